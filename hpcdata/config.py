@@ -1,0 +1,244 @@
+"""The run's configuration: every key that exists, its default, and whether it changes the output bytes.
+
+YAML in `conf/` chooses values, these dataclasses define them: unknown keys fail with a suggestion, wrong types
+with the expected one. *Semantic* fields enter the plan's fingerprint, because they change what is written;
+*transient* ones (time limits, workers, intervals) may differ between submissions of one run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hpcdata.errors import UserError
+
+REQUIRED = "???"
+
+
+def semantic(default: Any = dataclasses.MISSING) -> Any:
+    """A field that changes output bytes."""
+    return field(default=default, metadata={"semantic": True})
+
+
+def transient(default: Any = dataclasses.MISSING) -> Any:
+    """A field that does not change output bytes."""
+    return field(default=default, metadata={"semantic": False})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    raw_data_dir: str | list[str] = transient(REQUIRED)
+    """Inputs: a path, glob, brace list, folder, wids index, or a list of these. Resolved once, into the plan."""
+    token_output_dir: str = transient(REQUIRED)
+    source: Literal["auto", "webdataset", "jsonl", "folder", "text"] = semantic("auto")
+    """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents."""
+    text_field: str | None = semantic(None)
+    """Name of the text column or tar extension; by default the usual ones are tried in a documented order."""
+    resolution: int = semantic(256)
+    """Pixels of the short side after resizing (bilinear), then a center crop to a square."""
+    block_size: int | None = semantic(None)
+    """Most text tokens of one text span; the rest is cut and counted. None keeps all."""
+    n_train_samples: int | None = semantic(None)
+    """Encode only the first N samples of the inputs."""
+    shard_size: int = semantic(4096)
+    """Samples a shard."""
+    img_token_shift: int | None = semantic(None)
+    """What loaders add to image codes; recorded, never baked into what is stored. Must not be below the text vocabulary."""
+    use_chameleon: bool = semantic(False)
+    """Image codes by Chameleon's VQGAN: the same as image.tokenizer=chameleon."""
+    use_slow_tokenizer: bool = semantic(False)
+    """The reference engine of the tokenizer where it has two (SentencePiece instead of its fast conversion)."""
+    add_image_token: bool = semantic(False)
+    """Adds one id `<image>` to the text vocabulary, which stays in the text where an image stands."""
+    split_dataset: bool = transient(True)
+    """Needs no setting here: tasks always divide the shards among them."""
+    use_identity_collate: bool = transient(False)
+    """Needs no setting here: samples are never stacked before they are encoded."""
+    save_tmp_interval: float = transient(30.0)
+    """Seconds between checkpoints."""
+    max_image_pixels: int = semantic(178_956_970)
+    """Images whose header promises more are rejected before decoding."""
+    max_record_bytes: int = semantic(256 * 2**20)
+    """Longest image file, text or JSON line that is read into memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    tokenizer: str | None = transient(None)
+    """`embedded`, a tokenizer.json, a SentencePiece .model or a local HF folder; its hash enters the plan."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    tokenizer: str | None = semantic(None)
+    """A preset (`embedded`, `vq16_t2i`, `vq16`, `chameleon`, `vq16_1024`, `vq16_16384`), or None for text only."""
+    checkpoint: str | None = transient(None)
+    """The preset's weight file; its hash enters the plan."""
+    precision: Literal["fp32", "bf16", "fp16"] = semantic("fp32")
+    cpu_threads: int = semantic(1)
+    """Torch threads of one task on a CPU: sums are split by it, so it is part of what makes the codes."""
+    device: str = transient("auto")
+    """`auto` (a GPU of this task if there is one), `cpu`, `cuda`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    text_vocab_size: int | None = semantic(None)
+    """The text vocabulary that the model reserves; checked against the tokenizer, and sets the stored dtype."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    batch_size: int = semantic(16)
+    """Samples of one encoder batch, cut by position in the shard."""
+    num_workers: int = transient(2)
+    """Threads that read and decode ahead of the encoder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    kind: Literal["inline", "local", "slurm"] = transient("inline")
+    array: str = transient("0")
+    """SLURM array notation: the number of tasks and, behind %, how many at a time. Its indices have no other meaning."""
+    partition: str | None = transient(None)
+    account: str | None = transient(None)
+    qos: str | None = transient(None)
+    constraint: str | None = transient(None)
+    time_min: int = transient(24 * 60)
+    mem_gb: float | None = transient(None)
+    cpus_per_task: int = transient(2)
+    gpus_per_node: int = transient(0)
+    nodes: int = transient(1)
+    tasks_per_node: int = transient(1)
+    job_name: str = transient("hpcdata")
+    signal_delay_s: int = transient(120)
+    """Warning time before the time limit: the task checkpoints and requeues itself."""
+    claim_timeout_s: float = transient(120.0)
+    """A claim without a heartbeat for so long is taken over."""
+    additional_parameters: dict[str, Any] = field(default_factory=dict, metadata={"semantic": False})
+    """More sbatch options by their long names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishConfig:
+    combine: bool = transient(False)
+    """Combine and verify when all shards are there (cluster=inline and cluster=local)."""
+    preview: str | None = transient(None)
+    """Write a picture of some originals beside their decoded codes to this file name in the output directory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    data: DataConfig = field(default_factory=DataConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    finish: FinishConfig = field(default_factory=FinishConfig)
+
+    def semantic_fields(self) -> dict[str, Any]:
+        """`{"data.resolution": 256, ...}`: what the fingerprint covers (paths enter by their contents instead)."""
+        return {name: value for name, value, is_semantic in _leaves(self) if is_semantic}
+
+
+def from_mapping(values: Mapping[str, Any]) -> RunConfig:
+    """The typed configuration of nested plain values. Raises UserError for unknown keys, wrong types, missing values."""
+    config = _build(RunConfig, values, "")
+    missing = [name for name, value, _ in _leaves(config) if value == REQUIRED]
+    if missing:
+        raise UserError(f"{missing[0]} is required: pass {missing[0]}=...")
+    return config
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """Nested plain values, the inverse of `from_mapping`."""
+    return dataclasses.asdict(config)
+
+
+def key_types() -> dict[str, Any]:
+    """Every key with its type: `{"data.resolution": int, ...}`."""
+    return dict(_key_types(RunConfig, ""))
+
+
+def unknown_key(name: str) -> UserError:
+    known = list(key_types())
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    leaf = [key for key in known if key.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
+    hint = f"did you mean {(leaf or close)[0]}?" if leaf or close else "known keys: " + ", ".join(known)
+    return UserError(f"unknown configuration key {name}: {hint}")
+
+
+def _leaves(config: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any, bool]]:
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", value, item.metadata["semantic"]
+
+
+def _key_types(cls: type, prefix: str) -> typing.Iterator[tuple[str, Any]]:
+    for name, hint in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            yield from _key_types(typing.cast(type, hint), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", hint
+
+
+def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{prefix.rstrip('.')} must be a group of keys, got {values!r}")
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise unknown_key(f"{prefix}{name}")
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            arguments[name] = _build(typing.cast(type, hint), value, f"{prefix}{name}.")
+        else:
+            arguments[name] = _convert(value, hint, f"{prefix}{name}")
+    return cls(**arguments)
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    for option in options:
+        matched, converted = _match(value, option)
+        if matched:
+            return converted
+    raise UserError(f"{name}={value!r}: expected {_describe(hint)}")
+
+
+def _match(value: Any, option: Any) -> tuple[bool, Any]:
+    origin = typing.get_origin(option)
+    if option is type(None):
+        return value is None, None
+    if origin is Literal:
+        return value in typing.get_args(option), value
+    if origin is list:
+        item = typing.get_args(option)[0]
+        return isinstance(value, list | tuple) and all(_match(part, item)[0] for part in value), list(value or ())
+    if origin is dict:
+        return isinstance(value, Mapping), dict(value) if isinstance(value, Mapping) else None
+    if option is float and isinstance(value, int) and not isinstance(value, bool):
+        return True, float(value)
+    if option is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return True, str(value)
+    if option is int and isinstance(value, bool):
+        return False, None
+    return isinstance(value, option), value
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(typing.get_args(hint))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_describe(option) for option in typing.get_args(hint))
+    return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))

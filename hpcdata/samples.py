@@ -1,0 +1,198 @@
+"""The values that travel from a source to the writer: Sample -> Example, or Reject.
+
+A source yields, for every position of an input file, exactly one `Sample` or `Reject`. Encoders turn a sample
+into an `Example`, an ordered list of `Span`s of ids. Nothing else crosses these walls.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Kind(enum.IntEnum):
+    """What the ids of a span are. Stored on disk as uint8: never renumber."""
+
+    TEXT = 0
+    IMAGE = 1
+    BYTES = 2
+
+
+class Role(enum.IntEnum):
+    """Who speaks in a text span of a conversation. Stored in the low three bits of a span's flags."""
+
+    NONE = 0
+    SYSTEM = 1
+    USER = 2
+    ASSISTANT = 3
+
+
+ROLE_MASK = 0b0111
+LOSS_FLAG = 0b1000
+"""Set on a span that a training objective should predict (captions, assistant turns)."""
+
+
+class Reason(enum.StrEnum):
+    """Why a sample was rejected. Names are stable: they appear in ledgers, manifests and scripts."""
+
+    BAD_RECORD = "bad_record"
+    BAD_JSON = "bad_json"
+    CRASH = "crash"
+    DAMAGED_ARCHIVE = "damaged_archive"
+    EMPTY_IMAGE = "empty_image"
+    EMPTY_TEXT = "empty_text"
+    MISSING_IMAGE = "missing_image"
+    MISSING_TEXT = "missing_text"
+    OVERSIZED_IMAGE = "oversized_image"
+    OVERSIZED_RECORD = "oversized_record"
+    OVERSIZED_TEXT = "oversized_text"
+    TRUNCATED = "truncated"
+    UNREADABLE_IMAGE = "unreadable_image"
+    UNREADABLE_TEXT = "unreadable_text"
+
+
+class BadSample(Exception):
+    """Raised while reading, decoding or encoding one sample: it becomes a `Reject`, the run goes on."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blob:
+    """Bytes that are read when they are needed: a slice of a file, or bytes already in memory.
+
+    `size=None` means the whole file. `read` is called from decoding threads.
+    """
+
+    path: str
+    offset: int = 0
+    size: int | None = None
+    data: bytes | None = field(default=None, repr=False)
+
+    def read(self, *, max_bytes: int) -> bytes:
+        """Raises BadSample: MISSING_IMAGE, EMPTY_IMAGE, OVERSIZED_IMAGE or TRUNCATED (blobs are images)."""
+        if self.data is not None:
+            data, size = self.data, len(self.data)
+        else:
+            data, size = self._pread(max_bytes)
+        if size > max_bytes:
+            raise BadSample(Reason.OVERSIZED_IMAGE, f"{size} bytes, the limit is {max_bytes}")
+        if size == 0:
+            raise BadSample(Reason.EMPTY_IMAGE, "0 bytes")
+        if len(data) != size:
+            raise BadSample(Reason.TRUNCATED, f"the file ends after {len(data)} of {size} bytes")
+        return data
+
+    def _pread(self, max_bytes: int) -> tuple[bytes, int]:
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError):
+            raise BadSample(Reason.MISSING_IMAGE, "no such file") from None
+        except (OSError, ValueError) as error:
+            raise BadSample(Reason.MISSING_IMAGE, f"cannot be opened: {type(error).__name__}") from None
+        try:
+            size = os.fstat(descriptor).st_size if self.size is None else self.size
+            if size > max_bytes:
+                return b"", size
+            return _pread_all(descriptor, size, self.offset), size
+        except IsADirectoryError:
+            raise BadSample(Reason.MISSING_IMAGE, "is a folder, not a file") from None
+        finally:
+            os.close(descriptor)
+
+
+def _pread_all(descriptor: int, size: int, offset: int) -> bytes:
+    data = os.pread(descriptor, size, offset)
+    while len(data) < size:
+        more = os.pread(descriptor, size - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPart:
+    """A piece of text of a sample, with the speaker's role in conversations."""
+
+    text: str
+    role: Role = Role.NONE
+    loss: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePart:
+    """An image of a sample, not yet decoded."""
+
+    blob: Blob
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One raw record of a source. `position` counts records of its input file from 0, `key` is unique in the plan."""
+
+    position: int
+    key: str
+    parts: tuple[TextPart | ImagePart, ...]
+    offset: int = 0
+    """Byte offset in the (uncompressed) input file, or the row for parquet: for the reject ledger."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reject:
+    """A record that cannot become an example, with the reason."""
+
+    position: int
+    key: str
+    reason: Reason
+    message: str
+    offset: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duplicate:
+    """A record with the same key and the same bytes as an earlier one of its input file: counted, not written."""
+
+    position: int
+    key: str
+    offset: int = 0
+
+
+Record = Sample | Reject | Duplicate
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Span:
+    """A run of ids of one kind.
+
+    ids: [num_ids], any integer dtype; unshifted (0 is a valid code). Images are flattened row by row and carry
+    their grid in codes: height * width == num_ids. Text has height = width = 0.
+    """
+
+    kind: Kind
+    ids: np.ndarray
+    height: int = 0
+    width: int = 0
+    role: Role = Role.NONE
+    loss: bool = True
+
+    @property
+    def flags(self) -> int:
+        return int(self.role) | (LOSS_FLAG if self.loss else 0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Example:
+    """One encoded sample: an ordered list of spans. `index` is the sample's index in the plan."""
+
+    index: int
+    key: str
+    spans: tuple[Span, ...]
