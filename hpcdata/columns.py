@@ -33,7 +33,12 @@ class Column:
     def path(self) -> str:
         return f"{self.table}/{self.name}.memmap"
 
+    @property
+    def row_bytes(self) -> int:
+        return _ITEM_BYTES[self.dtype] * max(1, self.width)
 
+
+_ITEM_BYTES = {"uint8": 1, "uint16": 2, "int32": 4, "int64": 8}
 TABLES = ("tokens", "spans", "samples", "keys")
 
 

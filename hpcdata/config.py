@@ -48,7 +48,7 @@ class DataConfig:
     shard_size: int = semantic(4096)
     """Samples a shard."""
     img_token_shift: int | None = semantic(None)
-    """What loaders add to image codes; recorded, never baked into what is stored. Must not be below the text vocabulary."""
+    """What loaders add to image codes: recorded, never baked in. Must not be below the text vocabulary."""
     use_chameleon: bool = semantic(False)
     """Image codes by Chameleon's VQGAN: the same as image.tokenizer=chameleon."""
     use_slow_tokenizer: bool = semantic(False)
@@ -104,7 +104,7 @@ class LoaderConfig:
 class ClusterConfig:
     kind: Literal["inline", "local", "slurm"] = transient("inline")
     array: str = transient("0")
-    """SLURM array notation: the number of tasks and, behind %, how many at a time. Its indices have no other meaning."""
+    """SLURM array notation: the number of tasks and, behind %, how many at a time. The indices mean nothing."""
     partition: str | None = transient(None)
     account: str | None = transient(None)
     qos: str | None = transient(None)
@@ -148,7 +148,7 @@ class RunConfig:
 
 
 def from_mapping(values: Mapping[str, Any]) -> RunConfig:
-    """The typed configuration of nested plain values. Raises UserError for unknown keys, wrong types, missing values."""
+    """The typed configuration of nested plain values. Raises UserError for unknown keys, wrong types, gaps."""
     config = _build(RunConfig, values, "")
     missing = [name for name, value, _ in _leaves(config) if value == REQUIRED]
     if missing:

@@ -1,0 +1,322 @@
+"""Combine: committed shards -> one dataset, `dataset/manifest.json` + `dataset/parts/`.
+
+Shards are immutable, so combining is checking the account, hard-linking files and writing a manifest: its time and
+memory depend on the number of shards, not on their bytes. `--compact` streams all parts into one contiguous one.
+The dataset is built under a temporary name and renamed when it is complete and durable; killed at any moment, combine
+is simply run again. Shards are removed only when the dataset that holds them is published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcdata import __version__, digest, files, store
+from hpcdata import config as configuration
+from hpcdata.compact import compact
+from hpcdata.errors import UserError
+from hpcdata.ledger import read_ledgers
+from hpcdata.loading.manifest import FILE_NAME, LayoutDefaults, Manifest, Part, parse_manifest
+from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan
+from hpcdata.store import ShardSummary
+from hpcdata.tables import Counts
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CombineOptions:
+    allow_tmp: bool = False
+    """Take the checkpointed beginning of unfinished shards, and record what is missing."""
+    move_files: bool = False
+    """Remove shards that the dataset holds, once it is published."""
+    delete_after_combining: bool = False
+    """The same, and what else the run needed, after recomputing every digest of the dataset."""
+    compact: bool = False
+    output_dir: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    """What there is of one shard: a committed folder, a checkpoint, or (folder None) nothing."""
+
+    spec: ShardSpec
+    folder: Path | None
+    progress: store.Progress | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.folder is not None and self.progress is None
+
+
+def combine(output_dir: Path | str, options: CombineOptions) -> Manifest:
+    """Makes (or finds) the dataset of a run. Raises UserError when shards are missing or something is damaged."""
+    plan, paths = load_plan(output_dir), RunPaths(Path(output_dir).absolute())
+    target = Path(options.output_dir).absolute() if options.output_dir else paths.dataset
+    _recover(target)
+    manifest = _existing(target, plan)
+    if manifest is None or manifest.counts.missing or (options.compact and not manifest.extra.get("compact")):
+        pieces = [_find(plan, paths, target, spec) for spec in plan.shards()]
+        _require_complete(pieces, paths, options)
+        manifest = _build(plan, paths, target, pieces, options)
+    else:
+        log.info("%s holds all shards already", target)
+    dataset = target.relative_to(paths.root).as_posix() if target.is_relative_to(paths.root) else str(target)
+    record = {"dataset": dataset, "complete": not manifest.counts.missing}
+    files.write_atomic(paths.combined, files.to_json(record))
+    _remove_shards(paths, target, manifest, options)
+    return manifest
+
+
+def _find(plan: Plan, paths: RunPaths, target: Path, spec: ShardSpec) -> _Piece:
+    folder = paths.find_shard(spec.name)
+    if folder is None and (target / "parts" / spec.name / store.SHARD).exists():
+        folder = target / "parts" / spec.name
+    if folder is not None:
+        return _Piece(spec=spec, folder=folder)
+    header = plan.header(spec)
+    found = [(store.valid_progress(old, header), old) for old in store.list_attempts(paths.shards, spec.name)]
+    valid = [(progress, old) for progress, old in found if progress is not None]
+    if not valid:
+        return _Piece(spec=spec, folder=None)
+    progress, old = max(valid, key=lambda pair: pair[0].samples_read)
+    return _Piece(spec=spec, folder=old, progress=progress)
+
+
+def _require_complete(pieces: Sequence[_Piece], paths: RunPaths, options: CombineOptions) -> None:
+    missing = [piece.spec.name for piece in pieces if not piece.is_complete]
+    if not missing or options.allow_tmp:
+        return
+    names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+    raise UserError(
+        f"{len(missing)} of {len(pieces)} shards of {paths.root} are not committed ({names}): submit the same launch "
+        "line again to finish them, or combine what is there with --allow_tmp"
+    )
+
+
+def _build(plan: Plan, paths: RunPaths, target: Path, pieces: Sequence[_Piece], options: CombineOptions) -> Manifest:
+    building = target.with_name(f".{target.name}.building")
+    files.remove_folder(building)
+    (building / "parts").mkdir(parents=True)
+    parts: list[tuple[str, ShardSummary]] = []
+    for piece in pieces:
+        if piece.folder is not None:
+            parts.append(_add_part(plan, piece, building / "parts"))
+    gaps = list(_gaps(plan, pieces, parts))
+    missing = sum(gap["missing"] for gap in gaps)
+    counts = sum((summary.counts for _, summary in parts), Counts())
+    absent = missing - counts.missing
+    counts = counts + Counts(inputs=absent, missing=absent)
+    if options.compact:
+        parts = [compact(building / "parts", parts, plan.fingerprint, plan.id_dtype)]
+    manifest = _manifest(plan, paths, parts, counts, gaps, is_compact=options.compact)
+    for folder in (building / "parts", building):
+        files.sync_folder(folder)
+    files.write_atomic(building / FILE_NAME, manifest.to_json())
+    _publish(building, target)
+    return dataclasses.replace(manifest, folder=target)
+
+
+def _add_part(plan: Plan, piece: _Piece, parts: Path) -> tuple[str, ShardSummary]:
+    """Links a committed shard, or copies what a checkpoint vouches for, into the new dataset."""
+    assert piece.folder is not None
+    header = plan.header(piece.spec)
+    if piece.progress is not None:
+        writer = store.ShardWriter(parts, header, "partial")
+        writer.adopt(piece.folder, piece.progress)
+        return f"tmp_{header.name}.partial", writer.seal_partial()
+    try:
+        summary = store.read_summary(piece.folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"shard {header.name} is damaged ({error}): {_repair(piece.folder)}") from None
+    problems = [] if summary.header == header else [f"{store.SHARD} is of another plan"]
+    problems += store.check_sizes(piece.folder, summary)
+    if problems:
+        raise UserError(f"shard {header.name} is damaged: {'; '.join(problems[:3])}: {_repair(piece.folder)}")
+    files.link_folder(piece.folder, parts / header.name)
+    return header.name, summary
+
+
+def _repair(folder: Path) -> str:
+    return f"remove {folder} and submit the same launch line again"
+
+
+def _gaps(plan: Plan, pieces: Sequence[_Piece], parts: Sequence[tuple[str, ShardSummary]]) -> Iterator[dict[str, Any]]:
+    """What --allow_tmp leaves out."""
+    sealed = {summary.header.name: summary.counts.missing for _, summary in parts}
+    for piece in pieces:
+        missing = sealed.get(piece.spec.name, piece.spec.count)
+        if missing:
+            first = piece.spec.source_index + piece.spec.first + piece.spec.count - missing
+            yield {"shard": piece.spec.name, "first_missing": first, "missing": missing}
+
+
+def _manifest(
+    plan: Plan,
+    paths: RunPaths,
+    parts: Sequence[tuple[str, ShardSummary]],
+    counts: Counts,
+    gaps: list[dict[str, Any]],
+    *,
+    is_compact: bool,
+) -> Manifest:
+    content = digest.add(*(digest.from_hex(summary.content_digest) for _, summary in parts))
+    data = plan.config.data
+    return Manifest(
+        fingerprint=plan.fingerprint,
+        id_dtype=plan.id_dtype,
+        parts=tuple(_part(name, summary) for name, summary in parts),
+        counts=counts,
+        content_digest=digest.to_hex(content),
+        text=plan.text,
+        image=plan.image,
+        layout=LayoutDefaults(
+            img_token_shift=data.img_token_shift,
+            text_vocab_size=plan.config.model.text_vocab_size,
+            block_size=data.block_size,
+            resolution=data.resolution if plan.image else None,
+        ),
+        extra={
+            "compact": is_compact,
+            "gaps": gaps,
+            "code_version": __version__,
+            "config": configuration.to_mapping(plan.config),
+            "inputs": [
+                {"path": item.origin, "label": item.file.label, "size": item.size, "mtime_ns": item.mtime_ns}
+                | {"samples": item.scan.num_samples}
+                for item in plan.inputs
+            ],
+            "devices": sorted(_devices(paths)),
+        },
+    )
+
+
+def _part(name: str, summary: ShardSummary) -> Part:
+    return Part(
+        path=f"parts/{name}",
+        shard=summary.header.shard,
+        samples=summary.sizes.samples,
+        spans=summary.sizes.spans,
+        tokens=summary.sizes.tokens,
+        key_bytes=summary.sizes.keys,
+        content_digest=summary.content_digest,
+    )
+
+
+def _devices(paths: RunPaths) -> set[str]:
+    return {
+        event["device"]
+        for _, events in read_ledgers(paths.ledger)
+        for event in events
+        if event.get("event") == "claim" and "device" in event
+    }
+
+
+def _existing(target: Path, plan: Plan) -> Manifest | None:
+    """The dataset that is there; raises UserError when the place is taken by something else."""
+    path = target / FILE_NAME
+    if path.exists():
+        manifest = parse_manifest(path.read_bytes(), target)
+        if manifest.fingerprint != plan.fingerprint:
+            raise UserError(f"{target} is the dataset of another run: choose another --output_dir")
+        return manifest
+    if target.exists() and any(target.iterdir()):
+        raise UserError(f"{target} exists and is not a dataset: choose another --output_dir")
+    return None
+
+
+def _publish(building: Path, target: Path) -> None:
+    """Puts the new dataset in place; an older one stays until then."""
+    retired = _retired(target)
+    if target.exists():
+        target.rename(retired)
+    building.rename(target)
+    files.sync_folder(target.parent)
+    files.remove_folder(retired)
+
+
+def _recover(target: Path) -> None:
+    """Undoes a replacement that was killed between its two renames."""
+    retired = _retired(target)
+    if retired.exists() and not target.exists():
+        retired.rename(target)
+    files.remove_folder(retired)
+
+
+def _retired(target: Path) -> Path:
+    return target.with_name(f".{target.name}.retired")
+
+
+def _remove_shards(paths: RunPaths, target: Path, manifest: Manifest, options: CombineOptions) -> None:
+    if not (options.move_files or options.delete_after_combining) or not paths.shards.exists():
+        return
+    if options.delete_after_combining:
+        _require_verified(target)
+    complete = not manifest.counts.missing
+    if not complete and (manifest.extra.get("compact") or target != paths.dataset):
+        log.warning("the run is not finished: its shards stay until a complete dataset holds them")
+        return
+    held = {Path(part.path).name for part in manifest.parts}
+    for folder in sorted(paths.shards.iterdir()):
+        if complete or folder.name in held:
+            files.remove_folder(folder)
+    if complete and options.delete_after_combining:
+        for folder in (paths.shards, paths.claims):
+            files.remove_folder(folder)
+
+
+def _require_verified(target: Path) -> None:
+    from hpcdata.verify import verify_dataset
+
+    report = verify_dataset(target)
+    if report.problems:
+        raise UserError(f"{target} does not verify, so nothing was deleted: {'; '.join(report.problems[:3])}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    from hpcdata.logs import configure
+
+    parser = argparse.ArgumentParser(prog="python -m hpcdata.combine", description=__doc__.split("\n\n")[0])
+    parser.add_argument("run", help="output directory of the run (data.token_output_dir)")
+    parser.add_argument("--allow_tmp", action="store_true", help="take checkpoints too, record the gap")
+    parser.add_argument("--move_files", action="store_true", help="remove shards that the published dataset holds")
+    parser.add_argument(
+        "--delete_after_combining",
+        action="store_true",
+        help="remove shards and claims after recomputing every digest of the dataset",
+    )
+    parser.add_argument("--compact", action="store_true", help="rewrite into one contiguous part, in constant memory")
+    parser.add_argument("--output_dir", help="where the dataset goes; by default RUN/dataset")
+    parser.add_argument("--mem_efficient", action="store_true", help="no effect: memory is always constant")
+    options = vars(parser.parse_args(arguments))
+    run = options.pop("run")
+    if options.pop("mem_efficient"):
+        print("--mem_efficient needs no setting: combining never holds data in memory")
+    configure("combine")
+    try:
+        manifest = combine(run, CombineOptions(**options))
+    except UserError as error:
+        print(f"hpcdata: {error}", file=sys.stderr)
+        return 1
+    print(f"{manifest.folder}: {describe(manifest.counts)}, {len(manifest.parts)} parts")
+    print(f"content digest {manifest.content_digest}")
+    return 0
+
+
+def describe(counts: Counts) -> str:
+    """The account in one line."""
+    text = (
+        f"{counts.inputs} inputs = {counts.written} written + {counts.rejected.total()} rejected + "
+        f"{counts.duplicate} duplicate"
+    )
+    return text + (f" + {counts.missing} missing" if counts.missing else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Compaction: many parts -> one contiguous part, streamed column by column in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hpcdata import digest, files, store
+from hpcdata.columns import TABLES, Column, columns
+from hpcdata.store import REJECTS, AppendFile, ShardHeader, ShardSummary
+from hpcdata.tables import Counts, Sizes
+
+_CHUNK_BYTES = 4 * 2**20
+_OFFSETS = {"samples/first_token": "tokens", "samples/first_span": "spans", "samples/first_key": "keys"}
+"""Columns that point into another table of their part."""
+
+
+def compact(
+    folder: Path, parts: Sequence[tuple[str, ShardSummary]], fingerprint: str, id_dtype: str
+) -> tuple[str, ShardSummary]:
+    """Rewrites the parts in `folder` into one and removes them; returns its name and summary."""
+    name = "00000-of-00001"
+    target = folder / f".{name}.building"
+    for table in TABLES:
+        (target / table).mkdir(parents=True)
+    summaries = [summary for _, summary in parts]
+    bases = _bases(summaries)
+    known = {}
+    for column in columns(id_dtype):
+        known[column.path] = _write(target / column.path, _column_chunks(folder, parts, column, bases))
+    known[REJECTS] = _write(target / REJECTS, _reject_chunks(folder, parts))
+    counts = sum((summary.counts for summary in summaries), Counts())
+    header = ShardHeader(
+        name=name,
+        shard=0,
+        num_shards=1,
+        fingerprint=fingerprint,
+        id_dtype=id_dtype,
+        source="*",
+        first_index=summaries[0].header.first_index if summaries else 0,
+        num_inputs=counts.inputs,
+    )
+    content = digest.add(*(digest.from_hex(summary.content_digest) for summary in summaries))
+    summary = store.seal(target, header, bases[-1], counts, digest.to_hex(content), known)
+    for part, _ in parts:
+        files.remove_folder(folder / part)
+    files.publish_folder(target, folder / name)
+    return name, summary
+
+
+def _bases(summaries: Sequence[ShardSummary]) -> list[Sizes]:
+    """Rows before each part, and after the last."""
+    bases = [Sizes()]
+    for summary in summaries:
+        before, sizes = vars(bases[-1]), vars(summary.sizes)
+        bases.append(Sizes(**{table: before[table] + sizes[table] for table in TABLES}))
+    return bases
+
+
+def _write(path: Path, chunks: Iterator[bytes]) -> str:
+    file = AppendFile(path)
+    try:
+        for chunk in chunks:
+            file.append(chunk)
+    finally:
+        file.close()
+    return file.sha256()
+
+
+def _column_chunks(
+    folder: Path, parts: Sequence[tuple[str, ShardSummary]], column: Column, bases: Sequence[Sizes]
+) -> Iterator[bytes]:
+    pointed = _OFFSETS.get(f"{column.table}/{column.name}")
+    for (name, _), base in zip(parts, bases, strict=False):
+        path = folder / name / column.path
+        shift = vars(base)[pointed] if pointed else 0
+        for chunk in _file_chunks(path):
+            yield (np.frombuffer(chunk, column.dtype) + shift).tobytes() if shift else chunk
+
+
+def _reject_chunks(folder: Path, parts: Sequence[tuple[str, ShardSummary]]) -> Iterator[bytes]:
+    for name, _ in parts:
+        yield from _file_chunks(folder / name / REJECTS)
+
+
+def _file_chunks(path: Path) -> Iterator[bytes]:
+    if not path.exists():  # a table without rows has no files
+        return
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk

@@ -1,0 +1,77 @@
+"""Command line -> configuration: Hydra composes, our dataclasses define.
+
+What people type in this field is accepted as it is: `+key=` for a key that exists, braces, brackets, commas and
+percent signs in paths and array specifications without a second layer of quotes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hpcdata import config as configuration
+from hpcdata.config import RunConfig
+from hpcdata.errors import UserError
+
+_OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w./@]*)=(?P<value>.*)", re.DOTALL)
+_GROUPS = ("cluster", "experiments")
+
+
+def compose(overrides: Sequence[str]) -> RunConfig:
+    """The configuration of a command line. Raises UserError in one line: unknown keys and groups, wrong values."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    arguments = [normalise(argument) for argument in overrides]
+    OmegaConf.register_new_resolver("hpcdata.embedded", _embedded, replace=True)
+    try:
+        with hydra.initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
+            composed = hydra.compose("config", overrides=arguments)
+        values: Any = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(" ".join(str(error).split()).split(" Config search path:")[0]) from None
+    values.pop("experiments", None)
+    return configuration.from_mapping(values)
+
+
+def normalise(argument: str) -> str:
+    """One override as Hydra understands it: keys of ours are set whether they exist or not, strings are quoted."""
+    match = _OVERRIDE.fullmatch(argument)
+    if match is None:
+        raise UserError(f"{argument!r} is not an override: expected key=value, such as data.resolution=256")
+    key, value = match["key"], match["value"]
+    if key in _GROUPS:
+        return f"+{key}={value}" if key == "experiments" else f"{key}={value}"
+    types = configuration.key_types()
+    is_open = key.startswith("cluster.additional_parameters.")
+    if key not in types and not is_open:
+        raise configuration.unknown_key(key)
+    if not is_open and "str" in str(types[key]):
+        value = _quote(value, takes_list="list" in str(types[key]))
+    return f"++{key}={value}"
+
+
+def config_folder() -> Path:
+    """The folder of YAML files: installed beside the package, or next to it in a checkout."""
+    spec = importlib.util.find_spec("hpcdata.conf")
+    if spec is not None and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    return Path(__file__).resolve().parent.parent / "conf"
+
+
+def _quote(value: str, *, takes_list: bool) -> str:
+    """Quotes a string value, unless it is quoted, null, or a list where a list is allowed."""
+    if value in ("null", "") or value[:1] in "'\"" or (takes_list and value.startswith("[")):
+        return value or "''"
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _embedded(name: str) -> str:
+    from hpcdata import embedded
+
+    return str(embedded.path(name))

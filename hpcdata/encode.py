@@ -1,0 +1,296 @@
+"""What an array task does: claim a shard of the plan, continue or start it, encode, commit, next.
+
+Any number of processes may run this on one output directory, started by anything. Each ends when no shard is left
+that it could take (`FINISHED`), or after a checkpoint when a signal asked it to (`STOPPED`).
+
+`python -m hpcdata.encode OUT` runs one such process; the launcher and SLURM tasks do the same through `run_task`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import logging
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpcdata import __version__
+from hpcdata.claims import Claims, Owner
+from hpcdata.errors import UserError
+from hpcdata.ledger import Ledger
+from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan, load_runtime
+from hpcdata.store import LostShard, ShardConflict, ShardWriter, open_shard
+
+if TYPE_CHECKING:
+    from hpcdata.config import RunConfig
+    from hpcdata.encoders.examples import BatchEncoder, PixelOptions, PreparedBatch
+    from hpcdata.samples import Record
+    from hpcdata.slurm.signals import StopFlag
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+RATE_EVERY_S = 30.0
+
+
+class TaskOutcome(enum.Enum):
+    FINISHED = "finished"
+    """Every shard is committed, or in the hands of another live process."""
+    STOPPED = "stopped"
+    """A signal arrived; what was done is in a checkpoint."""
+
+
+def run_task(output_dir: Path, stop: StopFlag) -> TaskOutcome:
+    """Works on the plan in `output_dir` until nothing is left to claim or `stop` is set."""
+    plan = load_plan(output_dir)
+    task = _Task(plan, RunPaths(Path(output_dir)), load_runtime(output_dir), stop)
+    with task:
+        return task.run()
+
+
+@dataclass(kw_only=True)
+class _Clock:
+    """Seconds of work since the last checkpoint."""
+
+    since: float
+
+    def restart(self) -> float:
+        now = time.monotonic()
+        busy, self.since = now - self.since, now
+        return round(busy, 3)
+
+
+class _Task:
+    """One process at work: its claims, its ledger, its encoders."""
+
+    def __init__(self, plan: Plan, paths: RunPaths, runtime: RunConfig, stop: StopFlag) -> None:
+        self._plan, self._paths, self._runtime, self._stop = plan, paths, runtime, stop
+        self._attempt = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        owner = Owner.of_this_process(self._attempt)
+        paths.shards.mkdir(parents=True, exist_ok=True)
+        self._claims = Claims(paths.claims, owner, timeout_s=runtime.cluster.claim_timeout_s)
+        self._ledger = Ledger(paths.ledger, self._attempt)
+        self._encoder: BatchEncoder | None = None
+        self._device = "none"
+
+    def __enter__(self) -> _Task:
+        self._claims.__enter__()
+        slurm = {name: value for name, value in os.environ.items() if name in _SLURM_FIELDS}
+        self._ledger.write(
+            "start", attempt=self._attempt, host=socket.gethostname(), pid=os.getpid(), slurm=slurm, version=__version__
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._claims.__exit__()
+        self._ledger.close()
+
+    def run(self) -> TaskOutcome:
+        outcome = TaskOutcome.FINISHED
+        for spec in self._claim_shards():
+            try:
+                if not self._encode_shard(spec):
+                    outcome = TaskOutcome.STOPPED
+            finally:
+                self._claims.release(spec.name)
+            if self._stop.received:
+                outcome = TaskOutcome.STOPPED
+                break
+        if self._stop.received:
+            outcome = TaskOutcome.STOPPED
+            self._ledger.write("signal", name=self._stop.received.name)
+        self._ledger.write("end", outcome=outcome.value)
+        return outcome
+
+    def _claim_shards(self) -> Iterator[ShardSpec]:
+        """Yields shards that are now ours, until none is left to take or a signal arrives."""
+        waiting: dict[str, float | None] = {}
+        while not self._stop.received:
+            specs = self._open_shards()
+            progressed = False
+            for spec in specs:
+                if self._stop.received:
+                    return
+                if self._paths.find_shard(spec.name) or not self._claims.try_claim(spec.name):
+                    continue
+                waiting.pop(spec.name, None)
+                progressed = True
+                yield spec
+            if progressed:
+                continue
+            names = [spec.name for spec in specs if not self._paths.find_shard(spec.name)]
+            if all(self._claims.is_alive_elsewhere(name, waiting.get(name)) for name in names):
+                return
+            for name in names:
+                waiting.setdefault(name, self._claims.heartbeat(name))
+            time.sleep(POLL_S)
+
+    def _open_shards(self) -> list[ShardSpec]:
+        """Shards not committed yet, half-done ones first, each process from a place of its own."""
+        if self._paths.complete_dataset():
+            return []
+        committed, started = self._paths.list_shards()
+        specs = [self._plan.shard(index) for index in range(self._plan.num_shards)]
+        specs = [spec for spec in specs if spec.name not in committed]
+        turn = hash(self._attempt) % max(1, len(specs))
+        return sorted(specs[turn:] + specs[:turn], key=lambda spec: spec.name not in started)
+
+    def _encode_shard(self, spec: ShardSpec) -> bool:
+        """False when a signal stopped it before the end."""
+        clock = _Clock(since=time.monotonic())
+        started = time.monotonic()
+        try:
+            writer = open_shard(self._paths.shards, self._plan.header(spec), self._attempt)
+            if writer is None:
+                log.info("shard %s: already complete", spec.name)
+                return True
+            with contextlib.closing(writer):
+                return self._fill(spec, writer, clock, started)
+        except LostShard:
+            log.warning("shard %s: another task has taken it over, goes on with the next", spec.name)
+            self._ledger.write("lost", shard=spec.name, busy_s=clock.restart())
+        except ShardConflict as error:
+            log.error("%s", error)
+            self._ledger.write("conflict", shard=spec.name, files=error.paths, busy_s=clock.restart())
+        return True
+
+    def _fill(self, spec: ShardSpec, writer: ShardWriter, clock: _Clock, started: float) -> bool:
+        encoder = self._encoder = self._encoder or self._build_encoder()
+        resumed = writer.samples_read
+        self._ledger.write("claim", shard=spec.name, resumed=resumed, device=self._device)
+        log.info("shard %s: %s, %d samples", spec.name, f"resumes at {resumed}" if resumed else "fresh", spec.count)
+        last_rate = clock.since
+        for batch in self._batches(spec, skip=resumed):
+            writer.append(encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label))
+            now = time.monotonic()
+            if self._stop.received or now - clock.since >= self._runtime.data.save_tmp_interval:
+                writer.checkpoint()
+                busy_s = clock.restart()
+                self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, busy_s=busy_s)
+            if self._stop.received and writer.samples_read < spec.count:
+                log.info("shard %s: checkpoint at %d of %d samples", spec.name, writer.samples_read, spec.count)
+                return False
+            if now - last_rate >= RATE_EVERY_S:
+                last_rate = now
+                rate = (writer.samples_read - resumed) / (now - started)
+                log.info("shard %s: %d of %d, %.1f samples/s", spec.name, writer.samples_read, spec.count, rate)
+        published = writer.commit()
+        seconds = round(time.monotonic() - started, 3)
+        event = "commit" if published else "lost"
+        self._ledger.write(event, shard=spec.name, samples=spec.count, busy_s=clock.restart(), seconds=seconds)
+        counts = writer.counts
+        log.info(
+            "shard %s: committed in %.1f s: %d written, %d rejected, %d duplicate",
+            *(spec.name, seconds, counts.written, counts.rejected.total(), counts.duplicate),
+        )
+        return True
+
+    def _batches(self, spec: ShardSpec, *, skip: int) -> Iterator[PreparedBatch]:
+        from hpcdata.encoders.examples import prepare_batches
+
+        return prepare_batches(
+            read_shard(self._plan, self._paths, spec, skip=skip),
+            batch_size=self._plan.config.loader.batch_size,
+            num_threads=self._runtime.loader.num_workers,
+            options=self._pixel_options(),
+        )
+
+    def _pixel_options(self) -> PixelOptions | None:
+        from hpcdata.encoders.examples import PixelOptions
+
+        if self._plan.image is None:
+            return None
+        data = self._plan.config.data
+        return PixelOptions(
+            resolution=data.resolution, max_pixels=data.max_image_pixels, max_bytes=data.max_record_bytes
+        )
+
+    def _build_encoder(self) -> BatchEncoder:
+        from hpcdata.encoders import image, text
+        from hpcdata.encoders.examples import BatchEncoder
+
+        plan, runtime = self._plan, self._runtime
+        tokenizer = None
+        if plan.image is not None:
+            self._device = image.resolve_device(_local_device(runtime.image.device))
+            threads = plan.config.image.cpu_threads
+            tokenizer = image.build(plan.image, runtime.image.checkpoint, self._device, threads)
+        return BatchEncoder(
+            text=text.build(plan.text, runtime.text.tokenizer) if plan.text else None,
+            image=tokenizer,
+            block_size=plan.config.data.block_size,
+            image_batch_size=plan.config.loader.batch_size,
+        )
+
+
+def read_shard(plan: Plan, paths: RunPaths, spec: ShardSpec, *, skip: int = 0) -> Iterator[Record]:
+    """The records of a shard from its `skip`-th on. Raises UserError when the input is not what was planned."""
+    from hpcdata import sources
+    from hpcdata.planning import source_options
+
+    file = dataclasses.replace(spec.source.file, path=str(paths.root / spec.source.file.path))
+    _require_unchanged(spec, Path(paths.root / spec.source.origin))
+    return sources.read(
+        file, spec.source.scan, first=spec.first + skip, count=spec.count - skip, options=source_options(plan.config)
+    )
+
+
+def _require_unchanged(spec: ShardSpec, origin: Path) -> None:
+    label, planned = spec.source.file.label, (spec.source.size, spec.source.mtime_ns)
+    try:
+        stat = origin.stat()
+    except OSError as error:
+        raise UserError(
+            f"input {label} ({origin}) cannot be read: {error.strerror}; restore it and run again"
+        ) from None
+    if (stat.st_size, stat.st_mtime_ns) != planned:
+        raise UserError(
+            f"input {label} ({origin}) has changed since it was planned: {planned[0]} bytes then, {stat.st_size} now, "
+            f"or another time of change; restore it, or use a new data.token_output_dir"
+        )
+
+
+_SLURM_FIELDS = (
+    "SLURM_JOB_ID",
+    "SLURM_ARRAY_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_PROCID",
+    "SLURM_RESTART_COUNT",
+    "SLURM_JOB_PARTITION",
+)
+
+
+def _local_device(device: str) -> str:
+    """`auto` and `cuda` become this process's own GPU where a node runs several processes."""
+    local_rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
+    if device not in ("auto", "cuda") or local_rank is None:
+        return device
+    import torch
+
+    num_gpus = torch.cuda.device_count()
+    return f"cuda:{int(local_rank) % num_gpus}" if num_gpus else device
+
+
+def main() -> int:
+    from hpcdata.slurm.task import run_array_task
+
+    if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
+        print("usage: python -m hpcdata.encode OUT\n\nOne array task on the plan in OUT.")
+        return 0 if "-h" in sys.argv[1:] or "--help" in sys.argv[1:] else 2
+    try:
+        return run_array_task(Path(sys.argv[1]))
+    except UserError as error:
+        print(f"hpcdata: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

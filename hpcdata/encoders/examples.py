@@ -1,0 +1,204 @@
+"""Samples -> Examples: pictures are read and decoded ahead in threads, then a batch gets its ids and codes.
+
+A batch holds the same samples whatever happened before, so its codes are the same too. A sample that fails anywhere
+becomes a reject row; its neighbours stay.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpcdata.encoders import pixels
+from hpcdata.encoders.text import TextTokenizer, check_text
+from hpcdata.samples import (
+    BadSample,
+    Duplicate,
+    Example,
+    ImagePart,
+    Kind,
+    Reason,
+    Record,
+    Reject,
+    Sample,
+    Span,
+    TextPart,
+)
+from hpcdata.tables import DUPLICATE, EncodedBatch, RejectRow
+
+if TYPE_CHECKING:
+    from hpcdata.encoders.image import ImageTokenizer
+
+BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelOptions:
+    resolution: int
+    max_pixels: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedBatch:
+    """Consecutive records, and for each the pixels of its images ([S, S, 3] uint8), or why there are none."""
+
+    records: Sequence[Record]
+    pixels: Sequence[list[np.ndarray] | BadSample]
+
+
+def prepare_batches(
+    records: Iterable[Record], *, batch_size: int, num_threads: int, options: PixelOptions | None
+) -> Iterator[PreparedBatch]:
+    """Cuts records into batches and decodes their images `BATCHES_AHEAD` batches ahead of the consumer.
+
+    options: None leaves images alone (a run without an image tokenizer).
+    """
+    records = iter(records)
+    pending: deque[tuple[list[Record], list[Future[list[np.ndarray]]]]] = deque()
+    pool = ThreadPoolExecutor(max(1, num_threads), thread_name_prefix="decode")
+    try:
+        while True:
+            while len(pending) <= BATCHES_AHEAD and (batch := list(islice(records, batch_size))):
+                pending.append((batch, [pool.submit(_load_images, record, options) for record in batch]))
+            if not pending:
+                return
+            batch, futures = pending.popleft()
+            yield PreparedBatch(records=batch, pixels=[_result(future) for future in futures])
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class BatchEncoder:
+    """Turns prepared batches into encoded ones. Holds the tokenizers of a run; one a process."""
+
+    def __init__(
+        self,
+        *,
+        text: TextTokenizer | None,
+        image: ImageTokenizer | None,
+        block_size: int | None,
+        image_batch_size: int,
+    ) -> None:
+        self._text = text
+        self._image = image
+        self._block_size = block_size
+        self._image_batch_size = image_batch_size
+
+    def encode(self, batch: PreparedBatch, *, first_index: int, source: str) -> EncodedBatch:
+        """first_index: plan index of position 0 of the input file; source: its label, for rejects."""
+        rejects: dict[int, RejectRow] = {}
+        good: list[tuple[Sample, list[np.ndarray]]] = []
+        for record, images in zip(batch.records, batch.pixels, strict=True):
+            try:
+                good.append((self._check(record), _raise_or(images)))
+            except BadSample as error:
+                row = _reject_row(record, error.reason, error.message, first_index, source)
+                rejects[row.index] = row
+        text_ids = iter(self._encode_texts([sample for sample, _ in good]))
+        codes = iter(self._encode_images([image for _, images in good for image in images]))
+        examples, num_truncated = [], 0
+        for sample, _ in good:
+            spans, truncated = self._spans(sample, text_ids, codes)
+            if any(len(span.ids) for span in spans):
+                examples.append(Example(index=first_index + sample.position, key=sample.key, spans=tuple(spans)))
+                num_truncated += truncated
+            else:
+                message = "the tokenizer makes no ids of the text"
+                row = _reject_row(sample, Reason.EMPTY_TEXT, message, first_index, source)
+                rejects[row.index] = row
+        rows = [rejects[index] for index in sorted(rejects)]
+        return EncodedBatch(examples=examples, rejects=rows, truncated_texts=num_truncated)
+
+    def _check(self, record: Record) -> Sample:
+        match record:
+            case Reject():
+                raise BadSample(record.reason, record.message)
+            case Duplicate():
+                raise _DuplicateSample
+            case Sample():
+                for part in record.parts:
+                    if isinstance(part, TextPart):
+                        check_text(part.text)
+                return record
+
+    def _encode_texts(self, samples: Sequence[Sample]) -> Iterator[np.ndarray]:
+        texts = [part.text for sample in samples for part in sample.parts if isinstance(part, TextPart)]
+        if not texts or self._text is None:
+            return
+        ids, offsets = self._text.encode(texts)
+        for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            yield ids[start:end]
+
+    def _encode_images(self, images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        """[h, w] codes of every image, encoded at most `image_batch_size` at a time."""
+        if self._image is None:
+            return
+        import torch
+
+        for start in range(0, len(images), self._image_batch_size):
+            stack = np.stack(images[start : start + self._image_batch_size])
+            yield from self._image.encode(torch.from_numpy(stack).permute(0, 3, 1, 2)).numpy()
+
+    def _spans(
+        self, sample: Sample, text_ids: Iterator[np.ndarray], codes: Iterator[np.ndarray]
+    ) -> tuple[list[Span], int]:
+        spans, num_truncated = [], 0
+        for part in sample.parts:
+            if isinstance(part, TextPart) and self._text is not None:
+                ids = next(text_ids)
+                kept = ids[: self._block_size]
+                num_truncated += len(kept) < len(ids)
+                if len(kept):
+                    spans.append(Span(kind=Kind.TEXT, ids=kept, role=part.role, loss=part.loss))
+            elif isinstance(part, ImagePart) and self._image is not None:
+                grid = next(codes)
+                spans.append(Span(kind=Kind.IMAGE, ids=grid.ravel(), height=grid.shape[0], width=grid.shape[1]))
+        return spans, num_truncated
+
+
+class _DuplicateSample(BadSample):
+    def __init__(self) -> None:
+        super().__init__(Reason.BAD_RECORD, "same key and same bytes as an earlier record of this file")
+
+
+def _load_images(record: Record, options: PixelOptions | None) -> list[np.ndarray]:
+    if options is None or not isinstance(record, Sample):
+        return []
+    return [
+        pixels.load_square(
+            part.blob.read(max_bytes=options.max_bytes), resolution=options.resolution, max_pixels=options.max_pixels
+        )
+        for part in record.parts
+        if isinstance(part, ImagePart)
+    ]
+
+
+def _result(future: Future[list[np.ndarray]]) -> list[np.ndarray] | BadSample:
+    try:
+        return future.result()
+    except BadSample as error:
+        return error
+
+
+def _raise_or(images: list[np.ndarray] | BadSample) -> list[np.ndarray]:
+    if isinstance(images, BadSample):
+        raise images
+    return images
+
+
+def _reject_row(record: Record, reason: str, message: str, first_index: int, source: str) -> RejectRow:
+    return RejectRow(
+        index=first_index + record.position,
+        key=record.key,
+        source=source,
+        offset=record.offset,
+        reason=DUPLICATE if isinstance(record, Duplicate) else str(reason),
+        message=message,
+    )

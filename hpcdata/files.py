@@ -1,0 +1,140 @@
+"""Durable file operations: everything that hpcdata publishes goes through here.
+
+The order is always: write under a temporary name, fsync, make visible in one atomic step, fsync the folder. The
+functions here are the whole interface to the file system's guarantees (exclusive create, atomic replace, exclusive
+rename of a folder), so that other kinds of storage can be put behind the same few names.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EACCES)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replaces `path` by `data`, durably: a reader sees the old or the new content, never a mixture."""
+    temporary = _write_temporary(path, data)
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def create_exclusive(path: Path, data: bytes) -> bool:
+    """Creates `path` with all of `data` at once, durably; False when it exists already."""
+    temporary = _write_temporary(path, data)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _create_without_links(path, temporary)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True
+
+
+def publish_folder(source: Path, target: Path) -> bool:
+    """Renames folder `source` to `target`; False when `target` is there already, and then nothing is changed.
+
+    rename(2) refuses to put a folder over one with content, so the check and the step are one.
+    """
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno in _EXISTS:
+            return False
+        raise
+    sync_folder(target.parent)
+    if source.parent != target.parent:
+        sync_folder(source.parent)
+    return True
+
+
+def sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes creations, renames and removals in the folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EROFS):  # file systems that cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder of ours; one that somebody else removes at the same time is fine."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Makes `target` hold the same files by hard links, or by durable copies where the file system has none."""
+    for folder, _, names in os.walk(source):
+        copy = target / Path(folder).relative_to(source)
+        copy.mkdir()
+        for name in names:
+            try:
+                os.link(Path(folder, name), copy / name)
+            except OSError as error:
+                if error.errno not in (*_NO_LINKS, errno.EXDEV):
+                    raise
+                shutil.copyfile(Path(folder, name), copy / name)
+                sync_file(copy / name)
+        sync_folder(copy)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
+def to_json(value: Any) -> bytes:
+    """The one spelling of JSON in files whose bytes matter: sorted keys, one-space indent, a final newline."""
+    return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _write_temporary(path: Path, data: bytes) -> Path:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _create_without_links(path: Path, temporary: Path) -> bool:
+    """Exclusive creation on a file system without hard links: an empty marker decides, the rename fills it."""
+    marker = path.with_name(f".{path.name}.creating")
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    except FileExistsError:
+        return False
+    try:
+        if path.exists():
+            return False
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+        return True
+    finally:
+        marker.unlink(missing_ok=True)

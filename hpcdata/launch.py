@@ -1,0 +1,126 @@
+"""Launch: one command line -> a plan and the processes that work on it, here or on a cluster.
+
+    python -m hpcdata.launch +experiments=quickstart
+    python -m hpcdata.launch +experiments='[webdataset,tokenize,vq16_t2i]' data.raw_data_dir='/data/cc3m-{0000..0575}.tar' \\
+        data.token_output_dir=/out cluster=slurm cluster.partition=preempt cluster.array=0-100%25
+
+Everything that can be checked is checked before anything is started. The same line again, with any array size,
+continues a run that was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpcdata import config as configuration
+from hpcdata.compose import compose
+from hpcdata.config import RunConfig
+from hpcdata.errors import UserError
+from hpcdata.plan import Plan
+
+log = logging.getLogger(__name__)
+
+_HELP = """usage: python -m hpcdata.launch [+experiments=NAME or '[NAME,NAME]'] [cluster=NAME] [key=value ...] [--cfg]
+
+Plans a run and starts its tasks; the same line again continues it.
+
+  +experiments=quickstart                        the whole way on embedded pictures, about a minute
+  +experiments='[webdataset,tokenize,vq16_t2i]'  image-text pairs; needs data.raw_data_dir, data.token_output_dir,
+                                                 text.tokenizer and image.checkpoint
+  +experiments=text                              documents
+  cluster=inline | local | slurm                 this process, processes of this machine, a SLURM array
+  --cfg                                          print the configuration and stop
+
+keys (hpcdata/config.py says what each does):
+"""
+
+
+def launch(config: RunConfig) -> int:
+    """Plans the run and starts it; returns an exit code. Raises UserError before anything is started."""
+    from hpcdata.planning import prepare
+
+    plan = prepare(config)
+    output_dir = Path(config.data.token_output_dir).absolute()
+    for note in notes(config):
+        log.info("%s", note)
+    log.info(
+        "%s: %d samples in %d shards, ids stored as %s", output_dir, plan.num_samples, plan.num_shards, plan.id_dtype
+    )
+    if config.cluster.kind == "slurm":
+        return _launch_slurm(output_dir, config)
+    code = _run_here(output_dir, config)
+    return _finish(output_dir, plan, config) if code == 0 else code
+
+
+def notes(config: RunConfig) -> list[str]:
+    """Why an option that was set changes nothing here."""
+    texts = []
+    if not config.data.split_dataset:
+        texts.append("data.split_dataset=false has no effect: tasks always divide the shards among them")
+    if config.data.use_identity_collate:
+        texts.append("data.use_identity_collate needs no setting: samples are never stacked before they are encoded")
+    return texts
+
+
+def _launch_slurm(output_dir: Path, config: RunConfig) -> int:
+    from hpcdata.slurm.submit import submit
+
+    submission = submit(output_dir, config.cluster)
+    print(f"submitted {', '.join(submission.job_ids)}")
+    print(f"logs      {submission.log_paths}")
+    print(f"progress  python -m hpcdata.status {output_dir}")
+    print(f"then      python -m hpcdata.combine {output_dir}")
+    return 0
+
+
+def _run_here(output_dir: Path, config: RunConfig) -> int:
+    if config.cluster.kind == "local":
+        from hpcdata.local import run_local
+
+        return run_local(output_dir, config.cluster)
+    from hpcdata.slurm.task import run_array_task
+
+    return run_array_task(output_dir)
+
+
+def _finish(output_dir: Path, plan: Plan, config: RunConfig) -> int:
+    from hpcdata.finish import finish
+    from hpcdata.status import describe, read_status
+
+    status = read_status(output_dir)
+    if not status.is_finished:
+        print(describe(status))
+        print("not finished: run the same line again to continue")
+        return 1
+    if config.finish.combine:
+        return finish(output_dir, plan, config)
+    print(describe(status))
+    print(f"next      python -m hpcdata.combine {output_dir}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    from hpcdata.logs import configure
+
+    overrides = list(sys.argv[1:] if arguments is None else arguments)
+    if not overrides or "-h" in overrides or "--help" in overrides:
+        print(_HELP + "\n".join(f"  {name}" for name in configuration.key_types()))
+        return 0
+    configure("launch")
+    try:
+        config = compose([argument for argument in overrides if argument != "--cfg"])
+        if "--cfg" in overrides:
+            print(json.dumps(configuration.to_mapping(config), indent=1))
+            return 0
+        return launch(config)
+    except UserError as error:
+        print(f"hpcdata: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""The ledger: one append-only JSONL file per process, `ledger/<attempt>.jsonl`, of what it did and when.
+
+Everything that may differ between two runs with the same bytes (times, hosts, devices) stands here and nowhere
+else. A line is written by one `write`, so that a killed process leaves at most one incomplete last line, which
+readers skip.
+
+Events and their fields, besides `event` and `time` (seconds since 1970):
+    start       attempt, host, pid, slurm (ids or null), device, version
+    claim       shard; resumed: samples already done by an earlier attempt; took_over: the claim was a dead one's
+    checkpoint  shard, samples, busy_s: seconds of work that this checkpoint made safe
+    commit      shard, samples, busy_s, seconds
+    lost        shard: another attempt took it over or committed it first; busy_s: work thrown away
+    conflict    shard: another attempt committed other bytes; files: the ones that differ
+    signal      name: the process stops after a checkpoint
+    end         outcome
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class Ledger:
+    """Appends events of one process."""
+
+    def __init__(self, folder: Path, attempt: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(
+            folder / f"{attempt}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
+        )
+
+    def write(self, event: str, **fields: Any) -> None:
+        line = json.dumps({"event": event, "time": round(time.time(), 3), **fields}, ensure_ascii=False)
+        os.write(self._descriptor, (line + "\n").encode())
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def read_ledgers(folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """(attempt, events) of every process that wrote a ledger."""
+    for path in sorted(folder.glob("*.jsonl")):
+        events = []
+        for line in path.read_bytes().splitlines():
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                continue  # the incomplete last line of a killed process
+        yield path.stem, events

@@ -1,0 +1,122 @@
+"""cluster=local: a job array as processes of this machine, with a progress bar, and their output in `logs/`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from hpcdata.config import ClusterConfig
+from hpcdata.plan import RunPaths
+from hpcdata.slurm.array import parse_array
+from hpcdata.status import read_status
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+TAIL_LINES = 15
+
+
+def run_local(output_dir: Path, cluster: ClusterConfig) -> int:
+    """Runs the tasks to their end. Exit code 0 when all ended well, 130 after an interrupt, 1 otherwise.
+
+    Tasks are interchangeable, so `0-100%25` is 25 processes.
+    """
+    spec = parse_array(cluster.array)
+    num_tasks = min(spec.num_tasks, spec.max_running or spec.num_tasks)
+    paths = RunPaths(output_dir)
+    paths.logs.mkdir(exist_ok=True)
+    log_paths = [paths.logs / f"local_{os.getpid()}_{task}.log" for task in range(num_tasks)]
+    with _Tasks(output_dir, log_paths) as tasks:
+        interrupted = _watch(output_dir, tasks)
+    if interrupted:
+        print("stopped after a checkpoint: run the same line again to continue", file=sys.stderr)
+        return 130
+    failed = [
+        (path, process) for path, process in zip(log_paths, tasks.processes, strict=True) if process.returncode != 0
+    ]
+    for path, process in failed:
+        lines = path.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        print(f"a task ended with {_describe(process.returncode)}, {path}:", *lines, sep="\n  ", file=sys.stderr)
+    return 1 if failed else 0
+
+
+class _Tasks:
+    """The processes of the array; leaving the context never leaves one behind."""
+
+    def __init__(self, output_dir: Path, log_paths: list[Path]) -> None:
+        self._command = [sys.executable, "-m", "hpcdata.encode", str(output_dir)]
+        self._log_paths = log_paths
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> _Tasks:
+        for task, path in enumerate(self._log_paths):
+            environment = {**os.environ, "LOCAL_RANK": str(task)}
+            with open(path, "ab") as output:
+                process = subprocess.Popen(
+                    self._command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+                )
+            self.processes.append(process)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.send(signal.SIGTERM)
+        for process in self.processes:
+            process.wait()
+
+    def send(self, number: int) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    def are_running(self) -> bool:
+        return any(process.poll() is None for process in self.processes)
+
+
+def _watch(output_dir: Path, tasks: _Tasks) -> bool:
+    """Shows progress until all tasks ended; an interrupt is passed on. True when there was one."""
+    from tqdm import tqdm
+
+    interrupted = False
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        tasks.send(signal.SIGTERM)
+
+    with _handlers(pass_on), tqdm(total=0, unit=" samples", disable=not sys.stderr.isatty()) as bar:
+        last_look = 0.0
+        while tasks.are_running():
+            time.sleep(POLL_S)
+            look_every_s = POLL_S if not bar.disable else 3600.0
+            if time.monotonic() - last_look >= look_every_s:
+                last_look = time.monotonic()
+                status = read_status(output_dir)
+                look_every_s = max(POLL_S, 20 * (time.monotonic() - last_look))
+                bar.total = status.num_samples
+                bar.update(status.samples_done - bar.n)
+        if not bar.disable:
+            bar.update(read_status(output_dir).samples_done - bar.n)
+    return interrupted
+
+
+@contextlib.contextmanager
+def _handlers(handler: signal._HANDLER) -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
+
+
+def _describe(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,245 @@
+"""The plan: the frozen description of a run, `plan.json` in the output directory.
+
+It lists the inputs with their sizes and shard cuts, the configuration, and the identities of tokenizers and weights.
+It is created once, atomically (`planning` builds it); array tasks read it and never list inputs themselves. The
+fingerprint covers what determines the output bytes and no path or time: the same data planned elsewhere has the same.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hpcdata import config as configuration
+from hpcdata import files
+from hpcdata.columns import id_dtype_for
+from hpcdata.config import RunConfig
+from hpcdata.errors import UserError
+from hpcdata.identities import ImageIdentity, TextIdentity
+from hpcdata.sources.base import InputFile, Scan
+from hpcdata.store import SHARD, ShardHeader
+
+FORMAT = "hpcdata-plan-1"
+
+
+class RunPaths:
+    """Every name in an output directory."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self.plan = self.root / "plan.json"
+        self.runtime = self.root / "runtime.json"
+        self.shards = self.root / "shards"
+        self.claims = self.root / "claims"
+        self.ledger = self.root / "ledger"
+        self.logs = self.root / "logs"
+        self.inputs = self.root / "inputs"
+        self.dataset = self.root / "dataset"
+        self.parts = self.dataset / "parts"
+        self.combined = self.root / "combined.json"
+
+    def find_shard(self, name: str) -> Path | None:
+        """Folder of a committed shard, in `shards/` or where `combine --move_files` has left it."""
+        for folder in (self.shards / name, self.parts / name):
+            if (folder / SHARD).exists():
+                return folder
+        return None
+
+    def list_shards(self) -> tuple[set[str], set[str]]:
+        """(names of committed shards, names of shards that have only a checkpoint)."""
+        committed: set[str] = set()
+        started: set[str] = set()
+        for folder in (self.shards, self.parts):
+            for name in [path.name for path in folder.iterdir()] if folder.is_dir() else []:
+                if name.startswith("tmp_"):
+                    started.add(name.removeprefix("tmp_").split(".", 1)[0])
+                else:
+                    committed.add(name)
+        return committed, started - committed
+
+    def complete_dataset(self) -> Path | None:
+        """The dataset that combine made of all shards, after which the shards themselves may be gone."""
+        try:
+            combined = files.read_json(self.combined)
+        except FileNotFoundError:
+            return None
+        dataset = self.root / combined["dataset"]
+        return dataset if combined["complete"] and (dataset / "manifest.json").exists() else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedInput:
+    """One input file: where it is, what it looked like when planned, and what the scan found."""
+
+    file: InputFile
+    """Its path is relative to the output directory for listings that planning wrote there."""
+    origin: str
+    """Absolute path of what the user named: the file itself, or what a listing was made from."""
+    size: int
+    mtime_ns: int
+    scan: Scan
+
+    def identity(self) -> list[Any]:
+        """What the fingerprint covers: names and contents as far as known, no places and times."""
+        return [self.file.label, self.file.format, self.size, dataclasses.asdict(self.scan)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSpec:
+    """One shard: samples `first` to `first + count` of one input."""
+
+    name: str
+    shard: int
+    source: PlannedInput
+    source_index: int
+    """Plan index of the input's first sample."""
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Fields are what plan.json holds; shards are derived."""
+
+    config: RunConfig
+    text: TextIdentity | None
+    image: ImageIdentity | None
+    inputs: tuple[PlannedInput, ...]
+    code_version: str
+
+    @cached_property
+    def fingerprint(self) -> str:
+        covered = {
+            "format": FORMAT,
+            "config": self.config.semantic_fields(),
+            "text": dataclasses.asdict(self.text) if self.text else None,
+            "image": dataclasses.asdict(self.image) if self.image else None,
+            "inputs": [source.identity() for source in self.inputs],
+        }
+        return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def num_samples(self) -> int:
+        return self._sample_ends[-1] if self.inputs else 0
+
+    @property
+    def num_shards(self) -> int:
+        return self._shard_ends[-1] if self.inputs else 0
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids below which everything that is stored lies."""
+        text = self.text.vocab_size if self.text else 1
+        image = self.image.codebook_size if self.image else 1
+        return max(text, image, self.config.model.text_vocab_size or 1)
+
+    @property
+    def id_dtype(self) -> str:
+        return id_dtype_for(self.vocab_size)
+
+    def shard(self, shard: int) -> ShardSpec:
+        which = bisect.bisect_right(self._shard_ends, shard)
+        source = self.inputs[which]
+        local = shard - (self._shard_ends[which - 1] if which else 0)
+        first = local * self.config.data.shard_size
+        return ShardSpec(
+            name=f"{shard:05d}-of-{self.num_shards:05d}",
+            shard=shard,
+            source=source,
+            source_index=self._sample_ends[which - 1] if which else 0,
+            first=first,
+            count=min(self.config.data.shard_size, source.scan.num_samples - first),
+        )
+
+    def shards(self) -> list[ShardSpec]:
+        return [self.shard(index) for index in range(self.num_shards)]
+
+    def header(self, spec: ShardSpec) -> ShardHeader:
+        return ShardHeader(
+            name=spec.name,
+            shard=spec.shard,
+            num_shards=self.num_shards,
+            fingerprint=self.fingerprint,
+            id_dtype=self.id_dtype,
+            source=spec.source.file.label,
+            first_index=spec.source_index + spec.first,
+            num_inputs=spec.count,
+        )
+
+    @cached_property
+    def _sample_ends(self) -> list[int]:
+        return _cumulate([source.scan.num_samples for source in self.inputs])
+
+    @cached_property
+    def _shard_ends(self) -> list[int]:
+        return _cumulate([-(-source.scan.num_samples // self.config.data.shard_size) for source in self.inputs])
+
+    def to_json(self) -> bytes:
+        values = {
+            "format": FORMAT,
+            "fingerprint": self.fingerprint,
+            "code_version": self.code_version,
+            "num_samples": self.num_samples,
+            "num_shards": self.num_shards,
+            "id_dtype": self.id_dtype,
+            "config": configuration.to_mapping(self.config),
+            "text": dataclasses.asdict(self.text) if self.text else None,
+            "image": dataclasses.asdict(self.image) if self.image else None,
+            "inputs": [dataclasses.asdict(source) for source in self.inputs],
+        }
+        return files.to_json(values)
+
+
+def load_plan(output_dir: Path | str) -> Plan:
+    """Raises UserError when there is none, or when it is of another version or damaged."""
+    path = RunPaths(output_dir).plan
+    try:
+        values = files.read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{output_dir} has no plan.json: it is not the output directory of a run") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{path} has format {found!r}, this version reads {FORMAT}: use the hpcdata that made it")
+    try:
+        plan = _from_mapping(values)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
+    if plan.fingerprint != values["fingerprint"]:
+        raise UserError(f"{path} was edited: its content does not have its fingerprint; restore it")
+    return plan
+
+
+def load_runtime(output_dir: Path | str) -> RunConfig:
+    """The configuration of the latest launch: transient fields are taken from it, semantic ones equal the plan's."""
+    return configuration.from_mapping(files.read_json(RunPaths(output_dir).runtime))
+
+
+def _from_mapping(values: dict[str, Any]) -> Plan:
+    return Plan(
+        config=configuration.from_mapping(values["config"]),
+        text=TextIdentity(**values["text"]) if values["text"] else None,
+        image=ImageIdentity(**values["image"]) if values["image"] else None,
+        inputs=tuple(_input_from_mapping(source) for source in values["inputs"]),
+        code_version=values["code_version"],
+    )
+
+
+def _input_from_mapping(values: dict[str, Any]) -> PlannedInput:
+    file, scan = InputFile(**values["file"]), Scan.from_mapping(values["scan"])
+    return PlannedInput(**{**values, "file": file, "scan": scan})
+
+
+def _cumulate(counts: list[int]) -> list[int]:
+    ends, total = [], 0
+    for count in counts:
+        total += count
+        ends.append(total)
+    return ends

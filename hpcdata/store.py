@@ -1,0 +1,438 @@
+"""Shards on disk: append-only checkpoints, resuming, and the commit that publishes a shard.
+
+    shards/tmp_00003-of-00064.<attempt>/   one attempt's checkpoint: column files, rejects.jsonl, progress.json
+    shards/00003-of-00064/                 committed, immutable: the same files, meta.json of each table, shard.json
+
+Only the attempt in the name writes to a `tmp_` folder. A checkpoint is `fsync` of the column files and then an
+atomically replaced `progress.json`, which vouches for a prefix of each file by size and sha256. A new attempt copies
+the vouched prefix of the fullest valid checkpoint into a folder of its own, so that a process that comes back from
+the dead still writes to the old files and cannot reach the new ones; it learns at its next checkpoint that its
+folder is gone (`LostShard`).
+
+Commit: fsync everything, write `shard.json`, remove `progress.json`, rename the folder. A crash between any two of
+these steps leaves a folder that the next attempt can finish. Nothing in a committed folder tells when, where or in
+how many attempts it was made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcdata import digest, files
+from hpcdata.columns import TABLES, columns
+from hpcdata.tables import Counts, EncodedBatch, Sizes, to_columns
+
+log = logging.getLogger(__name__)
+
+FORMAT = "hpcdata-shard-1"
+PROGRESS = "progress.json"
+SHARD = "shard.json"
+REJECTS = "rejects.jsonl"
+
+
+class LostShard(Exception):
+    """Another attempt has taken this shard over: what this process still had in memory is not needed."""
+
+
+class ShardConflict(Exception):
+    """Another attempt committed other bytes for this shard than this process made."""
+
+    def __init__(self, name: str, paths: list[str]) -> None:
+        super().__init__(f"shard {name} was committed with other bytes by another process: {', '.join(paths)}")
+        self.paths = paths
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardHeader:
+    """What a shard is, known before it is written. Enters shard.json."""
+
+    name: str
+    shard: int
+    num_shards: int
+    fingerprint: str
+    id_dtype: str
+    source: str
+    """Label of the input file."""
+    first_index: int
+    num_inputs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSummary:
+    """The content of shard.json."""
+
+    header: ShardHeader
+    counts: Counts
+    sizes: Sizes
+    content_digest: str
+    files: dict[str, str]
+    """Relative path -> sha256 of every other file of the shard."""
+
+    def to_json(self) -> bytes:
+        values = {**dataclasses.asdict(self.header), "format": FORMAT, "content_digest": self.content_digest}
+        sizes = dataclasses.asdict(self.sizes)
+        return files.to_json({**values, "counts": self.counts.to_mapping(), "sizes": sizes, "files": self.files})
+
+
+def read_summary(folder: Path) -> ShardSummary:
+    """Reads shard.json. Raises FileNotFoundError, or ValueError when it is not one."""
+    values = files.read_json(folder / SHARD)
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise ValueError(f"{folder / SHARD}: not a {FORMAT} file")
+    try:
+        return ShardSummary(
+            counts=Counts.from_mapping(values.pop("counts")),
+            sizes=Sizes(**values.pop("sizes")),
+            files=values.pop("files"),
+            content_digest=values.pop("content_digest"),
+            header=ShardHeader(**values),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / SHARD}: damaged ({error})") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """The content of progress.json: what a checkpoint vouches for."""
+
+    fingerprint: str
+    samples_read: int
+    sizes: Sizes
+    counts: Counts
+    content_digest: str
+    files: dict[str, tuple[int, str]]
+    """Relative path -> (bytes, sha256 of them)."""
+
+    def to_json(self) -> bytes:
+        values = dataclasses.asdict(self)
+        return files.to_json({**values, "counts": self.counts.to_mapping()})
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """The checkpoint in a tmp_ folder, None when there is no valid one."""
+    try:
+        values = files.read_json(folder / PROGRESS)
+        return Progress(
+            fingerprint=values["fingerprint"],
+            samples_read=values["samples_read"],
+            sizes=Sizes(**values["sizes"]),
+            counts=Counts.from_mapping(values["counts"]),
+            content_digest=values["content_digest"],
+            files={path: (size, sha256) for path, (size, sha256) in values["files"].items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+class ShardWriter:
+    """Appends encoded batches to one shard, checkpoints, commits. Make one with `open_shard`."""
+
+    def __init__(self, shards: Path, header: ShardHeader, attempt: str) -> None:
+        self.header = header
+        self.samples_read = 0
+        self._shards = shards
+        self._folder = shards / f"tmp_{header.name}.{attempt}"
+        self._sizes = Sizes()
+        self._counts = Counts()
+        self._content = 0
+        self._files: dict[str, AppendFile] = {}
+
+    @property
+    def counts(self) -> Counts:
+        return self._counts
+
+    def append(self, batch: EncodedBatch) -> None:
+        """Adds the next samples of the shard; they are safe after the next `checkpoint`."""
+        rows, sizes, content = to_columns(batch.examples, self.header.id_dtype, self._sizes)
+        for path, values in rows.items():
+            self._files[path].append(values.tobytes())
+        lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in batch.rejects]
+        self._files[REJECTS].append("".join(lines).encode(errors="replace"))
+        counts = batch.counts()
+        self._sizes, self._counts = sizes, self._counts + counts
+        self._content = digest.add(self._content, content)
+        self.samples_read += counts.inputs
+
+    def checkpoint(self) -> None:
+        """Makes everything appended so far durable. Raises LostShard when another attempt removed the folder."""
+        for file in self._files.values():
+            file.sync()
+        progress = Progress(
+            fingerprint=self.header.fingerprint,
+            samples_read=self.samples_read,
+            sizes=self._sizes,
+            counts=self._counts,
+            content_digest=digest.to_hex(self._content),
+            files={path: (file.size, file.sha256()) for path, file in self._files.items()},
+        )
+        try:
+            files.write_atomic(self._folder / PROGRESS, progress.to_json())
+        except FileNotFoundError:
+            raise LostShard(self.header.name) from None
+
+    def commit(self) -> bool:
+        """Publishes the shard; False when another attempt did so first with the same bytes.
+
+        Raises ShardConflict when it did so with other bytes, LostShard when the folder was taken away.
+        """
+        if self.samples_read != self.header.num_inputs or not self._counts.is_balanced():
+            raise AssertionError(
+                f"shard {self.header.name} has {self.samples_read} of {self.header.num_inputs} samples"
+            )
+        self.close()
+        try:
+            seal(self._folder, self.header, self._sizes, self._counts, digest.to_hex(self._content), self._known())
+        except FileNotFoundError:
+            raise LostShard(self.header.name) from None
+        return publish(self._shards, self._folder, self.header.name)
+
+    def seal_partial(self) -> ShardSummary:
+        """Seals what was read so far in place, the rest of the shard accounted for as missing; not published."""
+        self.close()
+        missing = self.header.num_inputs - self.samples_read
+        counts = self._counts + Counts(inputs=missing, missing=missing)
+        return seal(self._folder, self.header, self._sizes, counts, digest.to_hex(self._content), self._known())
+
+    def close(self) -> None:
+        """Closes the files; what was not checkpointed is lost."""
+        for file in self._files.values():
+            file.close()
+
+    def start(self) -> None:
+        """Makes the attempt's folder, empty."""
+        for table in TABLES:
+            (self._folder / table).mkdir(parents=True)
+        paths = [column.path for column in columns(self.header.id_dtype)]
+        self._files = {path: AppendFile(self._folder / path) for path in [*paths, REJECTS]}
+
+    def adopt(self, old: Path, progress: Progress) -> None:
+        """Makes the attempt's folder with the vouched prefix of another; raises ValueError when that is damaged."""
+        self.start()
+        for path, file in self._files.items():
+            size, sha256 = progress.files[path]
+            file.append_prefix(old / path, size)
+            if file.sha256() != sha256:
+                raise ValueError(f"{old.name}/{path}: the first {size} bytes are not what progress.json vouches for")
+        self.samples_read = progress.samples_read
+        self._sizes, self._counts = progress.sizes, progress.counts
+        self._content = digest.from_hex(progress.content_digest)
+        self.checkpoint()
+
+    def _known(self) -> dict[str, str]:
+        return {path: file.sha256() for path, file in self._files.items()}
+
+    def discard(self) -> None:
+        self.close()
+        files.remove_folder(self._folder)
+
+
+def open_shard(shards: Path, header: ShardHeader, attempt: str) -> ShardWriter | None:
+    """A writer that continues from the fullest valid checkpoint; None when the shard is committed (now)."""
+    old_folders = list_attempts(shards, header.name)
+    for old in old_folders:
+        if _finish(shards, old, header):
+            return None
+    candidates = [(progress, old) for old in old_folders if (progress := valid_progress(old, header))]
+    writer = ShardWriter(shards, header, attempt)
+    for progress, old in sorted(candidates, key=lambda pair: -pair[0].samples_read):
+        try:
+            writer.adopt(old, progress)
+            break
+        except (ValueError, KeyError, OSError) as error:
+            log.warning("shard %s: checkpoint %s is not usable: %s", header.name, old.name, error)
+            writer.discard()
+            writer = ShardWriter(shards, header, attempt)
+    else:
+        writer.start()
+        writer.checkpoint()
+    for old in old_folders:  # listed before ours was made: two new attempts cannot remove each other's folders
+        files.remove_folder(old)
+    return writer
+
+
+def list_attempts(shards: Path, name: str) -> list[Path]:
+    return sorted(shards.glob(f"tmp_{name}.*"))
+
+
+def seal(
+    folder: Path, header: ShardHeader, sizes: Sizes, counts: Counts, content_digest: str, known: Mapping[str, str]
+) -> ShardSummary:
+    """Turns a folder of complete column files into a shard: drops empty files, adds meta.json files and shard.json.
+
+    `known`: sha256 of the files that the caller has hashed while writing them.
+    """
+    _write_metas(folder, header.id_dtype, sizes)
+    if not (folder / REJECTS).stat().st_size:
+        (folder / REJECTS).unlink()
+    names = sorted(_list_files(folder) - {PROGRESS, SHARD})
+    for name in names:
+        files.sync_file(folder / name)
+    for table in TABLES:
+        files.sync_folder(folder / table)
+    summary = ShardSummary(
+        header=header,
+        counts=counts,
+        sizes=sizes,
+        content_digest=content_digest,
+        files={name: known.get(name) or digest.sha256_file(folder / name) for name in names},
+    )
+    files.write_atomic(folder / SHARD, summary.to_json())
+    (folder / PROGRESS).unlink(missing_ok=True)
+    files.sync_folder(folder)
+    return summary
+
+
+def publish(shards: Path, folder: Path, name: str) -> bool:
+    """Renames a sealed folder to its final name and removes what other attempts left. See `ShardWriter.commit`."""
+    try:
+        published = files.publish_folder(folder, shards / name)
+    except FileNotFoundError:  # another attempt found our sealed folder and published it
+        if not (shards / name / SHARD).exists():
+            raise LostShard(name) from None
+        return False
+    if not published:
+        _compare(folder, shards / name)
+    for old in list_attempts(shards, name):
+        files.remove_folder(old)
+    return published
+
+
+def check_files(folder: Path, summary: ShardSummary) -> list[str]:
+    """What is wrong with the files of a committed shard, by their sha256; empty when nothing is."""
+    present = _list_files(folder) - {SHARD}
+    problems = [f"{path}: not listed in {SHARD}" for path in sorted(present - summary.files.keys())]
+    for path, sha256 in summary.files.items():
+        if path not in present:
+            problems.append(f"{path}: missing")
+        elif digest.sha256_file(folder / path) != sha256:
+            problems.append(f"{path}: its sha256 is not the one in {SHARD}")
+    return problems
+
+
+def check_sizes(folder: Path, summary: ShardSummary) -> list[str]:
+    """What is wrong with a committed shard as far as names and sizes tell: time independent of bytes."""
+    present = _list_files(folder) - {SHARD}
+    problems = [f"{path}: missing" for path in sorted(summary.files.keys() - present)]
+    problems += [f"{path}: not listed in {SHARD}" for path in sorted(present - summary.files.keys())]
+    rows = dataclasses.asdict(summary.sizes)
+    for column in columns(summary.header.id_dtype):
+        if column.path in present:
+            found = (folder / column.path).stat().st_size
+            expected = rows[column.table] * column.row_bytes
+            if found != expected:
+                problems.append(f"{column.path}: {found} bytes, expected {expected}")
+    if not summary.counts.is_balanced() or summary.counts.inputs != summary.header.num_inputs:
+        problems.append(f"{SHARD}: its account does not balance")
+    return problems
+
+
+def _list_files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def _finish(shards: Path, old: Path, header: ShardHeader) -> bool:
+    """Publishes a folder that was sealed but not renamed before its process died."""
+    try:
+        summary = read_summary(old)
+    except (OSError, ValueError):
+        return False
+    with contextlib.suppress(FileNotFoundError):
+        (old / PROGRESS).unlink()
+    if summary.header != header or check_files(old, summary):
+        log.warning("shard %s: %s is complete but damaged or of another run: ignored", header.name, old.name)
+        return False
+    publish(shards, old, header.name)
+    return True
+
+
+def valid_progress(old: Path, header: ShardHeader) -> Progress | None:
+    progress = read_progress(old)
+    if progress is not None and progress.fingerprint == header.fingerprint:
+        return progress
+    return None
+
+
+def _compare(ours: Path, theirs: Path) -> None:
+    """Both are sealed: the same shard.json means the same bytes, as it has the sha256 of every file."""
+    if (ours / SHARD).read_bytes() == (theirs / SHARD).read_bytes():
+        return
+    mine, other = read_summary(ours).files, read_summary(theirs).files
+    paths = sorted(path for path in mine.keys() | other.keys() if mine.get(path) != other.get(path))
+    files.remove_folder(ours)
+    raise ShardConflict(theirs.name, paths or [SHARD])
+
+
+def _write_metas(folder: Path, id_dtype: str, sizes: Sizes) -> None:
+    """The meta.json files of tensordict's memory-mapped layout; tables without rows are left out with their files."""
+    rows = dataclasses.asdict(sizes)
+    root: dict[str, object] = {}
+    for table in TABLES:
+        meta: dict[str, object] = {}
+        for column in columns(id_dtype):
+            if column.table != table:
+                continue
+            if not rows[table]:
+                (folder / column.path).unlink(missing_ok=True)
+                continue
+            shape = [rows[table], column.width] if column.width else [rows[table]]
+            dtype = f"torch.{column.dtype}"
+            meta[column.name] = {"device": "cpu", "shape": shape, "dtype": dtype, "is_nested": False}
+        if rows[table]:
+            (folder / table / "meta.json").write_bytes(_tensordict_meta(meta, [rows[table]]))
+            root[table] = {"type": "TensorDict"}
+    (folder / "meta.json").write_bytes(_tensordict_meta(root, []))
+
+
+def _tensordict_meta(entries: dict[str, object], shape: list[int]) -> bytes:
+    kind = {"_type": "<class 'tensordict._td.TensorDict'>", "_format_version": 1, "_class": "tensordict:TensorDict"}
+    return json.dumps({**entries, "shape": shape, "device": "cpu", **kind}).encode()
+
+
+class AppendFile:
+    """A file that only grows, with a running sha256 of its content."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed with the writer
+        self._hasher = hashlib.sha256()
+        self._buffer = bytearray()
+        self.size = 0
+
+    def append(self, data: bytes) -> None:
+        self._hasher.update(data)
+        self._buffer += data
+        self.size += len(data)
+        if len(self._buffer) >= 2**20:
+            self._flush()
+
+    def append_prefix(self, source: Path, size: int) -> None:
+        with open(source, "rb") as file:
+            while size and (chunk := file.read(min(size, 2**20))):
+                self.append(chunk)
+                size -= len(chunk)
+
+    def sha256(self) -> str:
+        return self._hasher.hexdigest()
+
+    def sync(self) -> None:
+        self._flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self._flush()
+            self._file.close()
+
+    def _flush(self) -> None:
+        view = memoryview(self._buffer)
+        while view:
+            view = view[self._file.write(view) :]
+        view.release()
+        self._buffer.clear()

@@ -1,0 +1,174 @@
+"""Examples as the arrays that are stored: one batch of records in, rows of every column out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hpcdata import digest
+from hpcdata.columns import columns
+from hpcdata.samples import Example, Kind
+
+
+@dataclass(kw_only=True)
+class Counts:
+    """The account of a shard or a dataset: inputs = written + rejected + duplicate (+ missing, when combined early)."""
+
+    inputs: int = 0
+    written: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    duplicate: int = 0
+    missing: int = 0
+    truncated_texts: int = 0
+    text_tokens: int = 0
+    image_tokens: int = 0
+    images: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        mine, theirs = vars(self), vars(other)
+        return Counts(**{name: mine[name] + theirs[name] for name in mine})
+
+    def is_balanced(self) -> bool:
+        return self.inputs == self.written + self.rejected.total() + self.duplicate + self.missing
+
+    def to_mapping(self) -> dict[str, int | dict[str, int]]:
+        return {**vars(self), "rejected": dict(sorted(self.rejected.items()))}
+
+    @classmethod
+    def from_mapping(cls, values: dict) -> Counts:
+        return cls(**{**values, "rejected": Counter(values["rejected"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectRow:
+    """One line of a shard's `rejects.jsonl`: where a sample that was not written came from, and why."""
+
+    index: int
+    key: str
+    source: str
+    offset: int
+    reason: str
+    message: str
+
+
+DUPLICATE = "duplicate"
+"""The `reason` of rows that are duplicates: listed with the rejects, counted apart from them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedBatch:
+    """What encoding made of consecutive samples: examples and reject rows, each in the order of the plan."""
+
+    examples: Sequence[Example]
+    rejects: Sequence[RejectRow] = ()
+    truncated_texts: int = 0
+
+    def counts(self) -> Counts:
+        spans = [span for example in self.examples for span in example.spans]
+        images = [span for span in spans if span.kind == Kind.IMAGE]
+        image_tokens = sum(len(span.ids) for span in images)
+        reasons = Counter(row.reason for row in self.rejects)
+        return Counts(
+            inputs=len(self.examples) + len(self.rejects),
+            written=len(self.examples),
+            duplicate=reasons.pop(DUPLICATE, 0),
+            rejected=reasons,
+            truncated_texts=self.truncated_texts,
+            text_tokens=sum(len(span.ids) for span in spans) - image_tokens,
+            image_tokens=image_tokens,
+            images=len(images),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Rows of each table."""
+
+    tokens: int = 0
+    spans: int = 0
+    samples: int = 0
+    keys: int = 0
+
+
+def to_columns(examples: Sequence[Example], id_dtype: str, start: Sizes) -> tuple[dict[str, np.ndarray], Sizes, int]:
+    """(column path -> new rows, sizes after them, content digest of the examples); `start` is what is stored before.
+
+    Raises OverflowError when an id does not fit the dtype: ids never wrap.
+    """
+    spans = [span for example in examples for span in example.spans]
+    keys = [example.key.encode() for example in examples]
+    num_spans = np.array([len(example.spans) for example in examples], "<i4")
+    lengths = np.array([len(span.ids) for span in spans], "<i4")
+    ids = np.concatenate([span.ids for span in spans]) if spans else np.zeros(0, "<i4")
+    _check_range(ids, id_dtype)
+    token_ends = np.concatenate([[0], np.cumsum(lengths, dtype="<i8")])
+    first_span = np.concatenate([[0], np.cumsum(num_spans, dtype="<i8")])
+    first_key = np.concatenate([[0], np.cumsum([len(key) for key in keys], dtype="<i8")])
+    grid = np.array([(span.height, span.width) for span in spans], "<i4").reshape(-1, 2)
+    kind = np.array([span.kind for span in spans], "u1")
+    flags = np.array([span.flags for span in spans], "u1")
+    rows = {
+        "tokens/ids.memmap": ids,
+        "spans/length.memmap": lengths,
+        "spans/kind.memmap": kind,
+        "spans/grid.memmap": grid,
+        "spans/flags.memmap": flags,
+        "samples/index.memmap": np.array([example.index for example in examples]),
+        "samples/first_token.memmap": token_ends[first_span[:-1]] + start.tokens,
+        "samples/first_span.memmap": first_span[:-1] + start.spans,
+        "samples/num_spans.memmap": num_spans,
+        "samples/first_key.memmap": first_key[:-1] + start.keys,
+        "keys/bytes.memmap": np.frombuffer(b"".join(keys), "u1"),
+    }
+    content = digest.sum_examples(
+        num_spans=num_spans,
+        spans=np.column_stack([kind, flags, grid, lengths]),
+        num_ids=np.diff(token_ends[first_span]),
+        ids=ids,
+    )
+    sizes = Sizes(
+        tokens=start.tokens + len(ids),
+        spans=start.spans + len(spans),
+        samples=start.samples + len(examples),
+        keys=start.keys + int(first_key[-1]),
+    )
+    return {column.path: rows[column.path].astype(column.dtype) for column in columns(id_dtype)}, sizes, content
+
+
+def read_columns(folder: Path, id_dtype: str, sizes: Sizes) -> dict[str, np.ndarray]:
+    """Column path -> its rows, memory-mapped read-only. Raises ValueError when a file has another size."""
+    arrays = {}
+    for column in columns(id_dtype):
+        rows = vars(sizes)[column.table]
+        shape = (rows, column.width) if column.width else (rows,)
+        path = folder / column.path
+        expected = int(np.prod(shape)) * np.dtype(column.dtype).itemsize
+        found = path.stat().st_size if path.exists() else 0
+        if found != expected:
+            raise ValueError(f"{column.path}: {found} bytes, expected {expected} for {rows} rows")
+        arrays[column.path] = np.memmap(path, column.dtype, "r", shape=shape) if rows else np.zeros(shape, column.dtype)
+    return arrays
+
+
+def sum_columns(arrays: dict[str, np.ndarray], start: int, end: int) -> int:
+    """Content digest of samples `start` to `end` of stored columns."""
+    first_span = np.append(arrays["samples/first_span.memmap"], len(arrays["spans/length.memmap"]))[start : end + 1]
+    first_token = np.append(arrays["samples/first_token.memmap"], len(arrays["tokens/ids.memmap"]))[start : end + 1]
+    spans = slice(first_span[0], first_span[-1])
+    names = ("kind", "flags", "grid", "length")
+    return digest.sum_examples(
+        num_spans=arrays["samples/num_spans.memmap"][start:end],
+        spans=np.column_stack([arrays[f"spans/{name}.memmap"][spans] for name in names]),
+        num_ids=np.diff(first_token),
+        ids=arrays["tokens/ids.memmap"][first_token[0] : first_token[-1]],
+    )
+
+
+def _check_range(ids: np.ndarray, id_dtype: str) -> None:
+    limit = np.iinfo(id_dtype).max
+    if len(ids) and (ids.min() < 0 or ids.max() > limit):
+        raise OverflowError(f"ids from {ids.min()} to {ids.max()} do not fit {id_dtype} (0 to {limit})")

@@ -1,0 +1,195 @@
+"""Verify: reads everything back and says whether it is what was promised.
+
+For a run: every shard of the plan is committed, every file has its sha256, every sample of the inputs is written,
+rejected or a duplicate exactly once. For a dataset: the same for its parts, and the content digest of the manifest is
+recomputed from the examples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcdata import digest, store
+from hpcdata.errors import UserError
+from hpcdata.loading.manifest import FILE_NAME, Manifest, read_manifest
+from hpcdata.plan import RunPaths, load_plan
+from hpcdata.store import REJECTS, ShardSummary
+from hpcdata.tables import Counts, read_columns, sum_columns
+
+ROWS_AT_ONCE = 65536
+
+
+@dataclass(kw_only=True)
+class Report:
+    path: Path
+    counts: Counts = field(default_factory=Counts)
+    content_digest: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def add_shard(self, folder: Path, summary: ShardSummary) -> None:
+        """Checks one committed shard or part and adds it to the account."""
+        self.counts = self.counts + summary.counts
+        problems = store.check_files(folder, summary)
+        if not problems:
+            try:
+                content, problems = _check_content(folder, summary)
+                self.content_digest = digest.add(self.content_digest, content)
+            except (ValueError, IndexError) as error:
+                problems = [str(error)]
+        self.problems += [f"{folder.name}: {problem}" for problem in problems]
+
+    def to_mapping(self) -> dict[str, Any]:
+        return {
+            "path": str(self.path),
+            "ok": not self.problems,
+            "counts": self.counts.to_mapping(),
+            "content_digest": digest.to_hex(self.content_digest),
+            "problems": self.problems,
+        }
+
+
+def verify(path: Path | str) -> list[Report]:
+    """Verifies a dataset, or a run with the dataset that was made of it. Raises UserError when it is neither."""
+    path = Path(path)
+    if (path / FILE_NAME).exists():
+        return [verify_dataset(path)]
+    paths = RunPaths(path)
+    plan = load_plan(path)
+    dataset = paths.complete_dataset()
+    reports = []
+    if dataset is None or (paths.shards.is_dir() and any(paths.shards.iterdir())):
+        reports.append(_verify_run(paths, dataset))
+    if dataset is not None or (paths.dataset / FILE_NAME).exists():
+        report = verify_dataset(dataset or paths.dataset)
+        if report.counts.inputs != plan.num_samples:
+            report.problems.append(f"accounts for {report.counts.inputs} of the plan's {plan.num_samples} inputs")
+        reports.append(report)
+    return reports
+
+
+def verify_dataset(path: Path | str) -> Report:
+    manifest = read_manifest(path)
+    report = Report(path=manifest.folder)
+    for part in manifest.parts:
+        folder = manifest.folder / part.path
+        try:
+            summary = store.read_summary(folder)
+        except (OSError, ValueError) as error:
+            report.problems.append(f"{part.path}: {error}")
+            continue
+        if summary.content_digest != part.content_digest or summary.sizes.samples != part.samples:
+            report.problems.append(f"{part.path}: {store.SHARD} is not the one of the manifest")
+        report.add_shard(folder, summary)
+    _check_manifest(manifest, report)
+    return report
+
+
+def _verify_run(paths: RunPaths, dataset: Path | None) -> Report:
+    """Checks the shards of a run that are still in `shards/` (those moved into a dataset are checked there)."""
+    plan = load_plan(paths.root)
+    report = Report(path=paths.shards)
+    missing = []
+    for spec in plan.shards():
+        folder = paths.find_shard(spec.name)
+        if folder is None:
+            if dataset is None:
+                missing.append(spec.name)
+            continue
+        try:
+            summary = store.read_summary(folder)
+        except (OSError, ValueError) as error:
+            report.problems.append(f"{spec.name}: {error}")
+            continue
+        if summary.header != plan.header(spec):
+            report.problems.append(f"{spec.name}: {store.SHARD} is of another plan")
+        report.add_shard(folder, summary)
+    if missing:
+        names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        report.problems.append(f"{len(missing)} of {plan.num_shards} shards are not committed: {names}")
+    return report
+
+
+def _check_content(folder: Path, summary: ShardSummary) -> tuple[int, list[str]]:
+    """(content digest, problems) of the examples as stored."""
+    arrays = read_columns(folder, summary.header.id_dtype, summary.sizes)
+    problems = _check_account(folder, summary, np.asarray(arrays["samples/index.memmap"]))
+    total = 0
+    for start in range(0, summary.sizes.samples, ROWS_AT_ONCE):
+        total = digest.add(total, sum_columns(arrays, start, min(start + ROWS_AT_ONCE, summary.sizes.samples)))
+    if digest.to_hex(total) != summary.content_digest:
+        problems.append(f"its examples do not have the content digest in {store.SHARD}")
+    return total, problems
+
+
+def _check_account(folder: Path, summary: ShardSummary, written: np.ndarray) -> list[str]:
+    """Every input once: the indices of written and rejected samples together are the shard's range."""
+    rejects = [json.loads(line)["index"] for line in _lines(folder / REJECTS)]
+    counts, header = summary.counts, summary.header
+    problems = []
+    if len(written) != counts.written or len(rejects) != counts.rejected.total() + counts.duplicate:
+        problems.append(
+            f"{len(written)} samples and {len(rejects)} rejects, {store.SHARD} says {counts.written} and "
+            f"{counts.rejected.total() + counts.duplicate}"
+        )
+    if not counts.is_balanced() or counts.inputs != header.num_inputs:
+        problems.append(f"its account does not balance: {counts.to_mapping()}")
+    seen = np.sort(np.concatenate([written, np.array(rejects, np.int64)]))
+    if len(np.unique(seen)) != len(seen) or np.any(np.diff(written) <= 0):
+        problems.append("some inputs are there twice")
+    in_one_range = header.source != "*"
+    if in_one_range and not np.array_equal(seen, np.arange(len(seen)) + header.first_index):
+        problems.append(f"its samples are not inputs {header.first_index} and following without a hole")
+    return problems
+
+
+def _check_manifest(manifest: Manifest, report: Report) -> None:
+    counts = manifest.counts
+    absent = counts.missing - report.counts.missing
+    if counts != report.counts + Counts(inputs=absent, missing=absent):
+        report.problems.append(f"{FILE_NAME}: its account is not the sum of its parts")
+    if not counts.is_balanced():
+        report.problems.append(f"{FILE_NAME}: its account does not balance")
+    if counts.missing != sum(gap["missing"] for gap in manifest.extra.get("gaps", [])):
+        report.problems.append(f"{FILE_NAME}: its gaps are not its missing inputs")
+    if digest.to_hex(report.content_digest) != manifest.content_digest and not report.problems:
+        report.problems.append(f"{FILE_NAME}: its content digest is not that of its examples")
+    report.counts = counts
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    from hpcdata.combine import describe
+
+    parser = argparse.ArgumentParser(prog="python -m hpcdata.verify", description=__doc__.split("\n\n")[0])
+    parser.add_argument("path", help="output directory of a run, or a dataset")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    options = parser.parse_args(arguments)
+    try:
+        reports = verify(options.path)
+    except UserError as error:
+        print(f"hpcdata: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps([report.to_mapping() for report in reports], indent=1))
+    else:
+        for report in reports:
+            print(f"{report.path}: {describe(report.counts)}: {'FAILED' if report.problems else 'verified'}")
+            for problem in report.problems:
+                print(f"  {problem}")
+            print(f"  content digest {digest.to_hex(report.content_digest)}")
+    return 1 if any(report.problems for report in reports) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""Combine and verify: nothing dropped, nothing deleted too early, crashes repeatable.   pytest tests/test_combine.py"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcdata import TokenDataset, combine, verify
+from hpcdata.combine import CombineOptions
+from hpcdata.errors import UserError
+from hpcdata.plan import RunPaths
+from tests import made
+from tests.crashes import Crash, crash_at
+from tests.trees import tree
+
+WRITTEN = sum(len(made.batch(index, index + 1).examples) for index in range(56))
+
+
+def run_combine(run: Path, **options: object) -> combine.CombineOptions:
+    return combine.combine(run, CombineOptions(**options))  # type: ignore[arg-type,return-value]
+
+
+def indices(dataset: Path) -> list[int]:
+    loaded = TokenDataset(dataset)
+    return [loaded[row].index for row in range(len(loaded))]
+
+
+def check_dataset(dataset: Path) -> str:
+    """Verifies it, compares every example with what was put in; returns the content digest."""
+    report = verify.verify_dataset(dataset)
+    assert report.problems == []
+    loaded = TokenDataset(dataset)
+    assert len(loaded) == WRITTEN
+    for row in range(len(loaded)):
+        example, expected = loaded[row], made.example(loaded[row].index)
+        assert example.key == expected.key
+        for span, wanted in zip(example.spans, expected.spans, strict=True):
+            assert np.array_equal(span.ids, wanted.ids)
+            assert (span.kind, span.height, span.role, span.loss) == (
+                *(wanted.kind, wanted.height, wanted.role, wanted.loss),
+            )
+    return f"{report.content_digest:x}"
+
+
+def test_the_dataset_holds_every_written_example_and_links_the_shards_files(tmp_path: Path) -> None:
+    made.run(tmp_path / "run")
+    run_combine(tmp_path / "run")
+    check_dataset(tmp_path / "run/dataset")
+    name = "00001-of-00004/tokens/ids.memmap"
+    assert (tmp_path / "run/shards" / name).samefile(tmp_path / "run/dataset/parts" / name)
+
+
+def test_combining_twice_changes_nothing(tmp_path: Path) -> None:
+    made.run(tmp_path / "run")
+    run_combine(tmp_path / "run")
+    before = tree(tmp_path / "run")
+    run_combine(tmp_path / "run")
+    assert tree(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"move_files": True}, {"delete_after_combining": True}, {"move_files": True, "delete_after_combining": True}],
+)
+def test_removing_shards_leaves_the_dataset_and_a_run_that_counts_as_finished(tmp_path: Path, options: dict) -> None:
+    made.run(tmp_path / "run")
+    run_combine(tmp_path / "run", **options)
+    check_dataset(tmp_path / "run/dataset")
+    paths = RunPaths(tmp_path / "run")
+    assert not paths.shards.exists() or not any(paths.shards.iterdir())
+    assert paths.complete_dataset() == paths.dataset
+    run_combine(tmp_path / "run", **options)
+    assert [report.problems for report in verify.verify(tmp_path / "run")] == [[]]
+
+
+def test_compacting_keeps_every_example_and_the_content_digest(tmp_path: Path) -> None:
+    made.run(tmp_path / "run")
+    run_combine(tmp_path / "run")
+    parted = check_dataset(tmp_path / "run/dataset")
+    run_combine(tmp_path / "run", compact=True)
+    manifest = TokenDataset(tmp_path / "run").manifest
+    assert len(manifest.parts) == 1
+    assert check_dataset(tmp_path / "run/dataset") == parted
+
+
+def test_a_moved_dataset_can_still_be_compacted(tmp_path: Path) -> None:
+    made.run(tmp_path / "run")
+    run_combine(tmp_path / "run", move_files=True)
+    run_combine(tmp_path / "run", compact=True, move_files=True)
+    check_dataset(tmp_path / "run/dataset")
+
+
+def test_a_compacted_part_opens_with_tensordict(tmp_path: Path) -> None:
+    tensordict = pytest.importorskip("tensordict")
+    made.run(tmp_path / "run")
+    run_combine(tmp_path / "run", compact=True)
+    loaded = tensordict.TensorDict.load_memmap(tmp_path / "run/dataset/parts/00000-of-00001")
+    assert loaded["samples", "index"].tolist() == indices(tmp_path / "run")
+
+
+def test_an_unfinished_run_is_refused_with_what_is_missing_and_what_to_do(tmp_path: Path) -> None:
+    made.run(tmp_path / "run", unfinished={1: 8, 3: 0})
+    with pytest.raises(UserError, match=r"2 of 4 shards .*00001-of-00004, 00003-of-00004.*--allow_tmp"):
+        run_combine(tmp_path / "run")
+    assert not (tmp_path / "run/dataset").exists()
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_allow_tmp_takes_exactly_the_checkpointed_prefix_and_records_the_gap(tmp_path: Path, compact: bool) -> None:
+    made.run(tmp_path / "run", unfinished={1: 8, 3: 0})
+    run_combine(tmp_path / "run", allow_tmp=True, compact=compact)
+    manifest = TokenDataset(tmp_path / "run").manifest
+    assert manifest.counts.missing == 16
+    assert manifest.counts.is_balanced()
+    assert manifest.extra["gaps"] == [
+        {"shard": "00001-of-00004", "first_missing": 24, "missing": 8},
+        {"shard": "00003-of-00004", "first_missing": 48, "missing": 8},
+    ]
+    assert set(indices(tmp_path / "run")) <= set(range(24)) | set(range(32, 48))
+    assert verify.verify_dataset(tmp_path / "run").problems == []
+
+
+@pytest.mark.parametrize("options", [{}, {"move_files": True}, {"delete_after_combining": True}])
+def test_a_dataset_with_gaps_is_replaced_when_the_run_is_finished(tmp_path: Path, options: dict) -> None:
+    run = tmp_path / "run"
+    made.run(run, unfinished={1: 8, 3: 0})
+    run_combine(run, allow_tmp=True, **options)
+    assert (run / "shards/tmp_00001-of-00004.made").exists(), "an unfinished checkpoint is never deleted"
+    made.run(tmp_path / "whole")
+    for name in ("00001-of-00004", "00003-of-00004"):
+        shutil.copytree(tmp_path / "whole/shards" / name, run / "shards" / name)
+    run_combine(run, **options)
+    check_dataset(run / "dataset")
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("options", "stride"), [({"move_files": True}, 1), ({"compact": True, "delete_after_combining": True}, 4)]
+)
+@pytest.mark.slow
+def test_combine_killed_at_any_step_can_be_repeated_and_loses_nothing(
+    tmp_path: Path, options: dict, stride: int, after: bool
+) -> None:
+    made.run(tmp_path / "made", num_samples=20)
+    number, finished = 0, False
+    while not finished:
+        number += stride
+        run = tmp_path / "run"
+        shutil.copytree(tmp_path / "made", run)
+        with crash_at(number, after=after) as counter:
+            try:
+                run_combine(run, **options)
+                finished = counter.calls < number
+            except Crash:
+                pass
+        run_combine(run, **options)
+        assert verify.verify_dataset(run).problems == [], f"crash at call {number}"
+        assert len(indices(run)) == sum(len(made.batch(index, index + 1).examples) for index in range(20))
+        assert not list(run.glob(".dataset*")), "no half-built dataset stays"
+        shutil.rmtree(run)
+    assert number > 50
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_replacing_a_dataset_killed_between_its_renames_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, after: bool
+) -> None:
+    made.run(tmp_path / "run")
+    run_combine(tmp_path / "run", move_files=True)
+    calls = 0
+
+    def rename(source: Path, target: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == number and not after:
+            raise Crash
+        os.rename(source, target)
+        if calls == number:
+            raise Crash
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with contextlib.suppress(Crash):
+        run_combine(tmp_path / "run", compact=True)
+    run_combine(tmp_path / "run", compact=True)
+    check_dataset(tmp_path / "run/dataset")
+
+
+@pytest.fixture
+def other_file_system() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_combining_onto_another_file_system_copies(tmp_path: Path, other_file_system: Path) -> None:
+    made.run(tmp_path / "run")
+    target = other_file_system / "dataset"
+    run_combine(tmp_path / "run", output_dir=str(target), move_files=True)
+    check_dataset(target)
+    assert RunPaths(tmp_path / "run").complete_dataset() == target
+
+
+def test_a_foreign_folder_is_never_replaced(tmp_path: Path) -> None:
+    made.run(tmp_path / "run")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="exists and is not a dataset"):
+        run_combine(tmp_path / "run", output_dir=str(tmp_path / "mine"))
+    made.run(tmp_path / "other", num_samples=20)
+    run_combine(tmp_path / "other")
+    with pytest.raises(UserError, match="dataset of another run"):
+        run_combine(tmp_path / "run", output_dir=str(tmp_path / "other/dataset"))
+
+
+def test_a_shard_whose_file_was_cut_is_refused_by_name(tmp_path: Path) -> None:
+    made.run(tmp_path / "run")
+    path = tmp_path / "run/shards/00002-of-00004/tokens/ids.memmap"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(UserError, match=r"shard 00002-of-00004 is damaged: tokens/ids\.memmap"):
+        run_combine(tmp_path / "run")
+
+
+def test_nothing_is_deleted_when_the_dataset_does_not_verify(tmp_path: Path) -> None:
+    made.run(tmp_path / "run")
+    path = tmp_path / "run/shards/00002-of-00004/tokens/ids.memmap"
+    path.write_bytes(path.read_bytes()[:-2] + b"\0\7")
+    with pytest.raises(UserError, match="nothing was deleted"):
+        run_combine(tmp_path / "run", delete_after_combining=True)
+    assert len(list((tmp_path / "run/shards").iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda folder: _flip(folder / "tokens/ids.memmap"), "sha256"),
+        (lambda folder: (folder / "rejects.jsonl").unlink(), "missing"),
+        (lambda folder: (folder / "more").touch(), "not listed"),
+        (lambda folder: shutil.rmtree(folder), "not committed"),
+        (lambda folder: (folder / "shard.json").write_text("{}"), "not a hpcdata-shard-1"),
+    ],
+)
+def test_verify_finds_damage_and_names_the_shard(tmp_path: Path, damage: object, problem: str) -> None:
+    made.run(tmp_path / "run")
+    assert verify.main([str(tmp_path / "run")]) == 0
+    damage(tmp_path / "run/shards/00002-of-00004")  # type: ignore[operator]
+    reports = verify.verify(tmp_path / "run")
+    assert any("00002-of-00004" in text and problem in text for report in reports for text in report.problems)
+    assert verify.main([str(tmp_path / "run"), "--json"]) == 1
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)

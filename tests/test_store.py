@@ -1,0 +1,270 @@
+"""Shards: checkpoints, resuming, commit.   pytest tests/test_store.py"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hpcdata import digest, store
+from hpcdata.samples import Example, Kind, Span
+from hpcdata.store import LostShard, ShardConflict, open_shard
+from hpcdata.tables import EncodedBatch, read_columns, sum_columns
+from tests import made
+from tests.crashes import Crash, crash_at
+from tests.trees import sha256_tree, tree
+
+NUM = 40
+BATCH = 8
+
+
+def write(shards: Path, attempt: str = "a", *, checkpoint_every: int = 2, stop_at: int | None = None) -> bool:
+    """Encodes the shard from where its checkpoint is; False when stopped at a sample."""
+    shards.mkdir(exist_ok=True)
+    writer = open_shard(shards, made.header(num_inputs=NUM), attempt)
+    if writer is None:
+        return True
+    for number, start in enumerate(range(writer.samples_read, NUM, BATCH)):
+        if stop_at is not None and start >= stop_at:
+            writer.close()
+            return False
+        writer.append(made.batch(start, min(NUM, start + BATCH)))
+        if number % checkpoint_every == 0:
+            writer.checkpoint()
+    writer.commit()
+    return True
+
+
+@pytest.fixture
+def expected(tmp_path: Path) -> dict[str, bytes]:
+    write(tmp_path / "expected")
+    return tree(tmp_path / "expected")
+
+
+def test_a_committed_shard_opens_with_tensordict(tmp_path: Path) -> None:
+    tensordict = pytest.importorskip("tensordict")
+    write(tmp_path / "shards")
+    loaded = tensordict.TensorDict.load_memmap(tmp_path / "shards" / "00000-of-00001")
+    first = made.example(0)
+    assert loaded["tokens", "ids"][: len(first.spans[0].ids)].tolist() == first.spans[0].ids.tolist()
+    assert loaded["samples", "index"][:4].tolist() == [0, 1, 2, 4]
+    assert loaded["spans", "grid"].shape == (2 * loaded["samples"].batch_size[0], 2)
+
+
+def test_the_account_of_a_shard_balances_and_lists_every_reject(tmp_path: Path) -> None:
+    write(tmp_path / "shards")
+    folder = tmp_path / "shards" / "00000-of-00001"
+    counts = store.read_summary(folder).counts
+    rejected = [json.loads(line)["index"] for line in (folder / "rejects.jsonl").read_text().splitlines()]
+    assert counts.is_balanced()
+    assert (counts.inputs, counts.rejected, counts.duplicate) == (NUM, {"unreadable_image": 5}, 4)
+    assert rejected == [3, 5, 10, 16, 17, 24, 27, 31, 38]
+
+
+def test_codes_that_are_all_zero_survive(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    writer = open_shard(tmp_path / "shards", made.header(num_inputs=1), "a")
+    assert writer is not None
+    image = Span(kind=Kind.IMAGE, ids=np.zeros(16, np.int64), height=4, width=4)
+    writer.append(EncodedBatch(examples=[Example(index=0, key="zero", spans=(image,))]))
+    writer.commit()
+    summary = store.read_summary(tmp_path / "shards" / "00000-of-00001")
+    assert (summary.counts.written, summary.counts.images, summary.counts.image_tokens) == (1, 1, 16)
+
+
+@pytest.mark.parametrize("value", [-1, 65536, 2**31])
+def test_ids_that_do_not_fit_the_dtype_are_refused_and_never_wrap(tmp_path: Path, value: int) -> None:
+    (tmp_path / "shards").mkdir()
+    writer = open_shard(tmp_path / "shards", made.header(num_inputs=1), "a")
+    assert writer is not None
+    span = Span(kind=Kind.TEXT, ids=np.array([value]))
+    with pytest.raises(OverflowError, match=r"do not fit uint16"):
+        writer.append(EncodedBatch(examples=[Example(index=0, key="k", spans=(span,))]))
+    writer.close()
+
+
+def test_a_shard_without_any_written_sample_commits_and_reads_back(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    writer = open_shard(tmp_path / "shards", made.header(num_inputs=2), "a")
+    assert writer is not None
+    writer.append(EncodedBatch(examples=[], rejects=[made.reject(0), made.reject(1)]))
+    assert writer.commit()
+    folder = tmp_path / "shards" / "00000-of-00001"
+    summary = store.read_summary(folder)
+    assert store.check_files(folder, summary) == []
+    assert store.check_sizes(folder, summary) == []
+    assert len(read_columns(folder, "uint16", summary.sizes)["tokens/ids.memmap"]) == 0
+
+
+def test_the_content_digest_is_that_of_the_stored_examples_in_any_order(tmp_path: Path) -> None:
+    write(tmp_path / "shards")
+    folder = tmp_path / "shards" / "00000-of-00001"
+    summary = store.read_summary(folder)
+    arrays = read_columns(folder, "uint16", summary.sizes)
+    pieces = [sum_columns(arrays, start, start + 1) for start in range(summary.sizes.samples)]
+    assert digest.to_hex(digest.add(*reversed(pieces))) == summary.content_digest
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(stops=st.lists(st.integers(0, NUM), max_size=5), every=st.integers(1, 3))
+def test_bytes_do_not_depend_on_where_attempts_stopped(
+    tmp_path_factory: pytest.TempPathFactory, expected: dict[str, bytes], stops: list[int], every: int
+) -> None:
+    shards = tmp_path_factory.mktemp("run") / "shards"
+    for number, stop in enumerate(stops):
+        write(shards, f"a{number}", stop_at=stop, checkpoint_every=every)
+    write(shards, "last")
+    assert tree(shards) == expected
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_crash_at_any_step_is_finished_by_the_next_attempt_with_the_same_bytes(
+    tmp_path: Path, expected: dict[str, bytes], after: bool
+) -> None:
+    number, finished = 0, False
+    while not finished:
+        number += 1
+        shards = tmp_path / f"crash{number}"
+        shards.mkdir()
+        write(shards, "before", stop_at=16)
+        with crash_at(number, after=after) as counter:
+            try:
+                write(shards, "crashed")
+                finished = counter.calls < number
+            except Crash:
+                pass
+        write(shards, "next")
+        assert tree(shards) == expected, f"crash {'after' if after else 'before'} call {number}"
+    assert number > 60, "the crash must have been injected in every step"
+
+
+def test_two_crashes_in_a_row_lose_nothing(tmp_path: Path, expected: dict[str, bytes]) -> None:
+    for first in range(1, 120, 7):
+        shards = tmp_path / f"crash{first}"
+        shards.mkdir()
+        for number, attempt in ((first, "a"), (first // 2 + 1, "b")):
+            with crash_at(number, after=True):
+                try:
+                    write(shards, attempt)
+                except Crash:
+                    continue
+        write(shards, "next")
+        assert tree(shards) == expected
+
+
+def test_resuming_keeps_what_was_checkpointed(tmp_path: Path) -> None:
+    write(tmp_path / "shards", "a", checkpoint_every=1, stop_at=24)
+    writer = open_shard(tmp_path / "shards", made.header(num_inputs=NUM), "b")
+    assert writer is not None
+    assert writer.samples_read == 24
+    writer.close()
+
+
+def test_the_fullest_checkpoint_wins_and_never_an_empty_one(tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    write(shards, "a", checkpoint_every=1, stop_at=24)
+    full = next(shards.glob("tmp_*.a"))
+    full.rename(tmp_path / "aside")
+    write(shards, "b", checkpoint_every=1, stop_at=8)
+    (tmp_path / "aside").rename(full)
+    writer = open_shard(shards, made.header(num_inputs=NUM), "c")
+    assert writer is not None
+    assert writer.samples_read == 24
+    writer.close()
+
+
+def test_a_damaged_checkpoint_is_not_used(tmp_path: Path, expected: dict[str, bytes]) -> None:
+    shards = tmp_path / "shards"
+    write(shards, "a", checkpoint_every=1, stop_at=24)
+    ids = next(shards.glob("tmp_*.a")) / "tokens/ids.memmap"
+    content = bytearray(ids.read_bytes())
+    content[100] ^= 1
+    ids.write_bytes(content)
+    write(shards, "b")
+    assert tree(shards) == expected
+
+
+def test_a_checkpoint_of_another_plan_is_not_used(tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    write(shards, "a", checkpoint_every=1, stop_at=24)
+    progress = next(shards.glob("tmp_*.a")) / "progress.json"
+    progress.write_text(progress.read_text().replace(made.FINGERPRINT, "0" * 64))
+    writer = open_shard(shards, made.header(num_inputs=NUM), "b")
+    assert writer is not None
+    assert writer.samples_read == 0
+    writer.close()
+
+
+def test_a_process_back_from_the_dead_cannot_change_anything(tmp_path: Path, expected: dict[str, bytes]) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    zombie = open_shard(shards, made.header(num_inputs=NUM), "zombie")
+    assert zombie is not None
+    zombie.append(made.batch(0, 8))
+    zombie.checkpoint()
+    write(shards, "successor")
+    before = sha256_tree(shards)
+    zombie.append(made.batch(8, 16))
+    with pytest.raises(LostShard):
+        zombie.checkpoint()
+    zombie.close()
+    assert sha256_tree(shards) == before
+    assert tree(shards) == expected
+
+
+def test_the_second_committer_of_equal_bytes_drops_its_copy(tmp_path: Path, expected: dict[str, bytes]) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    first = open_shard(shards, made.header(num_inputs=NUM), "first")
+    second = store.ShardWriter(shards, made.header(num_inputs=NUM), "second")
+    second.start()
+    assert first is not None
+    for writer in (first, second):
+        for start in range(0, NUM, BATCH):
+            writer.append(made.batch(start, start + BATCH))
+    os.rename(shards / "tmp_00000-of-00001.second", tmp_path / "hidden")  # not seen by the first's clean-up
+    assert first.commit()
+    os.rename(tmp_path / "hidden", shards / "tmp_00000-of-00001.second")
+    assert not second.commit()
+    assert tree(shards) == expected
+
+
+def test_a_second_committer_with_other_bytes_is_reported_and_changes_nothing(tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    write(shards)
+    before = sha256_tree(shards)
+    other = store.ShardWriter(shards, made.header(num_inputs=NUM), "other")
+    other.start()
+    other.append(EncodedBatch(examples=[made.example(index) for index in range(NUM)]))
+    with pytest.raises(ShardConflict, match=r"tokens/ids\.memmap"):
+        other.commit()
+    assert sha256_tree(shards) == before
+
+
+def test_a_committed_shard_tells_nothing_of_when_or_where_it_was_made(tmp_path: Path) -> None:
+    write(tmp_path / "one", "host1-123", checkpoint_every=1)
+    write(tmp_path / "two", "host2-456", checkpoint_every=3, stop_at=16)
+    write(tmp_path / "two", "host3-789")
+    assert sha256_tree(tmp_path / "one") == sha256_tree(tmp_path / "two")
+
+
+def test_every_damaged_or_missing_or_added_file_is_found(tmp_path: Path) -> None:
+    write(tmp_path / "shards")
+    folder = tmp_path / "shards" / "00000-of-00001"
+    summary = store.read_summary(folder)
+    assert store.check_files(folder, summary) == []
+    ids = folder / "tokens/ids.memmap"
+    good = ids.read_bytes()
+    ids.write_bytes(good[:-2] + b"\xff\xff")
+    assert store.check_files(folder, summary) == [f"tokens/ids.memmap: its sha256 is not the one in {store.SHARD}"]
+    assert store.check_sizes(folder, summary) == []
+    ids.write_bytes(good[:-2])
+    assert store.check_sizes(folder, summary) == [f"tokens/ids.memmap: {len(good) - 2} bytes, expected {len(good)}"]
+    ids.unlink()
+    (folder / "extra").touch()
+    assert store.check_files(folder, summary) == ["extra: not listed in shard.json", "tokens/ids.memmap: missing"]
