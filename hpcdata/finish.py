@@ -30,7 +30,7 @@ def finish(output_dir: Path, plan: Plan, config: RunConfig) -> int:
         print(f"  {problem}")
     if report.problems:
         return 1
-    print(f"loader    {_read_back(manifest.folder, has_images=plan.image is not None)}")
+    print(f"loader    {_read_back(manifest.folder)}")
     if config.finish.preview and plan.image is not None:
         picture = output_dir / config.finish.preview
         write_pictures(output_dir, plan, config, picture)
@@ -84,7 +84,7 @@ def _specs(plan: Plan) -> Iterator:
     return (plan.shard(shard) for shard in range(plan.num_shards))
 
 
-def _read_back(dataset_path: Path, *, has_images: bool) -> str:
+def _read_back(dataset_path: Path) -> str:
     """Reads an epoch as a training job would; says what a batch looks like."""
     from hpcdata import T2I, Text, TokenDataset, TokenLoader
 
@@ -93,7 +93,8 @@ def _read_back(dataset_path: Path, *, has_images: bool) -> str:
         return "nothing to read"
     batch_size = min(BATCH_SIZE, len(dataset))
     block_size = dataset.manifest.layout.block_size or DEFAULT_LENGTH
-    layout = T2I(block_size=block_size) if has_images else Text(max_length=block_size)
+    counts = dataset.manifest.counts
+    layout = T2I(block_size=block_size) if counts.images == counts.written else Text(max_length=block_size)
     loader = TokenLoader(dataset, global_batch_size=batch_size, layout=layout, num_epochs=1)
     started = time.perf_counter()
     batches = list(itertools.islice(loader, 1000))

@@ -78,6 +78,17 @@ def test_jsonl_lines(tmp_path):
     assert json.loads(lines[1]) == {"image_path": str(tmp_path / "1.png"), "text_prompt": "ß 1"}
 
 
+def test_names_that_give_one_key_are_numbered(tmp_path, monkeypatch):
+    for name, caption in {"a.b": "Dot.\nde=Punkt", "a b": "Space.", "a-b": "Hyphen.", "c": " \nde=Leer"}.items():
+        (tmp_path / f"{name}.png").write_bytes(b"picture")
+        (tmp_path / f"{name}.txt").write_text(caption)
+    (tmp_path / "link.png").symlink_to("c.png")
+    (tmp_path / "no-caption.png").write_bytes(b"picture")
+    monkeypatch.setattr(corpora, "TUXPAINT", tmp_path)
+    found = [(pair.key, pair.caption) for pair in corpora.pairs("tuxpaint")]
+    assert found == [("a-b", "Space."), ("a-b-2", "Hyphen."), ("a-b-3", "Dot.")]
+
+
 @needs_openclipart
 def test_openclipart_has_its_pairs(openclipart):
     keys = [pair.key for pair in openclipart]

@@ -1,0 +1,1 @@
+"""From a combined dataset to training batches: manifest -> dataset -> order -> layout -> loader."""

@@ -1,0 +1,67 @@
+"""Small real runs for tests: the embedded pictures and tokenizers, in this process or in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from hpcdata import embedded
+from hpcdata.compose import compose
+from hpcdata.config import RunConfig
+from hpcdata.encode import TaskOutcome, run_task
+from hpcdata.plan import Plan
+from hpcdata.planning import prepare
+
+
+class StopAfter:
+    """Asks the task to stop once it has been polled `polls` times."""
+
+    def __init__(self, polls: int | None = None) -> None:
+        self._left = polls
+
+    @property
+    def received(self) -> signal.Signals | None:
+        if self._left is None:
+            return None
+        self._left -= 1
+        return signal.SIGTERM if self._left < 0 else None
+
+
+def small_config(output_dir: Path, *overrides: str, source: str | Path | None = None) -> RunConfig:
+    """24 pictures of 32 pixels in 4 shards, batches of 4 samples, a checkpoint after every batch."""
+    return compose(
+        [
+            f"data.raw_data_dir={source or embedded.path('quickstart.tar')}",
+            f"data.token_output_dir={output_dir}",
+            "text.tokenizer=embedded",
+            "image.tokenizer=embedded",
+            "data.resolution=32",
+            "data.block_size=16",
+            "data.shard_size=7",
+            "data.n_train_samples=24",
+            "loader.batch_size=4",
+            "data.save_tmp_interval=0.000001",
+            *overrides,
+        ]
+    )
+
+
+def small_run(output_dir: Path, *overrides: str, source: str | Path | None = None) -> Plan:
+    """Plans and runs it to the end in this process."""
+    plan = prepare(small_config(output_dir, *overrides, source=source))
+    assert run_task(output_dir, StopAfter()) is TaskOutcome.FINISHED  # type: ignore[arg-type]
+    return plan
+
+
+def start_task(output_dir: Path, **environment: str) -> subprocess.Popen[bytes]:
+    """One array task as a process, its output in `<output_dir>.log`."""
+    with open(f"{output_dir}.log", "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "hpcdata.encode", str(output_dir)],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **environment},
+        )
