@@ -1,0 +1,73 @@
+"""Raw files -> `Sample`: one module a format, behind `list_inputs`, `prepare`, `scan` and `read`.
+
+files = list_inputs("/data/cc3m-{0000..0575}.tar", "auto")      the inputs, each with a label and a format
+file  = prepare(file, folder)                                   arrays and folders of pictures become JSON lines
+scan_ = scan(file, every=4096, options=options)                 counts samples, notes where reading may start
+for record in read(file, scan_, first=8192, count=4096, options=options): ...
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Protocol, cast
+
+from hpcdata.samples import Record
+from hpcdata.sources.base import InputFile, Options, Scan
+from hpcdata.sources.inputs import list_inputs, prepare, warn_of_differences
+
+__all__ = [
+    "InputFile",
+    "Options",
+    "Scan",
+    "carries_images",
+    "list_inputs",
+    "prepare",
+    "read",
+    "scan",
+    "warn_of_differences",
+]
+
+_MODULES = {
+    "tar": "tars",
+    "tar.gz": "tars",
+    "jsonl": "lines",
+    "jsonl.gz": "lines",
+    "jsonl.zst": "lines",
+    "listing": "lines",
+    "text": "lines",
+    "text.gz": "lines",
+    "text.zst": "lines",
+    "parquet": "parquet",
+    "document": "documents",
+    "document.gz": "documents",
+    "document.zst": "documents",
+}
+
+
+class _Format(Protocol):
+    def scan(self, file: InputFile, *, every: int, options: Options) -> Scan: ...
+
+    def read(self, file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]: ...
+
+
+def carries_images(format_name: str) -> bool:
+    """Whether samples of this format may hold images."""
+    return not format_name.startswith(("text", "parquet", "document"))
+
+
+def scan(file: InputFile, *, every: int, options: Options) -> Scan:
+    """Counts the samples of one input file and notes a cut for every `every`-th. Raises UserError if it cannot."""
+    return _module(file).scan(file, every=every, options=options)
+
+
+def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
+    """Yields exactly `count` records, for positions `first` to `first + count - 1`, in order and in constant memory.
+
+    The same arguments always yield the same records. Raises UserError if the file no longer holds what was planned.
+    """
+    return _module(file).read(file, scan, first=first, count=count, options=options)
+
+
+def _module(file: InputFile) -> _Format:
+    return cast(_Format, importlib.import_module(f"hpcdata.sources.{_MODULES[file.format]}"))

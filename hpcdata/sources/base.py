@@ -1,0 +1,127 @@
+"""What every source agrees on: the file to read, the options, what a scan learns, and the rules for texts and keys.
+
+A source has two sides. `scan` counts the records of one input file when a run is planned and notes where reading
+may start; `read` yields the records of any slice of it, in order, exactly one `Sample`, `Reject` or `Duplicate` for
+every position. Both walk the file with the same code, so they agree on positions whatever the bytes are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hpcdata.errors import UserError
+from hpcdata.samples import BadSample, Reason
+
+_COMMON_IMAGES = {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff"}
+_RARE_IMAGES = {"jp2", "j2k", "avif", "heic", "heif", "ppm", "pgm", "pbm", "pnm", "ico", "tga"}
+IMAGE_EXTENSIONS = frozenset(_COMMON_IMAGES | _RARE_IMAGES)
+TEXT_EXTENSIONS = ("txt", "text", "caption")
+"""Members and sidecars that hold the text itself, in order of preference; `json` comes after them."""
+TEXT_FIELDS = ("text_prompt", "text", "caption")
+"""Fields of a JSON record that hold the text of a pair, in order of preference."""
+DOCUMENT_FIELDS = ("text", "content")
+"""Fields or columns that hold the text of a document, in order of preference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputFile:
+    """One input of a run. `label` is unique and free of machine paths: keys and messages start with it."""
+
+    path: str
+    label: str
+    format: str
+    base: str = ""
+    """Folder that relative image paths start from."""
+    num_declared: int | None = None
+    """Samples that a wids index promises."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What of a record is read. A side that is not needed is left out and never missed."""
+
+    max_record_bytes: int = 256 * 2**20
+    text_field: str | None = None
+    needs_image: bool = True
+    needs_text: bool = True
+    keep_image_marker: bool = False
+    """Leave the literal `<image>` of conversations in the text, before its image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """What planning learns of one input file.
+
+    `cuts[i]` is the seek position (an offset or a row) of sample `i * every`. `repeats` are (position, n) of samples
+    whose key occurred before in this file with other bytes: their keys end in `#n`. `duplicates` are the positions
+    of samples that repeat an earlier key and its bytes.
+    """
+
+    num_samples: int
+    every: int
+    cuts: tuple[int, ...]
+    repeats: tuple[tuple[int, int], ...] = ()
+    duplicates: tuple[int, ...] = ()
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Scan:
+        """The inverse of `dataclasses.asdict` after a round trip through JSON."""
+        return cls(
+            num_samples=values["num_samples"],
+            every=values["every"],
+            cuts=tuple(values["cuts"]),
+            repeats=tuple((position, number) for position, number in values["repeats"]),
+            duplicates=tuple(values["duplicates"]),
+        )
+
+    def cut(self, position: int) -> tuple[int, int]:
+        """The nearest (position, seek) at or before `position`."""
+        if not self.cuts:
+            return 0, 0
+        nearest = min(position // self.every, len(self.cuts) - 1)
+        return nearest * self.every, self.cuts[nearest]
+
+
+def changed_since_planned(file: InputFile, *, got: int, expected: int) -> UserError:
+    return UserError(
+        f"{file.label} ended after {got} samples, the plan expects at least {expected}: the file changed since it "
+        "was planned; restore it or plan again into a new output directory"
+    )
+
+
+def clean_name(name: bytes) -> str:
+    """A name from an archive as a printable label: bytes that are not UTF-8 and control characters are escaped."""
+    text = name.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def checked_text(text: object, *, what: str) -> str:
+    """Raises BadSample for what is no text, has nothing in it, or cannot be stored as UTF-8."""
+    if not isinstance(text, str):
+        raise BadSample(Reason.BAD_RECORD, f"{what} is {json_type(text)}, expected a string")
+    if not text or text.isspace():
+        raise BadSample(Reason.EMPTY_TEXT, f"{what} is empty")
+    if "\0" in text:
+        raise BadSample(Reason.UNREADABLE_TEXT, f"{what} has a NUL character at {text.index(chr(0))}")
+    return text
+
+
+def decoded_text(data: bytes, *, what: str) -> str:
+    """The text of a UTF-8 file, without byte order mark and final line breaks. Raises BadSample."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadSample(Reason.UNREADABLE_TEXT, f"{what} is not UTF-8 at byte {error.start}") from None
+    return checked_text(text.rstrip("\r\n"), what=what)
+
+
+def json_type(value: object) -> str:
+    """The name of a parsed JSON value's type, for messages."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,197 @@
+"""Which files a run reads, in which order, under which labels and formats. Resolved once, into the plan.
+
+`auto` goes by names: tars, JSON lines and arrays, Parquet, text; a folder holds, in this order, a wids index, tars,
+JSON lines or Parquet, pictures, text files. JSON whose beginning mentions images, conversations or captions is read
+as samples (`jsonl`), other JSON as documents (`text`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hpcdata.errors import UserError
+from hpcdata.samples import BadSample
+from hpcdata.sources import wids
+from hpcdata.sources.base import IMAGE_EXTENSIONS, InputFile, Scan, clean_name
+from hpcdata.sources.folder import list_folder, walk
+from hpcdata.sources.json_array import flatten_json
+from hpcdata.sources.patterns import expand_paths
+from hpcdata.sources.streams import chunks
+
+logger = logging.getLogger(__name__)
+
+_TARS = {".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz"}
+_JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".ndjson.gz", ".ndjson.zst", ".json.gz", ".json.zst")
+_DOCUMENTS = (".txt", ".txt.gz", ".txt.zst")
+_IMAGES = tuple(f".{extension}" for extension in sorted(IMAGE_EXTENSIONS))
+_SNIFF_BYTES = 1 << 20
+_SAMPLE_FIELDS = re.compile(rb'"(image|image_path|conversations|text_prompt|caption)"\s*:')
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    path: str
+    format: str
+    num_declared: int | None = None
+
+
+def list_inputs(raw_data_dir: str | Sequence[str], source: str) -> list[InputFile]:
+    """All inputs in order. Raises UserError if one is missing, is of no known kind, or there is none."""
+    found = [file for path in expand_paths(raw_data_dir) for file in _found(path, source)]
+    if not found:
+        raise UserError(f"no inputs in {raw_data_dir}")
+    unique = _without_repeats(found)
+    parent = os.path.commonpath([os.path.dirname(file.path) for file in unique])
+    return [
+        InputFile(
+            path=file.path,
+            label=clean_name(os.fsencode(os.path.relpath(file.path, parent))),
+            format=file.format,
+            base=file.path if file.format == "folder" else os.path.dirname(file.path),
+            num_declared=file.num_declared,
+        )
+        for file in unique
+    ]
+
+
+def prepare(file: InputFile, folder: Path) -> InputFile:
+    """The input in a form that can be sliced: JSON arrays and folders of pictures become JSON lines in `folder`.
+
+    Other formats are returned as they are, and nothing is written. Raises UserError.
+    """
+    prepared = {"folder": "listing", "array": "jsonl", "textarray": "text"}.get(file.format.partition(".")[0])
+    if prepared is None:
+        return file
+    folder.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", file.label)[:64]
+    out_path = str(folder / f"{name}-{hashlib.sha256(file.label.encode()).hexdigest()[:8]}.jsonl")
+    if prepared == "listing":
+        list_folder(file.path, out_path)
+    else:
+        flatten_json(file, out_path)
+    return replace(file, path=out_path, format=prepared)
+
+
+def warn_of_differences(files: Sequence[InputFile], scans: Sequence[Scan]) -> int:
+    """Logs the files that hold another number of samples than their wids index says; returns how many do."""
+    differing = [
+        (file, scan)
+        for file, scan in zip(files, scans, strict=True)
+        if file.num_declared is not None and file.num_declared != scan.num_samples
+    ]
+    for file, scan in differing:
+        logger.warning("%s has %d samples, its index says %d", file.label, scan.num_samples, file.num_declared)
+    return len(differing)
+
+
+def _found(path: str, source: str) -> list[_Found]:
+    if os.path.isdir(path):
+        return _found_in_folder(path, source)
+    name = os.path.basename(path).lower()
+    if source in ("auto", "webdataset"):
+        if tar_format := _tar_format(name):
+            return [_Found(path=path, format=tar_format)]
+        if name.endswith(".json") and wids.is_index(path):
+            return _indexed(path)
+    if source in ("auto", "jsonl", "text") and name.endswith((".json", *_JSON_LINES)):
+        return [_Found(path=path, format=_json_format(path, source))]
+    if source in ("auto", "text"):
+        if name.endswith(".parquet"):
+            return [_Found(path=path, format="parquet")]
+        if name.endswith(_DOCUMENTS):
+            return [_Found(path=path, format="document" + _codec(name))]
+    raise UserError(f"{path} is no input of data.source={source}: its name has no known ending")
+
+
+def _found_in_folder(folder: str, source: str) -> list[_Found]:
+    if source == "folder":
+        return [_Found(path=folder, format="folder")]
+    if source in ("auto", "webdataset"):
+        for name in wids.INDEX_NAMES:
+            index = os.path.join(folder, name)
+            if os.path.isfile(index) and wids.is_index(index):
+                return _indexed(index)
+    for endings in _folder_contents(source):
+        paths = list(_with_endings(folder, endings))
+        if paths and endings is _IMAGES:
+            return [_Found(path=folder, format="folder")]
+        if paths:
+            return [found for path in paths for found in _found(path, source)]
+    raise UserError(f"{folder} holds no input of data.source={source}")
+
+
+def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
+    """What to look for in a folder, in this order."""
+    tars, rows = tuple(_TARS), (*_JSON_LINES, ".parquet")
+    return {
+        "auto": (tars, rows, _IMAGES, _DOCUMENTS, (".json",)),
+        "webdataset": (tars,),
+        "jsonl": ((*_JSON_LINES, ".json"),),
+        "text": ((*rows, ".json", *_DOCUMENTS),),
+    }[source]
+
+
+def _with_endings(folder: str, endings: tuple[str, ...]) -> Iterator[str]:
+    for directory, names in walk(folder):
+        for name in names:
+            if name.lower().endswith(endings):
+                yield os.path.join(directory, name)
+                if endings is _IMAGES:
+                    return
+
+
+def _indexed(path: str) -> list[_Found]:
+    shards = wids.read_index(path)
+    names = [shard.path for shard in shards if not _tar_format(shard.path.lower())]
+    if names:
+        raise UserError(f"{path} lists {names[0]}, which is no tar")
+    return [
+        _Found(path=shard.path, format=_tar_format(shard.path.lower()), num_declared=shard.num_samples)
+        for shard in shards
+    ]
+
+
+def _tar_format(name: str) -> str:
+    return next((tar_format for ending, tar_format in _TARS.items() if name.endswith(ending)), "")
+
+
+def _codec(name: str) -> str:
+    return next((codec for codec in (".gz", ".zst") if name.endswith(codec)), "")
+
+
+def _json_format(path: str, source: str) -> str:
+    codec = _codec(path.lower())
+    beginning = _beginning(InputFile(path=path, label="", format="text" + codec))
+    is_samples = source == "jsonl" or (source == "auto" and _SAMPLE_FIELDS.search(beginning))
+    is_array = ".json" in path.lower() and beginning.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+    if is_array and ".jsonl" not in path.lower():
+        return ("array" if is_samples else "textarray") + codec
+    return ("jsonl" if is_samples else "text") + codec
+
+
+def _beginning(file: InputFile) -> bytes:
+    beginning = b""
+    stream = chunks(file)
+    try:
+        while len(beginning) < _SNIFF_BYTES and (chunk := next(stream, b"")):
+            beginning += chunk
+    except BadSample:
+        pass
+    finally:
+        stream.close()
+    return beginning[:_SNIFF_BYTES]
+
+
+def _without_repeats(found: list[_Found]) -> list[_Found]:
+    unique: dict[str, _Found] = {}
+    for file in found:
+        first = unique.setdefault(os.path.realpath(file.path), file)
+        if first is not file:
+            logger.warning("input %s is given twice (first as %s): it is read once", file.path, first.path)
+    return list(unique.values())

@@ -1,0 +1,123 @@
+"""A JSON array as JSON lines, in constant memory: an element a line, its bytes as they are but for line breaks.
+
+Only brackets and strings are looked at, so that an element that is no JSON stays one bad line and its neighbours good
+ones. An array that ends too early leaves its last, broken element as a line.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+
+from hpcdata.errors import UserError
+from hpcdata.sources.base import InputFile
+from hpcdata.sources.streams import BrokenStream, chunks
+
+logger = logging.getLogger(__name__)
+
+_STRUCTURE = re.compile(rb'["\[\]{},]')
+_STRING_END = re.compile(rb'["\\]')
+_SPACE = b" \t\r\n"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
+
+
+def flatten_json(file: InputFile, out_path: str) -> int:
+    """Writes the elements of an array file as lines and returns how many. Raises UserError if it holds no array."""
+    splitter = _Splitter()
+    num_lines, is_open = 0, False
+    partial = f"{out_path}.{os.getpid()}.partial"
+    with open(partial, "wb") as out:
+        for piece in _pieces(file, splitter):
+            if piece is None:
+                num_lines += is_open
+                out.write(b"\n" if is_open else b"")
+                is_open = False
+                continue
+            if not is_open:
+                piece = piece.lstrip(_SPACE)
+            out.write(piece.translate(_LINE_BREAKS))
+            is_open = is_open or bool(piece)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(partial, out_path)
+    if not splitter.is_closed:
+        logger.warning("%s is cut short: its array does not end", file.label)
+    return num_lines
+
+
+def _pieces(file: InputFile, splitter: _Splitter) -> Iterator[bytes | None]:
+    """Bytes of elements, with None behind each element."""
+    try:
+        for chunk in chunks(file):
+            yield from splitter.split(chunk, file)
+    except BrokenStream:
+        splitter.is_closed = False
+    yield None
+
+
+class _Splitter:
+    """Where in an array the chunks so far have led."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self._depth = 0
+        self._is_string = False
+        self._is_escaped = False
+        self._beginning = b""
+
+    def split(self, chunk: bytes, file: InputFile) -> Iterator[bytes | None]:
+        if self._depth == 0 and not self.is_closed:
+            chunk = self._opened(chunk, file)
+        start = position = 0
+        while chunk and not self.is_closed:
+            if self._is_escaped:
+                position, self._is_escaped = position + 1, False
+            match = (_STRING_END if self._is_string else _STRUCTURE).search(chunk, position)
+            if match is None:
+                break
+            position = match.end()
+            if self._step(match[0]):
+                yield chunk[start : match.start()]
+                yield None
+                start = position
+            if self._is_escaped and position == len(chunk):
+                break
+        if self.is_closed:
+            self._check_rest(chunk[start:], file)
+        else:
+            yield chunk[start:]
+
+    def _step(self, mark: bytes) -> bool:
+        """Whether an element ends at this mark."""
+        if self._is_string:
+            self._is_escaped = mark == b"\\"
+            self._is_string = self._is_escaped
+        elif mark == b'"':
+            self._is_string = True
+        elif mark == b",":
+            return self._depth == 1
+        elif mark in (b"[", b"{"):
+            self._depth += 1
+        else:
+            self._depth -= 1
+            self.is_closed = self._depth == 0
+            return self.is_closed
+        return False
+
+    def _opened(self, chunk: bytes, file: InputFile) -> bytes:
+        """The chunk behind the opening bracket, empty if that has not come yet."""
+        self._beginning = (self._beginning + chunk).removeprefix(_BYTE_ORDER_MARK).lstrip(_SPACE)
+        if not self._beginning:
+            return b""
+        if self._beginning[:1] != b"[":
+            raise UserError(f"{file.path} does not begin with an array: expected [ {{...}}, {{...}} ]")
+        self._depth = 1
+        return self._beginning[1:]
+
+    @staticmethod
+    def _check_rest(rest: bytes, file: InputFile) -> None:
+        if rest.strip(_SPACE):
+            raise UserError(f"{file.path} goes on behind the end of its array: expected one array")

@@ -1,0 +1,118 @@
+"""JSON lines, plain or compressed: pairs, conversations and text rows (`jsonl`), documents (`text`), folder `listing`s.
+
+Every line that is not blank is one record, the last one with or without its line break. Lines above the limit are
+skipped without being held; a compressed stream that breaks ends in one reject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from hpcdata.samples import BadSample, Reason, Record, Reject, Sample
+from hpcdata.sources import records
+from hpcdata.sources.base import InputFile, Options, Scan, changed_since_planned
+from hpcdata.sources.streams import BrokenStream, chunks
+
+Line = tuple[int, bytes, BadSample | None]
+"""(offset in the uncompressed file, the line, what is wrong with it); the line is empty if something is."""
+
+_SCAN_LIMIT_BYTES = 1 << 20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def scan(file: InputFile, *, every: int, options: Options) -> Scan:
+    """Counts lines; the options cannot change how many there are."""
+    del options
+    cuts = []
+    num_samples = 0
+    for offset, _, _ in lines(chunks(file), 0, _SCAN_LIMIT_BYTES):
+        if num_samples % every == 0:
+            cuts.append(offset)
+        num_samples += 1
+    return Scan(num_samples=num_samples, every=every, cuts=tuple(cuts))
+
+
+def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
+    start, seek = scan.cut(first)
+    rows = lines(chunks(file, seek=seek), seek, options.max_record_bytes)
+    position = first
+    for row in islice(rows, first - start, first - start + count):
+        yield _record(file, position, row, options)
+        position += 1
+    if position != first + count:
+        raise changed_since_planned(file, got=position, expected=first + count)
+
+
+def lines(stream: Iterator[bytes], offset: int, limit: int) -> Iterator[Line]:
+    """The lines that are not blank of a stream that begins at `offset` of its file: the same ones for any limit."""
+    pending = _Pending(limit)
+    try:
+        for chunk in stream:
+            head, *whole = chunk.split(b"\n")
+            pending.add(head)
+            if not whole:
+                continue
+            tail = whole.pop()
+            if not pending.blank:
+                yield pending.line(offset)
+            offset += pending.size + 1
+            for line in whole:
+                if line and not line.isspace():
+                    yield (offset, line, None) if len(line) <= limit else (offset, b"", _oversized(len(line), limit))
+                offset += len(line) + 1
+            pending = _Pending(limit)
+            pending.add(tail)
+        if not pending.blank:
+            yield pending.line(offset)
+    except BrokenStream as problem:
+        yield offset, b"", problem
+
+
+class _Pending:
+    """A line whose end has not come yet, held up to the limit."""
+
+    def __init__(self, limit: int) -> None:
+        self.size = 0
+        self.blank = True
+        self._limit = limit
+        self._pieces: list[bytes] = []
+
+    def add(self, piece: bytes) -> None:
+        self.size += len(piece)
+        self.blank = self.blank and (not piece or piece.isspace())
+        if self.size <= self._limit:
+            self._pieces.append(piece)
+        else:
+            self._pieces.clear()
+
+    def line(self, offset: int) -> Line:
+        if self.size > self._limit:
+            return offset, b"", _oversized(self.size, self._limit)
+        return offset, b"".join(self._pieces), None
+
+
+def _oversized(size: int, limit: int) -> BadSample:
+    return BadSample(Reason.OVERSIZED_RECORD, f"a line of {size} bytes, the limit is {limit}")
+
+
+def _record(file: InputFile, position: int, row: Line, options: Options) -> Record:
+    offset, line, problem = row
+    key = f"{file.label}#{position}"
+    try:
+        if problem is not None:
+            raise problem
+        if file.format == "listing":
+            entry = records.load_listed(line)
+            key = f"{file.label}/{entry['key']}"
+            parts = records.listed_parts(entry, file.base, options)
+        else:
+            value = records.load(line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line)
+            parts = (
+                records.sample_parts(value, file.base, options)
+                if file.format.startswith("jsonl")
+                else records.document_parts(value, options)
+            )
+        return Sample(position=position, key=key, parts=parts, offset=offset)
+    except BadSample as bad:
+        return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=offset)

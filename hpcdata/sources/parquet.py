@@ -1,0 +1,120 @@
+"""Documents in Parquet: one text column, read row group by row group in small batches.
+
+A row group that cannot be decoded loses its own rows only; a file whose footer cannot be read is one reject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hpcdata.errors import UserError
+from hpcdata.samples import BadSample, Reason, Record, Reject, Sample, TextPart
+from hpcdata.sources.base import DOCUMENT_FIELDS, InputFile, Options, Scan, changed_since_planned, checked_text
+
+_BATCH_ROWS = 256
+
+
+def scan(file: InputFile, *, every: int, options: Options) -> Scan:
+    """Counts rows from the footer. Raises UserError if there is no text column."""
+    try:
+        parquet = _opened(file)
+    except BadSample:
+        return Scan(num_samples=1, every=every, cuts=(0,))
+    with parquet:
+        _column(parquet, file, options)
+        num_rows = parquet.metadata.num_rows
+    return Scan(num_samples=num_rows, every=every, cuts=tuple(range(0, num_rows, every)))
+
+
+def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
+    del scan  # any row can be sought
+    end = first + count
+    try:
+        parquet = _opened(file)
+    except BadSample as bad:
+        if end > 1:
+            raise changed_since_planned(file, got=1, expected=end) from None
+        yield from (_reject(file, position, bad) for position in range(first, end))
+        return
+    with parquet:
+        if end > parquet.metadata.num_rows:
+            raise changed_since_planned(file, got=parquet.metadata.num_rows, expected=end)
+        column = _column(parquet, file, options)
+        start = 0
+        for group in range(parquet.num_row_groups):
+            stop = start + parquet.metadata.row_group(group).num_rows
+            if start < end and stop > first:
+                rows = _rows(parquet, group, column, max(first - start, 0), min(end, stop) - start)
+                for position, value in enumerate(rows, max(first, start)):
+                    yield _record(file, position, value, column, options)
+            start = stop
+
+
+def _rows(parquet: pq.ParquetFile, group: int, column: str, first: int, end: int) -> Iterator[object]:
+    """Rows `first` to `end - 1` of a row group: their values, or one BadSample for each that cannot be decoded."""
+    row = 0
+    try:
+        batches = parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[column], use_threads=False)
+        for batch in batches:
+            stop = row + batch.num_rows
+            for index in range(max(first - row, 0), min(end, stop) - row):
+                yield _value(batch.column(0)[index])
+            row = stop
+            if row >= end:
+                return
+    except (pa.ArrowException, OSError):
+        damaged = BadSample(Reason.DAMAGED_ARCHIVE, f"row group {group} cannot be decoded")
+        for _ in range(max(first, row), end):
+            yield damaged
+
+
+def _value(scalar: pa.Scalar) -> object:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError as error:
+        return BadSample(Reason.UNREADABLE_TEXT, f"not UTF-8 at byte {error.start}")
+
+
+def _record(file: InputFile, position: int, value: object, column: str, options: Options) -> Record:
+    try:
+        if isinstance(value, BadSample):
+            raise value
+        if value is None:
+            raise BadSample(Reason.MISSING_TEXT, f"{column} is null")
+        text = checked_text(value, what=column)
+        if len(text) > options.max_record_bytes:
+            raise BadSample(Reason.OVERSIZED_TEXT, f"{len(text)} characters, the limit is {options.max_record_bytes}")
+        return Sample(position=position, key=f"{file.label}#{position}", parts=(TextPart(text=text),), offset=position)
+    except BadSample as bad:
+        return _reject(file, position, bad)
+
+
+def _reject(file: InputFile, position: int, bad: BadSample) -> Reject:
+    key = f"{file.label}#{position}"
+    return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=position)
+
+
+def _opened(file: InputFile) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file.path, memory_map=False)
+    except (FileNotFoundError, PermissionError) as error:
+        raise UserError(f"cannot read {file.path}: {type(error).__name__}") from None
+    except (pa.ArrowException, OSError):
+        raise BadSample(Reason.DAMAGED_ARCHIVE, "the Parquet file cannot be opened") from None
+
+
+def _column(parquet: pq.ParquetFile, file: InputFile, options: Options) -> str:
+    schema = parquet.schema_arrow
+    wanted = (options.text_field,) if options.text_field else DOCUMENT_FIELDS
+    for name in wanted:
+        if name in schema.names:
+            kind = schema.field(name).type
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)):
+                raise UserError(f"{file.path}: column {name} has type {kind}, expected strings: set data.text_field")
+            return name
+    raise UserError(
+        f"{file.path} has no column {' or '.join(wanted)}: set data.text_field to one of {', '.join(schema.names)}"
+    )

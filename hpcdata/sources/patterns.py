@@ -1,0 +1,103 @@
+"""Paths of a run's inputs from what people type: a path, a glob, a brace list, or a list of these."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+from hpcdata.errors import UserError
+
+_MOST_NAMES = 1_000_000
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|pipe:")
+
+
+def expand_paths(patterns: str | Sequence[str]) -> list[str]:
+    """Absolute paths of existing files and folders, in the order typed (globs sorted). Raises UserError."""
+    names = [patterns] if isinstance(patterns, str) else list(patterns)
+    if not any(name.strip() for name in names):
+        raise UserError("data.raw_data_dir is empty: expected a path, a glob, a brace list, or a list of these")
+    return [os.path.abspath(path) for name in names for path in _expand(name)]
+
+
+def expand_braces(pattern: str) -> Iterator[str]:
+    """`{a,b}` and `{000..575}` or `{0..9..3}` as a shell expands them, nested too; other braces stay as they are."""
+    for start, end in _brace_pairs(pattern):
+        choices = _choices(pattern[start + 1 : end])
+        if choices is not None:
+            for choice in choices:
+                for middle in expand_braces(choice):
+                    yield from (pattern[:start] + middle + rest for rest in expand_braces(pattern[end + 1 :]))
+            return
+    yield pattern
+
+
+def is_remote(name: str) -> bool:
+    return bool(_REMOTE.match(name))
+
+
+def remote_error(name: str) -> UserError:
+    return UserError(f"{name} is remote, only local paths can be read: mount or copy it first")
+
+
+def _expand(pattern: str) -> list[str]:
+    if is_remote(pattern):
+        raise remote_error(pattern)
+    pattern = os.path.expanduser(pattern)
+    if os.path.exists(pattern):
+        return [pattern]
+    names = []
+    for name in expand_braces(pattern):
+        names.append(name)
+        if len(names) > _MOST_NAMES:
+            raise UserError(f"{pattern} expands to more than {_MOST_NAMES} names")
+    found = [(name, sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else [name]) for name in names]
+    missing = [name for name, paths in found if not paths or not all(map(os.path.exists, paths))]
+    if missing:
+        raise _missing_error(pattern, missing, len(names))
+    return [path for _, paths in found for path in paths]
+
+
+def _missing_error(pattern: str, missing: list[str], num_names: int) -> UserError:
+    if num_names > 1:
+        return UserError(f"{len(missing)} of {num_names} inputs of {pattern} do not exist, the first is {missing[0]}")
+    if glob.has_magic(pattern):
+        return UserError(f"no input matches {pattern}")
+    return UserError(f"input {pattern} does not exist")
+
+
+def _brace_pairs(pattern: str) -> Iterator[tuple[int, int]]:
+    """(opening, closing) positions of braces, by their opening."""
+    for start, character in enumerate(pattern):
+        if character != "{":
+            continue
+        depth = 0
+        for end in range(start, len(pattern)):
+            depth += {"{": 1, "}": -1}.get(pattern[end], 0)
+            if depth == 0:
+                yield start, end
+                break
+
+
+def _choices(inside: str) -> Iterator[str] | list[str] | None:
+    if match := _RANGE.fullmatch(inside):
+        return _range(match[1], match[2], int(match[3] or 1))
+    parts, depth = [""], 0
+    for character in inside:
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts if len(parts) > 1 else None
+
+
+def _range(first: str, last: str, step: int) -> Iterator[str]:
+    """Numbers of one width if either end is zero-padded."""
+    padded = any(len(end.lstrip("-")) > 1 and end.lstrip("-").startswith("0") for end in (first, last))
+    width = max(len(first), len(last)) if padded else 0
+    direction = 1 if int(last) >= int(first) else -1
+    numbers = range(int(first), int(last) + direction, direction * max(step, 1))
+    return (f"{number:0{width}d}" for number in numbers)

@@ -1,0 +1,189 @@
+"""One parsed JSON record -> the parts of a sample: pairs, conversations, documents, entries of a folder listing.
+
+    {"image_path" or "image": "a.jpg", "text_prompt" or "text" or "caption": "..."}     a pair: text, then image
+    {"text": "..."}                                                                     a text-only row
+    {"image": "a.jpg" or [...], "conversations": [{"from": "human", "value": "<image>\\n..."}, ...]}
+    {"text" or "content": "..."}                                                        a document
+
+Pairs and documents are predicted whole; of a conversation the assistant's turns are. Images of a conversation stand
+where its `<image>` markers stand, in order, or in front if it has none. Raises BadSample for everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from hpcdata.samples import BadSample, Blob, ImagePart, Reason, Role, TextPart
+from hpcdata.sources.base import DOCUMENT_FIELDS, TEXT_FIELDS, Options, checked_text, decoded_text, json_type
+
+Parts = tuple[TextPart | ImagePart, ...]
+
+IMAGE_MARKER = "<image>"
+_IMAGE_FIELDS = ("image_path", "image")
+_ROLES = {
+    "system": Role.SYSTEM,
+    "human": Role.USER,
+    "user": Role.USER,
+    "gpt": Role.ASSISTANT,
+    "assistant": Role.ASSISTANT,
+}
+
+
+def load(data: bytes) -> object:
+    """Strict JSON: no NaN, no lone surrogates, no nesting that could overflow a stack."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        position = error.pos
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadSample(Reason.BAD_JSON, f"not UTF-8 at byte {error.start}") from None
+    raise BadSample(Reason.BAD_JSON, f"not JSON at character {position}")
+
+
+def load_listed(line: bytes) -> dict[str, Any]:
+    """A line that `list_folder` wrote: file names may hold surrogates where they are not UTF-8."""
+    return json.loads(line)
+
+
+def sample_parts(value: object, base: str, options: Options) -> Parts:
+    """The parts of a pair, a text-only row or a conversation; relative image paths start from `base`."""
+    record = _record(value)
+    images = [ImagePart(blob=Blob(path=os.path.join(base, name))) for name in _image_names(record)]
+    if record.get("conversations") is not None:
+        return selected(_conversation(record["conversations"], images, options), options)
+    if len(images) > 1:
+        raise BadSample(Reason.BAD_RECORD, f"{len(images)} images in a record without conversations, expected one")
+    if not options.needs_text:
+        return selected(images, options)
+    parts: list[TextPart | ImagePart] = [TextPart(text=text_of(record, TEXT_FIELDS, options)), *images]
+    return selected(parts, options)
+
+
+def document_parts(value: object, options: Options) -> Parts:
+    record = _record(value)
+    if record.get("conversations") or _image_names(record):
+        raise BadSample(Reason.BAD_RECORD, "the record has images or conversations: read it with data.source=jsonl")
+    return (TextPart(text=text_of(record, DOCUMENT_FIELDS, options)),)
+
+
+def listed_parts(entry: dict[str, Any], base: str, options: Options) -> Parts:
+    """The parts of a picture and its sidecar, which is read now."""
+    parts: list[TextPart | ImagePart] = []
+    if options.needs_text:
+        if entry["text"] is None:
+            raise BadSample(Reason.MISSING_TEXT, "no text file of the same name")
+        parts.append(TextPart(text=_sidecar_text(os.path.join(base, entry["text"]), options)))
+    if options.needs_image:
+        if entry["image"] is None:
+            raise BadSample(Reason.MISSING_IMAGE, "no image of the same name")
+        parts.append(ImagePart(blob=Blob(path=os.path.join(base, entry["image"]))))
+    return selected(parts, options)
+
+
+def text_of(record: dict[str, Any], fields: tuple[str, ...], options: Options) -> str:
+    """The first of the fields that the record has (`options.text_field` alone, if it is set)."""
+    names = (options.text_field,) if options.text_field else fields
+    for name in names:
+        if record.get(name) is not None:
+            return checked_text(record[name], what=name)
+    raise BadSample(Reason.MISSING_TEXT, f"no {' or '.join(names)} in the record")
+
+
+def text_of_json(data: bytes, options: Options) -> str:
+    """The text in a JSON file that stands beside an image."""
+    return text_of(_record(load(data)), TEXT_FIELDS, options)
+
+
+def selected(parts: list[TextPart | ImagePart] | list[ImagePart], options: Options) -> Parts:
+    """The parts that the options ask for."""
+    kept = tuple(part for part in parts if (options.needs_text if isinstance(part, TextPart) else options.needs_image))
+    if not kept:
+        reason, what = (Reason.MISSING_TEXT, "text") if options.needs_text else (Reason.MISSING_IMAGE, "image")
+        raise BadSample(reason, f"no {what} in the record")
+    return kept
+
+
+def _record(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadSample(Reason.BAD_RECORD, f"the record is {json_type(value)}, expected an object")
+    return value
+
+
+def _image_names(record: dict[str, Any]) -> list[str]:
+    for field in _IMAGE_FIELDS:
+        names = record.get(field)
+        if names is None:
+            continue
+        if isinstance(names, str):
+            return [names] if names else []
+        if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+            raise BadSample(Reason.BAD_RECORD, f"{field} is {json_type(names)}, expected a path or a list of paths")
+        return names
+    return []
+
+
+def _conversation(turns: object, images: list[ImagePart], options: Options) -> list[TextPart | ImagePart]:
+    if not isinstance(turns, list) or not turns:
+        raise BadSample(Reason.BAD_RECORD, f"conversations is {json_type(turns)}, expected a list of turns")
+    checked = [_turn(turn, number) for number, turn in enumerate(turns)]
+    num_markers = sum(text.count(IMAGE_MARKER) for _, text in checked)
+    if num_markers not in (0, len(images)) or (num_markers and not images):
+        raise BadSample(Reason.BAD_RECORD, f"{num_markers} {IMAGE_MARKER} markers for {len(images)} images")
+    parts: list[TextPart | ImagePart] = [] if num_markers else list(images)
+    remaining = iter(images)
+    for role, text in checked:
+        parts += _turn_parts(role, text, remaining, keep_marker=options.keep_image_marker)
+    if options.needs_text and not any(isinstance(part, TextPart) for part in parts):
+        raise BadSample(Reason.EMPTY_TEXT, "the conversation has no text")
+    return parts
+
+
+def _turn(turn: object, number: int) -> tuple[Role, str]:
+    if not isinstance(turn, dict):
+        raise BadSample(Reason.BAD_RECORD, f"turn {number} is {json_type(turn)}, expected an object")
+    speaker, text = turn.get("from"), turn.get("value")
+    role = _ROLES.get(speaker) if isinstance(speaker, str) else None
+    if role is None:
+        raise BadSample(Reason.BAD_RECORD, f"turn {number} is from nobody known, expected one of {', '.join(_ROLES)}")
+    if not isinstance(text, str):
+        raise BadSample(Reason.BAD_RECORD, f"the value of turn {number} is {json_type(text)}, expected a string")
+    if "\0" in text:
+        raise BadSample(Reason.UNREADABLE_TEXT, f"turn {number} has a NUL character at {text.index(chr(0))}")
+    return role, text
+
+
+def _turn_parts(role: Role, text: str, images: Iterator[ImagePart], *, keep_marker: bool) -> list[TextPart | ImagePart]:
+    """Text and images in order; pieces of nothing but space between them are dropped."""
+    parts: list[TextPart | ImagePart] = []
+    *before_images, last = text.split(IMAGE_MARKER)
+    for piece in before_images:
+        piece += IMAGE_MARKER if keep_marker else ""
+        parts += [*_piece(role, piece), next(images)]
+    return [*parts, *_piece(role, last)]
+
+
+def _piece(role: Role, text: str) -> list[TextPart]:
+    if not text or text.isspace():
+        return []
+    return [TextPart(text=text, role=role, loss=role is Role.ASSISTANT)]
+
+
+def _sidecar_text(path: str, options: Options) -> str:
+    limit = options.max_record_bytes
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read(limit + 1)
+    except OSError as error:
+        raise BadSample(Reason.MISSING_TEXT, f"the text file cannot be read: {type(error).__name__}") from None
+    if len(data) > limit:
+        raise BadSample(Reason.OVERSIZED_TEXT, f"the text file has more than {limit} bytes")
+    if path.lower().endswith(".json"):
+        return text_of_json(data, options)
+    return decoded_text(data, what="the text file")

@@ -1,0 +1,241 @@
+"""The members of a tar gathered into samples, from a plain file or from a gzip stream that only goes forward."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hpcdata.samples import BadSample, Blob, Reason
+from hpcdata.sources.base import InputFile
+from hpcdata.sources.streams import BrokenStream, chunks, open_input
+from hpcdata.sources.tarscan import ByteSource, Damage, FileSource, Member, members
+
+_META_FOLDER = re.compile(rb"__[^/]*__/")
+_PIECE_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class Content:
+    """A member's bytes: whether they are all there, and for a stream what is held of them and their digest."""
+
+    member: Member
+    is_complete: bool
+    data: bytes | None = None
+    digest: bytes = b""
+
+
+@dataclass(slots=True)
+class Group:
+    """The members of one sample by extension, in order. `start` is where a walk finds it again."""
+
+    start: int
+    prefix: bytes
+    contents: dict[bytes, Content] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        return all(content.is_complete for content in self.contents.values())
+
+
+class TarSource(ByteSource, Protocol):
+    """An open archive. Contents are good until the next group is asked for."""
+
+    def __enter__(self) -> TarSource: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def begin(self) -> None:
+        """A new group begins with the next member."""
+        ...
+
+    def take(self, member: Member) -> Content: ...
+
+    def blob(self, content: Content, *, limit_bytes: int) -> Blob: ...
+
+    def bytes_of(self, content: Content) -> bytes: ...
+
+    def mark(self, group: Group) -> int | bytes:
+        """What `digest` needs to know of a group, now or later."""
+        ...
+
+    def digest(self, mark: int | bytes) -> bytes: ...
+
+
+def open_tar(file: InputFile, *, limit_bytes: int, is_hashing: bool) -> TarSource:
+    """`limit_bytes` bounds what a stream holds of one sample; `is_hashing` lets it answer `digest`."""
+    if file.format == "tar":
+        return _PlainTar(file)
+    return _GzipTar(file, limit_bytes, is_hashing)
+
+
+def groups(source: TarSource, start: int) -> Iterator[Group | Damage]:
+    """Samples and damaged regions in order, from one that an earlier walk reported at `start`."""
+    group: Group | None = None
+    for member in members(source, start):
+        if isinstance(member, Damage):
+            if group is not None:
+                yield group
+                group = None
+            yield member
+            continue
+        names = split_name(member.name)
+        if names is None:
+            continue
+        prefix, extension = names
+        if group is None or group.prefix != prefix or extension in group.contents:
+            if group is not None:
+                yield group
+            group = Group(member.start, prefix)
+            source.begin()
+        content = source.take(member)
+        group.contents[extension] = content
+        if not content.is_complete:
+            break
+    if group is not None:
+        yield group
+
+
+def split_name(name: bytes) -> tuple[bytes, bytes] | None:
+    """(prefix, extension in lower case) of a member, or None if it belongs to no sample."""
+    name = name.removeprefix(b"./")
+    folder, slash, base = name.rpartition(b"/")
+    stem, dot, extension = base.partition(b".")
+    if not dot or not stem or (name.startswith(b"__") and _META_FOLDER.match(name)):
+        return None
+    return folder + slash + stem, extension.lower()
+
+
+class _PlainTar(FileSource):
+    """An uncompressed tar: bytes stay where they are until they are asked for."""
+
+    def __init__(self, file: InputFile) -> None:
+        super().__init__(open_input(file))
+        self._path = file.path
+
+    def __enter__(self) -> _PlainTar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self.descriptor)
+
+    def begin(self) -> None:
+        pass
+
+    def take(self, member: Member) -> Content:
+        return Content(member, member.offset + member.size <= self.length())
+
+    def blob(self, content: Content, *, limit_bytes: int) -> Blob:
+        del limit_bytes  # checked when the blob is read
+        return Blob(path=self._path, offset=content.member.offset, size=content.member.size)
+
+    def bytes_of(self, content: Content) -> bytes:
+        data = os.pread(self.descriptor, content.member.size, content.member.offset)
+        if len(data) != content.member.size:
+            raise BadSample(Reason.TRUNCATED, "the archive became shorter while it was read")
+        return data
+
+    def mark(self, group: Group) -> int:
+        return group.start
+
+    def digest(self, mark: int | bytes) -> bytes:
+        assert isinstance(mark, int)
+        group = next(groups(self, mark))
+        assert isinstance(group, Group)
+        digests = {name: self._digest(content.member) for name, content in group.contents.items()}
+        return _combined(digests)
+
+    def _digest(self, member: Member) -> bytes:
+        hasher = hashlib.blake2b(digest_size=16)
+        offset, end = member.offset, member.offset + member.size
+        while offset < end and (piece := os.pread(self.descriptor, min(_PIECE_BYTES, end - offset), offset)):
+            hasher.update(piece)
+            offset += len(piece)
+        return hasher.digest()
+
+
+class _GzipTar:
+    """A gzipped tar: one pass forward. Members of a sample are held as long as they fit the limit together."""
+
+    def __init__(self, file: InputFile, limit_bytes: int, is_hashing: bool) -> None:
+        self._path = file.path
+        self._chunks = chunks(file)
+        self._limit_bytes = self._left_bytes = limit_bytes
+        self._is_hashing = is_hashing
+        self._window, self._start = b"", 0
+        self._problem: BrokenStream | None = None
+
+    def __enter__(self) -> _GzipTar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._chunks.close()
+
+    def view(self, offset: int, size: int) -> bytes:
+        while self.length() < offset + size and (chunk := self._next_chunk()):
+            window = self._window + chunk
+            passed = min(offset - self._start, len(window))
+            self._window, self._start = window[passed:], self._start + passed
+        begin = offset - self._start
+        return self._window[begin : begin + size]
+
+    def length(self) -> int:
+        return self._start + len(self._window)
+
+    def problem(self) -> tuple[Reason, str] | None:
+        return None if self._problem is None else (self._problem.reason, self._problem.message)
+
+    def begin(self) -> None:
+        self._left_bytes = self._limit_bytes
+
+    def take(self, member: Member) -> Content:
+        is_held = member.size <= self._left_bytes
+        hasher = hashlib.blake2b(digest_size=16)
+        held: list[bytes] = []
+        offset, end = member.offset, member.offset + member.size
+        while offset < end and (piece := self.view(offset, min(_PIECE_BYTES, end - offset))):
+            if is_held:
+                held.append(piece)
+            if self._is_hashing:
+                hasher.update(piece)
+            offset += len(piece)
+        self._left_bytes -= member.size if is_held else 0
+        return Content(member, offset == end, b"".join(held) if is_held else None, hasher.digest())
+
+    def blob(self, content: Content, *, limit_bytes: int) -> Blob:
+        if content.data is None:
+            raise BadSample(Reason.OVERSIZED_IMAGE, self._too_much(content, limit_bytes))
+        return Blob(path=self._path, data=content.data)
+
+    def bytes_of(self, content: Content) -> bytes:
+        if content.data is None:
+            raise BadSample(Reason.OVERSIZED_TEXT, self._too_much(content, self._limit_bytes))
+        return content.data
+
+    def mark(self, group: Group) -> bytes:
+        return _combined({name: content.digest for name, content in group.contents.items()})
+
+    def digest(self, mark: int | bytes) -> bytes:
+        assert isinstance(mark, bytes)
+        return mark
+
+    def _next_chunk(self) -> bytes:
+        try:
+            return next(self._chunks, b"")
+        except BrokenStream as problem:
+            self._problem = problem
+            return b""
+
+    @staticmethod
+    def _too_much(content: Content, limit_bytes: int) -> str:
+        return f"{content.member.size} bytes with the members before it, the limit is {limit_bytes}"
+
+
+def _combined(digests: dict[bytes, bytes]) -> bytes:
+    hasher = hashlib.blake2b(digest_size=16)
+    for name, digest in sorted(digests.items()):
+        hasher.update(len(name).to_bytes(8, "little") + name + digest)
+    return hasher.digest()

@@ -1,0 +1,89 @@
+"""python -m pytest tests/sources/test_folder_source.py"""
+
+import json
+import os
+
+import pytest
+from source_files import images, keys, one_input, read_all, summary, write
+
+from hpcdata.samples import Reason
+from hpcdata.sources import Options
+from hpcdata.sources.folder import list_folder
+
+
+def test_pictures_with_sidecars(tmp_path):
+    for name, data in {
+        "b.jpg": b"B",
+        "b.txt": b"text b\n",
+        "a.v2.PNG": b"A",
+        "a.v2.caption": "größer".encode(),
+        "sub/c.webp": b"C",
+        "sub/c.json": b'{"caption": "text c"}',
+        "sub/d.jpg": b"D",
+        "e.txt": b"no picture",
+        "two.jpg": b"1",
+        "two.png": b"2",
+        "two.txt": b"shared",
+        "long.jpg": b"L",
+        "long.txt": b"x" * 9000,
+        ".hidden/h.jpg": b"H",
+        "notes.pdf": b"",
+    }.items():
+        write(tmp_path / "set" / name, data)
+    records = read_all(one_input(tmp_path / "set"), Options(max_record_bytes=8192))
+    found = dict(zip(keys(records), summary(records), strict=True))
+    assert found == {
+        "set/a.v2": "größer",
+        "set/b": "text b",
+        "set/e": Reason.MISSING_IMAGE,
+        "set/long": Reason.OVERSIZED_TEXT,
+        "set/two.jpg": "shared",
+        "set/two.png": "shared",
+        "set/sub/c": "text c",
+        "set/sub/d": Reason.MISSING_TEXT,
+    }
+    assert images(records[0]) == [b"A"]
+
+
+def test_sidecar_that_vanished(tmp_path):
+    write(tmp_path / "set/a.jpg", b"A")
+    write(tmp_path / "set/a.txt", b"text")
+    file = one_input(tmp_path / "set")
+    (tmp_path / "set/a.txt").unlink()
+    (record,) = read_all(file)
+    assert record.reason == Reason.MISSING_TEXT
+    assert str(tmp_path) not in record.message
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    folder = os.fsencode(tmp_path / "set")
+    os.mkdir(folder)
+    for name, data in (
+        (b"a\xff.jpg", b"A"),
+        (b"a\xff.txt", b"text"),
+        ("ü.jpg".encode(), b"U"),
+        ("ü.txt".encode(), b"u"),
+    ):
+        with open(os.path.join(folder, name), "wb") as out:
+            out.write(data)
+    records = read_all(one_input(tmp_path / "set"))
+    assert keys(records) == ["set/a\\xff", "set/ü"]
+    assert [images(record) for record in records] == [[b"A"], [b"U"]]
+
+
+def test_listing_is_sorted_and_does_not_follow_links_to_folders(tmp_path):
+    write(tmp_path / "set/z/a.jpg", b"A")
+    write(tmp_path / "set/b.jpg", b"B")
+    (tmp_path / "set/loop").symlink_to(tmp_path / "set")
+    assert list_folder(str(tmp_path / "set"), str(tmp_path / "listing")) == 2
+    entries = [json.loads(line) for line in (tmp_path / "listing").read_text().splitlines()]
+    assert [entry["key"] for entry in entries] == ["b", "z/a"]
+    assert entries[1] == {"key": "z/a", "image": "z/a.jpg", "text": None}
+
+
+@pytest.mark.parametrize("options", [Options(needs_text=False), Options()])
+def test_texts_that_are_not_needed(tmp_path, options):
+    write(tmp_path / "set/a.jpg", b"A")
+    assert summary(read_all(one_input(tmp_path / "set"), options)) == [
+        Reason.MISSING_TEXT if options.needs_text else ""
+    ]
