@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcdata import __version__, digest, files, store
+from hpcdata import __version__, digest, files, shard, store
 from hpcdata import config as configuration
 from hpcdata.compact import compact
 from hpcdata.errors import UserError
 from hpcdata.ledger import read_ledgers
 from hpcdata.loading.manifest import FILE_NAME, LayoutDefaults, Manifest, Part, parse_manifest
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan
-from hpcdata.store import ShardSummary
+from hpcdata.shard import ShardSummary
 from hpcdata.tables import Counts
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class _Piece:
 
     spec: ShardSpec
     folder: Path | None
-    progress: store.Progress | None = None
+    progress: shard.Progress | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -76,12 +76,12 @@ def combine(output_dir: Path | str, options: CombineOptions) -> Manifest:
 
 def _find(plan: Plan, paths: RunPaths, target: Path, spec: ShardSpec) -> _Piece:
     folder = paths.find_shard(spec.name)
-    if folder is None and (target / "parts" / spec.name / store.SHARD).exists():
+    if folder is None and (target / "parts" / spec.name / shard.SHARD).exists():
         folder = target / "parts" / spec.name
     if folder is not None:
         return _Piece(spec=spec, folder=folder)
     header = plan.header(spec)
-    found = [(store.valid_progress(old, header), old) for old in store.list_attempts(paths.shards, spec.name)]
+    found = [(shard.valid_progress(old, header), old) for old in shard.list_attempts(paths.shards, spec.name)]
     valid = [(progress, old) for progress, old in found if progress is not None]
     if not valid:
         return _Piece(spec=spec, folder=None)
@@ -132,11 +132,11 @@ def _add_part(plan: Plan, piece: _Piece, parts: Path) -> tuple[str, ShardSummary
         writer.adopt(piece.folder, piece.progress)
         return f"tmp_{header.name}.partial", writer.seal_partial()
     try:
-        summary = store.read_summary(piece.folder)
+        summary = shard.read_summary(piece.folder)
     except (OSError, ValueError) as error:
         raise UserError(f"shard {header.name} is damaged ({error}): {_repair(piece.folder)}") from None
-    problems = [] if summary.header == header else [f"{store.SHARD} is of another plan"]
-    problems += store.check_sizes(piece.folder, summary)
+    problems = [] if summary.header == header else [f"{shard.SHARD} is of another plan"]
+    problems += shard.check_sizes(piece.folder, summary)
     if problems:
         raise UserError(f"shard {header.name} is damaged: {'; '.join(problems[:3])}: {_repair(piece.folder)}")
     files.link_folder(piece.folder, parts / header.name)

@@ -9,7 +9,8 @@ import numpy as np
 
 from hpcdata import digest, files, store
 from hpcdata.columns import TABLES, Column, columns
-from hpcdata.store import REJECTS, AppendFile, ShardHeader, ShardSummary
+from hpcdata.shard import REJECTS, ShardHeader, ShardSummary
+from hpcdata.store import AppendFile
 from hpcdata.tables import Counts, Sizes
 
 _CHUNK_BYTES = 4 * 2**20

@@ -32,6 +32,8 @@ from hpcdata.store import LostShard, ShardConflict, ShardWriter, open_shard
 if TYPE_CHECKING:
     from hpcdata.config import RunConfig
     from hpcdata.encoders.examples import BatchEncoder, PixelOptions, PreparedBatch
+    from hpcdata.encoders.image import ImageTokenizer
+    from hpcdata.encoders.text import TextTokenizer
     from hpcdata.samples import Record
     from hpcdata.slurm.signals import StopFlag
 
@@ -214,21 +216,30 @@ class _Task:
         )
 
     def _build_encoder(self) -> BatchEncoder:
-        from hpcdata.encoders import image, text
         from hpcdata.encoders.examples import BatchEncoder
 
-        plan, runtime = self._plan, self._runtime
-        tokenizer = None
-        if plan.image is not None:
-            self._device = image.resolve_device(_local_device(runtime.image.device))
-            threads = plan.config.image.cpu_threads
-            tokenizer = image.build(plan.image, runtime.image.checkpoint, self._device, threads)
+        config = self._plan.config
         return BatchEncoder(
-            text=text.build(plan.text, runtime.text.tokenizer) if plan.text else None,
-            image=tokenizer,
-            block_size=plan.config.data.block_size,
-            image_batch_size=plan.config.loader.batch_size,
+            text=self._build_text(),
+            image=self._build_image(),
+            block_size=config.data.block_size,
+            image_batch_size=config.loader.batch_size,
         )
+
+    def _build_text(self) -> TextTokenizer | None:
+        from hpcdata.encoders import text
+
+        path = self._runtime.text.tokenizer
+        return text.build(self._plan.text, path) if self._plan.text and path else None
+
+    def _build_image(self) -> ImageTokenizer | None:
+        from hpcdata.encoders import image
+
+        if self._plan.image is None:
+            return None
+        config = self._runtime.image
+        self._device = image.resolve_device(_local_device(config.device))
+        return image.build(self._plan.image, config.checkpoint, self._device, self._plan.config.image.cpu_threads)
 
 
 def read_shard(plan: Plan, paths: RunPaths, spec: ShardSpec, *, skip: int = 0) -> Iterator[Record]:

@@ -1,7 +1,7 @@
 """Launch: one command line -> a plan and the processes that work on it, here or on a cluster.
 
     python -m hpcdata.launch +experiments=quickstart
-    python -m hpcdata.launch +experiments='[webdataset,tokenize,vq16_t2i]' data.raw_data_dir='/data/cc3m-{0000..0575}.tar' \\
+    python -m hpcdata.launch +experiments='[webdataset,tokenize,vq16_t2i]' data.raw_data_dir='/data/{000..575}.tar' \\
         data.token_output_dir=/out cluster=slurm cluster.partition=preempt cluster.array=0-100%25
 
 Everything that can be checked is checked before anything is started. The same line again, with any array size,

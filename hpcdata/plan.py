@@ -22,8 +22,8 @@ from hpcdata.columns import id_dtype_for
 from hpcdata.config import RunConfig
 from hpcdata.errors import UserError
 from hpcdata.identities import ImageIdentity, TextIdentity
+from hpcdata.shard import SHARD, ShardHeader
 from hpcdata.sources.base import InputFile, Scan
-from hpcdata.store import SHARD, ShardHeader
 
 FORMAT = "hpcdata-plan-1"
 

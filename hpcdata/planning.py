@@ -193,6 +193,8 @@ def _plan_inputs(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile]
         )
         if limit is not None and total >= limit:
             break
+    if limit is None:
+        sources.warn_of_differences(listed, [source.scan for source in planned])
     log.info("planned %d samples of %d files in %.1f s", total, len(planned), time.monotonic() - started)
     return tuple(planned)
 

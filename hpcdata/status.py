@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcdata import store
+from hpcdata import shard
 from hpcdata.claims import Claims, Owner
 from hpcdata.errors import UserError
 from hpcdata.ledger import read_ledgers
@@ -113,11 +113,11 @@ def _account(
         if spec.name in committed:
             folder = paths.find_shard(spec.name)
             if folder is not None:
-                counts = counts + store.read_summary(folder).counts
+                counts = counts + shard.read_summary(folder).counts
                 samples_done += spec.count
         elif spec.name in started:
             header = plan.header(spec)
-            progress = [store.valid_progress(old, header) for old in store.list_attempts(paths.shards, spec.name)]
+            progress = [shard.valid_progress(old, header) for old in shard.list_attempts(paths.shards, spec.name)]
             best = max((item for item in progress if item), key=lambda item: item.samples_read, default=None)
             if best is not None:
                 counts, samples_done = counts + best.counts, samples_done + best.samples_read
@@ -140,13 +140,13 @@ def _read_ledger(paths: RunPaths) -> tuple[float, int]:
     for _, events in read_ledgers(paths.ledger):
         before: dict[str, int] = {}
         for event in events:
-            kind, shard = event.get("event"), event.get("shard", "")
+            kind, name = event.get("event"), event.get("shard", "")
             if kind == "claim":
-                before[shard] = event.get("resumed", 0)
+                before[name] = event.get("resumed", 0)
                 done.append((event["time"], 0))
             elif kind in ("checkpoint", "commit"):
-                done.append((event["time"], event["samples"] - before.get(shard, 0)))
-                before[shard] = event["samples"]
+                done.append((event["time"], event["samples"] - before.get(name, 0)))
+                before[name] = event["samples"]
             elif kind == "conflict":
                 conflicts += 1
     recent = [(when, samples) for when, samples in done if when > now - RATE_WINDOW_S]

@@ -1,7 +1,4 @@
-"""Shards on disk: append-only checkpoints, resuming, and the commit that publishes a shard.
-
-    shards/tmp_00003-of-00064.<attempt>/   one attempt's checkpoint: column files, rejects.jsonl, progress.json
-    shards/00003-of-00064/                 committed, immutable: the same files, meta.json of each table, shard.json
+"""Writing shards: append-only checkpoints, resuming, and the commit that publishes a shard.
 
 Only the attempt in the name writes to a `tmp_` folder. A checkpoint is `fsync` of the column files and then an
 atomically replaced `progress.json`, which vouches for a prefix of each file by size and sha256. A new attempt copies
@@ -10,8 +7,7 @@ the dead still writes to the old files and cannot reach the new ones; it learns 
 folder is gone (`LostShard`).
 
 Commit: fsync everything, write `shard.json`, remove `progress.json`, rename the folder. A crash between any two of
-these steps leaves a folder that the next attempt can finish. Nothing in a committed folder tells when, where or in
-how many attempts it was made.
+these steps leaves a folder that the next attempt can finish.
 """
 
 from __future__ import annotations
@@ -23,19 +19,26 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from hpcdata import digest, files
 from hpcdata.columns import TABLES, columns
+from hpcdata.shard import (
+    PROGRESS,
+    REJECTS,
+    SHARD,
+    Progress,
+    ShardHeader,
+    ShardSummary,
+    check_files,
+    list_attempts,
+    list_files,
+    read_summary,
+    valid_progress,
+)
 from hpcdata.tables import Counts, EncodedBatch, Sizes, to_columns
 
 log = logging.getLogger(__name__)
-
-FORMAT = "hpcdata-shard-1"
-PROGRESS = "progress.json"
-SHARD = "shard.json"
-REJECTS = "rejects.jsonl"
 
 
 class LostShard(Exception):
@@ -48,88 +51,6 @@ class ShardConflict(Exception):
     def __init__(self, name: str, paths: list[str]) -> None:
         super().__init__(f"shard {name} was committed with other bytes by another process: {', '.join(paths)}")
         self.paths = paths
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardHeader:
-    """What a shard is, known before it is written. Enters shard.json."""
-
-    name: str
-    shard: int
-    num_shards: int
-    fingerprint: str
-    id_dtype: str
-    source: str
-    """Label of the input file."""
-    first_index: int
-    num_inputs: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardSummary:
-    """The content of shard.json."""
-
-    header: ShardHeader
-    counts: Counts
-    sizes: Sizes
-    content_digest: str
-    files: dict[str, str]
-    """Relative path -> sha256 of every other file of the shard."""
-
-    def to_json(self) -> bytes:
-        values = {**dataclasses.asdict(self.header), "format": FORMAT, "content_digest": self.content_digest}
-        sizes = dataclasses.asdict(self.sizes)
-        return files.to_json({**values, "counts": self.counts.to_mapping(), "sizes": sizes, "files": self.files})
-
-
-def read_summary(folder: Path) -> ShardSummary:
-    """Reads shard.json. Raises FileNotFoundError, or ValueError when it is not one."""
-    values = files.read_json(folder / SHARD)
-    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
-        raise ValueError(f"{folder / SHARD}: not a {FORMAT} file")
-    try:
-        return ShardSummary(
-            counts=Counts.from_mapping(values.pop("counts")),
-            sizes=Sizes(**values.pop("sizes")),
-            files=values.pop("files"),
-            content_digest=values.pop("content_digest"),
-            header=ShardHeader(**values),
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder / SHARD}: damaged ({error})") from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """The content of progress.json: what a checkpoint vouches for."""
-
-    fingerprint: str
-    samples_read: int
-    sizes: Sizes
-    counts: Counts
-    content_digest: str
-    files: dict[str, tuple[int, str]]
-    """Relative path -> (bytes, sha256 of them)."""
-
-    def to_json(self) -> bytes:
-        values = dataclasses.asdict(self)
-        return files.to_json({**values, "counts": self.counts.to_mapping()})
-
-
-def read_progress(folder: Path) -> Progress | None:
-    """The checkpoint in a tmp_ folder, None when there is no valid one."""
-    try:
-        values = files.read_json(folder / PROGRESS)
-        return Progress(
-            fingerprint=values["fingerprint"],
-            samples_read=values["samples_read"],
-            sizes=Sizes(**values["sizes"]),
-            counts=Counts.from_mapping(values["counts"]),
-            content_digest=values["content_digest"],
-            files={path: (size, sha256) for path, (size, sha256) in values["files"].items()},
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 class ShardWriter:
@@ -258,10 +179,6 @@ def open_shard(shards: Path, header: ShardHeader, attempt: str) -> ShardWriter |
     return writer
 
 
-def list_attempts(shards: Path, name: str) -> list[Path]:
-    return sorted(shards.glob(f"tmp_{name}.*"))
-
-
 def seal(
     folder: Path, header: ShardHeader, sizes: Sizes, counts: Counts, content_digest: str, known: Mapping[str, str]
 ) -> ShardSummary:
@@ -272,7 +189,7 @@ def seal(
     _write_metas(folder, header.id_dtype, sizes)
     if not (folder / REJECTS).stat().st_size:
         (folder / REJECTS).unlink()
-    names = sorted(_list_files(folder) - {PROGRESS, SHARD})
+    names = sorted(list_files(folder) - {PROGRESS, SHARD})
     for name in names:
         files.sync_file(folder / name)
     for table in TABLES:
@@ -305,39 +222,6 @@ def publish(shards: Path, folder: Path, name: str) -> bool:
     return published
 
 
-def check_files(folder: Path, summary: ShardSummary) -> list[str]:
-    """What is wrong with the files of a committed shard, by their sha256; empty when nothing is."""
-    present = _list_files(folder) - {SHARD}
-    problems = [f"{path}: not listed in {SHARD}" for path in sorted(present - summary.files.keys())]
-    for path, sha256 in summary.files.items():
-        if path not in present:
-            problems.append(f"{path}: missing")
-        elif digest.sha256_file(folder / path) != sha256:
-            problems.append(f"{path}: its sha256 is not the one in {SHARD}")
-    return problems
-
-
-def check_sizes(folder: Path, summary: ShardSummary) -> list[str]:
-    """What is wrong with a committed shard as far as names and sizes tell: time independent of bytes."""
-    present = _list_files(folder) - {SHARD}
-    problems = [f"{path}: missing" for path in sorted(summary.files.keys() - present)]
-    problems += [f"{path}: not listed in {SHARD}" for path in sorted(present - summary.files.keys())]
-    rows = dataclasses.asdict(summary.sizes)
-    for column in columns(summary.header.id_dtype):
-        if column.path in present:
-            found = (folder / column.path).stat().st_size
-            expected = rows[column.table] * column.row_bytes
-            if found != expected:
-                problems.append(f"{column.path}: {found} bytes, expected {expected}")
-    if not summary.counts.is_balanced() or summary.counts.inputs != summary.header.num_inputs:
-        problems.append(f"{SHARD}: its account does not balance")
-    return problems
-
-
-def _list_files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-
-
 def _finish(shards: Path, old: Path, header: ShardHeader) -> bool:
     """Publishes a folder that was sealed but not renamed before its process died."""
     try:
@@ -351,13 +235,6 @@ def _finish(shards: Path, old: Path, header: ShardHeader) -> bool:
         return False
     publish(shards, old, header.name)
     return True
-
-
-def valid_progress(old: Path, header: ShardHeader) -> Progress | None:
-    progress = read_progress(old)
-    if progress is not None and progress.fingerprint == header.fingerprint:
-        return progress
-    return None
 
 
 def _compare(ours: Path, theirs: Path) -> None:

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from hpcdata import digest, store
+from hpcdata import digest, shard
 from hpcdata.errors import UserError
 from hpcdata.loading.manifest import FILE_NAME, Manifest, read_manifest
 from hpcdata.plan import RunPaths, load_plan
-from hpcdata.store import REJECTS, ShardSummary
+from hpcdata.shard import REJECTS, ShardSummary
 from hpcdata.tables import Counts, read_columns, sum_columns
 
 ROWS_AT_ONCE = 65536
@@ -37,7 +37,7 @@ class Report:
     def add_shard(self, folder: Path, summary: ShardSummary) -> None:
         """Checks one committed shard or part and adds it to the account."""
         self.counts = self.counts + summary.counts
-        problems = store.check_files(folder, summary)
+        problems = shard.check_files(folder, summary)
         if not problems:
             try:
                 content, problems = _check_content(folder, summary)
@@ -81,12 +81,12 @@ def verify_dataset(path: Path | str) -> Report:
     for part in manifest.parts:
         folder = manifest.folder / part.path
         try:
-            summary = store.read_summary(folder)
+            summary = shard.read_summary(folder)
         except (OSError, ValueError) as error:
             report.problems.append(f"{part.path}: {error}")
             continue
         if summary.content_digest != part.content_digest or summary.sizes.samples != part.samples:
-            report.problems.append(f"{part.path}: {store.SHARD} is not the one of the manifest")
+            report.problems.append(f"{part.path}: {shard.SHARD} is not the one of the manifest")
         report.add_shard(folder, summary)
     _check_manifest(manifest, report)
     return report
@@ -104,12 +104,12 @@ def _verify_run(paths: RunPaths, dataset: Path | None) -> Report:
                 missing.append(spec.name)
             continue
         try:
-            summary = store.read_summary(folder)
+            summary = shard.read_summary(folder)
         except (OSError, ValueError) as error:
             report.problems.append(f"{spec.name}: {error}")
             continue
         if summary.header != plan.header(spec):
-            report.problems.append(f"{spec.name}: {store.SHARD} is of another plan")
+            report.problems.append(f"{spec.name}: {shard.SHARD} is of another plan")
         report.add_shard(folder, summary)
     if missing:
         names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -125,7 +125,7 @@ def _check_content(folder: Path, summary: ShardSummary) -> tuple[int, list[str]]
     for start in range(0, summary.sizes.samples, ROWS_AT_ONCE):
         total = digest.add(total, sum_columns(arrays, start, min(start + ROWS_AT_ONCE, summary.sizes.samples)))
     if digest.to_hex(total) != summary.content_digest:
-        problems.append(f"its examples do not have the content digest in {store.SHARD}")
+        problems.append(f"its examples do not have the content digest in {shard.SHARD}")
     return total, problems
 
 
@@ -136,7 +136,7 @@ def _check_account(folder: Path, summary: ShardSummary, written: np.ndarray) -> 
     problems = []
     if len(written) != counts.written or len(rejects) != counts.rejected.total() + counts.duplicate:
         problems.append(
-            f"{len(written)} samples and {len(rejects)} rejects, {store.SHARD} says {counts.written} and "
+            f"{len(written)} samples and {len(rejects)} rejects, {shard.SHARD} says {counts.written} and "
             f"{counts.rejected.total() + counts.duplicate}"
         )
     if not counts.is_balanced() or counts.inputs != header.num_inputs:

@@ -10,8 +10,9 @@ from hpcdata.config import from_mapping
 from hpcdata.identities import ImageIdentity, TextIdentity
 from hpcdata.plan import Plan, PlannedInput, RunPaths
 from hpcdata.samples import Example, Kind, Role, Span
+from hpcdata.shard import ShardHeader
 from hpcdata.sources.base import InputFile, Scan
-from hpcdata.store import ShardHeader, open_shard
+from hpcdata.store import open_shard
 from hpcdata.tables import EncodedBatch, RejectRow
 
 FINGERPRINT = "f" * 64

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hpcdata import TokenDataset, embedded, store, verify
+from hpcdata import TokenDataset, embedded, shard, verify
 from hpcdata.combine import CombineOptions, combine
 from hpcdata.encode import TaskOutcome, run_task
 from hpcdata.errors import UserError
@@ -210,7 +210,7 @@ def test_an_image_whose_codes_are_all_zero_reaches_the_loader(tmp_path: Path) ->
 def test_text_longer_than_block_size_is_cut_and_counted(tmp_path: Path) -> None:
     long = make_tar(tmp_path / "a.tar", [("a.png", png()), ("a.txt", b"word " * 100)])
     small_run(tmp_path / "run", "data.n_train_samples=null", source=long)
-    summary = store.read_summary(tmp_path / "run/shards/00000-of-00001")
+    summary = shard.read_summary(tmp_path / "run/shards/00000-of-00001")
     assert (summary.counts.truncated_texts, summary.counts.text_tokens) == (1, 16)
 
 

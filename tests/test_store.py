@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcdata import digest, store
+from hpcdata import digest, shard, store
 from hpcdata.samples import Example, Kind, Span
 from hpcdata.store import LostShard, ShardConflict, open_shard
 from hpcdata.tables import EncodedBatch, read_columns, sum_columns
@@ -59,7 +59,7 @@ def test_a_committed_shard_opens_with_tensordict(tmp_path: Path) -> None:
 def test_the_account_of_a_shard_balances_and_lists_every_reject(tmp_path: Path) -> None:
     write(tmp_path / "shards")
     folder = tmp_path / "shards" / "00000-of-00001"
-    counts = store.read_summary(folder).counts
+    counts = shard.read_summary(folder).counts
     rejected = [json.loads(line)["index"] for line in (folder / "rejects.jsonl").read_text().splitlines()]
     assert counts.is_balanced()
     assert (counts.inputs, counts.rejected, counts.duplicate) == (NUM, {"unreadable_image": 5}, 4)
@@ -73,7 +73,7 @@ def test_codes_that_are_all_zero_survive(tmp_path: Path) -> None:
     image = Span(kind=Kind.IMAGE, ids=np.zeros(16, np.int64), height=4, width=4)
     writer.append(EncodedBatch(examples=[Example(index=0, key="zero", spans=(image,))]))
     writer.commit()
-    summary = store.read_summary(tmp_path / "shards" / "00000-of-00001")
+    summary = shard.read_summary(tmp_path / "shards" / "00000-of-00001")
     assert (summary.counts.written, summary.counts.images, summary.counts.image_tokens) == (1, 1, 16)
 
 
@@ -95,16 +95,16 @@ def test_a_shard_without_any_written_sample_commits_and_reads_back(tmp_path: Pat
     writer.append(EncodedBatch(examples=[], rejects=[made.reject(0), made.reject(1)]))
     assert writer.commit()
     folder = tmp_path / "shards" / "00000-of-00001"
-    summary = store.read_summary(folder)
-    assert store.check_files(folder, summary) == []
-    assert store.check_sizes(folder, summary) == []
+    summary = shard.read_summary(folder)
+    assert shard.check_files(folder, summary) == []
+    assert shard.check_sizes(folder, summary) == []
     assert len(read_columns(folder, "uint16", summary.sizes)["tokens/ids.memmap"]) == 0
 
 
 def test_the_content_digest_is_that_of_the_stored_examples_in_any_order(tmp_path: Path) -> None:
     write(tmp_path / "shards")
     folder = tmp_path / "shards" / "00000-of-00001"
-    summary = store.read_summary(folder)
+    summary = shard.read_summary(folder)
     arrays = read_columns(folder, "uint16", summary.sizes)
     pieces = [sum_columns(arrays, start, start + 1) for start in range(summary.sizes.samples)]
     assert digest.to_hex(digest.add(*reversed(pieces))) == summary.content_digest
@@ -256,15 +256,15 @@ def test_a_committed_shard_tells_nothing_of_when_or_where_it_was_made(tmp_path: 
 def test_every_damaged_or_missing_or_added_file_is_found(tmp_path: Path) -> None:
     write(tmp_path / "shards")
     folder = tmp_path / "shards" / "00000-of-00001"
-    summary = store.read_summary(folder)
-    assert store.check_files(folder, summary) == []
+    summary = shard.read_summary(folder)
+    assert shard.check_files(folder, summary) == []
     ids = folder / "tokens/ids.memmap"
     good = ids.read_bytes()
     ids.write_bytes(good[:-2] + b"\xff\xff")
-    assert store.check_files(folder, summary) == [f"tokens/ids.memmap: its sha256 is not the one in {store.SHARD}"]
-    assert store.check_sizes(folder, summary) == []
+    assert shard.check_files(folder, summary) == [f"tokens/ids.memmap: its sha256 is not the one in {shard.SHARD}"]
+    assert shard.check_sizes(folder, summary) == []
     ids.write_bytes(good[:-2])
-    assert store.check_sizes(folder, summary) == [f"tokens/ids.memmap: {len(good) - 2} bytes, expected {len(good)}"]
+    assert shard.check_sizes(folder, summary) == [f"tokens/ids.memmap: {len(good) - 2} bytes, expected {len(good)}"]
     ids.unlink()
     (folder / "extra").touch()
-    assert store.check_files(folder, summary) == ["extra: not listed in shard.json", "tokens/ids.memmap: missing"]
+    assert shard.check_files(folder, summary) == ["extra: not listed in shard.json", "tokens/ids.memmap: missing"]

@@ -1,0 +1,151 @@
+"""A shard on disk, as values: its header, what `shard.json` and `progress.json` say, and whether its files agree.
+
+    shards/tmp_00003-of-00064.<attempt>/   one attempt's checkpoint: column files, rejects.jsonl, progress.json
+    shards/00003-of-00064/                 committed, immutable: the same files, meta.json of each table, shard.json
+
+Nothing in a committed folder tells when, where or in how many attempts it was made. `store` writes these folders.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcdata import digest, files
+from hpcdata.columns import columns
+from hpcdata.tables import Counts, Sizes
+
+FORMAT = "hpcdata-shard-1"
+PROGRESS = "progress.json"
+SHARD = "shard.json"
+REJECTS = "rejects.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardHeader:
+    """What a shard is, known before it is written. Enters shard.json."""
+
+    name: str
+    shard: int
+    num_shards: int
+    fingerprint: str
+    id_dtype: str
+    source: str
+    """Label of the input file."""
+    first_index: int
+    num_inputs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSummary:
+    """The content of shard.json."""
+
+    header: ShardHeader
+    counts: Counts
+    sizes: Sizes
+    content_digest: str
+    files: dict[str, str]
+    """Relative path -> sha256 of every other file of the shard."""
+
+    def to_json(self) -> bytes:
+        values = {**dataclasses.asdict(self.header), "format": FORMAT, "content_digest": self.content_digest}
+        sizes = dataclasses.asdict(self.sizes)
+        return files.to_json({**values, "counts": self.counts.to_mapping(), "sizes": sizes, "files": self.files})
+
+
+def read_summary(folder: Path) -> ShardSummary:
+    """Reads shard.json. Raises FileNotFoundError, or ValueError when it is not one."""
+    values = files.read_json(folder / SHARD)
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise ValueError(f"{folder / SHARD}: not a {FORMAT} file")
+    try:
+        return ShardSummary(
+            counts=Counts.from_mapping(values.pop("counts")),
+            sizes=Sizes(**values.pop("sizes")),
+            files=values.pop("files"),
+            content_digest=values.pop("content_digest"),
+            header=ShardHeader(**values),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / SHARD}: damaged ({error})") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """The content of progress.json: what a checkpoint vouches for."""
+
+    fingerprint: str
+    samples_read: int
+    sizes: Sizes
+    counts: Counts
+    content_digest: str
+    files: dict[str, tuple[int, str]]
+    """Relative path -> (bytes, sha256 of them)."""
+
+    def to_json(self) -> bytes:
+        values = dataclasses.asdict(self)
+        return files.to_json({**values, "counts": self.counts.to_mapping()})
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """The checkpoint in a tmp_ folder, None when there is no valid one."""
+    try:
+        values = files.read_json(folder / PROGRESS)
+        return Progress(
+            fingerprint=values["fingerprint"],
+            samples_read=values["samples_read"],
+            sizes=Sizes(**values["sizes"]),
+            counts=Counts.from_mapping(values["counts"]),
+            content_digest=values["content_digest"],
+            files={path: (size, sha256) for path, (size, sha256) in values["files"].items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def list_attempts(shards: Path, name: str) -> list[Path]:
+    """The tmp_ folders of a shard."""
+    return sorted(shards.glob(f"tmp_{name}.*"))
+
+
+def valid_progress(old: Path, header: ShardHeader) -> Progress | None:
+    """The checkpoint in a tmp_ folder if it belongs to the plan of `header`."""
+    progress = read_progress(old)
+    if progress is not None and progress.fingerprint == header.fingerprint:
+        return progress
+    return None
+
+
+def check_files(folder: Path, summary: ShardSummary) -> list[str]:
+    """What is wrong with the files of a committed shard, by their sha256; empty when nothing is."""
+    present = list_files(folder) - {SHARD}
+    problems = [f"{path}: not listed in {SHARD}" for path in sorted(present - summary.files.keys())]
+    for path, sha256 in summary.files.items():
+        if path not in present:
+            problems.append(f"{path}: missing")
+        elif digest.sha256_file(folder / path) != sha256:
+            problems.append(f"{path}: its sha256 is not the one in {SHARD}")
+    return problems
+
+
+def check_sizes(folder: Path, summary: ShardSummary) -> list[str]:
+    """What is wrong with a committed shard as far as names and sizes tell: time independent of bytes."""
+    present = list_files(folder) - {SHARD}
+    problems = [f"{path}: missing" for path in sorted(summary.files.keys() - present)]
+    problems += [f"{path}: not listed in {SHARD}" for path in sorted(present - summary.files.keys())]
+    rows = dataclasses.asdict(summary.sizes)
+    for column in columns(summary.header.id_dtype):
+        if column.path in present:
+            found = (folder / column.path).stat().st_size
+            expected = rows[column.table] * column.row_bytes
+            if found != expected:
+                problems.append(f"{column.path}: {found} bytes, expected {expected}")
+    if not summary.counts.is_balanced() or summary.counts.inputs != summary.header.num_inputs:
+        problems.append(f"{SHARD}: its account does not balance")
+    return problems
+
+
+def list_files(folder: Path) -> set[str]:
+    """Relative paths of all files below a folder."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

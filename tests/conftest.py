@@ -1,0 +1,27 @@
+"""For all tests: one torch thread, and on CI a skipped test counts as a failure."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+for _name in [name for name in os.environ if name.startswith(("HPCDATA_TEXT", "HPCDATA_IMAGE", "SLURM_"))]:
+    del os.environ[_name]  # the tests' own configuration must not depend on the shell
+
+NEEDS_HARDWARE = "no GPU"
+"""What a skip reason begins with when no installation could make the test run."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not os.environ.get("HPCDATA_REQUIRE_ALL"):
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter is not None
+    skipped = [report for report in reporter.stats.get("skipped", []) if NEEDS_HARDWARE not in str(report.longrepr)]
+    if skipped:
+        reporter.write_line(f"HPCDATA_REQUIRE_ALL is set and {len(skipped)} tests were skipped", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
