@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs them:   bash tests/run.sh [pytest arguments]
+# Inner loop of a developer:                    bash tests/run.sh -m "not slow and not slurm"
+#
+# Uses the virtual environment that is active, else makes .venv. The real SLURM of tests/slurm is installed with apt
+# where this user may; without it those tests are skipped, and fail if HPCDATA_REQUIRE_SLURM=1.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+slurm_packages=(slurm-wlm munge slurmdbd mariadb-server)
+if ! command -v slurmctld >/dev/null && [[ ! -x /usr/sbin/slurmctld ]]; then
+    if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${slurm_packages[@]}" >/dev/null
+    else
+        echo "the tests on a real SLURM need: apt-get install ${slurm_packages[*]}" >&2
+    fi
+fi
+
+if [[ -z ${VIRTUAL_ENV:-} ]]; then
+    [[ -d .venv ]] || python3 -m venv .venv
+    # shellcheck disable=SC1091
+    source .venv/bin/activate
+fi
+python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+if [[ -z ${HPCDATA_TEST_WIDS:-} ]]; then # wids was part of webdataset until 1.0: only tests read our index with it
+    export HPCDATA_TEST_WIDS=$VIRTUAL_ENV/share/hpcdata-test-wids
+    [[ -d $HPCDATA_TEST_WIDS ]] || python -m pip install --quiet --disable-pip-version-check --no-deps \
+        --target "$HPCDATA_TEST_WIDS" webdataset==0.2.111
+fi
+exec python -m pytest "$@"
