@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcdata import __version__, digest, files, shard, store
 from hpcdata import config as configuration
+from hpcdata import digest, files, shard, store
 from hpcdata.compact import compact
 from hpcdata.errors import UserError
 from hpcdata.ledger import read_ledgers
@@ -26,6 +26,7 @@ from hpcdata.loading.manifest import FILE_NAME, LayoutDefaults, Manifest, Part, 
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan
 from hpcdata.shard import ShardSummary
 from hpcdata.tables import Counts
+from hpcdata.version import code_version
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +186,7 @@ def _manifest(
         extra={
             "compact": is_compact,
             "gaps": gaps,
-            "code_version": __version__,
+            "code_version": code_version(),
             "config": configuration.to_mapping(plan.config),
             "inputs": [
                 {"path": item.origin, "label": item.file.label, "size": item.size, "mtime_ns": item.mtime_ns}

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcdata import __version__
 from hpcdata.claims import Claims, Owner
 from hpcdata.errors import UserError
 from hpcdata.ledger import Ledger
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan, load_runtime
 from hpcdata.store import LostShard, ShardConflict, ShardWriter, open_shard
+from hpcdata.version import code_version
 
 if TYPE_CHECKING:
     from hpcdata.config import RunConfig
@@ -46,6 +46,8 @@ RATE_EVERY_S = 30.0
 class TaskOutcome(enum.Enum):
     FINISHED = "finished"
     """Every shard is committed, or in the hands of another live process."""
+    FAILED = "failed"
+    """As far as `FINISHED`, but some shards could not be read or written: the log and the ledger say why."""
     STOPPED = "stopped"
     """A signal arrived; what was done is in a checkpoint."""
 
@@ -82,13 +84,13 @@ class _Task:
         self._ledger = Ledger(paths.ledger, self._attempt)
         self._encoder: BatchEncoder | None = None
         self._device = "none"
+        self._failed: set[str] = set()
 
     def __enter__(self) -> _Task:
         self._claims.__enter__()
         slurm = {name: value for name, value in os.environ.items() if name in _SLURM_FIELDS}
-        self._ledger.write(
-            "start", attempt=self._attempt, host=socket.gethostname(), pid=os.getpid(), slurm=slurm, version=__version__
-        )
+        where = {"attempt": self._attempt, "host": socket.gethostname(), "pid": os.getpid(), "slurm": slurm}
+        self._ledger.write("start", **where, version=code_version())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,19 +98,19 @@ class _Task:
         self._ledger.close()
 
     def run(self) -> TaskOutcome:
-        outcome = TaskOutcome.FINISHED
         for spec in self._claim_shards():
             try:
-                if not self._encode_shard(spec):
-                    outcome = TaskOutcome.STOPPED
+                self._encode_shard(spec)
+            except (UserError, OSError) as error:  # its input or its folder: the other shards may be fine
+                log.error("shard %s failed: %s", spec.name, error)
+                self._ledger.write("failed", shard=spec.name, error=str(error))
+                self._failed.add(spec.name)
             finally:
                 self._claims.release(spec.name)
-            if self._stop.received:
-                outcome = TaskOutcome.STOPPED
-                break
-        if self._stop.received:
+        outcome = TaskOutcome.FAILED if self._failed else TaskOutcome.FINISHED
+        if received := self._stop.received:
             outcome = TaskOutcome.STOPPED
-            self._ledger.write("signal", name=self._stop.received.name)
+            self._ledger.write("signal", name=received.name)
         self._ledger.write("end", outcome=outcome.value)
         return outcome
 
@@ -141,30 +143,29 @@ class _Task:
             return []
         committed, started = self._paths.list_shards()
         specs = [self._plan.shard(index) for index in range(self._plan.num_shards)]
-        specs = [spec for spec in specs if spec.name not in committed]
+        specs = [spec for spec in specs if spec.name not in committed | self._failed]
         turn = hash(self._attempt) % max(1, len(specs))
         return sorted(specs[turn:] + specs[:turn], key=lambda spec: spec.name not in started)
 
-    def _encode_shard(self, spec: ShardSpec) -> bool:
-        """False when a signal stopped it before the end."""
+    def _encode_shard(self, spec: ShardSpec) -> None:
+        """Works on a claimed shard to its end, or to a checkpoint when a signal arrives."""
         clock = _Clock(since=time.monotonic())
         started = time.monotonic()
         try:
             writer = open_shard(self._paths.shards, self._plan.header(spec), self._attempt)
             if writer is None:
                 log.info("shard %s: already complete", spec.name)
-                return True
+                return
             with contextlib.closing(writer):
-                return self._fill(spec, writer, clock, started)
+                self._fill(spec, writer, clock, started)
         except LostShard:
             log.warning("shard %s: another task has taken it over, goes on with the next", spec.name)
             self._ledger.write("lost", shard=spec.name, busy_s=clock.restart())
         except ShardConflict as error:
             log.error("%s", error)
             self._ledger.write("conflict", shard=spec.name, files=error.paths, busy_s=clock.restart())
-        return True
 
-    def _fill(self, spec: ShardSpec, writer: ShardWriter, clock: _Clock, started: float) -> bool:
+    def _fill(self, spec: ShardSpec, writer: ShardWriter, clock: _Clock, started: float) -> None:
         encoder = self._encoder = self._encoder or self._build_encoder()
         resumed = writer.samples_read
         self._ledger.write("claim", shard=spec.name, resumed=resumed, device=self._device)
@@ -179,7 +180,7 @@ class _Task:
                 self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, busy_s=busy_s)
             if self._stop.received and writer.samples_read < spec.count:
                 log.info("shard %s: checkpoint at %d of %d samples", spec.name, writer.samples_read, spec.count)
-                return False
+                return
             if now - last_rate >= RATE_EVERY_S:
                 last_rate = now
                 rate = (writer.samples_read - resumed) / (now - started)
@@ -193,7 +194,6 @@ class _Task:
             "shard %s: committed in %.1f s: %d written, %d rejected, %d duplicate",
             *(spec.name, seconds, counts.written, counts.rejected.total(), counts.duplicate),
         )
-        return True
 
     def _batches(self, spec: ShardSpec, *, skip: int) -> Iterator[PreparedBatch]:
         from hpcdata.encoders.examples import prepare_batches

@@ -11,6 +11,7 @@ Events and their fields, besides `event` and `time` (seconds since 1970):
     commit      shard, samples, busy_s, seconds
     lost        shard: another attempt took it over or committed it first; busy_s: work thrown away
     conflict    shard: another attempt committed other bytes; files: the ones that differ
+    failed      shard, error: it could not be read or written; the process goes on with others
     signal      name: the process stops after a checkpoint
     end         outcome
 """

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpcdata import __version__, files, sources
 from hpcdata import config as configuration
+from hpcdata import files, sources
 from hpcdata.claims import Claims, Owner
 from hpcdata.config import RunConfig
 from hpcdata.encoders import image, text
@@ -24,6 +24,7 @@ from hpcdata.errors import UserError
 from hpcdata.identities import ImageIdentity, TextIdentity
 from hpcdata.plan import Plan, PlannedInput, RunPaths, load_plan
 from hpcdata.sources import InputFile
+from hpcdata.version import code_version
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ def _create_together(
             time.sleep(0.2)
         if not paths.plan.exists():
             inputs = _plan_inputs(paths, config, listed)
-            plan = Plan(config=config, text=tokenizer, image=codec, inputs=inputs, code_version=__version__)
+            plan = Plan(config=config, text=tokenizer, image=codec, inputs=inputs, code_version=code_version())
             _require_samples(plan)
             files.create_exclusive(paths.plan, plan.to_json())
     plan = load_plan(paths.root)

@@ -128,11 +128,15 @@ class ShardWriter:
             file.close()
 
     def start(self) -> None:
-        """Makes the attempt's folder, empty."""
-        for table in TABLES:
-            (self._folder / table).mkdir(parents=True)
-        paths = [column.path for column in columns(self.header.id_dtype)]
-        self._files = {path: AppendFile(self._folder / path) for path in [*paths, REJECTS]}
+        """Makes the attempt's folder, empty. Raises LostShard when another attempt removes it meanwhile."""
+        self._folder.mkdir()
+        try:
+            for table in TABLES:
+                (self._folder / table).mkdir()
+            for path in [*(column.path for column in columns(self.header.id_dtype)), REJECTS]:
+                self._files[path] = AppendFile(self._folder / path)
+        except FileNotFoundError:
+            raise LostShard(self.header.name) from None
 
     def adopt(self, old: Path, progress: Progress) -> None:
         """Makes the attempt's folder with the vouched prefix of another; raises ValueError when that is damaged."""

@@ -82,6 +82,9 @@ def test_a_requeued_slurm_task_takes_its_own_old_claims_at_once(tmp_path: Path) 
     put(tmp_path, "shard", elsewhere("before", slurm_task="17_0", slurm_restart=0))
     assert not Claims(tmp_path, owner("x", slurm_task="18_0", slurm_restart=1), timeout_s=3600).try_claim("shard")
     assert Claims(tmp_path, owner("me", slurm_task="17_0", slurm_restart=1), timeout_s=3600).try_claim("shard")
+    put(tmp_path, "shard", elsewhere("restarted", slurm_task="17_0", slurm_restart=2))
+    zombie = owner("zombie", slurm_task="17_0", slurm_restart=1)
+    assert not Claims(tmp_path, zombie, timeout_s=3600).try_claim("shard"), "nor does a zombie take the newer one's"
 
 
 @pytest.mark.parametrize(("seconds", "taken"), [(30, False), (90, True)])

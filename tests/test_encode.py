@@ -48,6 +48,7 @@ def png(color: tuple[int, int, int] = (255, 255, 255), size: tuple[int, int] = (
 
 
 def make_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for name, data in members:
             info = tarfile.TarInfo(name)
@@ -242,8 +243,22 @@ def test_resuming_with_a_changed_input_is_refused_by_name(tmp_path: Path, change
     change(source)
     with pytest.raises(UserError, match=r"input in\.tar has changed since it was planned"):
         prepare(small_config(tmp_path / "run", source=source))
-    with pytest.raises(UserError, match=r"input in\.tar .* has changed since it was planned"):
-        run_task(tmp_path / "run", StopAfter())  # type: ignore[arg-type]
+    assert run_task(tmp_path / "run", StopAfter()) is TaskOutcome.FAILED  # type: ignore[arg-type]
+    events = [event for _, events in read_ledgers(tmp_path / "run/ledger") for event in events]
+    assert "has changed since it was planned" in next(event for event in events if event["event"] == "failed")["error"]
+
+
+def test_an_input_that_is_gone_fails_its_own_shards_only(tmp_path: Path) -> None:
+    first = make_tar(tmp_path / "in/a.tar", [("a.png", png()), ("a.txt", b"a")])
+    make_tar(tmp_path / "in/b.tar", [("b.png", png()), ("b.txt", b"b")])
+    folder = tmp_path / "run"
+    prepare(small_config(folder, source=tmp_path / "in"))
+    moved = first.rename(tmp_path / "moved.tar")
+    assert run_task(folder, StopAfter()) is TaskOutcome.FAILED  # type: ignore[arg-type]
+    assert read_status(folder).done == 1
+    moved.rename(first)
+    assert run_task(folder, StopAfter()) is TaskOutcome.FINISHED  # type: ignore[arg-type]
+    assert read_status(folder).is_finished
 
 
 def test_the_output_directory_of_another_run_is_refused(tmp_path: Path) -> None:

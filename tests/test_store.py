@@ -165,6 +165,42 @@ def test_resuming_keeps_what_was_checkpointed(tmp_path: Path) -> None:
     writer.close()
 
 
+def test_a_checkpoint_is_on_disk_before_progress_json_vouches_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shards").mkdir()
+    writer = open_shard(tmp_path / "shards", made.header(num_inputs=NUM), "a")
+    assert writer is not None
+    writer.append(made.batch(0, BATCH))
+    synced: list[str] = []
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        real_fsync(descriptor)
+
+    def replace(source: Path, target: Path) -> None:
+        assert {"ids.memmap", "length.memmap", "first_token.memmap", "bytes.memmap", "rejects.jsonl"} <= set(synced)
+        assert any(name.startswith(".progress.json") for name in synced)
+        synced.append("replaced")
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    writer.checkpoint()
+    assert synced[-2:] == ["replaced", next((tmp_path / "shards").iterdir()).name], "and the folder's entry after it"
+    successor = open_shard(tmp_path / "shards", made.header(num_inputs=NUM), "b")  # "a" was killed: never closed
+    assert successor is not None
+    assert successor.samples_read == BATCH
+    successor.close()
+
+
+def test_resuming_leaves_one_checkpoint_folder(tmp_path: Path) -> None:
+    for attempt in "abc":
+        write(tmp_path / "shards", attempt, checkpoint_every=1, stop_at=24)
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["tmp_00000-of-00001.c"]
+
+
 def test_the_fullest_checkpoint_wins_and_never_an_empty_one(tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     write(shards, "a", checkpoint_every=1, stop_at=24)

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    ("errors", "samples", "columns", "config", "identities", "files", "digest", "logs", "embedded"),
+    ("errors", "samples", "columns", "config", "identities", "files", "digest", "logs", "version", "embedded"),
     ("ledger", "claims", "tables", "sources.base"),
     ("shard",),
     ("store",),

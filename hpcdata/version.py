@@ -1,0 +1,23 @@
+"""Which code this is, for records: the version, and the commit when it runs from a checkout."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from hpcdata import __version__
+
+
+@cache
+def code_version() -> str:
+    """Such as `0.1.0` for an installed wheel, `0.1.0+1a2b3c4` or `0.1.0+1a2b3c4-dirty` for a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return __version__
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return __version__
+    return f"{__version__}+{result.stdout.strip()}" if result.returncode == 0 else __version__
