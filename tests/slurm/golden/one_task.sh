@@ -1,0 +1,26 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --cpus-per-task=2
+#SBATCH --job-name=hpcdata
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output='/tmp/my run/logs/%j_0_log.out'
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=1440
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output '/tmp/my run/logs/%j_%t_log.out' --cpus-per-task=2 --kill-on-bad-exit=0 --wait=0 /venv/bin/python -u -m submitit.core._submit '/tmp/my run/logs'
+
+
+# teardown
+code=$?
+# a signal came while Python was starting: 128 + SIGUSR1, SIGUSR2, SIGTERM; see hpcdata/slurm/task.py
+case $code in 138 | 140 | 143)
+    id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+    scontrol requeue Incomplete "${id:-$SLURM_JOB_ID}" ;;
+esac
+exit $code
