@@ -2,8 +2,8 @@
 
 A claim is a file `claims/<name>`, created exclusively, touched by a heartbeat thread, removed when released. It is
 taken over when its owner is known to be dead (same machine and the process is gone; same SLURM task, restarted) or
-when it has had no heartbeat for `timeout_s`. Ages are differences of two times of the shared file system, so that
-hosts' clocks do not matter.
+when it has had no heartbeat for `timeout_s` (its owner's or the observer's, whichever is longer). Ages are differences
+of two times of the shared file system, so that hosts' clocks do not matter.
 
 Claims only save work. If one is lost or taken over wrongly, two processes encode the same shard, and the commit
 in `store` lets only one of them publish.
@@ -41,6 +41,8 @@ class Owner:
     slurm_task: str | None
     """`job_task_process`, the same for all restarts of one array element."""
     slurm_restart: int
+    timeout_s: float = 0.0
+    """How long it may be silent, as it beats in proportion to it."""
 
     @classmethod
     def of_this_process(cls, attempt: str) -> Owner:
@@ -69,7 +71,7 @@ class Claims:
 
     def __init__(self, folder: Path, owner: Owner, *, timeout_s: float) -> None:
         self._folder = folder
-        self._owner = owner
+        self._owner = dataclasses.replace(owner, timeout_s=timeout_s)
         self._timeout_s = timeout_s
         self._held: set[str] = set()
         self._stop = threading.Event()
@@ -143,7 +145,8 @@ class Claims:
         if holder.is_known_dead(self._owner):
             return True
         beat = self.heartbeat(name)
-        return beat is not None and self._file_system_now() - beat > self._timeout_s
+        timeout_s = max(self._timeout_s, holder.timeout_s)
+        return beat is not None and self._file_system_now() - beat > timeout_s
 
     def _take_over(self, name: str, holder: Owner | None) -> bool:
         """Moves the dead claim aside (only one process can), checks that it is the one that was judged, makes ours."""

@@ -9,9 +9,13 @@ is simply run again. Shards are removed only when the dataset that holds them is
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
+import os
+import secrets
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +23,19 @@ from typing import Any
 
 from hpcdata import config as configuration
 from hpcdata import digest, files, shard, store
+from hpcdata.claims import Claims, Owner
 from hpcdata.compact import compact
 from hpcdata.errors import UserError
 from hpcdata.ledger import read_ledgers
 from hpcdata.loading.manifest import FILE_NAME, LayoutDefaults, Manifest, Part, parse_manifest
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan
-from hpcdata.shard import ShardSummary
+from hpcdata.shard import ShardHeader, ShardSummary
 from hpcdata.tables import Counts
 from hpcdata.version import code_version
 
 log = logging.getLogger(__name__)
+
+CLAIM_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,73 +50,68 @@ class CombineOptions:
     output_dir: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Piece:
-    """What there is of one shard: a committed folder, a checkpoint, or (folder None) nothing."""
-
-    spec: ShardSpec
-    folder: Path | None
-    progress: shard.Progress | None = None
-
-    @property
-    def is_complete(self) -> bool:
-        return self.folder is not None and self.progress is None
-
-
 def combine(output_dir: Path | str, options: CombineOptions) -> Manifest:
     """Makes (or finds) the dataset of a run. Raises UserError when shards are missing or something is damaged."""
     plan, paths = load_plan(output_dir), RunPaths(Path(output_dir).absolute())
-    target = Path(options.output_dir).absolute() if options.output_dir else paths.dataset
+    target = _target(paths, options)
+    owner = Owner.of_this_process(f"combine-{os.getpid()}-{time.time_ns()}")
+    with Claims(paths.claims, owner, timeout_s=CLAIM_TIMEOUT_S) as claims:
+        if not claims.try_claim("combine"):
+            raise UserError(f"another process is combining {paths.root}: wait for it, then run this again")
+        manifest = _combine(plan, paths, target, options)
+        _remove_shards(plan, paths, target, manifest, options)
+    if options.delete_after_combining and not manifest.counts.missing:
+        files.remove_folder(paths.claims)
+    return manifest
+
+
+def _combine(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions) -> Manifest:
     _recover(target)
     manifest = _existing(target, plan)
     if manifest is None or manifest.counts.missing or (options.compact and not manifest.extra.get("compact")):
-        pieces = [_find(plan, paths, target, spec) for spec in plan.shards()]
-        _require_complete(pieces, paths, options)
-        manifest = _build(plan, paths, target, pieces, options)
+        manifest = _build(plan, paths, target, options)
     else:
         log.info("%s holds all shards already", target)
     dataset = target.relative_to(paths.root).as_posix() if target.is_relative_to(paths.root) else str(target)
     record = {"dataset": dataset, "complete": not manifest.counts.missing}
     files.write_atomic(paths.combined, files.to_json(record))
-    _remove_shards(paths, target, manifest, options)
     return manifest
 
 
-def _find(plan: Plan, paths: RunPaths, target: Path, spec: ShardSpec) -> _Piece:
-    folder = paths.find_shard(spec.name)
-    if folder is None and (target / "parts" / spec.name / shard.SHARD).exists():
-        folder = target / "parts" / spec.name
-    if folder is not None:
-        return _Piece(spec=spec, folder=folder)
-    header = plan.header(spec)
-    found = [(shard.valid_progress(old, header), old) for old in shard.list_attempts(paths.shards, spec.name)]
-    valid = [(progress, old) for progress, old in found if progress is not None]
-    if not valid:
-        return _Piece(spec=spec, folder=None)
-    progress, old = max(valid, key=lambda pair: pair[0].samples_read)
-    return _Piece(spec=spec, folder=old, progress=progress)
+def _target(paths: RunPaths, options: CombineOptions) -> Path:
+    """Where the dataset goes: as asked, else where it is, else in the run."""
+    target = Path(options.output_dir).absolute() if options.output_dir else paths.complete_dataset() or paths.dataset
+    if target == paths.root or target.is_relative_to(paths.shards) or paths.shards.is_relative_to(target):
+        raise UserError(f"--output_dir={target} is where the run keeps its shards: choose another folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output_dir={target} cannot be made: {error.strerror}") from None
+    return target
 
 
-def _require_complete(pieces: Sequence[_Piece], paths: RunPaths, options: CombineOptions) -> None:
-    missing = [piece.spec.name for piece in pieces if not piece.is_complete]
-    if not missing or options.allow_tmp:
-        return
-    names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-    raise UserError(
-        f"{len(missing)} of {len(pieces)} shards of {paths.root} are not committed ({names}): submit the same launch "
-        "line again to finish them, or combine what is there with --allow_tmp"
-    )
+def _require_complete(plan: Plan, paths: RunPaths, target: Path) -> None:
+    committed, _ = paths.list_shards()
+    missing = [spec.name for spec in plan.shards() if spec.name not in committed]
+    missing = [name for name in missing if not (target / "parts" / name / shard.SHARD).exists()]
+    if missing:
+        names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise UserError(
+            f"{len(missing)} of {plan.num_shards} shards of {paths.root} are not committed ({names}): submit the same "
+            "launch line again to finish them, or combine what is there with --allow_tmp"
+        )
 
 
-def _build(plan: Plan, paths: RunPaths, target: Path, pieces: Sequence[_Piece], options: CombineOptions) -> Manifest:
-    building = target.with_name(f".{target.name}.building")
-    files.remove_folder(building)
+def _build(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions) -> Manifest:
+    if not options.allow_tmp:
+        _require_complete(plan, paths, target)
+    for old in target.parent.glob(f".{target.name}.building.*"):  # of killed attempts: we hold the claim
+        files.remove_folder(old)
+    building = target.with_name(f".{target.name}.building.{secrets.token_hex(4)}")
     (building / "parts").mkdir(parents=True)
-    parts: list[tuple[str, ShardSummary]] = []
-    for piece in pieces:
-        if piece.folder is not None:
-            parts.append(_add_part(plan, piece, building / "parts"))
-    gaps = list(_gaps(plan, pieces, parts))
+    found = [_add_shard(plan, paths, target, spec, building / "parts") for spec in plan.shards()]
+    parts = [part for part in found if part is not None]
+    gaps = list(_gaps(plan, parts))
     missing = sum(gap["missing"] for gap in gaps)
     counts = sum((summary.counts for _, summary in parts), Counts())
     absent = missing - counts.missing
@@ -120,42 +122,67 @@ def _build(plan: Plan, paths: RunPaths, target: Path, pieces: Sequence[_Piece], 
     for folder in (building / "parts", building):
         files.sync_folder(folder)
     files.write_atomic(building / FILE_NAME, manifest.to_json())
+    _require_parts(building, manifest)
     _publish(building, target)
     return dataclasses.replace(manifest, folder=target)
 
 
-def _add_part(plan: Plan, piece: _Piece, parts: Path) -> tuple[str, ShardSummary]:
-    """Links a committed shard, or copies what a checkpoint vouches for, into the new dataset."""
-    assert piece.folder is not None
-    header = plan.header(piece.spec)
-    if piece.progress is not None:
-        writer = store.ShardWriter(parts, header, "partial")
-        writer.adopt(piece.folder, piece.progress)
-        return f"tmp_{header.name}.partial", writer.seal_partial()
+def _add_shard(
+    plan: Plan, paths: RunPaths, target: Path, spec: ShardSpec, parts: Path
+) -> tuple[str, ShardSummary] | None:
+    """Adds what there is of a shard to the new dataset: committed, or the fullest intact checkpoint, or nothing."""
+    header = plan.header(spec)
+    for _ in range(2):  # a checkpoint may be committed while we look
+        for folder in (paths.shards / spec.name, paths.parts / spec.name, target / "parts" / spec.name):
+            if (folder / shard.SHARD).exists():
+                return _link_shard(header, folder, parts)
+        found = [(shard.valid_progress(old, header), old) for old in shard.list_attempts(paths.shards, spec.name)]
+        valid = [(progress, old) for progress, old in found if progress is not None]
+        for progress, old in sorted(valid, key=lambda pair: -pair[0].samples_read):
+            writer = store.ShardWriter(parts, header, "partial")
+            try:
+                writer.adopt(old, progress)
+                return f"tmp_{header.name}.partial", writer.seal_partial()
+            except (OSError, ValueError, KeyError) as error:
+                log.warning("shard %s: checkpoint %s is not usable: %s", spec.name, old.name, error)
+                writer.discard()
+    return None
+
+
+def _link_shard(header: ShardHeader, folder: Path, parts: Path) -> tuple[str, ShardSummary]:
+    repair = f"remove {folder} and submit the same launch line again"
     try:
-        summary = shard.read_summary(piece.folder)
+        summary = shard.read_summary(folder)
     except (OSError, ValueError) as error:
-        raise UserError(f"shard {header.name} is damaged ({error}): {_repair(piece.folder)}") from None
+        raise UserError(f"shard {header.name} is damaged ({error}): {repair}") from None
     problems = [] if summary.header == header else [f"{shard.SHARD} is of another plan"]
-    problems += shard.check_sizes(piece.folder, summary)
+    problems += shard.check_sizes(folder, summary)
     if problems:
-        raise UserError(f"shard {header.name} is damaged: {'; '.join(problems[:3])}: {_repair(piece.folder)}")
-    files.link_folder(piece.folder, parts / header.name)
+        raise UserError(f"shard {header.name} is damaged: {'; '.join(problems[:3])}: {repair}")
+    files.link_folder(folder, parts / header.name)
     return header.name, summary
 
 
-def _repair(folder: Path) -> str:
-    return f"remove {folder} and submit the same launch line again"
+def _require_parts(folder: Path, manifest: Manifest) -> None:
+    """Looks at the names and sizes of every file once more, before something is published or removed."""
+    for part in manifest.parts:
+        path = folder / part.path
+        try:
+            problems = shard.check_sizes(path, shard.read_summary(path))
+        except (OSError, ValueError) as error:
+            problems = [str(error)]
+        if problems:
+            raise UserError(f"{path} is damaged: {'; '.join(problems[:3])}: nothing was removed; run combine again")
 
 
-def _gaps(plan: Plan, pieces: Sequence[_Piece], parts: Sequence[tuple[str, ShardSummary]]) -> Iterator[dict[str, Any]]:
+def _gaps(plan: Plan, parts: Sequence[tuple[str, ShardSummary]]) -> Iterator[dict[str, Any]]:
     """What --allow_tmp leaves out."""
     sealed = {summary.header.name: summary.counts.missing for _, summary in parts}
-    for piece in pieces:
-        missing = sealed.get(piece.spec.name, piece.spec.count)
+    for spec in plan.shards():
+        missing = sealed.get(spec.name, spec.count)
         if missing:
-            first = piece.spec.source_index + piece.spec.first + piece.spec.count - missing
-            yield {"shard": piece.spec.name, "first_missing": first, "missing": missing}
+            first = spec.source_index + spec.first + spec.count - missing
+            yield {"shard": spec.name, "first_missing": first, "missing": missing}
 
 
 def _manifest(
@@ -254,22 +281,23 @@ def _retired(target: Path) -> Path:
     return target.with_name(f".{target.name}.retired")
 
 
-def _remove_shards(paths: RunPaths, target: Path, manifest: Manifest, options: CombineOptions) -> None:
+def _remove_shards(plan: Plan, paths: RunPaths, target: Path, manifest: Manifest, options: CombineOptions) -> None:
     if not (options.move_files or options.delete_after_combining) or not paths.shards.exists():
         return
-    if options.delete_after_combining:
-        _require_verified(target)
     complete = not manifest.counts.missing
     if not complete and (manifest.extra.get("compact") or target != paths.dataset):
         log.warning("the run is not finished: its shards stay until a complete dataset holds them")
         return
-    held = {Path(part.path).name for part in manifest.parts}
+    _require_parts(target, manifest)
+    if options.delete_after_combining:
+        _require_verified(target)
+    held = {spec.name for spec in plan.shards()} if complete else {Path(part.path).name for part in manifest.parts}
     for folder in sorted(paths.shards.iterdir()):
-        if complete or folder.name in held:
+        name = folder.name.removeprefix(files.TRASH).removeprefix("tmp_").split(".", 1)[0]
+        if folder.name in held or (complete and name in held):
             files.remove_folder(folder)
-    if complete and options.delete_after_combining:
-        for folder in (paths.shards, paths.claims):
-            files.remove_folder(folder)
+    with contextlib.suppress(OSError):
+        paths.shards.rmdir()  # unless something is in it that is not ours
 
 
 def _require_verified(target: Path) -> None:
@@ -302,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure("combine")
     try:
         manifest = combine(run, CombineOptions(**options))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"hpcdata: {error}", file=sys.stderr)
         return 1
     print(f"{manifest.folder}: {describe(manifest.counts)}, {len(manifest.parts)} parts")

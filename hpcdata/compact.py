@@ -13,6 +13,8 @@ from hpcdata.shard import REJECTS, ShardHeader, ShardSummary
 from hpcdata.store import AppendFile
 from hpcdata.tables import Counts, Sizes
 
+NAME = "compact"
+"""Of the part: never that of a shard, so that nobody takes it for one."""
 _CHUNK_BYTES = 4 * 2**20
 _OFFSETS = {"samples/first_token": "tokens", "samples/first_span": "spans", "samples/first_key": "keys"}
 """Columns that point into another table of their part."""
@@ -22,8 +24,7 @@ def compact(
     folder: Path, parts: Sequence[tuple[str, ShardSummary]], fingerprint: str, id_dtype: str
 ) -> tuple[str, ShardSummary]:
     """Rewrites the parts in `folder` into one and removes them; returns its name and summary."""
-    name = "00000-of-00001"
-    target = folder / f".{name}.building"
+    target = folder / f".{NAME}.building"
     for table in TABLES:
         (target / table).mkdir(parents=True)
     summaries = [summary for _, summary in parts]
@@ -34,7 +35,7 @@ def compact(
     known[REJECTS] = _write(target / REJECTS, _reject_chunks(folder, parts))
     counts = sum((summary.counts for summary in summaries), Counts())
     header = ShardHeader(
-        name=name,
+        name=NAME,
         shard=0,
         num_shards=1,
         fingerprint=fingerprint,
@@ -47,8 +48,8 @@ def compact(
     summary = store.seal(target, header, bases[-1], counts, digest.to_hex(content), known)
     for part, _ in parts:
         files.remove_folder(folder / part)
-    files.publish_folder(target, folder / name)
-    return name, summary
+    files.publish_folder(target, folder / NAME)
+    return NAME, summary
 
 
 def _bases(summaries: Sequence[ShardSummary]) -> list[Sizes]:
@@ -65,6 +66,7 @@ def _write(path: Path, chunks: Iterator[bytes]) -> str:
     try:
         for chunk in chunks:
             file.append(chunk)
+        file.flush()
     finally:
         file.close()
     return file.sha256()

@@ -51,7 +51,7 @@ def normalise(argument: str) -> str:
     is_open = key.startswith("cluster.additional_parameters.")
     if key not in types and not is_open:
         raise configuration.unknown_key(key)
-    if not is_open and "str" in str(types[key]):
+    if not is_open and "str" in str(types[key]) and "dict" not in str(types[key]):
         value = _quote(value, takes_list="list" in str(types[key]))
     return f"++{key}={value}"
 

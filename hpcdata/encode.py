@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import errno
 import logging
 import os
 import secrets
@@ -98,10 +99,14 @@ class _Task:
         self._ledger.close()
 
     def run(self) -> TaskOutcome:
+        if self._open_shards():
+            self._encoder = self._build_encoder()
         for spec in self._claim_shards():
             try:
                 self._encode_shard(spec)
             except (UserError, OSError) as error:  # its input or its folder: the other shards may be fine
+                if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                    raise UserError(f"{self._paths.root} cannot be written to: {error.strerror}") from None
                 log.error("shard %s failed: %s", spec.name, error)
                 self._ledger.write("failed", shard=spec.name, error=str(error))
                 self._failed.add(spec.name)
@@ -123,27 +128,35 @@ class _Task:
             for spec in specs:
                 if self._stop.received:
                     return
-                if self._paths.find_shard(spec.name) or not self._claims.try_claim(spec.name):
+                if self._is_done(spec) or not self._claims.try_claim(spec.name):
+                    continue
+                if self._is_done(spec):  # committed since, and its claim released
+                    self._claims.release(spec.name)
                     continue
                 waiting.pop(spec.name, None)
                 progressed = True
                 yield spec
             if progressed:
                 continue
-            names = [spec.name for spec in specs if not self._paths.find_shard(spec.name)]
+            names = [spec.name for spec in specs if not self._is_done(spec)]
             if all(self._claims.is_alive_elsewhere(name, waiting.get(name)) for name in names):
+                if names:
+                    log.info("%d shards are left to other tasks that are at work", len(names))
                 return
             for name in names:
                 waiting.setdefault(name, self._claims.heartbeat(name))
             time.sleep(POLL_S)
+
+    def _is_done(self, spec: ShardSpec) -> bool:
+        return self._paths.find_shard(spec.name) is not None or self._paths.complete_dataset() is not None
 
     def _open_shards(self) -> list[ShardSpec]:
         """Shards not committed yet, half-done ones first, each process from a place of its own."""
         if self._paths.complete_dataset():
             return []
         committed, started = self._paths.list_shards()
-        specs = [self._plan.shard(index) for index in range(self._plan.num_shards)]
-        specs = [spec for spec in specs if spec.name not in committed | self._failed]
+        closed = committed | self._failed
+        specs = [spec for spec in self._plan.shards() if spec.name not in closed]
         turn = hash(self._attempt) % max(1, len(specs))
         return sorted(specs[turn:] + specs[:turn], key=lambda spec: spec.name not in started)
 
@@ -166,7 +179,8 @@ class _Task:
             self._ledger.write("conflict", shard=spec.name, files=error.paths, busy_s=clock.restart())
 
     def _fill(self, spec: ShardSpec, writer: ShardWriter, clock: _Clock, started: float) -> None:
-        encoder = self._encoder = self._encoder or self._build_encoder()
+        encoder = self._encoder
+        assert encoder is not None
         resumed = writer.samples_read
         self._ledger.write("claim", shard=spec.name, resumed=resumed, device=self._device)
         log.info("shard %s: %s, %d samples", spec.name, f"resumes at {resumed}" if resumed else "fresh", spec.count)
@@ -185,6 +199,7 @@ class _Task:
                 last_rate = now
                 rate = (writer.samples_read - resumed) / (now - started)
                 log.info("shard %s: %d of %d, %.1f samples/s", spec.name, writer.samples_read, spec.count, rate)
+        _require_unchanged(spec, self._paths.root / spec.source.origin)
         published = writer.commit()
         seconds = round(time.monotonic() - started, 3)
         event = "commit" if published else "lost"
@@ -248,27 +263,26 @@ def read_shard(plan: Plan, paths: RunPaths, spec: ShardSpec, *, skip: int = 0) -
     from hpcdata.planning import source_options
 
     file = dataclasses.replace(spec.source.file, path=str(paths.root / spec.source.file.path))
-    _require_unchanged(spec, Path(paths.root / spec.source.origin))
+    _require_unchanged(spec, paths.root / spec.source.origin)
     return sources.read(
         file, spec.source.scan, first=spec.first + skip, count=spec.count - skip, options=source_options(plan.config)
     )
 
 
 def _require_unchanged(spec: ShardSpec, origin: Path) -> None:
-    label, planned = spec.source.file.label, (spec.source.size, spec.source.mtime_ns)
+    label = spec.source.file.label
     try:
-        stat = origin.stat()
+        is_like = spec.source.is_like(origin.stat())
     except OSError as error:
+        raise UserError(f"input {label} ({origin}) cannot be read: {error.strerror}; restore it, run again") from None
+    if not is_like:
         raise UserError(
-            f"input {label} ({origin}) cannot be read: {error.strerror}; restore it and run again"
-        ) from None
-    if (stat.st_size, stat.st_mtime_ns) != planned:
-        raise UserError(
-            f"input {label} ({origin}) has changed since it was planned: {planned[0]} bytes then, {stat.st_size} now, "
-            f"or another time of change; restore it, or use a new data.token_output_dir"
+            f"input {label} ({origin}) has changed since it was planned (size or time of change): restore it, or use "
+            "a new data.token_output_dir"
         )
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _SLURM_FIELDS = (
     "SLURM_JOB_ID",
     "SLURM_ARRAY_JOB_ID",
@@ -298,7 +312,7 @@ def main() -> int:
         return 0 if "-h" in sys.argv[1:] or "--help" in sys.argv[1:] else 2
     try:
         return run_array_task(Path(sys.argv[1]))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"hpcdata: {error}", file=sys.stderr)
         return 1
 

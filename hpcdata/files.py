@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+TRASH = ".trash_"
 _EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EACCES)
 
@@ -36,7 +37,9 @@ def create_exclusive(path: Path, data: bytes) -> bool:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        return _create_without_links(path, temporary)
+        if path.exists():  # no hard links here: the caller's claim keeps others out
+            return False
+        os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
@@ -81,8 +84,23 @@ def sync_folder(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder of ours; one that somebody else removes at the same time is fine."""
-    shutil.rmtree(path, ignore_errors=True)
+    """Removes a folder of ours; one that somebody else removes at the same time is fine.
+
+    It is renamed first, in one step: a process that still works in it finds nothing under the old name, instead of a
+    folder that is losing its files. A crash in between leaves `.trash_<name>.*`, see `empty_trash`.
+    """
+    trash = path.with_name(f"{TRASH}{path.name}.{secrets.token_hex(4)}")
+    try:
+        os.rename(path, trash)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def empty_trash(folder: Path, pattern: str) -> None:
+    """Removes what killed calls of `remove_folder` have left of names that match."""
+    for trash in folder.glob(f"{TRASH}{pattern}"):
+        shutil.rmtree(trash, ignore_errors=True)
 
 
 def link_folder(source: Path, target: Path) -> None:
@@ -121,20 +139,3 @@ def _write_temporary(path: Path, data: bytes) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
-
-
-def _create_without_links(path: Path, temporary: Path) -> bool:
-    """Exclusive creation on a file system without hard links: an empty marker decides, the rename fills it."""
-    marker = path.with_name(f".{path.name}.creating")
-    try:
-        os.close(os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
-    except FileExistsError:
-        return False
-    try:
-        if path.exists():
-            return False
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-        return True
-    finally:
-        marker.unlink(missing_ok=True)

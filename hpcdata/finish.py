@@ -31,7 +31,7 @@ def finish(output_dir: Path, plan: Plan, config: RunConfig) -> int:
     if report.problems:
         return 1
     print(f"loader    {_read_back(manifest.folder)}")
-    if config.finish.preview and plan.image is not None:
+    if config.finish.preview and manifest.counts.images:
         picture = output_dir / config.finish.preview
         write_pictures(output_dir, plan, config, picture)
         print(f"picture   {picture}")

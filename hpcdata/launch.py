@@ -21,6 +21,7 @@ from hpcdata.compose import compose
 from hpcdata.config import RunConfig
 from hpcdata.errors import UserError
 from hpcdata.plan import Plan
+from hpcdata.slurm.array import parse_array
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +42,9 @@ keys (hpcdata/config.py says what each does):
 
 def launch(config: RunConfig) -> int:
     """Plans the run and starts it; returns an exit code. Raises UserError before anything is started."""
-    from hpcdata.planning import prepare
-
-    plan = prepare(config)
+    plan = _prepare(config)
     output_dir = Path(config.data.token_output_dir).absolute()
-    for note in notes(config):
+    for note in _size_notes(plan, config):
         log.info("%s", note)
     log.info(
         "%s: %d samples in %d shards, ids stored as %s", output_dir, plan.num_samples, plan.num_shards, plan.id_dtype
@@ -63,7 +62,16 @@ def notes(config: RunConfig) -> list[str]:
         texts.append("data.split_dataset=false has no effect: tasks always divide the shards among them")
     if config.data.use_identity_collate:
         texts.append("data.use_identity_collate needs no setting: samples are never stacked before they are encoded")
+    if config.cluster.kind == "slurm" and (config.finish.combine or config.finish.preview):
+        texts.append("finish.* has no effect with cluster=slurm: combine when the array is done")
     return texts
+
+
+def _size_notes(plan: Plan, config: RunConfig) -> list[str]:
+    num_tasks = parse_array(config.cluster.array).num_tasks
+    if config.cluster.kind == "inline" or num_tasks <= plan.num_shards:
+        return []
+    return [f"{num_tasks} tasks for {plan.num_shards} shards: a smaller data.shard_size would give each one some work"]
 
 
 def _launch_slurm(output_dir: Path, config: RunConfig) -> int:
@@ -103,12 +111,51 @@ def _finish(output_dir: Path, plan: Plan, config: RunConfig) -> int:
     return 0
 
 
+def run_task_by_hand(arguments: Sequence[str]) -> int:
+    """`jobs/precompute_tokens.py`: plans the run unless another process did, then works on it as one array task."""
+    from hpcdata.logs import configure
+
+    if not arguments or "-h" in arguments or "--help" in arguments:
+        print(_HELP.replace("python -m hpcdata.launch", "jobs/precompute_tokens.py"), _key_list(), sep="")
+        return 0
+    configure("precompute")
+    try:
+        config = compose(arguments)
+        from hpcdata.slurm.signals import StopFlag
+        from hpcdata.slurm.task import leave, run_array_task
+
+        with StopFlag() as stop:  # from here on a preempted task goes back to the queue
+            plan = _prepare(config)
+            if stop.received:
+                return leave(stop)
+        if config.cluster.kind != "inline":
+            log.info("cluster=%s has no effect on a task that was started by hand", config.cluster.kind)
+        log.info("%d samples in %d shards", plan.num_samples, plan.num_shards)
+        return run_array_task(Path(config.data.token_output_dir).absolute())
+    except (UserError, OSError) as error:
+        print(f"hpcdata: {error}", file=sys.stderr)
+        return 1
+
+
+def _prepare(config: RunConfig) -> Plan:
+    from hpcdata.planning import prepare
+
+    plan = prepare(config)
+    for note in notes(config):
+        log.info("%s", note)
+    return plan
+
+
+def _key_list() -> str:
+    return "\n".join(f"  {name}" for name in configuration.key_types())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     from hpcdata.logs import configure
 
     overrides = list(sys.argv[1:] if arguments is None else arguments)
     if not overrides or "-h" in overrides or "--help" in overrides:
-        print(_HELP + "\n".join(f"  {name}" for name in configuration.key_types()))
+        print(_HELP, _key_list(), sep="")
         return 0
     configure("launch")
     try:
@@ -117,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(json.dumps(configuration.to_mapping(config), indent=1))
             return 0
         return launch(config)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"hpcdata: {error}", file=sys.stderr)
         return 1
 

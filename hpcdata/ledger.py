@@ -5,8 +5,8 @@ else. A line is written by one `write`, so that a killed process leaves at most 
 readers skip.
 
 Events and their fields, besides `event` and `time` (seconds since 1970):
-    start       attempt, host, pid, slurm (ids or null), device, version
-    claim       shard; resumed: samples already done by an earlier attempt; took_over: the claim was a dead one's
+    start       attempt, host, pid, slurm (the ids that are set), version
+    claim       shard; resumed: samples already done by an earlier attempt; device
     checkpoint  shard, samples, busy_s: seconds of work that this checkpoint made safe
     commit      shard, samples, busy_s, seconds
     lost        shard: another attempt took it over or committed it first; busy_s: work thrown away

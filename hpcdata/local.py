@@ -12,11 +12,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from hpcdata.config import ClusterConfig
+from hpcdata.errors import UserError
 from hpcdata.plan import RunPaths
 from hpcdata.slurm.array import parse_array
 from hpcdata.status import read_status
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 log = logging.getLogger(__name__)
 
@@ -92,19 +97,23 @@ def _watch(output_dir: Path, tasks: _Tasks) -> bool:
         tasks.send(signal.SIGTERM)
 
     with _handlers(pass_on), tqdm(total=0, unit=" samples", disable=not sys.stderr.isatty()) as bar:
-        last_look = 0.0
+        next_look = time.monotonic()
         while tasks.are_running():
             time.sleep(POLL_S)
-            look_every_s = POLL_S if not bar.disable else 3600.0
-            if time.monotonic() - last_look >= look_every_s:
-                last_look = time.monotonic()
-                status = read_status(output_dir)
-                look_every_s = max(POLL_S, 20 * (time.monotonic() - last_look))
-                bar.total = status.num_samples
-                bar.update(status.samples_done - bar.n)
+            if not bar.disable and time.monotonic() >= next_look:
+                started = time.monotonic()
+                _update(bar, output_dir)
+                next_look = time.monotonic() + 20 * (time.monotonic() - started)
         if not bar.disable:
-            bar.update(read_status(output_dir).samples_done - bar.n)
+            _update(bar, output_dir)
     return interrupted
+
+
+def _update(bar: tqdm, output_dir: Path) -> None:
+    with contextlib.suppress(OSError, UserError):  # a look that fails must not end the run
+        status = read_status(output_dir)
+        bar.total = status.num_samples
+        bar.update(status.samples_done - bar.n)
 
 
 @contextlib.contextmanager

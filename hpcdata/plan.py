@@ -11,6 +11,8 @@ import bisect
 import dataclasses
 import hashlib
 import json
+import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +28,7 @@ from hpcdata.shard import SHARD, ShardHeader
 from hpcdata.sources.base import InputFile, Scan
 
 FORMAT = "hpcdata-plan-1"
+_SHARD_NAME = re.compile(r"\d{5,}-of-\d{5,}")
 
 
 class RunPaths:
@@ -43,6 +46,7 @@ class RunPaths:
         self.dataset = self.root / "dataset"
         self.parts = self.dataset / "parts"
         self.combined = self.root / "combined.json"
+        self._known: set[str] = set()
 
     def find_shard(self, name: str) -> Path | None:
         """Folder of a committed shard, in `shards/` or where `combine --move_files` has left it."""
@@ -51,26 +55,27 @@ class RunPaths:
                 return folder
         return None
 
-    def list_shards(self) -> tuple[set[str], set[str]]:
-        """(names of committed shards, names of shards that have only a checkpoint)."""
-        committed: set[str] = set()
-        started: set[str] = set()
+    def list_shards(self) -> tuple[set[str], dict[str, list[Path]]]:
+        """(names of committed shards, name -> checkpoint folders of the others), from one listing."""
+        attempts: dict[str, list[Path]] = {}
         for folder in (self.shards, self.parts):
-            for name in [path.name for path in folder.iterdir()] if folder.is_dir() else []:
-                if name.startswith("tmp_"):
-                    started.add(name.removeprefix("tmp_").split(".", 1)[0])
-                else:
-                    committed.add(name)
-        return committed, started - committed
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if path.name.startswith("tmp_") and folder == self.shards:
+                    attempts.setdefault(path.name.removeprefix("tmp_").split(".", 1)[0], []).append(path)
+                elif path.name not in self._known and _SHARD_NAME.fullmatch(path.name) and (path / SHARD).exists():
+                    self._known.add(path.name)
+        return self._known, {name: paths for name, paths in attempts.items() if name not in self._known}
 
     def complete_dataset(self) -> Path | None:
         """The dataset that combine made of all shards, after which the shards themselves may be gone."""
         try:
             combined = files.read_json(self.combined)
-        except FileNotFoundError:
+            dataset, complete = self.root / combined["dataset"], combined["complete"]
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        dataset = self.root / combined["dataset"]
-        return dataset if combined["complete"] and (dataset / "manifest.json").exists() else None
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{self.combined} is damaged: remove it and run python -m hpcdata.combine again") from None
+        return dataset if complete and (dataset / "manifest.json").exists() else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +89,11 @@ class PlannedInput:
     size: int
     mtime_ns: int
     scan: Scan
+
+    def is_like(self, stat: os.stat_result) -> bool:
+        """Whether what the user named still looks as it did when it was planned."""
+        is_listing = not Path(self.file.path).is_absolute()
+        return stat.st_mtime_ns == self.mtime_ns and (is_listing or stat.st_size == self.size)
 
     def identity(self) -> list[Any]:
         """What the fingerprint covers: names and contents as far as known, no places and times."""
@@ -219,7 +229,11 @@ def load_plan(output_dir: Path | str) -> Plan:
 
 def load_runtime(output_dir: Path | str) -> RunConfig:
     """The configuration of the latest launch: transient fields are taken from it, semantic ones equal the plan's."""
-    return configuration.from_mapping(files.read_json(RunPaths(output_dir).runtime))
+    path = RunPaths(output_dir).runtime
+    try:
+        return configuration.from_mapping(files.read_json(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): launch the run again") from None
 
 
 def _from_mapping(values: dict[str, Any]) -> Plan:

@@ -12,6 +12,8 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from hpcdata.encoders import image, text
 from hpcdata.errors import UserError
 from hpcdata.identities import ImageIdentity, TextIdentity
 from hpcdata.plan import Plan, PlannedInput, RunPaths, load_plan
+from hpcdata.slurm.array import parse_array
 from hpcdata.sources import InputFile
 from hpcdata.version import code_version
 
@@ -58,6 +61,7 @@ def prepare(config: RunConfig) -> Plan:
 def check(config: RunConfig) -> tuple[TextIdentity | None, ImageIdentity | None]:
     """Checks values against each other and the tokenizers' files; returns their identities."""
     _check_numbers(config)
+    parse_array(config.cluster.array)
     data, model = config.data, config.model
     tokenizer = None
     if config.text.tokenizer is None:
@@ -182,16 +186,13 @@ def _plan_inputs(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile]
     limit = config.data.n_train_samples
     planned: list[PlannedInput] = []
     total = 0
-    for item, (file, scan) in zip(listed, _scan_all(paths, config, listed), strict=False):
-        stat = Path(item.path).stat()
-        kept = scan if limit is None else _limit(scan, limit - total)
-        path = Path(file.path)
+    for item, result in zip(listed, _scan_all(paths, config, listed), strict=False):
+        kept = result.scan if limit is None else _limit(result.scan, limit - total)
+        file, path = result.file, Path(result.file.path)
         if path.is_relative_to(paths.inputs):
             file = dataclasses.replace(file, path=path.relative_to(paths.root).as_posix())
         total += kept.num_samples
-        planned.append(
-            PlannedInput(file=file, origin=item.path, size=stat.st_size, mtime_ns=stat.st_mtime_ns, scan=kept)
-        )
+        planned.append(PlannedInput(file=file, origin=item.path, size=result.size, mtime_ns=result.mtime_ns, scan=kept))
         if limit is not None and total >= limit:
             break
     if limit is None:
@@ -200,18 +201,20 @@ def _plan_inputs(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile]
     return tuple(planned)
 
 
-def _scan_all(
-    paths: RunPaths, config: RunConfig, listed: Sequence[InputFile]
-) -> Iterator[tuple[InputFile, sources.Scan]]:
-    """(file to read, its scan) of every input in order, lazily."""
+def _scan_all(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile]) -> Iterator[_Scanned]:
+    """What each input turned out to be, in order, lazily."""
     tasks = [_ScanTask(file=file, folder=str(paths.inputs), config=config) for file in listed]
     num_processes = min(len(tasks), os.cpu_count() or 1, MAX_SCAN_PROCESSES)
     if num_processes < 2 or sum(Path(file.path).stat().st_size for file in listed) < SMALL_INPUT_BYTES:
         yield from map(_scan, tasks)
         return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(num_processes) as pool:
-        yield from pool.imap(_scan, tasks)
+    pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"))
+    try:
+        yield from pool.map(_scan, tasks)
+    except BrokenProcessPool:
+        raise UserError("a process that scanned the inputs was killed, out of memory perhaps: launch again") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -221,10 +224,24 @@ class _ScanTask:
     config: RunConfig
 
 
-def _scan(task: _ScanTask) -> tuple[InputFile, sources.Scan]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Scanned:
+    file: InputFile
+    scan: sources.Scan
+    size: int
+    """Bytes of the file that is read: the listing's, for what a listing was made of."""
+    mtime_ns: int
+    """Of what the user named."""
+
+
+def _scan(task: _ScanTask) -> _Scanned:
+    before = Path(task.file.path).stat()
     file = sources.prepare(task.file, Path(task.folder))
     scan = sources.scan(file, every=task.config.data.shard_size, options=source_options(task.config))
-    return file, scan
+    after = Path(task.file.path).stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise UserError(f"{task.file.path} changed while it was read: launch again when nothing writes to it")
+    return _Scanned(file=file, scan=scan, size=Path(file.path).stat().st_size, mtime_ns=before.st_mtime_ns)
 
 
 def source_options(config: RunConfig) -> sources.Options:
@@ -298,5 +315,4 @@ def _input_differences(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
 
 
 def _changed(source: PlannedInput) -> bool:
-    stat = Path(source.origin).stat()
-    return (stat.st_size, stat.st_mtime_ns) != (source.size, source.mtime_ns)
+    return not source.is_like(Path(source.origin).stat())

@@ -7,6 +7,7 @@ into an `Example`, an ordered list of `Span`s of ids. Nothing else crosses these
 from __future__ import annotations
 
 import enum
+import errno
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -65,6 +66,16 @@ class BadSample(Exception):
         self.message = message
 
 
+_OF_THE_SAMPLE = {
+    errno.ENOENT: "no such file",
+    errno.ENOTDIR: "no such file",
+    errno.EACCES: "may not be read",
+    errno.ENAMETOOLONG: "its path is too long",
+    errno.ELOOP: "its path is a loop of links",
+    errno.ENXIO: "is not a regular file",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Blob:
     """Bytes that are read when they are needed: a slice of a file, or bytes already in memory.
@@ -78,7 +89,10 @@ class Blob:
     data: bytes | None = field(default=None, repr=False)
 
     def read(self, *, max_bytes: int) -> bytes:
-        """Raises BadSample: MISSING_IMAGE, EMPTY_IMAGE, OVERSIZED_IMAGE or TRUNCATED (blobs are images)."""
+        """Raises BadSample: MISSING_IMAGE, EMPTY_IMAGE, OVERSIZED_IMAGE or TRUNCATED (blobs are images).
+
+        What is no property of the sample (a stale file handle, an input file that is gone) is an OSError.
+        """
         if self.data is not None:
             data, size = self.data, len(self.data)
         else:
@@ -94,10 +108,12 @@ class Blob:
     def _pread(self, max_bytes: int) -> tuple[bytes, int]:
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (FileNotFoundError, NotADirectoryError):
-            raise BadSample(Reason.MISSING_IMAGE, "no such file") from None
-        except (OSError, ValueError) as error:
-            raise BadSample(Reason.MISSING_IMAGE, f"cannot be opened: {type(error).__name__}") from None
+        except ValueError:
+            raise BadSample(Reason.MISSING_IMAGE, "its path has a NUL character") from None
+        except OSError as error:
+            if self.size is not None or error.errno not in _OF_THE_SAMPLE:
+                raise
+            raise BadSample(Reason.MISSING_IMAGE, _OF_THE_SAMPLE[error.errno]) from None
         try:
             size = os.fstat(descriptor).st_size if self.size is None else self.size
             if size > max_bytes:

@@ -119,7 +119,7 @@ def valid_progress(old: Path, header: ShardHeader) -> Progress | None:
 
 def check_files(folder: Path, summary: ShardSummary) -> list[str]:
     """What is wrong with the files of a committed shard, by their sha256; empty when nothing is."""
-    present = list_files(folder) - {SHARD}
+    present = list_files(folder) - {SHARD, PROGRESS}
     problems = [f"{path}: not listed in {SHARD}" for path in sorted(present - summary.files.keys())]
     for path, sha256 in summary.files.items():
         if path not in present:

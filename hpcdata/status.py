@@ -1,6 +1,6 @@
 """Status of a run: shards done, running and waiting, the account so far, rejects by reason, rate and time left.
 
-It reads the plan, the names in `shards/`, checkpoints and ledgers, and no data; nothing is locked or changed.
+It reads the plan, the names in `shards/`, checkpoints and ledgers, and no data; the run is not disturbed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +67,7 @@ def read_status(output_dir: Path | str) -> Status:
         plan,
         done=done,
         running=len(running),
-        interrupted=len(started - running),
+        interrupted=len(started.keys() - running),
         samples_done=samples_done,
         counts=counts,
         rate=rate,
@@ -106,7 +105,7 @@ def _status(
 
 
 def _account(
-    plan: Plan, paths: RunPaths, specs: Sequence[ShardSpec], committed: set[str], started: set[str]
+    plan: Plan, paths: RunPaths, specs: Sequence[ShardSpec], committed: set[str], started: dict[str, list[Path]]
 ) -> tuple[Counts, int]:
     counts, samples_done = Counts(), 0
     for spec in specs:
@@ -117,7 +116,7 @@ def _account(
                 samples_done += spec.count
         elif spec.name in started:
             header = plan.header(spec)
-            progress = [shard.valid_progress(old, header) for old in shard.list_attempts(paths.shards, spec.name)]
+            progress = [shard.valid_progress(old, header) for old in started[spec.name]]
             best = max((item for item in progress if item), key=lambda item: item.samples_read, default=None)
             if best is not None:
                 counts, samples_done = counts + best.counts, samples_done + best.samples_read
@@ -133,9 +132,11 @@ def _running(paths: RunPaths, unfinished: set[str]) -> set[str]:
 
 
 def _read_ledger(paths: RunPaths) -> tuple[float, int]:
-    """(samples per second of wall time in the recent past, number of conflicts)."""
-    now = time.time()
-    done: list[tuple[float, int]] = []
+    """(samples per second of wall time in the recent past, number of conflicts).
+
+    Each checkpoint and commit says how many seconds of work it made safe: its samples are spread over these.
+    """
+    done: list[tuple[float, float, int]] = []
     conflicts = 0
     for _, events in read_ledgers(paths.ledger):
         before: dict[str, int] = {}
@@ -143,17 +144,24 @@ def _read_ledger(paths: RunPaths) -> tuple[float, int]:
             kind, name = event.get("event"), event.get("shard", "")
             if kind == "claim":
                 before[name] = event.get("resumed", 0)
-                done.append((event["time"], 0))
             elif kind in ("checkpoint", "commit"):
-                done.append((event["time"], event["samples"] - before.get(name, 0)))
+                done.append((event["time"] - event["busy_s"], event["time"], event["samples"] - before.get(name, 0)))
                 before[name] = event["samples"]
             elif kind == "conflict":
                 conflicts += 1
-    recent = [(when, samples) for when, samples in done if when > now - RATE_WINDOW_S]
-    if not recent:
-        return 0.0, conflicts
-    elapsed = max(when for when, _ in recent) - min(when for when, _ in recent)
-    return (sum(samples for _, samples in recent) / elapsed if elapsed > 0 else 0.0), conflicts
+    return rate(done), conflicts
+
+
+def rate(done: Sequence[tuple[float, float, int]]) -> float:
+    """Samples per second in the last `RATE_WINDOW_S` before the latest end of (start, end, samples)."""
+    if not done:
+        return 0.0
+    until = max(end for _, end, _ in done)
+    since = max(until - RATE_WINDOW_S, min(start for start, _, _ in done))
+    samples = sum(
+        number * (end - max(start, since)) / (end - start) for start, end, number in done if end > since and end > start
+    )
+    return samples / (until - since) if until > since else 0.0
 
 
 def describe(status: Status) -> str:
@@ -186,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         status = read_status(options.run)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"hpcdata: {error}", file=sys.stderr)
         return 1
     print(json.dumps(dataclasses.asdict(status), indent=1) if options.json else describe(status))

@@ -12,7 +12,6 @@ these steps leaves a folder that the next attempt can finish.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -108,6 +107,8 @@ class ShardWriter:
             raise AssertionError(
                 f"shard {self.header.name} has {self.samples_read} of {self.header.num_inputs} samples"
             )
+        for file in self._files.values():
+            file.flush()
         self.close()
         try:
             seal(self._folder, self.header, self._sizes, self._counts, digest.to_hex(self._content), self._known())
@@ -123,7 +124,7 @@ class ShardWriter:
         return seal(self._folder, self.header, self._sizes, counts, digest.to_hex(self._content), self._known())
 
     def close(self) -> None:
-        """Closes the files; what was not checkpointed is lost."""
+        """Closes the files; what was neither checkpointed nor committed is lost."""
         for file in self._files.values():
             file.close()
 
@@ -194,6 +195,8 @@ def seal(
     if not (folder / REJECTS).stat().st_size:
         (folder / REJECTS).unlink()
     names = sorted(list_files(folder) - {PROGRESS, SHARD})
+    if gone := {path for path in known if _has_rows(path, sizes)} - set(names):
+        raise FileNotFoundError(f"{folder}: {', '.join(sorted(gone))} disappeared")
     for name in names:
         files.sync_file(folder / name)
     for table in TABLES:
@@ -215,6 +218,9 @@ def publish(shards: Path, folder: Path, name: str) -> bool:
     """Renames a sealed folder to its final name and removes what other attempts left. See `ShardWriter.commit`."""
     try:
         published = files.publish_folder(folder, shards / name)
+        if not published and not (shards / name / SHARD).exists():  # what an interrupted removal has left
+            files.remove_folder(shards / name)
+            published = files.publish_folder(folder, shards / name)
     except FileNotFoundError:  # another attempt found our sealed folder and published it
         if not (shards / name / SHARD).exists():
             raise LostShard(name) from None
@@ -223,6 +229,7 @@ def publish(shards: Path, folder: Path, name: str) -> bool:
         _compare(folder, shards / name)
     for old in list_attempts(shards, name):
         files.remove_folder(old)
+    files.empty_trash(shards, f"*{name}.*")
     return published
 
 
@@ -232,13 +239,18 @@ def _finish(shards: Path, old: Path, header: ShardHeader) -> bool:
         summary = read_summary(old)
     except (OSError, ValueError):
         return False
-    with contextlib.suppress(FileNotFoundError):
-        (old / PROGRESS).unlink()
     if summary.header != header or check_files(old, summary):
         log.warning("shard %s: %s is complete but damaged or of another run: ignored", header.name, old.name)
         return False
+    (old / PROGRESS).unlink(missing_ok=True)
+    files.sync_folder(old)
     publish(shards, old, header.name)
     return True
+
+
+def _has_rows(path: str, sizes: Sizes) -> bool:
+    """Whether a column file has rows; empty ones, and the rejects, may be absent."""
+    return bool(vars(sizes).get(path.split("/")[0], 0))
 
 
 def _compare(ours: Path, theirs: Path) -> None:
@@ -291,7 +303,7 @@ class AppendFile:
         self._buffer += data
         self.size += len(data)
         if len(self._buffer) >= 2**20:
-            self._flush()
+            self.flush()
 
     def append_prefix(self, source: Path, size: int) -> None:
         with open(source, "rb") as file:
@@ -303,15 +315,14 @@ class AppendFile:
         return self._hasher.hexdigest()
 
     def sync(self) -> None:
-        self._flush()
+        self.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
         if not self._file.closed:
-            self._flush()
             self._file.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         view = memoryview(self._buffer)
         while view:
             view = view[self._file.write(view) :]

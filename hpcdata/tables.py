@@ -156,8 +156,8 @@ def read_columns(folder: Path, id_dtype: str, sizes: Sizes) -> dict[str, np.ndar
 
 def sum_columns(arrays: dict[str, np.ndarray], start: int, end: int) -> int:
     """Content digest of samples `start` to `end` of stored columns."""
-    first_span = np.append(arrays["samples/first_span.memmap"], len(arrays["spans/length.memmap"]))[start : end + 1]
-    first_token = np.append(arrays["samples/first_token.memmap"], len(arrays["tokens/ids.memmap"]))[start : end + 1]
+    first_span = _bounds(arrays["samples/first_span.memmap"], start, end, len(arrays["spans/length.memmap"]))
+    first_token = _bounds(arrays["samples/first_token.memmap"], start, end, len(arrays["tokens/ids.memmap"]))
     spans = slice(first_span[0], first_span[-1])
     names = ("kind", "flags", "grid", "length")
     return digest.sum_examples(
@@ -166,6 +166,12 @@ def sum_columns(arrays: dict[str, np.ndarray], start: int, end: int) -> int:
         num_ids=np.diff(first_token),
         ids=arrays["tokens/ids.memmap"][first_token[0] : first_token[-1]],
     )
+
+
+def _bounds(firsts: np.ndarray, start: int, end: int, total: int) -> np.ndarray:
+    """Where rows `start` to `end - 1` begin, and where the last of them ends."""
+    bounds = firsts[start : end + 1]
+    return bounds if len(bounds) > end - start else np.append(bounds, total)
 
 
 def _check_range(ids: np.ndarray, id_dtype: str) -> None:

@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         reports = verify(options.path)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"hpcdata: {error}", file=sys.stderr)
         return 1
     if options.json:

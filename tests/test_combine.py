@@ -101,7 +101,7 @@ def test_a_compacted_part_opens_with_tensordict(tmp_path: Path) -> None:
     tensordict = pytest.importorskip("tensordict")
     made.run(tmp_path / "run")
     run_combine(tmp_path / "run", compact=True)
-    loaded = tensordict.TensorDict.load_memmap(tmp_path / "run/dataset/parts/00000-of-00001")
+    loaded = tensordict.TensorDict.load_memmap(tmp_path / "run/dataset/parts/compact")
     assert loaded["samples", "index"].tolist() == indices(tmp_path / "run")
 
 

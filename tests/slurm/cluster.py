@@ -31,6 +31,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from tests.slurm.configuration import SLURM_CONF, SLURMDBD_CONF, SMALL_DATABASE
+
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "srun", "sacct")
 T = TypeVar("T")
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
@@ -49,7 +51,7 @@ class SlurmCluster:
 
     num_nodes: int = 4
     cpus_per_node: int = 2
-    gpus_per_node: int = 2  # in name only: jobs get CUDA_VISIBLE_DEVICES
+    gpus_per_node: int = 2  # in name only: empty files
     max_array_size: int = 1001
     grace_time_s: int = 2
     kill_wait_s: int = 3
@@ -183,9 +185,9 @@ class SlurmCluster:
                     f"--key-file={self.folder}/munge.key", f"--pid-file={self.folder}/munged.pid",
                     f"--log-file={log}/munge.log", f"--seed-file={self.folder}/munge.seed")  # fmt: skip
         database = [f"--datadir={self.folder}/db", f"--user={user}"]
-        self.run("mariadb-install-db", "--no-defaults", *database, "--skip-test-db", *_SMALL_DATABASE)
+        self.run("mariadb-install-db", "--no-defaults", *database, "--skip-test-db", *SMALL_DATABASE)
         self._spawn("mariadbd", "--no-defaults", *database, f"--socket={self.folder}/db.sock", "--skip-networking",
-                    "--skip-grant-tables", f"--pid-file={self.folder}/mariadbd.pid", *_SMALL_DATABASE)  # fmt: skip
+                    "--skip-grant-tables", f"--pid-file={self.folder}/mariadbd.pid", *SMALL_DATABASE)  # fmt: skip
         self._await("munge and the database", lambda: all(map(self._connects, ("munge.sock", "db.sock"))))
         self._spawn("slurmdbd", "-D")
         self._await("slurmdbd", lambda: self._succeeds("sacctmgr", "--immediate", "add", "cluster", "test"))
@@ -212,12 +214,12 @@ class SlurmCluster:
             f"RealMemory=4000 Gres=gpu:{self.gpus_per_node}\n"
             for node, port in zip(self._nodes(), ports[2:], strict=True)
         )
-        (self.folder / "slurm.conf").write_text(_SLURM_CONF.format(**values, nodes=nodes))
+        (self.folder / "slurm.conf").write_text(SLURM_CONF.format(**values, nodes=nodes))
         (self.folder / "gres.conf").write_text(f"Name=gpu File={self.folder}/gpu[0-{self.gpus_per_node - 1}]\n")
         for index in range(self.gpus_per_node):
             (self.folder / f"gpu{index}").touch()
         dbd = self.folder / "slurmdbd.conf"
-        dbd.write_text(_SLURMDBD_CONF.format(**values))
+        dbd.write_text(SLURMDBD_CONF.format(**values))
         dbd.chmod(0o600)  # slurmdbd insists
 
     def _nodes(self) -> list[str]:
@@ -310,68 +312,3 @@ def free_ports(num_ports: int) -> list[int]:
                 probe.bind(("", candidate))
                 ports.append(candidate)
         return ports
-
-
-_SMALL_DATABASE = (
-    "--innodb-buffer-pool-size=16M",
-    "--innodb-log-file-size=8M",
-    "--innodb-flush-log-at-trx-commit=0",
-    "--innodb-doublewrite=0",
-    "--innodb-lock-wait-timeout=60",
-    "--skip-log-bin",
-    "--performance-schema=0",
-)
-
-_SLURM_CONF = """\
-ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ctld_port}
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/munge
-AuthInfo=socket={dir}/munge.sock
-StateSaveLocation={dir}/state
-SlurmdSpoolDir={dir}/%n
-SlurmctldPidFile={dir}/slurmctld.pid
-SlurmdPidFile={dir}/%n.pid
-SlurmctldLogFile={dir}/log/slurmctld.log
-SlurmdLogFile={dir}/log/%n.log
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
-AccountingStoragePort={dbd_port}
-AccountingStoragePass={dir}/munge.sock
-JobAcctGatherType=jobacct_gather/none
-ProctrackType=proctrack/pgid
-TaskPlugin=task/none
-MpiDefault=none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
-GresTypes=gpu
-SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=1
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-JobRequeue=1
-KillWait={kill_wait_s}
-MaxArraySize={max_array_size}
-ReturnToService=2
-SlurmdParameters=config_overrides
-{extra}
-{nodes}
-PartitionName=preempt Nodes=ALL Default=YES PriorityTier=1 GraceTime={grace_time_s} MaxTime=INFINITE State=UP
-PartitionName=high Nodes=ALL PriorityTier=10 MaxTime=INFINITE State=UP
-"""
-
-_SLURMDBD_CONF = """\
-AuthType=auth/munge
-AuthInfo=socket={dir}/munge.sock
-DbdHost=localhost
-DbdAddr=127.0.0.1
-DbdPort={dbd_port}
-SlurmUser={user}
-LogFile={dir}/log/slurmdbd.log
-PidFile={dir}/slurmdbd.pid
-StorageType=accounting_storage/mysql
-StorageHost=localhost
-StorageUser={user}
-StorageLoc=slurm
-"""
