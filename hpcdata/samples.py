@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import errno
 import os
+import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -115,12 +116,13 @@ class Blob:
                 raise
             raise BadSample(Reason.MISSING_IMAGE, _OF_THE_SAMPLE[error.errno]) from None
         try:
-            size = os.fstat(descriptor).st_size if self.size is None else self.size
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise BadSample(Reason.MISSING_IMAGE, "is not a regular file")
+            size = status.st_size if self.size is None else self.size
             if size > max_bytes:
                 return b"", size
             return _pread_all(descriptor, size, self.offset), size
-        except IsADirectoryError:
-            raise BadSample(Reason.MISSING_IMAGE, "is a folder, not a file") from None
         finally:
             os.close(descriptor)
 

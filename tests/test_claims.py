@@ -144,3 +144,10 @@ def test_the_former_owner_notices_a_takeover_and_does_not_remove_it(tmp_path: Pa
     assert not first.holds("shard")
     first.release("shard")
     assert (tmp_path / "shard").exists()
+
+
+def test_an_impatient_observer_respects_the_owners_own_timeout(tmp_path: Path) -> None:
+    with Claims(tmp_path, elsewhere("slow"), timeout_s=3600) as slow:
+        assert slow.try_claim("shard")
+        age(tmp_path / "shard", 100)
+        assert not Claims(tmp_path, owner("hasty"), timeout_s=1).try_claim("shard")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from hpcdata import TokenDataset, combine, verify
+from hpcdata.claims import Claims, Owner
 from hpcdata.combine import CombineOptions
 from hpcdata.errors import UserError
 from hpcdata.plan import RunPaths
@@ -235,6 +238,64 @@ def test_nothing_is_deleted_when_the_dataset_does_not_verify(tmp_path: Path) -> 
     with pytest.raises(UserError, match="nothing was deleted"):
         run_combine(tmp_path / "run", delete_after_combining=True)
     assert len(list((tmp_path / "run/shards").iterdir())) == 4
+
+
+def test_only_one_process_combines_a_run_at_a_time(tmp_path: Path) -> None:
+    made.run(tmp_path / "run")
+    with Claims(tmp_path / "run/claims", Owner.of_this_process("other"), timeout_s=60) as other:
+        assert other.try_claim("combine")
+        with pytest.raises(UserError, match="another process is combining"):
+            run_combine(tmp_path / "run", move_files=True)
+    run_combine(tmp_path / "run", move_files=True)
+
+
+@pytest.mark.slow
+def test_combines_submitted_twice_lose_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hpcdata.combine", str(tmp_path / "run"), "--move_files"]
+    made.run(tmp_path / "run", num_samples=2000)
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
+    assert 0 in [process.wait(120) for process in both]
+    assert verify.main([str(tmp_path / "run")]) == 0
+
+
+def test_shards_are_not_removed_on_the_word_of_a_manifest_whose_parts_are_gone(tmp_path: Path) -> None:
+    made.run(tmp_path / "run")
+    run_combine(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/dataset/parts")
+    with pytest.raises(UserError, match="nothing was removed"):
+        run_combine(tmp_path / "run", move_files=True)
+    assert len(list((tmp_path / "run/shards").iterdir())) == 4
+
+
+def test_a_dataset_among_the_shards_is_refused_and_foreign_files_stay(tmp_path: Path) -> None:
+    made.run(tmp_path / "run")
+    with pytest.raises(UserError, match="choose another folder"):
+        run_combine(tmp_path / "run", output_dir=str(tmp_path / "run/shards/dataset"), move_files=True)
+    (tmp_path / "run/shards/notes.txt").write_text("mine")
+    run_combine(tmp_path / "run", delete_after_combining=True)
+    assert [path.name for path in (tmp_path / "run/shards").iterdir()] == ["notes.txt"]
+
+
+def test_a_compact_part_with_a_gap_is_not_taken_for_a_committed_shard(tmp_path: Path) -> None:
+    made.run(tmp_path / "run", num_samples=16, unfinished={0: 8})
+    run_combine(tmp_path / "run", allow_tmp=True, compact=True)
+    assert RunPaths(tmp_path / "run").list_shards()[0] == set()
+    assert RunPaths(tmp_path / "run").find_shard("00000-of-00001") is None
+
+
+def test_allow_tmp_leaves_out_a_damaged_checkpoint_and_records_the_gap(tmp_path: Path) -> None:
+    made.run(tmp_path / "run", unfinished={1: 8})
+    _flip(next((tmp_path / "run/shards").glob("tmp_*")) / "tokens/ids.memmap")
+    run_combine(tmp_path / "run", allow_tmp=True)
+    assert TokenDataset(tmp_path / "run").manifest.counts.missing == 16
+    assert verify.verify_dataset(tmp_path / "run").problems == []
+
+
+def test_combining_again_finds_the_dataset_that_went_elsewhere(tmp_path: Path) -> None:
+    made.run(tmp_path / "run")
+    run_combine(tmp_path / "run", output_dir=str(tmp_path / "elsewhere/dataset"), move_files=True)
+    run_combine(tmp_path / "run")
+    check_dataset(tmp_path / "elsewhere/dataset")
 
 
 @pytest.mark.parametrize(

@@ -19,14 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hpcdata import TokenDataset, embedded, shard, verify
+from hpcdata import TokenDataset, embedded, shard, sources, verify
 from hpcdata.combine import CombineOptions, combine
 from hpcdata.encode import TaskOutcome, run_task
 from hpcdata.errors import UserError
 from hpcdata.ledger import read_ledgers
 from hpcdata.plan import RunPaths, load_plan
 from hpcdata.planning import prepare
-from hpcdata.samples import Kind
+from hpcdata.samples import Blob, Kind
 from hpcdata.status import read_status
 from tests.crashes import Crash, crash_at
 from tests.runs import StopAfter, small_config, small_run, start_task
@@ -259,6 +259,78 @@ def test_an_input_that_is_gone_fails_its_own_shards_only(tmp_path: Path) -> None
     moved.rename(first)
     assert run_task(folder, StopAfter()) is TaskOutcome.FINISHED  # type: ignore[arg-type]
     assert read_status(folder).is_finished
+
+
+def test_an_input_that_vanishes_while_it_is_read_is_not_committed_as_missing_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in.tar"
+    shutil.copy2(embedded.path("quickstart.tar"), source)
+    folder = tmp_path / "run"
+    prepare(small_config(folder, source=source))
+    reads, real = 0, Blob.read
+
+    def read(blob: Blob, *, max_bytes: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        if reads == 10:
+            source.rename(tmp_path / "aside")
+        return real(blob, max_bytes=max_bytes)
+
+    monkeypatch.setattr(Blob, "read", read)
+    assert run_task(folder, StopAfter()) is TaskOutcome.FAILED  # type: ignore[arg-type]
+    (tmp_path / "aside").rename(source)
+    assert run_task(folder, StopAfter()) is TaskOutcome.FINISHED  # type: ignore[arg-type]
+    assert read_status(folder).counts["rejected"] == {}
+    assert read_status(folder).counts["written"] == 24
+
+
+def test_an_input_that_grows_while_it_is_planned_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "in.tar"
+    shutil.copy2(embedded.path("quickstart.tar"), source)
+    real = sources.scan
+
+    def scan(*args: object, **kwargs: object) -> object:
+        result = real(*args, **kwargs)  # type: ignore[arg-type]
+        with open(source, "ab") as file:
+            file.write(bytes(512))
+        return result
+
+    monkeypatch.setattr(sources, "scan", scan)
+    with pytest.raises(UserError, match="changed while it was read"):
+        prepare(small_config(tmp_path / "run", source=source))
+    assert not (tmp_path / "run/plan.json").exists()
+
+
+def test_a_shard_folder_without_shard_json_is_made_again(tmp_path: Path, reference: str) -> None:
+    folder = tmp_path / "run"
+    small_run(folder)
+    for path in list((folder / "shards/00001-of-00004").iterdir())[:3]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (folder / "shards/00001-of-00004/shard.json").unlink(missing_ok=True)
+    assert read_status(folder).done == 3
+    small_run(folder)
+    assert sha256_tree(folder / "shards") == reference
+
+
+def test_a_full_disk_ends_the_task_with_one_line_and_the_next_one_finishes(
+    tmp_path: Path, reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import os
+
+    folder = tmp_path / "run"
+    prepare(small_config(folder))
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="No space left"):
+            run_task(folder, StopAfter())  # type: ignore[arg-type]
+    assert run_task(folder, StopAfter()) is TaskOutcome.FINISHED  # type: ignore[arg-type]
+    assert sha256_tree(folder / "shards") == reference
 
 
 def test_the_output_directory_of_another_run_is_refused(tmp_path: Path) -> None:

@@ -304,3 +304,37 @@ def test_every_damaged_or_missing_or_added_file_is_found(tmp_path: Path) -> None
     ids.unlink()
     (folder / "extra").touch()
     assert shard.check_files(folder, summary) == ["extra: not listed in shard.json", "tokens/ids.memmap: missing"]
+
+
+def test_a_takeover_in_the_middle_of_a_commit_cannot_publish_half_a_shard(
+    tmp_path: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slow attempt stalls while it seals its folder; another adopts its checkpoint, removes the folder, commits."""
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    slow = open_shard(shards, made.header(num_inputs=NUM), "slow")
+    assert slow is not None
+    for start in range(0, NUM, BATCH):
+        slow.append(made.batch(start, start + BATCH))
+        slow.checkpoint()
+    real, stalled = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        if not stalled and "length.memmap" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            stalled.append(True)
+            write(shards, "fast")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(LostShard):
+        slow.commit()
+    assert stalled
+    assert tree(shards) == expected
+
+
+def test_a_shard_folder_that_lost_its_files_is_made_again(tmp_path: Path, expected: dict[str, bytes]) -> None:
+    shards = tmp_path / "shards"
+    write(shards, "a")
+    (shards / "00000-of-00001" / "shard.json").unlink()
+    write(shards, "b")
+    assert tree(shards) == expected

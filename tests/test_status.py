@@ -1,0 +1,56 @@
+"""Status: the figures people plan with.   pytest tests/test_status.py"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hpcdata import combine, status
+from hpcdata.combine import CombineOptions
+from tests import made
+
+
+@pytest.mark.parametrize(
+    ("done", "expected"),
+    [
+        ([], 0),
+        ([(0, 10, 100)], 10),
+        ([(0, 10, 100), (0, 10, 100)], 20),  # two tasks at once
+        ([(0, 3600, 36000)], 10),  # one checkpoint an hour: only its share of the window counts
+        ([(0, 3600, 36000), (3590, 3600, 100)], (6000 + 100) / 600),
+        ([(0, 10, 1000), (10_000, 10_010, 100)], 100 / 600),  # what was done before the window does not count
+    ],
+)
+def test_the_rate_spreads_samples_over_the_seconds_they_took(done: list, expected: float) -> None:
+    assert status.rate(done) == pytest.approx(expected)
+
+
+def test_shards_and_samples_are_counted_by_state(tmp_path: Path) -> None:
+    made.run(tmp_path / "run", unfinished={1: 8, 3: 0})
+    result = status.read_status(tmp_path / "run")
+    assert (result.num_shards, result.done, result.running, result.interrupted, result.waiting) == (4, 2, 0, 1, 1)
+    assert (result.num_samples, result.samples_done) == (56, 40)
+    assert not result.is_finished
+
+
+def test_a_combined_and_emptied_run_is_finished(tmp_path: Path) -> None:
+    made.run(tmp_path / "run")
+    combine.combine(tmp_path / "run", CombineOptions(delete_after_combining=True, compact=True))
+    result = status.read_status(tmp_path / "run")
+    assert result.is_finished
+    assert result.combined == str(tmp_path / "run/dataset")
+
+
+def test_json_and_text_tell_rejects_by_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made.run(tmp_path / "run")
+    assert status.main([str(tmp_path / "run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["rejected"]["unreadable_image"] > 0
+    assert status.main([str(tmp_path / "run")]) == 0
+    assert "unreadable_image" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status.main([str(tmp_path)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
