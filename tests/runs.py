@@ -30,23 +30,25 @@ class StopAfter:
         return signal.SIGTERM if self._left < 0 else None
 
 
+def small_arguments(output_dir: Path, *overrides: str, source: str | Path | None = None) -> list[str]:
+    """24 pictures of 32 pixels in 4 shards, batches of 4 samples, a checkpoint after every batch, as overrides."""
+    return [
+        f"data.raw_data_dir={source or embedded.path('quickstart.tar')}",
+        f"data.token_output_dir={output_dir}",
+        "text.tokenizer=embedded",
+        "image.tokenizer=embedded",
+        "data.resolution=32",
+        "data.block_size=16",
+        "data.shard_size=7",
+        "data.n_train_samples=24",
+        "loader.batch_size=4",
+        "data.save_tmp_interval=0.000001",
+        *overrides,
+    ]
+
+
 def small_config(output_dir: Path, *overrides: str, source: str | Path | None = None) -> RunConfig:
-    """24 pictures of 32 pixels in 4 shards, batches of 4 samples, a checkpoint after every batch."""
-    return compose(
-        [
-            f"data.raw_data_dir={source or embedded.path('quickstart.tar')}",
-            f"data.token_output_dir={output_dir}",
-            "text.tokenizer=embedded",
-            "image.tokenizer=embedded",
-            "data.resolution=32",
-            "data.block_size=16",
-            "data.shard_size=7",
-            "data.n_train_samples=24",
-            "loader.batch_size=4",
-            "data.save_tmp_interval=0.000001",
-            *overrides,
-        ]
-    )
+    return compose(small_arguments(output_dir, *overrides, source=source))
 
 
 def small_run(output_dir: Path, *overrides: str, source: str | Path | None = None) -> Plan:

@@ -14,32 +14,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpcdata import TokenDataset, embedded, launch
+from hpcdata import TokenDataset, launch
 from hpcdata.combine import CombineOptions, combine
 from hpcdata.plan import load_plan
 from hpcdata.samples import Kind
 from hpcdata.status import read_status
-from tests.runs import small_config, small_run
+from tests.runs import small_arguments, small_config, small_run
 from tests.trees import sha256_tree
 
 ROOT = Path(__file__).parent.parent
-
-
-def arguments(output_dir: Path, *overrides: str) -> list[str]:
-    """A small run as overrides."""
-    return [
-        f"data.raw_data_dir={embedded.path('quickstart.tar')}",
-        f"data.token_output_dir={output_dir}",
-        "text.tokenizer=embedded",
-        "image.tokenizer=embedded",
-        "data.resolution=32",
-        "data.block_size=16",
-        "data.shard_size=7",
-        "data.n_train_samples=24",
-        "loader.batch_size=4",
-        "data.save_tmp_interval=0.000001",
-        *overrides,
-    ]
 
 
 def run(command: list[str], cwd: Path, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
@@ -63,7 +46,7 @@ def test_the_quickstart_makes_a_verified_dataset_and_a_picture_and_says_what_is_
 def test_accelerate_with_two_processes_makes_the_same_bytes(tmp_path: Path) -> None:
     small_run(tmp_path / "reference")
     command = shlex.split(f"{sys.executable} -m accelerate.commands.launch --multi_gpu --num_processes 2")
-    command += [str(ROOT / "jobs/precompute_tokens.py"), *arguments(tmp_path / "run")]
+    command += [str(ROOT / "jobs/precompute_tokens.py"), *small_arguments(tmp_path / "run")]
     result = run(command, tmp_path)
     assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "run/ledger").iterdir())) == 2
@@ -72,7 +55,7 @@ def test_accelerate_with_two_processes_makes_the_same_bytes(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_interrupting_a_local_launch_leaves_no_process_and_the_same_line_continues(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hpcdata.launch", *arguments(tmp_path / "run", "cluster=local")]
+    command = [sys.executable, "-m", "hpcdata.launch", *small_arguments(tmp_path / "run", "cluster=local")]
     command = [item.replace("resolution=32", "resolution=256") for item in command]
     launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
     while not list((tmp_path / "run").glob("shards/tmp_*")):
@@ -91,7 +74,7 @@ def test_interrupting_a_local_launch_leaves_no_process_and_the_same_line_continu
 def test_a_launch_in_this_process_finishes_and_says_what_is_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert launch.main(arguments(tmp_path / "run")) == 0
+    assert launch.main(small_arguments(tmp_path / "run")) == 0
     assert f"next      python -m hpcdata.combine {tmp_path / 'run'}" in capsys.readouterr().out
 
 
@@ -108,7 +91,7 @@ def test_a_launch_in_this_process_finishes_and_says_what_is_next(
 def test_mistakes_end_with_one_line_and_exit_code_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, message: str
 ) -> None:
-    assert launch.main([*arguments(tmp_path / "run"), "cluster=local", override]) == 1
+    assert launch.main([*small_arguments(tmp_path / "run"), "cluster=local", override]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hpcdata: ")]
     assert len(errors) == 1
     assert message in errors[0]
@@ -156,7 +139,7 @@ def test_options_of_the_seed_are_recorded_for_loaders_and_never_baked_in(tmp_pat
 
 
 def test_prompts_never_appear_in_logs(tmp_path: Path) -> None:
-    result = run([sys.executable, "-m", "hpcdata.launch", *arguments(tmp_path / "run")], tmp_path)
+    result = run([sys.executable, "-m", "hpcdata.launch", *small_arguments(tmp_path / "run")], tmp_path)
     dataset_text = "strawberry"
     assert dataset_text not in result.stdout + result.stderr
     assert all(dataset_text not in path.read_text() for path in (tmp_path / "run/ledger").iterdir())
