@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,6 +15,15 @@ for _name in [name for name in os.environ if name.startswith(("HPCDATA_TEXT", "H
 
 NEEDS_HARDWARE = "no GPU"
 """What a skip reason begins with when no installation could make the test run."""
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Entry points configure logging; the next test must not notice."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
 
 
 @pytest.hookimpl(trylast=True)
