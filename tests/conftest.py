@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,12 +17,11 @@ NEEDS_HARDWARE = "no GPU"
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    """Entry points configure logging; the next test must not notice."""
+def _logging_as_it_was() -> None:
+    """Entry points configure logging, also in fixtures of whole modules; no test must notice."""
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:], root.level = handlers, level
+    root.setLevel(logging.WARNING)
+    root.handlers[:] = [handler for handler in root.handlers if type(handler) is not logging.StreamHandler]
 
 
 @pytest.hookimpl(trylast=True)
