@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -35,6 +35,12 @@ class Part:
     tokens: int
     key_bytes: int
     content_digest: str
+    may_grow: bool = False
+    """Of an unfinished run: its files can be longer than these rows. Never stored."""
+
+
+_PART_FIELDS = ("path", "shard", "samples", "spans", "tokens", "key_bytes", "content_digest")
+_PART_KEYS = frozenset(_PART_FIELDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +80,7 @@ class Manifest:
             "format": FORMAT,
             "fingerprint": self.fingerprint,
             "id_dtype": self.id_dtype,
-            "parts": [dataclasses.asdict(part) for part in self.parts],
+            "parts": [{name: vars(part)[name] for name in _PART_FIELDS} for part in self.parts],
             "counts": self.counts.to_mapping(),
             "content_digest": self.content_digest,
             "text": dataclasses.asdict(self.text) if self.text else None,
@@ -127,7 +133,7 @@ def _from_values(values: dict[str, Any], folder: Path) -> Manifest:
     return Manifest(
         fingerprint=values["fingerprint"],
         id_dtype=values["id_dtype"],
-        parts=tuple(Part(**part) for part in values["parts"]),
+        parts=tuple(map(_part, values["parts"])),
         counts=Counts.from_mapping(values["counts"]),
         content_digest=values["content_digest"],
         text=TextIdentity(**values["text"]) if values.get("text") else None,
@@ -138,12 +144,20 @@ def _from_values(values: dict[str, Any], folder: Path) -> Manifest:
     )
 
 
+def _part(values: dict[str, Any]) -> Part:
+    """Part(**values), three times as fast: a dataset may have ten thousand."""
+    if values.keys() != _PART_KEYS:
+        return Part(**values)  # says what is wrong
+    part = object.__new__(Part)
+    vars(part).update(values)
+    return part
+
+
 def _check(manifest: Manifest, where: Path) -> None:
     if manifest.id_dtype not in ("uint16", "int32"):
         raise UserError(f"{where}: id_dtype is {manifest.id_dtype!r}, expected uint16 or int32")
     for part in manifest.parts:
-        path = PurePosixPath(part.path)
-        if path.is_absolute() or ".." in path.parts:
+        if part.path.startswith("/") or ".." in part.path.split("/"):
             raise UserError(f"{where}: part {part.path!r} is outside the dataset folder")
         if min(part.samples, part.spans, part.tokens, part.key_bytes) < 0:
             raise UserError(f"{where}: part {part.path!r} has a negative number of rows")

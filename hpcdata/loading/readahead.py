@@ -1,0 +1,74 @@
+"""What the kernel is told about reads to come: nothing is read here, pages are only asked for.
+
+A shuffled epoch reads a kilobyte here and there. Left alone, the kernel reads 128 KiB around each, so the ids are
+mapped with MADV_RANDOM; then every miss waits for one small read. `will_need` asks for the ids of many samples in one
+system call (process_madvise with MADV_WILLNEED, Linux 5.10), so that the device works on all of them at once. On
+kernels without it, it does nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+
+import numpy as np
+
+MADV_NORMAL, MADV_RANDOM, MADV_WILLNEED = 0, 1, 3
+_PROCESS_MADVISE = 440  # the same number on all architectures
+_MAX_RANGES = 1024
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+class ReadAhead:
+    """Asks for pages only while the process waits for the disk: a dataset in RAM costs nothing."""
+
+    _KEEP = 64
+    """Requests after which it is found out anew whether they are needed."""
+
+    def __init__(self) -> None:
+        self._faults = _major_faults()
+        self._left = 1
+
+    def will_need(self, ranges: np.ndarray) -> bool:
+        """ranges: [n, 2] uint64 of address and bytes. True when the kernel was asked."""
+        faults = _major_faults()
+        if faults > self._faults:
+            self._left = self._KEEP
+        self._faults = faults
+        if not self._left:
+            return False
+        self._left -= 1
+        return will_need(ranges)
+
+
+def will_need(ranges: np.ndarray) -> bool:
+    """Begins to read what is not in memory of `ranges` ([n, 2] uint64: address, bytes); False where it cannot."""
+    if platform.system() != "Linux" or not len(ranges):
+        return False
+    pages = np.empty_like(ranges)
+    pages[:, 0] = ranges[:, 0] & ~np.uint64(4095)
+    pages[:, 1] = ranges[:, 1] + (ranges[:, 0] - pages[:, 0])
+    descriptor = os.pidfd_open(os.getpid())
+    try:
+        for first in range(0, len(pages), _MAX_RANGES):
+            some = pages[first : first + _MAX_RANGES]
+            done = _libc.syscall(
+                ctypes.c_long(_PROCESS_MADVISE),
+                ctypes.c_int(descriptor),
+                ctypes.c_void_p(some.ctypes.data),
+                ctypes.c_size_t(len(some)),
+                ctypes.c_int(MADV_WILLNEED),
+                ctypes.c_uint(0),
+            )
+            if done < 0:
+                return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _major_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
