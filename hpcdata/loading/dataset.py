@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpcdata.loading.arrays import empty
 from hpcdata.loading.manifest import Manifest, Part, read_manifest
 from hpcdata.loading.maps import map_column
 from hpcdata.loading.parts import PartMaps
@@ -61,6 +62,12 @@ class SpanTable:
     def select(self, mask: np.ndarray) -> SpanTable:
         """The spans where `mask` ([num_spans] bool) is set, of the same rows."""
         return SpanTable(index=self.index, **{name: getattr(self, name)[mask] for name in _COLUMNS})
+
+    def between(self, start: int, stop: int) -> SpanTable:
+        """Rows `start` to `stop` - 1 as a table of their own: a lookup for many steps serves each of them."""
+        first, end = np.searchsorted(self.row, (start, stop)).tolist()
+        spans = {name: getattr(self, name)[first:end] for name in _COLUMNS}
+        return SpanTable(index=self.index[start:stop], **{**spans, "row": self.row[first:end] - start})
 
 
 class TokenDataset:
@@ -135,7 +142,7 @@ class TokenDataset:
         What stands behind the end of a span is somebody else's, or zeros: mask it.
         """
         maps = self._maps
-        ids = np.empty((len(start), width), self.manifest.id_dtype)
+        ids = empty((len(start), width), self.manifest.id_dtype)
         if ids.size:
             with maps.opened(part):
                 _copy_windows(self._ids_tensor, start + maps.tokens[part], ids)

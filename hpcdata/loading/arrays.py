@@ -1,0 +1,85 @@
+"""Fast steps of batch assembly: padded blocks from ragged ids without a temporary per id.
+
+Fresh memory is what costs most: the kernel clears every page of a new array, which takes longer than the gather that
+fills it. `empty` hands out memory of earlier batches that nobody holds any more. The steps then keep to 16 bits as
+long as they can, widen last, and touch only the columns that some row does not fill.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from collections import deque
+
+import numpy as np
+
+_MIN_BYTES = 2**16
+_MAX_BUFFERS = 48
+_MAX_TOTAL_BYTES = 2**28
+_lock = threading.Lock()
+_buffers: deque[np.ndarray] = deque()
+
+
+def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
+    """np.empty, on recycled memory: that of an array made here is used again when no view or tensor of it is left."""
+    element = np.dtype(dtype)
+    num_bytes = element.itemsize * math.prod(shape)
+    if num_bytes < _MIN_BYTES:
+        return np.empty(shape, element)
+    with _lock:
+        return np.ndarray(shape, element, _buffer(num_bytes))
+
+
+def prefix_mask(lengths: np.ndarray, width: int) -> np.ndarray:
+    """[num_rows, width] bool, set on the first `lengths[row]` <= width columns: one copy of a window a row."""
+    steps = np.zeros(2 * width, bool)
+    steps[:width] = True
+    mask = empty((len(lengths), width), bool)
+    if mask.size:
+        mask[:] = _windows(steps, width)[width - lengths]
+    return mask
+
+
+def fill_behind(block: np.ndarray, lengths: np.ndarray, value: int) -> None:
+    """block[row, lengths[row]:] = value, for [num_rows, width] and lengths <= width."""
+    if not block.size:
+        return
+    first, width = int(lengths.min()), block.shape[1]
+    if first < width:
+        steps = np.ones(2 * (width - first), bool)
+        steps[: width - first] = False
+        behind = _windows(steps, width - first)[width - lengths]
+        np.copyto(block[:, first:], value, where=behind)
+
+
+def widen(ids: np.ndarray, out: np.ndarray) -> None:
+    """out[...] = ids, from 16 or 32 bits to 64: torch does it faster than numpy."""
+    import torch
+
+    if ids.size:
+        torch.from_numpy(out).copy_(torch.from_numpy(ids))
+
+
+def _windows(values: np.ndarray, width: int) -> np.ndarray:
+    """All windows of `width` values as the rows of a view."""
+    return np.ndarray((len(values) - width + 1, width), values.dtype, values, strides=values.strides * 2)
+
+
+def _buffer(num_bytes: int) -> np.ndarray:
+    """A free buffer of this size, or a new one in place of the one that was not wanted for longest."""
+    for place in range(len(_buffers)):
+        found = _buffers[place]
+        if found.nbytes == num_bytes and sys.getrefcount(found) == _FREE:
+            del _buffers[place]
+            _buffers.append(found)
+            return found
+    new = np.empty(num_bytes, np.uint8)
+    _buffers.append(new)
+    while len(_buffers) > _MAX_BUFFERS or sum(buffer.nbytes for buffer in _buffers) > _MAX_TOTAL_BYTES:
+        _buffers.popleft()
+    return new
+
+
+_FREE = 3
+"""References to a buffer that nobody uses: the deque, the local name, and the argument of getrefcount."""
