@@ -11,8 +11,12 @@ import math
 import sys
 import threading
 from collections import deque
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 _MIN_BYTES = 2**16
 _MAX_BUFFERS = 48
@@ -42,15 +46,22 @@ def prefix_mask(lengths: np.ndarray, width: int) -> np.ndarray:
 
 
 def fill_behind(block: np.ndarray, lengths: np.ndarray, value: int) -> None:
-    """block[row, lengths[row]:] = value, for [num_rows, width] and lengths <= width."""
-    if not block.size:
+    """block[row, lengths[row]:] = value, for [num_rows, width] integers and lengths <= width.
+
+    By bit masks, which are windows of a step again: a branch-free pass over the columns that some row does not fill.
+    """
+    first, width = int(lengths.min(initial=block.shape[1])), block.shape[1]
+    if not block.size or first == width:
         return
-    first, width = int(lengths.min()), block.shape[1]
-    if first < width:
-        steps = np.ones(2 * (width - first), bool)
-        steps[: width - first] = False
-        behind = _windows(steps, width - first)[width - lengths]
-        np.copyto(block[:, first:], value, where=behind)
+    import torch
+
+    signed = np.dtype(f"i{block.itemsize}")
+    tail = torch.from_numpy(block.view(signed))[:, first:]
+    at = torch.from_numpy(width - lengths)
+    tail &= _step_windows(width - first, -1, 0, signed).index_select(0, at)
+    if value:
+        behind = int(np.array(value).astype(block.dtype).view(signed))
+        tail |= _step_windows(width - first, 0, behind, signed).index_select(0, at)
 
 
 def widen(ids: np.ndarray, out: np.ndarray) -> None:
@@ -59,6 +70,15 @@ def widen(ids: np.ndarray, out: np.ndarray) -> None:
 
     if ids.size:
         torch.from_numpy(out).copy_(torch.from_numpy(ids))
+
+
+def _step_windows(width: int, before: int, behind: int, dtype: np.dtype) -> torch.Tensor:
+    """[width + 1, width]: row w - n has n values `before` and then `behind`."""
+    import torch
+
+    steps = np.full(2 * width, behind, dtype)
+    steps[:width] = before
+    return torch.from_numpy(steps).as_strided((width + 1, width), (1, 1))
 
 
 def _windows(values: np.ndarray, width: int) -> np.ndarray:
