@@ -240,7 +240,7 @@ def test_a_damaged_state_is_refused(datasets, change):
         ({"global_batch_size": 24, "rank": 0, "world_size": 5}, "24 cannot be divided evenly among 5 ranks"),
         ({"global_batch_size": 0}, "global_batch_size=0"),
         ({"global_batch_size": 64}, "50 samples, less than one global batch of 64"),
-        ({"global_batch_size": 8, "layout": "sft"}, "unknown layout 'sft'"),
+        ({"global_batch_size": 8, "layout": "i2t"}, "unknown layout 'i2t'"),
     ],
 )
 def test_settings_are_checked_at_once(datasets, options, message):
