@@ -1,6 +1,6 @@
 """TokenDataset: random access to the examples of a combined dataset.
 
-    ds = TokenDataset("/out")            # a dataset folder, or a run folder that contains one
+    ds = TokenDataset("/out")            # a dataset folder, a run folder that contains one, or one shard
     ds[7].spans                          # hpcdata.samples.Example, its ids are read-only views of the files
     DataLoader(ds, collate_fn=list)      # map-style: picklable, fork-safe, also with worker processes
 
@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpcdata.loading.arrays import empty
-from hpcdata.loading.manifest import Manifest, Part, read_manifest
+from hpcdata.loading.manifest import Manifest, Part
 from hpcdata.loading.maps import map_column
+from hpcdata.loading.opening import open_manifest
 from hpcdata.loading.parts import PartMaps
 from hpcdata.loading.readahead import MADV_NORMAL, MADV_RANDOM, ReadAhead
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, Role, Span
@@ -73,15 +74,25 @@ class SpanTable:
 class TokenDataset:
     """The examples of a dataset by row: 0 to len - 1, in the order of the plan."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, allow_tmp: bool = False) -> None:
+        """`path`: a dataset, a run, or one committed shard.
+
+        `allow_tmp`: of a run that is not finished, take the shards and checkpoints as they stand now (`coverage`).
+        """
         self.path = Path(path)
-        self.manifest: Manifest = read_manifest(path)
+        self.manifest: Manifest = open_manifest(path, allow_tmp=allow_tmp)
         samples = [part.samples for part in self.manifest.parts]
         self._first_row = np.concatenate([[0], np.cumsum(samples, dtype=np.int64)])
         self._reset()
 
     def __len__(self) -> int:
         return int(self._first_row[-1])
+
+    @property
+    def coverage(self) -> float:
+        """Which part of the plan's inputs has been dealt with: 1.0, but for unfinished runs."""
+        counts = self.manifest.counts
+        return 1 - counts.missing / max(1, counts.inputs)
 
     def __getitem__(self, row: int) -> Example:
         """The example at `row`; negative rows count from the end."""

@@ -124,7 +124,10 @@ def _dataset_folder(path: Path) -> Path:
     if not path.exists():
         raise UserError(f"{path} does not exist: expected a dataset folder or the output folder of a combined run")
     if (path / "plan.json").is_file():
-        raise UserError(f"{path} is a run that is not combined yet: run python -m hpcdata.combine {path}")
+        raise UserError(
+            f"{path} is a run that is not combined yet: run python -m hpcdata.combine {path}, "
+            "or open what is there with allow_tmp=True"
+        )
     raise UserError(f"{path} is not a dataset: it has neither {FILE_NAME} nor dataset/{FILE_NAME}")
 
 
