@@ -64,12 +64,15 @@ def fill_behind(block: np.ndarray, lengths: np.ndarray, value: int) -> None:
         tail |= _step_windows(width - first, 0, behind, signed).index_select(0, at)
 
 
-def widen(ids: np.ndarray, out: np.ndarray) -> None:
-    """out[...] = ids, from 16 or 32 bits to 64: torch does it faster than numpy."""
-    import torch
-
+def widen(ids: np.ndarray, out: np.ndarray, shift: int = 0) -> None:
+    """out[...] = ids + shift, from 16 or 32 bits to 64: torch does it faster than numpy."""
     if ids.size:
-        torch.from_numpy(out).copy_(torch.from_numpy(ids))
+        import torch
+
+        target = torch.from_numpy(out)
+        target.copy_(torch.from_numpy(ids))
+        if shift:
+            target += shift
 
 
 def _step_windows(width: int, before: int, behind: int, dtype: np.dtype) -> torch.Tensor:

@@ -25,7 +25,7 @@ from hpcdata.loading.manifest import Manifest, Part
 from hpcdata.loading.maps import map_column
 from hpcdata.loading.opening import open_manifest
 from hpcdata.loading.parts import PartMaps
-from hpcdata.loading.readahead import MADV_NORMAL, MADV_RANDOM, ReadAhead
+from hpcdata.loading.readahead import ReadAhead
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, Role, Span
 
 if TYPE_CHECKING:
@@ -64,6 +64,11 @@ class SpanTable:
         """The spans where `mask` ([num_spans] bool) is set, of the same rows."""
         return SpanTable(index=self.index, **{name: getattr(self, name)[mask] for name in _COLUMNS})
 
+    def of_kind(self, kind: Kind) -> SpanTable:
+        """Its spans of one kind, of the same rows."""
+        mask = self.kind == kind
+        return self if mask.all() else self.select(mask)
+
     def between(self, start: int, stop: int) -> SpanTable:
         """Rows `start` to `stop` - 1 as a table of their own: a lookup for many steps serves each of them."""
         first, end = np.searchsorted(self.row, (start, stop)).tolist()
@@ -74,13 +79,13 @@ class SpanTable:
 class TokenDataset:
     """The examples of a dataset by row: 0 to len - 1, in the order of the plan."""
 
-    def __init__(self, path: str | Path, *, allow_tmp: bool = False) -> None:
-        """`path`: a dataset, a run, or one committed shard.
+    def __init__(self, path: str | Path | Manifest, *, allow_tmp: bool = False) -> None:
+        """`path`: a dataset, a run, one committed shard, or a manifest that was made in memory.
 
         `allow_tmp`: of a run that is not finished, take the shards and checkpoints as they stand now (`coverage`).
         """
-        self.path = Path(path)
-        self.manifest: Manifest = open_manifest(path, allow_tmp=allow_tmp)
+        self.manifest = path if isinstance(path, Manifest) else open_manifest(path, allow_tmp=allow_tmp)
+        self.path = path.folder if isinstance(path, Manifest) else Path(path)
         samples = [part.samples for part in self.manifest.parts]
         self._first_row = np.concatenate([[0], np.cumsum(samples, dtype=np.int64)])
         self._reset()
@@ -120,6 +125,7 @@ class TokenDataset:
         if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of a dataset of {len(self)} samples")
         parts, maps = self._parts_of(rows), self._maps
+        maps.advise(rows)
         with maps.opened(parts):
             at = rows + (maps.samples - self._first_row[:-1])[parts]
             index, num_spans = maps.column("samples/index")[at], maps.column("samples/num_spans")[at]
@@ -174,10 +180,6 @@ class TokenDataset:
         with maps.opened(table.part):
             ranges = maps.range("tokens/ids").spans_of(table.first_token + maps.tokens[table.part], table.length)
             return self._read_ahead.will_need(ranges)
-
-    def expect_random_reads(self, is_random: bool = True) -> None:
-        """Whether ids are going to be read here and there (the kernel then reads nothing around them), or in order."""
-        self._maps.advise(MADV_RANDOM if is_random else MADV_NORMAL)
 
     @cached_property
     def _maps(self) -> PartMaps:

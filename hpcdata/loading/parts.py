@@ -20,7 +20,7 @@ import numpy as np
 from hpcdata.columns import Column, columns
 from hpcdata.loading.manifest import Manifest
 from hpcdata.loading.maps import ColumnRange, aligned_bases
-from hpcdata.loading.readahead import MADV_NORMAL
+from hpcdata.loading.readahead import MADV_NORMAL, MADV_RANDOM
 
 MAX_MAPS = 54_000
 _KEY_COLUMNS = ("samples/first_key", "keys/bytes")
@@ -44,7 +44,7 @@ class PartMaps:
             _name(column): ColumnRange(column.dtype, column.width, *layout[column.table]) for column in wanted
         }
         self._files = [(self._ranges[_name(column)], "/" + column.path) for column in wanted]
-        self._advice = MADV_NORMAL
+        self._advice: int | None = None
         self._is_open = np.zeros(len(parts), bool)
         self._opened: dict[int, None] = {}
         fits = len(parts) * len(wanted) <= MAX_MAPS
@@ -58,12 +58,10 @@ class PartMaps:
     def range(self, name: str) -> ColumnRange:
         return self._ranges[name]
 
-    def advise(self, advice: int) -> None:
-        """How the ids are going to be read, for the parts that are open and those to come."""
-        if advice != self._advice:
-            self._advice = advice
-            for part in self._opened:
-                self._ranges["tokens/ids"].advise(part, advice)
+    def advise(self, rows: np.ndarray) -> None:
+        """Looks at the first rows that somebody wants, and tells the kernel whether they come here and there."""
+        if self._advice is None:
+            self._advice = MADV_RANDOM if (rows[1:] < rows[:-1]).any() else MADV_NORMAL
 
     @contextmanager
     def opened(self, parts: np.ndarray) -> Iterator[None]:
@@ -83,8 +81,8 @@ class PartMaps:
             folder, may_grow = self._folder + self._parts[part].path, self._parts[part].may_grow
             for column, path in self._files:
                 column.map(part, folder + path, may_grow=may_grow)
-            if self._advice != MADV_NORMAL:
-                self._ranges["tokens/ids"].advise(part, self._advice)
+                if self._advice == MADV_RANDOM:
+                    column.advise(part, MADV_RANDOM)
             self._opened[part] = None
             self._is_open[part] = True
 

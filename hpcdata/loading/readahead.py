@@ -1,9 +1,9 @@
 """What the kernel is told about reads to come: nothing is read here, pages are only asked for.
 
-A shuffled epoch reads a kilobyte here and there. Left alone, the kernel reads 128 KiB around each, so the ids are
-mapped with MADV_RANDOM; then every miss waits for one small read. `will_need` asks for the ids of many samples in one
-system call (process_madvise with MADV_WILLNEED, Linux 5.10), so that the device works on all of them at once. On
-kernels without it, it does nothing.
+A shuffled epoch reads a kilobyte here and there. Left alone, the kernel reads 128 KiB around each, so files are
+mapped with MADV_RANDOM (`PartMaps.advise`); then every miss waits for one small read. `will_need` asks for the ids of
+many samples in one system call (process_madvise with MADV_WILLNEED, Linux 5.10), so that the device works on all of
+them at once. On kernels without it, it does nothing.
 """
 
 from __future__ import annotations

@@ -32,14 +32,19 @@ class TextBlock:
     num_truncated: int
 
 
-def make_text_block(dataset: TokenDataset, texts: SpanTable, width: int, frame: Frame) -> TextBlock:
-    """The text spans of each row end to end, between bos and eos, cut or padded to `width` >= frame.num_added."""
+def make_text_block(
+    dataset: TokenDataset, texts: SpanTable, width: int, frame: Frame, out: np.ndarray | None = None
+) -> TextBlock:
+    """The text spans of each row end to end, between bos and eos, cut or padded to `width` >= frame.num_added.
+
+    `out`: where they go ([num_rows, width] int64), otherwise into new memory.
+    """
     start, room = int(frame.bos is not None), width - frame.num_added
     is_single = len(texts.row) <= texts.num_rows and bool((texts.row[1:] != texts.row[:-1]).all())
     total = _total(texts, is_single)
     taken = np.minimum(total, room)
     lengths = taken + frame.num_added
-    ids = empty((texts.num_rows, width), np.int64)
+    ids = empty((texts.num_rows, width), np.int64) if out is None else out
     if is_single:
         _place_single(dataset, texts, taken, ids[:, start : start + room], frame.pad)
     else:
