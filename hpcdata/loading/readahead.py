@@ -30,7 +30,7 @@ class ReadAhead:
 
     def __init__(self) -> None:
         self._faults = _major_faults()
-        self._left = 1
+        self._left = 0
 
     def will_need(self, ranges: np.ndarray) -> bool:
         """ranges: [n, 2] uint64 of address and bytes. True when the kernel was asked."""
