@@ -4,9 +4,9 @@
 
 The parts are sparse files of the right sizes (1.2 KB a sample, 1.2 TB altogether), so that nothing but the number of
 parts and samples is real; ids read as zeros. Timed in a fresh process each time, imports done: opening the dataset,
-making a shuffled loader, and its first batch of 256. Memory is what that adds (RssAnon); mapped is page cache, shared by
-all processes, of which the kernel maps 64 KiB around every access when it is there. Restoring a state in the middle of epoch
-1,000 and the batch there are timed behind it.
+making a shuffled loader, and its first batch of 256. Memory is what that adds (RssAnon). Mapped is page cache, shared
+by all processes, of which the kernel maps 64 KiB around every access when it is there. Restoring a state in the middle
+of epoch 1,000 and the batch there are timed behind it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ loader.load_state_dict(state)
 restored = time.perf_counter()
 next(batches)
 print(json.dumps({
-    "open_ms": (opened - start) * 1e3, "first_ms": (first - start) * 1e3, "memory_mib": grown, "mapped_mib": mapped, "open_parts": open_parts,
+    "open_ms": (opened - start) * 1e3, "first_ms": (first - start) * 1e3, "memory_mib": grown,
+    "mapped_mib": mapped, "open_parts": open_parts,
     "state_bytes": len(json.dumps(state)), "restore_ms": (restored - again) * 1e3,
     "batch_after_restore_ms": (time.perf_counter() - restored) * 1e3,
 }))
@@ -79,7 +80,8 @@ def main() -> None:
         f"{NUM_PARTS * SAMPLES:,} samples in {NUM_PARTS:,} parts, median of {len(found)} runs, {os.cpu_count()} cores"
     )
     print(
-        "| | first batch, ms | memory, MiB | page cache mapped, MiB | parts opened | state, bytes | opening, ms | restore, ms | batch there, ms |"
+        "| | first batch, ms | memory, MiB | page cache mapped, MiB | parts opened | state, bytes "
+        "| opening, ms | restore, ms | batch there, ms |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     names = (
