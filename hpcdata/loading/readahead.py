@@ -18,6 +18,10 @@ import numpy as np
 MADV_NORMAL, MADV_RANDOM, MADV_WILLNEED = 0, 1, 3
 _PROCESS_MADVISE = 440  # the same number on all architectures
 _MAX_RANGES = 1024
+_JOIN_BYTES = 2**15
+"""Gaps up to this are read as well: in block order, whole blocks then are read from one end to the other."""
+_PIECE_BYTES = 2**17
+"""The kernel reads no more than its read-ahead size of one range."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
@@ -48,9 +52,7 @@ def will_need(ranges: np.ndarray) -> bool:
     """Begins to read what is not in memory of `ranges` ([n, 2] uint64: address, bytes); False where it cannot."""
     if platform.system() != "Linux" or not len(ranges):
         return False
-    pages = np.empty_like(ranges)
-    pages[:, 0] = ranges[:, 0] & ~np.uint64(4095)
-    pages[:, 1] = ranges[:, 1] + (ranges[:, 0] - pages[:, 0])
+    pages = _pieces(ranges)
     descriptor = os.pidfd_open(os.getpid())
     try:
         for first in range(0, len(pages), _MAX_RANGES):
@@ -68,6 +70,23 @@ def will_need(ranges: np.ndarray) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _pieces(ranges: np.ndarray) -> np.ndarray:
+    """The same bytes in order, as ranges of whole pages: neighbours joined, then cut into what the kernel takes."""
+    start = np.sort(ranges[:, 0]).astype(np.int64)
+    size = ranges[np.argsort(ranges[:, 0], kind="stable"), 1].astype(np.int64)
+    end = np.maximum.accumulate(start + size)
+    first = np.flatnonzero(np.concatenate([[True], start[1:] > end[:-1] + _JOIN_BYTES]))
+    begin = start[first] & -4096
+    length = end[np.concatenate([first[1:], [len(start)]]) - 1] - begin
+    num_pieces = -(-length // _PIECE_BYTES)
+    range_of = np.repeat(np.arange(len(begin)), num_pieces)
+    done = (np.arange(len(range_of)) - np.repeat(np.cumsum(num_pieces) - num_pieces, num_pieces)) * _PIECE_BYTES
+    pieces = np.empty((len(range_of), 2), np.uint64)
+    pieces[:, 0] = begin[range_of] + done
+    pieces[:, 1] = np.minimum(_PIECE_BYTES, length[range_of] - done)
+    return pieces
 
 
 def _major_faults() -> int:

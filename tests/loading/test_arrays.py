@@ -50,6 +50,23 @@ def test_read_ahead_asks_only_after_waiting(monkeypatch):
     assert [ahead.will_need(ranges) for _ in range(70)] == [True] * 64 + [False] * 6
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2**21), st.integers(1, 2**18)), min_size=1, max_size=30))
+def test_pieces_cover_the_ranges_and_little_more(ranges):
+    from hpcdata.loading.readahead import _pieces
+
+    covered = np.zeros(2**22 // 4096, bool)
+    pieces = _pieces(np.array(ranges, np.uint64)).astype(np.int64)
+    for start, size in pieces.tolist():
+        assert start % 4096 == 0
+        assert 0 < size <= 2**17
+        assert not covered[start // 4096 : (start + size) // 4096].any()
+        covered[start // 4096 : -(-(start + size) // 4096)] = True
+    for start, size in ranges:
+        assert covered[start // 4096 : -(-(start + size) // 4096)].all()
+    assert covered.sum() * 4096 <= sum(size + 2**15 + 8192 for _, size in ranges)
+
+
 def test_the_kernel_takes_the_ranges():
     """Also more than fit in one call; what is not mapped is no error here."""
     memory = np.zeros(2**20, np.uint8)
