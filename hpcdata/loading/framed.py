@@ -41,6 +41,9 @@ class Framed(Layout):
         check_shift(bound.name, shift, manifest)
         return bound
 
+    def with_room(self, length: int, *, force: bool = False) -> Self:
+        return dataclasses.replace(self, max_length=length) if force or self.max_length is None else self
+
     @property
     def max_width(self) -> int:
         return self.max_length or 0

@@ -30,6 +30,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from hpcdata.errors import UserError
+from hpcdata.loading.arrays import empty, prefix_mask, widen
 from hpcdata.loading.dataset import SpanTable, TokenDataset
 from hpcdata.loading.framed import SFT, Caption, Interleaved, LiquidT2I
 from hpcdata.loading.layoutbase import (
@@ -110,28 +111,34 @@ class T2I(Layout):
     ) -> Batch:
         assert self.block_size is not None, "bind the layout first"
         table = table or dataset.spans(rows)
-        texts, images = table.select(table.kind == Kind.TEXT), table.select(table.kind == Kind.IMAGE)
+        texts, images = table.of_kind(Kind.TEXT), table.of_kind(Kind.IMAGE)
         _check_at_most_one(self.name, "text", texts)
         _check_at_most_one(self.name, "image", images)
         num_image = self._columns_of_image(images)
-        width = self.block_size + num_image
-        text = make_text_block(dataset, texts, self.block_size, self.frame)
-        ids = np.empty((table.num_rows, width), np.int64)
-        ids[:, : self.block_size] = text.ids
-        ids[:, self.block_size :] = self.frame.pad
-        codes = dataset.windows(images.part, images.first_token, num_image).astype(np.int64)
-        codes += self.img_token_shift or 0
-        ids[images.row, self.block_size :] = codes
-        mask = np.empty(ids.shape, bool)
-        np.less(np.arange(self.block_size), text.lengths[:, None], out=mask[:, : self.block_size])
-        mask[:, self.block_size :] = False
-        mask[images.row, self.block_size :] = True
+        ids = empty((table.num_rows, self.block_size + num_image), np.int64)
+        text = make_text_block(dataset, texts, self.block_size, self.frame, out=ids[:, : self.block_size])
+        self._place_images(dataset, images, ids[:, self.block_size :])
+        mask = empty(ids.shape, bool)
+        mask[:, : self.block_size] = prefix_mask(text.lengths, self.block_size)
+        mask[:, self.block_size :] = len(images.row) == table.num_rows
+        if len(images.row) < table.num_rows:
+            mask[images.row, self.block_size :] = True
         modality = np.repeat([0, 1], [self.block_size, num_image]).astype(np.int8)
         return _batch(self.keys, table, text, ids, mask, modality, num_image_tokens=num_image * len(images.row))
 
+    def _place_images(self, dataset: TokenDataset, images: SpanTable, out: np.ndarray) -> None:
+        """Shifted codes of at most one image a row, padding in rows without one."""
+        codes = dataset.windows(images.part, images.first_token, out.shape[1])
+        if len(images.row) == len(out):
+            widen(codes, out, self.img_token_shift or 0)
+        else:
+            out[:] = self.frame.pad
+            out[images.row] = codes.astype(np.int64) + (self.img_token_shift or 0)
+
     def _columns_of_image(self, images: SpanTable) -> int:
-        grids = np.unique(np.column_stack([images.height, images.width, images.length]), axis=0)
-        if len(grids) > 1:
+        grids = np.column_stack([images.height, images.width, images.length])
+        if (grids[1:] != grids[:1]).any():
+            grids = np.unique(grids, axis=0)
             shapes = ", ".join(f"{height} x {width}" for height, width, _ in grids[:4].tolist())
             raise UserError(f"layout {self.name} needs one image grid in a batch, got {shapes}: encode at one size")
         found = int(grids[0, 2]) if len(grids) else None
@@ -159,6 +166,9 @@ class Text(Layout):
         bound._check_width("max_length", max_length, manifest)
         return bound
 
+    def with_room(self, length: int, *, force: bool = False) -> Self:
+        return dataclasses.replace(self, max_length=length) if force or self.max_length is None else self
+
     @property
     def max_width(self) -> int:
         return self.max_length or 0
@@ -174,8 +184,8 @@ class Text(Layout):
         if self.pad != "max_len":
             return super().batch(dataset, rows, seeds, table)
         table = table or dataset.spans(rows)
-        text = make_text_block(dataset, table.select(table.kind == Kind.TEXT), self.max_length, self.frame)
-        mask = np.arange(self.max_length) < text.lengths[:, None]
+        text = make_text_block(dataset, table.of_kind(Kind.TEXT), self.max_length, self.frame)
+        mask = prefix_mask(text.lengths, self.max_length)
         modality = np.zeros(self.max_length, np.int8)
         left_out = int(np.count_nonzero(table.kind == Kind.IMAGE))
         return _batch(self.keys, table, text, text.ids, mask, modality, left_out_images=left_out)
@@ -208,12 +218,14 @@ def _batch(
     if "modality" in keys:
         arrays["modality"] = np.tile(modality, (len(ids), 1))
     if "labels" in keys:
-        arrays["labels"] = np.where(mask, ids, IGNORED_LABEL)
+        labels = arrays["labels"] = empty(ids.shape, np.int64)
+        labels[:] = ids
+        np.copyto(labels, IGNORED_LABEL, where=~mask)
     if "position_ids" in keys:
-        positions = np.cumsum(mask, axis=1, dtype=np.int64)
+        positions = arrays["position_ids"] = empty(ids.shape, np.int64)
+        np.cumsum(mask, axis=1, out=positions)
         positions -= 1
-        positions *= mask
-        arrays["position_ids"] = positions
+        np.copyto(positions, 0, where=~mask)
     num_text_tokens = int(text.lengths.sum())
     counts = BatchCounts(
         samples=len(ids),
@@ -227,8 +239,8 @@ def _batch(
 
 
 def _check_at_most_one(name: str, kind: str, spans: SpanTable) -> None:
-    counts = np.bincount(spans.row, minlength=spans.num_rows)
-    if counts.size and counts.max() > 1:
+    if (spans.row[1:] == spans.row[:-1]).any():
+        counts = np.bincount(spans.row, minlength=spans.num_rows)
         row = int(counts.argmax())
         raise UserError(
             f"layout {name} takes at most one {kind} a sample, sample {spans.index[row]} has {counts[row]}: "

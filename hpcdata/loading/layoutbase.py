@@ -91,6 +91,10 @@ class Layout:
             pad_id=next(pad_id for pad_id in pad_ids if pad_id is not None),
         )
 
+    def with_room(self, length: int, *, force: bool = False) -> Self:
+        """For packing: samples may have `length` ids where the layout does not say otherwise (or even if it does)."""
+        return self
+
     def settings(self) -> dict[str, Any]:
         """What the arrays depend on, as plain values: enters the loader's state."""
         values = dataclasses.asdict(self)

@@ -25,6 +25,8 @@ _MIN_BITS = 6
 _MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
 _SHIFT = np.uint64(31)
+Keys = tuple[np.uint64, ...] | np.ndarray
+"""One key a round, or [rounds, n]: keys of its own for each of n values."""
 
 
 class Order(Protocol):
@@ -54,6 +56,15 @@ class ShuffledOrder:
 
     def rows(self, epoch: int, positions: np.ndarray) -> np.ndarray:
         return _permute(_checked(positions, self.num_samples), self.num_samples, round_keys(self.seed, epoch))
+
+    def rows_of_epochs(self, epochs: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """`rows` of as many epochs as there are positions: [n] int64 each; for sources with many short epochs."""
+        positions = _checked(positions, self.num_samples)
+        found, which = np.unique(epochs, return_inverse=True)
+        if len(found) == 1:
+            return self.rows(int(found[0]), positions)
+        keys = np.stack([np.array(round_keys(self.seed, epoch)) for epoch in found.tolist()], axis=1)[:, which]
+        return _permute(positions, self.num_samples, keys)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,18 +136,19 @@ def _round_keys(purpose: str) -> tuple[np.uint64, ...]:
     return tuple(np.frombuffer(digest.digest(), "<u8"))
 
 
-def _permute(positions: np.ndarray, num_samples: int, keys: tuple[np.uint64, ...]) -> np.ndarray:
+def _permute(positions: np.ndarray, num_samples: int, keys: Keys) -> np.ndarray:
     """The Feistel network on as many bits as `num_samples` needs, walking on from results past the end."""
     num_bits = max(_MIN_BITS, (num_samples - 1).bit_length())
     values = _feistel(positions.astype(np.uint64), keys, num_bits)
     outside = np.flatnonzero(values >= num_samples)
     while outside.size:
-        values[outside] = _feistel(values[outside], keys, num_bits)
+        walking = keys[:, outside] if isinstance(keys, np.ndarray) else keys
+        values[outside] = _feistel(values[outside], walking, num_bits)
         outside = outside[values[outside] >= num_samples]
     return values.astype(np.int64)
 
 
-def _feistel(values: np.ndarray, keys: tuple[np.uint64, ...], num_bits: int) -> np.ndarray:
+def _feistel(values: np.ndarray, keys: Keys, num_bits: int) -> np.ndarray:
     """A bijection of [0, 2^num_bits); even rounds change the low bits, odd rounds the high bits."""
     low_bits = np.uint64(num_bits // 2)
     high_bits = np.uint64(num_bits - num_bits // 2)
@@ -150,7 +162,7 @@ def _feistel(values: np.ndarray, keys: tuple[np.uint64, ...], num_bits: int) -> 
     return (high << low_bits) | low
 
 
-def _mix(values: np.ndarray, key: np.uint64, num_bits: np.uint64) -> np.ndarray:
+def _mix(values: np.ndarray, key: np.uint64 | np.ndarray, num_bits: np.uint64) -> np.ndarray:
     """`num_bits` pseudo-random bits of each value: the finalizer of SplitMix64, whose top bits are its best."""
     mixed = values ^ key
     mixed *= _MULTIPLY_1

@@ -79,7 +79,7 @@ def assemble(
     if "cu_seqlens" in keys:
         edges = _edges(sequences, dest, length, size, used)
         shaped["cu_seqlens"] = edges.astype(np.int32)
-        shaped["max_seqlen"] = np.diff(edges).max(initial=0)
+        shaped["max_seqlen"] = np.array(np.diff(edges).max(initial=0))
     return shaped
 
 

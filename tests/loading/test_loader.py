@@ -140,7 +140,7 @@ def test_a_long_look_ahead_is_cut_into_the_right_steps(datasets, monkeypatch):
     dataset = datasets(100)
     expected = canonical(dataset, 2, global_batch_size=8, drop_last=False)
     for ahead in (1, 8, 20, 1000):
-        monkeypatch.setattr("hpcdata.loading.loader._ROWS_AHEAD", ahead)
+        monkeypatch.setattr("hpcdata.loading.batches._ROWS_AHEAD", ahead)
         assert canonical(dataset, 2, global_batch_size=8, drop_last=False) == expected
 
 
