@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpcdata.loading.arrays import empty
 from hpcdata.loading.dataset import TokenDataset
 from hpcdata.loading.sequences import LITERAL, Sequences
 
@@ -57,10 +58,13 @@ def assemble(
         stored = np.flatnonzero((sequences.run_part != LITERAL) & (length > 0))
         ids = np.zeros(size, dataset.manifest.id_dtype)
         copy_runs(dataset, sequences.run_part[stored], token[stored], length[stored], ids, dest[stored])
-        arrays["input_ids"] = ids = ids + fill(sequences.run_value, pad)
+        values = fill(sequences.run_value, pad)
+        arrays["input_ids"] = ids = np.add(values, ids, out=values)
         if "labels" in keys:
             has_loss = fill(sequences.run_loss & sequences.run_valid, False)
-            arrays["labels"] = np.where(has_loss, ids, IGNORED_LABEL)
+            labels = arrays["labels"] = empty((size,), np.int64)
+            labels[:] = ids
+            np.copyto(labels, IGNORED_LABEL, where=~has_loss)
     arrays["attention_mask"] = valid
     if "modality" in keys:
         arrays["modality"] = fill(sequences.run_image.view(np.int8), 0)
@@ -68,8 +72,8 @@ def assemble(
         counted = np.cumsum(length * sequences.run_valid)
         first = np.append(0, counted)[sequences.first_run[:-1]]
         base = dest - (counted - length * sequences.run_valid) + np.repeat(first, num_of_row)
-        positions = np.arange(size)
-        positions -= fill(base, 0)
+        positions = fill(-base, 0)
+        positions += np.arange(size)
         positions *= valid
         arrays["position_ids"] = positions
     if "segment_ids" in keys:
@@ -107,13 +111,15 @@ class _Filler:
     """Repeats a column of the runs over the ids of all bins; behind the last run is padding."""
 
     def __init__(self, length: np.ndarray, num_behind: int) -> None:
-        self._length = np.append(length, num_behind) if num_behind else length
+        lengths = np.append(length, num_behind) if num_behind else length
         self._is_longer = bool(num_behind)
+        self._run = np.repeat(np.arange(len(lengths)), lengths)
 
     def __call__(self, column: np.ndarray, behind: int | bool) -> np.ndarray:
         if self._is_longer:
             column = np.append(column, np.array(behind, column.dtype))
-        return np.repeat(column, self._length)
+        out = empty(self._run.shape, column.dtype)
+        return np.take(column, self._run, out=out, mode="clip") if len(out) else out
 
 
 def _fill_up(length: np.ndarray, sequences: Sequences, bins: Bins) -> None:

@@ -351,3 +351,21 @@ def test_a_mixture_is_checked_at_once(datasets, tmp_path):
     endless = TokenLoader(mixture_of(datasets, (9, 17)), global_batch_size=4, layout=Text(max_length=9), num_epochs=1)
     with pytest.raises(TypeError, match="no end"):
         len(endless)
+
+
+def test_eight_ranks_become_six_three_and_one(datasets):
+    """A packed mixture, killed three times: together the ranks see what one process sees."""
+    mixture = mixture_of(datasets, (30, 41, 17), (5, 3, 2), policy="max_repeats")
+    options = {"global_batch_size": 24, "packing": BestFit(length=12, window=50), "layout": Text(max_length=12)}
+    canonical = TokenLoader(mixture, rank=0, world_size=1, **options)
+    state = None
+    for world_size, num_steps in ((8, 3), (6, 4), (3, 2), (1, 2)):
+        loaders = ranks(mixture, world_size, **options)
+        for loader in loaders:
+            if state is not None:
+                loader.load_state_dict(json.loads(state))
+        for _ in range(num_steps):
+            assert step_of(loaders) == step_of([canonical])
+        state = json.dumps(loaders[-1].state_dict())
+        assert loaders[0].account() == canonical.account()
+    assert canonical.epoch > 0
