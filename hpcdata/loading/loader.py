@@ -94,15 +94,13 @@ class TokenLoader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of the current epoch. With packing, epochs differ, and this packs all of it. TypeError: no end."""
-        num_steps = self._steps.num_steps(self.epoch)
-        if num_steps is None:
-            raise TypeError("an epoch of this mixture has no end: its policy is repeat")
-        return num_steps
+        """Steps of the current epoch; with packing, and in mixtures whose weights were changed, epochs may differ."""
+        return self.num_steps(self.epoch)
 
     def num_steps(self, epoch: int) -> int:
-        """Steps of any epoch, see `steps_per_epoch`."""
-        num_steps = self._make_steps().num_steps(epoch)
+        """Steps of an epoch. With packing, this packs all of it. Raises TypeError when it has no end."""
+        steps = self._steps if epoch == self.epoch else self._make_steps()
+        num_steps = steps.num_steps(epoch)
         if num_steps is None:
             raise TypeError("an epoch of this mixture has no end: its policy is repeat")
         return num_steps
@@ -113,11 +111,7 @@ class TokenLoader:
             raise TypeError("a loader without num_epochs has no length: see steps_per_epoch")
         if isinstance(self._steps, PlainSteps) and not isinstance(self.stream, MixtureStream):
             return self.num_epochs * self.steps_per_epoch
-        steps = self._make_steps()
-        numbers = [steps.num_steps(epoch) for epoch in range(self.num_epochs)]
-        if None in numbers:
-            raise TypeError("an epoch of this mixture has no end: its policy is repeat")
-        return sum(number for number in numbers if number is not None)
+        return sum(self.num_steps(epoch) for epoch in range(self.num_epochs))
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         while self.num_epochs is None or self.epoch < self.num_epochs:
@@ -198,7 +192,7 @@ class TokenLoader:
     def account(self) -> dict[str, SourceAccount]:
         """What each source has contributed up to the next batch, on all ranks: recomputed from the cursor alone.
 
-        Looks up the lengths of all samples since the beginning, about a million a second, and reads no ids.
+        Looks up the lengths of all samples since the beginning, about half a million a second, and reads no ids.
         """
         return make_account(self._make_steps(), self.epoch, self.step)
 
