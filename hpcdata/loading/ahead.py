@@ -12,6 +12,7 @@ collected; it never outlives the process, and nothing is shared with other proce
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
@@ -98,12 +99,13 @@ class _Worker:
     def stop(self) -> None:
         """Returns when the thread has left the loader alone."""
         self._stopped.set()
-        while self._thread.is_alive():
+        while self._thread.is_alive() and not sys.is_finalizing():  # daemons never end in an interpreter that does
             try:
                 self._ready.get(timeout=0.01)
             except queue.Empty:
                 self._thread.join(0.01)
-        self._ready.put(None)
+        if not self._thread.is_alive():
+            self._ready.put(None)
 
     def _run(self) -> None:
         try:

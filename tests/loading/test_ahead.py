@@ -72,6 +72,19 @@ def test_errors_arrive_and_threads_end(dataset, monkeypatch):
         BackgroundLoader(make(dataset), num_ahead=0)
 
 
+def test_a_process_ends_with_batches_left(dataset):
+    program = """
+import sys
+from hpcdata import TokenLoader
+from hpcdata.loading.ahead import BackgroundLoader
+batches = iter(BackgroundLoader(TokenLoader(sys.argv[1], global_batch_size=8)))
+next(batches)
+raise SystemExit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(dataset.path)], timeout=60)
+    assert done.returncode == 3
+
+
 def test_memory_is_recycled_only_when_nobody_holds_it():
     arrays = [empty((300, 300), "i8") for _ in range(5)]
     tensor = torch.from_numpy(arrays[0])[5:7]
