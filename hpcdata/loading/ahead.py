@@ -104,8 +104,6 @@ class _Worker:
                 self._ready.get(timeout=0.01)
             except queue.Empty:
                 self._thread.join(0.01)
-        if not self._thread.is_alive():
-            self._ready.put(None)
 
     def _run(self) -> None:
         try:
