@@ -11,18 +11,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpcdata.loading.dataset import TokenDataset
-    from hpcdata.loading.layout import T2I, Text
+    from hpcdata.loading.layout import SFT, T2I, Caption, Interleaved, LiquidT2I, Text
     from hpcdata.loading.loader import TokenLoader
+    from hpcdata.loading.packing import BestFit, Buckets, Concat
+    from hpcdata.loading.streams import Mixture, Source
 
     __version__: str
 
-__all__ = ["T2I", "Text", "TokenDataset", "TokenLoader", "__version__"]
+__all__ = [
+    "SFT",
+    "T2I",
+    "BestFit",
+    "Buckets",
+    "Caption",
+    "Concat",
+    "Interleaved",
+    "LiquidT2I",
+    "Mixture",
+    "Source",
+    "Text",
+    "TokenDataset",
+    "TokenLoader",
+    "__version__",
+]
 
 _HOMES = {
     "TokenDataset": "hpcdata.loading.dataset",
     "TokenLoader": "hpcdata.loading.loader",
-    "T2I": "hpcdata.loading.layout",
-    "Text": "hpcdata.loading.layout",
+    **dict.fromkeys(("SFT", "T2I", "Caption", "Interleaved", "LiquidT2I", "Text"), "hpcdata.loading.layout"),
+    **dict.fromkeys(("BestFit", "Buckets", "Concat"), "hpcdata.loading.packing"),
+    **dict.fromkeys(("Mixture", "Source"), "hpcdata.loading.streams"),
 }
 
 

@@ -18,7 +18,7 @@ LAYERS = (
     ("plan",),
     ("sources", "encoders", "loading", "slurm.array", "slurm.signals"),
     ("planning", "compact", "preview"),
-    ("encode", "combine", "verify", "status", "export", "index"),
+    ("encode", "combine", "verify", "status", "export", "index", "replay"),
     ("slurm", "local", "finish"),
     ("compose",),
     ("launch",),

@@ -1,31 +1,38 @@
 """TokenDataset: random access to the examples of a combined dataset.
 
-    ds = TokenDataset("/out")            # a dataset folder, or a run folder that contains one
+    ds = TokenDataset("/out")            # a dataset folder, a run folder that contains one, or one shard
     ds[7].spans                          # hpcdata.samples.Example, its ids are read-only views of the files
     DataLoader(ds, collate_fn=list)      # map-style: picklable, fork-safe, also with worker processes
 
 Opening reads the manifest alone; a part is mapped when one of its samples is wanted first, and its file sizes are
 checked then. Loaders use the vectorised methods: `spans` looks up what a batch of rows consists of, `windows`
-and `ids` copy ids. They work a part at a time and never run Python per span or per id.
+and `ids` copy ids. They never run Python per sample, span, id or part (see hpcdata.loading.parts).
 """
 
 from __future__ import annotations
 
-import itertools
+import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpcdata.columns import columns
-from hpcdata.loading.manifest import Manifest, Part, read_manifest
+from hpcdata.loading.arrays import empty
+from hpcdata.loading.manifest import Manifest, Part
 from hpcdata.loading.maps import map_column
+from hpcdata.loading.opening import open_manifest
+from hpcdata.loading.parts import PartMaps
+from hpcdata.loading.readahead import ReadAhead
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, Role, Span
 
-_MAX_OPEN_PARTS = 4096
-"""Mapped parts at a time: the kernel allows a process about 65,000 maps."""
+if TYPE_CHECKING:
+    import torch
+
+_MAX_OPEN_PARTS = 2000
+"""Parts whose ids and keys are mapped at a time for `dataset[row]`: the kernel allows a process about 65,000 maps."""
 _COLUMNS = ("row", "kind", "length", "height", "width", "flags", "part", "first_token")
 
 
@@ -34,7 +41,7 @@ class SpanTable:
     """What a batch of rows consists of, without the ids.
 
     index: [num_rows] int64, the samples' indices in the plan, in the order of the rows. The other columns are
-    [num_spans] int64, sorted by part; the spans of one sample stand together, in its order.
+    [num_spans] int64, sorted by row; the spans of one sample stand together, in its order.
     """
 
     index: np.ndarray
@@ -57,28 +64,47 @@ class SpanTable:
         """The spans where `mask` ([num_spans] bool) is set, of the same rows."""
         return SpanTable(index=self.index, **{name: getattr(self, name)[mask] for name in _COLUMNS})
 
+    def of_kind(self, kind: Kind) -> SpanTable:
+        """Its spans of one kind, of the same rows."""
+        mask = self.kind == kind
+        return self if mask.all() else self.select(mask)
+
+    def between(self, start: int, stop: int) -> SpanTable:
+        """Rows `start` to `stop` - 1 as a table of their own: a lookup for many steps serves each of them."""
+        first, end = np.searchsorted(self.row, (start, stop)).tolist()
+        spans = {name: getattr(self, name)[first:end] for name in _COLUMNS}
+        return SpanTable(index=self.index[start:stop], **{**spans, "row": self.row[first:end] - start})
+
 
 class TokenDataset:
     """The examples of a dataset by row: 0 to len - 1, in the order of the plan."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.manifest: Manifest = read_manifest(path)
+    def __init__(self, path: str | Path | Manifest, *, allow_tmp: bool = False) -> None:
+        """`path`: a dataset, a run, one committed shard, or a manifest that was made in memory.
+
+        `allow_tmp`: of a run that is not finished, take the shards and checkpoints as they stand now (`coverage`).
+        """
+        self.manifest = path if isinstance(path, Manifest) else open_manifest(path, allow_tmp=allow_tmp)
+        self.path = path.folder if isinstance(path, Manifest) else Path(path)
         samples = [part.samples for part in self.manifest.parts]
         self._first_row = np.concatenate([[0], np.cumsum(samples, dtype=np.int64)])
-        self._open_parts: dict[int, _OpenPart] = {}
+        self._reset()
 
     def __len__(self) -> int:
         return int(self._first_row[-1])
+
+    @property
+    def coverage(self) -> float:
+        """Which part of the plan's inputs has been dealt with: 1.0, but for unfinished runs."""
+        counts = self.manifest.counts
+        return 1 - counts.missing / max(1, counts.inputs)
 
     def __getitem__(self, row: int) -> Example:
         """The example at `row`; negative rows count from the end."""
         size = len(self)
         if not -size <= row < size:
             raise IndexError(f"row {row} of a dataset of {size} samples")
-        row = int(row) % size
-        part_index = int(np.searchsorted(self._first_row, row, side="right")) - 1
-        return self._part(part_index).example(row - int(self._first_row[part_index]))
+        return self._example(int(row) % size)
 
     def __getitems__(self, rows: Sequence[int]) -> list[Example]:
         return [self[row] for row in rows]
@@ -87,158 +113,172 @@ class TokenDataset:
         return (self[row] for row in range(len(self)))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_open_parts": {}}
+        return {name: vars(self)[name] for name in ("path", "manifest", "_first_row")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._reset()
 
     def spans(self, rows: np.ndarray) -> SpanTable:
         """What the samples at `rows` ([num_rows] integers in [0, len)) consist of."""
         rows = np.asarray(rows, dtype=np.int64)
         if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of a dataset of {len(self)} samples")
-        parts = np.searchsorted(self._first_row, rows, side="right") - 1
-        by_part = np.argsort(parts, kind="stable")
-        parts = parts[by_part]
-        index, num_spans, first_span, first_token = self._sample_columns(parts, rows[by_part] - self._first_row[parts])
-        ends = np.cumsum(num_spans)
-        within = np.arange(int(num_spans.sum())) - np.repeat(ends - num_spans, num_spans)
-        parts = np.repeat(parts, num_spans)
-        columns = self._span_columns(parts, np.repeat(first_span, num_spans) + within)
-        before = np.cumsum(columns["length"]) - columns["length"]
-        first_of_sample = np.arange(len(within)) - within
-        index_of_row = np.empty_like(index)
-        index_of_row[by_part] = index
+        parts, maps = self._parts_of(rows), self._maps
+        maps.advise(rows)
+        with maps.opened(parts):
+            at = rows + (maps.samples - self._first_row[:-1])[parts]
+            index, num_spans = maps.column("samples/index")[at], maps.column("samples/num_spans")[at]
+            first_span = maps.column("samples/first_span")[at] + maps.spans[parts]
+            first_token = maps.column("samples/first_token")[at]
+            row, within = _ragged(num_spans)
+            at = first_span[row] + within
+            length = maps.column("spans/length")[at].astype(np.int64)
+            grid = maps.column("spans/grid")[at].astype(np.int64)
+            kind = maps.column("spans/kind")[at].astype(np.int64)
+            flags = maps.column("spans/flags")[at].astype(np.int64)
+        first_token = first_token[row]
+        if within.any():
+            before = np.cumsum(length) - length
+            first_token += before - before[np.arange(len(row)) - within]
         return SpanTable(
-            index=index_of_row,
-            row=np.repeat(by_part, num_spans),
-            part=parts,
-            first_token=np.repeat(first_token, num_spans) + before - before[first_of_sample],
-            **columns,
+            index=index.astype(np.int64, copy=False),
+            row=row,
+            kind=kind,
+            length=length,
+            height=grid[:, 0],
+            width=grid[:, 1],
+            flags=flags,
+            part=parts[row],
+            first_token=first_token,
         )
 
     def windows(self, part: np.ndarray, start: np.ndarray, width: int) -> np.ndarray:
-        """ids: [num_windows, width] from `start` in the tokens of `part` ([num_windows] each, `part` sorted).
+        """ids: [num_windows, width] from `start` in the tokens of `part` ([num_windows] each).
 
-        What stands behind the end of a span is somebody else's: mask it. Behind the end of the part it is zero.
+        What stands behind the end of a span is somebody else's, or zeros: mask it.
         """
-        ids = np.empty((len(start), width), self.manifest.id_dtype)
-        for part_index, at in _groups(part):
-            _copy_windows(self._part(part_index).ids, start[at], ids[at])
+        maps = self._maps
+        ids = empty((len(start), width), self.manifest.id_dtype)
+        if ids.size:
+            with maps.opened(part):
+                _copy_windows(self._ids_tensor, start + maps.tokens[part], ids)
         return ids
 
     def ids(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
-        """ids: [sum of `length`], runs end to end from `start` in the tokens of `part` ([num_runs] each, sorted)."""
+        """ids: [sum of `length`], runs end to end from `start` in the tokens of `part` ([num_runs] each)."""
+        maps = self._maps
         ends = np.cumsum(length)
-        ids = np.empty(int(length.sum()), self.manifest.id_dtype)
-        at_token = np.arange(len(ids)) + np.repeat(start - (ends - length), length)
-        for part_index, at in _groups(part):
-            tokens = slice(int(ends[at.start] - length[at.start]), int(ends[at.stop - 1]))
-            ids[tokens] = self._part(part_index).ids[at_token[tokens]]
-        return ids
+        first = start + maps.tokens[part] - (ends - length)
+        with maps.opened(part):
+            ids = maps.column("tokens/ids")[np.repeat(first, length) + np.arange(ends[-1] if len(ends) else 0)]
+        return ids.astype(self.manifest.id_dtype, copy=False)
 
-    def _sample_columns(self, parts: np.ndarray, local: np.ndarray) -> np.ndarray:
-        """[4, num_rows] int64: index, number of spans, first span and first token of rows `local` of sorted `parts`."""
-        values = np.empty((4, len(local)), np.int64)
-        for part_index, at in _groups(parts):
-            part, rows = self._part(part_index), local[at]
-            values[0, at], values[1, at] = part.index[rows], part.num_spans[rows]
-            values[2, at], values[3, at] = part.first_span[rows], part.first_token[rows]
-        return values
+    def will_need(self, table: SpanTable) -> bool:
+        """Asks the kernel for the ids of these spans if reads have had to wait lately; True when it was asked."""
+        maps = self._maps
+        with maps.opened(table.part):
+            ranges = maps.range("tokens/ids").spans_of(table.first_token + maps.tokens[table.part], table.length)
+            return self._read_ahead.will_need(ranges)
 
-    def _span_columns(self, parts: np.ndarray, local: np.ndarray) -> dict[str, np.ndarray]:
-        """Columns of a SpanTable for spans `local` of sorted `parts`."""
-        values = np.empty((3, len(local)), np.int64)
-        grid = np.empty((len(local), 2), np.int64)
-        for part_index, at in _groups(parts):
-            part, spans = self._part(part_index), local[at]
-            values[0, at], values[1, at], values[2, at] = part.length[spans], part.kind[spans], part.flags[spans]
-            grid[at] = part.grid[spans]
-        length, kind, flags = values
-        return {"length": length, "kind": kind, "flags": flags, "height": grid[:, 0], "width": grid[:, 1]}
+    @cached_property
+    def _maps(self) -> PartMaps:
+        return PartMaps(self.manifest)
+
+    @cached_property
+    def _ids_tensor(self) -> torch.Tensor:
+        return self._maps.range("tokens/ids").tensor()
+
+    def _reset(self) -> None:
+        self._open_parts: dict[int, _OpenPart] = {}
+        self._read_ahead = ReadAhead()
+
+    def _parts_of(self, rows: np.ndarray) -> np.ndarray:
+        if len(self.manifest.parts) == 1:
+            return np.zeros(len(rows), np.int64)
+        return np.searchsorted(self._first_row, rows, side="right") - 1
+
+    def _example(self, row: int) -> Example:
+        part_index = bisect.bisect_right(self._first_row, row) - 1
+        local, maps = row - int(self._first_row[part_index]), self._maps
+        with maps.opened(np.array([part_index])):
+            part = self._part(part_index)
+            at = int(maps.samples[part_index]) + local
+            first = int(maps.column("samples/first_span")[at]) + int(maps.spans[part_index])
+            end = first + int(maps.column("samples/num_spans")[at])
+            token = int(maps.column("samples/first_token")[at])
+            lengths = maps.column("spans/length")[first:end].tolist()
+            kinds, flags = maps.column("spans/kind")[first:end].tolist(), maps.column("spans/flags")[first:end].tolist()
+            grids, index = maps.column("spans/grid")[first:end].tolist(), int(maps.column("samples/index")[at])
+        spans = []
+        for length, kind, flag, (height, width) in zip(lengths, kinds, flags, grids, strict=True):
+            ids = part.ids[token : token + length]
+            spans.append(_span(kind, ids, height, width, flag))
+            token += length
+        return Example(index=index, key=part.key(local), spans=tuple(spans))
 
     def _part(self, part_index: int) -> _OpenPart:
         part = self._open_parts.get(part_index)
         if part is None:
             while len(self._open_parts) >= _MAX_OPEN_PARTS:
                 self._open_parts.pop(next(iter(self._open_parts)))
-            part = _OpenPart(self.manifest, self.manifest.parts[part_index])
-            self._open_parts[part_index] = part
+            part = self._open_parts[part_index] = _OpenPart(self.manifest, self.manifest.parts[part_index])
         return part
 
 
 class _OpenPart:
-    """The mapped columns of one part."""
+    """Ids and keys of one part in maps of their own: `dataset[row]` hands out views of them."""
 
     def __init__(self, manifest: Manifest, part: Part) -> None:
-        rows = {"tokens": part.tokens, "spans": part.spans, "samples": part.samples, "keys": part.key_bytes}
-        maps = {
-            column.path.removesuffix(".memmap"): map_column(
-                manifest.folder / part.path / column.path,
-                column.dtype,
-                (rows[column.table], column.width) if column.width else (rows[column.table],),
+        rows = {"tokens": part.tokens, "samples": part.samples, "keys": part.key_bytes}
+        folder = f"{manifest.folder}/{part.path}/"
+        self.ids, self._first_key, self._key_bytes = (
+            map_column(folder + path, dtype, (rows[path.split("/")[0]],), may_grow=part.may_grow)
+            for path, dtype in (
+                ("tokens/ids.memmap", manifest.id_dtype),
+                ("samples/first_key.memmap", "int64"),
+                ("keys/bytes.memmap", "uint8"),
             )
-            for column in columns(manifest.id_dtype)
-        }
-        self.ids = maps["tokens/ids"]
-        self.length, self.kind = maps["spans/length"], maps["spans/kind"]
-        self.grid, self.flags = maps["spans/grid"], maps["spans/flags"]
-        self.index, self.num_spans = maps["samples/index"], maps["samples/num_spans"]
-        self.first_token, self.first_span = maps["samples/first_token"], maps["samples/first_span"]
-        self.first_key, self.key_bytes = maps["samples/first_key"], maps["keys/bytes"]
-
-    def example(self, local: int) -> Example:
-        first = int(self.first_span[local])
-        at = int(self.first_token[local])
-        spans = []
-        for span in range(first, first + int(self.num_spans[local])):
-            end = at + int(self.length[span])
-            spans.append(self._span(span, self.ids[at:end]))
-            at = end
-        return Example(index=int(self.index[local]), key=self._key(local), spans=tuple(spans))
-
-    def _span(self, span: int, ids: np.ndarray) -> Span:
-        flags = int(self.flags[span])
-        return Span(
-            kind=Kind(int(self.kind[span])),
-            ids=ids,
-            height=int(self.grid[span, 0]),
-            width=int(self.grid[span, 1]),
-            role=Role(flags & ROLE_MASK),
-            loss=bool(flags & LOSS_FLAG),
         )
 
-    def _key(self, local: int) -> str:
-        end = self.first_key[local + 1] if local + 1 < len(self.first_key) else len(self.key_bytes)
-        return self.key_bytes[self.first_key[local] : end].tobytes().decode()
+    def key(self, local: int) -> str:
+        end = self._first_key[local + 1] if local + 1 < len(self._first_key) else len(self._key_bytes)
+        return self._key_bytes[self._first_key[local] : end].tobytes().decode()
 
 
-def _groups(sorted_parts: np.ndarray) -> Iterator[tuple[int, slice]]:
-    """(part, where it stands) for each run of equal values."""
-    cuts = np.flatnonzero(np.diff(sorted_parts)) + 1
-    edges = [0, *cuts.tolist(), len(sorted_parts)]
-    for start, stop in itertools.pairwise(edges):
-        if stop > start:
-            yield int(sorted_parts[start]), slice(start, stop)
+def _span(kind: int, ids: np.ndarray, height: int, width: int, flags: int) -> Span:
+    role, loss = Role(flags & ROLE_MASK), bool(flags & LOSS_FLAG)
+    return Span(kind=Kind(kind), ids=ids, height=height, width=width, role=role, loss=loss)
 
 
-def _copy_windows(ids: np.ndarray, start: np.ndarray, out: np.ndarray) -> None:
-    """out[i] = ids[start[i] : start[i] + width] by one gather over an overlapping view, in place."""
+def _ragged(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(which run, place in it) of every element of runs of these lengths that stand end to end."""
+    if len(lengths) and lengths.min() == lengths.max() == 1:
+        return np.arange(len(lengths)), np.zeros(len(lengths), np.int64)
+    ends = np.cumsum(lengths, dtype=np.int64)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    return row, np.arange(len(row)) - np.repeat(ends - lengths, lengths)
+
+
+def _copy_windows(ids: torch.Tensor, start: np.ndarray, out: np.ndarray) -> None:
+    """out[i] = ids[start[i] : start[i] + width] by one gather over an overlapping view; zeros behind the last id."""
+    import torch
+
     width = out.shape[1]
     num_windows = len(ids) - width + 1
-    if not width:
-        return
     late = np.flatnonzero(start >= num_windows)
-    if late.size:  # windows that reach over the end of the part: at most a few of a batch
+    early: slice | np.ndarray = slice(None)
+    if late.size:  # windows that reach over the end of the last part: at most a few of a batch
         for row in late.tolist():
-            rest = ids[start[row] :]
+            rest = ids[start[row] :].numpy().view(out.dtype)
             out[row, : len(rest)] = rest
             out[row, len(rest) :] = 0
         early = np.flatnonzero(start < num_windows)
         if not early.size:
             return
-        view = _overlapping(ids, num_windows, width)
-        out[early] = view[start[early]]
+    windows = ids.as_strided((num_windows, width), (1, 1))
+    where = torch.from_numpy(start[early])
+    if late.size:
+        out[early] = torch.index_select(windows, 0, where).numpy().view(out.dtype)
     else:
-        out[:] = _overlapping(ids, num_windows, width)[start]
-
-
-def _overlapping(ids: np.ndarray, num_windows: int, width: int) -> np.ndarray:
-    return np.ndarray((num_windows, width), ids.dtype, ids.data, strides=(ids.itemsize, ids.itemsize))
+        torch.index_select(windows, 0, where, out=torch.from_numpy(out.view(np.int16) if out.itemsize == 2 else out))

@@ -5,118 +5,52 @@ and checks them, `batch` makes the arrays for some rows of a dataset. Every layo
 
     input_ids       [B, L] int64    text ids as stored, image codes plus the image token shift
     attention_mask  [B, L] bool     False on padding: the only thing that tells padding (ids such as 0 are valid)
-    modality        [B, L] int8     0 text, 1 image
-    labels          [B, L] int64    input_ids, -100 on padding; *not* shifted, as Hugging Face models expect
-    position_ids    [B, L] int64    counts the valid ids of a row from 0; 0 on padding
+    modality        [B, L] int8     0 text and control ids, 1 image codes
+    labels          [B, L] int64    input_ids, -100 where nothing is trained; *not* shifted, as Hugging Face expects
+    position_ids    [B, L] int64    counts the valid ids of a sample from 0; 0 on padding
     index           [B]    int64    the samples' indices in the plan
 
-`keys` chooses fewer of them. A text that is too long is cut and counted; an image is never cut.
+and in packed batches, whose rows hold several samples, also
+
+    segment_ids     [B, L] int32    1, 2... for the samples of a row, 0 on padding
+    cu_seqlens      [n+1]  int32    where segments begin in the B * L ids (padding is one), for attention over flat ids
+    max_seqlen      []     int64    the longest segment
+    index           [samples]       row after row
+
+`keys` chooses fewer of them. A text that is too long is cut and counted; an image is never cut: a sample that would
+need it is an error, or is left out and counted (`too_long="skip"`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from hpcdata.errors import UserError
+from hpcdata.loading.arrays import empty, prefix_mask, widen
 from hpcdata.loading.dataset import SpanTable, TokenDataset
+from hpcdata.loading.framed import SFT, Caption, Interleaved, LiquidT2I
+from hpcdata.loading.layoutbase import (
+    IGNORED_LABEL,
+    KEYS,
+    PACKED_KEYS,
+    Batch,
+    BatchCounts,
+    Layout,
+    check_shift,
+    default_image_tokens,
+    default_shift,
+)
 from hpcdata.loading.manifest import Manifest
-from hpcdata.loading.textblock import Frame, TextBlock, make_text_block
+from hpcdata.loading.sequences import Controls, Form, Lineup
+from hpcdata.loading.textblock import TextBlock, make_text_block
 from hpcdata.samples import Kind
 
-KEYS = ("input_ids", "attention_mask", "modality", "labels", "position_ids", "index")
-IGNORED_LABEL = -100
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchCounts:
-    """The account of one batch, or of several added up."""
-
-    samples: int = 0
-    text_tokens: int = 0
-    """Valid text ids, with those that the layout adds."""
-    image_tokens: int = 0
-    padding: int = 0
-    truncated_texts: int = 0
-    left_out_images: int = 0
-
-    def __add__(self, other: BatchCounts) -> BatchCounts:
-        return BatchCounts(**{name: value + vars(other)[name] for name, value in vars(self).items()})
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Batch:
-    arrays: dict[str, np.ndarray]
-    counts: BatchCounts
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """The options that all layouts share."""
-
-    name: ClassVar[str] = ""
-
-    add_bos: bool | None = None
-    """Begin the text with the tokenizer's bos id; by default when it has one."""
-    add_eos: bool | None = None
-    """End the text (cut or not) with the tokenizer's eos id; by default when it has one."""
-    bos_id: int | None = None
-    eos_id: int | None = None
-    pad_id: int | None = None
-    """What stands on padding: by default the tokenizer's pad id, else its eos id, else 0."""
-    keys: tuple[str, ...] = KEYS
-    """Which arrays to make."""
-
-    def bind(self, manifest: Manifest) -> Self:
-        """The same layout with every option filled in. Raises UserError where the dataset cannot be laid out so."""
-        unknown = sorted(set(self.keys) - set(KEYS))
-        if unknown:
-            raise UserError(f"layout {self.name}: unknown key {unknown[0]!r}, known: {', '.join(KEYS)}")
-        text = manifest.text
-        bos_id = text.bos_id if text and self.bos_id is None else self.bos_id
-        eos_id = text.eos_id if text and self.eos_id is None else self.eos_id
-        pad_ids = (self.pad_id, text.pad_id if text else None, eos_id, 0)
-        return dataclasses.replace(
-            self,
-            add_bos=self._wanted("bos", self.add_bos, bos_id),
-            add_eos=self._wanted("eos", self.add_eos, eos_id),
-            bos_id=bos_id,
-            eos_id=eos_id,
-            pad_id=next(pad_id for pad_id in pad_ids if pad_id is not None),
-        )
-
-    def settings(self) -> dict[str, Any]:
-        """What the arrays depend on, as plain values: enters the loader's state."""
-        values = dataclasses.asdict(self)
-        del values["keys"]
-        return {"name": self.name, **values}
-
-    def batch(self, dataset: TokenDataset, rows: np.ndarray) -> Batch:
-        """The arrays for `rows` of the dataset ([num_rows] integers); the layout must be bound."""
-        raise NotImplementedError
-
-    @property
-    def frame(self) -> Frame:
-        return Frame(
-            bos=self.bos_id if self.add_bos else None, eos=self.eos_id if self.add_eos else None, pad=self.pad_id or 0
-        )
-
-    def _wanted(self, name: str, wanted: bool | None, token_id: int | None) -> bool:
-        if wanted and token_id is None:
-            raise UserError(
-                f"{name} is wanted, but the dataset's tokenizer has no {name} id: leave it out, or pass {name}_id"
-            )
-        return token_id is not None if wanted is None else wanted
-
-    def _check_width(self, option: str, width: int | None, manifest: Manifest) -> None:
-        if width is None:
-            raise UserError(f"layout {self.name} needs {option}: the dataset was made without data.block_size")
-        least = self.frame.num_added + (manifest.text is not None)
-        if width < least:
-            raise UserError(f"layout {self.name}: {option}={width}, but bos, eos and one id of text need {least}")
+__all__ = ["IGNORED_LABEL", "KEYS", "LAYOUTS", "PACKED_KEYS", "Batch", "BatchCounts", "Layout", "find_layout"]
+__all__ += ["SFT", "T2I", "Caption", "Interleaved", "LiquidT2I", "Text"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +62,7 @@ class T2I(Layout):
     """
 
     name: ClassVar[str] = "t2i"
+    form: ClassVar[Form] = Form(order="text_first", eos="text")
 
     block_size: int | None = None
     """Columns of text."""
@@ -137,10 +72,10 @@ class T2I(Layout):
     """Columns of image, by default (resolution / downsample)^2; 0 without images."""
 
     def bind(self, manifest: Manifest) -> Self:
-        shift = self.img_token_shift if self.img_token_shift is not None else _default_shift(manifest)
+        shift = self.img_token_shift if self.img_token_shift is not None else default_shift(manifest)
         num_image_tokens = self.num_image_tokens
         if num_image_tokens is None:
-            num_image_tokens = _default_image_tokens(manifest)
+            num_image_tokens = default_image_tokens(manifest)
         bound = dataclasses.replace(
             super().bind(manifest),
             block_size=self.block_size if self.block_size is not None else manifest.layout.block_size,
@@ -148,34 +83,62 @@ class T2I(Layout):
             num_image_tokens=num_image_tokens,
         )
         bound._check_width("block_size", bound.block_size, manifest)
-        _check_shift(bound, manifest)
+        check_shift(bound.name, bound.img_token_shift, manifest)
+        if bound.pad != "max_len":
+            raise UserError("layout t2i has fixed columns: leave pad at max_len, or choose liquid_t2i")
         return bound
 
-    def batch(self, dataset: TokenDataset, rows: np.ndarray) -> Batch:
+    @property
+    def max_width(self) -> int:
+        return (self.block_size or 0) + (self.num_image_tokens or 0)
+
+    @property
+    def controls(self) -> Controls:
+        return dataclasses.replace(super().controls, img_token_shift=self.img_token_shift or 0)
+
+    def lineup(self, table: SpanTable, seeds: np.ndarray, *, room: int | None = None) -> Lineup:
+        """Texts of at most `block_size` ids; without `room` (not packed), images start where they do in `batch`."""
+        _check_at_most_one(self.name, "text", table.select(table.kind == Kind.TEXT))
+        _check_at_most_one(self.name, "image", table.select(table.kind == Kind.IMAGE))
+        return Lineup(table, self.form, self.controls, text_limit=self.block_size, limit=room, in_columns=room is None)
+
+    def batch(
+        self,
+        dataset: TokenDataset,
+        rows: np.ndarray,
+        seeds: np.ndarray | None = None,
+        table: SpanTable | None = None,
+    ) -> Batch:
         assert self.block_size is not None, "bind the layout first"
-        table = dataset.spans(rows)
-        texts, images = table.select(table.kind == Kind.TEXT), table.select(table.kind == Kind.IMAGE)
+        table = table or dataset.spans(rows)
+        texts, images = table.of_kind(Kind.TEXT), table.of_kind(Kind.IMAGE)
         _check_at_most_one(self.name, "text", texts)
         _check_at_most_one(self.name, "image", images)
         num_image = self._columns_of_image(images)
-        width = self.block_size + num_image
-        text = make_text_block(dataset, texts, self.block_size, self.frame)
-        ids = np.empty((table.num_rows, width), np.int64)
-        ids[:, : self.block_size] = text.ids
-        ids[:, self.block_size :] = self.frame.pad
-        codes = dataset.windows(images.part, images.first_token, num_image).astype(np.int64)
-        codes += self.img_token_shift or 0
-        ids[images.row, self.block_size :] = codes
-        mask = np.empty(ids.shape, bool)
-        np.less(np.arange(self.block_size), text.lengths[:, None], out=mask[:, : self.block_size])
-        mask[:, self.block_size :] = False
-        mask[images.row, self.block_size :] = True
+        ids = empty((table.num_rows, self.block_size + num_image), np.int64)
+        text = make_text_block(dataset, texts, self.block_size, self.frame, out=ids[:, : self.block_size])
+        self._place_images(dataset, images, ids[:, self.block_size :])
+        mask = empty(ids.shape, bool)
+        mask[:, : self.block_size] = prefix_mask(text.lengths, self.block_size)
+        mask[:, self.block_size :] = len(images.row) == table.num_rows
+        if len(images.row) < table.num_rows:
+            mask[images.row, self.block_size :] = True
         modality = np.repeat([0, 1], [self.block_size, num_image]).astype(np.int8)
         return _batch(self.keys, table, text, ids, mask, modality, num_image_tokens=num_image * len(images.row))
 
+    def _place_images(self, dataset: TokenDataset, images: SpanTable, out: np.ndarray) -> None:
+        """Shifted codes of at most one image a row, padding in rows without one."""
+        codes = dataset.windows(images.part, images.first_token, out.shape[1])
+        if len(images.row) == len(out):
+            widen(codes, out, self.img_token_shift or 0)
+        else:
+            out[:] = self.frame.pad
+            out[images.row] = codes.astype(np.int64) + (self.img_token_shift or 0)
+
     def _columns_of_image(self, images: SpanTable) -> int:
-        grids = np.unique(np.column_stack([images.height, images.width, images.length]), axis=0)
-        if len(grids) > 1:
+        grids = np.column_stack([images.height, images.width, images.length])
+        if (grids[1:] != grids[:1]).any():
+            grids = np.unique(grids, axis=0)
             shapes = ", ".join(f"{height} x {width}" for height, width, _ in grids[:4].tolist())
             raise UserError(f"layout {self.name} needs one image grid in a batch, got {shapes}: encode at one size")
         found = int(grids[0, 2]) if len(grids) else None
@@ -192,6 +155,7 @@ class Text(Layout):
     """The text spans of a sample end to end, cut or padded to `max_length`. Images are left out, and counted."""
 
     name: ClassVar[str] = "text"
+    form: ClassVar[Form] = Form(images=False)
 
     max_length: int | None = None
     """Columns, by default the dataset's block_size."""
@@ -202,17 +166,32 @@ class Text(Layout):
         bound._check_width("max_length", max_length, manifest)
         return bound
 
-    def batch(self, dataset: TokenDataset, rows: np.ndarray) -> Batch:
+    def with_room(self, length: int, *, force: bool = False) -> Self:
+        return dataclasses.replace(self, max_length=length) if force or self.max_length is None else self
+
+    @property
+    def max_width(self) -> int:
+        return self.max_length or 0
+
+    def batch(
+        self,
+        dataset: TokenDataset,
+        rows: np.ndarray,
+        seeds: np.ndarray | None = None,
+        table: SpanTable | None = None,
+    ) -> Batch:
         assert self.max_length is not None, "bind the layout first"
-        table = dataset.spans(rows)
-        text = make_text_block(dataset, table.select(table.kind == Kind.TEXT), self.max_length, self.frame)
-        mask = np.arange(self.max_length) < text.lengths[:, None]
+        if self.pad != "max_len":
+            return super().batch(dataset, rows, seeds, table)
+        table = table or dataset.spans(rows)
+        text = make_text_block(dataset, table.of_kind(Kind.TEXT), self.max_length, self.frame)
+        mask = prefix_mask(text.lengths, self.max_length)
         modality = np.zeros(self.max_length, np.int8)
         left_out = int(np.count_nonzero(table.kind == Kind.IMAGE))
         return _batch(self.keys, table, text, text.ids, mask, modality, left_out_images=left_out)
 
 
-LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in (T2I, Text)}
+LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in (T2I, LiquidT2I, Caption, Interleaved, SFT, Text)}
 
 
 def find_layout(layout: str | Layout) -> Layout:
@@ -239,12 +218,14 @@ def _batch(
     if "modality" in keys:
         arrays["modality"] = np.tile(modality, (len(ids), 1))
     if "labels" in keys:
-        arrays["labels"] = np.where(mask, ids, IGNORED_LABEL)
+        labels = arrays["labels"] = empty(ids.shape, np.int64)
+        labels[:] = ids
+        np.copyto(labels, IGNORED_LABEL, where=~mask)
     if "position_ids" in keys:
-        positions = np.cumsum(mask, axis=1, dtype=np.int64)
+        positions = arrays["position_ids"] = empty(ids.shape, np.int64)
+        np.cumsum(mask, axis=1, out=positions)
         positions -= 1
-        positions *= mask
-        arrays["position_ids"] = positions
+        np.copyto(positions, 0, where=~mask)
     num_text_tokens = int(text.lengths.sum())
     counts = BatchCounts(
         samples=len(ids),
@@ -254,38 +235,14 @@ def _batch(
         truncated_texts=text.num_truncated,
         left_out_images=left_out_images,
     )
-    return Batch(arrays={key: arrays[key] for key in keys}, counts=counts)
+    return Batch(arrays={key: arrays[key] for key in keys if key in arrays}, counts=counts)
 
 
 def _check_at_most_one(name: str, kind: str, spans: SpanTable) -> None:
-    counts = np.bincount(spans.row, minlength=spans.num_rows)
-    if counts.size and counts.max() > 1:
+    if (spans.row[1:] == spans.row[:-1]).any():
+        counts = np.bincount(spans.row, minlength=spans.num_rows)
         row = int(counts.argmax())
         raise UserError(
             f"layout {name} takes at most one {kind} a sample, sample {spans.index[row]} has {counts[row]}: "
             "choose another layout for this dataset"
-        )
-
-
-def _default_shift(manifest: Manifest) -> int:
-    for shift in (manifest.layout.img_token_shift, manifest.layout.text_vocab_size):
-        if shift is not None:
-            return shift
-    return manifest.text.vocab_size if manifest.text else 0
-
-
-def _default_image_tokens(manifest: Manifest) -> int | None:
-    if manifest.image is None:
-        return 0 if not manifest.counts.images else None
-    resolution = manifest.layout.resolution
-    return None if resolution is None else (resolution // manifest.image.downsample) ** 2
-
-
-def _check_shift(layout: T2I, manifest: Manifest) -> None:
-    vocab_size = manifest.text.vocab_size if manifest.text else 0
-    shift = layout.img_token_shift or 0
-    if manifest.image is not None and shift < vocab_size:
-        raise UserError(
-            f"layout t2i: img_token_shift={shift} is below the text vocabulary of {vocab_size} ids: "
-            f"image codes would look like text; pass T2I(img_token_shift={vocab_size}) or more"
         )

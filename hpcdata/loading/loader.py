@@ -1,90 +1,117 @@
-"""TokenLoader: shuffled, distributed batches of tensors that resume exactly, on any number of ranks.
+"""TokenLoader: shuffled, mixed, packed, distributed batches of tensors that resume exactly, on any number of ranks.
 
     loader = TokenLoader("/out", global_batch_size=256, layout="t2i", seed=7)
     for batch in loader:                       # dict of tensors, see hpcdata.loading.layout
         ...
         torch.save({"loader": loader.state_dict(), ...}, ...)
 
-Step s of an epoch consists of positions s * global_batch_size onwards of the epoch's order, and rank r of S takes the
-r-th of S equal slices. So the global batches are the same for every S, all ranks end an epoch at the same step, and
-the whole state is (epoch, step): restoring it costs nothing, and the world size may change in between.
+Step s of an epoch consists of rows s * global_batch_size onwards of the epoch, and rank r of S takes the r-th of S
+equal slices. A row is a sample in the epoch's order or, with `packing`, several samples of one window of it. So the
+global batches are the same for every S, all ranks end an epoch at the same step, and the whole state is (epoch, step),
+for packing with a note of where to go on: restoring it costs nothing, and the world size may change in between.
 
-The last positions of an epoch that do not fill a global batch are dropped (`drop_last=True`; a shuffled epoch drops
-others each time), or delivered as a smaller one whose slices differ by at most one sample (`drop_last=False`; refused
-where a rank would get none, since it would leave the others waiting).
+The last rows of an epoch that do not fill a global batch are dropped (`drop_last=True`; a shuffled epoch drops others
+each time), or delivered: as a smaller batch whose slices differ by at most one sample (refused where a rank would get
+none, since it would leave the others waiting), with packing as one that is filled up with empty rows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpcdata.errors import UserError
+from hpcdata.loading.account import SourceAccount, make_account
+from hpcdata.loading.batches import Mark, PlainSteps, Share, Steps
 from hpcdata.loading.dataset import TokenDataset
 from hpcdata.loading.layout import BatchCounts, Layout, find_layout
 from hpcdata.loading.order import Order, SequentialOrder, ShuffledOrder
+from hpcdata.loading.packed import PackedSteps
+from hpcdata.loading.packing import Packing, find_packing
 from hpcdata.loading.ranks import find_rank
+from hpcdata.loading.streams import Mixture, MixtureStream, SingleStream, Stream
 
 if TYPE_CHECKING:
     import torch
 
 _STATE_VERSION = 1
-_ROWS_AHEAD = 16_384
-"""Rows of the order that are computed at a time."""
+_MAX_STATE_BYTES = 1024
+_UNLIMITED = 2**40
 
 
 class TokenLoader:
     """Iterates over the batches of this rank, from where it stands to the end of `num_epochs` (None: without end).
 
     The loader itself is the cursor: `epoch` and `step` are those of the next batch, every iterator moves them, and an
-    error leaves them where they were. `counts` is the account of what this process has delivered.
+    error leaves them where they were. `counts` is the account of what this process has delivered, `account()` that of
+    all ranks since the beginning.
     """
 
     def __init__(
         self,
-        dataset: TokenDataset | str | Path,
+        dataset: TokenDataset | Mixture | str | Path,
         *,
         global_batch_size: int,
         layout: str | Layout = "t2i",
+        packing: int | Packing | None = None,
         seed: int = 0,
         shuffle: bool = True,
+        order: Order | None = None,
         rank: int | None = None,
         world_size: int | None = None,
         drop_last: bool = True,
         num_epochs: int | None = None,
     ) -> None:
-        """`global_batch_size` is the samples of one step on all ranks together; the world size must divide it."""
-        self.dataset = dataset if isinstance(dataset, TokenDataset) else TokenDataset(dataset)
-        self.layout = find_layout(layout).bind(self.dataset.manifest)
+        """`global_batch_size` is the rows of one step on all ranks together; the world size must divide it.
+
+        `packing`: the columns of rows that hold several samples each, or a BestFit, Concat or Buckets.
+        `order`: another order than `seed` and `shuffle` give.
+        """
         self.rank, self.world_size = find_rank(rank, world_size)
         self.global_batch_size = global_batch_size
         self.seed, self.shuffle, self.drop_last, self.num_epochs = seed, shuffle, drop_last, num_epochs
+        self.packing = find_packing(packing)
+        self._order = order
+        self.stream = self._make_stream(dataset)
+        self.dataset = self.stream.dataset
+        self.layout = self._for_packing(find_layout(layout)).bind(self.dataset.manifest)
         self.epoch = self.step = 0
         self.counts = BatchCounts()
-        self._order = self._make_order()
-        self._rows_ahead = _RowsAhead()
-        self._check()
+        self._share = Share(rank=self.rank, world_size=self.world_size)
+        self._check_batch_size()
+        self._steps = self._make_steps()
+        self._check_size()
 
     @property
     def batch_size(self) -> int:
-        """Samples of one step on this rank."""
+        """Rows of one step on this rank."""
         return self.global_batch_size // self.world_size
 
     @property
     def steps_per_epoch(self) -> int:
-        whole, rest = divmod(len(self.dataset), self.global_batch_size)
-        return whole + bool(rest and not self.drop_last)
+        """Steps of the current epoch; with packing, and in mixtures whose weights were changed, epochs may differ."""
+        return self.num_steps(self.epoch)
+
+    def num_steps(self, epoch: int) -> int:
+        """Steps of an epoch. With packing, this packs all of it. Raises TypeError when it has no end."""
+        steps = self._steps if epoch == self.epoch else self._make_steps()
+        num_steps = steps.num_steps(epoch)
+        if num_steps is None:
+            raise TypeError("an epoch of this mixture has no end: its policy is repeat")
+        return num_steps
 
     def __len__(self) -> int:
         """Steps of all epochs. Raises TypeError when there is no end."""
         if self.num_epochs is None:
             raise TypeError("a loader without num_epochs has no length: see steps_per_epoch")
-        return self.num_epochs * self.steps_per_epoch
+        if isinstance(self._steps, PlainSteps) and not isinstance(self.stream, MixtureStream):
+            return self.num_epochs * self.steps_per_epoch
+        return sum(self.num_steps(epoch) for epoch in range(self.num_epochs))
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         while self.num_epochs is None or self.epoch < self.num_epochs:
@@ -97,12 +124,16 @@ class TokenLoader:
             yield self._next()
 
     def rows(self, epoch: int, step: int) -> np.ndarray:
-        """The dataset rows of this rank's batch: [batch_size] int64, a pure function of settings, epoch and step."""
-        return self._order.rows(epoch, np.arange(*self._slice(step)))
+        """The dataset rows of this rank's batch: [num_samples] int64, a pure function of settings, epoch and step."""
+        return self._steps.draws(epoch, step, self._share).rows
+
+    def batch_at(self, epoch: int, step: int) -> dict[str, torch.Tensor]:
+        """The batch of any step, without moving the loader."""
+        return self._batch(epoch, step)[0]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, and of which data and settings: under 1 KB of plain values."""
-        return {
+        state = {
             "version": _STATE_VERSION,
             "data": self.dataset.manifest.content_digest,
             "plan": self.dataset.manifest.fingerprint,
@@ -110,52 +141,101 @@ class TokenLoader:
             "epoch": self.epoch,
             "step": self.step,
         }
+        if self.packing is not None:
+            state["mark"] = [self.epoch, *self._steps.mark(self.epoch, self.step)]
+        if isinstance(self.stream, MixtureStream) and self.stream.changes:
+            state["changes"] = [[epoch, position, list(weights)] for epoch, position, weights in self.stream.changes]
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state`, saved on any world size. Raises UserError when it is of other data or settings."""
         _check_state(state, self.state_dict())
+        before = self.stream, self._steps
         epoch, step = state.get("epoch"), state.get("step")
-        if not isinstance(epoch, int) or not isinstance(step, int) or epoch < 0 or not 0 <= step < self.steps_per_epoch:
-            raise UserError(f"loader state is damaged: epoch {epoch!r}, step {step!r} of {self.steps_per_epoch}")
+        try:
+            if isinstance(self.stream, MixtureStream):
+                self.stream = self.stream.with_changes(state.get("changes", ()))
+            self._steps = self._make_steps()
+            mark = state.get("mark")
+            if self.packing is not None and mark is not None and mark[0] == epoch:
+                self._steps.restore(epoch, Mark(int(mark[1]), int(mark[2])))
+            if not isinstance(epoch, int) or not isinstance(step, int) or min(epoch, step) < 0:
+                raise ValueError
+            if not self._steps.has_step(epoch, step):
+                raise ValueError
+        except (ValueError, TypeError, IndexError, UserError):
+            self.stream, self._steps = before
+            raise UserError(f"loader state is damaged: epoch {epoch!r}, step {step!r}") from None
         self.epoch, self.step = epoch, step
 
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        """Draws from the sources of the mixture by other weights from the next batch on; all ranks must do the same.
+
+        With packing, from the next window on. The change is part of the state, with the position where it happened.
+        """
+        if not isinstance(self.stream, MixtureStream):
+            raise UserError("set_weights is for mixtures, this loader has one dataset")
+        before, position = self.stream, self.step * self.global_batch_size
+        mark = self._steps.mark(self.epoch, self.step)
+        if self.packing is not None:
+            is_begun = mark.first_bin < position
+            position = (mark.window + is_begun) * self.packing.window
+        self.stream = before.changed(self.epoch, position, weights)
+        if len(json.dumps(self.state_dict())) >= _MAX_STATE_BYTES:
+            self.stream = before
+            raise UserError(f"the weights were changed {len(before.changes)} times: start a new run for more changes")
+        self._steps = self._make_steps()
+        self._steps.restore(self.epoch, mark)
+        if not self._steps.has_step(self.epoch, self.step):
+            self.epoch, self.step = self.epoch + 1, 0
+
+    def account(self) -> dict[str, SourceAccount]:
+        """What each source has contributed up to the next batch, on all ranks: recomputed from the cursor alone.
+
+        Looks up the lengths of all samples since the beginning, about half a million a second, and reads no ids.
+        """
+        return make_account(self._make_steps(), self.epoch, self.step)
+
     def _next(self) -> dict[str, torch.Tensor]:
+        tensors, counts = self._batch(self.epoch, self.step)
+        has_next = self._steps.has_step(self.epoch, self.step + 1)
+        self.counts += counts
+        self.epoch, self.step = (self.epoch, self.step + 1) if has_next else (self.epoch + 1, 0)
+        return tensors
+
+    def _batch(self, epoch: int, step: int) -> tuple[dict[str, torch.Tensor], BatchCounts]:
         import torch
 
-        batch = self.layout.batch(self.dataset, self._next_rows())
-        self.counts += batch.counts
-        self.step += 1
-        if self.step >= self.steps_per_epoch:
-            self.epoch, self.step = self.epoch + 1, 0
-        return {key: torch.from_numpy(array) for key, array in batch.arrays.items()}
+        batch, draws = self._steps.batch(epoch, step, self._share)
+        if isinstance(self.stream, MixtureStream):
+            batch.arrays["source"] = draws.source
+        return {key: torch.from_numpy(array) for key, array in batch.arrays.items()}, batch.counts
 
-    def _next_rows(self) -> np.ndarray:
-        """`rows(epoch, step)`, out of a block that is computed for many steps at once."""
-        ahead = self._rows_ahead
-        if not (ahead.epoch == self.epoch and ahead.first_step <= self.step < ahead.first_step + len(ahead.rows)):
-            num_steps = max(1, _ROWS_AHEAD // self.batch_size)
-            last_step = min(self.step + num_steps, self.steps_per_epoch)
-            slices = [np.arange(*self._slice(step)) for step in range(self.step, last_step)]
-            rows = self._order.rows(self.epoch, np.concatenate(slices))
-            ahead = _RowsAhead(self.epoch, self.step, np.split(rows, np.cumsum([len(part) for part in slices])[:-1]))
-            self._rows_ahead = ahead
-        return ahead.rows[self.step - ahead.first_step]
+    def _make_stream(self, dataset: TokenDataset | Mixture | str | Path) -> Stream:
+        if isinstance(dataset, Mixture):
+            if self._order is not None:
+                raise UserError("order is for one dataset: the sources of a mixture have orders of their own")
+            return MixtureStream(dataset, seed=self.seed, shuffle=self.shuffle)
+        opened = dataset if isinstance(dataset, TokenDataset) else TokenDataset(dataset)
+        order = self._order
+        if order is None and self.shuffle:
+            order = ShuffledOrder(num_samples=len(opened), seed=self.seed)
+        return SingleStream(opened, order or SequentialOrder(num_samples=len(opened)), self.seed)
 
-    def _slice(self, step: int) -> tuple[int, int]:
-        """The positions of this rank's batch, which begins and ends where even shares of the global batch do."""
-        if not 0 <= step < self.steps_per_epoch:
-            raise IndexError(f"step {step} of an epoch of {self.steps_per_epoch}")
-        first = step * self.global_batch_size
-        size = min(self.global_batch_size, len(self.dataset) - first)
-        return first + size * self.rank // self.world_size, first + size * (self.rank + 1) // self.world_size
+    def _make_steps(self) -> Steps:
+        size, drop_last = self.global_batch_size, self.drop_last
+        if self.packing is None:
+            return PlainSteps(self.stream, self.layout, size, drop_last=drop_last)
+        return PackedSteps(self.stream, self.layout, self.packing, size, drop_last=drop_last)
 
-    def _make_order(self) -> Order:
-        if self.shuffle:
-            return ShuffledOrder(num_samples=len(self.dataset), seed=self.seed)
-        return SequentialOrder(num_samples=len(self.dataset))
+    def _for_packing(self, layout: Layout) -> Layout:
+        """Packed samples may be as long as their rows; those that may be cut into pieces, of any length."""
+        if self.packing is None or self.packing.length is None:
+            return layout
+        return layout.with_room(_UNLIMITED if self.packing.cuts else self.packing.length, force=self.packing.cuts)
 
     def _settings(self) -> dict[str, Any]:
-        return {
+        settings = {
             "global_batch_size": self.global_batch_size,
             "shuffle": self.shuffle,
             "seed": self.seed,
@@ -163,31 +243,36 @@ class TokenLoader:
             "layout": self.layout.name,
             "layout_digest": _digest(self.layout.settings()),
         }
+        if self.packing is not None:
+            settings["packing"] = repr(self.packing)
+        if self._order is not None:
+            settings["order"] = repr(self._order)
+        if isinstance(self.stream, MixtureStream):
+            settings["mixture_digest"] = _digest(self.stream.settings())
+        return settings
 
-    def _check(self) -> None:
+    def _check_batch_size(self) -> None:
         size, ranks = self.global_batch_size, self.world_size
         if size < 1 or size % ranks:
             raise UserError(f"global_batch_size={size} cannot be divided evenly among {ranks} ranks")
-        if not self.steps_per_epoch:
+
+    def _check_size(self) -> None:
+        size, ranks = self.global_batch_size, self.world_size
+        if not self._steps.has_step(0, 0):
+            what = "rows" if self.packing else "samples"
             raise UserError(
-                f"{self.dataset.path} has {len(self.dataset)} samples, less than one global batch of {size}: "
-                "use a smaller global_batch_size, or drop_last=False"
+                f"{self.dataset.path} has {self.stream.num_samples(0)} samples, less than one global batch of {size} "
+                f"{what}: use a smaller global_batch_size, or drop_last=False"
             )
-        rest = len(self.dataset) % size
+        num_samples = self.stream.num_samples(0)
+        if self.packing is not None or num_samples is None:
+            return
+        rest = num_samples % size
         if not self.drop_last and 0 < rest < ranks:
             raise UserError(
                 f"the last batch of an epoch has {rest} samples for {ranks} ranks, some would get none: "
                 "use another global_batch_size, or drop_last=True"
             )
-
-
-class _RowsAhead:
-    """The rows of this rank for consecutive steps of one epoch."""
-
-    def __init__(self, epoch: int = -1, first_step: int = 0, rows: list[np.ndarray] | None = None) -> None:
-        self.epoch = epoch
-        self.first_step = first_step
-        self.rows = rows or []
 
 
 def _check_state(state: dict[str, Any], own: dict[str, Any]) -> None:
@@ -200,7 +285,8 @@ def _check_state(state: dict[str, Any], own: dict[str, Any]) -> None:
                 f"this dataset has {own[name][:16]}...: open the dataset that the run was started with"
             )
     theirs = state.get("settings") or {}
-    for name, value in own["settings"].items():
+    for name in {**own["settings"], **theirs}:
+        value = own["settings"].get(name)
         if theirs.get(name) != value:
             raise UserError(
                 f"the loader state was saved with {name}={theirs.get(name)!r}, this loader has {value!r}: "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpcdata.loading.arrays import empty, fill_behind, widen
 from hpcdata.loading.dataset import SpanTable, TokenDataset
 
 
@@ -31,15 +32,25 @@ class TextBlock:
     num_truncated: int
 
 
-def make_text_block(dataset: TokenDataset, texts: SpanTable, width: int, frame: Frame) -> TextBlock:
-    """The text spans of each row end to end, between bos and eos, cut or padded to `width` >= frame.num_added."""
+def make_text_block(
+    dataset: TokenDataset, texts: SpanTable, width: int, frame: Frame, out: np.ndarray | None = None
+) -> TextBlock:
+    """The text spans of each row end to end, between bos and eos, cut or padded to `width` >= frame.num_added.
+
+    `out`: where they go ([num_rows, width] int64), otherwise into new memory.
+    """
     start, room = int(frame.bos is not None), width - frame.num_added
-    total = np.bincount(texts.row, texts.length, texts.num_rows).astype(np.int64)
-    lengths = np.minimum(total, room) + frame.num_added
-    ids = np.empty((texts.num_rows, width), np.int64)
-    place = _place_several if len(np.unique(texts.row)) < len(texts.row) else _place_single
-    place(dataset, texts, ids[:, start : start + room])
-    np.copyto(ids, frame.pad, where=np.arange(width) >= lengths[:, None])
+    is_single = len(texts.row) <= texts.num_rows and bool((texts.row[1:] != texts.row[:-1]).all())
+    total = _total(texts, is_single)
+    taken = np.minimum(total, room)
+    lengths = taken + frame.num_added
+    ids = empty((texts.num_rows, width), np.int64) if out is None else out
+    if is_single:
+        _place_single(dataset, texts, taken, ids[:, start : start + room], frame.pad)
+    else:
+        _place_several(dataset, texts, ids[:, start : start + room])
+        fill_behind(ids[:, start:], taken, frame.pad)
+    ids[:, start + room :] = frame.pad
     if frame.bos is not None:
         ids[:, 0] = frame.bos
     if frame.eos is not None:
@@ -47,10 +58,29 @@ def make_text_block(dataset: TokenDataset, texts: SpanTable, width: int, frame: 
     return TextBlock(ids=ids, lengths=lengths, num_truncated=int(np.count_nonzero(total > room)))
 
 
-def _place_single(dataset: TokenDataset, texts: SpanTable, out: np.ndarray) -> None:
-    """One span a row: whole windows at once. What is behind the end of a text is padded over by the caller."""
-    width = min(out.shape[1], int(texts.length.max(initial=0)))
-    out[texts.row, :width] = dataset.windows(texts.part, texts.first_token, width)
+def _total(texts: SpanTable, is_single: bool) -> np.ndarray:
+    """[num_rows] int64: ids of text of each row."""
+    if is_single and len(texts.row) == texts.num_rows:
+        return texts.length
+    return np.bincount(texts.row, texts.length, texts.num_rows).astype(np.int64)
+
+
+def _place_single(dataset: TokenDataset, texts: SpanTable, taken: np.ndarray, out: np.ndarray, pad: int) -> None:
+    """At most one span a row: whole windows at once, padded behind `taken` while they are narrow, then widened."""
+    width = min(out.shape[1], int(taken.max(initial=0)))
+    windows = dataset.windows(texts.part, texts.first_token, width)
+    fits = 0 <= pad <= np.iinfo(windows.dtype).max
+    lengths = taken[texts.row]
+    if fits:
+        fill_behind(windows, lengths, pad)
+    if len(texts.row) == len(out):
+        widen(windows, out[:, :width])
+    else:
+        out[:, :width] = pad
+        out[texts.row, :width] = windows
+    out[:, width:] = pad
+    if not fits:
+        fill_behind(out, taken, pad)
 
 
 def _place_several(dataset: TokenDataset, texts: SpanTable, out: np.ndarray) -> None:

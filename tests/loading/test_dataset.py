@@ -9,6 +9,7 @@ import pytest
 
 from hpcdata.errors import UserError
 from hpcdata.loading import dataset as dataset_module
+from hpcdata.loading import parts as parts_module
 from hpcdata.loading.dataset import TokenDataset
 from hpcdata.samples import Example, Kind, Role, Span
 from tests.loading import made
@@ -128,11 +129,12 @@ def test_maps_are_given_back(made_dataset, monkeypatch):
             return sum(str(made_dataset[0]) in line for line in maps)
 
     monkeypatch.setattr(dataset_module, "_MAX_OPEN_PARTS", 2)
+    monkeypatch.setattr(parts_module, "MAX_MAPS", 4 * 9)
     dataset = TokenDataset(made_dataset[0])
     for row in range(60):
         assert_equal(dataset[row], made_dataset[1][row])
         assert len(dataset._open_parts) <= 2
-    assert 0 < count() <= 2 * 11
+    assert 0 < count() <= 2 * (9 + 3)
     del dataset
     assert count() == 0
 

@@ -73,6 +73,7 @@ def test_t2i_by_hand(tmp_path):
         "padding": 50 - 19 - 16,
         "truncated_texts": 1,
         "left_out_images": 0,
+        "skipped_samples": 0,
     }
 
 
@@ -185,7 +186,7 @@ def test_options_are_checked(tmp_path):
     with pytest.raises(UserError, match="img_token_shift=100 is below the text vocabulary of 32001"):
         T2I(block_size=8, img_token_shift=100).bind(manifest)
     assert T2I(block_size=8).bind(manifest).img_token_shift == 32001
-    with pytest.raises(UserError, match="expected one of t2i, text"):
+    with pytest.raises(UserError, match="expected one of t2i, liquid_t2i, caption"):
         find_layout("i2t")
 
 

@@ -140,7 +140,7 @@ def test_a_long_look_ahead_is_cut_into_the_right_steps(datasets, monkeypatch):
     dataset = datasets(100)
     expected = canonical(dataset, 2, global_batch_size=8, drop_last=False)
     for ahead in (1, 8, 20, 1000):
-        monkeypatch.setattr("hpcdata.loading.loader._ROWS_AHEAD", ahead)
+        monkeypatch.setattr("hpcdata.loading.batches._ROWS_AHEAD", ahead)
         assert canonical(dataset, 2, global_batch_size=8, drop_last=False) == expected
 
 
@@ -240,7 +240,7 @@ def test_a_damaged_state_is_refused(datasets, change):
         ({"global_batch_size": 24, "rank": 0, "world_size": 5}, "24 cannot be divided evenly among 5 ranks"),
         ({"global_batch_size": 0}, "global_batch_size=0"),
         ({"global_batch_size": 64}, "50 samples, less than one global batch of 64"),
-        ({"global_batch_size": 8, "layout": "sft"}, "unknown layout 'sft'"),
+        ({"global_batch_size": 8, "layout": "i2t"}, "unknown layout 'i2t'"),
     ],
 )
 def test_settings_are_checked_at_once(datasets, options, message):

@@ -1,0 +1,221 @@
+"""What all layouts share: options, binding to a dataset, batches and their accounts. See hpcdata.loading.layout."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from hpcdata.errors import UserError
+from hpcdata.loading.dataset import SpanTable, TokenDataset
+from hpcdata.loading.manifest import Manifest
+from hpcdata.loading.runs import IGNORED_LABEL, Bins, assemble
+from hpcdata.loading.sequences import Controls, Form, Lineup, Sequences
+from hpcdata.loading.textblock import Frame
+
+KEYS = ("input_ids", "attention_mask", "modality", "labels", "position_ids", "index")
+PACKED_KEYS = ("segment_ids", "cu_seqlens")
+"""Only in packed batches; `max_seqlen` comes with the second."""
+__all__ = ["IGNORED_LABEL", "KEYS", "PACKED_KEYS", "Batch", "BatchCounts", "Layout"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchCounts:
+    """The account of one batch, or of several added up."""
+
+    samples: int = 0
+    text_tokens: int = 0
+    """Valid text ids, with those that the layout adds."""
+    image_tokens: int = 0
+    padding: int = 0
+    truncated_texts: int = 0
+    left_out_images: int = 0
+    skipped_samples: int = 0
+    """Samples that are too long for the layout: delivered as padding (`too_long="skip"`)."""
+
+    def __add__(self, other: BatchCounts) -> BatchCounts:
+        return BatchCounts(**{name: value + vars(other)[name] for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    arrays: dict[str, np.ndarray]
+    counts: BatchCounts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The options that all layouts share. `form`, set by the class, says how a sample becomes a sequence."""
+
+    name: ClassVar[str] = ""
+    form: ClassVar[Form] = Form()
+
+    add_bos: bool | None = None
+    """Begin the text with the tokenizer's bos id; by default when it has one."""
+    add_eos: bool | None = None
+    """End the text (cut or not) with the tokenizer's eos id; by default when it has one."""
+    bos_id: int | None = None
+    eos_id: int | None = None
+    pad_id: int | None = None
+    """What stands on padding: by default the tokenizer's pad id, else its eos id, else 0."""
+    pad: str = "max_len"
+    """Columns of a batch: `max_len`, `batch_max` (the longest of the global batch), `to_N` (its next multiple of N)."""
+    too_long: str = "raise"
+    """A sample that does not fit without cutting an image: `raise`, or `skip`: it becomes padding, and is counted."""
+    keys: tuple[str, ...] = KEYS + PACKED_KEYS
+    """Which arrays to make."""
+
+    def bind(self, manifest: Manifest) -> Self:
+        """The same layout with every option filled in. Raises UserError where the dataset cannot be laid out so."""
+        known = KEYS + PACKED_KEYS
+        unknown = sorted(set(self.keys) - set(known))
+        if unknown:
+            raise UserError(f"layout {self.name}: unknown key {unknown[0]!r}, known: {', '.join(known)}")
+        if not re.fullmatch(r"max_len|batch_max|to_[1-9]\d*", self.pad):
+            raise UserError(f"layout {self.name}: pad={self.pad!r}, expected max_len, batch_max or to_N such as to_128")
+        if self.too_long not in ("raise", "skip"):
+            raise UserError(f"layout {self.name}: too_long={self.too_long!r}, expected raise or skip")
+        text = manifest.text
+        bos_id = text.bos_id if text and self.bos_id is None else self.bos_id
+        eos_id = text.eos_id if text and self.eos_id is None else self.eos_id
+        pad_ids = (self.pad_id, text.pad_id if text else None, eos_id, 0)
+        return dataclasses.replace(
+            self,
+            add_bos=self._wanted("bos", self.add_bos, bos_id),
+            add_eos=self._wanted("eos", self.add_eos, eos_id),
+            bos_id=bos_id,
+            eos_id=eos_id,
+            pad_id=next(pad_id for pad_id in pad_ids if pad_id is not None),
+        )
+
+    def with_room(self, length: int, *, force: bool = False) -> Self:
+        """For packing: samples may have `length` ids where the layout does not say otherwise (or even if it does)."""
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """What the arrays depend on, as plain values: enters the loader's state."""
+        values = dataclasses.asdict(self)
+        del values["keys"]
+        return {"name": self.name, **values}
+
+    @property
+    def max_width(self) -> int:
+        """The most ids of a sample, and the columns of a batch that is padded to `max_len`."""
+        raise NotImplementedError
+
+    def batch(
+        self,
+        dataset: TokenDataset,
+        rows: np.ndarray,
+        seeds: np.ndarray | None = None,
+        table: SpanTable | None = None,
+    ) -> Batch:
+        """The arrays for `rows` of the dataset ([num_rows] integers), each sample a row; the layout must be bound.
+
+        seeds: [num_rows], see hpcdata.loading.seeding; by default the rows. Only layouts that draw lots look at them.
+        table: what `dataset.spans(rows)` returns, if it was looked up before.
+        """
+        sequences = self.sequences(table or dataset.spans(rows), rows if seeds is None else seeds)
+        return self.assemble(dataset, sequences, Bins.one_each(len(rows), self.width(sequences.length)))
+
+    def lineup(self, table: SpanTable, seeds: np.ndarray, *, room: int | None = None) -> Lineup:
+        """The rows of the table, lined up by the form; at most `room` ids each where they are packed."""
+        limit = self.max_width if room is None else min(room, self.max_width)
+        return Lineup(table, self.form, self.controls, limit=limit, unconditional=self.unconditional(seeds))
+
+    def sequences(self, table: SpanTable, seeds: np.ndarray, *, room: int | None = None) -> Sequences:
+        """The runs of the table's rows. Raises UserError for samples that are too long and must not be cut."""
+        lineup = self.lineup(table, seeds, room=room)
+        self.check_length(lineup.index, lineup.too_long)
+        return lineup.sequences()
+
+    def assemble(self, dataset: TokenDataset, sequences: Sequences, bins: Bins, *, packed: bool = False) -> Batch:
+        """The arrays of sequences that stand in bins."""
+        keys = self.keys if packed else tuple(key for key in self.keys if key not in PACKED_KEYS)
+        arrays = assemble(dataset, sequences, bins, keys, self.controls.pad)
+        if "index" in keys:
+            arrays["index"] = sequences.index
+        num_text_tokens = int((sequences.text_tokens if bins.length is None else bins.length).sum())
+        num_image_tokens = int(sequences.image_tokens.sum())
+        num_skipped = int(sequences.too_long.sum())
+        whole = len(sequences.length) if bins.start is None else int(np.count_nonzero(bins.start == 0))
+        counts = BatchCounts(
+            samples=whole - num_skipped,
+            text_tokens=num_text_tokens,
+            image_tokens=num_image_tokens,
+            padding=bins.num_bins * bins.width - num_text_tokens - num_image_tokens,
+            truncated_texts=int(sequences.truncated.sum()),
+            left_out_images=int(sequences.left_out_images.sum()),
+            skipped_samples=num_skipped,
+        )
+        return Batch(arrays=arrays, counts=counts)
+
+    def width(self, lengths: np.ndarray) -> int:
+        """Columns for sequences of these lengths, by the pad mode."""
+        if self.pad == "max_len":
+            return self.max_width
+        multiple = 1 if self.pad == "batch_max" else int(self.pad.removeprefix("to_"))
+        return max(1, -(-int(lengths.max(initial=0)) // multiple)) * multiple
+
+    def unconditional(self, seeds: np.ndarray) -> np.ndarray | None:
+        """[num_rows] bool: whose text is dropped this time."""
+        return None
+
+    def check_length(self, index: np.ndarray, too_long: np.ndarray) -> None:
+        """Raises UserError for samples that do not fit without cutting an image, unless they are to be skipped."""
+        if too_long.any() and self.too_long == "raise":
+            raise UserError(
+                f"layout {self.name}: sample {index[too_long.argmax()]} does not fit into {self.max_width} ids without "
+                'cutting an image: use a greater max_length, or too_long="skip" to leave such samples out, counted'
+            )
+
+    @property
+    def controls(self) -> Controls:
+        return Controls(bos=self.frame.bos, eos=self.frame.eos, pad=self.frame.pad)
+
+    @property
+    def frame(self) -> Frame:
+        return Frame(
+            bos=self.bos_id if self.add_bos else None, eos=self.eos_id if self.add_eos else None, pad=self.pad_id or 0
+        )
+
+    def _wanted(self, name: str, wanted: bool | None, token_id: int | None) -> bool:
+        if wanted and token_id is None:
+            raise UserError(
+                f"{name} is wanted, but the dataset's tokenizer has no {name} id: leave it out, or pass {name}_id"
+            )
+        return token_id is not None if wanted is None else wanted
+
+    def _check_width(self, option: str, width: int | None, manifest: Manifest) -> None:
+        if width is None:
+            raise UserError(f"layout {self.name} needs {option}: the dataset was made without data.block_size")
+        least = self.frame.num_added + (manifest.text is not None)
+        if width < least:
+            raise UserError(f"layout {self.name}: {option}={width}, but bos, eos and one id of text need {least}")
+
+
+def default_shift(manifest: Manifest) -> int:
+    for shift in (manifest.layout.img_token_shift, manifest.layout.text_vocab_size):
+        if shift is not None:
+            return shift
+    return manifest.text.vocab_size if manifest.text else 0
+
+
+def default_image_tokens(manifest: Manifest) -> int | None:
+    if manifest.image is None:
+        return 0 if not manifest.counts.images else None
+    resolution = manifest.layout.resolution
+    return None if resolution is None else (resolution // manifest.image.downsample) ** 2
+
+
+def check_shift(name: str, img_token_shift: int | None, manifest: Manifest) -> None:
+    vocab_size = manifest.text.vocab_size if manifest.text else 0
+    shift = img_token_shift or 0
+    if manifest.image is not None and shift < vocab_size:
+        raise UserError(
+            f"layout {name}: img_token_shift={shift} is below the text vocabulary of {vocab_size} ids: "
+            f"image codes would look like text; pass img_token_shift={vocab_size} or more"
+        )

@@ -1,0 +1,178 @@
+"""The steps of a packed epoch: it is cut into windows of samples, and each is packed by itself.
+
+Step s is bins s * size onwards. Only the windows before it tell in which window a bin is, so a `Mark` notes one window
+and its first bin: from there on, any step is found without looking back.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from hpcdata.loading.batches import Mark, Share
+from hpcdata.loading.dataset import SpanTable
+from hpcdata.loading.layoutbase import Batch, BatchCounts, Layout
+from hpcdata.loading.packing import Packing, Placement
+from hpcdata.loading.runs import Bins
+from hpcdata.loading.streams import Draws, Stream
+
+_MAX_WINDOWS = 4
+
+
+class _Window(NamedTuple):
+    """A packed window: its bins, and the draws and spans of their rows, bin after bin."""
+
+    draws: Draws
+    placement: Placement
+    table: SpanTable
+    skipped: np.ndarray
+    """The sources of samples that were too long."""
+
+
+class PackedSteps:
+    """Several samples a row, window by window. The last step of an epoch is dropped, or filled up with padding."""
+
+    def __init__(self, stream: Stream, layout: Layout, packing: Packing, size: int, *, drop_last: bool) -> None:
+        self.stream, self.layout, self.packing, self.size = stream, layout, packing, size
+        self._drop_last = drop_last
+        self.room = None if packing.cuts else packing.length
+        self._windows: dict[tuple[int, int], _Window] = {}
+        self._epoch, self._first_window, self._edges = 0, 0, [0]
+
+    def num_steps(self, epoch: int) -> int | None:
+        """Found by packing the whole epoch: a pass over the lengths of all samples."""
+        num_windows = self._num_windows(epoch)
+        if num_windows is None:
+            return None
+        self._see(epoch, window=num_windows)
+        return self._steps_of(self._edges[-1])
+
+    def has_step(self, epoch: int, step: int) -> bool:
+        needed = (step + 1) * self.size if self._drop_last else step * self.size + 1
+        self._see(epoch, bin_index=needed)
+        return self._edges[-1] >= needed
+
+    def draws(self, epoch: int, step: int, share: Share) -> Draws:
+        pieces = self._pieces(epoch, step, share)
+        return Draws.join([window.draws.take(slice(*_rows(window, *bins))) for window, *bins in pieces])
+
+    def batch(self, epoch: int, step: int, share: Share) -> tuple[Batch, Draws]:
+        pieces = self._pieces(epoch, step, share)
+        draws = self.draws(epoch, step, share)
+        if len(pieces) == 1:
+            window, first, last = pieces[0]
+            table = window.table.between(*_rows(window, first, last))
+        else:
+            table = self.stream.dataset.spans(draws.rows)
+        sequences = self.layout.sequences(table, draws.seeds, room=self.room)
+        start, stop = share.of(0, self.size)
+        batch = self.layout.assemble(
+            self.stream.dataset, sequences, _bins(pieces, stop - start, self.packing.length), packed=True
+        )
+        if share.rank == 0:  # one rank counts what is in no bin
+            begun = [window for window, first, _ in self._pieces(epoch, step, Share()) if first == 0]
+            skipped = BatchCounts(skipped_samples=sum(len(window.skipped) for window in begun))
+            batch = Batch(arrays=batch.arrays, counts=batch.counts + skipped)
+        return batch, draws
+
+    def mark(self, epoch: int, step: int) -> Mark:
+        """Of the window in which the step begins."""
+        bin_index = step * self.size
+        self._see(epoch, bin_index=bin_index + 1)
+        place = min(bisect.bisect_right(self._edges, bin_index), len(self._edges)) - 1
+        return Mark(self._first_window + place, self._edges[place])
+
+    def restore(self, epoch: int, mark: Mark) -> None:
+        self._windows.clear()
+        self._epoch, self._first_window, self._edges = epoch, mark.window, [mark.first_bin]
+
+    def windows(self, epoch: int, num_bins: int) -> Iterator[tuple[_Window, int]]:
+        """(window, how many of its bins) for the first `num_bins` bins of an epoch."""
+        self.restore(epoch, Mark())
+        self._see(epoch, bin_index=num_bins)
+        for window, (first, last) in enumerate(itertools.pairwise(self._edges)):
+            yield self._window(epoch, window), min(last, num_bins) - first
+
+    def _num_windows(self, epoch: int) -> int | None:
+        num_samples = self.stream.num_samples(epoch)
+        return None if num_samples is None else -(-num_samples // self.packing.window)
+
+    def _steps_of(self, num_bins: int) -> int:
+        return num_bins // self.size if self._drop_last else -(-num_bins // self.size)
+
+    def _see(self, epoch: int, *, bin_index: int | None = None, window: int | None = None) -> None:
+        """Packs windows until `bin_index` bins are known, or the first `window` windows, or all of the epoch."""
+        if epoch != self._epoch or (bin_index is not None and bin_index <= self._edges[0] and self._first_window):
+            self.restore(epoch, Mark())
+        num_windows = self._num_windows(epoch)
+        while True:
+            num_seen = self._first_window + len(self._edges) - 1
+            if num_windows is not None and num_seen >= num_windows:
+                return
+            if (bin_index is not None and self._edges[-1] >= bin_index) or (window is not None and num_seen >= window):
+                return
+            self._edges.append(self._edges[-1] + self._window(epoch, num_seen).placement.num_bins)
+
+    def _pieces(self, epoch: int, step: int, share: Share) -> list[tuple[_Window, int, int]]:
+        """(window, first bin, last bin + 1) of the share."""
+        if step < 0 or not self.has_step(epoch, step):
+            raise IndexError(f"step {step} is behind the end of epoch {epoch}")
+        self._see(epoch, bin_index=(step + 1) * self.size)
+        start, stop = share.of(step * self.size, (step + 1) * self.size)
+        stop = min(stop, self._edges[-1])
+        start = min(start, stop)
+        place = min(bisect.bisect_right(self._edges, start), len(self._edges) - 1) - 1  # a share may have no bins
+        pieces: list[tuple[_Window, int, int]] = []
+        while place < len(self._edges) - 1 and (self._edges[place] < stop or not pieces):
+            window, first = self._window(epoch, self._first_window + place), self._edges[place]
+            pieces.append((window, max(0, start - first), min(stop, self._edges[place + 1]) - first))
+            place += 1
+        return pieces
+
+    def _window(self, epoch: int, window: int) -> _Window:
+        if (epoch, window) not in self._windows:
+            while len(self._windows) >= _MAX_WINDOWS:
+                self._windows.pop(next(iter(self._windows)))
+            self._windows[epoch, window] = self._pack(epoch, window)
+        return self._windows[epoch, window]
+
+    def _pack(self, epoch: int, window: int) -> _Window:
+        num_samples = self.stream.num_samples(epoch)
+        stop = (window + 1) * self.packing.window
+        stop = stop if num_samples is None else min(stop, num_samples)
+        draws = self.stream.draws(epoch, np.arange(window * self.packing.window, stop))
+        table = self.stream.dataset.spans(draws.rows)
+        lineup = self.layout.lineup(table, draws.seeds, room=self.room)
+        self.layout.check_length(lineup.index, lineup.too_long)
+        placement = self.packing.place(lineup.length, lineup.grid, self.size)
+        placed = draws.take(placement.sample)
+        return _Window(placed, placement, self.stream.dataset.spans(placed.rows), draws.source[lineup.too_long])
+
+
+def _rows(window: _Window, first: int, last: int) -> tuple[int, int]:
+    """The rows of bins `first` to `last` - 1."""
+    return int(window.placement.first_row[first]), int(window.placement.first_row[last])
+
+
+def _bins(pieces: list[tuple[_Window, int, int]], num_bins: int, width: int | None) -> Bins:
+    """Where the rows of some bins go; bins without rows stand at the end, and bins that are missing are empty."""
+    sizes, starts, lengths = [], [], []
+    for window, first, last in pieces:
+        placement = window.placement
+        rows = slice(*_rows(window, first, last))
+        sizes.append(np.diff(placement.first_row[first : last + 1]))
+        if placement.start is not None and placement.length is not None:
+            starts.append(placement.start[rows])
+            lengths.append(placement.length[rows])
+    num_rows = np.concatenate(sizes)
+    return Bins(
+        num_bins=num_bins,
+        width=int(pieces[0][0].placement.width[pieces[0][1]]) if width is None else width,
+        first_row=np.concatenate([[0], np.cumsum(num_rows[num_rows > 0])]),
+        start=np.concatenate(starts) if starts else None,
+        length=np.concatenate(lengths) if lengths else None,
+    )

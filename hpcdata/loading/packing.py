@@ -1,0 +1,233 @@
+"""Which samples share a row: pure functions of the lengths of one window of the canonical order.
+
+    BestFit(length=4096)     whole samples, best-fit-decreasing: rows nearly full, nothing cut
+    Concat(length=4096)      documents end to end, cut where a row ends: language data
+    Buckets(multiple=128)    one sample a row, batches of samples that are about equally long and of one image grid
+
+A window is a fixed number of consecutive samples. Its rows depend on nothing else, so any window can be computed alone:
+that is what makes packing exact after a restart, and equal on every rank.
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from hpcdata.errors import UserError
+
+_NUM_PAIRS = 6
+"""Pairs that are looked at before a bin is closed."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placement:
+    """The bins of a window. Samples are numbers within the window; those of length 0 are in no bin."""
+
+    sample: np.ndarray
+    """[num_rows]: bin after bin."""
+    first_row: np.ndarray
+    """[num_bins + 1]; a bin may have no rows."""
+    width: np.ndarray
+    """[num_bins]"""
+    start: np.ndarray | None = None
+    length: np.ndarray | None = None
+    """[num_rows] each, where a row is a piece of a sample: the ids to leave out and to take."""
+
+    @property
+    def num_bins(self) -> int:
+        return len(self.width)
+
+
+class Packing(Protocol):
+    @property
+    def window(self) -> int:
+        """Samples of a window."""
+        ...
+
+    @property
+    def length(self) -> int | None:
+        """Columns of every bin; None where they differ."""
+        ...
+
+    @property
+    def cuts(self) -> bool:
+        """Whether a sample may go on in another bin."""
+        ...
+
+    def place(self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int) -> Placement:
+        """lengths, grids: [num_samples], of the sequences of a window and of their first images."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestFit:
+    """Whole samples, the longest first, so that they leave the least room. Bins stand in the order of their samples."""
+
+    length: int
+    window: int = 4096
+    cuts: bool = False
+
+    def __post_init__(self) -> None:
+        _check(length=self.length, window=self.window)
+
+    def place(self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int) -> Placement:
+        bin_of = best_fit_decreasing(lengths, self.length)
+        num_bins = int(bin_of.max(initial=-1)) + 1
+        sample = np.flatnonzero(bin_of >= 0)
+        first_seen = np.full(num_bins, len(lengths))
+        first_seen[bin_of[sample[::-1]]] = sample[::-1]
+        rank = np.empty(num_bins, np.int64)
+        rank[np.argsort(first_seen)] = np.arange(num_bins)
+        ranks = rank[bin_of[sample]]
+        first_row = np.concatenate([[0], np.cumsum(np.bincount(ranks, minlength=num_bins))])
+        sample = sample[np.argsort(ranks, kind="stable")]
+        return Placement(sample=sample, first_row=first_row, width=np.full(num_bins, self.length))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concat:
+    """The samples of a window end to end, cut every `length` ids; only the last bin of a window has padding."""
+
+    length: int
+    window: int = 4096
+    cuts: bool = True
+
+    def __post_init__(self) -> None:
+        _check(length=self.length, window=self.window)
+
+    def place(self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int) -> Placement:
+        if grids.any():
+            raise UserError("Concat cuts samples anywhere, and images must not be cut: use BestFit, or layout text")
+        ends = np.cumsum(lengths)
+        total = int(ends[-1]) if len(ends) else 0
+        edges = np.arange(0, total, self.length)
+        cuts = np.unique(np.concatenate([(ends - lengths)[lengths > 0], edges]))
+        sample = np.searchsorted(ends, cuts, side="right")
+        return Placement(
+            sample=sample,
+            first_row=np.append(np.searchsorted(cuts, edges), len(cuts)),
+            width=np.full(len(edges), self.length),
+            start=cuts - (ends - lengths)[sample],
+            length=np.diff(cuts, append=total),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buckets:
+    """One sample a bin. The samples of a window that have one image grid and one length, rounded up to `multiple`,
+    make batches of that width. The last batch of each bucket is filled up with empty bins, so the window should hold
+    many batches for each bucket.
+    """
+
+    multiple: int = 128
+    window: int = 16384
+    cuts: bool = False
+    length: None = None
+
+    def __post_init__(self) -> None:
+        _check(multiple=self.multiple, window=self.window)
+
+    def place(self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int) -> Placement:
+        sample = np.flatnonzero(lengths)
+        keys = np.stack([grids[sample], -(-lengths[sample] // self.multiple)], axis=1)
+        found, bucket = np.unique(keys, axis=0, return_inverse=True)
+        bucket = bucket.reshape(-1)
+        by_bucket = np.argsort(bucket, kind="stable")
+        sizes = np.bincount(bucket, minlength=len(found))
+        in_bucket = np.arange(len(sample)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        is_first = in_bucket % bins_per_step == 0
+        first = np.flatnonzero(is_first)
+        order = np.argsort(sample[by_bucket[first]])  # batches stand in the order of their first samples
+        batch_sizes = np.diff(first, append=len(sample))[order]
+        at = np.repeat(first[order] - (np.cumsum(batch_sizes) - batch_sizes), batch_sizes) + np.arange(len(sample))
+        is_full = np.arange(bins_per_step) < batch_sizes[:, None]
+        widths = found[bucket[by_bucket[first[order]]], 1] * self.multiple
+        return Placement(
+            sample=sample[by_bucket[at]],
+            first_row=np.concatenate([[0], np.cumsum(is_full.reshape(-1))]),
+            width=np.repeat(widths, bins_per_step),
+        )
+
+
+def find_packing(packing: int | Packing | None) -> Packing | None:
+    """A number is the length of best-fit bins."""
+    return BestFit(length=packing) if isinstance(packing, int) else packing
+
+
+def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
+    """bin_of: [num_samples] int64, -1 for samples of length 0; no length is greater than `capacity`.
+
+    One bin after the other takes the longest samples that fit; where that would close it with room left, the last of
+    them makes way for the pair that fits best. The work grows with the number of bins and of different lengths.
+    """
+    by_length = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]
+    values, counts = np.unique(lengths[by_length], return_counts=True)
+    stock = _Stock(values.tolist(), counts.tolist())
+    num_bins = 0
+    while stock.values:
+        _fill_bin(stock, num_bins, capacity)
+        num_bins += 1
+    length, number, bins = np.array(stock.taken, np.int64).reshape(-1, 3).T
+    order = np.argsort(length, kind="stable")
+    bin_of = np.full(len(lengths), -1, np.int64)
+    bin_of[by_length] = np.repeat(bins[order], number[order])
+    return bin_of
+
+
+class _Stock:
+    """What is left to be placed: different lengths in ascending order, and how many there are of each."""
+
+    def __init__(self, values: list[int], counts: list[int]) -> None:
+        self.values = values
+        self.count = dict(zip(values, counts, strict=True))
+        self.taken: list[tuple[int, int, int]] = []
+        """(length, how many, bin)"""
+
+    def longest(self, room: int) -> int:
+        """The greatest length that fits; there must be one."""
+        return self.values[bisect.bisect_right(self.values, room) - 1]
+
+    def take(self, length: int, number: int, bin_index: int) -> None:
+        self.taken.append((length, number, bin_index))
+        left = self.count[length] - number
+        self.count[length] = left
+        if not left:
+            del self.count[length], self.values[bisect.bisect_left(self.values, length)]
+
+    def closing_pair(self, room: int, instead_of: int) -> tuple[int, int] | None:
+        """The pair near the middle that leaves the least room, if it is less than `instead_of` leaves."""
+        least, found = room - instead_of, None
+        half = bisect.bisect_right(self.values, room // 2) - 1
+        for place in range(half, max(-1, half - _NUM_PAIRS), -1):
+            small = self.values[place]
+            large = self.longest(room - small)
+            if room - small - large < least and (small != large or self.count[small] > 1):
+                least, found = room - small - large, (small, large)
+                if not least:
+                    break
+        return found
+
+
+def _fill_bin(stock: _Stock, bin_index: int, room: int) -> None:
+    while stock.values and room >= stock.values[0]:
+        length = stock.longest(room)
+        number = min(stock.count[length], room // length)
+        rest = room - number * length
+        if 0 < rest < stock.values[0]:
+            if number > 1:
+                stock.take(length, number - 1, bin_index)
+            pair = stock.closing_pair(rest + length, length) or (length,)
+            for last in pair:
+                stock.take(last, 1, bin_index)
+            return
+        stock.take(length, number, bin_index)
+        room = rest
+
+
+def _check(**options: int) -> None:
+    for name, value in options.items():
+        if value < 1:
+            raise UserError(f"packing: {name}={value}, expected at least 1")

@@ -1,0 +1,97 @@
+"""The columns of all parts of a dataset as arrays over one address range each, mapped when they are wanted.
+
+Every table (tokens, spans, samples) has one numbering over all parts: row r of part p is row `bases[p] + r` of each of
+its columns. So a batch is a few gathers, whatever the number of parts it comes from. Between two parts there is a gap
+of zeros, which no offset points to.
+
+A process may have about 65,000 maps. Datasets of more parts than that allows keep a part of them mapped, the ones that
+were opened last; for these, block order or `combine --compact` is the faster way.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+
+from hpcdata.columns import Column, columns
+from hpcdata.loading.manifest import Manifest
+from hpcdata.loading.maps import ColumnRange, aligned_bases
+from hpcdata.loading.readahead import MADV_NORMAL, MADV_RANDOM
+
+MAX_MAPS = 54_000
+_KEY_COLUMNS = ("samples/first_key", "keys/bytes")
+
+
+class PartMaps:
+    """Opens parts, finds the rows of their columns. Thread-safe; made anew in every process that unpickles."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        parts = self._parts = manifest.parts
+        self._folder = f"{manifest.folder}/"
+        rows = {
+            "tokens": np.array([part.tokens for part in parts], np.int64),
+            "spans": np.array([part.spans for part in parts], np.int64),
+            "samples": np.array([part.samples for part in parts], np.int64),
+        }
+        layout = {table: (rows[table], *aligned_bases(rows[table])) for table in rows}
+        self.tokens, self.spans, self.samples = (bases for _, bases, _ in layout.values())
+        wanted = [column for column in columns(manifest.id_dtype) if _name(column) not in _KEY_COLUMNS]
+        self._ranges = {
+            _name(column): ColumnRange(column.dtype, column.width, *layout[column.table]) for column in wanted
+        }
+        self._files = [(self._ranges[_name(column)], "/" + column.path) for column in wanted]
+        self._advice: int | None = None
+        self._is_open = np.zeros(len(parts), bool)
+        self._opened: dict[int, None] = {}
+        fits = len(parts) * len(wanted) <= MAX_MAPS
+        self._max_open = len(parts) if fits else max(1, MAX_MAPS // (2 * len(wanted)))  # a gap can be a map, too
+        self._lock: threading.RLock | nullcontext[None] = nullcontext() if fits else threading.RLock()
+
+    def column(self, name: str) -> np.ndarray:
+        """ "spans/length" and the like: read it inside `opened` only, and let no view of it out."""
+        return self._ranges[name].array
+
+    def range(self, name: str) -> ColumnRange:
+        return self._ranges[name]
+
+    def advise(self, rows: np.ndarray) -> None:
+        """Looks at the first rows that somebody wants, and tells the kernel whether they come here and there."""
+        if self._advice is None:
+            self._advice = MADV_RANDOM if (rows[1:] < rows[:-1]).any() else MADV_NORMAL
+
+    @contextmanager
+    def opened(self, parts: np.ndarray) -> Iterator[None]:
+        """Inside, the columns of `parts` ([n] integers, in any order, repeated or not) are mapped."""
+        with self._lock:
+            if not self._is_open[parts].all():
+                self._open(np.unique(parts))
+            yield
+
+    def _open(self, parts: np.ndarray) -> None:
+        if self._max_open < len(self._parts):
+            for part in parts[self._is_open[parts]].tolist():
+                self._opened[part] = self._opened.pop(part)  # wanted now: not the one to close for another
+        for part in parts[~self._is_open[parts]].tolist():
+            while len(self._opened) >= max(self._max_open, len(parts)):
+                self._close(next(iter(self._opened)))
+            folder, may_grow = self._folder + self._parts[part].path, self._parts[part].may_grow
+            for column, path in self._files:
+                column.map(part, folder + path, may_grow=may_grow)
+                if self._advice == MADV_RANDOM:
+                    column.advise(part, MADV_RANDOM)
+            self._opened[part] = None
+            self._is_open[part] = True
+
+    def _close(self, part: int) -> None:
+        del self._opened[part]
+        self._is_open[part] = False
+        for column, _ in self._files:
+            column.unmap(part)
+
+
+def _name(column: Column) -> str:
+    return os.path.splitext(column.path)[0]

@@ -1,0 +1,308 @@
+"""One loader under test, in a process of its own, driven by loader.py over standard input and output.
+
+    python loader_peers.py PEER DATA SCRATCH WORKERS
+
+DATA has ids.npy (uint16, all samples end to end) and ends.npy. Every peer brings the same samples into the form that
+it reads, shuffles them, and yields [up to 256, 1024] int64 batches padded with zeros. Commands, one a line: `check`
+runs one epoch and answers with the number of samples and an order-free checksum; `time SECONDS` answers with samples
+per second. Imports nothing of hpcdata but for the peer of that name.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+WIDTH, BATCH = 1024, 256
+PREFETCH = 4
+
+
+class Samples:
+    """The flat arrays, mapped."""
+
+    def __init__(self, data: Path) -> None:
+        self.ids = np.asarray(np.load(data / "ids.npy", mmap_mode="r"))
+        self.ends = np.load(data / "ends.npy")
+        self.starts = np.concatenate([[0], self.ends[:-1]])
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.ids[self.starts[row] : self.ends[row]]
+
+    def __getitems__(self, rows: list[int]) -> list[np.ndarray]:
+        ids = self.ids
+        starts, ends = self.starts[rows].tolist(), self.ends[rows].tolist()
+        return [ids[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def pad(samples: list) -> torch.Tensor:
+    out = np.zeros((len(samples), WIDTH), np.int64)
+    for row, sample in enumerate(samples):
+        out[row, : len(sample)] = sample
+    return torch.from_numpy(out)
+
+
+def statefuldataloader(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    loader = StatefulDataLoader(Samples(data), BATCH, shuffle=True, collate_fn=pad, num_workers=workers)
+    return epochs(lambda: loader)
+
+
+def unidisc(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    """Rows of a memory-mapped TensorDict, padded when it was made, one at a time, stacked and widened."""
+    from tensordict import TensorDict
+    from torch.utils.data import DataLoader
+
+    if not (scratch / "td").exists():
+        samples = Samples(data)
+        rows = np.zeros((len(samples), WIDTH), np.int32)
+        for row in range(len(samples)):
+            rows[row, : len(samples[row])] = samples[row]
+        TensorDict({"input_ids": torch.from_numpy(rows)}, [len(rows)]).memmap_(str(scratch / "td"))
+
+    def collate(rows: list) -> torch.Tensor:
+        return torch.stack(rows)["input_ids"].to(torch.int64)
+
+    table = TensorDict.load_memmap(str(scratch / "td"))
+    loader = DataLoader(RowByRow(table), BATCH, shuffle=True, collate_fn=collate, num_workers=workers)
+    return epochs(lambda: loader)
+
+
+class RowByRow:
+    def __init__(self, table: object) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, row: int) -> object:
+        return self.table[row]
+
+
+def tensordict(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    """The same table, a batch of rows at a time."""
+    from tensordict import TensorDict
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    next(unidisc(data, scratch, 0))
+    table = TensorDict.load_memmap(str(scratch / "td"))
+
+    class Batches(RowByRow):
+        def __getitems__(self, rows: list[int]) -> object:
+            return self.table[rows]
+
+    def widen(rows: object) -> torch.Tensor:
+        return rows["input_ids"].to(torch.int64)
+
+    loader = StatefulDataLoader(Batches(table), BATCH, shuffle=True, collate_fn=widen, num_workers=workers)
+    return epochs(lambda: loader)
+
+
+def grain(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    """`workers` are its threads: processes were slower by far."""
+    import grain.python as pygrain
+
+    dataset = pygrain.MapDataset.source(Samples(data)).shuffle(seed=1)
+    options = pygrain.ReadOptions(num_threads=max(1, workers), prefetch_buffer_size=512)
+
+    def epoch() -> Iterator[torch.Tensor]:
+        return iter(dataset.to_iter_dataset(options).batch(BATCH, drop_remainder=False, batch_fn=pad))
+
+    return epochs(epoch)
+
+
+def huggingface(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    import datasets
+    import pyarrow as pa
+    from torch.utils.data import DataLoader
+
+    if not (scratch / "arrow").exists():
+        samples = Samples(data)
+        offsets = pa.array(np.concatenate([[0], samples.ends]).astype(np.int32))
+        column = pa.ListArray.from_arrays(offsets, pa.array(samples.ids))
+        datasets.Dataset(pa.table({"ids": column})).save_to_disk(str(scratch / "arrow"))
+    found = datasets.load_from_disk(str(scratch / "arrow")).with_format("numpy")
+
+    def collate(rows: list) -> torch.Tensor:
+        return pad([row["ids"] for row in rows])
+
+    loader = DataLoader(found, BATCH, shuffle=True, collate_fn=collate, num_workers=workers)
+    return epochs(lambda: loader)
+
+
+def webdataset(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    import io
+
+    import webdataset as wds
+
+    if not list(scratch.glob("*.tar")):
+        samples = Samples(data)
+        with wds.ShardWriter(str(scratch / "%05d.tar"), maxcount=5000, verbose=0) as writer:
+            for row in range(len(samples)):
+                buffer = io.BytesIO()
+                np.save(buffer, samples[row])
+                writer.write({"__key__": f"{row:09d}", "npy": buffer.getvalue()})
+    shards = sorted(map(str, scratch.glob("*.tar")))
+
+    def collate(rows: list) -> torch.Tensor:
+        return pad([row[0] for row in rows])
+
+    dataset = wds.WebDataset(shards, shardshuffle=len(shards), empty_check=False).shuffle(1000)
+    dataset = dataset.decode().to_tuple("npy").batched(BATCH, collation_fn=collate)
+    loader = wds.WebLoader(dataset, batch_size=None, num_workers=workers)
+    return epochs(lambda: loader)
+
+
+def litdata(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    from litdata import StreamingDataLoader, StreamingDataset
+    from litdata.streaming.writer import BinaryWriter
+
+    target = scratch / "litdata"
+    if not (target / "index.json").exists():
+        samples = Samples(data)
+        writer = BinaryWriter(str(target), chunk_bytes=2**26)
+        for row in range(len(samples)):
+            writer.add_item(row, np.array(samples[row]))
+        writer.done()
+        writer.merge()
+    dataset = StreamingDataset(str(target), shuffle=True, drop_last=False)
+    loader = StreamingDataLoader(dataset, batch_size=BATCH, num_workers=workers, collate_fn=pad)
+    return epochs(lambda: loader)
+
+
+def mosaicml(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    import streaming
+    from torch.utils.data import DataLoader
+
+    streaming.base.util.clean_stale_shared_memory()
+    target = scratch / "mds"
+    if not (target / "index.json").exists():
+        samples = Samples(data)
+        with streaming.MDSWriter(out=str(target), columns={"ids": "ndarray:uint16"}, size_limit=2**26) as writer:
+            for row in range(len(samples)):
+                writer.write({"ids": np.array(samples[row])})
+    dataset = streaming.StreamingDataset(local=str(target), shuffle=True, batch_size=BATCH)
+
+    def collate(rows: list) -> torch.Tensor:
+        return pad([row["ids"] for row in rows])
+
+    loader = DataLoader(dataset, BATCH, collate_fn=collate, num_workers=workers)
+    return epochs(lambda: loader)
+
+
+def hpcdata(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    """`workers` > 0: with the background thread."""
+    return _hpcdata(data / "dataset-1", workers)
+
+
+def hpcdata_1000_parts(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    return _hpcdata(data / "dataset-1000", workers)
+
+
+def _hpcdata(folder: Path, workers: int) -> Iterator[torch.Tensor]:
+    from hpcdata import TokenLoader
+    from hpcdata.loading.ahead import BackgroundLoader
+    from hpcdata.loading.layout import Text
+
+    layout = Text(keys=("input_ids",))
+    loader = TokenLoader(folder, global_batch_size=BATCH, layout=layout, drop_last=False, rank=0, world_size=1)
+    batches = BackgroundLoader(loader, num_ahead=PREFETCH) if workers else loader
+    return (batch["input_ids"] for batch in batches)
+
+
+_SOURCE = """
+#include <stdint.h>
+void gather(const uint16_t *ids, const int64_t *starts, const int64_t *ends, const int64_t *rows, int64_t num_rows,
+            int64_t width, int64_t *out) {
+    for (int64_t row = 0; row < num_rows; row++, out += width) {
+        const uint16_t *from = ids + starts[rows[row]];
+        int64_t length = ends[rows[row]] - starts[rows[row]];
+        for (int64_t at = 0; at < length; at++) out[at] = from[at];
+        for (int64_t at = length; at < width; at++) out[at] = 0;
+    }
+}
+"""
+
+
+def c_gather(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    """The limit: one loop in C, rows known in advance, into memory that is written again and again."""
+    source, library = scratch / "gather.c", scratch / "gather.so"
+    source.write_text(_SOURCE)
+    subprocess.run(["gcc", "-O3", "-march=native", "-shared", "-fPIC", "-o", library, source], check=True)
+    gather = ctypes.CDLL(str(library)).gather
+    samples = Samples(data)
+    buffers = [torch.empty((BATCH, WIDTH), dtype=torch.int64) for _ in range(2)]
+
+    def epoch() -> Iterator[torch.Tensor]:
+        rows = np.random.default_rng().permutation(len(samples))
+        for step, first in enumerate(range(0, len(rows), BATCH)):
+            some, out = rows[first : first + BATCH], buffers[step % 2]
+            addresses = (ctypes.c_void_p(a.ctypes.data) for a in (samples.ids, samples.starts, samples.ends, some))
+            gather(*addresses, ctypes.c_int64(len(some)), ctypes.c_int64(WIDTH), ctypes.c_void_p(out.data_ptr()))
+            yield out[: len(some)]
+
+    return epochs(epoch)
+
+
+PEERS: dict[str, Callable[[Path, Path, int], Iterator[torch.Tensor]]] = {
+    peer.__name__: peer
+    for peer in (
+        *(hpcdata, hpcdata_1000_parts, c_gather),
+        *(statefuldataloader, tensordict, unidisc, grain, huggingface, webdataset, litdata, mosaicml),
+    )
+}
+
+
+def epochs(make: Callable[[], Iterator[torch.Tensor]]) -> Iterator[torch.Tensor]:
+    return itertools.chain.from_iterable(make() for _ in itertools.count())
+
+
+def check(batches: Iterator[torch.Tensor], num_samples: int) -> dict[str, int]:
+    """One epoch: sum of id times (column + 1), modulo 2^64; padding is 0 and counts nothing."""
+    weights, total, found = torch.arange(1, WIDTH + 1), 0, 0
+    while found < num_samples:
+        batch = next(batches)
+        assert (batch.dtype, batch.shape[1]) == (torch.int64, WIDTH), (batch.dtype, batch.shape)
+        total += int((batch * weights).sum())
+        found += len(batch)
+    return {"samples": found, "checksum": total % 2**64}
+
+
+def measure(batches: Iterator[torch.Tensor], seconds: float) -> dict[str, float]:
+    """What had been prepared before is not counted."""
+    for _ in range(2 * PREFETCH):
+        next(batches)
+    samples, start = 0, time.perf_counter()
+    while (now := time.perf_counter()) - start < seconds:
+        samples += len(next(batches))
+    with open("/proc/self/status") as status:
+        (peak,) = (int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    return {"samples_per_s": samples / (now - start), "max_rss_mib": peak / 1024}
+
+
+def main() -> None:
+    peer, data, scratch, workers = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+    torch.set_num_threads(1)
+    scratch.mkdir(parents=True, exist_ok=True)
+    batches = PEERS[peer](data, scratch, workers)
+    num_samples = len(Samples(data))
+    for line in sys.stdin:
+        command, *arguments = line.split()
+        answer = check(batches, num_samples) if command == "check" else measure(batches, float(arguments[0]))
+        print("ANSWER " + json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

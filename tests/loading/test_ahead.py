@@ -1,0 +1,169 @@
+"""python -m pytest tests/loading/test_ahead.py"""
+
+import gc
+import itertools
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from hpcdata import TokenDataset, TokenLoader
+from hpcdata.errors import UserError
+from hpcdata.loading.ahead import BackgroundLoader
+from hpcdata.loading.arrays import empty
+from hpcdata.loading.steps import StepDataset
+from tests.loading import made
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return TokenDataset(made.make_dataset(tmp_path_factory.mktemp("made"), made.split(made.pairs(100))))
+
+
+def make(dataset, **options) -> TokenLoader:
+    return TokenLoader(dataset, **{"global_batch_size": 8, "seed": 2, "num_epochs": 3, **options})
+
+
+def indices(batches) -> list[list[int]]:
+    return [batch["index"].tolist() for batch in batches]
+
+
+def test_the_same_batches_and_states(dataset):
+    plain, ahead = make(dataset), BackgroundLoader(make(dataset), num_ahead=3)
+    assert len(ahead) == len(plain) == 36
+    for expected, found in zip(plain, ahead, strict=True):
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
+        assert ahead.state_dict() == plain.state_dict()
+
+
+def test_what_was_only_prepared_is_prepared_again(dataset):
+    ahead = BackgroundLoader(make(dataset), num_ahead=4)
+    seen = indices(itertools.islice(ahead, 5))
+    time.sleep(0.05)
+    resumed = make(dataset)
+    resumed.load_state_dict(ahead.state_dict())
+    assert seen + indices(resumed) == indices(make(dataset))
+    assert seen + indices(ahead) == indices(make(dataset))  # a second iterator goes on as well
+    ahead.load_state_dict(make(dataset).state_dict())
+    assert indices(ahead) == indices(make(dataset))
+
+
+def test_errors_arrive_and_threads_end(dataset, monkeypatch):
+    def others() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "hpcdata-ahead"]
+
+    batches = iter(BackgroundLoader(make(dataset)))
+    next(batches)
+    assert len(others()) == 1
+    del batches
+    gc.collect()
+    assert not others()
+    loader = make(dataset)
+    monkeypatch.setattr(loader, "_batch", lambda epoch, step: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(iter(BackgroundLoader(loader)))
+    with pytest.raises(UserError, match="num_ahead=0"):
+        BackgroundLoader(make(dataset), num_ahead=0)
+
+
+def test_a_process_ends_with_batches_left(dataset):
+    program = """
+import sys
+from hpcdata import TokenLoader
+from hpcdata.loading.ahead import BackgroundLoader
+batches = iter(BackgroundLoader(TokenLoader(sys.argv[1], global_batch_size=8)))
+next(batches)
+raise SystemExit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(dataset.path)], timeout=60)
+    assert done.returncode == 3
+
+
+def test_memory_is_recycled_only_when_nobody_holds_it():
+    arrays = [empty((300, 300), "i8") for _ in range(5)]
+    tensor = torch.from_numpy(arrays[0])[5:7]
+    for number, array in enumerate(arrays):
+        array[:] = number
+    assert [int(array[0, 0]) for array in arrays] == list(range(5))
+    address = arrays[3].ctypes.data
+    del array, arrays[3]
+    again = empty((300, 300), "i8")
+    assert again.ctypes.data == address
+    arrays.clear()
+    for _ in range(20):
+        empty((300, 300), "i8")[:] = 99
+    assert tensor.eq(0).all()
+
+
+def test_batches_that_are_kept_do_not_change(dataset):
+    """Batches of many recycled arrays, all held at once."""
+    wide = [batch["input_ids"] for batch in make(dataset, global_batch_size=100, num_epochs=30, seed=1)]
+    again = make(dataset, global_batch_size=100, num_epochs=30, seed=1)
+    for kept, fresh in zip(wide, again, strict=True):
+        assert torch.equal(kept, fresh["input_ids"])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_steps_in_a_torch_dataloader(dataset, num_workers):
+    from torch.utils.data import DataLoader
+
+    loader = make(dataset, num_epochs=1)
+    next(iter(loader))
+    steps = StepDataset(loader)
+    found = indices(DataLoader(steps, batch_size=None, num_workers=num_workers))
+    assert found == indices(make(dataset, num_epochs=1))[1:]
+    assert indices(DataLoader(steps, batch_size=None)) == found  # nothing has moved
+
+
+def test_steps_know_their_states(dataset):
+    steps = StepDataset(make(dataset))
+    for step in (0, 11, 12, 30):
+        loader = make(dataset)
+        loader.load_state_dict(steps.state_dict_at(step))
+        assert torch.equal(next(iter(loader))["index"], steps[step]["index"])
+    with pytest.raises(IndexError):
+        steps[36]
+    with pytest.raises(UserError, match="num_epochs"):
+        StepDataset(make(dataset, num_epochs=None))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_steps_in_a_stateful_dataloader(dataset, num_workers):
+    torchdata = pytest.importorskip("torchdata.stateful_dataloader")
+
+    def start():
+        steps = StepDataset(make(dataset))
+        return torchdata.StatefulDataLoader(steps, batch_size=None, num_workers=num_workers)
+
+    loader = start()
+    batches = iter(loader)
+    seen = indices(itertools.islice(batches, 7))
+    state = loader.state_dict()
+    del batches
+    resumed = start()
+    resumed.load_state_dict(state)
+    assert seen + indices(resumed) == indices(make(dataset))
+
+
+def test_accelerate_leaves_the_loader_as_it_is(dataset):
+    """In one process here: the sharding of several is the loader's own, from the process group."""
+    program = """
+import sys, torch
+from accelerate import Accelerator
+from hpcdata import TokenLoader
+accelerator = Accelerator(cpu=True)
+loader = TokenLoader(sys.argv[1], global_batch_size=8, num_epochs=1)
+model, prepared = accelerator.prepare(torch.nn.Linear(2, 2), loader)
+assert len(list(prepared)) == 12
+print(prepared.rank, prepared.world_size)
+"""
+    command = [sys.executable, "-c", program, str(dataset.path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.stdout.split() == ["0", "1"], done.stderr
+    assert not [name for name in os.listdir("/dev/shm") if "hpcdata" in name]

@@ -1,0 +1,117 @@
+"""python -m pytest tests/loading/test_torchrun.py -m slow
+
+A real job of two gloo processes is killed in the middle and goes on with one process: it sees the remaining batches.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpcdata import TokenLoader
+from hpcdata.replay import batch_digest
+from tests.loading import made
+
+TRAIN = """
+import json, os, sys, time
+import torch
+import torch.distributed as dist
+from hpcdata import TokenLoader
+from hpcdata.replay import batch_digest
+
+dataset, out, launcher = sys.argv[1:4]
+torch.set_num_threads(1)
+with open(f"{out}/pid.{os.getpid()}", "w"):
+    pass
+if launcher == "accelerate":
+    from accelerate import Accelerator
+    accelerator = Accelerator(cpu=True)
+    loader = accelerator.prepare(TokenLoader(dataset, global_batch_size=8, seed=4, num_epochs=2))
+else:
+    dist.init_process_group("gloo")
+    loader = TokenLoader(dataset, global_batch_size=8, seed=4, num_epochs=2)
+rank, world_size = dist.get_rank(), dist.get_world_size()
+assert (loader.rank, loader.world_size) == (rank, world_size)
+state_file = out + "/state.json"
+if os.path.exists(state_file):
+    with open(state_file) as file:
+        loader.load_state_dict(json.load(file))
+for batch in loader:
+    shares = [None] * world_size
+    dist.all_gather_object(shares, {key: value.clone() for key, value in batch.items()})
+    if rank == 0:
+        with open(out + "/seen.jsonl", "a") as file:
+            indices = [int(index) for share in shares for index in share["index"]]
+            line = {"world_size": world_size, "indices": indices, "digest": batch_digest(shares)}
+            file.write(json.dumps(line) + "\\n")
+        with open(state_file + ".new", "w") as file:
+            json.dump(loader.state_dict(), file)
+        os.replace(state_file + ".new", state_file)
+    dist.barrier()
+    if world_size > 1:
+        time.sleep(0.05)
+dist.destroy_process_group()
+"""
+
+
+def start(program: Path, launcher: str, num_processes: int, *arguments: str) -> subprocess.Popen:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    root = str(Path(__file__).parent.parent.parent)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={num_processes}"]
+    command += ["--master-addr=127.0.0.1", f"--master-port={port}", str(program), *arguments, launcher]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def seen(out: Path) -> list[dict]:
+    file = out / "seen.jsonl"
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_two_processes_are_killed_and_one_goes_on(tmp_path, launcher):
+    dataset = made.make_dataset(tmp_path / "data", made.split(made.pairs(200)))
+    program = tmp_path / "train.py"
+    program.write_text(TRAIN)
+    job = start(program, launcher, 2, str(dataset), str(tmp_path))
+    try:
+        deadline = time.monotonic() + 90
+        while len(seen(tmp_path)) < 9:
+            assert job.poll() is None, job.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        job.kill()
+        for file in tmp_path.glob("pid.*"):  # torchrun gives each process a session of its own
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(file.suffix[1:]), signal.SIGKILL)
+            file.unlink()
+        job.communicate()
+    state = json.loads((tmp_path / "state.json").read_text())
+    before = seen(tmp_path)
+    # a batch that was seen, and killed before its state was saved, comes again
+    before = before[: state["epoch"] * 25 + state["step"]]
+    assert 9 <= len(before) + 1 < 40
+    (tmp_path / "seen.jsonl").unlink()
+    job = start(program, launcher, 1, str(dataset), str(tmp_path))
+    _, error = job.communicate(timeout=120)
+    assert job.returncode == 0, error
+    after = seen(tmp_path)
+    assert ({line["world_size"] for line in before}, {line["world_size"] for line in after}) == ({2}, {1})
+    torch.set_num_threads(1)
+    loader = TokenLoader(dataset, global_batch_size=8, seed=4, num_epochs=2, rank=0, world_size=1)
+    expected = [(batch["index"].tolist(), batch_digest([batch])) for batch in loader]
+    assert [(line["indices"], line["digest"]) for line in before + after] == expected
+    assert not [name for name in os.listdir("/dev/shm") if not name.startswith(("sem.", "torch_"))]
