@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    ("errors", "samples", "columns", "config", "identities", "files", "digest", "logs", "version", "embedded"),
+    ("errors", "samples", "columns", "config", "identities", "files", "digest", "logs", "version", "typed", "embedded"),
     ("ledger", "claims", "tables", "sources.base"),
     ("shard",),
     ("store",),
@@ -22,7 +22,7 @@ LAYERS = (
     ("reencode",),
     ("retry",),
     ("prove",),
-    ("encode", "combine", "verify", "status", "export", "index", "rejects"),
+    ("encode", "poison", "combine", "verify", "status", "export", "index", "rejects"),
     ("slurm", "local", "finish"),
     ("compose",),
     ("launch",),
