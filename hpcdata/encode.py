@@ -207,7 +207,7 @@ class _Task:
         encoder = self._encoder
         assert encoder is not None
         resumed = writer.samples_read
-        self._ledger.write("claim", shard=spec.name, resumed=resumed, device=self._device)
+        self._ledger.write("claim", shard=spec.name, resumed=resumed, lost_s=notes.lost_s, device=self._device)
         log.info("shard %s: %s, %d samples", spec.name, f"resumes at {resumed}" if resumed else "fresh", spec.count)
         last_rate = clock.since
         writer.note_work()

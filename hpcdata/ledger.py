@@ -6,7 +6,7 @@ readers skip.
 
 Events and their fields, besides `event` and `time` (seconds since 1970):
     start       attempt, host, pid, slurm (the ids that are set), version, libraries
-    claim       shard; resumed: samples already done by an earlier attempt; device
+    claim       shard; resumed: samples already done by an earlier attempt; lost_s: work that died with it; device
     checkpoint  shard, samples, busy_s: seconds of work that this checkpoint made safe
     commit      shard, samples, busy_s, seconds
     lost        shard: another attempt took it over or committed it first; busy_s: work thrown away

@@ -35,7 +35,7 @@ from hpcdata.encoders.examples import BATCHES_AHEAD, PixelOptions, PreparedBatch
 from hpcdata.errors import UserError
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan, load_runtime
 from hpcdata.samples import BadSample, Reason, Record, Sample, TextPart
-from hpcdata.shard import list_attempts, read_work_note
+from hpcdata.shard import list_attempts, read_work_note, seconds_lost
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,8 @@ class CrashNotes:
     """Positions in the shard where attempts died: the batches that were in work begin there."""
     deaths: dict[int, int]
     """Position in the shard -> children that died of this sample alone."""
+    lost_s: float = 0.0
+    """Work of the attempts that died since the last claim."""
 
     @classmethod
     def read(cls, root: Path, name: str) -> CrashNotes:
@@ -98,6 +100,7 @@ def find_suspects(paths: RunPaths, name: str) -> CrashNotes:
                 "shard %s: an attempt died at sample %d, its batches are decoded in a child process", name, position
             )
             notes.suspect(position)
+            notes.lost_s += seconds_lost(folder)
     return notes
 
 

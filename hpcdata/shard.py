@@ -117,6 +117,14 @@ def read_work_note(folder: Path) -> int | None:
         return None
 
 
+def seconds_lost(folder: Path) -> float:
+    """Work of a dead attempt between its last checkpoint and the end of its last batch."""
+    try:
+        return round(max(0.0, (folder / WORK).stat().st_mtime - (folder / PROGRESS).stat().st_mtime), 3)
+    except OSError:
+        return 0.0
+
+
 def list_attempts(shards: Path, name: str) -> list[Path]:
     """The tmp_ folders of a shard."""
     return sorted(shards.glob(f"tmp_{name}.*"))

@@ -79,6 +79,18 @@ def test_bytes_do_not_depend_on_how_the_poison_was_found(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_a_local_run_goes_on_after_its_only_task_crashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hpcdata.local import run_local
+
+    folder = tmp_path / "run"
+    config = small_config(folder, "data.max_crashes=1", "cluster=local", "cluster.array=0")
+    prepare(config)
+    monkeypatch.setenv("PYTHONPATH", f"{install(tmp_path / 'site', 'segfault', [pictures()[9]])}{os.pathsep}{ROOT}")
+    assert run_local(folder, config.cluster) == 0
+    assert [(row["index"], row["reason"]) for row in rejects(folder)] == [(9, "crash")]
+
+
+@pytest.mark.slow
 def test_kills_by_the_scheduler_are_never_counted_against_a_record(tmp_path: Path) -> None:
     small_run(tmp_path / "reference")
     folder = tmp_path / "run"
@@ -97,6 +109,8 @@ def test_kills_by_the_scheduler_are_never_counted_against_a_record(tmp_path: Pat
     assert sha256_tree(folder / "shards") == sha256_tree(tmp_path / "reference/shards")
     events = [event["event"] for _, events in read_ledgers(folder / "ledger") for event in events]
     assert "crash" not in events
+    lost = [event["lost_s"] for _, events in read_ledgers(folder / "ledger") for event in events if "lost_s" in event]
+    assert max(lost) < 5, "a checkpoint after every batch: a kill costs at most one"
 
 
 @pytest.mark.slow
