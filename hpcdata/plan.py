@@ -26,6 +26,7 @@ from hpcdata.errors import UserError
 from hpcdata.identities import ImageIdentity, TextIdentity
 from hpcdata.shard import SHARD, ShardHeader
 from hpcdata.sources.base import InputFile, Scan
+from hpcdata.typed import checked
 
 FORMAT = "hpcdata-plan-1"
 _SHARD_NAME = re.compile(r"\d{5,}-of-\d{5,}")
@@ -238,9 +239,9 @@ def load_plan(output_dir: Path | str) -> Plan:
         raise UserError(f"{path} has format {found!r}, this version reads {FORMAT}: use the hpcdata that made it")
     try:
         plan = _from_mapping(values)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
-    if plan.fingerprint != values["fingerprint"]:
+    if plan.fingerprint != values.get("fingerprint"):
         raise UserError(f"{path} was edited: its content does not have its fingerprint; restore it")
     return plan
 
@@ -255,13 +256,16 @@ def load_runtime(output_dir: Path | str) -> RunConfig:
 
 
 def _from_mapping(values: dict[str, Any]) -> Plan:
-    return Plan(
+    plan = Plan(
         config=configuration.from_mapping(values["config"]),
         text=TextIdentity(**values["text"]) if values["text"] else None,
         image=ImageIdentity(**values["image"]) if values["image"] else None,
         inputs=tuple(_input_from_mapping(source) for source in values["inputs"]),
         code_version=values["code_version"],
     )
+    for source in plan.inputs:
+        checked(source)
+    return plan
 
 
 def _input_from_mapping(values: dict[str, Any]) -> PlannedInput:
