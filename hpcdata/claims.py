@@ -190,7 +190,7 @@ class Claims:
 def _read_owner(path: Path) -> Owner | None:
     try:
         return Owner(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import json
 import logging
 import os
 import secrets
@@ -29,6 +30,7 @@ from hpcdata.errors import UserError
 from hpcdata.ledger import read_ledgers
 from hpcdata.loading.manifest import FILE_NAME, LayoutDefaults, Manifest, Part, parse_manifest
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan
+from hpcdata.recovered import PREFIX, not_rejected, read_recovered, retry_header, retry_number
 from hpcdata.shard import ShardHeader, ShardSummary
 from hpcdata.tables import Counts
 from hpcdata.version import code_version
@@ -68,14 +70,21 @@ def combine(output_dir: Path | str, options: CombineOptions) -> Manifest:
 def _combine(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions) -> Manifest:
     _recover(target)
     manifest = _existing(target, plan)
-    if manifest is None or manifest.counts.missing or (options.compact and not manifest.extra.get("compact")):
+    if manifest is None or _is_outdated(manifest, paths, options):
         manifest = _build(plan, paths, target, options)
     else:
-        log.info("%s holds all shards already", target)
+        log.info("%s holds all shards and retries already", target)
     dataset = target.relative_to(paths.root).as_posix() if target.is_relative_to(paths.root) else str(target)
     record = {"dataset": dataset, "complete": not manifest.counts.missing}
     files.write_atomic(paths.combined, files.to_json(record))
     return manifest
+
+
+def _is_outdated(manifest: Manifest, paths: RunPaths, options: CombineOptions) -> bool:
+    """Whether the dataset lacks shards or retries that it could hold, or should become compact."""
+    held = {entry["part"] for entry in manifest.extra.get("retries", [])}
+    is_lacking = bool(manifest.counts.missing) or not paths.list_retries().keys() <= held
+    return is_lacking or (options.compact and not manifest.extra.get("compact"))
 
 
 def _target(paths: RunPaths, options: CombineOptions) -> Path:
@@ -113,12 +122,14 @@ def _build(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions) -
     parts = [part for part in found if part is not None]
     gaps = list(_gaps(plan, parts))
     missing = sum(gap["missing"] for gap in gaps)
+    retries = _add_retries(plan, paths, [name for name, _ in parts], building / "parts")
+    parts += [(entry.name, entry.summary) for entry in retries]
     counts = sum((summary.counts for _, summary in parts), Counts())
     absent = missing - counts.missing
     counts = counts + Counts(inputs=absent, missing=absent)
     if options.compact:
         parts = [compact(building / "parts", parts, plan.fingerprint, plan.id_dtype)]
-    manifest = _manifest(plan, paths, parts, counts, gaps, is_compact=options.compact)
+    manifest = _manifest(plan, paths, parts, counts, gaps, retries, is_compact=options.compact)
     for folder in (building / "parts", building):
         files.sync_folder(folder)
     files.write_atomic(building / FILE_NAME, manifest.to_json())
@@ -147,6 +158,29 @@ def _add_shard(
                 log.warning("shard %s: checkpoint %s is not usable: %s", spec.name, old.name, error)
                 writer.discard()
     return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RetryPart:
+    name: str
+    summary: ShardSummary
+
+    def to_mapping(self) -> dict[str, Any]:
+        rejected = self.summary.counts.rejected
+        return {"part": self.name, "recovered": {reason: -number for reason, number in sorted(rejected.items())}}
+
+
+def _add_retries(plan: Plan, paths: RunPaths, names: Sequence[str], parts: Path) -> list[_RetryPart]:
+    """Adds what retries have written, once it is certain that the shards reject it."""
+    found = paths.list_retries()
+    strangers = not_rejected(read_recovered(found.values()), plan, {name: parts / name for name in names})
+    if strangers:
+        raise UserError(
+            f"{', '.join(found)} hold sample {strangers[0]}, which its shard does not reject (any longer): remove "
+            f"{paths.shards}/{PREFIX}* and retry again with python -m hpcdata.rejects {paths.root} --retry"
+        )
+    headers = {name: retry_header(plan, retry_number(name)) for name in found}
+    return [_RetryPart(name=name, summary=_link_shard(headers[name], found[name], parts)[1]) for name in found]
 
 
 def _link_shard(header: ShardHeader, folder: Path, parts: Path) -> tuple[str, ShardSummary]:
@@ -191,6 +225,7 @@ def _manifest(
     parts: Sequence[tuple[str, ShardSummary]],
     counts: Counts,
     gaps: list[dict[str, Any]],
+    retries: Sequence[_RetryPart],
     *,
     is_compact: bool,
 ) -> Manifest:
@@ -213,14 +248,17 @@ def _manifest(
         extra={
             "compact": is_compact,
             "gaps": gaps,
+            "retries": [entry.to_mapping() for entry in retries],
             "code_version": code_version(),
+            "plan_code_version": plan.code_version,
+            **_environment(paths),
+            "arithmetic": _arithmetic(plan),
             "config": configuration.to_mapping(plan.config),
             "inputs": [
                 {"path": item.origin, "label": item.file.label, "size": item.size, "mtime_ns": item.mtime_ns}
                 | {"samples": item.scan.num_samples}
                 for item in plan.inputs
             ],
-            "devices": sorted(_devices(paths)),
         },
     )
 
@@ -237,13 +275,27 @@ def _part(name: str, summary: ShardSummary) -> Part:
     )
 
 
-def _devices(paths: RunPaths) -> set[str]:
-    return {
-        event["device"]
-        for _, events in read_ledgers(paths.ledger)
-        for event in events
-        if event.get("event") == "claim" and "device" in event
-    }
+def _environment(paths: RunPaths) -> dict[str, Any]:
+    """What the processes that encoded ran on, from their ledgers: several values mean that it was not one."""
+    devices, versions, libraries = set[str](), set[str](), set[str]()
+    for _, events in read_ledgers(paths.ledger):
+        for event in events:
+            if event.get("event") in ("claim", "retry") and "device" in event:
+                devices.add(event["device"])
+            if event.get("event") in ("start", "retry") and "version" in event:
+                versions.add(event["version"])
+                libraries.add(json.dumps(event.get("libraries", {}), sort_keys=True))
+    found = [json.loads(item) for item in sorted(libraries)]
+    return {"devices": sorted(devices), "encoder_versions": sorted(versions), "libraries": [x for x in found if x]}
+
+
+def _arithmetic(plan: Plan) -> dict[str, Any] | None:
+    """How codes were computed (`encoders.image.set_reproducible`)."""
+    if plan.image is None:
+        return None
+    threads, batch_size = plan.config.image.cpu_threads, plan.config.loader.batch_size
+    switches = {"tf32": False, "cudnn_benchmark": False, "deterministic_algorithms": True}
+    return {"dtype": plan.image.precision, "cpu_threads": threads, "batch_size": batch_size, **switches}
 
 
 def _existing(target: Path, plan: Plan) -> Manifest | None:
@@ -291,7 +343,9 @@ def _remove_shards(plan: Plan, paths: RunPaths, target: Path, manifest: Manifest
     _require_parts(target, manifest)
     if options.delete_after_combining:
         _require_verified(target)
-    held = {spec.name for spec in plan.shards()} if complete else {Path(part.path).name for part in manifest.parts}
+    held = {Path(part.path).name for part in manifest.parts}
+    if complete:
+        held |= {spec.name for spec in plan.shards()} | {entry["part"] for entry in manifest.extra.get("retries", [])}
     for folder in sorted(paths.shards.iterdir()):
         name = folder.name.removeprefix(files.TRASH).removeprefix("tmp_").split(".", 1)[0]
         if folder.name in held or (complete and name in held):

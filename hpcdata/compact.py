@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hpcdata import digest, files, store
 from hpcdata.columns import TABLES, Column, columns
+from hpcdata.recovered import RECOVERED, read_recovered
 from hpcdata.shard import REJECTS, ShardHeader, ShardSummary
 from hpcdata.store import AppendFile
 from hpcdata.tables import Counts, Sizes
@@ -32,7 +34,10 @@ def compact(
     known = {}
     for column in columns(id_dtype):
         known[column.path] = _write(target / column.path, _column_chunks(folder, parts, column, bases))
-    known[REJECTS] = _write(target / REJECTS, _reject_chunks(folder, parts))
+    recovered = read_recovered(folder / name for name, _ in parts)
+    known[REJECTS] = _write(target / REJECTS, _open_rejects(folder, parts, recovered))
+    if recovered:
+        known[RECOVERED] = _write(target / RECOVERED, _recovered_chunks(folder, parts))
     counts = sum((summary.counts for summary in summaries), Counts())
     header = ShardHeader(
         name=NAME,
@@ -83,9 +88,21 @@ def _column_chunks(
             yield (np.frombuffer(chunk, column.dtype) + shift).tobytes() if shift else chunk
 
 
-def _reject_chunks(folder: Path, parts: Sequence[tuple[str, ShardSummary]]) -> Iterator[bytes]:
+def _open_rejects(
+    folder: Path, parts: Sequence[tuple[str, ShardSummary]], recovered: Container[int]
+) -> Iterator[bytes]:
+    """The reject rows of all parts, less those that a retry took back."""
     for name, _ in parts:
-        yield from _file_chunks(folder / name / REJECTS)
+        if not recovered:
+            yield from _file_chunks(folder / name / REJECTS)
+        elif (folder / name / REJECTS).exists():
+            with open(folder / name / REJECTS, "rb") as file:
+                yield from (line for line in file if json.loads(line)["index"] not in recovered)
+
+
+def _recovered_chunks(folder: Path, parts: Sequence[tuple[str, ShardSummary]]) -> Iterator[bytes]:
+    for name, _ in parts:
+        yield from _file_chunks(folder / name / RECOVERED)
 
 
 def _file_chunks(path: Path) -> Iterator[bytes]:

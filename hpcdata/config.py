@@ -61,6 +61,8 @@ class DataConfig:
     """Needs no setting here: samples are never stacked before they are encoded."""
     save_tmp_interval: float = transient(30.0)
     """Seconds between checkpoints."""
+    max_crashes: int = transient(3)
+    """A record that killed so many processes of its own, by a crash or for want of memory, is rejected as `crash`."""
     max_image_pixels: int = semantic(89_478_485)
     """Images whose header promises more are rejected before decoding; Pillow's own limit, 256 MiB of RGB."""
     max_record_bytes: int = semantic(256 * 2**20)

@@ -12,12 +12,14 @@ import contextlib
 import dataclasses
 import enum
 import errno
+import itertools
 import logging
 import os
 import secrets
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +30,14 @@ from hpcdata.errors import UserError
 from hpcdata.ledger import Ledger
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan, load_runtime
 from hpcdata.store import LostShard, ShardConflict, ShardWriter, open_shard
-from hpcdata.version import code_version
+from hpcdata.version import code_version, library_versions
 
 if TYPE_CHECKING:
     from hpcdata.config import RunConfig
-    from hpcdata.encoders.examples import BatchEncoder, PixelOptions, PreparedBatch
+    from hpcdata.encoders.examples import BatchEncoder, PreparedBatch
     from hpcdata.encoders.image import ImageTokenizer
     from hpcdata.encoders.text import TextTokenizer
+    from hpcdata.poison import CrashNotes
     from hpcdata.samples import Record
     from hpcdata.slurm.signals import StopFlag
 
@@ -86,12 +89,14 @@ class _Task:
         self._encoder: BatchEncoder | None = None
         self._device = "none"
         self._failed: set[str] = set()
+        self._errors: Counter[str] = Counter()
+        """Shard -> times that an error which nobody expected ended the work on it."""
 
     def __enter__(self) -> _Task:
         self._claims.__enter__()
         slurm = {name: value for name, value in os.environ.items() if name in _SLURM_FIELDS}
         where = {"attempt": self._attempt, "host": socket.gethostname(), "pid": os.getpid(), "slurm": slurm}
-        self._ledger.write("start", **where, version=code_version())
+        self._ledger.write("start", **where, version=code_version(), libraries=library_versions())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -107,9 +112,12 @@ class _Task:
             except (UserError, OSError) as error:  # its input or its folder: the other shards may be fine
                 if isinstance(error, OSError) and error.errno in _NO_ROOM:
                     raise UserError(f"{self._paths.root} cannot be written to: {error.strerror}") from None
-                log.error("shard %s failed: %s", spec.name, error)
-                self._ledger.write("failed", shard=spec.name, error=str(error))
-                self._failed.add(spec.name)
+                self._give_up(spec, error)
+            except Exception as error:  # perhaps of one record: it is looked for, see `poison`
+                self._errors[spec.name] += 1
+                log.exception("shard %s: %s", spec.name, type(error).__name__)
+                if self._errors[spec.name] > self._runtime.data.max_crashes:
+                    self._give_up(spec, error)
             finally:
                 self._claims.release(spec.name)
         outcome = TaskOutcome.FAILED if self._failed else TaskOutcome.FINISHED
@@ -118,6 +126,12 @@ class _Task:
             self._ledger.write("signal", name=received.name)
         self._ledger.write("end", outcome=outcome.value)
         return outcome
+
+    def _give_up(self, spec: ShardSpec, error: Exception) -> None:
+        message = str(error) or type(error).__name__
+        log.error("shard %s failed: %s", spec.name, message)
+        self._ledger.write("failed", shard=spec.name, error=message)
+        self._failed.add(spec.name)
 
     def _claim_shards(self) -> Iterator[ShardSpec]:
         """Yields shards that are now ours, until none is left to take or a signal arrives."""
@@ -162,15 +176,25 @@ class _Task:
 
     def _encode_shard(self, spec: ShardSpec) -> None:
         """Works on a claimed shard to its end, or to a checkpoint when a signal arrives."""
+        from hpcdata import poison
+
         clock = _Clock(since=time.monotonic())
-        started = time.monotonic()
+        notes = poison.find_suspects(self._paths, spec.name)
+        attempt = f"{self._attempt}-{self._errors[spec.name]}"
         try:
-            writer = open_shard(self._paths.shards, self._plan.header(spec), self._attempt)
+            writer = open_shard(self._paths.shards, self._plan.header(spec), attempt)
             if writer is None:
                 log.info("shard %s: already complete", spec.name)
                 return
             with contextlib.closing(writer):
-                self._fill(spec, writer, clock, started)
+                try:
+                    self._fill(spec, writer, notes, clock)
+                except (UserError, OSError, LostShard, ShardConflict):
+                    writer.note_work(left=True)
+                    raise
+                except Exception:
+                    notes.suspect(writer.samples_read)
+                    raise
         except LostShard:
             log.warning("shard %s: another task has taken it over, goes on with the next", spec.name)
             self._ledger.write("lost", shard=spec.name, busy_s=clock.restart())
@@ -178,29 +202,39 @@ class _Task:
             log.error("%s", error)
             self._ledger.write("conflict", shard=spec.name, files=error.paths, busy_s=clock.restart())
 
-    def _fill(self, spec: ShardSpec, writer: ShardWriter, clock: _Clock, started: float) -> None:
+    def _fill(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: _Clock) -> None:
+        started = clock.since
         encoder = self._encoder
         assert encoder is not None
         resumed = writer.samples_read
-        self._ledger.write("claim", shard=spec.name, resumed=resumed, device=self._device)
+        self._ledger.write("claim", shard=spec.name, resumed=resumed, lost_s=notes.lost_s, device=self._device)
         log.info("shard %s: %s, %d samples", spec.name, f"resumes at {resumed}" if resumed else "fresh", spec.count)
         last_rate = clock.since
-        for batch in self._batches(spec, skip=resumed):
+        writer.note_work()
+        for batch in self._batches(spec, notes, skip=resumed):
             writer.append(encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label))
+            writer.note_work()
             now = time.monotonic()
             if self._stop.received or now - clock.since >= self._runtime.data.save_tmp_interval:
                 writer.checkpoint()
                 busy_s = clock.restart()
                 self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, busy_s=busy_s)
             if self._stop.received and writer.samples_read < spec.count:
+                writer.note_work(left=True)
                 log.info("shard %s: checkpoint at %d of %d samples", spec.name, writer.samples_read, spec.count)
                 return
             if now - last_rate >= RATE_EVERY_S:
                 last_rate = now
                 rate = (writer.samples_read - resumed) / (now - started)
                 log.info("shard %s: %d of %d, %.1f samples/s", spec.name, writer.samples_read, spec.count, rate)
+        if self._stop.received and writer.samples_read < spec.count:  # while a child was at work
+            writer.checkpoint()
+            self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, busy_s=clock.restart())
+            writer.note_work(left=True)
+            return
         _require_unchanged(spec, self._paths.root / spec.source.origin)
         published = writer.commit()
+        notes.remove()
         seconds = round(time.monotonic() - started, 3)
         event = "commit" if published else "lost"
         self._ledger.write(event, shard=spec.name, samples=spec.count, busy_s=clock.restart(), seconds=seconds)
@@ -210,25 +244,35 @@ class _Task:
             *(spec.name, seconds, counts.written, counts.rejected.total(), counts.duplicate),
         )
 
-    def _batches(self, spec: ShardSpec, *, skip: int) -> Iterator[PreparedBatch]:
+    def _batches(self, spec: ShardSpec, notes: CrashNotes, *, skip: int) -> Iterator[PreparedBatch]:
+        """The batches of a shard, those that are suspected by way of a child process; ends early at a stop signal."""
+        from hpcdata import poison
         from hpcdata.encoders.examples import prepare_batches
 
-        return prepare_batches(
-            read_shard(self._plan, self._paths, spec, skip=skip),
-            batch_size=self._plan.config.loader.batch_size,
-            num_threads=self._runtime.loader.num_workers,
-            options=self._pixel_options(),
+        batch_size = self._plan.config.loader.batch_size
+        trial = poison.Trial(
+            self._paths.root,
+            spec,
+            notes,
+            max_crashes=self._runtime.data.max_crashes,
+            should_stop=lambda: bool(self._stop.received),
+            on_death=lambda sample, how: self._ledger.write("crash", shard=spec.name, sample=sample, how=how),
         )
-
-    def _pixel_options(self) -> PixelOptions | None:
-        from hpcdata.encoders.examples import PixelOptions
-
-        if self._plan.image is None:
-            return None
-        data = self._plan.config.data
-        return PixelOptions(
-            resolution=data.resolution, max_pixels=data.max_image_pixels, max_bytes=data.max_record_bytes
-        )
+        records = read_shard(self._plan, self._paths, spec, skip=skip)
+        for start, end, is_suspected in poison.split(skip, spec.count, notes.suspects, batch_size):
+            piece = itertools.islice(records, end - start)
+            if is_suspected:
+                try:
+                    yield from trial.batches(piece, start, batch_size)
+                except poison.Stopped:
+                    return
+            else:
+                yield from prepare_batches(
+                    piece,
+                    batch_size=batch_size,
+                    num_threads=self._runtime.loader.num_workers,
+                    options=poison.pixel_options(self._plan),
+                )
 
     def _build_encoder(self) -> BatchEncoder:
         from hpcdata.encoders.examples import BatchEncoder

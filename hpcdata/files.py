@@ -120,7 +120,11 @@ def link_folder(source: Path, target: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_bytes())
+    """Raises ValueError for what is no JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None
 
 
 def to_json(value: Any) -> bytes:

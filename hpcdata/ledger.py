@@ -5,12 +5,13 @@ else. A line is written by one `write`, so that a killed process leaves at most 
 readers skip.
 
 Events and their fields, besides `event` and `time` (seconds since 1970):
-    start       attempt, host, pid, slurm (the ids that are set), version
-    claim       shard; resumed: samples already done by an earlier attempt; device
+    start       attempt, host, pid, slurm (the ids that are set), version, libraries
+    claim       shard; resumed: samples already done by an earlier attempt; lost_s: work that died with it; device
     checkpoint  shard, samples, busy_s: seconds of work that this checkpoint made safe
     commit      shard, samples, busy_s, seconds
     lost        shard: another attempt took it over or committed it first; busy_s: work thrown away
     conflict    shard: another attempt committed other bytes; files: the ones that differ
+    crash       shard, sample (its position in the shard), how: the sample killed a process of its own
     failed      shard, error: it could not be read or written; the process goes on with others
     signal      name: the process stops after a checkpoint
     end         outcome
@@ -49,7 +50,9 @@ def read_ledgers(folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         events = []
         for line in path.read_bytes().splitlines():
             try:
-                events.append(json.loads(line))
-            except ValueError:
+                event = json.loads(line)
+            except (ValueError, RecursionError):
                 continue  # the incomplete last line of a killed process
+            if isinstance(event, dict):
+                events.append(event)
         yield path.stem, events

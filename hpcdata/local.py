@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGKILL)
+MAX_RESTARTS = 3
+"""Of crashed tasks, in a row, while the run does not advance."""
 TAIL_LINES = 15
 
 
@@ -59,17 +62,33 @@ class _Tasks:
     def __init__(self, output_dir: Path, log_paths: list[Path]) -> None:
         self._command = [sys.executable, "-m", "hpcdata.encode", str(output_dir)]
         self._log_paths = log_paths
+        self._output_dir = output_dir
+        self._restarts_in_vain, self._samples_done = 0, 0
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> _Tasks:
-        for task, path in enumerate(self._log_paths):
-            environment = {**os.environ, "LOCAL_RANK": str(task)}
-            with open(path, "ab") as output:
-                process = subprocess.Popen(
-                    self._command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-                )
-            self.processes.append(process)
+        for task in range(len(self._log_paths)):
+            self.processes.append(self._start(task))
         return self
+
+    def _start(self, task: int) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "LOCAL_RANK": str(task)}
+        with open(self._log_paths[task], "ab") as output:
+            return subprocess.Popen(
+                self._command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+
+    def restart_crashed(self) -> None:
+        """Starts tasks again that a signal of no scheduler has killed: they find what killed them, see `poison`."""
+        for task, process in enumerate(self.processes):
+            if process.poll() is None or -process.returncode not in CRASHES:
+                continue
+            done = read_status(self._output_dir).samples_done
+            self._restarts_in_vain = 0 if done > self._samples_done else self._restarts_in_vain
+            if self._restarts_in_vain < MAX_RESTARTS:
+                log.warning("a task ended with %s, starts again", _describe(process.returncode))
+                self._restarts_in_vain, self._samples_done = self._restarts_in_vain + 1, done
+                self.processes[task] = self._start(task)
 
     def __exit__(self, *_: object) -> None:
         self.send(signal.SIGTERM)
@@ -100,6 +119,8 @@ def _watch(output_dir: Path, tasks: _Tasks) -> bool:
         next_look = time.monotonic()
         while tasks.are_running():
             time.sleep(POLL_S)
+            if not interrupted:
+                tasks.restart_crashed()
             if not bar.disable and time.monotonic() >= next_look:
                 started = time.monotonic()
                 _update(bar, output_dir)

@@ -26,9 +26,11 @@ from hpcdata.errors import UserError
 from hpcdata.identities import ImageIdentity, TextIdentity
 from hpcdata.shard import SHARD, ShardHeader
 from hpcdata.sources.base import InputFile, Scan
+from hpcdata.typed import checked
 
 FORMAT = "hpcdata-plan-1"
 _SHARD_NAME = re.compile(r"\d{5,}-of-\d{5,}")
+_RETRY_NAME = re.compile(r"retry-\d{5,}")
 
 
 class RunPaths:
@@ -60,11 +62,22 @@ class RunPaths:
         attempts: dict[str, list[Path]] = {}
         for folder in (self.shards, self.parts):
             for path in folder.iterdir() if folder.is_dir() else ():
-                if path.name.startswith("tmp_") and folder == self.shards:
-                    attempts.setdefault(path.name.removeprefix("tmp_").split(".", 1)[0], []).append(path)
+                attempted = path.name.removeprefix("tmp_").split(".", 1)[0]
+                if path.name.startswith("tmp_") and folder == self.shards and _SHARD_NAME.fullmatch(attempted):
+                    attempts.setdefault(attempted, []).append(path)
                 elif path.name not in self._known and _SHARD_NAME.fullmatch(path.name) and (path / SHARD).exists():
                     self._known.add(path.name)
         return self._known, {name: paths for name, paths in attempts.items() if name not in self._known}
+
+    def list_retries(self) -> dict[str, Path]:
+        """Name -> folder of the parts that `hpcdata.rejects --retry` has added, in their order."""
+        dataset = self.complete_dataset()
+        found: dict[str, Path] = {}
+        for folder in (self.shards, self.parts, *([dataset / "parts"] if dataset else [])):
+            for path in folder.glob("retry-*"):
+                if _RETRY_NAME.fullmatch(path.name) and (path / SHARD).exists():
+                    found.setdefault(path.name, path)
+        return dict(sorted(found.items()))
 
     def complete_dataset(self) -> Path | None:
         """The dataset that combine made of all shards, after which the shards themselves may be gone."""
@@ -170,6 +183,12 @@ class Plan:
     def shards(self) -> list[ShardSpec]:
         return [self.shard(index) for index in range(self.num_shards)]
 
+    def shard_of(self, index: int) -> ShardSpec:
+        """The shard that the sample with plan index `index` belongs to."""
+        which = bisect.bisect_right(self._sample_ends, index)
+        position = index - (self._sample_ends[which - 1] if which else 0)
+        return self.shard((self._shard_ends[which - 1] if which else 0) + position // self.config.data.shard_size)
+
     def header(self, spec: ShardSpec) -> ShardHeader:
         return ShardHeader(
             name=spec.name,
@@ -220,9 +239,9 @@ def load_plan(output_dir: Path | str) -> Plan:
         raise UserError(f"{path} has format {found!r}, this version reads {FORMAT}: use the hpcdata that made it")
     try:
         plan = _from_mapping(values)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
-    if plan.fingerprint != values["fingerprint"]:
+    if plan.fingerprint != values.get("fingerprint"):
         raise UserError(f"{path} was edited: its content does not have its fingerprint; restore it")
     return plan
 
@@ -237,13 +256,16 @@ def load_runtime(output_dir: Path | str) -> RunConfig:
 
 
 def _from_mapping(values: dict[str, Any]) -> Plan:
-    return Plan(
+    plan = Plan(
         config=configuration.from_mapping(values["config"]),
         text=TextIdentity(**values["text"]) if values["text"] else None,
         image=ImageIdentity(**values["image"]) if values["image"] else None,
         inputs=tuple(_input_from_mapping(source) for source in values["inputs"]),
         code_version=values["code_version"],
     )
+    for source in plan.inputs:
+        checked(source)
+    return plan
 
 
 def _input_from_mapping(values: dict[str, Any]) -> PlannedInput:

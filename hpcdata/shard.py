@@ -15,11 +15,14 @@ from pathlib import Path
 from hpcdata import digest, files
 from hpcdata.columns import columns
 from hpcdata.tables import Counts, Sizes
+from hpcdata.typed import checked
 
 FORMAT = "hpcdata-shard-1"
 PROGRESS = "progress.json"
 SHARD = "shard.json"
 REJECTS = "rejects.jsonl"
+WORK = "work"
+"""In a tmp_ folder: the sample at which its attempt is, blank when it left in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +63,15 @@ def read_summary(folder: Path) -> ShardSummary:
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise ValueError(f"{folder / SHARD}: not a {FORMAT} file")
     try:
-        return ShardSummary(
+        summary = ShardSummary(
             counts=Counts.from_mapping(values.pop("counts")),
             sizes=Sizes(**values.pop("sizes")),
             files=values.pop("files"),
             content_digest=values.pop("content_digest"),
             header=ShardHeader(**values),
         )
-    except (KeyError, TypeError) as error:
+        return checked(summary)
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / SHARD}: damaged ({error})") from None
 
 
@@ -92,7 +96,7 @@ def read_progress(folder: Path) -> Progress | None:
     """The checkpoint in a tmp_ folder, None when there is no valid one."""
     try:
         values = files.read_json(folder / PROGRESS)
-        return Progress(
+        progress = Progress(
             fingerprint=values["fingerprint"],
             samples_read=values["samples_read"],
             sizes=Sizes(**values["sizes"]),
@@ -100,8 +104,25 @@ def read_progress(folder: Path) -> Progress | None:
             content_digest=values["content_digest"],
             files={path: (size, sha256) for path, (size, sha256) in values["files"].items()},
         )
+        return checked(progress)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def read_work_note(folder: Path) -> int | None:
+    """The position in the shard at which the attempt of a tmp_ folder died, None when it did not."""
+    try:
+        return int((folder / WORK).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def seconds_lost(folder: Path) -> float:
+    """Work of a dead attempt between its last checkpoint and the end of its last batch."""
+    try:
+        return round(max(0.0, (folder / WORK).stat().st_mtime - (folder / PROGRESS).stat().st_mtime), 3)
+    except OSError:
+        return 0.0
 
 
 def list_attempts(shards: Path, name: str) -> list[Path]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan
 from hpcdata.tables import Counts
 
 RATE_WINDOW_S = 600.0
+STUCK_AFTER = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,14 @@ class Status:
     """Over the last ten minutes of work in the ledger."""
     seconds_left: float | None
     conflicts: int
+    useful_s: float
+    """Work that checkpoints and commits made safe."""
+    lost_s: float
+    """Work that died with a process, from its last checkpoint to its last batch, or that another task had done."""
+    queued_s: float
+    """Between the end of a SLURM task and its next start after a requeue."""
+    stuck: list[str]
+    """Shards that `STUCK_AFTER` attempts in a row have taken up at the same sample."""
     combined: str | None
     """The complete dataset, when there is one."""
 
@@ -61,7 +71,7 @@ def read_status(output_dir: Path | str) -> Status:
     specs = plan.shards()
     counts, samples_done = _account(plan, paths, specs, committed, started)
     running = _running(paths, {spec.name for spec in specs} - committed)
-    rate, conflicts = _read_ledger(paths)
+    work = _read_ledger(paths)
     done = len(committed & {spec.name for spec in specs})
     return _status(
         plan,
@@ -70,8 +80,8 @@ def read_status(output_dir: Path | str) -> Status:
         interrupted=len(started.keys() - running),
         samples_done=samples_done,
         counts=counts,
-        rate=rate,
-        conflicts=conflicts,
+        work=work,
+        committed=committed,
     )
 
 
@@ -83,11 +93,12 @@ def _status(
     counts: Counts,
     running: int = 0,
     interrupted: int = 0,
-    rate: float = 0.0,
-    conflicts: int = 0,
+    work: _Work | None = None,
+    committed: set[str] | None = None,
     combined: str | None = None,
 ) -> Status:
-    left = plan.num_samples - samples_done
+    work = work or _Work()
+    left, rate = plan.num_samples - samples_done, work.samples_per_s
     return Status(
         num_shards=plan.num_shards,
         done=done,
@@ -99,7 +110,11 @@ def _status(
         counts=counts.to_mapping(),
         samples_per_s=round(rate, 2),
         seconds_left=round(left / rate, 1) if rate and left else (0.0 if not left else None),
-        conflicts=conflicts,
+        conflicts=work.conflicts,
+        useful_s=round(work.useful_s, 1),
+        lost_s=round(work.lost_s, 1),
+        queued_s=round(work.queued_s, 1),
+        stuck=sorted(work.stuck - (committed or set())),
         combined=combined,
     )
 
@@ -120,6 +135,8 @@ def _account(
             best = max((item for item in progress if item), key=lambda item: item.samples_read, default=None)
             if best is not None:
                 counts, samples_done = counts + best.counts, samples_done + best.samples_read
+    for folder in paths.list_retries().values():
+        counts = counts + shard.read_summary(folder).counts
     return counts, samples_done
 
 
@@ -131,25 +148,58 @@ def _running(paths: RunPaths, unfinished: set[str]) -> set[str]:
     return {name for name in names if observer.looks_alive(name)}
 
 
-def _read_ledger(paths: RunPaths) -> tuple[float, int]:
-    """(samples per second of wall time in the recent past, number of conflicts).
+@dataclass(kw_only=True)
+class _Work:
+    """What the ledgers of all processes say together."""
+
+    samples_per_s: float = 0.0
+    conflicts: int = 0
+    useful_s: float = 0.0
+    lost_s: float = 0.0
+    queued_s: float = 0.0
+    stuck: set[str] = dataclasses.field(default_factory=set)
+
+
+def _read_ledger(paths: RunPaths) -> _Work:
+    """Adds up the ledgers. The rate is samples per second of wall time in the recent past.
 
     Each checkpoint and commit says how many seconds of work it made safe: its samples are spread over these.
     """
     done: list[tuple[float, float, int]] = []
-    conflicts = 0
+    work = _Work()
+    claims: dict[str, list[tuple[float, int]]] = {}
+    tasks: dict[tuple[str, ...], list[tuple[float, float]]] = {}
     for _, events in read_ledgers(paths.ledger):
         before: dict[str, int] = {}
+        if events and (slurm := events[0].get("slurm")):
+            task = tuple(slurm.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_PROCID"))
+            tasks.setdefault(task, []).append((events[0]["time"], events[-1]["time"]))
         for event in events:
             kind, name = event.get("event"), event.get("shard", "")
             if kind == "claim":
                 before[name] = event.get("resumed", 0)
+                claims.setdefault(name, []).append((event["time"], before[name]))
             elif kind in ("checkpoint", "commit"):
                 done.append((event["time"] - event["busy_s"], event["time"], event["samples"] - before.get(name, 0)))
                 before[name] = event["samples"]
             elif kind == "conflict":
-                conflicts += 1
-    return rate(done), conflicts
+                work.conflicts += 1
+            work.useful_s += event["busy_s"] if kind in ("checkpoint", "commit") else 0.0
+            work.lost_s += event.get("lost_s", 0.0) + (event["busy_s"] if kind in ("lost", "conflict") else 0.0)
+    work.samples_per_s = rate(done)
+    work.queued_s = sum(_gaps(spans) for spans in tasks.values())
+    work.stuck = {name for name, taken in claims.items() if is_stuck([at for _, at in sorted(taken)])}
+    return work
+
+
+def is_stuck(resumed: Sequence[int]) -> bool:
+    """Whether the last attempts on a shard, by the samples that they began at, got nowhere."""
+    return len(resumed) >= STUCK_AFTER and len(set(resumed[-STUCK_AFTER:])) == 1
+
+
+def _gaps(spans: list[tuple[float, float]]) -> float:
+    ordered = sorted(spans)
+    return sum(max(0.0, after[0] - before[1]) for before, after in itertools.pairwise(ordered))
 
 
 def rate(done: Sequence[tuple[float, float, int]]) -> float:
@@ -182,6 +232,12 @@ def describe(status: Status) -> str:
         return "\n".join([*lines, f"dataset  {status.combined}"])
     left = "unknown" if status.seconds_left is None else f"{status.seconds_left / 60:.1f} min"
     lines.append(f"rate     {status.samples_per_s} samples/s, time left {left}")
+    lines.append(f"time     {status.useful_s} s useful, {status.lost_s} s lost, {status.queued_s} s queued")
+    if status.stuck:
+        lines.append(
+            f"WARNING  {len(status.stuck)} shards do not advance, attempts end before one batch is done, as on "
+            f"{status.stuck[0]}: preemptions must be further apart than the start of a task and a batch take; see logs/"
+        )
     if status.conflicts:
         lines.append(f"WARNING  {status.conflicts} shards came out with other bytes on two tasks, see ledger/")
     return "\n".join(lines)

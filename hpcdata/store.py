@@ -26,6 +26,7 @@ from hpcdata.shard import (
     PROGRESS,
     REJECTS,
     SHARD,
+    WORK,
     Progress,
     ShardHeader,
     ShardSummary,
@@ -64,6 +65,7 @@ class ShardWriter:
         self._counts = Counts()
         self._content = 0
         self._files: dict[str, AppendFile] = {}
+        self._work: int | None = None
 
     @property
     def counts(self) -> Counts:
@@ -98,6 +100,19 @@ class ShardWriter:
         except FileNotFoundError:
             raise LostShard(self.header.name) from None
 
+    def note_work(self, *, left: bool = False) -> None:
+        """Notes which sample comes next, or that this attempt leaves in order; for successors, see `poison`.
+
+        One write of a few bytes without fsync: it need not outlive the machine, only this process.
+        """
+        if self._work is None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+            try:
+                self._work = os.open(self._folder / WORK, flags, 0o644)
+            except FileNotFoundError:
+                raise LostShard(self.header.name) from None
+        os.pwrite(self._work, (b"" if left else str(self.samples_read).encode()).ljust(20), 0)
+
     def commit(self) -> bool:
         """Publishes the shard; False when another attempt did so first with the same bytes.
 
@@ -125,6 +140,9 @@ class ShardWriter:
 
     def close(self) -> None:
         """Closes the files; what was neither checkpointed nor committed is lost."""
+        if self._work is not None:
+            os.close(self._work)
+            self._work = None
         for file in self._files.values():
             file.close()
 
@@ -192,6 +210,7 @@ def seal(
     `known`: sha256 of the files that the caller has hashed while writing them.
     """
     _write_metas(folder, header.id_dtype, sizes)
+    (folder / WORK).unlink(missing_ok=True)
     if not (folder / REJECTS).stat().st_size:
         (folder / REJECTS).unlink()
     names = sorted(list_files(folder) - {PROGRESS, SHARD})

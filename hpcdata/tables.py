@@ -30,7 +30,10 @@ class Counts:
 
     def __add__(self, other: Counts) -> Counts:
         mine, theirs = vars(self), vars(other)
-        return Counts(**{name: mine[name] + theirs[name] for name in mine})
+        sums = {name: mine[name] + theirs[name] for name in mine if name != "rejected"}
+        rejected = Counter(self.rejected)
+        rejected.update(other.rejected)  # unlike `+`, keeps what is negative: a retry takes rejects back
+        return Counts(**sums, rejected=Counter({reason: number for reason, number in rejected.items() if number}))
 
     def is_balanced(self) -> bool:
         return self.inputs == self.written + self.rejected.total() + self.duplicate + self.missing

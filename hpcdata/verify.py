@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,17 @@ import numpy as np
 from hpcdata import digest, shard
 from hpcdata.errors import UserError
 from hpcdata.loading.manifest import FILE_NAME, Manifest, read_manifest
-from hpcdata.plan import RunPaths, load_plan
-from hpcdata.shard import REJECTS, ShardSummary
+from hpcdata.plan import Plan, RunPaths, load_plan
+from hpcdata.recovered import (
+    PREFIX,
+    RECOVERED,
+    Recovered,
+    read_recovered,
+    read_rejects,
+    retry_header,
+    retry_number,
+)
+from hpcdata.shard import ShardHeader, ShardSummary
 from hpcdata.tables import Counts, read_columns, sum_columns
 
 ROWS_AT_ONCE = 65536
@@ -33,6 +43,8 @@ class Report:
     counts: Counts = field(default_factory=Counts)
     content_digest: int = 0
     problems: list[str] = field(default_factory=list)
+    recovered: dict[int, Recovered] = field(default_factory=dict)
+    """What the retry parts took back; `add_shard` removes what it finds rejected."""
 
     def add_shard(self, folder: Path, summary: ShardSummary) -> None:
         """Checks one committed shard or part and adds it to the account."""
@@ -40,11 +52,17 @@ class Report:
         problems = shard.check_files(folder, summary)
         if not problems:
             try:
-                content, problems = _check_content(folder, summary)
+                content, problems = _check_content(folder, summary, self.recovered)
                 self.content_digest = digest.add(self.content_digest, content)
-            except (ValueError, IndexError) as error:
+            except (UserError, ValueError, IndexError) as error:
                 problems = [str(error)]
         self.problems += [f"{folder.name}: {problem}" for problem in problems]
+
+    def check_recovered(self) -> None:
+        """Call after the last shard: every recovered sample must have been a reject."""
+        if self.recovered:
+            sample = min(self.recovered)
+            self.problems.append(f"retries hold {len(self.recovered)} samples that no shard rejected, first {sample}")
 
     def to_mapping(self) -> dict[str, Any]:
         return {
@@ -71,13 +89,15 @@ def verify(path: Path | str) -> list[Report]:
         report = verify_dataset(dataset or paths.dataset)
         if report.counts.inputs != plan.num_samples:
             report.problems.append(f"accounts for {report.counts.inputs} of the plan's {plan.num_samples} inputs")
+        report.problems += _not_of_the_run(report.path, plan, paths)
         reports.append(report)
     return reports
 
 
 def verify_dataset(path: Path | str) -> Report:
     manifest = read_manifest(path)
-    report = Report(path=manifest.folder)
+    retries = [manifest.folder / part.path for part in manifest.parts if Path(part.path).name.startswith(PREFIX)]
+    report = Report(path=manifest.folder, recovered=read_recovered(retries))
     for part in manifest.parts:
         folder = manifest.folder / part.path
         try:
@@ -88,6 +108,7 @@ def verify_dataset(path: Path | str) -> Report:
         if summary.content_digest != part.content_digest or summary.sizes.samples != part.samples:
             report.problems.append(f"{part.path}: {shard.SHARD} is not the one of the manifest")
         report.add_shard(folder, summary)
+    report.check_recovered()
     _check_manifest(manifest, report)
     return report
 
@@ -95,7 +116,8 @@ def verify_dataset(path: Path | str) -> Report:
 def _verify_run(paths: RunPaths, dataset: Path | None) -> Report:
     """Checks the shards of a run that are still in `shards/` (those moved into a dataset are checked there)."""
     plan = load_plan(paths.root)
-    report = Report(path=paths.shards)
+    retries = paths.list_retries()
+    report = Report(path=paths.shards, recovered=read_recovered(retries.values()))
     missing = []
     for spec in plan.shards():
         folder = paths.find_shard(spec.name)
@@ -103,24 +125,49 @@ def _verify_run(paths: RunPaths, dataset: Path | None) -> Report:
             if dataset is None:
                 missing.append(spec.name)
             continue
-        try:
-            summary = shard.read_summary(folder)
-        except (OSError, ValueError) as error:
-            report.problems.append(f"{spec.name}: {error}")
-            continue
-        if summary.header != plan.header(spec):
-            report.problems.append(f"{spec.name}: {shard.SHARD} is of another plan")
-        report.add_shard(folder, summary)
+        _add(report, folder, plan.header(spec))
+    for name, folder in retries.items():
+        _add(report, folder, retry_header(plan, retry_number(name)))
+    report.check_recovered()
     if missing:
         names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         report.problems.append(f"{len(missing)} of {plan.num_shards} shards are not committed: {names}")
     return report
 
 
-def _check_content(folder: Path, summary: ShardSummary) -> tuple[int, list[str]]:
+def _add(report: Report, folder: Path, header: ShardHeader) -> None:
+    try:
+        summary = shard.read_summary(folder)
+    except (OSError, ValueError) as error:
+        report.problems.append(f"{header.name}: {error}")
+        return
+    if summary.header != header:
+        report.problems.append(f"{header.name}: {shard.SHARD} is of another plan")
+    report.add_shard(folder, summary)
+
+
+def _not_of_the_run(dataset: Path, plan: Plan, paths: RunPaths) -> list[str]:
+    """Where a dataset is not what the run beside it says."""
+    manifest = read_manifest(dataset)
+    problems = []
+    if manifest.fingerprint != plan.fingerprint or (manifest.text, manifest.image) != (plan.text, plan.image):
+        problems.append(f"{FILE_NAME}: its plan, tokenizer or weights are not the run's")
+    inputs = [(item.file.label, item.size, item.mtime_ns) for item in plan.inputs]
+    recorded = [
+        (item.get("label"), item.get("size"), item.get("mtime_ns")) for item in manifest.extra.get("inputs", [])
+    ]
+    if "inputs" in manifest.extra and recorded != inputs:
+        problems.append(f"{FILE_NAME}: its inputs are not the run's")
+    held = {entry["part"] for entry in manifest.extra.get("retries", [])}
+    if lacking := sorted(paths.list_retries().keys() - held):
+        problems.append(f"lacks {', '.join(lacking)}: run python -m hpcdata.combine {paths.root}")
+    return problems
+
+
+def _check_content(folder: Path, summary: ShardSummary, recovered: dict[int, Recovered]) -> tuple[int, list[str]]:
     """(content digest, problems) of the examples as stored."""
     arrays = read_columns(folder, summary.header.id_dtype, summary.sizes)
-    problems = _check_account(folder, summary, np.asarray(arrays["samples/index.memmap"]))
+    problems = _check_account(folder, summary, np.asarray(arrays["samples/index.memmap"]), recovered)
     total = 0
     for start in range(0, summary.sizes.samples, ROWS_AT_ONCE):
         total = digest.add(total, sum_columns(arrays, start, min(start + ROWS_AT_ONCE, summary.sizes.samples)))
@@ -129,10 +176,18 @@ def _check_content(folder: Path, summary: ShardSummary) -> tuple[int, list[str]]
     return total, problems
 
 
-def _check_account(folder: Path, summary: ShardSummary, written: np.ndarray) -> list[str]:
+def _check_account(
+    folder: Path, summary: ShardSummary, written: np.ndarray, recovered: dict[int, Recovered]
+) -> list[str]:
     """Every input once: the indices of written and rejected samples together are the shard's range."""
-    rejects = [json.loads(line)["index"] for line in _lines(folder / REJECTS)]
     counts, header = summary.counts, summary.header
+    if header.name.startswith(PREFIX):
+        return _check_retry(folder, summary, written)
+    rejects = []
+    for row in read_rejects(folder):
+        rejects.append(row.index)
+        if row.index in recovered and recovered[row.index].reason == row.reason:
+            del recovered[row.index]
     problems = []
     if len(written) != counts.written or len(rejects) != counts.rejected.total() + counts.duplicate:
         problems.append(
@@ -142,11 +197,24 @@ def _check_account(folder: Path, summary: ShardSummary, written: np.ndarray) -> 
     if not counts.is_balanced() or counts.inputs != header.num_inputs:
         problems.append(f"its account does not balance: {counts.to_mapping()}")
     seen = np.sort(np.concatenate([written, np.array(rejects, np.int64)]))
-    if len(np.unique(seen)) != len(seen) or np.any(np.diff(written) <= 0):
-        problems.append("some inputs are there twice")
     in_one_range = header.source != "*"
+    if len(np.unique(seen)) != len(seen) or (in_one_range and np.any(np.diff(written) <= 0)):
+        problems.append("some inputs are there twice")
     if in_one_range and not np.array_equal(seen, np.arange(len(seen)) + header.first_index):
         problems.append(f"its samples are not inputs {header.first_index} and following without a hole")
+    return problems
+
+
+def _check_retry(folder: Path, summary: ShardSummary, written: np.ndarray) -> list[str]:
+    """The account of a retry: what it wrote is what it took back."""
+    taken_back = read_recovered([folder])
+    reasons = Counter(row.reason for row in taken_back.values())
+    problems = []
+    if sorted(taken_back) != sorted(written.tolist()):
+        problems.append(f"its samples are not those of {RECOVERED}")
+    expected = {reason: -number for reason, number in reasons.items()}
+    if summary.counts.inputs or not summary.counts.is_balanced() or dict(summary.counts.rejected) != expected:
+        problems.append(f"its account does not balance: {summary.counts.to_mapping()}")
     return problems
 
 
@@ -164,18 +232,23 @@ def _check_manifest(manifest: Manifest, report: Report) -> None:
     report.counts = counts
 
 
-def _lines(path: Path) -> list[bytes]:
-    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     from hpcdata.combine import describe
 
     parser = argparse.ArgumentParser(prog="python -m hpcdata.verify", description=__doc__.split("\n\n")[0])
     parser.add_argument("path", help="output directory of a run, or a dataset")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--prove", type=int, metavar="N", help="encode N drawn samples again and compare everything")
+    parser.add_argument("--seed", type=int, help="with --prove: draws the same samples again")
+    parser.add_argument(
+        "--accept_changed", action="store_true", help="with --prove: read inputs that changed since they were planned"
+    )
     options = parser.parse_args(arguments)
     try:
+        if options.prove is not None:
+            from hpcdata.prove import print_proof
+
+            return print_proof(options.path, options.prove, options.seed, accept_changed=options.accept_changed)
         reports = verify(options.path)
     except (UserError, OSError) as error:
         print(f"hpcdata: {error}", file=sys.stderr)

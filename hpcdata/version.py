@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 from hpcdata import __version__
@@ -21,3 +23,19 @@ def code_version() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return __version__
     return f"{__version__}+{result.stdout.strip()}" if result.returncode == 0 else __version__
+
+
+LIBRARIES = ("numpy", "orjson", "pillow", "pyarrow", "sentencepiece", "tokenizers", "torch", "zstandard")
+"""Whose versions can show in ids and codes."""
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Name -> installed version, without importing any of them."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "none"
+    return versions

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpcdata.claims import Claims, Owner
+from tests.crashes import Crash, crash_at
 
 
 def owner(attempt: str, **changes: object) -> Owner:
@@ -151,3 +152,31 @@ def test_an_impatient_observer_respects_the_owners_own_timeout(tmp_path: Path) -
         assert slow.try_claim("shard")
         age(tmp_path / "shard", 100)
         assert not Claims(tmp_path, owner("hasty"), timeout_s=1).try_claim("shard")
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("step", ["create", "take over", "release"])
+def test_a_crash_at_any_step_leaves_a_claim_that_others_get_in_time(tmp_path: Path, step: str, after: bool) -> None:
+    number, finished = 0, False
+    while not finished:
+        number += 1
+        folder = tmp_path / f"crash{number}"
+        folder.mkdir()
+        crashing = Claims(folder, elsewhere("crashing"), timeout_s=60)
+        if step == "take over":
+            age(put(folder, "shard", elsewhere("stale")), 100)
+        if step == "release":
+            assert crashing.try_claim("shard")
+        with crash_at(number, after=after) as counter:
+            try:
+                if step == "release":
+                    crashing.release("shard")
+                else:
+                    assert crashing.try_claim("shard")
+                finished = counter.calls < number
+            except Crash:
+                pass
+        if (folder / "shard").exists():
+            age(folder / "shard", 100)
+        assert Claims(folder, owner("next"), timeout_s=60).try_claim("shard"), f"crash at call {number}"
+    assert number > 1, "the crash must have been injected"

@@ -339,6 +339,26 @@ def test_the_output_directory_of_another_run_is_refused(tmp_path: Path) -> None:
         prepare(small_config(tmp_path / "run", source=_other_tar(tmp_path)))
 
 
+@pytest.mark.parametrize("after", [False, True])
+def test_a_crash_at_any_step_of_planning_is_finished_by_the_next_launch(tmp_path: Path, after: bool) -> None:
+    expected = prepare(small_config(tmp_path / "expected")).fingerprint
+    number, finished = 0, False
+    while not finished:
+        number += 1
+        folder = tmp_path / f"crash{number}"
+        config = small_config(folder)
+        with crash_at(number, after=after) as counter:
+            try:
+                prepare(config)
+                finished = counter.calls < number
+            except Crash:
+                pass
+        shutil.rmtree(folder / "claims", ignore_errors=True)  # a dead process would not be seen as alive
+        assert prepare(config).fingerprint == expected
+        assert load_plan(folder).fingerprint == expected
+    assert number > 10, "the crash must have been injected in every step"
+
+
 def test_many_processes_make_one_plan(tmp_path: Path) -> None:
     import concurrent.futures
 

@@ -54,3 +54,32 @@ def test_json_and_text_tell_rejects_by_reason(tmp_path: Path, capsys: pytest.Cap
 def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status.main([str(tmp_path)]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("resumed", "expected"),
+    [([], False), ([0, 0], False), ([0, 0, 0], True), ([0, 0, 16], False), ([0, 16, 16, 16], True)],
+)
+def test_a_shard_that_attempts_take_up_at_the_same_sample_again_and_again_is_stuck(
+    resumed: list[int], expected: bool
+) -> None:
+    assert status.is_stuck(resumed) is expected
+
+
+def test_useful_lost_and_queued_seconds_are_added_up_from_the_ledger(tmp_path: Path) -> None:
+    made.run(tmp_path / "run", unfinished={0: 8})
+    folder = tmp_path / "run/ledger"
+    folder.mkdir()
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0"}
+    name = "00000-of-00004"
+    for attempt, start in (("a", 100), ("b", 200), ("c", 300)):
+        events = [
+            {"event": "start", "time": start, "slurm": slurm},
+            {"event": "claim", "time": start + 1, "shard": name, "resumed": 8, "lost_s": 2.5},
+            {"event": "checkpoint", "time": start + 40, "shard": name, "samples": 8, "busy_s": 30.0},
+        ]
+        (folder / f"{attempt}.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    result = status.read_status(tmp_path / "run")
+    assert (result.useful_s, result.lost_s, result.queued_s) == (90.0, 7.5, 120.0)
+    assert result.stuck == [name]
+    assert "WARNING  1 shards do not advance" in status.describe(result)

@@ -11,14 +11,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    ("errors", "samples", "columns", "config", "identities", "files", "digest", "logs", "version", "embedded"),
+    ("errors", "samples", "columns", "config", "identities", "files", "digest", "logs", "version", "typed", "embedded"),
     ("ledger", "claims", "tables", "sources.base"),
     ("shard",),
     ("store",),
     ("plan",),
+    ("recovered",),
     ("sources", "encoders", "loading", "slurm.array", "slurm.signals"),
     ("planning", "compact", "preview"),
-    ("encode", "combine", "verify", "status", "export", "index", "replay"),
+    ("reencode",),
+    ("retry",),
+    ("prove",),
+    ("encode", "poison", "combine", "verify", "status", "export", "index", "rejects", "replay"),
     ("slurm", "local", "finish"),
     ("compose",),
     ("launch",),

@@ -66,7 +66,7 @@ def prepare_batches(
     try:
         while True:
             while len(pending) <= BATCHES_AHEAD and (batch := list(islice(records, batch_size))):
-                pending.append((batch, [pool.submit(_load_images, record, options) for record in batch]))
+                pending.append((batch, [pool.submit(load_images, record, options) for record in batch]))
             if not pending:
                 return
             batch, futures = pending.popleft()
@@ -168,7 +168,8 @@ class _DuplicateSample(BadSample):
         super().__init__(Reason.BAD_RECORD, "same key and same bytes as an earlier record of this file")
 
 
-def _load_images(record: Record, options: PixelOptions | None) -> list[np.ndarray]:
+def load_images(record: Record, options: PixelOptions | None) -> list[np.ndarray]:
+    """The pixels of a record's images, in order. Raises BadSample."""
     if options is None or not isinstance(record, Sample):
         return []
     return [

@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from hpcdata.errors import UserError
 from hpcdata.samples import BadSample, Blob, ImagePart, Reason, Role, TextPart
 from hpcdata.sources.base import DOCUMENT_FIELDS, TEXT_FIELDS, Options, checked_text, decoded_text, json_type
 
@@ -48,8 +49,14 @@ def load(data: bytes) -> object:
 
 
 def load_listed(line: bytes) -> dict[str, Any]:
-    """A line that `list_folder` wrote: file names may hold surrogates where they are not UTF-8."""
-    return json.loads(line)
+    """A line that `list_folder` wrote: file names may hold surrogates where they are not UTF-8. Raises UserError."""
+    try:
+        entry = json.loads(line)
+        if isinstance(entry["key"], str) and all(isinstance(entry[name], str | None) for name in ("image", "text")):
+            return entry
+    except (ValueError, RecursionError, KeyError, TypeError):
+        pass
+    raise UserError("the listing of a folder in inputs/ is damaged: plan again into a new output directory")
 
 
 def sample_parts(value: object, base: str, options: Options) -> Parts:

@@ -155,6 +155,17 @@ class SlurmCluster:
         finally:
             self.cancel(job_id)
 
+    @contextlib.contextmanager
+    def lost_node(self, node: str) -> Iterator[None]:
+        """Kills a node's slurmd and sets it down, inside; what runs there is not ended."""
+        self._kill(node)
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=killed")
+        try:
+            yield
+        finally:
+            self._spawn_node(node)
+            self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+
     def logs(self, num_lines: int = 40) -> str:
         """The end of every daemon's log."""
         tails = []
@@ -194,9 +205,12 @@ class SlurmCluster:
         self._spawn("slurmctld", "-D", "-c", "-f", self.env["SLURM_CONF"])
         self._await("slurmctld", lambda: self._succeeds("scontrol", "ping"))
         for node in self._nodes():
-            self._spawn("slurmd", "-D", "-N", node, name=node)
+            self._spawn_node(node)
         self._await("idle nodes", self._all_idle)
         self._await("accounting", lambda: self._succeeds("sacct", "--allusers"))
+
+    def _spawn_node(self, node: str) -> None:
+        self._spawn("slurmd", "-D", "-N", node, name=node)
 
     def _write_files(self) -> None:
         key = self.folder / "munge.key"

@@ -1,0 +1,159 @@
+"""Encoding batches of a run once more, exactly as an array task does: for retries of rejects and for proofs.
+
+A batch holds the same samples as in the run, because their number can change the arithmetic of a network: the caller
+says which of its samples take part, and gets what the encoder makes of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from hpcdata import sources
+from hpcdata.config import RunConfig
+from hpcdata.encoders import image, text
+from hpcdata.encoders.examples import BatchEncoder, PixelOptions, PreparedBatch, prepare_batches
+from hpcdata.errors import UserError
+from hpcdata.plan import Plan, RunPaths, ShardSpec
+from hpcdata.planning import source_options
+from hpcdata.samples import Reason, Record, Reject
+
+if TYPE_CHECKING:
+    from hpcdata.encoders.image import ImageTokenizer
+    from hpcdata.tables import EncodedBatch
+
+log = logging.getLogger(__name__)
+
+_Source = tuple[sources.InputFile, sources.Scan]
+
+
+class Reencoder:
+    """The encoders of a run, for single batches. `accept_changed` reads inputs that changed since they were planned."""
+
+    def __init__(self, plan: Plan, paths: RunPaths, runtime: RunConfig, *, accept_changed: bool = False) -> None:
+        self.changed_inputs: set[str] = set()
+        """Labels of inputs that were read although they changed."""
+        self._plan, self._paths, self._runtime = plan, paths, runtime
+        self._accept_changed = accept_changed
+        self._sources: dict[str, _Source] = {}
+        self._listings = tempfile.TemporaryDirectory(prefix="hpcdata-")
+        tokenizer = runtime.text.tokenizer
+        self._text = text.build(plan.text, tokenizer) if plan.text and tokenizer else None
+        self.device = "none"
+        codec = self._build_image()
+        block_size, batch_size = plan.config.data.block_size, plan.config.loader.batch_size
+        self._encoder, self._texts_alone = (
+            BatchEncoder(text=self._text, image=item, block_size=block_size, image_batch_size=batch_size)
+            for item in (codec, None)
+        )
+
+    def __enter__(self) -> Reencoder:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._listings.cleanup()
+
+    def batches(
+        self, spec: ShardSpec, taking_part: Mapping[int, frozenset[int]]
+    ) -> Iterator[tuple[list[Record], EncodedBatch]]:
+        """(records, what they became) of batches of a shard. taking_part: batch number -> plan indices.
+
+        Raises UserError when the input is gone or, unless that is accepted, has changed.
+        """
+        size = self._plan.config.loader.batch_size
+        first, last = min(taking_part), max(taking_part) + 1
+        file, scan = self._source(spec)
+        records = sources.read(
+            file,
+            scan,
+            first=spec.first + first * size,
+            count=min(last * size, spec.count) - first * size,
+            options=source_options(self._plan.config),
+        )
+        for number in range(first, last):
+            batch = list(islice(records, size))
+            if number in taking_part:
+                kept = [_left_out_unless(record, spec, taking_part[number]) for record in batch]
+                yield batch, self._encode(spec, kept)
+
+    def num_truncated(self, spec: ShardSpec, records: list[Record]) -> int:
+        """How many of these samples have a text that is cut at data.block_size."""
+        prepared = PreparedBatch(records=records, pixels=[[] for _ in records])
+        if self._text is None:
+            return 0
+        encoded = self._texts_alone.encode(prepared, first_index=spec.source_index, source=spec.source.file.label)
+        return encoded.truncated_texts
+
+    def _encode(self, spec: ShardSpec, records: list[Record]) -> EncodedBatch:
+        prepared = prepare_batches(
+            records,
+            batch_size=len(records),
+            num_threads=self._runtime.loader.num_workers,
+            options=_pixel_options(self._plan),
+        )
+        with contextlib.closing(prepared):  # type: ignore[type-var]
+            batch = next(prepared)
+        return self._encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label)
+
+    def _build_image(self) -> ImageTokenizer | None:
+        if self._plan.image is None:
+            return None
+        config = self._runtime.image
+        self.device = image.resolve_device(config.device)
+        return image.build(self._plan.image, config.checkpoint, self.device, self._plan.config.image.cpu_threads)
+
+    def _source(self, spec: ShardSpec) -> _Source:
+        """The shard's input as planned; after a fresh scan where it changed and that is accepted."""
+        label, origin = spec.source.file.label, self._paths.root / spec.source.origin
+        try:
+            is_like = spec.source.is_like(origin.stat())
+        except OSError as error:
+            raise UserError(f"input {label} ({origin}) cannot be read: {error.strerror}; restore it") from None
+        if is_like:
+            path = str(self._paths.root / spec.source.file.path)
+            return dataclasses.replace(spec.source.file, path=path), spec.source.scan
+        if not self._accept_changed:
+            raise UserError(
+                f"input {label} ({origin}) has changed since it was planned: restore it, or add --accept_changed if "
+                "it was changed on purpose"
+            )
+        if label not in self._sources:
+            self._sources[label] = self._scan_again(spec, str(origin))
+            self.changed_inputs.add(label)
+        return self._sources[label]
+
+    def _scan_again(self, spec: ShardSpec, origin: str) -> _Source:
+        planned, config = spec.source, self._plan.config
+        (listed,) = sources.list_inputs(origin, config.data.source)
+        listed = dataclasses.replace(listed, label=planned.file.label)
+        file = sources.prepare(listed, Path(self._listings.name))
+        scan = sources.scan(file, every=config.data.shard_size, options=source_options(config))
+        is_limited = config.data.n_train_samples is not None
+        if scan.num_samples != planned.scan.num_samples and not (
+            is_limited and scan.num_samples > planned.scan.num_samples
+        ):
+            raise UserError(
+                f"input {planned.file.label} has {scan.num_samples} samples now, {planned.scan.num_samples} were "
+                "planned: what is where in it cannot be told any more, plan it again into a new output directory"
+            )
+        return file, scan
+
+
+def _left_out_unless(record: Record, spec: ShardSpec, taking_part: frozenset[int]) -> Record:
+    if spec.source_index + record.position in taking_part:
+        return record
+    return Reject(position=record.position, key=record.key, reason=Reason.BAD_RECORD, message="left out")
+
+
+def _pixel_options(plan: Plan) -> PixelOptions | None:
+    if plan.image is None:
+        return None
+    data = plan.config.data
+    return PixelOptions(resolution=data.resolution, max_pixels=data.max_image_pixels, max_bytes=data.max_record_bytes)

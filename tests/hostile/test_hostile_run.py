@@ -1,0 +1,188 @@
+"""Hostile input from end to end: every record is written or rejected with a reason, in little memory.
+
+pytest tests/hostile
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import struct
+import subprocess
+import sys
+import tarfile
+import zlib
+from pathlib import Path
+
+import pytest
+import zstandard
+from PIL import Image
+
+from hpcdata import verify
+from hpcdata.combine import CombineOptions, combine
+from hpcdata.plan import RunPaths, load_plan
+from hpcdata.planning import prepare
+from hpcdata.retry import rows_of
+from hpcdata.tables import Counts
+from tests.runs import small_config
+
+MEMORY_BYTES = 2 * 2**30
+
+
+def run(tmp_path: Path, source: Path, *overrides: str) -> tuple[Counts, dict[str, str]]:
+    """(account, key -> reason) of a run whose task was a process of its own, after its peak memory was checked."""
+    folder = tmp_path / "run"
+    prepare(small_config(folder, "data.n_train_samples=null", "data.shard_size=4096", *overrides, source=source))
+    code = "import sys, resource; from hpcdata.encode import main; code = main(); "
+    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
+    result = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout.split()[-1]) * 1024 < MEMORY_BYTES
+    combine(folder, CombineOptions())
+    report = verify.verify(folder)[-1]
+    assert not report.problems
+    return report.counts, {row.key: row.reason for row in rows_of(RunPaths(folder), load_plan(folder))}
+
+
+def png(size: tuple[int, int] = (40, 32)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (9, 200, 9)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def png_of(width: int, height: int, content: bytes) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
+
+
+def tar_with(path: Path, members: list[tuple[str | tarfile.TarInfo, bytes]]) -> Path:
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name) if isinstance(name, str) else name
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def special(name: str, kind: bytes) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, "/etc/passwd"
+    return info
+
+
+@pytest.mark.slow
+def test_a_tar_of_every_trick(tmp_path: Path) -> None:
+    pax = tarfile.TarInfo("pax.png")
+    pax.pax_headers = {"path": "../../pax.png", "comment": "x" * 5000, "GNU.sparse.major": "1"}
+    members: list[tuple[str | tarfile.TarInfo, bytes]] = [
+        ("/etc/abs.png", png()), ("/etc/abs.txt", b"absolute"),
+        ("../../up.png", png()), ("../../up.txt", b"dots"),
+        *[(special("link.png", kind), b"") for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE)],
+        *[(special("link.png", kind), b"") for kind in (tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE)],
+        ("link.txt", b"only the text is a file"),
+        ("twice.png", png()), ("twice.txt", b"first"), ("z.png", png()), ("z.txt", b"z"),
+        ("twice.png", png((8, 8))), ("twice.txt", b"other"), ("y.png", png()), ("y.txt", b"y"),
+        ("twice.png", png()), ("twice.txt", b"first"),
+        (pax, png()), ("../../pax.txt", b"sparse"),
+        ("nan.png", png()), ("nan.json", b'{"text": NaN}'),
+        ("deep.png", png()), ("deep.json", b'{"text":' * 100_000),
+        ("sur.png", png()), ("sur.json", b'{"text": "\\ud800"}'),
+        ("nul.png", png()), ("nul.txt", b"a\0b"),
+    ]  # fmt: skip
+    outside = sorted(os.listdir(tmp_path.parent))
+    counts, reasons = run(tmp_path, tar_with(tmp_path / "x.tar", members))
+    assert (counts.written, counts.duplicate) == (6, 1)
+    assert {key.removeprefix("x.tar/"): reason for key, reason in reasons.items()} == {
+        "link": "missing_image", "twice": "duplicate", "__/__/pax": "bad_record", "nan": "bad_json",
+        "deep": "bad_json", "sur": "bad_json", "nul": "unreadable_text",
+    }  # fmt: skip
+    assert sorted(os.listdir(tmp_path.parent)) == outside
+
+
+@pytest.mark.slow
+def test_headers_that_promise_too_much(tmp_path: Path) -> None:
+    zeros = zlib.compress(bytes(40_000_000), 9)
+    pictures = {
+        "tera": png_of(2_000_000, 3_000_000, zeros),
+        "giga": png_of(30_000, 30_000, zeros),
+        "bomb": png_of(9_000, 9_000, zlib.compress(bytes(9_001 * 9_000), 9)),
+        "text": png_of(64, 64, zlib.compress(bytes(65 * 64))).replace(
+            b"IDAT", b"zTXt" + b"c\0\0" + zlib.compress(bytes(200_000_000), 9)[:60_000] + b"IDAT", 1
+        ),
+        "gif": b"GIF89a\xff\xff\xff\xff\x80\0\0" + bytes(6) + b",\0\0\0\0\xff\xff\xff\xff\0\2\0;",
+        "bmp": b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, 2**31 - 1, -(2**31 - 1), 1, 24, 0, 0, 1, 1, 0, 0),
+        "good": png(),
+    }  # fmt: skip
+    members = [item for key, data in pictures.items() for item in ((f"{key}.png", data), (f"{key}.txt", b"t"))]
+    counts, reasons = run(tmp_path, tar_with(tmp_path / "x.tar", list(members)))
+    assert counts.inputs == len(pictures)
+    assert reasons["x.tar/tera"] == reasons["x.tar/giga"] == "oversized_image"
+    assert reasons.keys() >= {f"x.tar/{key}" for key in ("text", "gif", "bmp")}
+    assert "x.tar/good" not in reasons
+    assert "x.tar/bomb" not in reasons, "81 million pixels are below the limit, and cost no more than that"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.zst"])
+def test_lines_of_every_trick(tmp_path: Path, suffix: str) -> None:
+    good = b'{"text": "good"}'
+    lines = [
+        good, b'{"text": "' + b"x" * 100_000_000 + b'"}', good, b'{"text": NaN}', b"[" * 1_000_000, b"null", b"3",
+        b'{"text": "\\ud800"}', b'{"text": "a\\u0000b"}', b'\xff\xfe{"text": 1}', b'{"text": 1e999}', b"{" * 9,
+        b'{"text": "a", "image": "../../../../etc/passwd"}', b'{"text": "a", "image": "/dev/zero"}',
+        b'{"text": "a", "image": "/proc/self/mem"}', b'{"text": "a", "image": "a\\u0000b"}', b"9" * 5_000, good,
+    ]  # fmt: skip
+    data = b"\n".join(lines)
+    path = tmp_path / f"x.{suffix}"
+    if suffix.endswith("gz"):
+        path.write_bytes(gzip.compress(data, 1))
+    else:
+        path.write_bytes(zstandard.compress(data) if suffix.endswith("zst") else data)
+    counts, reasons = run(tmp_path, path, f"data.max_record_bytes={2**24}")
+    assert (counts.inputs, counts.written) == (len(lines), 3)
+    assert reasons[f"{path.name}#1"] == "oversized_record"
+    assert set(reasons.values()) <= {
+        *("oversized_record", "bad_json", "bad_record", "unreadable_text", "unreadable_image", "missing_image"),
+        *("missing_text", "empty_image"),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_a_decompression_bomb_of_one_line(tmp_path: Path, suffix: str) -> None:
+    """3 GB of spaces-free line in a few MB (gzip) or KB (zstd)."""
+    path = tmp_path / f"x.jsonl.{suffix}"
+    block = bytes([ord("x")]) * 2**24
+    if suffix == "gz":
+        with gzip.open(path, "wb", 1) as file:
+            for _ in range(192):
+                file.write(block)
+            file.write(b'\n{"text": "good"}\n')
+    else:
+        with open(path, "wb") as raw, zstandard.ZstdCompressor().stream_writer(raw) as file:
+            for _ in range(192):
+                file.write(block)
+            file.write(b'\n{"text": "good"}\n')
+    assert path.stat().st_size < 20e6
+    counts, reasons = run(tmp_path, path)
+    assert (counts.written, reasons) == (1, {f"{path.name}#0": "oversized_record"})
+
+
+@pytest.mark.slow
+def test_a_gzipped_tar_whose_member_is_a_bomb(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a.png")
+    info.size = 2 * 2**30
+    path = tmp_path / "x.tar.gz"
+    with gzip.open(path, "wb", 1) as file:
+        file.write(info.tobuf())
+        for _ in range(128):
+            file.write(bytes(2**24))
+        text = tarfile.TarInfo("a.txt")
+        text.size = 4
+        file.write(text.tobuf() + b"text".ljust(512, b"\0") + bytes(1024))
+    counts, reasons = run(tmp_path, path)
+    assert (counts.inputs, reasons) == (1, {"x.tar.gz/a": "oversized_image"})

@@ -1,0 +1,78 @@
+"""Random schedules of kills: the same bytes as one process that nobody disturbs.   pytest tests/test_kills.py -s
+
+20 schedules here and on CI; HPCDATA_SCHEDULES=200 pytest tests/test_kills.py for more, HPCDATA_SEED to repeat one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from hpcdata.plan import load_plan
+from hpcdata.planning import prepare
+from hpcdata.status import read_status
+from tests.runs import small_config, small_run, start_task
+from tests.trees import sha256_tree
+
+NUM_SCHEDULES = int(os.environ.get("HPCDATA_SCHEDULES", "20"))
+FIRST_SEED = int(os.environ.get("HPCDATA_SEED", "0"))
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SETTINGS = ("image.tokenizer=none", "data.n_train_samples=null", "data.shard_size=12")
+"""Text alone: such a process starts within half a second; tests/test_encode.py does the same with pictures."""
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    small_run(folder, *SETTINGS)
+    return sha256_tree(folder / "shards")
+
+
+def submit(folder: Path, rng: random.Random) -> list[subprocess.Popen[bytes]]:
+    """The same line with another array size."""
+    num_tasks = rng.randint(1, 4)
+    prepare(small_config(folder, *SETTINGS, f"cluster.array=0-{num_tasks - 1}", "cluster.claim_timeout_s=2"))
+    return [start_task(folder) for _ in range(num_tasks)]
+
+
+def has_begun(folder: Path, tasks: list[subprocess.Popen[bytes]]) -> bool:
+    pids = [f"-{task.pid}-" for task in tasks]
+    return any(pid in path.name for path in (folder / "shards").glob("tmp_*") for pid in pids)
+
+
+def disturb(folder: Path, tasks: list[subprocess.Popen[bytes]], rng: random.Random) -> int:
+    """Sends each task a signal at some moment of its life; returns how many were still alive to get it."""
+    deadline = time.monotonic() + 5
+    while rng.random() < 0.97 and not has_begun(folder, tasks) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    hit = 0
+    for task in tasks:
+        time.sleep(rng.choice([0.0, rng.uniform(0, 0.02), rng.uniform(0, 0.2)]))
+        if task.poll() is None:
+            task.send_signal(rng.choice(SIGNALS))
+            hit += 1
+    for task in tasks:
+        task.wait(60)
+    return hit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + NUM_SCHEDULES))
+def test_the_bytes_are_those_of_an_undisturbed_process(tmp_path: Path, reference: str, seed: int) -> None:
+    rng = random.Random(seed)
+    folder = tmp_path / "run"
+    hit = sum(disturb(folder, submit(folder, rng), rng) for _ in range(rng.randint(1, 3)))
+    last = submit(folder, rng)
+    codes = [task.wait(120) for task in last]
+    print(f"seed {seed}: {hit} processes hit, then {len(last)} undisturbed")
+    assert codes == [0] * len(last), Path(f"{folder}.log").read_text()[-3000:]
+    assert sha256_tree(folder / "shards") == reference, f"seed {seed}"
+    status = read_status(folder)
+    assert (status.counts["written"], status.counts["rejected"]) == (load_plan(folder).num_samples, {})
+    assert not list((folder / "claims").iterdir())

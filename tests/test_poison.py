@@ -1,0 +1,141 @@
+"""Poison: records that kill their process are found and rejected, nothing else is.   pytest tests/test_poison.py"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from hpcdata import embedded, poison, verify
+from hpcdata.combine import CombineOptions, combine
+from hpcdata.ledger import read_ledgers
+from hpcdata.planning import prepare
+from hpcdata.status import read_status
+from tests.poisoned import install
+from tests.runs import small_config, small_run, start_task
+from tests.trees import sha256_tree
+
+ROOT = Path(__file__).parent.parent
+
+
+def pictures() -> list[bytes]:
+    """The image bytes of the run's 24 samples, in order."""
+    with tarfile.open(embedded.path("quickstart.tar")) as tar:
+        images = [member for member in tar if not member.name.endswith((".txt", ".json"))]
+        return [tar.extractfile(member).read() for member in images[:24]]  # type: ignore[union-attr]
+
+
+def rejects(folder: Path) -> list[dict]:
+    paths = sorted((folder / "shards").glob("*/rejects.jsonl"))
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+
+
+def run_until_done(folder: Path, python_path: str, limit: int) -> list[int]:
+    """Starts one process after another until one ends in order; returns their exit codes."""
+    codes: list[int] = []
+    while not codes or codes[-1] != 0:
+        assert len(codes) < limit, Path(f"{folder}.log").read_text()[-3000:]
+        codes.append(start_task(folder, PYTHONPATH=f"{python_path}{os.pathsep}{ROOT}").wait(120))
+    return codes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [("segfault", -signal.SIGSEGV), ("kill", -signal.SIGKILL), ("memory", 0)],
+)
+def test_a_record_that_kills_its_process_is_rejected_and_its_neighbours_are_written(
+    tmp_path: Path, how: str, code: int
+) -> None:
+    folder = tmp_path / "run"
+    prepare(small_config(folder, "data.max_crashes=2"))
+    python_path = install(tmp_path / "site", how, [pictures()[9]])
+    codes = run_until_done(folder, python_path, 3)
+    assert codes == ([0] if code == 0 else [code, 0]), "one process dies, the next one finds the record"
+    assert [(row["index"], row["reason"], row["message"]) for row in rejects(folder)] == [(9, "crash", poison.MESSAGE)]
+    assert read_status(folder).counts["written"] == 23
+    assert not list((folder / "crashes").iterdir())
+    combine(folder, CombineOptions())
+    assert [report.problems for report in verify.verify(folder)] == [[], []]
+
+
+@pytest.mark.slow
+def test_bytes_do_not_depend_on_how_the_poison_was_found(tmp_path: Path) -> None:
+    """Other checkpoints, other deaths, a number of processes: the same rejects, the same codes of the neighbours."""
+    victims = [pictures()[index] for index in (2, 9, 10)]
+    found = []
+    for name, how, interval in (("a", "segfault", "0.000001"), ("b", "abort", "3600")):
+        folder = tmp_path / name
+        prepare(small_config(folder, "data.max_crashes=1", f"data.save_tmp_interval={interval}"))
+        run_until_done(folder, install(tmp_path / f"site-{name}", how, victims), 5)
+        assert [row["index"] for row in rejects(folder)] == [2, 9, 10]
+        found.append(sha256_tree(folder / "shards"))
+    assert found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_a_local_run_goes_on_after_its_only_task_crashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hpcdata.local import run_local
+
+    folder = tmp_path / "run"
+    config = small_config(folder, "data.max_crashes=1", "cluster=local", "cluster.array=0")
+    prepare(config)
+    monkeypatch.setenv("PYTHONPATH", f"{install(tmp_path / 'site', 'segfault', [pictures()[9]])}{os.pathsep}{ROOT}")
+    assert run_local(folder, config.cluster) == 0
+    assert [(row["index"], row["reason"]) for row in rejects(folder)] == [(9, "crash")]
+
+
+@pytest.mark.slow
+def test_kills_by_the_scheduler_are_never_counted_against_a_record(tmp_path: Path) -> None:
+    small_run(tmp_path / "reference")
+    folder = tmp_path / "run"
+    prepare(small_config(folder, "data.max_crashes=1"))
+    python_path = install(tmp_path / "site", "segfault", [])
+    for _ in range(3):
+        task = start_task(folder, PYTHONPATH=f"{python_path}{os.pathsep}{ROOT}")
+        started = time.monotonic()
+        while not list((folder / "shards").glob(f"tmp_*-{task.pid}-*/work")) and time.monotonic() < started + 30:
+            time.sleep(0.005)
+        task.kill()
+        task.wait()
+    assert list((folder / "crashes").iterdir()), "the kills have left suspects"
+    run_until_done(folder, python_path, 1)
+    assert rejects(folder) == []
+    assert sha256_tree(folder / "shards") == sha256_tree(tmp_path / "reference/shards")
+    events = [event["event"] for _, events in read_ledgers(folder / "ledger") for event in events]
+    assert "crash" not in events
+    lost = [event["lost_s"] for _, events in read_ledgers(folder / "ledger") for event in events if "lost_s" in event]
+    assert max(lost) < 5, "a checkpoint after every batch: a kill costs at most one"
+
+
+@pytest.mark.slow
+def test_a_machine_on_which_everything_dies_rejects_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    prepare(small_config(folder, "data.max_crashes=1", "data.n_train_samples=4"))
+    python_path = install(tmp_path / "site", "segfault", pictures())
+    codes = [start_task(folder, PYTHONPATH=f"{python_path}{os.pathsep}{ROOT}").wait(120) for _ in range(2)]
+    assert codes == [-signal.SIGSEGV, 1]
+    assert "give the tasks more memory" in Path(f"{folder}.log").read_text()
+    assert read_status(folder).done == 0
+
+
+@pytest.mark.parametrize(
+    ("resumed", "count", "suspects", "expected"),
+    [
+        (0, 20, set(), [(0, 20, False)]),
+        (0, 40, {8}, [(0, 8, False), (8, 20, True), (20, 40, False)]),
+        (12, 40, {8}, [(12, 20, True), (20, 40, False)]),
+        (0, 10, {0}, [(0, 10, True)]),
+        (0, 40, {0, 8}, [(0, 20, True), (20, 40, False)]),
+        (20, 20, {8}, []),
+    ],
+)
+def test_only_the_batches_that_were_in_work_are_suspected(
+    resumed: int, count: int, suspects: set[int], expected: list[tuple[int, int, bool]]
+) -> None:
+    assert poison.split(resumed, count, suspects, batch_size=4) == expected
