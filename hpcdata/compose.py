@@ -17,6 +17,7 @@ from hpcdata.config import RunConfig
 from hpcdata.errors import UserError
 
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w./@]*)=(?P<value>.*)", re.DOTALL)
+_INPUT = "data.raw_data_dir="
 _GROUPS = ("cluster", "experiments")
 
 
@@ -27,6 +28,7 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    _require_one_input(overrides)
     arguments = [normalise(argument) for argument in overrides]
     OmegaConf.register_new_resolver("hpcdata.embedded", _embedded, replace=True)
     try:
@@ -62,6 +64,16 @@ def config_folder() -> Path:
     if spec is not None and spec.submodule_search_locations:
         return Path(next(iter(spec.submodule_search_locations)))
     return Path(__file__).resolve().parent.parent / "conf"
+
+
+def _require_one_input(overrides: Sequence[str]) -> None:
+    """Refuses several values of data.raw_data_dir: they are what a shell makes of braces that are not quoted."""
+    values = [argument.partition("=")[2] for argument in overrides if argument.lstrip("+").startswith(_INPUT)]
+    if len(set(values)) > 1:
+        raise UserError(
+            f"{_INPUT} is given {len(values)} times, {values[0]} and so on: quote braces, as in "
+            f"{_INPUT}'/data/{{000..575}}.tar'"
+        )
 
 
 def _quote(value: str, *, takes_list: bool) -> str:

@@ -101,12 +101,14 @@ def _finish(output_dir: Path, plan: Plan, config: RunConfig) -> int:
 
     status = read_status(output_dir)
     if not status.is_finished:
-        print(describe(status))
+        print(describe(status, output_dir))
         print("not finished: run the same line again to continue")
         return 1
+    if 2 * status.counts["written"] < status.samples_done:
+        log.warning("most inputs were rejected, see: python -m hpcdata.rejects %s", output_dir)
     if config.finish.combine:
         return finish(output_dir, plan, config)
-    print(describe(status))
+    print(describe(status, output_dir))
     print(f"next      python -m hpcdata.combine {output_dir}")
     return 0
 

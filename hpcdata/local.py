@@ -42,6 +42,7 @@ def run_local(output_dir: Path, cluster: ClusterConfig) -> int:
     paths = RunPaths(output_dir)
     paths.logs.mkdir(exist_ok=True)
     log_paths = [paths.logs / f"local_{os.getpid()}_{task}.log" for task in range(num_tasks)]
+    log.info("%d tasks, logs in %s, progress: python -m hpcdata.status %s", num_tasks, paths.logs, output_dir)
     with _Tasks(output_dir, log_paths) as tasks:
         interrupted = _watch(output_dir, tasks)
     if interrupted:

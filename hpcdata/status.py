@@ -203,18 +203,21 @@ def _gaps(spans: list[tuple[float, float]]) -> float:
 
 
 def rate(done: Sequence[tuple[float, float, int]]) -> float:
-    """Samples per second in the last `RATE_WINDOW_S` before the latest end of (start, end, samples)."""
+    """Samples per second of (start, end, samples) in the last `RATE_WINDOW_S`, while at least one task was at work."""
     if not done:
         return 0.0
-    until = max(end for _, end, _ in done)
-    since = max(until - RATE_WINDOW_S, min(start for start, _, _ in done))
-    samples = sum(
-        number * (end - max(start, since)) / (end - start) for start, end, number in done if end > since and end > start
-    )
-    return samples / (until - since) if until > since else 0.0
+    since = max(end for _, end, _ in done) - RATE_WINDOW_S
+    samples = busy_s = 0.0
+    covered = since
+    for start, end, number in sorted(done):
+        if end > since and end > start:
+            samples += number * (end - max(start, since)) / (end - start)
+            busy_s += max(0.0, end - max(start, covered))
+            covered = max(covered, end)
+    return samples / busy_s if busy_s else 0.0
 
 
-def describe(status: Status) -> str:
+def describe(status: Status, output_dir: Path | str) -> str:
     """A few lines for a terminal."""
     counts = status.counts
     share = 100 * status.samples_done / max(1, status.num_samples)
@@ -224,7 +227,7 @@ def describe(status: Status) -> str:
         f"{status.interrupted} interrupted, {status.waiting} waiting",
         f"samples  {status.samples_done} of {status.num_samples} ({share:.1f} %): {counts['written']} written, "
         f"{sum(counts['rejected'].values())} rejected, {counts['duplicate']} duplicate",
-        f"rejects  {rejected}",
+        f"rejects  {rejected}" + (f"; python -m hpcdata.rejects {output_dir}" if counts["rejected"] else ""),
         f"tokens   {counts['text_tokens']} text, {counts['image_tokens']} image in {counts['images']} images; "
         f"{counts['truncated_texts']} texts cut at data.block_size",
     ]
@@ -253,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(f"hpcdata: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(dataclasses.asdict(status), indent=1) if options.json else describe(status))
+    print(json.dumps(dataclasses.asdict(status), indent=1) if options.json else describe(status, options.run))
     return 0
 
 

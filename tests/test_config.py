@@ -76,6 +76,7 @@ def test_more_sbatch_options_are_passed_through() -> None:
         ("data.source=tar", "data.source='tar': expected one of auto, webdataset, jsonl, folder, text"),
         ("+experiments=foo", "Could not find 'experiments/foo'"),
         ("cluster=slrm", "Could not find 'cluster/slrm'"),
+        ("data.raw_data_dir=/other", "data.raw_data_dir= is given 2 times, /in and so on: quote braces"),
         ("hello", "'hello' is not an override: expected key=value"),
     ],
 )

@@ -91,7 +91,8 @@ def test_a_launch_in_this_process_finishes_and_says_what_is_next(
 def test_mistakes_end_with_one_line_and_exit_code_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, message: str
 ) -> None:
-    assert launch.main([*small_arguments(tmp_path / "run"), "cluster=local", override]) == 1
+    given = [*small_arguments(tmp_path / "run"), "cluster=local"]
+    assert launch.main([item for item in given if item.split("=")[0] != override.split("=")[0]] + [override]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hpcdata: ")]
     assert len(errors) == 1
     assert message in errors[0]

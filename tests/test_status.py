@@ -19,8 +19,9 @@ from tests import made
         ([(0, 10, 100)], 10),
         ([(0, 10, 100), (0, 10, 100)], 20),  # two tasks at once
         ([(0, 3600, 36000)], 10),  # one checkpoint an hour: only its share of the window counts
-        ([(0, 3600, 36000), (3590, 3600, 100)], (6000 + 100) / 600),
-        ([(0, 10, 1000), (10_000, 10_010, 100)], 100 / 600),  # what was done before the window does not count
+        ([(0, 3600, 36000), (3590, 3600, 100)], (6000 + 100) / 600),  # both at work in the last ten seconds
+        ([(0, 10, 1000), (10_000, 10_010, 100)], 10),  # what was done before the window does not count
+        ([(0, 10, 100), (300, 310, 100)], 10),  # nor does the time between two submissions
     ],
 )
 def test_the_rate_spreads_samples_over_the_seconds_they_took(done: list, expected: float) -> None:
@@ -82,4 +83,4 @@ def test_useful_lost_and_queued_seconds_are_added_up_from_the_ledger(tmp_path: P
     result = status.read_status(tmp_path / "run")
     assert (result.useful_s, result.lost_s, result.queued_s) == (90.0, 7.5, 120.0)
     assert result.stuck == [name]
-    assert "WARNING  1 shards do not advance" in status.describe(result)
+    assert "WARNING  1 shards do not advance" in status.describe(result, tmp_path)
