@@ -5,6 +5,7 @@ A row group that cannot be decoded loses its own rows only; a file whose footer 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -15,6 +16,10 @@ from hpcdata.samples import BadSample, Reason, Record, Reject, Sample, TextPart
 from hpcdata.sources.base import DOCUMENT_FIELDS, InputFile, Options, Scan, changed_since_planned, checked_text
 
 _BATCH_ROWS = 256
+_DAMAGED = (pa.ArrowException, OSError, ValueError)
+"""What pyarrow raises for bytes that are not what they should be; names that are not UTF-8 are ValueErrors."""
+_MOST_ROWS_A_BYTE = 4096
+"""More than the densest encoding of anything useful: a footer that promises more is damaged."""
 
 
 def scan(file: InputFile, *, every: int, options: Options) -> Scan:
@@ -65,10 +70,11 @@ def _rows(parquet: pq.ParquetFile, group: int, column: str, first: int, end: int
             row = stop
             if row >= end:
                 return
-    except (pa.ArrowException, OSError):
+        damaged = BadSample(Reason.DAMAGED_ARCHIVE, f"row group {group} has fewer rows than the footer says")
+    except _DAMAGED:
         damaged = BadSample(Reason.DAMAGED_ARCHIVE, f"row group {group} cannot be decoded")
-        for _ in range(max(first, row), end):
-            yield damaged
+    for _ in range(max(first, row), end):
+        yield damaged
 
 
 def _value(scalar: pa.Scalar) -> object:
@@ -98,12 +104,21 @@ def _reject(file: InputFile, position: int, bad: BadSample) -> Reject:
 
 
 def _opened(file: InputFile) -> pq.ParquetFile:
+    """Raises BadSample when there is no footer, or one that cannot be true."""
     try:
-        return pq.ParquetFile(file.path, memory_map=False)
+        parquet = pq.ParquetFile(file.path, memory_map=False)
+        _ = parquet.schema_arrow
     except (FileNotFoundError, PermissionError) as error:
         raise UserError(f"cannot read {file.path}: {type(error).__name__}") from None
-    except (pa.ArrowException, OSError):
+    except _DAMAGED:
         raise BadSample(Reason.DAMAGED_ARCHIVE, "the Parquet file cannot be opened") from None
+    metadata = parquet.metadata
+    rows = [metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    most = _MOST_ROWS_A_BYTE * os.path.getsize(file.path)
+    if min(rows, default=0) < 0 or metadata.num_rows != sum(rows) or metadata.num_rows > most:
+        parquet.close()
+        raise BadSample(Reason.DAMAGED_ARCHIVE, "the numbers of rows in the Parquet footer contradict each other")
+    return parquet
 
 
 def _column(parquet: pq.ParquetFile, file: InputFile, options: Options) -> str:
