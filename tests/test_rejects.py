@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -145,7 +146,10 @@ def test_nothing_can_be_added_to_a_compact_dataset_alone(made: tuple[Path, Path]
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_killed_retry_is_simply_run_again(made: tuple[Path, Path], tmp_path: Path, after: bool) -> None:
+def test_a_killed_retry_is_simply_run_again(
+    made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # the "killed" ones leave their temporary folders
     run, pictures = made
     for number in MISSING:
         write_picture(pictures, number)
