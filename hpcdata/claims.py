@@ -101,6 +101,8 @@ class Claims:
         self._held.discard(name)
         if self.holds(name):
             (self._folder / name).unlink(missing_ok=True)
+            for aside in self._folder.glob(f".{name}.*"):  # of processes killed while they took it over
+                aside.unlink(missing_ok=True)
 
     def holds(self, name: str) -> bool:
         """False once another attempt has taken the claim over."""

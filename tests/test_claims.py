@@ -180,3 +180,11 @@ def test_a_crash_at_any_step_leaves_a_claim_that_others_get_in_time(tmp_path: Pa
             age(folder / "shard", 100)
         assert Claims(folder, owner("next"), timeout_s=60).try_claim("shard"), f"crash at call {number}"
     assert number > 1, "the crash must have been injected"
+
+
+def test_what_a_process_killed_in_a_takeover_left_is_removed_with_the_claim(tmp_path: Path) -> None:
+    (tmp_path / ".shard.killed").touch()
+    claims = Claims(tmp_path, owner("me"), timeout_s=60)
+    assert claims.try_claim("shard")
+    claims.release("shard")
+    assert not list(tmp_path.iterdir())

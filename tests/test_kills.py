@@ -75,4 +75,4 @@ def test_the_bytes_are_those_of_an_undisturbed_process(tmp_path: Path, reference
     assert sha256_tree(folder / "shards") == reference, f"seed {seed}"
     status = read_status(folder)
     assert (status.counts["written"], status.counts["rejected"]) == (load_plan(folder).num_samples, {})
-    assert not list((folder / "claims").iterdir())
+    assert not [path for path in (folder / "claims").iterdir() if not path.name.startswith(".now.")]

@@ -61,7 +61,7 @@ def check(folder: Path, reference: str) -> None:
     """Same bytes, every input accounted for, nothing left over."""
     assert read_status(folder).is_finished
     assert sha256_tree(folder / "shards") == reference
-    assert not list(RunPaths(folder).claims.iterdir())
+    assert not [path for path in RunPaths(folder).claims.iterdir() if not path.name.startswith(".now.")]
     combine.combine(folder, CombineOptions())
     reports = verify.verify(folder)
     assert [report.problems for report in reports] == [[], []]
