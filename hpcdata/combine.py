@@ -230,7 +230,6 @@ def _manifest(
     is_compact: bool,
 ) -> Manifest:
     content = digest.add(*(digest.from_hex(summary.content_digest) for _, summary in parts))
-    data = plan.config.data
     return Manifest(
         fingerprint=plan.fingerprint,
         id_dtype=plan.id_dtype,
@@ -239,12 +238,7 @@ def _manifest(
         content_digest=digest.to_hex(content),
         text=plan.text,
         image=plan.image,
-        layout=LayoutDefaults(
-            img_token_shift=data.img_token_shift,
-            text_vocab_size=plan.config.model.text_vocab_size,
-            block_size=data.block_size,
-            resolution=data.resolution if plan.image else None,
-        ),
+        layout=LayoutDefaults.of(plan),
         extra={
             "compact": is_compact,
             "gaps": gaps,

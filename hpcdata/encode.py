@@ -247,7 +247,7 @@ class _Task:
     def _batches(self, spec: ShardSpec, notes: CrashNotes, *, skip: int) -> Iterator[PreparedBatch]:
         """The batches of a shard, those that are suspected by way of a child process; ends early at a stop signal."""
         from hpcdata import poison
-        from hpcdata.encoders.examples import prepare_batches
+        from hpcdata.encoders.examples import PixelOptions, prepare_batches
 
         batch_size = self._plan.config.loader.batch_size
         trial = poison.Trial(
@@ -271,7 +271,7 @@ class _Task:
                     piece,
                     batch_size=batch_size,
                     num_threads=self._runtime.loader.num_workers,
-                    options=poison.pixel_options(self._plan),
+                    options=PixelOptions.of(self._plan),
                 )
 
     def _build_encoder(self) -> BatchEncoder:

@@ -33,7 +33,7 @@ import numpy as np
 from hpcdata import files
 from hpcdata.encoders.examples import BATCHES_AHEAD, PixelOptions, PreparedBatch, load_images
 from hpcdata.errors import UserError
-from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan, load_runtime
+from hpcdata.plan import RunPaths, ShardSpec, load_plan, load_runtime
 from hpcdata.samples import BadSample, Reason, Record, Sample, TextPart
 from hpcdata.shard import list_attempts, read_work_note, seconds_lost
 
@@ -234,13 +234,6 @@ def _describe(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def pixel_options(plan: Plan) -> PixelOptions | None:
-    data = plan.config.data
-    if plan.image is None:
-        return None
-    return PixelOptions(resolution=data.resolution, max_pixels=data.max_image_pixels, max_bytes=data.max_record_bytes)
-
-
 def _child(output_dir: Path, name: str, first: int, end: int, out: IO[bytes]) -> None:
     """Says `begins` before a sample and hands its result over: lines of JSON, pixels as they are behind theirs."""
     from hpcdata.encode import read_shard
@@ -248,7 +241,7 @@ def _child(output_dir: Path, name: str, first: int, end: int, out: IO[bytes]) ->
 
     plan, paths = load_plan(output_dir), RunPaths(output_dir)
     spec = next(spec for spec in plan.shards() if spec.name == name)
-    options, path = pixel_options(plan), load_runtime(output_dir).text.tokenizer
+    options, path = PixelOptions.of(plan), load_runtime(output_dir).text.tokenizer
     tokenizer = text.build(plan.text, path) if plan.text and path else None
     records = read_shard(plan, paths, spec, skip=first)
     for position in range(first, end):

@@ -96,7 +96,7 @@ class Reencoder:
             records,
             batch_size=len(records),
             num_threads=self._runtime.loader.num_workers,
-            options=_pixel_options(self._plan),
+            options=PixelOptions.of(self._plan),
         )
         with contextlib.closing(prepared):  # type: ignore[type-var]
             batch = next(prepared)
@@ -150,10 +150,3 @@ def _left_out_unless(record: Record, spec: ShardSpec, taking_part: frozenset[int
     if spec.source_index + record.position in taking_part:
         return record
     return Reject(position=record.position, key=record.key, reason=Reason.BAD_RECORD, message="left out")
-
-
-def _pixel_options(plan: Plan) -> PixelOptions | None:
-    if plan.image is None:
-        return None
-    data = plan.config.data
-    return PixelOptions(resolution=data.resolution, max_pixels=data.max_image_pixels, max_bytes=data.max_record_bytes)

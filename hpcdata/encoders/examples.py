@@ -34,6 +34,7 @@ from hpcdata.tables import DUPLICATE, EncodedBatch, RejectRow
 
 if TYPE_CHECKING:
     from hpcdata.encoders.image import ImageTokenizer
+    from hpcdata.plan import Plan
 
 BATCHES_AHEAD = 2
 
@@ -43,6 +44,14 @@ class PixelOptions:
     resolution: int
     max_pixels: int
     max_bytes: int
+
+    @classmethod
+    def of(cls, plan: Plan) -> PixelOptions | None:
+        """None for a run without an image tokenizer."""
+        data = plan.config.data
+        if plan.image is None:
+            return None
+        return cls(resolution=data.resolution, max_pixels=data.max_image_pixels, max_bytes=data.max_record_bytes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -19,6 +19,7 @@ import orjson
 from hpcdata import files
 from hpcdata.errors import UserError
 from hpcdata.identities import ImageIdentity, TextIdentity
+from hpcdata.plan import Plan
 from hpcdata.tables import Counts
 
 FORMAT = "hpcdata-dataset-1"
@@ -53,6 +54,16 @@ class LayoutDefaults:
     text_vocab_size: int | None = None
     block_size: int | None = None
     resolution: int | None = None
+
+    @classmethod
+    def of(cls, plan: Plan) -> LayoutDefaults:
+        data = plan.config.data
+        return cls(
+            img_token_shift=data.img_token_shift,
+            text_vocab_size=plan.config.model.text_vocab_size,
+            block_size=data.block_size,
+            resolution=data.resolution if plan.image else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

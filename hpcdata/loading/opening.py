@@ -67,7 +67,6 @@ def _run_manifest(root: Path) -> Manifest:
     if not any(piece.sizes.samples for piece in pieces):
         raise UserError(f"{root}: no shard of {plan.num_shards} holds a sample yet, try again after a checkpoint")
     counts = sum((piece.counts for piece in pieces), Counts()) + Counts(inputs=missing, missing=missing)
-    data = plan.config.data
     return _manifest(
         root,
         pieces,
@@ -76,12 +75,7 @@ def _run_manifest(root: Path) -> Manifest:
         counts=counts,
         text=plan.text,
         image=plan.image,
-        layout=LayoutDefaults(
-            img_token_shift=data.img_token_shift,
-            text_vocab_size=plan.config.model.text_vocab_size,
-            block_size=data.block_size,
-            resolution=data.resolution if plan.image else None,
-        ),
+        layout=LayoutDefaults.of(plan),
         extra={"gaps": gaps},
     )
 
