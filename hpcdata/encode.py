@@ -21,13 +21,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcdata.claims import Claims, Owner
+from hpcdata.claims import HEARTBEATS_PER_TIMEOUT, Claims, Owner
+from hpcdata.clock import WorkClock
 from hpcdata.errors import UserError
 from hpcdata.ledger import Ledger
+from hpcdata.picking import Picker
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan, load_runtime
 from hpcdata.store import LostShard, ShardConflict, ShardWriter, open_shard
 from hpcdata.version import code_version, library_versions
@@ -64,18 +65,6 @@ def run_task(output_dir: Path, stop: StopFlag) -> TaskOutcome:
         return task.run()
 
 
-@dataclass(kw_only=True)
-class _Clock:
-    """Seconds of work since the last checkpoint."""
-
-    since: float
-
-    def restart(self) -> float:
-        now = time.monotonic()
-        busy, self.since = now - self.since, now
-        return round(busy, 3)
-
-
 class _Task:
     """One process at work: its claims, its ledger, its encoders."""
 
@@ -85,6 +74,7 @@ class _Task:
         owner = Owner.of_this_process(self._attempt)
         paths.shards.mkdir(parents=True, exist_ok=True)
         self._claims = Claims(paths.claims, owner, timeout_s=runtime.cluster.claim_timeout_s)
+        self._picker = Picker(plan, paths, self._claims, self._attempt)
         self._ledger = Ledger(paths.ledger, self._attempt)
         self._encoder: BatchEncoder | None = None
         self._device = "none"
@@ -104,7 +94,7 @@ class _Task:
         self._ledger.close()
 
     def run(self) -> TaskOutcome:
-        if self._open_shards():
+        if self._picker.list_open(self._failed):
             self._encoder = self._build_encoder()
         for spec in self._claim_shards():
             try:
@@ -136,49 +126,32 @@ class _Task:
     def _claim_shards(self) -> Iterator[ShardSpec]:
         """Yields shards that are now ours, until none is left to take or a signal arrives."""
         waiting: dict[str, float | None] = {}
+        pause_s = POLL_S
         while not self._stop.received:
-            specs = self._open_shards()
-            progressed = False
-            for spec in specs:
-                if self._stop.received:
-                    return
-                if self._is_done(spec) or not self._claims.try_claim(spec.name):
-                    continue
-                if self._is_done(spec):  # committed since, and its claim released
-                    self._claims.release(spec.name)
-                    continue
+            for spec in self._picker.pick(self._failed, lambda: bool(self._stop.received)):
                 waiting.pop(spec.name, None)
-                progressed = True
+                pause_s = POLL_S
                 yield spec
-            if progressed:
-                continue
-            names = [spec.name for spec in specs if not self._is_done(spec)]
+            names = self._picker.list_open(self._failed)
             if all(self._claims.is_alive_elsewhere(name, waiting.get(name)) for name in names):
                 if names:
                     log.info("%d shards are left to other tasks that are at work", len(names))
                 return
             for name in names:
                 waiting.setdefault(name, self._claims.heartbeat(name))
-            time.sleep(POLL_S)
+            self._pause(pause_s)
+            pause_s = min(2 * pause_s, max(POLL_S, self._runtime.cluster.claim_timeout_s / HEARTBEATS_PER_TIMEOUT))
 
-    def _is_done(self, spec: ShardSpec) -> bool:
-        return self._paths.find_shard(spec.name) is not None or self._paths.complete_dataset() is not None
-
-    def _open_shards(self) -> list[ShardSpec]:
-        """Shards not committed yet, half-done ones first, each process from a place of its own."""
-        if self._paths.complete_dataset():
-            return []
-        committed, started = self._paths.list_shards()
-        closed = committed | self._failed
-        specs = [spec for spec in self._plan.shards() if spec.name not in closed]
-        turn = hash(self._attempt) % max(1, len(specs))
-        return sorted(specs[turn:] + specs[:turn], key=lambda spec: spec.name not in started)
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stop.received and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, POLL_S))
 
     def _encode_shard(self, spec: ShardSpec) -> None:
         """Works on a claimed shard to its end, or to a checkpoint when a signal arrives."""
         from hpcdata import poison
 
-        clock = _Clock(since=time.monotonic())
+        clock = WorkClock()
         notes = poison.find_suspects(self._paths, spec.name)
         attempt = f"{self._attempt}-{self._errors[spec.name]}"
         try:
@@ -202,49 +175,57 @@ class _Task:
             log.error("%s", error)
             self._ledger.write("conflict", shard=spec.name, files=error.paths, busy_s=clock.restart())
 
-    def _fill(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: _Clock) -> None:
-        started = clock.since
+    def _fill(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: WorkClock) -> None:
         encoder = self._encoder
         assert encoder is not None
         resumed = writer.samples_read
         self._ledger.write("claim", shard=spec.name, resumed=resumed, lost_s=notes.lost_s, device=self._device)
         log.info("shard %s: %s, %d samples", spec.name, f"resumes at {resumed}" if resumed else "fresh", spec.count)
-        last_rate = clock.since
+        last_rate = clock.started
         writer.note_work()
-        for batch in self._batches(spec, notes, skip=resumed):
-            writer.append(encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label))
-            writer.note_work()
+        for batch in clock.timed(self._batches(spec, notes, clock, skip=resumed), "decode_s", without="read_s"):
+            with clock.spending("encode_s"):
+                encoded = encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label)
+            with clock.spending("write_s"):
+                writer.append(encoded)
+                writer.note_work()
             now = time.monotonic()
             if self._stop.received or now - clock.since >= self._runtime.data.save_tmp_interval:
-                writer.checkpoint()
-                busy_s = clock.restart()
-                self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, busy_s=busy_s)
+                self._checkpoint(spec, writer, clock)
             if self._stop.received and writer.samples_read < spec.count:
                 writer.note_work(left=True)
                 log.info("shard %s: checkpoint at %d of %d samples", spec.name, writer.samples_read, spec.count)
                 return
             if now - last_rate >= RATE_EVERY_S:
                 last_rate = now
-                rate = (writer.samples_read - resumed) / (now - started)
+                rate = (writer.samples_read - resumed) / (now - clock.started)
                 log.info("shard %s: %d of %d, %.1f samples/s", spec.name, writer.samples_read, spec.count, rate)
         if self._stop.received and writer.samples_read < spec.count:  # while a child was at work
-            writer.checkpoint()
-            self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, busy_s=clock.restart())
+            self._checkpoint(spec, writer, clock)
             writer.note_work(left=True)
             return
         _require_unchanged(spec, self._paths.root / spec.source.origin)
-        published = writer.commit()
+        self._commit(spec, writer, notes, clock)
+
+    def _checkpoint(self, spec: ShardSpec, writer: ShardWriter, clock: WorkClock) -> None:
+        with clock.spending("write_s"):
+            writer.checkpoint()
+        self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, **clock.mark_safe())
+
+    def _commit(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: WorkClock) -> None:
+        with clock.spending("write_s"):
+            published = writer.commit()
         notes.remove()
-        seconds = round(time.monotonic() - started, 3)
-        event = "commit" if published else "lost"
-        self._ledger.write(event, shard=spec.name, samples=spec.count, busy_s=clock.restart(), seconds=seconds)
+        seconds = round(time.monotonic() - clock.started, 3)
         counts = writer.counts
+        fields = {"shard": spec.name, "samples": spec.count, **clock.mark_safe(), "seconds": seconds}
+        self._ledger.write("commit" if published else "lost", **fields, counts=counts.to_mapping())
         log.info(
             "shard %s: committed in %.1f s: %d written, %d rejected, %d duplicate",
             *(spec.name, seconds, counts.written, counts.rejected.total(), counts.duplicate),
         )
 
-    def _batches(self, spec: ShardSpec, notes: CrashNotes, *, skip: int) -> Iterator[PreparedBatch]:
+    def _batches(self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, *, skip: int) -> Iterator[PreparedBatch]:
         """The batches of a shard, those that are suspected by way of a child process; ends early at a stop signal."""
         from hpcdata import poison
         from hpcdata.encoders.examples import PixelOptions, prepare_batches
@@ -258,7 +239,7 @@ class _Task:
             should_stop=lambda: bool(self._stop.received),
             on_death=lambda sample, how: self._ledger.write("crash", shard=spec.name, sample=sample, how=how),
         )
-        records = read_shard(self._plan, self._paths, spec, skip=skip)
+        records = clock.timed(read_shard(self._plan, self._paths, spec, skip=skip), "read_s")
         for start, end, is_suspected in poison.split(skip, spec.count, notes.suspects, batch_size):
             piece = itertools.islice(records, end - start)
             if is_suspected:

@@ -31,9 +31,12 @@ from hpcdata.shard import (
     ShardHeader,
     ShardSummary,
     check_files,
+    forget_attempts,
     list_attempts,
     list_files,
+    note_attempt,
     read_summary,
+    remove_attempt,
     valid_progress,
 )
 from hpcdata.tables import Counts, EncodedBatch, Sizes, to_columns
@@ -185,6 +188,7 @@ def open_shard(shards: Path, header: ShardHeader, attempt: str) -> ShardWriter |
         if _finish(shards, old, header):
             return None
     candidates = [(progress, old) for old in old_folders if (progress := valid_progress(old, header))]
+    note_attempt(shards, header.name, f"tmp_{header.name}.{attempt}")
     writer = ShardWriter(shards, header, attempt)
     for progress, old in sorted(candidates, key=lambda pair: -pair[0].samples_read):
         try:
@@ -198,7 +202,7 @@ def open_shard(shards: Path, header: ShardHeader, attempt: str) -> ShardWriter |
         writer.start()
         writer.checkpoint()
     for old in old_folders:  # listed before ours was made: two new attempts cannot remove each other's folders
-        files.remove_folder(old)
+        remove_attempt(shards, header.name, old.name)
     return writer
 
 
@@ -246,9 +250,9 @@ def publish(shards: Path, folder: Path, name: str) -> bool:
         return False
     if not published:
         _compare(folder, shards / name)
-    for old in list_attempts(shards, name):
-        files.remove_folder(old)
-    files.empty_trash(shards, f"*{name}.*")
+        files.remove_folder(folder)
+    forget_attempts(shards, name)
+    files.empty_trash(shards, name)
     return published
 
 
