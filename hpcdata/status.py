@@ -266,8 +266,8 @@ def _describe_tasks(status: Status) -> list[str]:
     if status.num_tasks:
         states = ", ".join(f"{number} {state}" for state, number in status.task_states.items())
         lines.append(
-            f"tasks    {status.num_tasks}: {states}; {status.starts} starts, {status.preemptions} preempted, "
-            f"{status.vanished} vanished"
+            f"tasks    {status.num_tasks}: {states}; {status.starts} starts, of which {status.preemptions} were "
+            f"preempted and {status.vanished} vanished"
         )
     if status.jobs:
         reasons = ", ".join(f"{number} {reason}" for reason, number in status.wait_reasons.items())
@@ -295,15 +295,43 @@ def warnings(status: Status, output_dir: Path | str) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m hpcdata.status", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m hpcdata.status",
+        description=__doc__.split("\n\n")[0],
+        epilog="keys of --json: the fields of Status and Task in hpcdata/status.py and hpcdata/tasks.py; "
+        "hpcdata/history.py defines useful, lost, overhead and queued seconds and goodput",
+    )
     parser.add_argument("run", help="output directory of the run (data.token_output_dir)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object")
+    form.add_argument("--watch", action="store_true", help="a live view until the run is finished")
+    form.add_argument("--html", metavar="FILE", help="write a report with plots, one file that needs no network")
+    parser.add_argument("--every", type=float, default=5.0, metavar="S", help="seconds between looks of --watch (5)")
     options = parser.parse_args(arguments)
     try:
-        status = read_status(options.run, ask_scheduler=True)
+        return _show(options)
+    except BrokenPipeError:  # `| head`
+        sys.stderr.close()
+        return 0
     except (UserError, OSError) as error:
         print(f"hpcdata: {error}", file=sys.stderr)
         return 1
+
+
+def _show(options: argparse.Namespace) -> int:
+    observer = Observer(options.run)
+    if options.watch:
+        from hpcdata.watch import watch
+
+        if options.every <= 0:
+            raise UserError(f"--every {options.every}: expected a number of seconds above 0")
+        return watch(observer, options.every)
+    status = observer.look(ask_scheduler=True)
+    if options.html:
+        from hpcdata.report import write_report
+
+        print(write_report(observer, status, Path(options.html)))
+        return 0
     print(json.dumps(dataclasses.asdict(status), indent=1) if options.json else describe(status, options.run))
     return 0
 

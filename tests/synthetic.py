@@ -15,6 +15,7 @@ from typing import Any
 
 from hpcdata import config as configuration
 from hpcdata import files
+from hpcdata.claims import Owner
 from hpcdata.plan import Plan, RunPaths, ShardSpec
 from hpcdata.shard import SHARD, ShardSummary
 from hpcdata.tables import Counts, Sizes
@@ -105,9 +106,23 @@ class _Task:
         self.start()
         for shard in queue:
             self.encode(self.plan.shard(shard))
-        if self.task % 10 or not queue:
+        shard = round(self.options.num_shards * self.options.done) + self.task
+        if self.task % 10 == 0 and shard < self.options.num_shards:
+            self.be_at_work(self.plan.shard(shard))
+        else:
             self.event("end", outcome="finished")
         self.close()
+
+    def be_at_work(self, spec: ShardSpec) -> None:
+        """Leaves a shard in work: claimed by a process of another machine, a part of it safe."""
+        self.now = time.time() - 60
+        self.event("claim", shard=spec.name, resumed=0, lost_s=0.0, device="cuda")
+        self.now += 50
+        samples = round(spec.count * 50 * self.speed / self.per_shard_s) % spec.count
+        self.event("checkpoint", shard=spec.name, samples=samples, busy_s=50.0, useful_s=50.0)
+        host = self.options.host.format(self.task % 64)
+        owner = dataclasses.replace(Owner.of_this_process(self.attempt), host=host, machine=host, timeout_s=3600.0)
+        (self.paths.claims / spec.name).write_text(json.dumps(dataclasses.asdict(owner)))
 
     def encode(self, spec: ShardSpec) -> None:
         resumed, lost_s, useful_s = 0, 0.0, 0.0
