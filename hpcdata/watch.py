@@ -198,7 +198,11 @@ def _row(task: Task) -> list[RenderableType]:
     state = f"{task.state}, slow" if task.is_slow else task.state
     if task.job_state and task.state != RUNNING:
         state += f" ({task.job_state})"
-    bar = ProgressBar(total=max(1, task.shard_samples), completed=task.shard_done, width=18) if task.shard else ""
+    bar = (
+        ProgressBar(total=max(1, task.shard_samples), completed=task.shard_done, width=18, complete_style="green")
+        if task.shard
+        else ""
+    )
     return [
         Text(units.one_line(task.task, 30)),
         Text(units.one_line(task.host, 24)),

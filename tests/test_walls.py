@@ -36,14 +36,27 @@ LAYERS = (
     ("reencode",),
     ("retry",),
     ("prove",),
-    ("encode", "poison", "combine", "verify", "status", "timeline", "watch", "export", "index", "rejects", "replay"),
+    (
+        "encode",
+        "poison",
+        "combine",
+        "verify",
+        "status",
+        "timeline",
+        "watch",
+        "tails",
+        "export",
+        "index",
+        "rejects",
+        "replay",
+    ),
     ("slurm", "local", "finish"),
     ("compose",),
     ("launch",),
     ("jobs",),
 )
 """From the bottom up: a module may import its own layer and those before it."""
-UPWARD_ON_PURPOSE = {("combine", "verify"), ("encode", "slurm.task")}
+UPWARD_ON_PURPOSE = {("combine", "verify"), ("encode", "slurm.task"), ("logs", "tails")}
 ONLY_IN = {
     "hydra": {"compose"},
     "omegaconf": {"compose"},
