@@ -3,7 +3,6 @@
     python -m hpcdata.status OUT                 a few lines
     python -m hpcdata.status OUT --watch         a live view, until the run is finished
     python -m hpcdata.status OUT --json          one object; its keys are the fields of `Status` and `Task`
-    python -m hpcdata.status OUT --html FILE     a page with plots that opens without a network
 
 It reads the plan, the names in `shards/`, checkpoints and ledgers, and no data; the run is not disturbed. A shard
 counts as committed when its folder is there and has a shard.json; its account comes from the ledger, or from its
@@ -305,7 +304,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object")
     form.add_argument("--watch", action="store_true", help="a live view until the run is finished")
-    form.add_argument("--html", metavar="FILE", help="write a report with plots, one file that needs no network")
     parser.add_argument("--every", type=float, default=5.0, metavar="S", help="seconds between looks of --watch (5)")
     options = parser.parse_args(arguments)
     try:
@@ -327,11 +325,6 @@ def _show(options: argparse.Namespace) -> int:
             raise UserError(f"--every {options.every}: expected a number of seconds above 0")
         return watch(observer, options.every)
     status = observer.look(ask_scheduler=True)
-    if options.html:
-        from hpcdata.report import write_report
-
-        print(write_report(observer, status, Path(options.html)))
-        return 0
     print(json.dumps(dataclasses.asdict(status), indent=1) if options.json else describe(status, options.run))
     return 0
 
