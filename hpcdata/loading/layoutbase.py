@@ -67,9 +67,17 @@ class Layout:
     """A sample that does not fit without cutting an image: `raise`, or `skip`: it becomes padding, and is counted."""
     keys: tuple[str, ...] = KEYS + PACKED_KEYS
     """Which arrays to make."""
+    ids: str = "int64"
+    """How ids are shipped: `int64`, or `uint16`, a quarter of the bytes, for `hpcdata.widen` on the device."""
 
     def bind(self, manifest: Manifest) -> Self:
         """The same layout with every option filled in. Raises UserError where the dataset cannot be laid out so."""
+        bound = self._bound(manifest)
+        if bound.ids != "int64":
+            check_ids(bound, manifest)
+        return bound
+
+    def _bound(self, manifest: Manifest) -> Self:
         known = KEYS + PACKED_KEYS
         unknown = sorted(set(self.keys) - set(known))
         if unknown:
@@ -98,7 +106,7 @@ class Layout:
     def settings(self) -> dict[str, Any]:
         """What the arrays depend on, as plain values: enters the loader's state."""
         values = dataclasses.asdict(self)
-        del values["keys"]
+        del values["keys"], values["ids"]
         return {"name": self.name, **values}
 
     @property
@@ -135,7 +143,7 @@ class Layout:
     def assemble(self, dataset: TokenDataset, sequences: Sequences, bins: Bins, *, packed: bool = False) -> Batch:
         """The arrays of sequences that stand in bins."""
         keys = self.keys if packed else tuple(key for key in self.keys if key not in PACKED_KEYS)
-        arrays = assemble(dataset, sequences, bins, keys, self.controls.pad)
+        arrays = assemble(dataset, sequences, bins, keys, self.controls.pad, self.ids)
         if "index" in keys:
             arrays["index"] = sequences.index
         num_text_tokens = int((sequences.text_tokens if bins.length is None else bins.length).sum())
@@ -209,6 +217,21 @@ def default_image_tokens(manifest: Manifest) -> int | None:
         return 0 if not manifest.counts.images else None
     resolution = manifest.layout.resolution
     return None if resolution is None else (resolution // manifest.image.downsample) ** 2
+
+
+def check_ids(layout: Layout, manifest: Manifest) -> None:
+    """Raises UserError unless every id that the layout makes is a uint16."""
+    if layout.ids != "uint16":
+        raise UserError(f"layout {layout.name}: ids={layout.ids!r}, expected int64 or uint16")
+    controls = layout.controls
+    shift = controls.img_token_shift if layout.form.images else 0
+    codebook = manifest.image.codebook_size if manifest.image else 2**16 if manifest.counts.images else 0
+    least, most = 0, shift + codebook - 1 if layout.form.images else 0
+    for value in vars(controls).values():
+        least, most = min(least, value or 0), max(most, value or 0)
+    if manifest.id_dtype != "uint16" or least < 0 or most >= 2**16:
+        what = "are stored as int32" if manifest.id_dtype != "uint16" else f"of this layout go from {least} to {most}"
+        raise UserError(f'layout {layout.name}: its ids {what}, more than 16 bits hold: use ids="int64"')
 
 
 def check_shift(name: str, img_token_shift: int | None, manifest: Manifest) -> None:

@@ -39,7 +39,12 @@ class Bins:
 
 
 def assemble(
-    dataset: TokenDataset, sequences: Sequences, bins: Bins, keys: tuple[str, ...], pad: int = 0
+    dataset: TokenDataset,
+    sequences: Sequences,
+    bins: Bins,
+    keys: tuple[str, ...],
+    pad: int = 0,
+    id_dtype: str = "int64",
 ) -> dict[str, np.ndarray]:
     """The arrays `keys`, of shape [num_bins, width] and as hpcdata.loading.layout says."""
     shape, size = (bins.num_bins, bins.width), bins.num_bins * bins.width
@@ -58,13 +63,16 @@ def assemble(
         stored = np.flatnonzero((sequences.run_part != LITERAL) & (length > 0))
         ids = np.zeros(size, dataset.manifest.id_dtype)
         copy_runs(dataset, sequences.run_part[stored], token[stored], length[stored], ids, dest[stored])
-        values = fill(sequences.run_value, pad)
+        values = fill(sequences.run_value.astype(id_dtype), pad)
         arrays["input_ids"] = ids = np.add(values, ids, out=values)
         if "labels" in keys:
             has_loss = fill(sequences.run_loss & sequences.run_valid, False)
-            labels = arrays["labels"] = empty((size,), np.int64)
-            labels[:] = ids
-            np.copyto(labels, IGNORED_LABEL, where=~has_loss)
+            if id_dtype == "int64":
+                labels = arrays["labels"] = empty((size,), np.int64)
+                labels[:] = ids
+                np.copyto(labels, IGNORED_LABEL, where=~has_loss)
+            else:
+                arrays["loss_mask"] = has_loss
     arrays["attention_mask"] = valid
     if "modality" in keys:
         arrays["modality"] = fill(sequences.run_image.view(np.int8), 0)
@@ -75,16 +83,21 @@ def assemble(
         positions = fill(-base, 0)
         positions += np.arange(size)
         positions *= valid
-        arrays["position_ids"] = positions
+        arrays["position_ids"] = positions.astype(position_dtype(id_dtype, bins.width), copy=False)
     if "segment_ids" in keys:
         in_bin = np.arange(len(num_of_row)) - np.repeat(bins.first_row[:-1], np.diff(bins.first_row)) + 1
         arrays["segment_ids"] = fill((np.repeat(in_bin, num_of_row) * sequences.run_valid).astype(np.int32), 0)
-    shaped = {key: array.reshape(shape) for key, array in arrays.items() if key in keys}
+    shaped = {key: arrays[key].reshape(shape) for key in (*keys, "loss_mask") if key in arrays}
     if "cu_seqlens" in keys:
         edges = _edges(sequences, dest, length, size, used)
         shaped["cu_seqlens"] = edges.astype(np.int32)
         shaped["max_seqlen"] = np.array(np.diff(edges).max(initial=0))
     return shaped
+
+
+def position_dtype(id_dtype: str, width: int) -> str:
+    """Positions are as wide as ids, unless the row is too long for that."""
+    return "int32" if id_dtype == "uint16" and width > 2**16 else id_dtype
 
 
 def copy_runs(
