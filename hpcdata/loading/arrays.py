@@ -104,14 +104,16 @@ def _step_windows(width: int, before: int, behind: int, dtype: str) -> torch.Ten
 
 
 def _buffer(num_bytes: int) -> np.ndarray:
-    """A free buffer of this size, or a new one in place of the one that was not wanted for longest."""
+    """A free buffer of about this size, or a new one in place of the one that was not wanted for longest."""
+    unit = 1 << (num_bytes.bit_length() - 3)
+    size = -(-num_bytes // unit) * unit  # four sizes for each power of two
     for place in range(len(_buffers)):
         found = _buffers[place]
-        if found.nbytes == num_bytes and sys.getrefcount(found) == _FREE:
+        if found.nbytes == size and sys.getrefcount(found) == _FREE:
             del _buffers[place]
             _buffers.append(found)
             return found
-    new = np.empty(num_bytes, np.uint8)
+    new = np.empty(size, np.uint8)
     _buffers.append(new)
     while len(_buffers) > _MAX_BUFFERS or sum(buffer.nbytes for buffer in _buffers) > _MAX_TOTAL_BYTES:
         _buffers.popleft()

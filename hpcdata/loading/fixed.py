@@ -86,7 +86,7 @@ class Fixed(Layout):
             if num_image:
                 labels[~has_image, columns:] = IGNORED_LABEL
         elif "labels" in self.keys:
-            arrays["loss_mask"] = arrays["attention_mask"]
+            arrays["loss_mask"] = arrays["attention_mask"].copy()
         if "position_ids" in self.keys:
             positions = arrays["position_ids"] = empty(shape, position_dtype(self.ids, shape[1]))
             prefix_positions(lengths, positions[:, :columns])

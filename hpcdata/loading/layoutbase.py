@@ -223,6 +223,8 @@ def check_ids(layout: Layout, manifest: Manifest) -> None:
     """Raises UserError unless every id that the layout makes is a uint16."""
     if layout.ids != "uint16":
         raise UserError(f"layout {layout.name}: ids={layout.ids!r}, expected int64 or uint16")
+    if "labels" in layout.keys and "input_ids" not in layout.keys:
+        raise UserError(f'layout {layout.name}: with ids="uint16" labels are made of input_ids: add them to keys')
     controls = layout.controls
     shift = controls.img_token_shift if layout.form.images else 0
     codebook = manifest.image.codebook_size if manifest.image else 2**16 if manifest.counts.images else 0

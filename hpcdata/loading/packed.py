@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -57,27 +57,29 @@ class PackedSteps:
         return self._edges[-1] >= needed
 
     def draws(self, epoch: int, step: int, share: Share) -> Draws:
-        pieces = self._pieces(epoch, step, share)
-        return Draws.join([window.draws.take(slice(*_rows(window, *bins))) for window, *bins in pieces])
+        return _draws_of(self._pieces(epoch, step, share))
 
-    def batch(self, epoch: int, step: int, share: Share) -> tuple[Batch, Draws]:
+    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], Draws]:
         pieces = self._pieces(epoch, step, share)
-        draws = self.draws(epoch, step, share)
-        if len(pieces) == 1:
-            window, first, last = pieces[0]
-            table = window.table.between(*_rows(window, first, last))
-        else:
-            table = self.stream.dataset.spans(draws.rows)
-        sequences = self.layout.sequences(table, draws.seeds, room=self.room)
-        start, stop = share.of(0, self.size)
-        batch = self.layout.assemble(
-            self.stream.dataset, sequences, _bins(pieces, stop - start, self.packing.length), packed=True
-        )
+        draws = _draws_of(pieces)
+        num_skipped = 0
         if share.rank == 0:  # one rank counts what is in no bin
             begun = [window for window, first, _ in self._pieces(epoch, step, Share()) if first == 0]
-            skipped = BatchCounts(skipped_samples=sum(len(window.skipped) for window in begun))
-            batch = Batch(arrays=batch.arrays, counts=batch.counts + skipped)
-        return batch, draws
+            num_skipped = sum(len(window.skipped) for window in begun)
+
+        def make() -> Batch:
+            if len(pieces) == 1:
+                window, first, last = pieces[0]
+                table = window.table.between(*_rows(window, first, last))
+            else:
+                table = self.stream.dataset.spans(draws.rows)
+            sequences = self.layout.sequences(table, draws.seeds, room=self.room)
+            start, stop = share.of(0, self.size)
+            bins = _bins(pieces, stop - start, self.packing.length)
+            batch = self.layout.assemble(self.stream.dataset, sequences, bins, packed=True)
+            return Batch(arrays=batch.arrays, counts=batch.counts + BatchCounts(skipped_samples=num_skipped))
+
+        return make, draws
 
     def mark(self, epoch: int, step: int) -> Mark:
         """Of the window in which the step begins."""
@@ -151,6 +153,10 @@ class PackedSteps:
         placement = self.packing.place(lineup.length, lineup.grid, self.size)
         placed = draws.take(placement.sample)
         return _Window(placed, placement, self.stream.dataset.spans(placed.rows), draws.source[lineup.too_long])
+
+
+def _draws_of(pieces: list[tuple[_Window, int, int]]) -> Draws:
+    return Draws.join([window.draws.take(slice(*_rows(window, *bins))) for window, *bins in pieces])
 
 
 def _rows(window: _Window, first: int, last: int) -> tuple[int, int]:
