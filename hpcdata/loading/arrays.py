@@ -84,6 +84,11 @@ def widen(ids: np.ndarray, out: np.ndarray, shift: int = 0) -> None:
             out += out.dtype.type(shift)
 
 
+def windows_of(values: np.ndarray, width: int) -> np.ndarray:
+    """[len(values) - width + 1, width]: all windows of contiguous values, as the rows of a view that may be written."""
+    return np.ndarray((len(values) - width + 1, width), values.dtype, values.data, strides=values.strides * 2)
+
+
 def _put_steps(lengths: np.ndarray, before: int, behind: int, out: np.ndarray) -> None:
     """out[row] = `before` on the first `lengths[row]` columns, `behind` on the others: windows of one step."""
     if out.size:

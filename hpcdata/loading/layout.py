@@ -17,9 +17,9 @@ and in packed batches, whose rows hold several samples, also
     max_seqlen      []     int64    the longest segment
     index           [samples]       row after row
 
-`keys` chooses fewer of them. With `ids="uint16"`, input_ids and position_ids are uint16, and `loss_mask` [B, L] bool
-stands for the labels, until `hpcdata.widen` makes the above of them on the device. A text that is too long is cut and counted; an image is never cut: a sample that would
-need it is an error, or is left out and counted (`too_long="skip"`).
+`keys` chooses fewer of them. A text that is too long is cut and counted; an image is never cut: a sample that would
+need it is an error, or is left out and counted (`too_long="skip"`). With `ids="uint16"`, input_ids and position_ids are
+uint16, and `loss_mask` [B, L] bool stands for the labels, until `hpcdata.widen` makes the above of them on the device.
 """
 
 from __future__ import annotations

@@ -73,8 +73,7 @@ class Layout:
     def bind(self, manifest: Manifest) -> Self:
         """The same layout with every option filled in. Raises UserError where the dataset cannot be laid out so."""
         bound = self._bound(manifest)
-        if bound.ids != "int64":
-            check_ids(bound, manifest)
+        bound._check_ids(manifest)
         return bound
 
     def _bound(self, manifest: Manifest) -> Self:
@@ -143,7 +142,8 @@ class Layout:
     def assemble(self, dataset: TokenDataset, sequences: Sequences, bins: Bins, *, packed: bool = False) -> Batch:
         """The arrays of sequences that stand in bins."""
         keys = self.keys if packed else tuple(key for key in self.keys if key not in PACKED_KEYS)
-        arrays = assemble(dataset, sequences, bins, keys, self.controls.pad, self.ids)
+        narrow = "uint16" if self._fits_16_bits(dataset.manifest) else "int64"
+        arrays = assemble(dataset, sequences, bins, keys, self.controls.pad, self.ids, narrow)
         if "index" in keys:
             arrays["index"] = sequences.index
         num_text_tokens = int((sequences.text_tokens if bins.length is None else bins.length).sum())
@@ -197,6 +197,35 @@ class Layout:
             )
         return token_id is not None if wanted is None else wanted
 
+    def _range_of_ids(self, manifest: Manifest) -> tuple[int, int]:
+        """The least and the greatest id that a batch may hold."""
+        controls = self.controls
+        least, most = 0, int(np.iinfo(manifest.id_dtype).max) if manifest.text is None else manifest.text.vocab_size - 1
+        if self.form.images and manifest.counts.images:
+            codes = manifest.image.codebook_size if manifest.image else np.iinfo(manifest.id_dtype).max + 1
+            most = max(most, controls.img_token_shift + int(codes) - 1)
+        others = [value for value in vars(controls).values() if value is not None]
+        return min(least, *others), max(most, *others)
+
+    def _fits_16_bits(self, manifest: Manifest) -> bool:
+        least, most = self._range_of_ids(manifest)
+        return manifest.id_dtype == "uint16" and least >= 0 and most < 2**16
+
+    def _check_ids(self, manifest: Manifest) -> None:
+        """Raises UserError unless every id that the layout makes can be shipped as `ids` says."""
+        if self.ids not in ("int64", "uint16"):
+            raise UserError(f"layout {self.name}: ids={self.ids!r}, expected int64 or uint16")
+        if self.ids == "int64":
+            return
+        if "labels" in self.keys and "input_ids" not in self.keys:
+            raise UserError(f'layout {self.name}: with ids="uint16" labels are made of input_ids: add them to keys')
+        if not self._fits_16_bits(manifest):
+            least, most = self._range_of_ids(manifest)
+            raise UserError(
+                f"layout {self.name}: its ids go from {least} to {most}, stored as {manifest.id_dtype}, more than "
+                'uint16 holds: use ids="int64"'
+            )
+
     def _check_width(self, option: str, width: int | None, manifest: Manifest) -> None:
         if width is None:
             raise UserError(f"layout {self.name} needs {option}: the dataset was made without data.block_size")
@@ -217,23 +246,6 @@ def default_image_tokens(manifest: Manifest) -> int | None:
         return 0 if not manifest.counts.images else None
     resolution = manifest.layout.resolution
     return None if resolution is None else (resolution // manifest.image.downsample) ** 2
-
-
-def check_ids(layout: Layout, manifest: Manifest) -> None:
-    """Raises UserError unless every id that the layout makes is a uint16."""
-    if layout.ids != "uint16":
-        raise UserError(f"layout {layout.name}: ids={layout.ids!r}, expected int64 or uint16")
-    if "labels" in layout.keys and "input_ids" not in layout.keys:
-        raise UserError(f'layout {layout.name}: with ids="uint16" labels are made of input_ids: add them to keys')
-    controls = layout.controls
-    shift = controls.img_token_shift if layout.form.images else 0
-    codebook = manifest.image.codebook_size if manifest.image else 2**16 if manifest.counts.images else 0
-    least, most = 0, shift + codebook - 1 if layout.form.images else 0
-    for value in vars(controls).values():
-        least, most = min(least, value or 0), max(most, value or 0)
-    if manifest.id_dtype != "uint16" or least < 0 or most >= 2**16:
-        what = "are stored as int32" if manifest.id_dtype != "uint16" else f"of this layout go from {least} to {most}"
-        raise UserError(f'layout {layout.name}: its ids {what}, more than 16 bits hold: use ids="int64"')
 
 
 def check_shift(name: str, img_token_shift: int | None, manifest: Manifest) -> None:
