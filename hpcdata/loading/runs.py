@@ -110,11 +110,11 @@ class _Placed:
         valid = prefix_mask(self._used, self._width)
         if self._has_gaps:
             gaps = np.flatnonzero(~self._sequences.run_valid & (self._length > 0))
-            _put(valid, self._dest[gaps], self._length[gaps], False)
+            _put(valid.reshape(-1), self._dest[gaps], self._length[gaps], False)
         return valid
 
     def ids(self, dataset: TokenDataset, dtype: str, pad: int) -> np.ndarray:
-        runs, ids = self._sequences, empty(self._shape, dtype)
+        runs, ids = self._sequences, self._empty(dtype)
         is_stored, is_used = runs.run_part != LITERAL, self._length > 0
         stored, literal = np.flatnonzero(is_stored & is_used), np.flatnonzero(~is_stored & is_used & runs.run_valid)
         part, token, shift = runs.run_part[stored], self._token[stored], runs.run_value[stored].astype(dtype)
@@ -125,9 +125,8 @@ class _Placed:
             return found + shift[at, None] if has_shift else found
 
         write_runs(ids, self._dest[stored], self._length[stored], windows, may_overrun=True)
-        ids.reshape(-1)[self._dest[literal]] = runs.run_value[literal]
-        self._clear(ids, pad)
-        return ids
+        ids[self._dest[literal]] = runs.run_value[literal]
+        return self._cleared(ids, pad)
 
     def labels(self, ids: np.ndarray) -> np.ndarray:
         labels = empty(self._shape, np.int64)
@@ -140,19 +139,19 @@ class _Placed:
 
     def loss_mask(self) -> np.ndarray:
         mask = self.valid.copy()
-        _put(mask, self._dest[self._untrained], self._length[self._untrained], False)
+        _put(mask.reshape(-1), self._dest[self._untrained], self._length[self._untrained], False)
         return mask
 
     def modality(self) -> np.ndarray:
         modality = empty(self._shape, np.int8)
         modality[:] = 0
         images = np.flatnonzero(self._sequences.run_image & (self._length > 0))
-        _put(modality, self._dest[images], self._length[images], 1)
+        _put(modality.reshape(-1), self._dest[images], self._length[images], 1)
         return modality
 
     def positions(self) -> np.ndarray:
         """In 16 bits where they fit."""
-        positions = empty(self._shape, np.int16 if self._width <= 2**15 else np.int32)
+        positions = self._empty("int16" if self._width <= 2**15 else "int32")
         counting = np.arange(2 * self._width, dtype=positions.dtype)
         first_run = self._sequences.first_run[:-1]
         dest, length, start = self._dest[first_run], self._length_of_row, np.zeros(len(first_run), np.int64)
@@ -167,17 +166,15 @@ class _Placed:
         kept = length > 0
         dest, length, start = dest[kept], length[kept], start[kept]
         write_runs(positions, dest, length, windows, may_overrun=True)
-        self._clear(positions, 0)
-        return positions
+        return self._cleared(positions, 0)
 
     def segments(self, bins: Bins) -> np.ndarray:
-        segments = empty(self._shape, np.int32)
+        segments = self._empty("int32")
         kept = self._length_of_row > 0
         in_bin = np.arange(len(kept)) - np.repeat(bins.first_row[:-1], np.diff(bins.first_row)) + 1
         dest = self._dest[self._sequences.first_run[:-1]]
         _put(segments, dest[kept], self._length_of_row[kept], in_bin[kept].astype(np.int32), may_overrun=True)
-        self._clear(segments, 0)
-        return segments
+        return self._cleared(segments, 0)
 
     def edges(self) -> np.ndarray:
         """Where segments begin in the flat batch: of rows, of the padding behind them, and the end."""
@@ -197,6 +194,15 @@ class _Placed:
         runs = self._sequences
         return np.flatnonzero(~runs.run_loss & runs.run_valid & (self._length > 0))
 
+    def _empty(self, dtype: str) -> np.ndarray:
+        """Flat, with room for a run behind the last one to be written as long as any."""
+        return empty((self._size + self._width,), dtype)
+
+    def _cleared(self, out: np.ndarray, value: int) -> np.ndarray:
+        block = out[: self._size].reshape(self._shape)
+        self._clear(block, value)
+        return block
+
     def _clear(self, block: np.ndarray, value: int) -> None:
         """Puts `value` on all padding."""
         if self._has_gaps:
@@ -212,30 +218,22 @@ class _Windows(Protocol):
 
 
 def write_runs(
-    block: np.ndarray, dest: np.ndarray, length: np.ndarray, windows: _Windows, *, may_overrun: bool = False
+    out: np.ndarray, dest: np.ndarray, length: np.ndarray, windows: _Windows, *, may_overrun: bool = False
 ) -> None:
-    """block.flat[dest : dest + length] = windows, for every run; in ascending order, lengths are at least 1.
+    """out[dest : dest + length] = windows, for every run; in ascending order, lengths are at least 1.
 
-    `may_overrun`: what stands behind a run, up to the next one, may be overwritten.
+    `may_overrun`: what stands behind a run, up to the length of the longest, may be overwritten.
     """
     if not len(length):
         return
-    out, longest = block.reshape(-1), int(length.max())
+    longest = int(length.max())
     is_even = may_overrun or int(length.min()) == longest
-    if not is_even or longest * len(length) > 2 * int(length.sum()):
-        _write_exactly(out, dest, length, windows, np.arange(len(length)))
+    if is_even and longest * len(length) <= 2 * int(length.sum()):
+        windows_of(out, longest)[dest] = windows(slice(None), 0, longest)
         return
-    late = int(np.searchsorted(dest, len(out) - longest, side="right"))
-    if late:
-        windows_of(out, longest)[dest[:late]] = windows(slice(0, late), 0, longest)
-    if late < len(dest):
-        _write_exactly(out, dest, length, windows, np.arange(late, len(dest)))
-
-
-def _write_exactly(out: np.ndarray, dest: np.ndarray, length: np.ndarray, windows: _Windows, runs: np.ndarray) -> None:
-    exponents = np.frexp(length[runs])[1] - 1
+    exponents = np.frexp(length)[1] - 1
     for exponent in np.unique(exponents).tolist():
-        at, width = runs[exponents == exponent], 1 << exponent
+        at, width = np.flatnonzero(exponents == exponent), 1 << exponent
         view = windows_of(out, width)
         view[dest[at]] = windows(at, 0, width)
         rest = length[at] - width
@@ -245,11 +243,11 @@ def _write_exactly(out: np.ndarray, dest: np.ndarray, length: np.ndarray, window
 
 
 def _put(
-    block: np.ndarray, dest: np.ndarray, length: np.ndarray, value: np.ndarray | int, *, may_overrun: bool = False
+    out: np.ndarray, dest: np.ndarray, length: np.ndarray, value: np.ndarray | int, *, may_overrun: bool = False
 ) -> None:
-    """block.flat[dest : dest + length] = value, one for all runs or one for each."""
-    values = np.broadcast_to(np.asarray(value, block.dtype), dest.shape)[:, None]
-    write_runs(block, dest, length, lambda at, offset, width: values[at], may_overrun=may_overrun)
+    """out[dest : dest + length] = value, one for all runs or one for each."""
+    values = np.broadcast_to(np.asarray(value, out.dtype), dest.shape)[:, None]
+    write_runs(out, dest, length, lambda at, offset, width: values[at], may_overrun=may_overrun)
 
 
 def _widened(block: np.ndarray, dtype: str) -> np.ndarray:
