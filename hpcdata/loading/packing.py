@@ -10,7 +10,7 @@ that is what makes packing exact after a restart, and equal on every rank.
 
 from __future__ import annotations
 
-import bisect
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -167,16 +167,16 @@ def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
     by_length = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]
     found, counts = np.unique(lengths[by_length], return_counts=True)
     values, count = found.tolist(), dict(zip(found.tolist(), counts.tolist(), strict=True))
-    used: list[tuple[int, int, int, int]] = []
+    used: list[int] = []
     num_bins = 0
     while values:
         content = _best_content(values, count, capacity)
-        repeats = min(count[length] // number for length, number in content.items())
+        repeats = min([count[length] // number for length, number in content.items()])
         for length, number in content.items():
-            used.append((length, number, num_bins, repeats))
-            count[length] -= number * repeats
-            if not count[length]:
-                del count[length], values[bisect.bisect_left(values, length)]
+            used += (length, number, num_bins, repeats)
+            left = count[length] = count[length] - number * repeats
+            if not left:
+                del values[bisect_left(values, length)]
         num_bins += repeats
     length, number, first_bin, repeats_of = np.array(used, np.int64).reshape(-1, 4).T
     order = np.argsort(length, kind="stable")
@@ -190,20 +190,23 @@ def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
 def _best_content(values: list[int], count: dict[int, int], capacity: int) -> dict[int, int]:
     """Lengths and how often they are in the next bin. `values` are ascending, and there are `count` of each."""
     content: dict[int, int] = {}
-    room, above = capacity, len(values)
-    while above and room >= values[0]:
-        above = bisect.bisect_right(values, room, 0, above) - 1
+    room, above, least = capacity, len(values), values[0]
+    while above and room >= least:
+        above = bisect_right(values, room, 0, above) - 1
         length = values[above]
-        number = min(count[length], room // length)
-        room -= number * length
+        number = room // length
+        if number > count[length]:
+            number = count[length]
         content[length] = number
-        if 0 < room < values[0]:
-            content[length] = number - 1
-            pair = _closing_pair(values, count, content, room + length, length) or (length,)
-            for last in pair:
-                content[last] = content.get(last, 0) + 1
-            break
-    return {length: number for length, number in content.items() if number}
+        room -= number * length
+        if 0 < room < least:
+            pair = _closing_pair(values, count, content, room + length, length)
+            if pair is not None:
+                content[length] -= 1
+                for last in pair:
+                    content[last] = content.get(last, 0) + 1
+                return {length: number for length, number in content.items() if number}
+    return content
 
 
 def _closing_pair(
@@ -211,12 +214,14 @@ def _closing_pair(
 ) -> tuple[int, int] | None:
     """The pair near the middle that leaves the least room, if it is less than `instead_of` leaves."""
     least, found = room - instead_of, None
-    half = bisect.bisect_right(values, room // 2) - 1
+    half = bisect_right(values, room // 2) - 1
     for place in range(half, max(-1, half - _NUM_PAIRS), -1):
         small = values[place]
-        large = values[bisect.bisect_right(values, room - small) - 1]
-        if room - small - large < least and all(
-            count[length] - content.get(length, 0) > (small == large) for length in (small, large)
+        large = values[bisect_right(values, room - small) - 1]
+        if (
+            room - small - large < least
+            and count[small] - content.get(small, 0) > (small == large)
+            and count[large] > content.get(large, 0)
         ):
             least, found = room - small - large, (small, large)
             if not least:

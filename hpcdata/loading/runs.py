@@ -19,6 +19,8 @@ from hpcdata.loading.dataset import TokenDataset
 from hpcdata.loading.sequences import LITERAL, Sequences
 
 IGNORED_LABEL = -100
+_FEW_ROWS = 64
+"""Up to here, a loop over rows is faster than a pass over all columns that some row does not fill."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -180,9 +182,12 @@ class _Placed:
         """Where segments begin in the flat batch: of rows, of the padding behind them, and the end."""
         first_run, length, dest = self._sequences.first_run, self._length, self._dest
         used = int(dest[-1] + length[-1]) if len(dest) else 0
-        padding = first_run[1:] - 1
-        behind = padding[length[padding] > 0]
-        return np.unique(np.concatenate([dest[first_run[:-1]], dest[behind], [used, self._size]]))
+        begins = np.zeros(len(dest), bool)
+        begins[first_run[1:] - 1] = True
+        begins &= length > 0
+        begins[first_run[:-1]] = True
+        edges = np.concatenate([dest[begins], [used, self._size]])
+        return np.concatenate([edges[:1], edges[1:][edges[1:] > edges[:-1]]])
 
     @cached_property
     def _length_of_row(self) -> np.ndarray:
@@ -207,6 +212,9 @@ class _Placed:
         """Puts `value` on all padding."""
         if self._has_gaps:
             np.copyto(block, np.array(value).astype(block.dtype), where=~self.valid)
+        elif len(block) <= _FEW_ROWS:
+            for row, used in zip(block, self._used.tolist(), strict=True):
+                row[used:] = value
         else:
             fill_behind(block, self._used, value)
 
