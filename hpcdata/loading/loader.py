@@ -31,7 +31,7 @@ from hpcdata.loading.account import SourceAccount, make_account
 from hpcdata.loading.batches import Mark, PlainSteps, Share, Steps
 from hpcdata.loading.dataset import TokenDataset
 from hpcdata.loading.layout import BatchCounts, Layout, find_layout
-from hpcdata.loading.order import Order, SequentialOrder, ShuffledOrder
+from hpcdata.loading.order import Order, find_order
 from hpcdata.loading.packed import PackedSteps
 from hpcdata.loading.packing import Packing, find_packing
 from hpcdata.loading.ranks import find_rank
@@ -62,7 +62,7 @@ class TokenLoader:
         packing: int | Packing | None = None,
         seed: int = 0,
         shuffle: bool = True,
-        order: Order | None = None,
+        order: Order | str | None = None,
         rank: int | None = None,
         world_size: int | None = None,
         drop_last: bool = True,
@@ -71,7 +71,7 @@ class TokenLoader:
         """`global_batch_size` is the rows of one step on all ranks together; the world size must divide it.
 
         `packing`: the columns of rows that hold several samples each, or a BestFit, Concat or Buckets.
-        `order`: another order than `seed` and `shuffle` give.
+        `order`: another one than `seed` and `shuffle` give, or its name, such as `blocks` for data larger than RAM.
         """
         self.rank, self.world_size = find_rank(rank, world_size)
         self.global_batch_size = global_batch_size
@@ -84,7 +84,10 @@ class TokenLoader:
         self.epoch = self.step = 0
         self.counts = BatchCounts()
         self._share = Share(rank=self.rank, world_size=self.world_size)
-        self._check_batch_size()
+        if global_batch_size < 1 or global_batch_size % self.world_size:
+            raise UserError(
+                f"global_batch_size={global_batch_size} cannot be divided evenly among {self.world_size} ranks"
+            )
         self._steps = self._make_steps()
         self._check_size()
 
@@ -244,10 +247,10 @@ class TokenLoader:
                 raise UserError("order is for one dataset: the sources of a mixture have orders of their own")
             return MixtureStream(dataset, seed=self.seed, shuffle=self.shuffle)
         opened = dataset if isinstance(dataset, TokenDataset) else TokenDataset(dataset)
-        order = self._order
-        if order is None and self.shuffle:
-            order = ShuffledOrder(num_samples=len(opened), seed=self.seed)
-        return SingleStream(opened, order or SequentialOrder(num_samples=len(opened)), self.seed)
+        if isinstance(self._order, str):
+            self._order = find_order(self._order, len(opened), self.seed)
+        order = self._order or find_order("shuffled" if self.shuffle else "sequential", len(opened), self.seed)
+        return SingleStream(opened, order, self.seed)
 
     def _make_steps(self) -> Steps:
         size, drop_last = self.global_batch_size, self.drop_last
@@ -279,11 +282,6 @@ class TokenLoader:
         if isinstance(self.stream, MixtureStream):
             settings["mixture_digest"] = digest(self.stream.settings())
         return settings
-
-    def _check_batch_size(self) -> None:
-        size, ranks = self.global_batch_size, self.world_size
-        if size < 1 or size % ranks:
-            raise UserError(f"global_batch_size={size} cannot be divided evenly among {ranks} ranks")
 
     def _check_size(self) -> None:
         size, ranks = self.global_batch_size, self.world_size

@@ -18,6 +18,8 @@ import numpy as np
 
 from hpcdata.errors import UserError
 
+_UNITS_OF_MEAN = 384
+"""Lengths are rounded up to units of this part of their mean: it costs about 0.1 % of the room."""
 _NUM_PAIRS = 6
 """Pairs that are looked at before a bin is closed."""
 
@@ -161,9 +163,12 @@ def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
     """bin_of: [num_samples] int64, -1 for samples of length 0; no length is greater than `capacity`.
 
     One bin after the other takes the longest samples that fit; where that would close it with room left, the last of
-    them makes way for the pair that fits best. As many bins are filled alike as there are samples for. The work grows
-    with the number of bins that are different, and of different lengths.
+    them makes way for the pair that fits best. As many bins are filled alike as there are samples for: lengths are
+    rounded up a little, so that many are equal. The work grows with the number of bins that are different.
     """
+    unit = max(1, int(lengths.sum()) // max(1, np.count_nonzero(lengths)) // _UNITS_OF_MEAN)
+    capacity //= unit
+    lengths = np.minimum(-(-lengths // unit), capacity)
     by_length = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]
     found, counts = np.unique(lengths[by_length], return_counts=True)
     values, count = found.tolist(), dict(zip(found.tolist(), counts.tolist(), strict=True))
