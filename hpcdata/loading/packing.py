@@ -4,6 +4,10 @@
     Concat(length=4096)      documents end to end, cut where a row ends: language data
     Buckets(multiple=128)    one sample a row, batches of samples that are about equally long and of one image grid
 
+BestFit leaves under 1 % of the room where lengths differ. Samples of nearly one length leave what their multiples
+leave: captions of 10 to 80 ids, each with an image of 256, fill 4,096 columns to 0.98 in any order, as 13 or 14 of them
+fit and nothing shorter is there to fill the rest.
+
 A window is a fixed number of consecutive samples. Its rows depend on nothing else, so any window can be computed alone:
 that is what makes packing exact after a restart, and equal on every rank.
 """
@@ -166,7 +170,8 @@ def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
     them makes way for the pair that fits best. As many bins are filled alike as there are samples for: lengths are
     rounded up a little, so that many are equal. The work grows with the number of bins that are different.
     """
-    unit = max(1, int(lengths.sum()) // max(1, np.count_nonzero(lengths)) // _UNITS_OF_MEAN)
+    mean = int(lengths.sum()) // max(1, int(np.count_nonzero(lengths)))
+    unit = max(1, mean // _UNITS_OF_MEAN)
     capacity //= unit
     lengths = np.minimum(-(-lengths // unit), capacity)
     by_length = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]
@@ -183,12 +188,12 @@ def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
             if not left:
                 del values[bisect_left(values, length)]
         num_bins += repeats
-    length, number, first_bin, repeats_of = np.array(used, np.int64).reshape(-1, 4).T
-    order = np.argsort(length, kind="stable")
-    number, total = number[order], (number * repeats_of)[order]
+    placed = np.array(used, np.int64).reshape(-1, 4)
+    _, per_bin, first_bin, num_alike = placed[np.argsort(placed[:, 0], kind="stable")].T
+    total = per_bin * num_alike
     within = np.arange(int(total.sum())) - np.repeat(np.cumsum(total) - total, total)
     bin_of = np.full(len(lengths), -1, np.int64)
-    bin_of[by_length] = np.repeat(first_bin[order], total) + within // np.repeat(number, total)
+    bin_of[by_length] = np.repeat(first_bin, total) + within // np.repeat(per_bin, total)
     return bin_of
 
 
