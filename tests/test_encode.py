@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import random
 import shutil
 import signal
 import tarfile
@@ -82,24 +81,6 @@ def test_bytes_do_not_depend_on_where_a_task_crashed(tmp_path: Path, reference: 
         run_task(folder, StopAfter())  # type: ignore[arg-type]
         assert sha256_tree(folder / "shards") == reference, f"crash at call {number}"
         shutil.rmtree(folder)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
-def test_bytes_do_not_depend_on_kills_and_the_number_of_processes(tmp_path: Path, reference: str, seed: int) -> None:
-    rng = random.Random(seed)
-    folder = tmp_path / "run"
-    prepare(small_config(folder))
-    for _ in range(3):
-        tasks = [start_task(folder) for _ in range(rng.randint(1, 3))]
-        time.sleep(rng.uniform(0.5, 3.0))
-        for task in tasks:
-            task.send_signal(rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]))
-        for task in tasks:
-            task.wait(60)
-    last = [start_task(folder) for _ in range(2)]
-    assert [task.wait(120) for task in last] == [0, 0], Path(f"{folder}.log").read_text()
-    assert sha256_tree(folder / "shards") == reference
 
 
 def test_the_semantics_of_a_run_do_not_depend_on_its_output_directory(tmp_path: Path) -> None:

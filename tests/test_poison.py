@@ -11,23 +11,28 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import embedded, poison, verify
+from hpcdata import TokenDataset, embedded, poison, verify
 from hpcdata.combine import CombineOptions, combine
 from hpcdata.ledger import read_ledgers
 from hpcdata.planning import prepare
 from hpcdata.status import read_status
-from tests.poisoned import install
+from tests.poisoned import READING, install
 from tests.runs import small_config, small_run, start_task
 from tests.trees import sha256_tree
 
 ROOT = Path(__file__).parent.parent
+MESSAGE = "the process that decodes it dies"
 
 
 def pictures() -> list[bytes]:
     """The image bytes of the run's 24 samples, in order."""
+    return members("image")
+
+
+def members(kind: str) -> list[bytes]:
     with tarfile.open(embedded.path("quickstart.tar")) as tar:
-        images = [member for member in tar if not member.name.endswith((".txt", ".json"))]
-        return [tar.extractfile(member).read() for member in images[:24]]  # type: ignore[union-attr]
+        found = [member for member in tar if member.name.endswith(".txt") is (kind == "text")]
+        return [tar.extractfile(member).read() for member in found[:24]]  # type: ignore[union-attr]
 
 
 def rejects(folder: Path) -> list[dict]:
@@ -47,7 +52,7 @@ def run_until_done(folder: Path, python_path: str, limit: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "code"),
-    [("segfault", -signal.SIGSEGV), ("kill", -signal.SIGKILL), ("memory", 0)],
+    [("segfault", -signal.SIGSEGV), ("kill", -signal.SIGKILL), ("memory", 0), ("malloc", -signal.SIGSEGV)],
 )
 def test_a_record_that_kills_its_process_is_rejected_and_its_neighbours_are_written(
     tmp_path: Path, how: str, code: int
@@ -57,11 +62,43 @@ def test_a_record_that_kills_its_process_is_rejected_and_its_neighbours_are_writ
     python_path = install(tmp_path / "site", how, [pictures()[9]])
     codes = run_until_done(folder, python_path, 3)
     assert codes == ([0] if code == 0 else [code, 0]), "one process dies, the next one finds the record"
-    assert [(row["index"], row["reason"], row["message"]) for row in rejects(folder)] == [(9, "crash", poison.MESSAGE)]
+    assert [(row["index"], row["reason"], row["message"]) for row in rejects(folder)] == [(9, "crash", MESSAGE)]
     assert read_status(folder).counts["written"] == 23
     assert not list((folder / "crashes").iterdir())
     combine(folder, CombineOptions())
     assert [report.problems for report in verify.verify(folder)] == [[], []]
+
+
+@pytest.mark.slow
+def test_records_that_kill_the_process_that_reads_them_are_rejected_too(tmp_path: Path) -> None:
+    """Two of them: the second one is met by a child, which the process that met the first leaves the reading to."""
+    folder = tmp_path / "run"
+    prepare(small_config(folder, "data.max_crashes=2", "data.shard_size=24"))
+    texts = members("text")
+    python_path = install(tmp_path / "site", "segfault", [texts[9], texts[18]], where=READING)
+    assert run_until_done(folder, python_path, 3) == [-signal.SIGSEGV, 0]
+    expected = [(index, f"quickstart.tar#{index}", "the process that reads it dies") for index in (9, 18)]
+    assert [(row["index"], row["key"], row["message"]) for row in rejects(folder)] == expected
+    small_run(tmp_path / "good", "data.shard_size=24")
+    assert written(folder) == {index: key for index, key in written(tmp_path / "good").items() if index not in (9, 18)}
+    assert [report.problems for report in verify.verify(folder)] == [[], []]
+
+
+@pytest.mark.slow
+def test_a_decoder_that_hangs_is_ended_and_its_record_rejected(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    prepare(small_config(folder, "data.max_crashes=2", "data.max_batch_s=5"))  # in a child, a sample has 0.25 s of it
+    codes = run_until_done(folder, install(tmp_path / "site", "hang", [pictures()[9]]), 3)
+    assert codes == [-signal.SIGALRM, 0]
+    assert [(row["index"], row["message"]) for row in rejects(folder)] == [(9, "decoding it does not end")]
+    assert read_status(folder).counts["written"] == 23
+    assert "in load_images" in Path(f"{folder}.log").read_text(), "the trace says where it hung"
+
+
+def written(folder: Path) -> dict[int, str]:
+    """Index -> key of every written sample."""
+    combine(folder, CombineOptions())
+    return {example.index: example.key for example in TokenDataset(folder)}
 
 
 @pytest.mark.slow
