@@ -19,6 +19,8 @@ DEATHS = {
     "abort": "import os; os.abort()",
     "memory": "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, -1)); bytearray(2**32)",
     "malloc": "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**31, -1)); exhaust()",
+    "sleep": "import time; time.sleep(60)",
+    "pause": "import time; time.sleep(0.05)",
     "hang": "import ctypes; ctypes.PyDLL(None).pause()",  # with the interpreter's lock
 }
 _SITECUSTOMIZE = """

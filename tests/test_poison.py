@@ -29,10 +29,10 @@ def pictures() -> list[bytes]:
     return members("image")
 
 
-def members(kind: str) -> list[bytes]:
+def members(kind: str, number: int = 24) -> list[bytes]:
     with tarfile.open(embedded.path("quickstart.tar")) as tar:
         found = [member for member in tar if member.name.endswith(".txt") is (kind == "text")]
-        return [tar.extractfile(member).read() for member in found[:24]]  # type: ignore[union-attr]
+        return [tar.extractfile(member).read() for member in found[:number]]  # type: ignore[union-attr]
 
 
 def rejects(folder: Path) -> list[dict]:

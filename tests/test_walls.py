@@ -24,6 +24,7 @@ LAYERS = (
         "typed",
         "embedded",
         "watchdog",
+        "livelock",
     ),
     ("ledger", "claims", "tables", "sources.base"),
     ("shard",),
