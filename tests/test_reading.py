@@ -20,6 +20,7 @@ from hpcdata.prove import prove
 from hpcdata.retry import retry, rows_of
 from hpcdata.samples import Blob
 from hpcdata.tables import Counts, RejectRow
+from tests.evidence import CHANGES, Evidence
 from tests.runs import StopAfter, small_config, small_run
 from tests.trees import sha256_tree, tree
 
@@ -64,7 +65,7 @@ def grow(path: Path) -> None:
 @pytest.mark.parametrize("change", [remove, Path.touch, grow])
 @pytest.mark.parametrize(("kind", "num_samples"), [("tar", NUM_TAR_SAMPLES), ("jsonl", 3), ("txt", 1)])
 def test_the_samples_of_a_changed_input_are_rejected_by_its_name(
-    tmp_path: Path, change: Callable[[Path], None], kind: str, num_samples: int
+    tmp_path: Path, evidence: Evidence, change: Callable[[Path], None], kind: str, num_samples: int
 ) -> None:
     inputs = make_inputs(tmp_path / "in")
     source, options = f"[{','.join(map(str, sorted(inputs.values())))}]", (ALL, TEXT, "data.shard_size=40")
@@ -79,6 +80,7 @@ def test_the_samples_of_a_changed_input_are_rejected_by_its_name(
     what = "was removed after it was planned" if change is remove else "has changed since it was planned"
     assert [(row.key, row.source) for row in rows] == [(f"{name}#{place}", name) for place in range(num_samples)]
     assert {(row.reason, row.message) for row in rows} == {("changed_input", f"{name} {what}")}
+    evidence(CHANGES, 1, tmp_path / "run")
     counts = account(tmp_path / "run")
     assert counts.inputs == NUM_TAR_SAMPLES + 4
     assert (counts.written, counts.rejected) == (counts.inputs - num_samples, {"changed_input": num_samples})
@@ -132,7 +134,7 @@ def _vouched(path: Path) -> int:
     return int(json.loads((path.parent.parent / "progress.json").read_text())["samples_read"])
 
 
-def test_an_input_that_comes_back_is_retried(tmp_path: Path) -> None:
+def test_an_input_that_comes_back_is_retried(tmp_path: Path, evidence: Evidence) -> None:
     source = Path(shutil.copy2(embedded.path("quickstart.tar"), tmp_path / "in.tar"))
     small_run(tmp_path / "good", source=source)
     prepare(small_config(tmp_path / "run", REJECT, source=source))
@@ -142,6 +144,7 @@ def test_an_input_that_comes_back_is_retried(tmp_path: Path) -> None:
     rejected = len(rejects(tmp_path / "run"))
     (tmp_path / "aside").rename(source)
     assert retry(tmp_path / "run").recovered == {"changed_input": rejected}
+    evidence(CHANGES, 1, tmp_path / "run")
     assert account(tmp_path / "run") == account(tmp_path / "good")
     assert prove(tmp_path / "run", 99, 0).equal == 24
 
@@ -175,7 +178,7 @@ def test_resuming_without_an_input_is_refused_unless_it_is_to_be_rejected(tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "folder"])
-def test_a_picture_that_goes_missing_is_rejected_by_its_own_name(tmp_path: Path, kind: str) -> None:
+def test_a_picture_that_goes_missing_is_rejected_by_its_own_name(tmp_path: Path, evidence: Evidence, kind: str) -> None:
     """Also where the folder or the JSON array itself has changed: what planning wrote down is read."""
     pictures = tmp_path / "in"
     (pictures / "deep").mkdir(parents=True)
@@ -196,6 +199,7 @@ def test_a_picture_that_goes_missing_is_rejected_by_its_own_name(tmp_path: Path,
     assert work(tmp_path / "run") is TaskOutcome.FINISHED
     (row,) = rejects(tmp_path / "run")
     assert (row.index, row.reason, row.message) == (2, "missing_image", "deep/2.png: no such file")
+    evidence(CHANGES, 1, tmp_path / "run")
     assert account(tmp_path / "run").written == 3
 
 
