@@ -101,7 +101,7 @@ def test_transient_settings_do_not_change_bytes(tmp_path: Path, reference: str) 
 def test_a_stopped_task_continues_where_it_was_and_not_from_zero(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     prepare(small_config(folder, "data.shard_size=24"))
-    assert run_task(folder, StopAfter(8)) is TaskOutcome.STOPPED  # type: ignore[arg-type]
+    assert run_task(folder, StopAfter(5)) is TaskOutcome.STOPPED  # type: ignore[arg-type]
     done = read_status(folder).samples_done
     assert 0 < done < 24
     run_task(folder, StopAfter())  # type: ignore[arg-type]
