@@ -22,7 +22,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,13 +123,13 @@ def find_suspects(paths: RunPaths, name: str) -> CrashNotes:
 def next_piece(position: int, count: int, notes: CrashNotes, batch_size: int) -> tuple[int, int, bool]:
     """(start, end, is suspected) of the samples to take next, from `position` on."""
     if notes.unread:
-        return position, min(position + _width(batch_size), count), True
+        return position, count, True
     return split(position, count, notes.suspects, batch_size)[0]
 
 
 def split(resumed: int, count: int, suspects: set[int], batch_size: int) -> list[tuple[int, int, bool]]:
     """Cuts the samples `resumed` to `count` into (start, end, is suspected), ends aligned to batches."""
-    width = _width(batch_size)
+    width = (BATCHES_AHEAD + 1) * batch_size
     marked = [
         any(suspect <= start < suspect + width for suspect in suspects) for start in range(resumed, count, batch_size)
     ]
@@ -142,11 +142,6 @@ def split(resumed: int, count: int, suspects: set[int], batch_size: int) -> list
         else:
             pieces.append((start, end, is_suspected))
     return pieces
-
-
-def _width(batch_size: int) -> int:
-    """Samples that are in work at once: those of a batch and what is decoded ahead of it."""
-    return (BATCHES_AHEAD + 1) * batch_size
 
 
 class Trial:
@@ -166,40 +161,39 @@ class Trial:
         self._max_crashes, self._should_stop, self._on_death = max_crashes, should_stop, on_death
         self._has_survivors = False
 
-    def batches(self, first: int, end: int, batch_size: int) -> list[PreparedBatch]:
-        """The shard's samples `first` to `end`, as `prepare_batches` gives them.
+    def batches(self, first: int, end: int, batch_size: int) -> Iterator[PreparedBatch]:
+        """The shard's samples `first` to `end`, as `prepare_batches` gives them, each batch as soon as it is there.
 
-        Raises Stopped when a signal came meanwhile, UserError when it seems to be the machine that cannot decode.
+        Raises Stopped when a signal came meanwhile, UserError when it seems to be the machine that cannot decode:
+        until one sample has survived, nothing is given away.
         """
-        results = self._try_all(first, end)
-        crashed = [isinstance(pixels, BadSample) and pixels.reason is Reason.CRASH for _, pixels in results]
-        self._has_survivors = self._has_survivors or not all(crashed)
-        if len(crashed) >= MIN_ALL_CRASHED and not self._has_survivors:
-            raise UserError(
-                f"shard {self._spec.name}: every process that decodes one of the samples {first} to {end - 1} dies: "
-                "give the tasks more memory, or check the installation"
-            )
-        return [
-            PreparedBatch(
-                records=[record for record, _ in results[start : start + batch_size]],
-                pixels=[pixels for _, pixels in results[start : start + batch_size]],
-            )
-            for start in range(0, len(results), batch_size)
-        ]
+        held: list[tuple[Record, Pixels]] = []
+        for result in self._results(first, end):
+            held.append(result)
+            self._has_survivors = self._has_survivors or not _is_crash(result[1])
+            if not self._has_survivors and len(held) >= MIN_ALL_CRASHED:
+                raise UserError(
+                    f"shard {self._spec.name}: every process that decodes one of the samples from {first} on dies: "
+                    "give the tasks more memory, or check the installation"
+                )
+            while self._has_survivors and len(held) >= batch_size:
+                yield _batch(held[:batch_size])
+                del held[:batch_size]
+        while held:
+            yield _batch(held[:batch_size])
+            del held[:batch_size]
 
-    def _try_all(self, first: int, end: int) -> list[tuple[Record, Pixels]]:
-        results: list[tuple[Record, Pixels]] = []
-        while (position := first + len(results)) < end:
+    def _results(self, first: int, end: int) -> Iterator[tuple[Record, Pixels]]:
+        position = first
+        while position < end:
             if self._is_unreadable(position):
-                results.append((self._stand_in(position), []))
+                yield self._stand_in(position)
+                position += 1
                 continue
             until = next((other for other in range(position, end) if self._is_unreadable(other)), end)
-            progress, death = self._run_child(position, until)
-            for record, pixels in progress.made:
-                results.append((record, self._verdict(first + len(results)) or pixels))
-            if death is not None:
-                self._count(position + len(progress.made), death, in_reading=progress.is_reading)
-        return results
+            for record, pixels in self._run_child(position, until):
+                yield record, self._verdict(position) or pixels
+                position += 1
 
     def _is_condemned(self, position: int) -> bool:
         return self._notes.deaths.get(position, 0) >= self._max_crashes
@@ -210,34 +204,36 @@ class Trial:
     def _verdict(self, position: int) -> BadSample | None:
         return BadSample(Reason.CRASH, self._notes.message(position)) if self._is_condemned(position) else None
 
-    def _stand_in(self, position: int) -> Reject:
+    def _stand_in(self, position: int) -> tuple[Record, Pixels]:
         """For a record that nobody can read: its key is its position."""
-        number = self._spec.first + position
-        key, message = f"{self._spec.source.file.label}#{number}", self._notes.message(position)
-        return Reject(position=number, key=key, reason=Reason.CRASH, message=message)
+        number, message = self._spec.first + position, self._notes.message(position)
+        key = f"{self._spec.source.file.label}#{number}"
+        record = Reject(position=number, key=key, reason=Reason.CRASH, message=message)
+        return record, BadSample(Reason.CRASH, message)
 
-    def _run_child(self, first: int, end: int) -> tuple[Progress, str | None]:
-        """How far a child got with some samples, and how it died, if it did."""
+    def _run_child(self, first: int, end: int) -> Iterator[tuple[Record, Pixels]]:
+        """What a child makes of some samples; its death is counted against the sample that it was at."""
         only_read = [str(position) for position in range(first, end) if self._is_condemned(position)]
         arguments = [str(self._output_dir), self._spec.name, str(first), str(end), ",".join(only_read)]
         command = [sys.executable, "-m", "hpcdata.poisonchild", *arguments]
-        progress = Progress(expected=end - first)
+        progress, has_ended = Progress(), False
         with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:
             assert child.stdout is not None
             try:
-                while not progress.is_done and progress.read_from(child.stdout):
+                while progress.num_made < end - first and not has_ended:
+                    has_ended = not progress.read_from(child.stdout)
                     if self._should_stop():
                         raise Stopped
+                    yield from progress.take()
             finally:
-                if progress.is_done or self._should_stop():
+                if not has_ended:
                     child.kill()
                 child.stdout.close()
-                code = child.wait()
-        if progress.is_done:
-            return progress, None
-        if not progress.has_begun:
-            raise UserError(f"shard {self._spec.name}: a child process could not start to decode ({_describe(code)})")
-        return progress, _describe(code)
+                death = _describe(child.wait())
+        if has_ended and not progress.has_begun:
+            raise UserError(f"shard {self._spec.name}: a child process could not start to decode ({death})")
+        if has_ended:
+            self._count(first + progress.num_made, death, in_reading=progress.is_reading)
 
     def _count(self, position: int, death: str, *, in_reading: bool) -> None:
         if death == signal.SIGKILL.name:
@@ -254,3 +250,11 @@ class Trial:
 
 def _describe(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _is_crash(pixels: Pixels) -> bool:
+    return isinstance(pixels, BadSample) and pixels.reason is Reason.CRASH
+
+
+def _batch(results: Sequence[tuple[Record, Pixels]]) -> PreparedBatch:
+    return PreparedBatch(records=[record for record, _ in results], pixels=[pixels for _, pixels in results])

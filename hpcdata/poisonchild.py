@@ -45,19 +45,20 @@ SAMPLES_PER_LIMIT = 20
 class Progress:
     """What a parent has heard of its child."""
 
-    expected: int
-    made: list[tuple[Record, Pixels]] = dataclasses.field(default_factory=list)
+    num_made: int = 0
     has_begun: bool = False
     record: Record | None = None
     """What is being decoded."""
-
-    @property
-    def is_done(self) -> bool:
-        return len(self.made) == self.expected
+    _fresh: list[tuple[Record, Pixels]] = dataclasses.field(default_factory=list)
 
     @property
     def is_reading(self) -> bool:
         return self.record is None
+
+    def take(self) -> list[tuple[Record, Pixels]]:
+        """What was made since the last call."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
 
     def read_from(self, stream: IO[bytes]) -> bool:
         """Takes in the child's next line; False when it ends, or breaks off. Raises UserError in its name."""
@@ -77,8 +78,9 @@ class Progress:
                 pixels = _read_pixels(values, stream)
             except EOFError:
                 return False
-            self.made.append((self.record, pixels))
+            self._fresh.append((self.record, pixels))
             self.record = None
+            self.num_made += 1
         return True
 
 

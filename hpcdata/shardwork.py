@@ -179,13 +179,10 @@ class ShardWork:
         while start < spec.count:
             start, end, is_suspected = poison.next_piece(start, spec.count, notes, batch_size)
             if is_suspected:
-                self._watchdog.rest()  # the child has its own
                 try:
-                    batches = trial.batches(start, end, batch_size)
+                    yield from self._unwatched(trial.batches(start, end, batch_size))
                 except poison.Stopped:
                     return
-                self._watchdog.beat()
-                yield from batches
             else:
                 policy = self._runtime.data.on_changed_input
                 records = read_shard(self._plan, self._paths, spec, skip=start, policy=policy)
@@ -196,3 +193,13 @@ class ShardWork:
                     options=PixelOptions.of(self._plan),
                 )
             start = end
+
+    def _unwatched(self, batches: Iterator[PreparedBatch]) -> Iterator[PreparedBatch]:
+        """Waits for batches without an alarm: the child that makes them has its own."""
+        while True:
+            self._watchdog.rest()
+            batch = next(batches, None)
+            self._watchdog.beat()
+            if batch is None:
+                return
+            yield batch

@@ -83,6 +83,22 @@ def safe_samples(folder: Path) -> int:
 
 
 @pytest.mark.slow
+def test_suspected_batches_are_made_safe_one_by_one(tmp_path: Path) -> None:
+    """After a kill a child takes over three batches: what it has done must not wait for the last of them."""
+    folder = tmp_path / "run"
+    prepare(small_config(folder, *TEXT))
+    site = install(tmp_path / "site", "sleep", members("text")[10:11], where=READING)
+    for expected in (0, 8):
+        task = start_task(folder, PYTHONPATH=f"{site}{os.pathsep}{ROOT}")
+        deadline = time.monotonic() + 30
+        while not list((folder / "shards").glob(f"tmp_*-{task.pid}-*/work")) or safe_samples(folder) < expected:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        task.kill()
+        task.wait()
+
+
+@pytest.mark.slow
 def test_tasks_that_die_before_their_first_batch_are_warned_of(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     prepare(small_config(folder, *TEXT))
