@@ -73,6 +73,8 @@ class DataConfig:
 class TextConfig:
     tokenizer: str | None = transient(None)
     """`embedded`, a tokenizer.json, a SentencePiece .model or a local HF folder; its hash enters the plan."""
+    engine: Literal["auto", "fast", "reference"] = transient("auto")
+    """`auto`: a fast engine where it gives the ids of the reference engine; `fast` insists on it. The ids are equal."""
 
 
 @dataclass(frozen=True, kw_only=True)

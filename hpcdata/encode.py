@@ -288,8 +288,10 @@ class _Task:
     def _build_text(self) -> TextTokenizer | None:
         from hpcdata.encoders import text
 
-        path = self._runtime.text.tokenizer
-        return text.build(self._plan.text, path) if self._plan.text and path else None
+        config = self._runtime.text
+        if not self._plan.text or not config.tokenizer:
+            return None
+        return text.build(self._plan.text, config.tokenizer, engine=config.engine)
 
     def _build_image(self) -> ImageTokenizer | None:
         from hpcdata.encoders import image
