@@ -29,6 +29,7 @@ import numpy as np
 
 from hpcdata.errors import UserError
 
+_REPAYING_CHARACTERS = 1 << 20
 _AUDITED_SHARE = 512
 _LONGEST_AUDITED = 1 << 14
 _NORMALIZERS = {None, "NFC", "Prepend", "Replace", "Sequence"}
@@ -58,6 +59,25 @@ class Reference(Protocol):
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]: ...
 
     def decode(self, ids: Iterable[int]) -> str: ...
+
+
+class SpedUp:
+    """A `TextTokenizer`: the reference engine until enough text has passed to repay the start of the fast one."""
+
+    def __init__(self, reference: Reference) -> None:
+        self._reference = reference
+        self._tokenizer: Reference | FastText = reference
+        self._left = _REPAYING_CHARACTERS
+
+    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        if self._left > 0:
+            self._left -= sum(map(len, texts))
+            if self._left <= 0:
+                self._tokenizer = speed_up(self._reference) or self._reference
+        return self._tokenizer.encode(texts)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self._reference.decode(ids)
 
 
 class FastText:
@@ -154,38 +174,48 @@ class FastText:
 
     def _drawn(self, texts: Sequence[str], slow: set[int], seed: int) -> list[int]:
         """At least one of the fast texts and about 1/512 of their bytes; a long text only if all are long."""
+        rows = [(seed + step) % len(texts) for step in range(len(texts))]
+        rows = [row for row in rows if row not in slow]
+        short = [row for row in rows if len(texts[row]) <= _LONGEST_AUDITED]
         budget = sum(map(len, texts)) // _AUDITED_SHARE
-        drawn: list[int] = []
-        for step in range(len(texts)):
-            row = (seed + step) % len(texts)
-            if row in slow or (len(texts[row]) > _LONGEST_AUDITED and step < len(texts) - 1 - len(slow)):
-                continue
-            drawn.append(row)
-            budget -= len(texts[row])
+        drawn = short[:1] or rows[:1]
+        for row in short[1:]:
+            budget -= len(texts[drawn[-1]])
             if budget <= 0:
                 break
+            drawn.append(row)
         return drawn
 
 
 def speed_up(reference: Reference) -> FastText | None:
     """The fast engine for a reference engine, or None where that must do; says why in the log."""
     try:
+        return _checked(reference)
+    except _NotFast as why:
+        _logger.info("texts are tokenized by %s alone: %s", reference.name, why)
+        return None
+
+
+class _NotFast(Exception):
+    """Why the reference engine must do it alone."""
+
+
+def _checked(reference: Reference) -> FastText:
+    try:
         import gigatoken
     except ImportError:
-        return _left_to(reference, "pip install 'hpcdata[fast]' for a faster engine")
+        raise _NotFast("pip install 'hpcdata[fast]' for a faster engine") from None
     if not _kinds(reference.normalizer()) <= _NORMALIZERS:
-        return _left_to(reference, "gigatoken was not checked with its normalizer")
+        raise _NotFast("gigatoken was not checked with its normalizer")
     is_json = reference.data.lstrip()[:1] == b"{"
     try:
         engine = (gigatoken.Tokenizer.from_json if is_json else gigatoken.Tokenizer.from_sentencepiece)(reference.data)
     except Exception as error:  # whatever a library of another language raises: the reference can do it
-        return _left_to(reference, f"gigatoken cannot load this tokenizer ({' '.join(str(error).split())[:80]})")
+        raise _NotFast(f"gigatoken cannot load this tokenizer ({' '.join(str(error).split())[:80]})") from None
     fast = FastText(reference, engine)
-    return fast if fast.learn() else _left_to(reference, "gigatoken makes other ids of a test string")
-
-
-def _left_to(reference: Reference, why: str) -> None:
-    _logger.info("texts are tokenized by %s alone: %s", reference.name, why)
+    if not fast.learn():
+        raise _NotFast("gigatoken makes other ids of a test string")
+    return fast
 
 
 @cache
@@ -215,9 +245,57 @@ def _in(surrounding: str, characters: Sequence[str]) -> Iterator[str]:
 def _awkward_strings() -> list[str]:
     """Runs of spaces, digits, quotes and signs, alone and between words, and mixtures of scripts."""
     runs = [" ", "  ", "   ", "\t", "\n", "\n\n", "\r\n", " \n ", "\xa0", "\u3000", "\u200b", "\u200d", "\ufeff"]
-    runs += ["1", "12", "1234567", "3.14", "1,000", "½", "١٢٣", "１２", "'s", "'LL", "’ve", "don't", "'", '"', "...", "!!"]
-    runs += ["-", "—", "/*", "</a>", "{}", "a" * 300, "é", "ß", "İ", "ǅ", "ﬁ", "Å", "日本語", "한국어", "हिन्दी", "العربية"]
-    runs += ["ไทย", "Ελλ", "Рус", "👩‍👩‍👧", "🇩🇪", "👍🏽", "e\u0323\u0302", "\u0301", "q\u0307\u0323", "\x00", "\x1b", "\x7f", "\ufffd"]
+    runs += [
+        "1",
+        "12",
+        "1234567",
+        "3.14",
+        "1,000",
+        "½",
+        "١٢٣",
+        "１２",
+        "'s",
+        "'LL",
+        "’ve",
+        "don't",
+        "'",
+        '"',
+        "...",
+        "!!",
+    ]
+    runs += [
+        "-",
+        "—",
+        "/*",
+        "</a>",
+        "{}",
+        "a" * 300,
+        "é",
+        "ß",
+        "İ",
+        "ǅ",
+        "ﬁ",
+        "Å",
+        "日本語",
+        "한국어",
+        "हिन्दी",
+        "العربية",
+    ]
+    runs += [
+        "ไทย",
+        "Ελλ",
+        "Рус",
+        "👩‍👩‍👧",
+        "🇩🇪",
+        "👍🏽",
+        "e\u0323\u0302",
+        "\u0301",
+        "q\u0307\u0323",
+        "\x00",
+        "\x1b",
+        "\x7f",
+        "\ufffd",
+    ]
     return [*runs, *(a + b for a, b in itertools.product(runs, runs)), *(f"word{a}word {a} word" for a in runs)]
 
 

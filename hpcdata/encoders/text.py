@@ -23,7 +23,7 @@ import numpy as np
 import orjson
 
 from hpcdata import embedded
-from hpcdata.encoders.fast_text import speed_up
+from hpcdata.encoders.fast_text import SpedUp, speed_up
 from hpcdata.errors import UserError
 from hpcdata.identities import TextIdentity
 from hpcdata.samples import BadSample, Reason
@@ -84,17 +84,19 @@ def build(identity: TextIdentity, tokenizer: str, *, engine: str = "reference") 
     reference = _load(path, tokenizer)
     if (reference.name, reference.sha256) != (identity.engine, identity.sha256):
         raise UserError(
-            f"text.tokenizer={tokenizer}: {path.name} ({reference.name}) has sha256 {reference.sha256[:16]}..., the plan "
-            f"was made with {identity.sha256[:16]}... ({identity.engine}): restore the file, or use a new output directory"
+            f"text.tokenizer={tokenizer}: {path.name} ({reference.name}) has sha256 {reference.sha256[:16]}..., the "
+            f"plan was made with {identity.sha256[:16]}... ({identity.engine}): restore the file, or use a new output "
+            "directory"
         )
     if identity.image_token_id is not None:
         reference.add_image_token(identity.image_token_id)
+    if engine == "auto":
+        return SpedUp(reference)
     if engine == "reference":
         return reference
-    fast = speed_up(reference)
-    if fast is None and engine == "fast":
+    if (fast := speed_up(reference)) is None:
         raise UserError("text.engine=fast: the fast engine cannot be used (see the log), use text.engine=auto")
-    return fast or reference
+    return fast
 
 
 def check_text(text: str) -> None:
@@ -219,7 +221,8 @@ class _SentencePiece:
         return [IMAGE_TOKEN, *pieces, *self.added]
 
     def normalizer(self) -> dict[str, Any] | None:
-        return None
+        rewritten = "Aﬁ１½"  # by compatibility forms, or folded to lower case
+        return None if rewritten in self._processor.normalize(rewritten) else {"type": "Precompiled"}
 
     def token_id(self, token: str) -> int | None:
         piece = self._processor.piece_to_id(token)
