@@ -63,6 +63,10 @@ class DataConfig:
     """Seconds between checkpoints."""
     max_crashes: int = transient(3)
     """A record that killed so many processes of its own, by a crash or for want of memory, is rejected as `crash`."""
+    max_batch_s: float = transient(3600.0)
+    """A batch that takes longer hangs: its process ends, and the record is looked for as for a crash."""
+    on_changed_input: Literal["refuse", "reject"] = transient("refuse")
+    """Of an input that was removed or changed after planning: refuse its shards, or reject its samples."""
     max_image_pixels: int = semantic(89_478_485)
     """Images whose header promises more are rejected before decoding; Pillow's own limit, 256 MiB of RGB."""
     max_record_bytes: int = semantic(256 * 2**20)

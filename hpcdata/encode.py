@@ -9,7 +9,6 @@ that it could take (`FINISHED`), or after a checkpoint when a signal asked it to
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import enum
 import errno
 import itertools
@@ -21,7 +20,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,16 +27,15 @@ from hpcdata.claims import Claims, Owner
 from hpcdata.errors import UserError
 from hpcdata.ledger import Ledger
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan, load_runtime
+from hpcdata.reading import InputChanged, read_shard, rejected_batches, require_unchanged
 from hpcdata.store import LostShard, ShardConflict, ShardWriter, open_shard
 from hpcdata.version import code_version, library_versions
+from hpcdata.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from hpcdata.config import RunConfig
     from hpcdata.encoders.examples import BatchEncoder, PreparedBatch
-    from hpcdata.encoders.image import ImageTokenizer
-    from hpcdata.encoders.text import TextTokenizer
     from hpcdata.poison import CrashNotes
-    from hpcdata.samples import Record
     from hpcdata.slurm.signals import StopFlag
 
 log = logging.getLogger(__name__)
@@ -64,11 +61,11 @@ def run_task(output_dir: Path, stop: StopFlag) -> TaskOutcome:
         return task.run()
 
 
-@dataclass(kw_only=True)
 class _Clock:
-    """Seconds of work since the last checkpoint."""
+    """Seconds of work on a shard, and since its last checkpoint."""
 
-    since: float
+    def __init__(self) -> None:
+        self.started = self.since = time.monotonic()
 
     def restart(self) -> float:
         now = time.monotonic()
@@ -86,6 +83,7 @@ class _Task:
         paths.shards.mkdir(parents=True, exist_ok=True)
         self._claims = Claims(paths.claims, owner, timeout_s=runtime.cluster.claim_timeout_s)
         self._ledger = Ledger(paths.ledger, self._attempt)
+        self._watchdog = Watchdog(runtime.data.max_batch_s)
         self._encoder: BatchEncoder | None = None
         self._device = "none"
         self._failed: set[str] = set()
@@ -94,18 +92,23 @@ class _Task:
 
     def __enter__(self) -> _Task:
         self._claims.__enter__()
+        self._watchdog.__enter__()
         slurm = {name: value for name, value in os.environ.items() if name in _SLURM_FIELDS}
         where = {"attempt": self._attempt, "host": socket.gethostname(), "pid": os.getpid(), "slurm": slurm}
         self._ledger.write("start", **where, version=code_version(), libraries=library_versions())
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._watchdog.__exit__()
         self._claims.__exit__()
         self._ledger.close()
 
     def run(self) -> TaskOutcome:
         if self._open_shards():
-            self._encoder = self._build_encoder()
+            from hpcdata.encoders import building
+
+            tokenizers = building.build(self._plan, self._runtime)
+            self._encoder, self._device = tokenizers.encoder(self._plan), tokenizers.device
         for spec in self._claim_shards():
             try:
                 self._encode_shard(spec)
@@ -119,6 +122,7 @@ class _Task:
                 if self._errors[spec.name] > self._runtime.data.max_crashes:
                     self._give_up(spec, error)
             finally:
+                self._watchdog.rest()
                 self._claims.release(spec.name)
         outcome = TaskOutcome.FAILED if self._failed else TaskOutcome.FINISHED
         if received := self._stop.received:
@@ -178,23 +182,16 @@ class _Task:
         """Works on a claimed shard to its end, or to a checkpoint when a signal arrives."""
         from hpcdata import poison
 
-        clock = _Clock(since=time.monotonic())
+        clock = _Clock()
         notes = poison.find_suspects(self._paths, spec.name)
         attempt = f"{self._attempt}-{self._errors[spec.name]}"
         try:
-            writer = open_shard(self._paths.shards, self._plan.header(spec), attempt)
-            if writer is None:
-                log.info("shard %s: already complete", spec.name)
-                return
-            with contextlib.closing(writer):
-                try:
-                    self._fill(spec, writer, notes, clock)
-                except (UserError, OSError, LostShard, ShardConflict):
-                    writer.note_work(left=True)
+            try:
+                self._work(spec, notes, clock, attempt)
+            except (UserError, OSError):
+                if (change := self._change_to_reject(spec)) is None:
                     raise
-                except Exception:
-                    notes.suspect(writer.samples_read)
-                    raise
+                self._reject_rest(spec, change, notes, clock, f"{attempt}-rejects")
         except LostShard:
             log.warning("shard %s: another task has taken it over, goes on with the next", spec.name)
             self._ledger.write("lost", shard=spec.name, busy_s=clock.restart())
@@ -202,40 +199,91 @@ class _Task:
             log.error("%s", error)
             self._ledger.write("conflict", shard=spec.name, files=error.paths, busy_s=clock.restart())
 
+    def _work(self, spec: ShardSpec, notes: CrashNotes, clock: _Clock, attempt: str) -> None:
+        writer = open_shard(self._paths.shards, self._plan.header(spec), attempt)
+        if writer is None:
+            log.info("shard %s: already complete", spec.name)
+            return
+        with contextlib.closing(writer):
+            try:
+                self._fill(spec, writer, notes, clock)
+            except (UserError, OSError, LostShard, ShardConflict):
+                writer.note_work(left=True)
+                raise
+            except Exception:
+                notes.suspect(writer.samples_read)
+                raise
+
+    def _change_to_reject(self, spec: ShardSpec) -> InputChanged | None:
+        """What became of the shard's input, if its samples are to be rejected for it."""
+        policy = self._runtime.data.on_changed_input
+        try:
+            require_unchanged(spec, self._paths.root, policy)
+        except InputChanged as change:
+            return change if policy == "reject" else None
+        except UserError:
+            pass
+        return None
+
+    def _reject_rest(
+        self, spec: ShardSpec, change: InputChanged, notes: CrashNotes, clock: _Clock, attempt: str
+    ) -> None:
+        """Commits a shard with what its checkpoint holds, and rejects for the samples that cannot be read any more."""
+        log.warning("shard %s: %s, what is not in a checkpoint is rejected", spec.name, change.what)
+        writer = open_shard(self._paths.shards, self._plan.header(spec), attempt)
+        if writer is None:
+            return
+        with contextlib.closing(writer):
+            for batch in rejected_batches(spec, change, writer.samples_read):
+                writer.append(batch)
+            self._commit(spec, writer, notes, clock)
+
     def _fill(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: _Clock) -> None:
-        started = clock.since
         encoder = self._encoder
         assert encoder is not None
         resumed = writer.samples_read
         self._ledger.write("claim", shard=spec.name, resumed=resumed, lost_s=notes.lost_s, device=self._device)
         log.info("shard %s: %s, %d samples", spec.name, f"resumes at {resumed}" if resumed else "fresh", spec.count)
-        last_rate = clock.since
+        last_rate = clock.started
+        is_first = True
         writer.note_work()
+        self._watchdog.beat()
         for batch in self._batches(spec, notes, skip=resumed):
             writer.append(encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label))
             writer.note_work()
+            self._watchdog.beat()
             now = time.monotonic()
-            if self._stop.received or now - clock.since >= self._runtime.data.save_tmp_interval:
-                writer.checkpoint()
-                busy_s = clock.restart()
-                self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, busy_s=busy_s)
+            # the first batch is made safe at once: whoever is killed too early for a checkpoint still gets ahead
+            if is_first or self._stop.received or now - clock.since >= self._runtime.data.save_tmp_interval:
+                self._checkpoint(spec, writer, clock)
+                is_first = False
             if self._stop.received and writer.samples_read < spec.count:
-                writer.note_work(left=True)
-                log.info("shard %s: checkpoint at %d of %d samples", spec.name, writer.samples_read, spec.count)
-                return
+                break
             if now - last_rate >= RATE_EVERY_S:
                 last_rate = now
-                rate = (writer.samples_read - resumed) / (now - started)
+                rate = (writer.samples_read - resumed) / (now - clock.started)
                 log.info("shard %s: %d of %d, %.1f samples/s", spec.name, writer.samples_read, spec.count, rate)
-        if self._stop.received and writer.samples_read < spec.count:  # while a child was at work
-            writer.checkpoint()
-            self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, busy_s=clock.restart())
+        if writer.samples_read < spec.count:  # a signal, perhaps while a child was at work
+            self._checkpoint(spec, writer, clock)
             writer.note_work(left=True)
-            return
-        _require_unchanged(spec, self._paths.root / spec.source.origin)
+            log.info("shard %s: checkpoint at %d of %d samples", spec.name, writer.samples_read, spec.count)
+        else:
+            self._require_unchanged(spec)
+            self._commit(spec, writer, notes, clock)
+
+    def _checkpoint(self, spec: ShardSpec, writer: ShardWriter, clock: _Clock) -> None:
+        """Vouches for what was read only while the input was what had been planned."""
+        self._require_unchanged(spec)
+        writer.checkpoint()
+        self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, busy_s=clock.restart())
+
+    def _require_unchanged(self, spec: ShardSpec) -> None:
+        require_unchanged(spec, self._paths.root, self._runtime.data.on_changed_input)
+
+    def _commit(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: _Clock) -> None:
         published = writer.commit()
         notes.remove()
-        seconds = round(time.monotonic() - started, 3)
+        seconds = round(time.monotonic() - clock.started, 3)
         event = "commit" if published else "lost"
         self._ledger.write(event, shard=spec.name, samples=spec.count, busy_s=clock.restart(), seconds=seconds)
         counts = writer.counts
@@ -258,74 +306,27 @@ class _Task:
             should_stop=lambda: bool(self._stop.received),
             on_death=lambda sample, how: self._ledger.write("crash", shard=spec.name, sample=sample, how=how),
         )
-        records = read_shard(self._plan, self._paths, spec, skip=skip)
-        for start, end, is_suspected in poison.split(skip, spec.count, notes.suspects, batch_size):
-            piece = itertools.islice(records, end - start)
+        start = skip
+        while start < spec.count:
+            start, end, is_suspected = poison.next_piece(start, spec.count, notes, batch_size)
             if is_suspected:
+                self._watchdog.rest()  # the child has its own
                 try:
-                    yield from trial.batches(piece, start, batch_size)
+                    batches = trial.batches(start, end, batch_size)
                 except poison.Stopped:
                     return
+                self._watchdog.beat()
+                yield from batches
             else:
+                policy = self._runtime.data.on_changed_input
+                records = read_shard(self._plan, self._paths, spec, skip=start, policy=policy)
                 yield from prepare_batches(
-                    piece,
+                    itertools.islice(records, end - start),
                     batch_size=batch_size,
                     num_threads=self._runtime.loader.num_workers,
                     options=PixelOptions.of(self._plan),
                 )
-
-    def _build_encoder(self) -> BatchEncoder:
-        from hpcdata.encoders.examples import BatchEncoder
-
-        config = self._plan.config
-        return BatchEncoder(
-            text=self._build_text(),
-            image=self._build_image(),
-            block_size=config.data.block_size,
-            image_batch_size=config.loader.batch_size,
-        )
-
-    def _build_text(self) -> TextTokenizer | None:
-        from hpcdata.encoders import text
-
-        config = self._runtime.text
-        if not self._plan.text or not config.tokenizer:
-            return None
-        return text.build(self._plan.text, config.tokenizer, engine=config.engine)
-
-    def _build_image(self) -> ImageTokenizer | None:
-        from hpcdata.encoders import image
-
-        if self._plan.image is None:
-            return None
-        config = self._runtime.image
-        self._device = image.resolve_device(_local_device(config.device))
-        return image.build(self._plan.image, config.checkpoint, self._device, self._plan.config.image.cpu_threads)
-
-
-def read_shard(plan: Plan, paths: RunPaths, spec: ShardSpec, *, skip: int = 0) -> Iterator[Record]:
-    """The records of a shard from its `skip`-th on. Raises UserError when the input is not what was planned."""
-    from hpcdata import sources
-    from hpcdata.planning import source_options
-
-    file = dataclasses.replace(spec.source.file, path=str(paths.root / spec.source.file.path))
-    _require_unchanged(spec, paths.root / spec.source.origin)
-    return sources.read(
-        file, spec.source.scan, first=spec.first + skip, count=spec.count - skip, options=source_options(plan.config)
-    )
-
-
-def _require_unchanged(spec: ShardSpec, origin: Path) -> None:
-    label = spec.source.file.label
-    try:
-        is_like = spec.source.is_like(origin.stat())
-    except OSError as error:
-        raise UserError(f"input {label} ({origin}) cannot be read: {error.strerror}; restore it, run again") from None
-    if not is_like:
-        raise UserError(
-            f"input {label} ({origin}) has changed since it was planned (size or time of change): restore it, or use "
-            "a new data.token_output_dir"
-        )
+            start = end
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -337,17 +338,6 @@ _SLURM_FIELDS = (
     "SLURM_RESTART_COUNT",
     "SLURM_JOB_PARTITION",
 )
-
-
-def _local_device(device: str) -> str:
-    """`auto` and `cuda` become this process's own GPU where a node runs several processes."""
-    local_rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
-    if device not in ("auto", "cuda") or local_rank is None:
-        return device
-    import torch
-
-    num_gpus = torch.cuda.device_count()
-    return f"cuda:{int(local_rank) % num_gpus}" if num_gpus else device
 
 
 def main() -> int:

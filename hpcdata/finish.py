@@ -66,8 +66,8 @@ def write_pictures(output_dir: Path, plan: Plan, config: RunConfig, path: Path) 
 
 def _original(output_dir: Path, plan: Plan, index: int) -> tuple[np.ndarray, str]:
     """The pixels of the sample's first image as they were encoded, and its first text."""
-    from hpcdata.encode import read_shard
     from hpcdata.encoders import pixels
+    from hpcdata.reading import read_shard
 
     spec = next(spec for spec in _specs(plan) if index < spec.source_index + spec.first + spec.count)
     skip = index - spec.source_index - spec.first

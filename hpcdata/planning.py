@@ -46,7 +46,7 @@ def prepare(config: RunConfig) -> Plan:
     config = _normalise(config)
     paths = RunPaths(Path(config.data.token_output_dir).absolute())
     tokenizer, codec = check(config)
-    listed = sources.list_inputs(config.data.raw_data_dir, config.data.source)
+    listed = _list_inputs(paths, config)
     _check_kinds(config, listed)
     _make_root(paths)
     if paths.plan.exists():
@@ -56,6 +56,19 @@ def prepare(config: RunConfig) -> Plan:
         plan = _create_together(paths, config, tokenizer, codec, listed)
     files.write_atomic(paths.runtime, files.to_json(configuration.to_mapping(config)))
     return plan
+
+
+def _list_inputs(paths: RunPaths, config: RunConfig) -> list[InputFile]:
+    """The inputs; those of the plan where some are gone by now and their samples are to be rejected."""
+    try:
+        return sources.list_inputs(config.data.raw_data_dir, config.data.source)
+    except UserError:
+        if config.data.on_changed_input != "reject" or not paths.plan.exists():
+            raise
+        plan = load_plan(paths.root)
+        if plan.config.data.raw_data_dir != config.data.raw_data_dir:
+            raise
+        return [dataclasses.replace(item.file, path=item.origin) for item in plan.inputs]
 
 
 def check(config: RunConfig) -> tuple[TextIdentity | None, ImageIdentity | None]:
@@ -102,6 +115,7 @@ def _check_numbers(config: RunConfig) -> None:
         "data.block_size": config.data.block_size,
         "data.n_train_samples": config.data.n_train_samples,
         "data.save_tmp_interval": config.data.save_tmp_interval,
+        "data.max_batch_s": config.data.max_batch_s,
         "data.max_image_pixels": config.data.max_image_pixels,
         "data.max_record_bytes": config.data.max_record_bytes,
         "loader.batch_size": config.loader.batch_size,
@@ -279,7 +293,7 @@ def _require_same(
         *_differences(plan.config.semantic_fields(), config.semantic_fields(), ""),
         *_differences(_fields(plan.text), _fields(tokenizer), "text tokenizer "),
         *_differences(_fields(plan.image), _fields(codec), "image tokenizer "),
-        *_input_differences(plan, listed),
+        *(_new_inputs if config.data.on_changed_input == "reject" else _input_differences)(plan, listed),
     ]
     if differences:
         raise UserError(
@@ -312,6 +326,14 @@ def _input_differences(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
         if path in found and _changed(source):
             differences.append(f"input {source.file.label} has changed since it was planned")
     return differences
+
+
+def _new_inputs(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
+    """What a run lacks that rejects the samples of inputs which were removed or changed."""
+    if plan.config.data.n_train_samples is not None:
+        return []
+    planned = {source.origin for source in plan.inputs}
+    return [f"input {item.label} is new" for item in listed if item.path not in planned]
 
 
 def _changed(source: PlannedInput) -> bool:

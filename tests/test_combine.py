@@ -21,6 +21,7 @@ from hpcdata.errors import UserError
 from hpcdata.plan import RunPaths
 from tests import made
 from tests.crashes import Crash, crash_at
+from tests.evidence import CRASHES, Evidence
 from tests.trees import tree
 
 WRITTEN = sum(len(made.batch(index, index + 1).examples) for index in range(56))
@@ -149,7 +150,7 @@ def test_a_dataset_with_gaps_is_replaced_when_the_run_is_finished(tmp_path: Path
 )
 @pytest.mark.slow
 def test_combine_killed_at_any_step_can_be_repeated_and_loses_nothing(
-    tmp_path: Path, options: dict, stride: int, after: bool
+    tmp_path: Path, evidence: Evidence, options: dict, stride: int, after: bool
 ) -> None:
     made.run(tmp_path / "made", num_samples=20)
     number, finished = 0, False
@@ -168,6 +169,7 @@ def test_combine_killed_at_any_step_can_be_repeated_and_loses_nothing(
         assert verify.verify_dataset(run).problems == [], f"crash at call {number}"
         assert len(indices(run)) == sum(len(made.batch(index, index + 1).examples) for index in range(20))
         assert not list(run.glob(".dataset*")), "no half-built dataset stays"
+        evidence(CRASHES, int(counter.dead), run)
         shutil.rmtree(run)
     assert number > 50
 
