@@ -23,9 +23,12 @@ LAYERS = (
     ("retry",),
     ("prove",),
     ("encode", "poison", "combine", "verify", "status", "export", "index", "rejects", "replay"),
+    ("submissions", "outcome", "budget"),
     ("slurm", "local", "finish"),
+    ("supervise", "cancel", "preflight"),
     ("compose",),
     ("launch",),
+    ("resume",),
     ("jobs",),
 )
 """From the bottom up: a module may import its own layer and those before it."""
@@ -33,7 +36,7 @@ UPWARD_ON_PURPOSE = {("combine", "verify"), ("encode", "slurm.task")}
 ONLY_IN = {
     "hydra": {"compose"},
     "omegaconf": {"compose"},
-    "submitit": {"slurm.submit", "slurm.task"},
+    "submitit": {"slurm.submit"},
     "accelerate": set(),
     "webdataset": set(),
     "datasets": set(),
