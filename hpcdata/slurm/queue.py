@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -16,6 +17,8 @@ from hpcdata.plan import RunPaths
 from hpcdata.submissions import History, Kind
 
 TIMEOUT_S = 60.0
+BUSY = "temporarily unable to accept job"
+"""What sbatch says when the whole cluster has as many jobs as it can hold (MaxJobCount)."""
 _COMPLETING_S = 20.0
 
 
@@ -46,7 +49,9 @@ def run(*command: str, input_text: str | None = None) -> subprocess.CompletedPro
             return subprocess.run(command, input=input_text, capture_output=True, text=True, timeout=TIMEOUT_S)
         except OSError:
             raise UserError(f"{command[0]} was not found in PATH: use a login node of the cluster") from None
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as error:
+            if BUSY in (said := (error.stderr or b"").decode(errors="replace")):  # sbatch would wait for long
+                return subprocess.CompletedProcess(command, 1, "", said.splitlines()[0])
             raise UserError(f"{command[0]} did not answer for {TIMEOUT_S:.0f} s: try again later") from None
 
 
@@ -81,10 +86,8 @@ def ended_jobs(job_ids: Sequence[str]) -> list[Ended]:
     result = run("sacct", "-X", "-n", "-P", "--format=JobID,State,ExitCode", "--jobs", ",".join(job_ids))
     ended = []
     for line in result.stdout.splitlines():
-        job_id, _, rest = line.partition("|")
-        state, _, code = rest.partition("|")
-        with contextlib.suppress(ValueError):
-            ended.append(Ended(job_id=job_id, state=state.split()[0], exit_code=int(code.split(":")[0])))
+        if match := re.fullmatch(r"([^|]+)\|(\w+)[^|]*\|(\d+):\d+", line):
+            ended.append(Ended(job_id=match[1], state=match[2], exit_code=int(match[3])))
     return [item for item in ended if item.state not in ("PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED")]
 
 

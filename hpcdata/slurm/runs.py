@@ -19,7 +19,7 @@ from hpcdata.plan import RunPaths
 from hpcdata.slurm import queue
 from hpcdata.slurm.array import ArraySpec, Piece, parse_array, split
 from hpcdata.slurm.limits import read_controller
-from hpcdata.slurm.submit import JobOptions, TooManyJobs, submit_job
+from hpcdata.slurm.submit import ClusterFull, JobOptions, TooManyJobs, submit_job
 from hpcdata.submissions import Kind, Submission
 
 log = logging.getLogger(__name__)
@@ -111,8 +111,8 @@ class _Submitter:
             )
             try:
                 self._submit(options)
-            except TooManyJobs:
-                num_tasks //= 2
+            except TooManyJobs as error:
+                num_tasks = 0 if isinstance(error, ClusterFull) else num_tasks // 2
                 if not num_tasks and not self.job_ids:
                     raise
             else:

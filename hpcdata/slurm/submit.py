@@ -26,6 +26,10 @@ class TooManyJobs(UserError):
     """The user, account or QOS may not have so many jobs submitted at a time."""
 
 
+class ClusterFull(TooManyJobs):
+    """Nobody may submit a job now."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobOptions:
     """What differs between the jobs of one run."""
@@ -152,5 +156,5 @@ def _additional_parameters(cluster: ClusterConfig) -> dict[str, Any]:
 def _refusal(message: str, options: JobOptions) -> UserError:
     reason = message.strip().replace("sbatch: error: ", "").replace("\n", "; ")
     what = "the finishing job" if options.kind == "finish" else "the job"
-    kind = TooManyJobs if "MaxSubmit" in reason else UserError
+    kind = ClusterFull if queue.BUSY in reason else TooManyJobs if "MaxSubmit" in reason else UserError
     return kind(f"sbatch refused {what}: {reason}")

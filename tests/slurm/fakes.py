@@ -16,6 +16,21 @@ cp {folder}/stdin {folder}/$number
 echo Submitted batch job $number
 """
 
+LIMIT = """\
+cat > {folder}/stdin
+size=$(( $(grep -oP -- '--array=0-\\K\\d+' {folder}/stdin || echo 0) + 1 ))
+used=$(cat {folder}/used 2>/dev/null || echo 0)
+if (( used + size > {limit} )); then
+    echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2
+    exit 1
+fi
+echo $(( used + size )) > {folder}/used
+"""
+GIVE_BACK = """\
+echo scancel "$@" >> {folder}/calls
+echo $(( $(cat {folder}/used) - 1 )) > {folder}/used
+"""
+
 
 class FakeSlurm:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,6 +47,13 @@ class FakeSlurm:
         path = self.folder / name
         path.write_text(f"#!/bin/bash\n{script}\n")
         path.chmod(0o755)
+
+    def limit_jobs(self, limit: int) -> None:
+        """From now on no more than so many array elements and jobs are taken, but for each scancel one more."""
+        (self.folder / "used").unlink(missing_ok=True)
+        accept = SBATCH.format(folder=self.folder).replace("cat > ", "cat >> ")
+        self.program("sbatch", LIMIT.format(folder=self.folder, limit=limit) + accept)
+        self.program("scancel", GIVE_BACK.format(folder=self.folder))
 
     def calls(self) -> list[str]:
         """Each call of a program, sbatch without its arguments."""
