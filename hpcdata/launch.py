@@ -46,6 +46,7 @@ keys (hpcdata/config.py says what each does):
 
 def launch(config: RunConfig) -> int:
     """Plans the run and starts it; returns an exit code. Raises UserError before anything is started."""
+    config = fit_to_cluster(config)
     plan = _prepare(config)
     output_dir = Path(config.data.token_output_dir).absolute()
     for note in _size_notes(plan, config):
@@ -54,6 +55,20 @@ def launch(config: RunConfig) -> int:
         "%s: %d samples in %d shards, ids stored as %s", output_dir, plan.num_samples, plan.num_shards, plan.id_dtype
     )
     return start(output_dir, plan, config)
+
+
+def fit_to_cluster(config: RunConfig) -> RunConfig:
+    """Refuses what the scheduler would never run, and says what its limits mean (see `preflight`)."""
+    if config.cluster.kind != "slurm":
+        return config
+    from hpcdata.preflight import check_cluster
+    from hpcdata.slurm.submit import require_slurm
+
+    require_slurm()
+    checked = check_cluster(config)
+    for line in checked.lines:
+        log.info("%s", line)
+    return checked.config
 
 
 def start(output_dir: Path, plan: Plan, config: RunConfig) -> int:
@@ -78,11 +93,15 @@ def _size_notes(plan: Plan, config: RunConfig) -> list[str]:
     num_tasks = parse_array(config.cluster.array).num_tasks
     if config.cluster.kind == "inline" or num_tasks <= plan.num_shards:
         return []
-    return [f"{num_tasks} tasks for {plan.num_shards} shards: a smaller data.shard_size would give each one some work"]
+    return [
+        f"{num_tasks} tasks for {plan.num_shards} shards: no more than {plan.num_shards} are of use; a smaller "
+        "data.shard_size would give each one some work"
+    ]
 
 
 def _launch_slurm(output_dir: Path, plan: Plan, config: RunConfig) -> int:
     from hpcdata.outcome import read_outcome
+    from hpcdata.preflight import check_output
     from hpcdata.slurm import runs
     from hpcdata.status import read_status
 
@@ -95,6 +114,8 @@ def _launch_slurm(output_dir: Path, plan: Plan, config: RunConfig) -> int:
         print(f"all shards are committed\nnext      python -m hpcdata.combine {output_dir}")
         return 0
     num_open = plan.num_shards - status.done
+    for line in check_output(output_dir, plan, num_open=num_open):
+        log.info("%s", line)
     submitted = runs.submit_run(output_dir, config, num_open=num_open, samples_done=status.samples_done)
     print(describe_submission(submitted, output_dir, config))
     return 0

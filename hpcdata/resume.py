@@ -23,9 +23,10 @@ from hpcdata.plan import Plan, RunPaths, load_runtime
 
 def resume(output_dir: Path, overrides: Sequence[str]) -> int:
     """Returns an exit code. Raises UserError before anything is changed."""
+    from hpcdata.launch import fit_to_cluster
     from hpcdata.planning import reopen
 
-    config = override(load_runtime(output_dir), overrides)
+    config = fit_to_cluster(override(load_runtime(output_dir), overrides))
     plan = reopen(output_dir, config)
     return (
         _resume_slurm(output_dir, plan, config, overrides) if config.cluster.kind == "slurm" else _start(plan, config)

@@ -43,6 +43,8 @@ MAX_RESTARTS = 50
 """Of one finishing job by SLURM: then something ends it each time, such as a time limit that is too short."""
 NAMED_SHARDS = 10
 POLL_S = 1.0
+STOPPED = (138, 140, 143)
+"""128 + SIGUSR1, SIGUSR2, SIGTERM: a task that was asked to stop and could not be requeued."""
 _ENDED_BY_THE_CLUSTER = ("CANCELLED", "NODE_FAIL", "PREEMPTED", "TIMEOUT", "BOOT_FAIL", "DEADLINE", "REVOKED")
 
 
@@ -73,8 +75,9 @@ class _Supervisor:
             return 0
         jobs = queue.settled_jobs(self._paths, self._history)
         tasks = tuple(job.job_id for job in jobs if job.kind == "tasks")
-        if any(job.kind == "finish" and job.job_id != os.environ.get("SLURM_JOB_ID") for job in jobs):
-            log.info("another finishing job of this run is in the queue: it is left to that")
+        others = [job for job in jobs if job.kind == "finish" and job.job_id != os.environ.get("SLURM_JOB_ID")]
+        if any("PENDING" in job.states for job in others):  # one that runs is about to end, or waits for our claim
+            log.info("another finishing job of this run waits in the queue: it is left to that")
             return 0
         if tasks:
             return self._follow(tasks)
@@ -123,11 +126,18 @@ class _Supervisor:
 
     def _rounds(self, samples_done: int) -> list[Round]:
         """What each submission since a person's last one has brought."""
-        groups = _by_round(self._history.submissions)
-        since = max((number for number, items in groups.items() if items[0].by == "user"), default=0)
-        numbers = [number for number in groups if number >= since]
-        after = [groups[number][0].samples_done for number in numbers[1:]] + [samples_done]
-        return [self._round(groups[number], end) for number, end in zip(numbers, after, strict=True)]
+        spans = self._spans(samples_done)
+        since = max((items[0].round for items, _ in spans if items[0].by == "user"), default=0)
+        return [self._round(items, end) for items, end in spans if items[0].round >= since]
+
+    def _spans(self, samples_done: int) -> list[tuple[list[Submission], int]]:
+        """The arrays of each submission, and how many samples were done when the next one was made, or now."""
+        groups: dict[int, list[Submission]] = {}
+        for item in self._history.submissions:
+            if item.kind == "tasks":
+                groups.setdefault(item.round, []).append(item)
+        ends = [items[0].samples_done for items in list(groups.values())[1:]]
+        return list(zip(groups.values(), [*ends, samples_done], strict=False))
 
     def _round(self, items: Sequence[Submission], samples_after: int) -> Round:
         job_ids = {item.job_id for item in items}
@@ -137,7 +147,7 @@ class _Supervisor:
         failures += [
             f"task {item.job_id} ended with exit code {item.exit_code}, see {self._paths.logs}"
             for item in bad
-            if item.state not in _ENDED_BY_THE_CLUSTER and item.exit_code not in (0, 138, 140, 143)
+            if item.state not in _ENDED_BY_THE_CLUSTER and item.exit_code not in STOPPED
         ]
         cancelled = bool(bad) and all(item.state == "CANCELLED" for item in bad)
         before = items[0].samples_done
@@ -202,27 +212,17 @@ class _Supervisor:
         return 1
 
     def _describe_rounds(self, samples_done: int) -> list[dict[str, object]]:
-        groups = list(_by_round(self._history.submissions).items())
-        after = [items[0].samples_done for _, items in groups[1:]] + [samples_done]
         return [
             {
-                "round": number,
+                "round": items[0].round,
                 "by": items[0].by,
                 "job_ids": [item.job_id for item in items],
                 "num_tasks": sum(item.num_tasks for item in items),
                 "samples_before": items[0].samples_done,
                 "samples_after": end,
             }
-            for (number, items), end in zip(groups, after, strict=True)
+            for items, end in self._spans(samples_done)
         ]
-
-
-def _by_round(history: Sequence[Submission]) -> dict[int, list[Submission]]:
-    groups: dict[int, list[Submission]] = {}
-    for item in history:
-        if item.kind == "tasks":
-            groups.setdefault(item.round, []).append(item)
-    return groups
 
 
 def _hopeless(missing: Sequence[ShardSpec]) -> Iterator[str]:

@@ -88,6 +88,7 @@ def ended_jobs(job_ids: Sequence[str]) -> list[Ended]:
     for line in result.stdout.splitlines():
         if match := re.fullmatch(r"([^|]+)\|(\w+)[^|]*\|(\d+):\d+", line):
             ended.append(Ended(job_id=match[1], state=match[2], exit_code=int(match[3])))
+    ended = [item for item in ended if item.job_id.partition("_")[0] in job_ids]
     return [item for item in ended if item.state not in ("PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED")]
 
 
