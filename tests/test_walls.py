@@ -38,9 +38,13 @@ LAYERS = (
     ("retry",),
     ("prove",),
     ("encode", "poison", "poisonchild", "combine", "verify", "status", "export", "index", "rejects", "replay"),
+    ("submissions", "outcome", "budget"),
     ("slurm", "local", "finish"),
+    ("supervise", "cancel"),
     ("compose",),
+    ("preflight",),
     ("launch",),
+    ("resume",),
     ("jobs",),
 )
 """From the bottom up: a module may import its own layer and those before it."""
@@ -48,7 +52,7 @@ UPWARD_ON_PURPOSE = {("combine", "verify"), ("encode", "slurm.task")}
 ONLY_IN = {
     "hydra": {"compose"},
     "omegaconf": {"compose"},
-    "submitit": {"slurm.submit", "slurm.task"},
+    "submitit": {"slurm.submit"},
     "accelerate": set(),
     "webdataset": set(),
     "datasets": set(),
