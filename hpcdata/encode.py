@@ -79,9 +79,11 @@ class _Task:
         self._ledger.write("start", **where, version=code_version(), libraries=library_versions())
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._watchdog.__exit__()
         self._claims.__exit__()
+        if error is not None:
+            self._ledger.write("error", error=str(error) or type(error).__name__)
         self._ledger.close()
 
     def run(self) -> TaskOutcome:

@@ -54,8 +54,39 @@ def prepare(config: RunConfig) -> Plan:
         _require_same(plan, config, tokenizer, codec, listed)
     else:
         plan = _create_together(paths, config, tokenizer, codec, listed)
-    files.write_atomic(paths.runtime, files.to_json(configuration.to_mapping(config)))
+    write_runtime(paths, config)
     return plan
+
+
+def reopen(output_dir: Path, config: RunConfig) -> Plan:
+    """The plan of a run that goes on with `config`. Raises UserError where that would not write the same bytes.
+
+    All of it comes from the run itself: nothing is listed or scanned again, and it may be called from any folder.
+    """
+    config, paths = _normalise(config), RunPaths(output_dir.absolute())
+    plan = load_plan(paths.root)
+    tokenizer, codec = check(config)
+    there = [source for source in plan.inputs if Path(source.origin).exists()]
+    listed = [dataclasses.replace(source.file, path=source.origin) for source in there]
+    _require_same(plan, config, tokenizer, codec, listed)
+    _make_root(paths)
+    write_runtime(paths, config)
+    return plan
+
+
+def write_runtime(paths: RunPaths, config: RunConfig) -> None:
+    """Keeps the transient settings for the run's tasks, with paths that mean the same from everywhere."""
+
+    def absolute(path: str | None) -> str | None:
+        return str(Path(path).absolute()) if path and Path(path).exists() else path
+
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, token_output_dir=str(paths.root)),
+        text=dataclasses.replace(config.text, tokenizer=absolute(config.text.tokenizer)),
+        image=dataclasses.replace(config.image, checkpoint=absolute(config.image.checkpoint)),
+    )
+    files.write_atomic(paths.runtime, files.to_json(configuration.to_mapping(config)))
 
 
 def _list_inputs(paths: RunPaths, config: RunConfig) -> list[InputFile]:

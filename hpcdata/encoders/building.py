@@ -47,8 +47,10 @@ def build(plan: Plan, runtime: RunConfig) -> Tokenizers:
 def build_text(plan: Plan, runtime: RunConfig) -> TextTokenizer | None:
     from hpcdata.encoders import text
 
-    path = runtime.text.tokenizer
-    return text.build(plan.text, path) if plan.text and path else None
+    config = runtime.text
+    if not plan.text or not config.tokenizer:
+        return None
+    return text.build(plan.text, config.tokenizer, engine=config.engine)
 
 
 def _local_device(device: str) -> str:

@@ -71,6 +71,10 @@ def prepare_batches(
     options: None leaves images alone (a run without an image tokenizer).
     """
     records = iter(records)
+    if options is None:
+        while batch := list(islice(records, batch_size)):
+            yield PreparedBatch(records=batch, pixels=[[]] * len(batch))
+        return
     pending: deque[tuple[list[Record], list[Future[list[np.ndarray]]]]] = deque()
     pool = ThreadPoolExecutor(max(1, num_threads), thread_name_prefix="decode")
     try:

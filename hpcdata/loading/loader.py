@@ -17,9 +17,10 @@ none, since it would leave the others waiting), with packing as one that is fill
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,14 +35,14 @@ from hpcdata.loading.order import Order, SequentialOrder, ShuffledOrder
 from hpcdata.loading.packed import PackedSteps
 from hpcdata.loading.packing import Packing, find_packing
 from hpcdata.loading.ranks import find_rank
+from hpcdata.loading.state import MAX_STATE_BYTES, STATE_VERSION, check_state, digest
 from hpcdata.loading.streams import Mixture, MixtureStream, SingleStream, Stream
 
 if TYPE_CHECKING:
     import torch
 
-_STATE_VERSION = 1
-_MAX_STATE_BYTES = 1024
 _UNLIMITED = 2**40
+_counting = threading.Lock()
 
 
 class TokenLoader:
@@ -129,15 +130,15 @@ class TokenLoader:
 
     def batch_at(self, epoch: int, step: int) -> dict[str, torch.Tensor]:
         """The batch of any step, without moving the loader."""
-        return self._batch(epoch, step)[0]
+        return self._plan(epoch, step)()[0]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, and of which data and settings: under 1 KB of plain values."""
         state = {
-            "version": _STATE_VERSION,
+            "version": STATE_VERSION,
             "data": self.dataset.manifest.content_digest,
             "plan": self.dataset.manifest.fingerprint,
-            "settings": self._settings(),
+            "settings": self._settings,
             "epoch": self.epoch,
             "step": self.step,
         }
@@ -149,7 +150,7 @@ class TokenLoader:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state`, saved on any world size. Raises UserError when it is of other data or settings."""
-        _check_state(state, self.state_dict())
+        check_state(state, self.state_dict())
         before = self.stream, self._steps
         epoch, step = state.get("epoch"), state.get("step")
         try:
@@ -181,7 +182,7 @@ class TokenLoader:
             is_begun = mark.first_bin < position
             position = (mark.window + is_begun) * self.packing.window
         self.stream = before.changed(self.epoch, position, weights)
-        if len(json.dumps(self.state_dict())) >= _MAX_STATE_BYTES:
+        if len(json.dumps(self.state_dict())) >= MAX_STATE_BYTES:
             self.stream = before
             raise UserError(f"the weights were changed {len(before.changes)} times: start a new run for more changes")
         self._steps = self._make_steps()
@@ -196,20 +197,46 @@ class TokenLoader:
         """
         return make_account(self._make_steps(), self.epoch, self.step)
 
+    def take(self) -> Callable[[], dict[str, torch.Tensor]] | None:
+        """Moves on by one batch and returns what makes it, in whichever thread it is called; None at the end."""
+        if self.num_epochs is not None and self.epoch >= self.num_epochs:
+            return None
+        make = self._plan(self.epoch, self.step)
+        self._move()
+
+        def deliver() -> dict[str, torch.Tensor]:
+            tensors, counts = make()
+            self._count(counts)
+            return tensors
+
+        return deliver
+
     def _next(self) -> dict[str, torch.Tensor]:
-        tensors, counts = self._batch(self.epoch, self.step)
-        has_next = self._steps.has_step(self.epoch, self.step + 1)
-        self.counts += counts
-        self.epoch, self.step = (self.epoch, self.step + 1) if has_next else (self.epoch + 1, 0)
+        tensors, counts = self._plan(self.epoch, self.step)()
+        self._move()
+        self._count(counts)
         return tensors
 
-    def _batch(self, epoch: int, step: int) -> tuple[dict[str, torch.Tensor], BatchCounts]:
-        import torch
+    def _move(self) -> None:
+        has_next = self._steps.has_step(self.epoch, self.step + 1)
+        self.epoch, self.step = (self.epoch, self.step + 1) if has_next else (self.epoch + 1, 0)
 
-        batch, draws = self._steps.batch(epoch, step, self._share)
-        if isinstance(self.stream, MixtureStream):
-            batch.arrays["source"] = draws.source
-        return {key: torch.from_numpy(array) for key, array in batch.arrays.items()}, batch.counts
+    def _count(self, counts: BatchCounts) -> None:
+        with _counting:
+            self.counts += counts
+
+    def _plan(self, epoch: int, step: int) -> Callable[[], tuple[dict[str, torch.Tensor], BatchCounts]]:
+        make, draws = self._steps.plan(epoch, step, self._share)
+
+        def tensors() -> tuple[dict[str, torch.Tensor], BatchCounts]:
+            import torch
+
+            batch = make()
+            if isinstance(self.stream, MixtureStream):
+                batch.arrays["source"] = draws.source
+            return {key: torch.from_numpy(array) for key, array in batch.arrays.items()}, batch.counts
+
+        return tensors
 
     def _make_stream(self, dataset: TokenDataset | Mixture | str | Path) -> Stream:
         if isinstance(dataset, Mixture):
@@ -234,21 +261,23 @@ class TokenLoader:
             return layout
         return layout.with_room(_UNLIMITED if self.packing.cuts else self.packing.length, force=self.packing.cuts)
 
+    @cached_property
     def _settings(self) -> dict[str, Any]:
+        """They never change: weights that do are no part of them."""
         settings = {
             "global_batch_size": self.global_batch_size,
             "shuffle": self.shuffle,
             "seed": self.seed,
             "drop_last": self.drop_last,
             "layout": self.layout.name,
-            "layout_digest": _digest(self.layout.settings()),
+            "layout_digest": digest(self.layout.settings()),
         }
         if self.packing is not None:
             settings["packing"] = repr(self.packing)
         if self._order is not None:
             settings["order"] = repr(self._order)
         if isinstance(self.stream, MixtureStream):
-            settings["mixture_digest"] = _digest(self.stream.settings())
+            settings["mixture_digest"] = digest(self.stream.settings())
         return settings
 
     def _check_batch_size(self) -> None:
@@ -273,26 +302,3 @@ class TokenLoader:
                 f"the last batch of an epoch has {rest} samples for {ranks} ranks, some would get none: "
                 "use another global_batch_size, or drop_last=True"
             )
-
-
-def _check_state(state: dict[str, Any], own: dict[str, Any]) -> None:
-    if not isinstance(state, dict) or state.get("version") != _STATE_VERSION:
-        raise UserError("not a state of this version's TokenLoader: pass what state_dict() returned")
-    for name, meaning in (("data", "content digest"), ("plan", "plan fingerprint")):
-        if state.get(name) != own[name]:
-            raise UserError(
-                f"the loader state is of other data: {meaning} {str(state.get(name))[:16]}..., "
-                f"this dataset has {own[name][:16]}...: open the dataset that the run was started with"
-            )
-    theirs = state.get("settings") or {}
-    for name in {**own["settings"], **theirs}:
-        value = own["settings"].get(name)
-        if theirs.get(name) != value:
-            raise UserError(
-                f"the loader state was saved with {name}={theirs.get(name)!r}, this loader has {value!r}: "
-                f"restore {name}, or start a new run without the state"
-            )
-
-
-def _digest(values: dict[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -46,6 +46,7 @@ def arguments(output_dir: Path, source: Path, *overrides: str) -> list[str]:
         "data.shard_size=48",
         "loader.batch_size=8",
         "+data.save_tmp_interval=1",
+        "finish.combine=false",
         *overrides,
     ]
 

@@ -3,6 +3,7 @@
 # Parameters
 #SBATCH --account=vision
 #SBATCH --array=0-100%25
+#SBATCH --comment=hpcdata:tasks:0123
 #SBATCH --constraint='a100|h100'
 #SBATCH --cpus-per-task=4
 #SBATCH --exclude='node[3-4]'
@@ -22,7 +23,7 @@
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output '/tmp/my run/logs/%A_%a_%t_log.out' --cpus-per-task=4 --kill-on-bad-exit=0 --wait=0 /venv/bin/python -u -m submitit.core._submit '/tmp/my run/logs'
+srun --unbuffered --output '/tmp/my run/logs/%A_%a_%t_log.out' --cpus-per-task=4 --kill-on-bad-exit=0 --wait=0 /venv/bin/python -u -m hpcdata.slurm.task '/tmp/my run'
 
 
 # teardown

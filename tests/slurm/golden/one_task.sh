@@ -1,6 +1,7 @@
 #!/bin/bash
 
 # Parameters
+#SBATCH --comment=hpcdata:tasks:0123
 #SBATCH --cpus-per-task=2
 #SBATCH --job-name=hpcdata
 #SBATCH --nodes=1
@@ -13,7 +14,7 @@
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output '/tmp/my run/logs/%j_%t_log.out' --cpus-per-task=2 --kill-on-bad-exit=0 --wait=0 /venv/bin/python -u -m submitit.core._submit '/tmp/my run/logs'
+srun --unbuffered --output '/tmp/my run/logs/%j_%t_log.out' --cpus-per-task=2 --kill-on-bad-exit=0 --wait=0 /venv/bin/python -u -m hpcdata.slurm.task '/tmp/my run'
 
 
 # teardown
