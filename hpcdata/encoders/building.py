@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpcdata.encoders.examples import BatchEncoder
 
@@ -51,6 +51,15 @@ def build_text(plan: Plan, runtime: RunConfig) -> TextTokenizer | None:
     if not plan.text or not config.tokenizer:
         return None
     return text.build(plan.text, config.tokenizer, engine=config.engine)
+
+
+def arithmetic(plan: Plan) -> dict[str, Any] | None:
+    """How codes are computed (`encoders.image.set_reproducible`), None for a run without images."""
+    if plan.image is None:
+        return None
+    threads, batch_size = plan.config.image.cpu_threads, plan.config.loader.batch_size
+    switches = {"tf32": False, "cudnn_benchmark": False, "deterministic_algorithms": True}
+    return {"dtype": plan.image.precision, "cpu_threads": threads, "batch_size": batch_size, **switches}
 
 
 def _local_device(device: str) -> str:
