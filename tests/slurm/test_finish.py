@@ -146,9 +146,10 @@ def test_a_cancelled_run_stays_so_until_it_is_resumed_elsewhere(
 
 
 def test_killed_tasks_and_finishing_jobs_that_are_doubled_and_requeued(
-    login: SlurmCluster, tmp_path: Path, source: Path
+    login: SlurmCluster, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, paths = tmp_path / "run", RunPaths(tmp_path / "run")
+    monkeypatch.setenv("HPCDATA_RESTARTS", "10")  # the batch script starts them no more
     start(folder, source, "cluster.array=0-1", "data.resolution=512")
     (tasks,) = submissions.read(paths).job_ids("tasks")
     submit_finish(folder, load_runtime(folder), after=(tasks,), samples_done=0, by="user")  # a second one
