@@ -164,6 +164,7 @@ class _Supervisor:
             return 0
         if int(os.environ.get("SLURM_RESTART_COUNT") or 0) > MAX_RESTARTS:
             return self._stop(f"combining was interrupted {MAX_RESTARTS} times: give it more time (finish.time_min)")
+        self._wait_for_another_combine()
         try:
             manifest, report = combine_and_verify(self._paths.root)
         except (UserError, OSError) as error:
@@ -187,6 +188,13 @@ class _Supervisor:
         print(describe(result, self._paths.root), flush=True)
         return 0
 
+    def _wait_for_another_combine(self) -> None:
+        """Until it is done, or its claim has aged: it may be of a node that is lost."""
+        owner = Owner.of_this_process(f"finish-looks-{os.getpid()}")
+        observer = Claims(self._paths.claims, owner, timeout_s=self._config.cluster.claim_timeout_s)
+        while observer.looks_alive("combine"):
+            time.sleep(POLL_S)
+
     def _stop(
         self,
         reason: str,
@@ -196,7 +204,9 @@ class _Supervisor:
         samples_done: int | None = None,
     ) -> int:
         done = read_status(self._paths.root).samples_done if samples_done is None else samples_done
-        found = dict.fromkeys([*details, *_hopeless(missing), *_shard_failures(self._paths, missing)])
+        hopeless = list(_hopeless(missing))
+        failures = [] if len(hopeless) == len(missing) else list(_shard_failures(self._paths, missing))
+        found = dict.fromkeys([*details, *hopeless, *failures])
         result = Outcome(
             outcome="stopped",
             reason=reason,

@@ -138,6 +138,22 @@ def test_a_finished_run_is_combined_and_verified_once(
     assert fake.calls() == []
 
 
+def test_it_waits_for_somebody_who_combines(tmp_path: Path, fake: FakeSlurm) -> None:
+    folder = tmp_path / "run"
+    small_run(folder, *SLURM)
+    with Claims(folder / "claims", Owner.of_this_process("other"), timeout_s=120) as claims:
+        assert claims.try_claim("combine")
+        second = threading.Thread(target=supervise, args=[folder])
+        second.start()
+        second.join(1.5)
+        assert second.is_alive()
+        assert outcome.read_outcome(RunPaths(folder)) is None
+    second.join(30)
+    found = outcome.read_outcome(RunPaths(folder))
+    assert found is not None
+    assert found.outcome == "finished"
+
+
 def test_a_damaged_shard_ends_with_what_to_remove(tmp_path: Path, fake: FakeSlurm) -> None:
     folder = tmp_path / "run"
     small_run(folder, *SLURM)
@@ -268,6 +284,12 @@ def test_resume_refuses_changed_inputs(run: Path, fake: FakeSlurm, capsys: pytes
     (run.parent / "in.tar").unlink()
     assert resume.main([str(run)]) == 1
     assert "input in.tar is gone" in capsys.readouterr().err
+
+
+def test_resume_without_a_scheduler_goes_on_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(small_config(tmp_path / "run"))
+    assert resume.main([str(tmp_path / "run"), "finish.combine=true"]) == 0
+    assert "24 inputs = 24 written + 0 rejected + 0 duplicate" in capsys.readouterr().out
 
 
 def test_resume_while_tasks_are_in_the_queue_changes_nothing(

@@ -178,12 +178,12 @@ def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
             if not left:
                 del values[bisect_left(values, length)]
         num_bins += repeats
-    length, number, first_bin, repeats_of = np.array(used, np.int64).reshape(-1, 4).T
-    order = np.argsort(length, kind="stable")
-    number, total = number[order], (number * repeats_of)[order]
+    taken, each, first_bin, repeats_of = np.array(used, np.int64).reshape(-1, 4).T
+    order = np.argsort(taken, kind="stable")
+    each, total = each[order], (each * repeats_of)[order]
     within = np.arange(int(total.sum())) - np.repeat(np.cumsum(total) - total, total)
     bin_of = np.full(len(lengths), -1, np.int64)
-    bin_of[by_length] = np.repeat(first_bin[order], total) + within // np.repeat(number, total)
+    bin_of[by_length] = np.repeat(first_bin[order], total) + within // np.repeat(each, total)
     return bin_of
 
 

@@ -41,6 +41,7 @@ _PAUSES_S = (1, 2, 4, 8, 15, *[30] * 19)
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m hpcdata.slurm.task OUT`: what the batch script of an array starts, once for each process."""
     (output_dir,) = sys.argv[1:] if arguments is None else arguments
+    logs.configure()
     try:
         return run_array_task(Path(output_dir))
     except (UserError, OSError) as error:

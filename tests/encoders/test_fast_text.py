@@ -111,6 +111,7 @@ def test_captions_in_77_languages_have_the_references_ids(both):
     files = sorted(corpora.TUXPAINT.rglob("*.txt"))
     captions = [line for file in files for line in file.read_text(errors="replace").splitlines() if line]
     assert len(captions) > 10_000
+    captions = captions[::10]
     asked = same(*both, captions)
     assert len(asked) < 0.1 * len(captions)
 

@@ -6,6 +6,7 @@ pytest tests/slurm/test_finish.py
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -62,6 +63,16 @@ def wait_for_the_outcome(slurm: SlurmCluster, folder: Path) -> Outcome:
     return outcome
 
 
+def require_readable_logs(folder: Path, num_logs: int) -> None:
+    """One file a task, each line says whose it is, and no caption is in any of them."""
+    logs = [path.read_text() for path in (folder / "logs").glob("*_log.out")]
+    assert len(logs) == num_logs
+    lines = [line for text in logs for line in text.splitlines() if line.startswith("20")]
+    assert lines
+    assert all(re.match(r"[\d: -]{19} [A-Z]+ \[\d+(_\d+)?/0@node\d\] ", line) for line in lines)
+    assert not any("strawberry" in text for text in logs)  # one of the captions
+
+
 def test_one_array_past_two_caps_is_finished_by_itself(
     login: SlurmCluster, tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,6 +86,7 @@ def test_one_array_past_two_caps_is_finished_by_itself(
     assert outcome.outcome == "finished", outcome
     assert outcome.account == f"{NUM_SAMPLES} inputs = {NUM_SAMPLES} written + 0 rejected + 0 duplicate"
     assert [report.problems for report in verify(folder)] == [[], []]
+    require_readable_logs(folder, num_logs=5)
     capsys.readouterr()
     start(folder, source, "cluster.array=0-9999%2", "cluster.account=lab")  # the same line again
     assert capsys.readouterr().out.startswith("finished")
@@ -134,9 +146,10 @@ def test_a_cancelled_run_stays_so_until_it_is_resumed_elsewhere(
 
 
 def test_killed_tasks_and_finishing_jobs_that_are_doubled_and_requeued(
-    login: SlurmCluster, tmp_path: Path, source: Path
+    login: SlurmCluster, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, paths = tmp_path / "run", RunPaths(tmp_path / "run")
+    monkeypatch.setenv("HPCDATA_RESTARTS", "10")  # the batch script starts them no more
     start(folder, source, "cluster.array=0-1", "data.resolution=512")
     (tasks,) = submissions.read(paths).job_ids("tasks")
     submit_finish(folder, load_runtime(folder), after=(tasks,), samples_done=0, by="user")  # a second one

@@ -29,5 +29,11 @@ code=$?
 case $code in 138 | 140 | 143)
     id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
     scontrol requeue Incomplete "${id:-$SLURM_JOB_ID}" ;;
+# a crash, a hang or no memory (253): start once more, to find the record that did it; see hpcdata/poison.py
+132 | 134 | 135 | 136 | 137 | 139 | 142 | 253)
+    if ((${HPCDATA_RESTARTS:=0} < 10)); then
+        export HPCDATA_RESTARTS=$((HPCDATA_RESTARTS + 1))
+        exec bash "$0"
+    fi ;;
 esac
 exit $code
