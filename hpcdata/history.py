@@ -18,11 +18,11 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from hpcdata import livelock
 from hpcdata.ledger import LedgerReader
 from hpcdata.tables import Counts
 
 RATE_WINDOW_S = 600.0
-STUCK_AFTER = 3
 SPENT = ("read_s", "decode_s", "encode_s", "write_s")
 PREEMPTED, VANISHED, RUNNING = "preempted", "vanished", "running"
 
@@ -138,6 +138,8 @@ class History:
         self.inherited_lost_s = 0.0
         """Work of processes that died, told by those who took their shards up."""
         self._claims: dict[str, list[tuple[float, int]]] = {}
+        self._advances: dict[str, list[float]] = {}
+        """Shard -> times of checkpoints, the last of each claim at least, that were ahead of it."""
 
     def read(self) -> None:
         collects = gc.isenabled()
@@ -159,6 +161,8 @@ class History:
         kind, name = event.get("event"), event.get("shard", "")
         if kind == "checkpoint":
             process.latest = event
+            if event.get("samples", 0) > (process.claim or {}).get("resumed", 0):
+                self._advances.setdefault(name, []).append(event["time"])
         elif kind == "commit":
             process.latest = event
             process.close(is_commit=True)
@@ -233,9 +237,18 @@ class History:
             spent.update(process.total_spent())
         return spent
 
-    @property
-    def stuck(self) -> set[str]:
-        return {name for name, taken in self._claims.items() if is_stuck([at for _, at in sorted(taken)])}
+    def stuck(self, batch_s: float | None) -> set[str]:
+        """Shards, committed ones among them, whose attempts ended before a batch was done; see `livelock`."""
+        return {
+            name
+            for name, claims in self._claims.items()
+            if len(claims) > 1
+            and livelock.History(claims=claims, advances=self._advances.get(name, [])).is_stuck(batch_s)
+        }
+
+    def batch_s(self, batch_size: int) -> float | None:
+        """What a batch takes, median over the claims."""
+        return livelock.batch_seconds([(0.0, item.useful_s, item.samples) for item in self.segments()], batch_size)
 
     def samples_per_s(self) -> float:
         segments = self.segments()
@@ -265,11 +278,6 @@ def _add_to(account: Counter[str], counts: dict[str, Any], sign: int) -> None:
                 account[_REJECTED + reason] += sign * number
         else:
             account[name] += sign * value
-
-
-def is_stuck(resumed: Sequence[int]) -> bool:
-    """Whether the last attempts on a shard, by the samples that they began at, got nowhere."""
-    return len(resumed) >= STUCK_AFTER and len(set(resumed[-STUCK_AFTER:])) == 1
 
 
 def rate(done: Sequence[tuple[float, float, int]]) -> float:

@@ -22,14 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcdata import shard
+from hpcdata import shard, submissions
 from hpcdata.claims import Claims, Owner
 from hpcdata.errors import UserError
 from hpcdata.history import PREEMPTED, SPENT, VANISHED, History
 from hpcdata.ledger import LedgerReader
 from hpcdata.loading.manifest import read_manifest
+from hpcdata.outcome import read_outcome
 from hpcdata.plan import RunPaths, load_plan
-from hpcdata.slurm.states import JobStates, ask, submitted_jobs
+from hpcdata.slurm.queue import JobStates, look
 from hpcdata.tables import Counts
 from hpcdata.tasks import Task, list_tasks
 
@@ -84,13 +85,17 @@ class Status:
     slow_tasks: list[str]
     """Running, and far slower than the others, or very long at one shard."""
     stuck: list[str]
-    """Shards that several attempts in a row have taken up at the same sample."""
+    """Shards whose last attempts died before one batch was done, see `livelock`."""
+    batch_s: float | None
+    """What a batch takes, as far as the ledger knows."""
     jobs: dict[str, int] | None
     """Array elements by the scheduler's state; None when it was not asked or did not answer."""
     wait_reasons: dict[str, int]
     """The scheduler's reasons for elements that wait."""
     combined: str | None
     """The complete dataset, when there is one."""
+    stopped: str | None
+    """Why the finishing job gave the run up, when it did, and the line to type."""
 
     @property
     def is_finished(self) -> bool:
@@ -176,6 +181,7 @@ class Observer:
         tasks = [_with_job_state(task, jobs) for task in list_tasks(history, plan, states, now)]
         rate = history.samples_per_s() if left else 0.0
         spent, useful_s, goodput = history.spent, history.useful_s, history.goodput
+        batch_s = history.batch_s(plan.config.loader.batch_size)
         return Status(
             num_shards=plan.num_shards,
             done=len(committed),
@@ -202,11 +208,17 @@ class Observer:
             vanished=ends[VANISHED],
             tasks=tasks,
             slow_tasks=[task.task for task in tasks if task.is_slow],
-            stuck=sorted(history.stuck - committed),
+            stuck=sorted(history.stuck(batch_s) - committed),
+            batch_s=None if batch_s is None else round(batch_s, 2),
             jobs=jobs.counts() if jobs else None,
             wait_reasons=dict(jobs.reasons) if jobs else {},
             combined=combined,
+            stopped=self._read_stop() if combined is None else None,
         )
+
+    def _read_stop(self) -> str | None:
+        outcome = read_outcome(self.paths)
+        return f"{outcome.reason}; {outcome.next_step}" if outcome and outcome.outcome == "stopped" else None
 
     def process_states(self, alive: set[str], now: float, *, is_finished: bool) -> dict[str, str]:
         """Attempt -> how it ended, or running."""
@@ -219,7 +231,8 @@ class Observer:
 
     def _ask_scheduler(self) -> JobStates | None:
         started = {process.job_id for process in self.history.processes.values()} - {None}
-        return ask({str(job) for job in started} | submitted_jobs(self.paths.root))
+        submitted = {item.job_id for item in submissions.read(self.paths).submissions}
+        return look({str(job) for job in started} | submitted)
 
 
 def read_status(output_dir: Path | str, *, ask_scheduler: bool = False) -> Status:
@@ -277,10 +290,11 @@ def _describe_tasks(status: Status) -> list[str]:
 
 def warnings(status: Status, output_dir: Path | str) -> list[str]:
     """What somebody should look at, a line each."""
-    lines = []
+    lines = [f"STOPPED  {status.stopped}"] if status.stopped else []
     if status.stuck:
+        batch = "" if status.batch_s is None else f" ({status.batch_s} s)"
         lines.append(
-            f"WARNING  {len(status.stuck)} shards do not advance, attempts end before one batch is done, as on "
+            f"WARNING  {len(status.stuck)} shards do not advance, attempts end before one batch{batch} is done, as on "
             f"{status.stuck[0]}: preemptions must be further apart than the start of a task and a batch take; see logs/"
         )
     if status.conflicts:

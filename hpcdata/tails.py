@@ -21,7 +21,7 @@ from pathlib import Path
 from hpcdata import units
 from hpcdata.errors import UserError
 from hpcdata.history import VANISHED, Process
-from hpcdata.slurm.states import JobStates, ask
+from hpcdata.slurm.queue import JobStates, look
 from hpcdata.status import Observer
 from hpcdata.tasks import Task
 
@@ -76,7 +76,7 @@ def read_tails(
     status = observer.look()
     groups = observer.history.by_task()
     files = _Logs(observer.paths.logs)
-    jobs = ask({str(group[-1].job_id) for group in groups.values() if group[-1].job_id} | files.job_ids())
+    jobs = look({str(group[-1].job_id) for group in groups.values() if group[-1].job_id} | files.job_ids())
     tails = []
     for item in status.tasks:
         if _is_wanted(item.task, task) and (task or not only_failed or item.state in BAD):

@@ -1,4 +1,4 @@
-"""Watch: a view of a run in a terminal that renews itself until the run is finished; lines where there is no terminal.
+"""Watch: a view of a run in a terminal that renews itself until the run ends; lines where there is no terminal.
 
 Names, hosts and messages come from other processes: they are shown as plain text, never as markup or control codes.
 """
@@ -31,7 +31,10 @@ _STYLES = {RUNNING: "green", "finished": "dim", "preempted": "yellow", VANISHED:
 
 
 def watch(observer: Observer, every_s: float, *, output: IO[str] | None = None) -> int:
-    """Looks every `every_s` seconds until all shards are committed or Ctrl-C; exit code 0 when they are."""
+    """Looks every `every_s` seconds until all shards are committed, the finishing job has given up, or Ctrl-C.
+
+    Returns the exit code, 0 when all shards are committed.
+    """
     console = Console(file=output or sys.stdout, highlight=False, markup=False, emoji=False)
     status = observer.look(ask_scheduler=True)
     try:
@@ -53,7 +56,7 @@ def watch(observer: Observer, every_s: float, *, output: IO[str] | None = None) 
 def _look_on(observer: Observer, status: Status, every_s: float, show: Callable[[Status], None]) -> Status:
     while True:
         show(status)
-        if status.is_finished:
+        if status.is_finished or status.stopped:
             return status
         started = time.monotonic()
         time.sleep(every_s)

@@ -48,16 +48,6 @@ def test_the_rate_spreads_samples_over_the_seconds_they_took(done: list, expecte
     assert history.rate(done) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("resumed", "expected"),
-    [([], False), ([0, 0], False), ([0, 0, 0], True), ([0, 0, 16], False), ([0, 16, 16, 16], True)],
-)
-def test_a_shard_that_attempts_take_up_at_the_same_sample_again_and_again_is_stuck(
-    resumed: list[int], expected: bool
-) -> None:
-    assert history.is_stuck(resumed) is expected
-
-
 def test_every_second_of_a_process_is_useful_lost_or_overhead(tmp_path: Path) -> None:
     """100 s of process a: 10 to start, 60 and 20 useful, 10 to leave; b: 5 to start, 15 for nothing, 2 s of a lost."""
     made = read(

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import combine, shard, status
+from hpcdata import combine, shard, status, submissions
 from hpcdata.combine import CombineOptions
-from hpcdata.slurm.states import JobStates
+from hpcdata.plan import RunPaths
+from hpcdata.slurm.queue import JobStates
 from hpcdata.tables import Counts
 from tests import made, synthetic
 
@@ -61,7 +62,7 @@ def test_useful_lost_and_queued_seconds_are_added_up_from_the_ledger(tmp_path: P
         (folder / f"{attempt}.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     result = status.read_status(tmp_path / "run")
     assert (result.useful_s, result.lost_s, result.queued_s) == (90.0, 7.5, 120.0)
-    assert result.stuck == [name]
+    assert (result.stuck, result.batch_s) == ([name], None)
     assert "WARNING  1 shards do not advance" in status.describe(result, tmp_path)
 
 
@@ -136,9 +137,11 @@ def test_states_of_the_scheduler_are_joined(tmp_path: Path, monkeypatch: pytest.
         asked.append(jobs)
         return JobStates(by_element={"4242_1": "RUNNING"}, num_waiting=5, reasons=Counter({"Priority": 5}))
 
-    monkeypatch.setattr(status, "ask", ask)
-    (tmp_path / "run/submissions").mkdir()
-    (tmp_path / "run/submissions/1-77.json").write_text('{"job_id": "77"}')
+    monkeypatch.setattr(status, "look", ask)
+    waiting = submissions.Submission(
+        job_id="77", kind="tasks", round=1, by="user", time=0.0, num_tasks=5, samples_done=0, partition=None
+    )
+    submissions.add(RunPaths(tmp_path / "run"), waiting)
     result = status.read_status(tmp_path / "run", ask_scheduler=True)
     assert asked == [{"4242", "77"}]
     assert result.jobs == {"PENDING": 5, "RUNNING": 1}

@@ -14,7 +14,7 @@ import pytest
 
 from hpcdata import tails
 from hpcdata.planning import prepare
-from hpcdata.slurm.states import JobStates
+from hpcdata.slurm.queue import JobStates
 from tests import made
 from tests.runs import small_config
 
@@ -47,7 +47,7 @@ def line(element: int, level: str, message: str) -> str:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(tails, "ask", lambda jobs: None)
+    monkeypatch.setattr(tails, "look", lambda jobs: None)
     made.run(tmp_path / "run", unfinished={1: 8})
     return tmp_path / "run"
 
@@ -56,7 +56,7 @@ def test_a_task_that_died_is_shown_with_shard_and_scheduler(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     states = JobStates(by_element={"42_7": "OUT_OF_MEMORY"}, exit_codes={"42_7": "0:9"})
-    monkeypatch.setattr(tails, "ask", lambda jobs: states)
+    monkeypatch.setattr(tails, "look", lambda jobs: states)
     log = "".join(line(7, "INFO", f"shard {number}") for number in range(40)) + "slurmstepd: error: oom_kill event\n"
     task(run, 7, claim(1), log=log)
     task(run, 8, {"event": "end", "time": 1002.0, "outcome": "finished"}, log=line(8, "INFO", "committed"))

@@ -16,6 +16,8 @@ import pytest
 from rich.console import Console
 
 from hpcdata import status, watch
+from hpcdata.outcome import Outcome, write_outcome
+from hpcdata.plan import RunPaths
 from tests import made, synthetic
 from tests.runs import small_run
 
@@ -70,6 +72,20 @@ def test_without_a_terminal_it_prints_lines_until_the_run_is_finished(
     assert re.match(r"\d\d:\d\d:\d\d 100\.0 %: 4 of 4 shards", lines[2])
     assert lines[3].startswith("shards   4 of 4 done")
     assert slept[0] == 3
+
+
+def test_it_ends_when_the_finishing_job_has_given_the_run_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.run(tmp_path / "run", unfinished={1: 8})
+
+    def stop(_: float) -> None:
+        report = Outcome(outcome="stopped", reason="the budget is spent", next_step="python -m hpcdata.resume R")
+        write_outcome(RunPaths(tmp_path / "run"), report)
+
+    monkeypatch.setattr(watch.time, "sleep", stop)
+    assert status.main([str(tmp_path / "run"), "--watch"]) == 1
+    assert "STOPPED  the budget is spent; python -m hpcdata.resume R" in capsys.readouterr().out
 
 
 def test_an_interrupt_ends_the_view_with_the_last_look(

@@ -1,4 +1,4 @@
-"""What squeue and sacct print -> states.   pytest tests/slurm/test_states.py"""
+"""What squeue and sacct print -> states.   pytest tests/slurm/test_queue.py"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata.slurm import states
+from hpcdata.slurm import queue
 
 
 def commands(folder: Path, **scripts: str) -> None:
@@ -33,7 +33,7 @@ def test_the_queue_knows_better_than_accounting(tmp_path: Path) -> None:
         sacct="echo '12_0|NODE_FAIL|1:0\n12_1|RUNNING|0:0\n12_2|CANCELLED by 0|0:15\n12_[3-9]|PENDING|0:0'",
         squeue="echo '12_1|COMPLETING|None\n12_[3-6,9%2]|PENDING|Priority\n13|PENDING|Dependency'",
     )
-    found = states.ask(["12", "13", "not a job; rm -rf /"])
+    found = queue.look(["12", "13", "not a job; rm -rf /"])
     assert found is not None
     assert found.by_element == {"12_0": "NODE_FAIL", "12_1": "COMPLETING", "12_2": "CANCELLED", "13": "PENDING"}
     assert found.counts() == {"CANCELLED": 1, "COMPLETING": 1, "NODE_FAIL": 1, "PENDING": 6}
@@ -44,19 +44,19 @@ def test_the_queue_knows_better_than_accounting(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_only_fakes")
 @pytest.mark.parametrize("script", ["exit 1", "exec sleep 30"])
 def test_commands_that_fail_or_hang_are_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    monkeypatch.setattr(states, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(queue, "LOOK_S", 0.2)
     commands(
         tmp_path / "bin", sacct=script.replace("sleep", "/bin/sleep"), squeue=script.replace("sleep", "/bin/sleep")
     )
-    assert states.ask(["12"]) is None
+    assert queue.look(["12"]) is None
 
 
 @pytest.mark.usefixtures("_only_fakes")
 def test_without_commands_or_jobs_nobody_is_asked(tmp_path: Path) -> None:
-    assert states.ask(["12"]) is None
-    assert states.ask([]) is None
+    assert queue.look(["12"]) is None
+    assert queue.look([]) is None
 
 
-@pytest.mark.parametrize(("job", "expected"), [("12", 1), ("12_7", 1), ("12_[0-3]", 4), ("12_[0-8:4,20%3]", 10)])
+@pytest.mark.parametrize(("job", "expected"), [("12", 1), ("12_7", 1), ("12_[0-3]", 4), ("12_[0-8:4,20%3]", 4)])
 def test_elements_of_one_line(job: str, expected: int) -> None:
-    assert states._num_elements(job) == expected
+    assert queue.num_elements(job) == expected
