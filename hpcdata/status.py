@@ -3,6 +3,7 @@
     python -m hpcdata.status OUT                 a few lines
     python -m hpcdata.status OUT --watch         a live view, until the run is finished
     python -m hpcdata.status OUT --json          one object; its keys are the fields of `Status` and `Task`
+    python -m hpcdata.status OUT --html FILE     a page with charts, in one file
 
 It reads the plan, the names in `shards/`, checkpoints and ledgers, and no data; the run is not disturbed. A shard
 counts as committed when its folder is there and has a shard.json; its account comes from the ledger, or from its
@@ -110,6 +111,8 @@ class Observer:
         self.plan, self.paths = load_plan(output_dir), RunPaths(Path(output_dir))
         self.history = History(LedgerReader(self.paths.ledger))
         self._names = frozenset(self.plan.shard_names)
+        self.states: dict[str, str] = {}
+        """Attempt -> how it ended, or running, at the last look."""
         self._summaries: dict[str, Counts] = {}
         """Accounts of shards whose commit is in no ledger."""
 
@@ -175,7 +178,7 @@ class Observer:
     ) -> Status:
         plan, history = self.plan, self.history
         now, left = time.time(), plan.num_samples - samples_done
-        states = self.process_states(alive, now, is_finished=len(committed) == plan.num_shards)
+        states = self.states = self._process_states(alive, now, is_finished=len(committed) == plan.num_shards)
         ends = Counter(states.values())
         jobs = self._ask_scheduler() if ask_scheduler else None
         tasks = [_with_job_state(task, jobs) for task in list_tasks(history, plan, states, now)]
@@ -220,7 +223,7 @@ class Observer:
         outcome = read_outcome(self.paths)
         return f"{outcome.reason}; {outcome.next_step}" if outcome and outcome.outcome == "stopped" else None
 
-    def process_states(self, alive: set[str], now: float, *, is_finished: bool) -> dict[str, str]:
+    def _process_states(self, alive: set[str], now: float, *, is_finished: bool) -> dict[str, str]:
         """Attempt -> how it ended, or running."""
         silent_s = 0.0 if is_finished else CLAIM_TIMEOUT_S
         return {
@@ -318,6 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object")
     form.add_argument("--watch", action="store_true", help="a live view until the run is finished")
+    form.add_argument("--html", metavar="FILE", help="write a page with charts that opens without a network")
     parser.add_argument("--every", type=float, default=5.0, metavar="S", help="seconds between looks of --watch (5)")
     options = parser.parse_args(arguments)
     try:
@@ -339,6 +343,11 @@ def _show(options: argparse.Namespace) -> int:
             raise UserError(f"--every {options.every}: expected a number of seconds above 0")
         return watch(observer, options.every)
     status = observer.look(ask_scheduler=True)
+    if options.html:
+        from hpcdata.page import render
+
+        Path(options.html).write_text(render(observer, status), encoding="utf-8")
+        return 0
     print(json.dumps(dataclasses.asdict(status), indent=1) if options.json else describe(status, options.run))
     return 0
 

@@ -64,13 +64,13 @@ def list_tasks(history: History, plan: Plan, states: Mapping[str, str], now: flo
     commit_s = statistics.median(history.commit_seconds) if history.commit_seconds else None
     return [
         _task(name, group, plan, states, now, rates[name], median, commit_s)
-        for name, group in sorted(groups.items(), key=_natural)
+        for name, group in sorted(groups.items(), key=lambda item: natural(item[0]))
     ]
 
 
-def _natural(item: tuple[str, object]) -> list[tuple[int, str]]:
-    """Sorts numbers in names by their value."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", item[0])]
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts numbers in names by their value."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _task(

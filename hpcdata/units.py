@@ -4,9 +4,11 @@ from __future__ import annotations
 
 
 def duration(seconds: float | None) -> str:
-    """`42 s`, `3.5 min`, `2 h 05 min`, `3 d 04 h`; `unknown` for None."""
+    """`4.2 s`, `42 s`, `3.5 min`, `2 h 05 min`, `3 d 04 h`; `unknown` for None."""
     if seconds is None:
         return "unknown"
+    if 0 < seconds < 9.95:
+        return f"{seconds:.1f} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 3600:
@@ -21,6 +23,11 @@ def duration(seconds: float | None) -> str:
 def count(number: float) -> str:
     """`12,345`."""
     return f"{number:,.0f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 shard`, `1,234 shards`."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 
 
 def rate(number: float) -> str:

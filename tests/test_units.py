@@ -12,6 +12,8 @@ from hpcdata import units
     [
         (None, "unknown"),
         (0, "0 s"),
+        (0.25, "0.2 s"),
+        (9.96, "10 s"),
         (89, "89 s"),
         (90, "1.5 min"),
         (3600, "1 h 00 min"),
