@@ -162,7 +162,7 @@ def _legend(kinds: dict[str, str]) -> str:
 def _time_spent(status: Status, history: History) -> str:
     total = {"useful": history.useful_s, "lost": history.lost_s, "overhead": history.overhead_s}
     body = _stack("All time of processes", {name: (f"time-{name}", seconds) for name, seconds in total.items()})
-    spent = {name.removesuffix("_s"): history.spent[name] for name in SPENT}
+    spent = {name.removesuffix("_s"): float(history.spent[name]) for name in SPENT}
     spent["other"] = max(0.0, total["useful"] - sum(spent.values()))
     if total["useful"] > spent["other"]:
         body += _stack("Useful time", {name: (f"time-{name}", seconds) for name, seconds in spent.items()})
