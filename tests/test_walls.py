@@ -34,7 +34,7 @@ ONLY_IN = {
     "hydra": {"compose"},
     "omegaconf": {"compose"},
     "submitit": {"slurm.submit", "slurm.task"},
-    "accelerate": set(),
+    "accelerate": {"encoders.training"},
     "webdataset": set(),
     "datasets": set(),
     "wids": set(),
