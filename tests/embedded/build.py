@@ -41,6 +41,7 @@ SPECIAL_TOKENS = ["<s>", "</s>", "<pad>"]
 VOCAB_SIZE = 4096
 
 MAX_PIXELS = 60_000_000
+MAX_DRAWING_PIXELS = 20_000_000
 MEASURED_SIDE = 256
 MAX_PER_TITLE = 60
 """Openclipart has 1,375 stars of one title: no collection may rule the codebook."""
@@ -100,7 +101,7 @@ def write_drawings(out: Path) -> None:
         if (
             not _is_held_out(pair)
             and seen[pair.title] <= MAX_PER_TITLE
-            and corpora.num_pixels(pair.image) <= MAX_PIXELS
+            and corpora.num_pixels(pair.image) <= MAX_DRAWING_PIXELS
         ):
             chosen.append(str(pair.image))
     (out / DRAWINGS).write_text("\n".join(chosen) + "\n", "utf-8")

@@ -46,7 +46,7 @@ def quickstart_pictures(side: int, num: int) -> torch.Tensor:
     with tarfile.open(embedded.path(embedded.QUICKSTART)) as tar:
         names = [name for name in tar.getnames() if name.endswith(".png")][:num]
         files = [tar.extractfile(name).read() for name in names]
-    squares = [pixels.load_square(file, resolution=side, max_pixels=10**6) for file in files]
+    squares = [pixels.load_square(file, resolution=side, max_pixels=89_478_485) for file in files]
     return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
 
 
