@@ -79,7 +79,7 @@ class TextConfig:
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
     tokenizer: str | None = semantic(None)
-    """A preset (`embedded`, `vq16_t2i`, `vq16`, `chameleon`, `vq16_1024`, `vq16_16384`), or None for text only."""
+    """A preset (`embedded`, `vq16_t2i`, `chameleon`, ...: `hpcdata/encoders/README.md`), or None for text only."""
     checkpoint: str | None = transient(None)
     """The preset's weight file; its hash enters the plan."""
     precision: Literal["fp32", "bf16", "fp16"] = semantic("fp32")

@@ -318,7 +318,7 @@ def _restore(path: Path, trained: Trained, optimizer: torch.optim.Optimizer) -> 
 
 
 def _save(accelerator: Accelerator, path: Path, trained: Trained, optimizer: torch.optim.Optimizer, step: int) -> None:
-    if not accelerator.is_main_process:
+    if not step or not accelerator.is_main_process:  # before the first step there is nothing but the warm start
         return
     state = {f"model.{name}": tensor for name, tensor in trained.state_dict().items()}
     for number, parameter in enumerate(optimizer.param_groups[0]["params"]):

@@ -65,6 +65,7 @@ def tokenizer_bytes(recipe: Recipe) -> bytes:
 def test_an_interrupted_training_ends_in_the_same_bytes(recipe, tmp_path):
     assert training.train(recipe, stop=StopFlag())
     other = dataclasses.replace(recipe, output_dir=str(tmp_path / "interrupted"))
+    assert not training.train(other, stop=StopAfter(0))
     assert not training.train(other, stop=StopAfter(3))
     assert not (tmp_path / "interrupted" / training.TOKENIZER).exists()
     assert not training.train(other, stop=StopAfter(4))
