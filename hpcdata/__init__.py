@@ -10,17 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpcdata.loading.ahead import BackgroundLoader
     from hpcdata.loading.dataset import TokenDataset
     from hpcdata.loading.layout import SFT, T2I, Caption, Interleaved, LiquidT2I, Text
     from hpcdata.loading.loader import TokenLoader
     from hpcdata.loading.packing import BestFit, Buckets, Concat
     from hpcdata.loading.streams import Mixture, Source
+    from hpcdata.loading.widening import widen
 
     __version__: str
 
 __all__ = [
     "SFT",
     "T2I",
+    "BackgroundLoader",
     "BestFit",
     "Buckets",
     "Caption",
@@ -33,6 +36,7 @@ __all__ = [
     "TokenDataset",
     "TokenLoader",
     "__version__",
+    "widen",
 ]
 
 _HOMES = {
@@ -41,6 +45,8 @@ _HOMES = {
     **dict.fromkeys(("SFT", "T2I", "Caption", "Interleaved", "LiquidT2I", "Text"), "hpcdata.loading.layout"),
     **dict.fromkeys(("BestFit", "Buckets", "Concat"), "hpcdata.loading.packing"),
     **dict.fromkeys(("Mixture", "Source"), "hpcdata.loading.streams"),
+    "BackgroundLoader": "hpcdata.loading.ahead",
+    "widen": "hpcdata.loading.widening",
 }
 
 

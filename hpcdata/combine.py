@@ -26,6 +26,7 @@ from hpcdata import config as configuration
 from hpcdata import digest, files, shard, store
 from hpcdata.claims import Claims, Owner
 from hpcdata.compact import compact
+from hpcdata.encoders.building import arithmetic
 from hpcdata.errors import UserError
 from hpcdata.ledger import read_ledgers
 from hpcdata.loading.manifest import FILE_NAME, LayoutDefaults, Manifest, Part, parse_manifest
@@ -246,7 +247,7 @@ def _manifest(
             "code_version": code_version(),
             "plan_code_version": plan.code_version,
             **_environment(paths),
-            "arithmetic": _arithmetic(plan),
+            "arithmetic": arithmetic(plan),
             "config": configuration.to_mapping(plan.config),
             "inputs": [
                 {"path": item.origin, "label": item.file.label, "size": item.size, "mtime_ns": item.mtime_ns}
@@ -281,15 +282,6 @@ def _environment(paths: RunPaths) -> dict[str, Any]:
                 libraries.add(json.dumps(event.get("libraries", {}), sort_keys=True))
     found = [json.loads(item) for item in sorted(libraries)]
     return {"devices": sorted(devices), "encoder_versions": sorted(versions), "libraries": [x for x in found if x]}
-
-
-def _arithmetic(plan: Plan) -> dict[str, Any] | None:
-    """How codes were computed (`encoders.image.set_reproducible`)."""
-    if plan.image is None:
-        return None
-    threads, batch_size = plan.config.image.cpu_threads, plan.config.loader.batch_size
-    switches = {"tf32": False, "cudnn_benchmark": False, "deterministic_algorithms": True}
-    return {"dtype": plan.image.precision, "cpu_threads": threads, "batch_size": batch_size, **switches}
 
 
 def _existing(target: Path, plan: Plan) -> Manifest | None:

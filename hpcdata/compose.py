@@ -20,6 +20,8 @@ T = TypeVar("T")
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w./@]*)=(?P<value>.*)", re.DOTALL)
 _INPUT = "data.raw_data_dir="
 _GROUPS = ("cluster", "experiments")
+_OPEN = ("cluster.additional_parameters.", "finish.additional_parameters.")
+"""Below these, any name is a key."""
 
 
 def compose(overrides: Sequence[str]) -> RunConfig:
@@ -44,12 +46,41 @@ def normalise(argument: str) -> str:
     if key in _GROUPS:
         return f"+{key}={value}" if key == "experiments" else f"{key}={value}"
     types = configuration.key_types()
-    is_open = key.startswith("cluster.additional_parameters.")
-    if key not in types and not is_open:
-        raise configuration.unknown_key(key)
-    if not is_open and "str" in str(types[key]) and "dict" not in str(types[key]):
+    if _is_text(key):
         value = _quote(value, takes_list="list" in str(types[key]))
     return f"++{key}={value}"
+
+
+def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """`config` with single keys set as on a command line, without Hydra. Raises UserError."""
+    import yaml
+
+    values = configuration.to_mapping(config)
+    for argument in overrides:
+        match = _OVERRIDE.fullmatch(argument)
+        if match is None or match["key"] == "experiments":
+            raise UserError(f"{argument!r}: expected key=value, such as cluster.array=0-7")
+        key, text = "cluster.kind" if match["key"] == "cluster" else match["key"], match["value"]
+        try:
+            value = text if _is_text(key) and text != "null" else yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"{argument!r}: the value cannot be read") from None
+        *groups, name = key.split(".", 2)
+        target = values
+        for group in groups:
+            target = target[group]
+        target[name] = value
+    return configuration.from_mapping(values)
+
+
+def _is_text(key: str) -> bool:
+    """Whether the key takes a string, which may look like anything. Raises UserError for an unknown key."""
+    if key.startswith(_OPEN):
+        return False
+    types = configuration.key_types()
+    if key not in types:
+        raise configuration.unknown_key(key)
+    return "str" in str(types[key]) and "dict" not in str(types[key])
 
 
 def config_folder() -> Path:

@@ -64,6 +64,10 @@ class DataConfig:
     """Seconds between checkpoints."""
     max_crashes: int = transient(3)
     """A record that killed so many processes of its own, by a crash or for want of memory, is rejected as `crash`."""
+    max_batch_s: float = transient(3600.0)
+    """A batch that takes longer hangs: its process ends, and the record is looked for as for a crash."""
+    on_changed_input: Literal["refuse", "reject"] = transient("refuse")
+    """Of an input that was removed or changed after planning: refuse its shards, or reject its samples."""
     max_image_pixels: int = semantic(89_478_485)
     """Images whose header promises more are rejected before decoding; Pillow's own limit, 256 MiB of RGB."""
     max_record_bytes: int = semantic(256 * 2**20)
@@ -74,6 +78,8 @@ class DataConfig:
 class TextConfig:
     tokenizer: str | None = transient(None)
     """`embedded`, a tokenizer.json, a SentencePiece .model or a local HF folder; its hash enters the plan."""
+    engine: Literal["auto", "fast", "reference"] = transient("auto")
+    """`auto`: a fast engine where it gives the ids of the reference engine; `fast` insists on it. The ids are equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +135,22 @@ class ClusterConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FinishConfig:
-    combine: bool = transient(False)
-    """Combine and verify when all shards are there (cluster=inline and cluster=local)."""
+    combine: bool | None = transient(None)
+    """Combine and verify when all shards are there. None: with cluster=slurm, in a small job behind the array, which
+    first submits again what is missing."""
+    partition: str | None = transient(None)
+    """Of that job, by default the tasks' partition."""
+    time_min: int | None = transient(None)
+    """Time limit of that job, by default the tasks'."""
+    mem_gb: float | None = transient(None)
+    additional_parameters: dict[str, Any] = field(default_factory=dict, metadata={"semantic": False})
+    """More sbatch options of that job by their long names."""
+    max_failed: int = transient(2)
+    """Submissions in a row that got nowhere because tasks or shards failed: then it stops with a report."""
+    max_lost: int = transient(5)
+    """The same, where no task failed but the cluster took them all: nodes lost, jobs ended from outside."""
+    max_submissions: int = transient(100)
+    """Submissions in all, also of those that got further, before a person is asked."""
     preview: str | None = transient(None)
     """Write a picture of some originals beside their decoded codes to this file name in the output directory."""
 

@@ -8,11 +8,8 @@ that it could take (`FINISHED`), or after a checkpoint when a signal asked it to
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import enum
 import errno
-import itertools
 import logging
 import os
 import secrets
@@ -21,7 +18,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,22 +25,17 @@ from hpcdata.claims import Claims, Owner
 from hpcdata.errors import UserError
 from hpcdata.ledger import Ledger
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan, load_runtime
-from hpcdata.store import LostShard, ShardConflict, ShardWriter, open_shard
 from hpcdata.version import code_version, library_versions
+from hpcdata.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from hpcdata.config import RunConfig
-    from hpcdata.encoders.examples import BatchEncoder, PreparedBatch
-    from hpcdata.encoders.image import ImageTokenizer
-    from hpcdata.encoders.text import TextTokenizer
-    from hpcdata.poison import CrashNotes
-    from hpcdata.samples import Record
+    from hpcdata.shardwork import ShardWork
     from hpcdata.slurm.signals import StopFlag
 
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
-RATE_EVERY_S = 30.0
 
 
 class TaskOutcome(enum.Enum):
@@ -64,18 +55,6 @@ def run_task(output_dir: Path, stop: StopFlag) -> TaskOutcome:
         return task.run()
 
 
-@dataclass(kw_only=True)
-class _Clock:
-    """Seconds of work since the last checkpoint."""
-
-    since: float
-
-    def restart(self) -> float:
-        now = time.monotonic()
-        busy, self.since = now - self.since, now
-        return round(busy, 3)
-
-
 class _Task:
     """One process at work: its claims, its ledger, its encoders."""
 
@@ -86,29 +65,36 @@ class _Task:
         paths.shards.mkdir(parents=True, exist_ok=True)
         self._claims = Claims(paths.claims, owner, timeout_s=runtime.cluster.claim_timeout_s)
         self._ledger = Ledger(paths.ledger, self._attempt)
-        self._encoder: BatchEncoder | None = None
-        self._device = "none"
+        self._watchdog = Watchdog(runtime.data.max_batch_s)
+        self._work: ShardWork | None = None
         self._failed: set[str] = set()
         self._errors: Counter[str] = Counter()
         """Shard -> times that an error which nobody expected ended the work on it."""
 
     def __enter__(self) -> _Task:
         self._claims.__enter__()
+        self._watchdog.__enter__()
         slurm = {name: value for name, value in os.environ.items() if name in _SLURM_FIELDS}
         where = {"attempt": self._attempt, "host": socket.gethostname(), "pid": os.getpid(), "slurm": slurm}
         self._ledger.write("start", **where, version=code_version(), libraries=library_versions())
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._watchdog.__exit__()
         self._claims.__exit__()
+        if error is not None:
+            self._ledger.write("error", error=str(error) or type(error).__name__)
         self._ledger.close()
 
     def run(self) -> TaskOutcome:
         if self._open_shards():
-            self._encoder = self._build_encoder()
+            from hpcdata.shardwork import ShardWork
+
+            self._work = ShardWork(self._plan, self._paths, self._runtime, self._stop, self._ledger, self._watchdog)
         for spec in self._claim_shards():
+            assert self._work is not None
             try:
-                self._encode_shard(spec)
+                self._work.encode(spec, f"{self._attempt}-{self._errors[spec.name]}")
             except (UserError, OSError) as error:  # its input or its folder: the other shards may be fine
                 if isinstance(error, OSError) and error.errno in _NO_ROOM:
                     raise UserError(f"{self._paths.root} cannot be written to: {error.strerror}") from None
@@ -119,6 +105,7 @@ class _Task:
                 if self._errors[spec.name] > self._runtime.data.max_crashes:
                     self._give_up(spec, error)
             finally:
+                self._watchdog.rest()
                 self._claims.release(spec.name)
         outcome = TaskOutcome.FAILED if self._failed else TaskOutcome.FINISHED
         if received := self._stop.received:
@@ -174,157 +161,6 @@ class _Task:
         turn = hash(self._attempt) % max(1, len(specs))
         return sorted(specs[turn:] + specs[:turn], key=lambda spec: spec.name not in started)
 
-    def _encode_shard(self, spec: ShardSpec) -> None:
-        """Works on a claimed shard to its end, or to a checkpoint when a signal arrives."""
-        from hpcdata import poison
-
-        clock = _Clock(since=time.monotonic())
-        notes = poison.find_suspects(self._paths, spec.name)
-        attempt = f"{self._attempt}-{self._errors[spec.name]}"
-        try:
-            writer = open_shard(self._paths.shards, self._plan.header(spec), attempt)
-            if writer is None:
-                log.info("shard %s: already complete", spec.name)
-                return
-            with contextlib.closing(writer):
-                try:
-                    self._fill(spec, writer, notes, clock)
-                except (UserError, OSError, LostShard, ShardConflict):
-                    writer.note_work(left=True)
-                    raise
-                except Exception:
-                    notes.suspect(writer.samples_read)
-                    raise
-        except LostShard:
-            log.warning("shard %s: another task has taken it over, goes on with the next", spec.name)
-            self._ledger.write("lost", shard=spec.name, busy_s=clock.restart())
-        except ShardConflict as error:
-            log.error("%s", error)
-            self._ledger.write("conflict", shard=spec.name, files=error.paths, busy_s=clock.restart())
-
-    def _fill(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: _Clock) -> None:
-        started = clock.since
-        encoder = self._encoder
-        assert encoder is not None
-        resumed = writer.samples_read
-        self._ledger.write("claim", shard=spec.name, resumed=resumed, lost_s=notes.lost_s, device=self._device)
-        log.info("shard %s: %s, %d samples", spec.name, f"resumes at {resumed}" if resumed else "fresh", spec.count)
-        last_rate = clock.since
-        writer.note_work()
-        for batch in self._batches(spec, notes, skip=resumed):
-            writer.append(encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label))
-            writer.note_work()
-            now = time.monotonic()
-            if self._stop.received or now - clock.since >= self._runtime.data.save_tmp_interval:
-                writer.checkpoint()
-                busy_s = clock.restart()
-                self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, busy_s=busy_s)
-            if self._stop.received and writer.samples_read < spec.count:
-                writer.note_work(left=True)
-                log.info("shard %s: checkpoint at %d of %d samples", spec.name, writer.samples_read, spec.count)
-                return
-            if now - last_rate >= RATE_EVERY_S:
-                last_rate = now
-                rate = (writer.samples_read - resumed) / (now - started)
-                log.info("shard %s: %d of %d, %.1f samples/s", spec.name, writer.samples_read, spec.count, rate)
-        if self._stop.received and writer.samples_read < spec.count:  # while a child was at work
-            writer.checkpoint()
-            self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, busy_s=clock.restart())
-            writer.note_work(left=True)
-            return
-        _require_unchanged(spec, self._paths.root / spec.source.origin)
-        published = writer.commit()
-        notes.remove()
-        seconds = round(time.monotonic() - started, 3)
-        event = "commit" if published else "lost"
-        self._ledger.write(event, shard=spec.name, samples=spec.count, busy_s=clock.restart(), seconds=seconds)
-        counts = writer.counts
-        log.info(
-            "shard %s: committed in %.1f s: %d written, %d rejected, %d duplicate",
-            *(spec.name, seconds, counts.written, counts.rejected.total(), counts.duplicate),
-        )
-
-    def _batches(self, spec: ShardSpec, notes: CrashNotes, *, skip: int) -> Iterator[PreparedBatch]:
-        """The batches of a shard, those that are suspected by way of a child process; ends early at a stop signal."""
-        from hpcdata import poison
-        from hpcdata.encoders.examples import PixelOptions, prepare_batches
-
-        batch_size = self._plan.config.loader.batch_size
-        trial = poison.Trial(
-            self._paths.root,
-            spec,
-            notes,
-            max_crashes=self._runtime.data.max_crashes,
-            should_stop=lambda: bool(self._stop.received),
-            on_death=lambda sample, how: self._ledger.write("crash", shard=spec.name, sample=sample, how=how),
-        )
-        records = read_shard(self._plan, self._paths, spec, skip=skip)
-        for start, end, is_suspected in poison.split(skip, spec.count, notes.suspects, batch_size):
-            piece = itertools.islice(records, end - start)
-            if is_suspected:
-                try:
-                    yield from trial.batches(piece, start, batch_size)
-                except poison.Stopped:
-                    return
-            else:
-                yield from prepare_batches(
-                    piece,
-                    batch_size=batch_size,
-                    num_threads=self._runtime.loader.num_workers,
-                    options=PixelOptions.of(self._plan),
-                )
-
-    def _build_encoder(self) -> BatchEncoder:
-        from hpcdata.encoders.examples import BatchEncoder
-
-        config = self._plan.config
-        return BatchEncoder(
-            text=self._build_text(),
-            image=self._build_image(),
-            block_size=config.data.block_size,
-            image_batch_size=config.loader.batch_size,
-        )
-
-    def _build_text(self) -> TextTokenizer | None:
-        from hpcdata.encoders import text
-
-        path = self._runtime.text.tokenizer
-        return text.build(self._plan.text, path) if self._plan.text and path else None
-
-    def _build_image(self) -> ImageTokenizer | None:
-        from hpcdata.encoders import image
-
-        if self._plan.image is None:
-            return None
-        config = self._runtime.image
-        self._device = image.resolve_device(_local_device(config.device))
-        return image.build(self._plan.image, config.checkpoint, self._device, self._plan.config.image.cpu_threads)
-
-
-def read_shard(plan: Plan, paths: RunPaths, spec: ShardSpec, *, skip: int = 0) -> Iterator[Record]:
-    """The records of a shard from its `skip`-th on. Raises UserError when the input is not what was planned."""
-    from hpcdata import sources
-    from hpcdata.planning import source_options
-
-    file = dataclasses.replace(spec.source.file, path=str(paths.root / spec.source.file.path))
-    _require_unchanged(spec, paths.root / spec.source.origin)
-    return sources.read(
-        file, spec.source.scan, first=spec.first + skip, count=spec.count - skip, options=source_options(plan.config)
-    )
-
-
-def _require_unchanged(spec: ShardSpec, origin: Path) -> None:
-    label = spec.source.file.label
-    try:
-        is_like = spec.source.is_like(origin.stat())
-    except OSError as error:
-        raise UserError(f"input {label} ({origin}) cannot be read: {error.strerror}; restore it, run again") from None
-    if not is_like:
-        raise UserError(
-            f"input {label} ({origin}) has changed since it was planned (size or time of change): restore it, or use "
-            "a new data.token_output_dir"
-        )
-
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _SLURM_FIELDS = (
@@ -335,17 +171,6 @@ _SLURM_FIELDS = (
     "SLURM_RESTART_COUNT",
     "SLURM_JOB_PARTITION",
 )
-
-
-def _local_device(device: str) -> str:
-    """`auto` and `cuda` become this process's own GPU where a node runs several processes."""
-    local_rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
-    if device not in ("auto", "cuda") or local_rank is None:
-        return device
-    import torch
-
-    num_gpus = torch.cuda.device_count()
-    return f"cuda:{int(local_rank) % num_gpus}" if num_gpus else device
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""What follows a finished run on one machine: combine, verify, read batches back, and a picture to look at."""
+"""What follows a finished run: combine and verify; on one machine, read batches back, and a picture to look at."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ import numpy as np
 
 from hpcdata.combine import CombineOptions, combine, describe
 from hpcdata.config import RunConfig
+from hpcdata.loading.manifest import Manifest
 from hpcdata.plan import Plan, RunPaths
 from hpcdata.samples import ImagePart, Kind, Sample, TextPart
-from hpcdata.verify import verify_dataset
+from hpcdata.verify import Report, verify_dataset
 
 NUM_PICTURES = 8
 BATCH_SIZE = 8
 DEFAULT_LENGTH = 1024
 
 
+def combine_and_verify(output_dir: Path) -> tuple[Manifest, Report]:
+    """Raises UserError when shards are missing or damaged; what the finished dataset lacks is in the report."""
+    manifest = combine(output_dir, CombineOptions())
+    return manifest, verify_dataset(manifest.folder)
+
+
 def finish(output_dir: Path, plan: Plan, config: RunConfig) -> int:
     """Combines, verifies, reads one epoch, writes the preview; prints what came out and what to do next."""
-    manifest = combine(output_dir, CombineOptions())
-    report = verify_dataset(manifest.folder)
+    manifest, report = combine_and_verify(output_dir)
     print(f"account   {describe(manifest.counts)}")
     print(f"dataset   {manifest.folder}, {'FAILED' if report.problems else 'verified'}")
     for problem in report.problems:
@@ -66,8 +72,8 @@ def write_pictures(output_dir: Path, plan: Plan, config: RunConfig, path: Path) 
 
 def _original(output_dir: Path, plan: Plan, index: int) -> tuple[np.ndarray, str]:
     """The pixels of the sample's first image as they were encoded, and its first text."""
-    from hpcdata.encode import read_shard
     from hpcdata.encoders import pixels
+    from hpcdata.reading import read_shard
 
     spec = next(spec for spec in _specs(plan) if index < spec.source_index + spec.first + spec.count)
     skip = index - spec.source_index - spec.first

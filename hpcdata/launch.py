@@ -15,13 +15,17 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpcdata import config as configuration
 from hpcdata.compose import compose
 from hpcdata.config import RunConfig
 from hpcdata.errors import UserError
-from hpcdata.plan import Plan
+from hpcdata.plan import Plan, RunPaths
 from hpcdata.slurm.array import parse_array
+
+if TYPE_CHECKING:
+    from hpcdata.slurm.runs import Submitted
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ keys (hpcdata/config.py says what each does):
 
 def launch(config: RunConfig) -> int:
     """Plans the run and starts it; returns an exit code. Raises UserError before anything is started."""
+    config = fit_to_cluster(config)
     plan = _prepare(config)
     output_dir = Path(config.data.token_output_dir).absolute()
     for note in _size_notes(plan, config):
@@ -49,8 +54,27 @@ def launch(config: RunConfig) -> int:
     log.info(
         "%s: %d samples in %d shards, ids stored as %s", output_dir, plan.num_samples, plan.num_shards, plan.id_dtype
     )
+    return start(output_dir, plan, config)
+
+
+def fit_to_cluster(config: RunConfig) -> RunConfig:
+    """Refuses what the scheduler would never run, and says what its limits mean (see `preflight`)."""
+    if config.cluster.kind != "slurm":
+        return config
+    from hpcdata.preflight import check_cluster
+    from hpcdata.slurm.submit import require_slurm
+
+    require_slurm()
+    checked = check_cluster(config)
+    for line in checked.lines:
+        log.info("%s", line)
+    return checked.config
+
+
+def start(output_dir: Path, plan: Plan, config: RunConfig) -> int:
+    """Starts what is left to do of a planned run; returns an exit code. Raises UserError."""
     if config.cluster.kind == "slurm":
-        return _launch_slurm(output_dir, config)
+        return _launch_slurm(output_dir, plan, config)
     code = _run_here(output_dir, config)
     return _finish(output_dir, plan, config) if code == 0 else code
 
@@ -62,8 +86,6 @@ def notes(config: RunConfig) -> list[str]:
         texts.append("data.split_dataset=false has no effect: tasks always divide the shards among them")
     if config.data.use_identity_collate:
         texts.append("data.use_identity_collate needs no setting: samples are never stacked before they are encoded")
-    if config.cluster.kind == "slurm" and (config.finish.combine or config.finish.preview):
-        texts.append("finish.* has no effect with cluster=slurm: combine when the array is done")
     return texts
 
 
@@ -71,18 +93,47 @@ def _size_notes(plan: Plan, config: RunConfig) -> list[str]:
     num_tasks = parse_array(config.cluster.array).num_tasks
     if config.cluster.kind == "inline" or num_tasks <= plan.num_shards:
         return []
-    return [f"{num_tasks} tasks for {plan.num_shards} shards: a smaller data.shard_size would give each one some work"]
+    return [
+        f"{num_tasks} tasks for {plan.num_shards} shards: no more than {plan.num_shards} are of use; a smaller "
+        "data.shard_size would give each one some work"
+    ]
 
 
-def _launch_slurm(output_dir: Path, config: RunConfig) -> int:
-    from hpcdata.slurm.submit import submit
+def _launch_slurm(output_dir: Path, plan: Plan, config: RunConfig) -> int:
+    from hpcdata.outcome import read_outcome
+    from hpcdata.preflight import check_output
+    from hpcdata.slurm import runs
+    from hpcdata.status import read_status
 
-    submission = submit(output_dir, config.cluster)
-    print(f"submitted {', '.join(submission.job_ids)}")
-    print(f"logs      {submission.log_paths}")
-    print(f"progress  python -m hpcdata.status {output_dir}")
-    print(f"then      python -m hpcdata.combine {output_dir}")
+    status = read_status(output_dir)
+    outcome = read_outcome(RunPaths(output_dir))
+    if status.combined and outcome and outcome.outcome == "finished":
+        print(f"finished  {status.combined}: {outcome.account}, {outcome.reason}")
+        return 0
+    if status.is_finished and not runs.wants_finish(config):
+        print(f"all shards are committed\nnext      python -m hpcdata.combine {output_dir}")
+        return 0
+    num_open = plan.num_shards - status.done
+    for line in check_output(output_dir, plan, num_open=num_open):
+        log.info("%s", line)
+    submitted = runs.submit_run(output_dir, config, num_open=num_open, samples_done=status.samples_done)
+    print(describe_submission(submitted, output_dir, config))
     return 0
+
+
+def describe_submission(submitted: Submitted, output_dir: Path, config: RunConfig) -> str:
+    """What a person needs to know of a submission."""
+    lines = [f"submitted {', '.join(submitted.job_ids) or 'no tasks, all shards are committed'}"]
+    if submitted.job_ids:
+        lines[0] += f" ({submitted.num_tasks} tasks)"
+    if submitted.finish_id:
+        lines.append(f"finish    job {submitted.finish_id} submits again what is missing, then combines and verifies")
+    if submitted.problem:
+        lines.append(f"note      {submitted.problem}")
+    lines += [f"logs      {submitted.logs}", f"progress  python -m hpcdata.status {output_dir}"]
+    if submitted.finish_id is None:
+        lines.append(f"then      python -m hpcdata.combine {output_dir}")
+    return "\n".join([*lines, f"stop      python -m hpcdata.cancel {output_dir}"])
 
 
 def _run_here(output_dir: Path, config: RunConfig) -> int:

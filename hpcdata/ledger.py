@@ -14,6 +14,7 @@ Events and their fields, besides `event` and `time` (seconds since 1970):
     crash       shard, sample (its position in the shard), how: the sample killed a process of its own
     failed      shard, error: it could not be read or written; the process goes on with others
     signal      name: the process stops after a checkpoint
+    error       error: the whole process could not go on, the last event then
     end         outcome
 """
 

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
-CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGKILL)
+CRASHES = (
+    *(signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGKILL),
+    signal.SIGALRM,  # see `watchdog`
+)
 MAX_RESTARTS = 3
 """Of crashed tasks, in a row, while the run does not advance."""
 TAIL_LINES = 15

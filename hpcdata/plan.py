@@ -44,6 +44,8 @@ class RunPaths:
         self.claims = self.root / "claims"
         self.ledger = self.root / "ledger"
         self.logs = self.root / "logs"
+        self.submissions = self.root / "submissions"
+        self.report = self.root / "report.json"
         self.inputs = self.root / "inputs"
         self.dataset = self.root / "dataset"
         self.parts = self.dataset / "parts"

@@ -46,7 +46,7 @@ def prepare(config: RunConfig) -> Plan:
     config = _normalise(config)
     paths = RunPaths(Path(config.data.token_output_dir).absolute())
     tokenizer, codec = check(config)
-    listed = sources.list_inputs(config.data.raw_data_dir, config.data.source)
+    listed = _list_inputs(paths, config)
     _check_kinds(config, listed)
     _make_root(paths)
     if paths.plan.exists():
@@ -54,8 +54,52 @@ def prepare(config: RunConfig) -> Plan:
         _require_same(plan, config, tokenizer, codec, listed)
     else:
         plan = _create_together(paths, config, tokenizer, codec, listed)
-    files.write_atomic(paths.runtime, files.to_json(configuration.to_mapping(config)))
+    write_runtime(paths, config)
     return plan
+
+
+def reopen(output_dir: Path, config: RunConfig) -> Plan:
+    """The plan of a run that goes on with `config`. Raises UserError where that would not write the same bytes.
+
+    All of it comes from the run itself: nothing is listed or scanned again, and it may be called from any folder.
+    """
+    config, paths = _normalise(config), RunPaths(output_dir.absolute())
+    plan = load_plan(paths.root)
+    tokenizer, codec = check(config)
+    there = [source for source in plan.inputs if Path(source.origin).exists()]
+    listed = [dataclasses.replace(source.file, path=source.origin) for source in there]
+    _require_same(plan, config, tokenizer, codec, listed)
+    _make_root(paths)
+    write_runtime(paths, config)
+    return plan
+
+
+def write_runtime(paths: RunPaths, config: RunConfig) -> None:
+    """Keeps the transient settings for the run's tasks, with paths that mean the same from everywhere."""
+
+    def absolute(path: str | None) -> str | None:
+        return str(Path(path).absolute()) if path and Path(path).exists() else path
+
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, token_output_dir=str(paths.root)),
+        text=dataclasses.replace(config.text, tokenizer=absolute(config.text.tokenizer)),
+        image=dataclasses.replace(config.image, checkpoint=absolute(config.image.checkpoint)),
+    )
+    files.write_atomic(paths.runtime, files.to_json(configuration.to_mapping(config)))
+
+
+def _list_inputs(paths: RunPaths, config: RunConfig) -> list[InputFile]:
+    """The inputs; those of the plan where some are gone by now and their samples are to be rejected."""
+    try:
+        return sources.list_inputs(config.data.raw_data_dir, config.data.source)
+    except UserError:
+        if config.data.on_changed_input != "reject" or not paths.plan.exists():
+            raise
+        plan = load_plan(paths.root)
+        if plan.config.data.raw_data_dir != config.data.raw_data_dir:
+            raise
+        return [dataclasses.replace(item.file, path=item.origin) for item in plan.inputs]
 
 
 def check(config: RunConfig) -> tuple[TextIdentity | None, ImageIdentity | None]:
@@ -102,6 +146,7 @@ def _check_numbers(config: RunConfig) -> None:
         "data.block_size": config.data.block_size,
         "data.n_train_samples": config.data.n_train_samples,
         "data.save_tmp_interval": config.data.save_tmp_interval,
+        "data.max_batch_s": config.data.max_batch_s,
         "data.max_image_pixels": config.data.max_image_pixels,
         "data.max_record_bytes": config.data.max_record_bytes,
         "loader.batch_size": config.loader.batch_size,
@@ -279,7 +324,7 @@ def _require_same(
         *_differences(plan.config.semantic_fields(), config.semantic_fields(), ""),
         *_differences(_fields(plan.text), _fields(tokenizer), "text tokenizer "),
         *_differences(_fields(plan.image), _fields(codec), "image tokenizer "),
-        *_input_differences(plan, listed),
+        *(_new_inputs if config.data.on_changed_input == "reject" else _input_differences)(plan, listed),
     ]
     if differences:
         raise UserError(
@@ -312,6 +357,14 @@ def _input_differences(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
         if path in found and _changed(source):
             differences.append(f"input {source.file.label} has changed since it was planned")
     return differences
+
+
+def _new_inputs(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
+    """What a run lacks that rejects the samples of inputs which were removed or changed."""
+    if plan.config.data.n_train_samples is not None:
+        return []
+    planned = {source.origin for source in plan.inputs}
+    return [f"input {item.label} is new" for item in listed if item.path not in planned]
 
 
 def _changed(source: PlannedInput) -> bool:

@@ -1,24 +1,23 @@
-"""Poison: records that kill the process that decodes them (a segmentation fault, out of memory) are found and rejected.
+"""Poison: records that kill or hang the process that reads or decodes them are found and rejected.
 
 An attempt notes in its folder where it is (`WorkNote`, one small write a batch). A successor that finds the note of an
-attempt which did not leave in order suspects the batches that were in work there, and lets a child process decode
-these, sample by sample: the child says which sample it begins, so its death names one. Whoever kills processes for
-other reasons (preemption, a time limit) kills parent and child, and only deaths of a child that its parent survives
-by `GRACE_S`, and that no stop signal explains, are counted. A record that killed `data.max_crashes` children alone
-is rejected as `crash`; every other sample gets the pixels that the child has made of it, the same as ever.
+attempt which did not leave in order suspects the batches that were in work there, and lets child processes
+(`poisonchild`) read and decode these, sample by sample: a child says which sample it begins, so its death names one.
+Whoever kills processes for other reasons (preemption, a time limit) kills parent and child, and only deaths of a child
+that its parent survives by `GRACE_S`, and that no stop signal explains, are counted. A child that hangs in a sample is
+ended by its alarm (`watchdog`), and that counts as well. A record that ended `data.max_crashes` children alone is
+rejected as `crash`; every other sample gets the record and the pixels that a child has made of it, the same as ever.
 
-    OUT/crashes/00003-of-00064.json   {"suspects": [48], "deaths": {"51": 1}}, removed with the commit
+    OUT/crashes/00003-of-00064.json   {"suspects": [48], "deaths": {"51": 1}, ...}, removed with the commit
 
-The child reads, decodes and tokenizes. The network that makes codes sees only squares of one size, so no record can
-be special to it.
+This process reads no suspected record itself. After a death in reading (and not in decoding) it leaves the rest of the
+shard to children, as its own reader would have to pass that record. The network that makes codes sees only squares of
+one size, so no record can be special to it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -26,22 +25,19 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
 
 from hpcdata import files
-from hpcdata.encoders.examples import BATCHES_AHEAD, PixelOptions, PreparedBatch, load_images
+from hpcdata.encoders.examples import BATCHES_AHEAD, PreparedBatch
 from hpcdata.errors import UserError
-from hpcdata.plan import RunPaths, ShardSpec, load_plan, load_runtime
-from hpcdata.samples import BadSample, Reason, Record, Sample, TextPart
+from hpcdata.plan import RunPaths, ShardSpec
+from hpcdata.poisonchild import Pixels, Progress
+from hpcdata.samples import BadSample, Reason, Record, Reject
 from hpcdata.shard import list_attempts, read_work_note, seconds_lost
 
 log = logging.getLogger(__name__)
 
 GRACE_S = 2.0
 """A parent that lives so long after its child was killed was not meant to die with it."""
-MESSAGE = "the process that decodes it dies"
 MIN_ALL_CRASHED = 4
 """So many samples in a row, and no survivor: then it is the machine that cannot decode."""
 
@@ -59,6 +55,10 @@ class CrashNotes:
     """Positions in the shard where attempts died: the batches that were in work begin there."""
     deaths: dict[int, int]
     """Position in the shard -> children that died of this sample alone."""
+    unread: set[int]
+    """Positions of those deaths that came in reading, before there was a record."""
+    hung: set[int]
+    """Positions of those deaths that the alarm made."""
     lost_s: float = 0.0
     """Work of the attempts that died since the last claim."""
 
@@ -67,17 +67,19 @@ class CrashNotes:
         path = root / "crashes" / f"{name}.json"
         try:
             values = files.read_json(path)
-            suspects = {int(position) for position in values["suspects"]}
             deaths = {int(position): int(number) for position, number in values["deaths"].items()}
+            suspects, unread, hung = (set(map(int, values.get(name, ()))) for name in ("suspects", "unread", "hung"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            suspects, deaths = set(), {}
-        return cls(path=path, suspects=suspects, deaths=deaths)
+            suspects, deaths, unread, hung = set(), {}, set(), set()
+        return cls(path=path, suspects=suspects, deaths=deaths, unread=unread, hung=hung)
 
     def save(self) -> None:
         self.path.parent.mkdir(exist_ok=True)
         values = {
             "suspects": sorted(self.suspects),
             "deaths": {str(key): self.deaths[key] for key in sorted(self.deaths)},
+            "unread": sorted(self.unread),
+            "hung": sorted(self.hung),
         }
         files.write_atomic(self.path, files.to_json(values))
 
@@ -85,6 +87,22 @@ class CrashNotes:
         if position not in self.suspects:
             self.suspects.add(position)
             self.save()
+
+    def count(self, position: int, death: str, *, in_reading: bool) -> int:
+        number = self.deaths[position] = self.deaths.get(position, 0) + 1
+        if in_reading:
+            self.unread.add(position)
+        if death == signal.SIGALRM.name:
+            self.hung.add(position)
+        self.save()
+        return number
+
+    def message(self, position: int) -> str:
+        """Why a sample is rejected, the same words for the same behaviour."""
+        in_reading = position in self.unread
+        if position in self.hung:
+            return f"{'reading' if in_reading else 'decoding'} it does not end"
+        return f"the process that {'reads' if in_reading else 'decodes'} it dies"
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -96,12 +114,17 @@ def find_suspects(paths: RunPaths, name: str) -> CrashNotes:
     for folder in list_attempts(paths.shards, name):
         position = read_work_note(folder)
         if position is not None:
-            log.info(
-                "shard %s: an attempt died at sample %d, its batches are decoded in a child process", name, position
-            )
+            log.info("shard %s: an attempt died at sample %d, its batches go to a child process", name, position)
             notes.suspect(position)
             notes.lost_s += seconds_lost(folder)
     return notes
+
+
+def next_piece(position: int, count: int, notes: CrashNotes, batch_size: int) -> tuple[int, int, bool]:
+    """(start, end, is suspected) of the samples to take next, from `position` on."""
+    if notes.unread:
+        return position, count, True
+    return split(position, count, notes.suspects, batch_size)[0]
 
 
 def split(resumed: int, count: int, suspects: set[int], batch_size: int) -> list[tuple[int, int, bool]]:
@@ -122,7 +145,7 @@ def split(resumed: int, count: int, suspects: set[int], batch_size: int) -> list
 
 
 class Trial:
-    """Decodes suspected samples of one shard in child processes."""
+    """Reads and decodes suspected samples of one shard in child processes."""
 
     def __init__(
         self,
@@ -136,158 +159,102 @@ class Trial:
     ) -> None:
         self._output_dir, self._spec, self._notes = output_dir, spec, notes
         self._max_crashes, self._should_stop, self._on_death = max_crashes, should_stop, on_death
+        self._has_survivors = False
 
-    def batches(self, records: Iterator[Record], first: int, batch_size: int) -> Iterator[PreparedBatch]:
-        """`records`: those of the shard's samples `first` on. Raises Stopped when a signal came meanwhile."""
-        listed = list(records)
-        results = self._decode(first, first + len(listed))
-        crashed = [isinstance(result, BadSample) and result.reason is Reason.CRASH for result in results]
-        if len(crashed) >= MIN_ALL_CRASHED and all(crashed):
-            raise UserError(
-                f"shard {self._spec.name}: every process that decodes one of the samples {first} to "
-                f"{first + len(listed) - 1} dies: give the tasks more memory, or check the installation"
-            )
-        for start in range(0, len(listed), batch_size):
-            end = start + batch_size
-            yield PreparedBatch(records=listed[start:end], pixels=results[start:end])
+    def batches(self, first: int, end: int, batch_size: int) -> Iterator[PreparedBatch]:
+        """The shard's samples `first` to `end`, as `prepare_batches` gives them, each batch as soon as it is there.
 
-    def _decode(self, first: int, end: int) -> list[list[np.ndarray] | BadSample]:
-        results: list[list[np.ndarray] | BadSample] = []
-        while (position := first + len(results)) < end:
-            if self._notes.deaths.get(position, 0) >= self._max_crashes:
-                results.append(BadSample(Reason.CRASH, MESSAGE))
+        Raises Stopped when a signal came meanwhile, UserError when it seems to be the machine that cannot decode:
+        until one sample has survived, nothing is given away.
+        """
+        held: list[tuple[Record, Pixels]] = []
+        for result in self._results(first, end):
+            held.append(result)
+            self._has_survivors = self._has_survivors or not _is_crash(result[1])
+            if not self._has_survivors and len(held) >= MIN_ALL_CRASHED:
+                raise UserError(
+                    f"shard {self._spec.name}: every process that decodes one of the samples from {first} on dies: "
+                    "give the tasks more memory, or check the installation"
+                )
+            while self._has_survivors and len(held) >= batch_size:
+                yield _batch(held[:batch_size])
+                del held[:batch_size]
+        while held:
+            yield _batch(held[:batch_size])
+            del held[:batch_size]
+
+    def _results(self, first: int, end: int) -> Iterator[tuple[Record, Pixels]]:
+        position = first
+        while position < end:
+            if self._is_unreadable(position):
+                yield self._stand_in(position)
+                position += 1
                 continue
-            until = next((other for other in range(position, end) if self._is_condemned(other)), end)
-            made, death = self._run_child(position, until)
-            results += made
-            if death is not None:
-                self._count(position + len(made), death)
-        return results
+            until = next((other for other in range(position, end) if self._is_unreadable(other)), end)
+            for record, pixels in self._run_child(position, until):
+                yield record, self._verdict(position) or pixels
+                position += 1
 
     def _is_condemned(self, position: int) -> bool:
         return self._notes.deaths.get(position, 0) >= self._max_crashes
 
-    def _run_child(self, first: int, end: int) -> tuple[list[list[np.ndarray] | BadSample], str | None]:
-        """The results of the samples that a child got through, and how it died, if it did."""
-        command = [sys.executable, "-m", "hpcdata.poison", str(self._output_dir), self._spec.name, str(first), str(end)]
+    def _is_unreadable(self, position: int) -> bool:
+        return self._is_condemned(position) and position in self._notes.unread
+
+    def _verdict(self, position: int) -> BadSample | None:
+        return BadSample(Reason.CRASH, self._notes.message(position)) if self._is_condemned(position) else None
+
+    def _stand_in(self, position: int) -> tuple[Record, Pixels]:
+        """For a record that nobody can read: its key is its position."""
+        number, message = self._spec.first + position, self._notes.message(position)
+        key = f"{self._spec.source.file.label}#{number}"
+        record = Reject(position=number, key=key, reason=Reason.CRASH, message=message)
+        return record, BadSample(Reason.CRASH, message)
+
+    def _run_child(self, first: int, end: int) -> Iterator[tuple[Record, Pixels]]:
+        """What a child makes of some samples; its death is counted against the sample that it was at."""
+        only_read = [str(position) for position in range(first, end) if self._is_condemned(position)]
+        arguments = [str(self._output_dir), self._spec.name, str(first), str(end), ",".join(only_read)]
+        command = [sys.executable, "-m", "hpcdata.poisonchild", *arguments]
+        progress, has_ended = Progress(), False
         with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:
             assert child.stdout is not None
-            made: list[list[np.ndarray] | BadSample] = []
-            began = False
             try:
-                while len(made) < end - first:
+                while progress.num_made < end - first and not has_ended:
+                    has_ended = not progress.read_from(child.stdout)
                     if self._should_stop():
                         raise Stopped
-                    line = _read_line(child.stdout)
-                    if line is None:
-                        break
-                    began = True
-                    if "begins" not in line:
-                        made.append(_read_result(line, child.stdout))
-            except EOFError:
-                pass  # it died while it handed pixels over
+                    yield from progress.take()
             finally:
-                if len(made) == end - first or self._should_stop():
+                if not has_ended:
                     child.kill()
                 child.stdout.close()
-                code = child.wait()
-        if len(made) == end - first:
-            return made, None
-        if not began:
-            raise UserError(f"shard {self._spec.name}: a child process could not start to decode ({_describe(code)})")
-        return made, _describe(code)
+                death = _describe(child.wait())
+        if has_ended and not progress.has_begun:
+            raise UserError(f"shard {self._spec.name}: a child process could not start to decode ({death})")
+        if has_ended:
+            self._count(first + progress.num_made, death, in_reading=progress.is_reading)
 
-    def _count(self, position: int, death: str) -> None:
-        if death == "SIGKILL":
+    def _count(self, position: int, death: str, *, in_reading: bool) -> None:
+        if death == signal.SIGKILL.name:
             threading.Event().wait(GRACE_S)
         if self._should_stop():
             raise Stopped
-        number = self._notes.deaths[position] = self._notes.deaths.get(position, 0) + 1
-        self._notes.save()
+        number = self._notes.count(position, death, in_reading=in_reading)
         self._on_death(position, death)
         log.warning(
-            "shard %s: sample %d killed the process that decodes it (%s), %d of %d times",
-            *(self._spec.name, position, death, number, self._max_crashes),
+            "shard %s: sample %d ended the process that %s it (%s), %d of %d times",
+            *(self._spec.name, position, "reads" if in_reading else "decodes", death, number, self._max_crashes),
         )
-
-
-def _read_line(stream: IO[bytes]) -> dict[str, Any] | None:
-    line = stream.readline()
-    return json.loads(line) if line.endswith(b"\n") else None
-
-
-def _read_result(line: dict[str, Any], stream: IO[bytes]) -> list[np.ndarray] | BadSample:
-    if "reason" in line:
-        return BadSample(Reason(line["reason"]), line["message"])
-    return [_read_array(shape, stream) for shape in line["shapes"]]
-
-
-def _read_array(shape: Sequence[int], stream: IO[bytes]) -> np.ndarray:
-    size = int(np.prod(shape))
-    data = stream.read(size)
-    if len(data) != size:
-        raise EOFError
-    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _describe(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def _child(output_dir: Path, name: str, first: int, end: int, out: IO[bytes]) -> None:
-    """Says `begins` before a sample and hands its result over: lines of JSON, pixels as they are behind theirs."""
-    from hpcdata.encode import read_shard
-    from hpcdata.encoders import text
-
-    plan, paths = load_plan(output_dir), RunPaths(output_dir)
-    spec = next(spec for spec in plan.shards() if spec.name == name)
-    options, path = PixelOptions.of(plan), load_runtime(output_dir).text.tokenizer
-    tokenizer = text.build(plan.text, path) if plan.text and path else None
-    records = read_shard(plan, paths, spec, skip=first)
-    for position in range(first, end):
-        _say(out, {"begins": position})
-        record = next(records)
-        try:
-            images = load_images(record, options)
-        except BadSample as error:
-            _say(out, {"reason": str(error.reason), "message": error.message})
-            continue
-        if tokenizer is not None and isinstance(record, Sample):
-            _try_texts(record, tokenizer)
-        _say(out, {"shapes": [list(image.shape) for image in images]})
-        for image in images:
-            out.write(np.ascontiguousarray(image).tobytes())
-        out.flush()
+def _is_crash(pixels: Pixels) -> bool:
+    return isinstance(pixels, BadSample) and pixels.reason is Reason.CRASH
 
 
-def _try_texts(record: Sample, tokenizer: Any) -> None:
-    """Texts that are not allowed are rejected by the parent, with all others; only a death matters here."""
-    from hpcdata.encoders.text import check_text
-
-    with contextlib.suppress(BadSample):
-        texts = [part.text for part in record.parts if isinstance(part, TextPart)]
-        for value in texts:
-            check_text(value)
-        if texts:
-            tokenizer.encode(texts)
-
-
-def _say(out: IO[bytes], values: dict[str, Any]) -> None:
-    out.write(json.dumps(values).encode() + b"\n")
-    out.flush()
-
-
-def main() -> int:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # the parent ends us; if it is gone, nobody reads what we write
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")  # the child goes first, so that the parent can tell
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    with contextlib.suppress(BrokenPipeError):
-        _child(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), out)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _batch(results: Sequence[tuple[Record, Pixels]]) -> PreparedBatch:
+    return PreparedBatch(records=[record for record, _ in results], pixels=[pixels for _, pixels in results])

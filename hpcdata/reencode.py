@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING
 
 from hpcdata import sources
 from hpcdata.config import RunConfig
-from hpcdata.encoders import image, text
-from hpcdata.encoders.examples import BatchEncoder, PixelOptions, PreparedBatch, prepare_batches
+from hpcdata.encoders import building
+from hpcdata.encoders.examples import PixelOptions, PreparedBatch, prepare_batches
 from hpcdata.errors import UserError
 from hpcdata.plan import Plan, RunPaths, ShardSpec
 from hpcdata.planning import source_options
 from hpcdata.samples import Reason, Record, Reject
 
 if TYPE_CHECKING:
-    from hpcdata.encoders.image import ImageTokenizer
     from hpcdata.tables import EncodedBatch
 
 log = logging.getLogger(__name__)
@@ -44,15 +43,9 @@ class Reencoder:
         self._accept_changed = accept_changed
         self._sources: dict[str, _Source] = {}
         self._listings = tempfile.TemporaryDirectory(prefix="hpcdata-")
-        tokenizer = runtime.text.tokenizer
-        self._text = text.build(plan.text, tokenizer) if plan.text and tokenizer else None
-        self.device = "none"
-        codec = self._build_image()
-        block_size, batch_size = plan.config.data.block_size, plan.config.loader.batch_size
-        self._encoder, self._texts_alone = (
-            BatchEncoder(text=self._text, image=item, block_size=block_size, image_batch_size=batch_size)
-            for item in (codec, None)
-        )
+        tokenizers = building.build(plan, runtime)
+        self._text, self.device = tokenizers.text, tokenizers.device
+        self._encoder, self._texts_alone = (tokenizers.encoder(plan, with_images=kept) for kept in (True, False))
 
     def __enter__(self) -> Reencoder:
         return self
@@ -101,13 +94,6 @@ class Reencoder:
         with contextlib.closing(prepared):  # type: ignore[type-var]
             batch = next(prepared)
         return self._encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label)
-
-    def _build_image(self) -> ImageTokenizer | None:
-        if self._plan.image is None:
-            return None
-        config = self._runtime.image
-        self.device = image.resolve_device(config.device)
-        return image.build(self._plan.image, config.checkpoint, self.device, self._plan.config.image.cpu_threads)
 
     def _source(self, spec: ShardSpec) -> _Source:
         """The shard's input as planned; after a fresh scan where it changed and that is accepted."""

@@ -77,6 +77,11 @@ def is_wanted(row: RejectRow, reason: str | None) -> bool:
     return row.reason == reason if reason else row.reason not in (DUPLICATE, Reason.CRASH)
 
 
+def _is_of(example: Example, row: RejectRow) -> bool:
+    """Whether it is the sample that was rejected; where its input could not be read, only its place is known."""
+    return example.key == row.key or row.reason == Reason.CHANGED_INPUT
+
+
 class _Retry:
     def __init__(
         self, plan: Plan, paths: RunPaths, encoder: Reencoder, attempt: str, wanted: Callable[[RejectRow], bool]
@@ -114,7 +119,7 @@ class _Retry:
         try:
             for records, encoded in self._encoder.batches(spec, taking_part):
                 good = [example for example in encoded.examples if example.index in rows]
-                same = [example for example in good if example.key == rows[example.index].key]
+                same = [example for example in good if _is_of(example, rows[example.index])]
                 self._result.renamed += len(good) - len(same)
                 failed = [row for row in encoded.rejects if row.index in rows]
                 self._result.still_rejected.update(row.reason for row in failed)

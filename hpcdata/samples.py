@@ -44,6 +44,7 @@ class Reason(enum.StrEnum):
 
     BAD_RECORD = "bad_record"
     BAD_JSON = "bad_json"
+    CHANGED_INPUT = "changed_input"
     CRASH = "crash"
     DAMAGED_ARCHIVE = "damaged_archive"
     EMPTY_IMAGE = "empty_image"
@@ -81,13 +82,15 @@ _OF_THE_SAMPLE = {
 class Blob:
     """Bytes that are read when they are needed: a slice of a file, or bytes already in memory.
 
-    `size=None` means the whole file. `read` is called from decoding threads.
+    `size=None` means the whole file. `read` is called from decoding threads. `name` is what the record calls a file of
+    its own, for messages.
     """
 
     path: str
     offset: int = 0
     size: int | None = None
     data: bytes | None = field(default=None, repr=False)
+    name: str = ""
 
     def read(self, *, max_bytes: int) -> bytes:
         """Raises BadSample: MISSING_IMAGE, EMPTY_IMAGE, OVERSIZED_IMAGE or TRUNCATED (blobs are images).

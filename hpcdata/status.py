@@ -19,12 +19,12 @@ from hpcdata import shard
 from hpcdata.claims import Claims, Owner
 from hpcdata.errors import UserError
 from hpcdata.ledger import read_ledgers
+from hpcdata.livelock import History, batch_seconds
 from hpcdata.loading.manifest import read_manifest
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan
 from hpcdata.tables import Counts
 
 RATE_WINDOW_S = 600.0
-STUCK_AFTER = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,9 @@ class Status:
     queued_s: float
     """Between the end of a SLURM task and its next start after a requeue."""
     stuck: list[str]
-    """Shards that `STUCK_AFTER` attempts in a row have taken up at the same sample."""
+    """Shards whose last attempts died before one batch was done, see `livelock`."""
+    batch_s: float | None
+    """What a batch takes, as far as the ledger knows."""
     combined: str | None
     """The complete dataset, when there is one."""
 
@@ -71,7 +73,7 @@ def read_status(output_dir: Path | str) -> Status:
     specs = plan.shards()
     counts, samples_done = _account(plan, paths, specs, committed, started)
     running = _running(paths, {spec.name for spec in specs} - committed)
-    work = _read_ledger(paths)
+    work = _read_ledger(paths, plan.config.loader.batch_size)
     done = len(committed & {spec.name for spec in specs})
     return _status(
         plan,
@@ -115,6 +117,7 @@ def _status(
         lost_s=round(work.lost_s, 1),
         queued_s=round(work.queued_s, 1),
         stuck=sorted(work.stuck - (committed or set())),
+        batch_s=None if work.batch_s is None else round(work.batch_s, 2),
         combined=combined,
     )
 
@@ -158,16 +161,17 @@ class _Work:
     lost_s: float = 0.0
     queued_s: float = 0.0
     stuck: set[str] = dataclasses.field(default_factory=set)
+    batch_s: float | None = None
 
 
-def _read_ledger(paths: RunPaths) -> _Work:
+def _read_ledger(paths: RunPaths, batch_size: int) -> _Work:
     """Adds up the ledgers. The rate is samples per second of wall time in the recent past.
 
     Each checkpoint and commit says how many seconds of work it made safe: its samples are spread over these.
     """
     done: list[tuple[float, float, int]] = []
     work = _Work()
-    claims: dict[str, list[tuple[float, int]]] = {}
+    histories: dict[str, History] = {}
     tasks: dict[tuple[str, ...], list[tuple[float, float]]] = {}
     for _, events in read_ledgers(paths.ledger):
         before: dict[str, int] = {}
@@ -178,9 +182,11 @@ def _read_ledger(paths: RunPaths) -> _Work:
             kind, name = event.get("event"), event.get("shard", "")
             if kind == "claim":
                 before[name] = event.get("resumed", 0)
-                claims.setdefault(name, []).append((event["time"], before[name]))
+                histories.setdefault(name, History()).claims.append((event["time"], before[name]))
             elif kind in ("checkpoint", "commit"):
                 done.append((event["time"] - event["busy_s"], event["time"], event["samples"] - before.get(name, 0)))
+                if event["samples"] > before.get(name, 0):
+                    histories.setdefault(name, History()).advances.append(event["time"])
                 before[name] = event["samples"]
             elif kind == "conflict":
                 work.conflicts += 1
@@ -188,13 +194,9 @@ def _read_ledger(paths: RunPaths) -> _Work:
             work.lost_s += event.get("lost_s", 0.0) + (event["busy_s"] if kind in ("lost", "conflict") else 0.0)
     work.samples_per_s = rate(done)
     work.queued_s = sum(_gaps(spans) for spans in tasks.values())
-    work.stuck = {name for name, taken in claims.items() if is_stuck([at for _, at in sorted(taken)])}
+    work.batch_s = batch_seconds(done, batch_size)
+    work.stuck = {name for name, history in histories.items() if history.is_stuck(work.batch_s)}
     return work
-
-
-def is_stuck(resumed: Sequence[int]) -> bool:
-    """Whether the last attempts on a shard, by the samples that they began at, got nowhere."""
-    return len(resumed) >= STUCK_AFTER and len(set(resumed[-STUCK_AFTER:])) == 1
 
 
 def _gaps(spans: list[tuple[float, float]]) -> float:
@@ -237,8 +239,9 @@ def describe(status: Status, output_dir: Path | str) -> str:
     lines.append(f"rate     {status.samples_per_s} samples/s, time left {left}")
     lines.append(f"time     {status.useful_s} s useful, {status.lost_s} s lost, {status.queued_s} s queued")
     if status.stuck:
+        batch = "" if status.batch_s is None else f" ({status.batch_s} s)"
         lines.append(
-            f"WARNING  {len(status.stuck)} shards do not advance, attempts end before one batch is done, as on "
+            f"WARNING  {len(status.stuck)} shards do not advance, attempts end before one batch{batch} is done, as on "
             f"{status.stuck[0]}: preemptions must be further apart than the start of a task and a batch take; see logs/"
         )
     if status.conflicts:

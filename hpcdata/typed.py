@@ -7,7 +7,7 @@ import types
 import typing
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 
@@ -15,8 +15,8 @@ T = TypeVar("T")
 def checked(value: T) -> T:
     """Returns a dataclass value whose fields have their annotated types. Raises TypeError naming the one that has not.
 
-    Knows what the records of this package consist of: int, float, str, bool, None, unions, tuple, dict, Counter,
-    Mapping and dataclasses. An int is no bool.
+    Knows what the records of this package consist of: int, float, str, bool, None, unions, Literal, tuple, list, dict,
+    Counter, Mapping and dataclasses. An int is no bool.
     """
     for name, hint in _hints(type(value)).items():
         found = getattr(value, name)
@@ -36,6 +36,10 @@ def _matches(value: object, hint: Any) -> bool:
         return True
     if origin in (typing.Union, types.UnionType):
         return any(_matches(value, option) for option in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin is list:
+        return isinstance(value, list) and all(_matches(item, arguments[0]) for item in value)
     if origin is tuple:
         return isinstance(value, tuple) and _tuple_matches(value, arguments)
     if origin is Counter:

@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from hpcdata import config as configuration
 from hpcdata import digest, shard
+from hpcdata.encoders.building import arithmetic
 from hpcdata.errors import UserError
 from hpcdata.loading.manifest import FILE_NAME, Manifest, read_manifest
 from hpcdata.plan import Plan, RunPaths, load_plan
@@ -158,6 +160,13 @@ def _not_of_the_run(dataset: Path, plan: Plan, paths: RunPaths) -> list[str]:
     ]
     if "inputs" in manifest.extra and recorded != inputs:
         problems.append(f"{FILE_NAME}: its inputs are not the run's")
+    facts: dict[str, object] = {"config": configuration.to_mapping(plan.config), "arithmetic": arithmetic(plan)}
+    facts["plan_code_version"] = plan.code_version
+    problems += [
+        f"{FILE_NAME}: its {name.replace('_', ' ')} is not the run's"
+        for name, fact in facts.items()
+        if name in manifest.extra and manifest.extra[name] != fact
+    ]
     held = {entry["part"] for entry in manifest.extra.get("retries", [])}
     if lacking := sorted(paths.list_retries().keys() - held):
         problems.append(f"lacks {', '.join(lacking)}: run python -m hpcdata.combine {paths.root}")

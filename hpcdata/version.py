@@ -25,7 +25,7 @@ def code_version() -> str:
     return f"{__version__}+{result.stdout.strip()}" if result.returncode == 0 else __version__
 
 
-LIBRARIES = ("numpy", "orjson", "pillow", "pyarrow", "sentencepiece", "tokenizers", "torch", "zstandard")
+LIBRARIES = ("gigatoken", "numpy", "orjson", "pillow", "pyarrow", "sentencepiece", "tokenizers", "torch", "zstandard")
 """Whose versions can show in ids and codes."""
 
 

@@ -7,6 +7,10 @@ import os
 
 import pytest
 
+from tests.evidence import evidence
+
+__all__ = ["evidence"]  # a fixture
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 for _name in [name for name in os.environ if name.startswith(("HPCDATA_TEXT", "HPCDATA_IMAGE", "SLURM_"))]:

@@ -14,6 +14,7 @@ import pytest
 
 from hpcdata.claims import Claims, Owner
 from tests.crashes import Crash, crash_at
+from tests.evidence import CRASHES, Evidence
 
 
 def owner(attempt: str, **changes: object) -> Owner:
@@ -156,7 +157,9 @@ def test_an_impatient_observer_respects_the_owners_own_timeout(tmp_path: Path) -
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("step", ["create", "take over", "release"])
-def test_a_crash_at_any_step_leaves_a_claim_that_others_get_in_time(tmp_path: Path, step: str, after: bool) -> None:
+def test_a_crash_at_any_step_leaves_a_claim_that_others_get_in_time(
+    tmp_path: Path, evidence: Evidence, step: str, after: bool
+) -> None:
     number, finished = 0, False
     while not finished:
         number += 1
@@ -180,6 +183,7 @@ def test_a_crash_at_any_step_leaves_a_claim_that_others_get_in_time(tmp_path: Pa
             age(folder / "shard", 100)
         assert Claims(folder, owner("next"), timeout_s=60).try_claim("shard"), f"crash at call {number}"
     assert number > 1, "the crash must have been injected"
+    evidence(CRASHES, number - 1)
 
 
 def test_what_a_process_killed_in_a_takeover_left_is_removed_with_the_claim(tmp_path: Path) -> None:

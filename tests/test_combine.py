@@ -21,6 +21,7 @@ from hpcdata.errors import UserError
 from hpcdata.plan import RunPaths
 from tests import made
 from tests.crashes import Crash, crash_at
+from tests.evidence import CRASHES, Evidence
 from tests.trees import tree
 
 WRITTEN = sum(len(made.batch(index, index + 1).examples) for index in range(56))
@@ -110,8 +111,9 @@ def test_a_compacted_part_opens_with_tensordict(tmp_path: Path) -> None:
 
 def test_an_unfinished_run_is_refused_with_what_is_missing_and_what_to_do(tmp_path: Path) -> None:
     made.run(tmp_path / "run", unfinished={1: 8, 3: 0})
-    with pytest.raises(UserError, match=r"2 of 4 shards .*00001-of-00004, 00003-of-00004.*--allow_tmp"):
+    with pytest.raises(UserError, match=r"2 of 4 shards .*00001-of-00004, 00003-of-00004.*--allow_tmp") as caught:
         run_combine(tmp_path / "run")
+    assert "submit the same launch line again" in str(caught.value)
     assert not (tmp_path / "run/dataset").exists()
 
 
@@ -126,7 +128,8 @@ def test_allow_tmp_takes_exactly_the_checkpointed_prefix_and_records_the_gap(tmp
         {"shard": "00001-of-00004", "first_missing": 24, "missing": 8},
         {"shard": "00003-of-00004", "first_missing": 48, "missing": 8},
     ]
-    assert set(indices(tmp_path / "run")) <= set(range(24)) | set(range(32, 48))
+    taken = [*range(24), *range(32, 48)]
+    assert indices(tmp_path / "run") == [index for index in taken if made.batch(index, index + 1).examples]
     assert verify.verify_dataset(tmp_path / "run").problems == []
 
 
@@ -149,7 +152,7 @@ def test_a_dataset_with_gaps_is_replaced_when_the_run_is_finished(tmp_path: Path
 )
 @pytest.mark.slow
 def test_combine_killed_at_any_step_can_be_repeated_and_loses_nothing(
-    tmp_path: Path, options: dict, stride: int, after: bool
+    tmp_path: Path, evidence: Evidence, options: dict, stride: int, after: bool
 ) -> None:
     made.run(tmp_path / "made", num_samples=20)
     number, finished = 0, False
@@ -168,6 +171,7 @@ def test_combine_killed_at_any_step_can_be_repeated_and_loses_nothing(
         assert verify.verify_dataset(run).problems == [], f"crash at call {number}"
         assert len(indices(run)) == sum(len(made.batch(index, index + 1).examples) for index in range(20))
         assert not list(run.glob(".dataset*")), "no half-built dataset stays"
+        evidence(CRASHES, int(counter.dead), run)
         shutil.rmtree(run)
     assert number > 50
 
@@ -212,6 +216,28 @@ def test_combining_onto_another_file_system_copies(tmp_path: Path, other_file_sy
     assert RunPaths(tmp_path / "run").complete_dataset() == target
 
 
+@pytest.mark.parametrize("after", [False, True])
+def test_a_combine_onto_another_file_system_that_was_killed_can_be_repeated(
+    tmp_path: Path, other_file_system: Path, evidence: Evidence, after: bool
+) -> None:
+    target, number, finished = other_file_system / "dataset", 0, False
+    made.run(tmp_path / "made", num_samples=20)
+    while not finished:
+        number += 5
+        run = Path(shutil.copytree(tmp_path / "made", tmp_path / f"run{number}"))
+        with crash_at(number, after=after) as counter, contextlib.suppress(Crash):
+            run_combine(run, output_dir=str(target), move_files=True)
+        (run / "claims/combine").unlink(missing_ok=True)  # a dead process would not be seen as alive
+        run_combine(run, output_dir=str(target), move_files=True)
+        finished = counter.calls < number
+        assert verify.verify_dataset(target).problems == [], f"crash at call {number}"
+        assert len(indices(target)) == sum(len(made.batch(index, index + 1).examples) for index in range(20))
+        assert [path.name for path in other_file_system.iterdir()] == ["dataset"]
+        evidence(CRASHES, int(counter.dead))
+        shutil.rmtree(target)
+    assert number > 30
+
+
 def test_a_foreign_folder_is_never_replaced(tmp_path: Path) -> None:
     made.run(tmp_path / "run")
     (tmp_path / "mine").mkdir()
@@ -228,8 +254,9 @@ def test_a_shard_whose_file_was_cut_is_refused_by_name(tmp_path: Path) -> None:
     made.run(tmp_path / "run")
     path = tmp_path / "run/shards/00002-of-00004/tokens/ids.memmap"
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(UserError, match=r"shard 00002-of-00004 is damaged: tokens/ids\.memmap"):
+    with pytest.raises(UserError, match=r"shard 00002-of-00004 is damaged: tokens/ids\.memmap") as caught:
         run_combine(tmp_path / "run")
+    assert f"remove {path.parent.parent} and submit the same launch line again" in str(caught.value)
 
 
 def test_nothing_is_deleted_when_the_dataset_does_not_verify(tmp_path: Path) -> None:

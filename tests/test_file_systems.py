@@ -16,6 +16,7 @@ from hpcdata.combine import CombineOptions, combine
 from hpcdata.encode import run_task
 from hpcdata.errors import UserError
 from hpcdata.planning import prepare
+from tests.evidence import FAULTS, Evidence
 from tests.runs import StopAfter, small_config, small_run
 from tests.trees import sha256_tree
 
@@ -30,7 +31,7 @@ def failing(number: int) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
-def test_without_hard_links(tmp_path: Path, monkeypatch: Patch, number: int) -> None:
+def test_without_hard_links(tmp_path: Path, monkeypatch: Patch, evidence: Evidence, number: int) -> None:
     small_run(tmp_path / "with")
     monkeypatch.setattr(os, "link", failing(number))
     small_run(tmp_path / "without")
@@ -39,9 +40,10 @@ def test_without_hard_links(tmp_path: Path, monkeypatch: Patch, number: int) -> 
     (report,) = verify.verify(tmp_path / "without")
     assert not report.problems
     assert report.counts.written == 24
+    evidence(FAULTS, 1, tmp_path / "without")
 
 
-def test_with_times_of_two_seconds(tmp_path: Path, monkeypatch: Patch) -> None:
+def test_with_times_of_two_seconds(tmp_path: Path, monkeypatch: Patch, evidence: Evidence) -> None:
     """FAT and some network file systems: the times that stat gives are coarse."""
     small_run(tmp_path / "fine")
     fine_stat, fine_fstat = os.stat, os.fstat
@@ -61,10 +63,13 @@ def test_with_times_of_two_seconds(tmp_path: Path, monkeypatch: Patch) -> None:
     small_run(tmp_path / "coarse", "cluster.claim_timeout_s=1")
     monkeypatch.undo()
     assert sha256_tree(tmp_path / "coarse/shards") == sha256_tree(tmp_path / "fine/shards")
+    evidence(FAULTS, 1, tmp_path / "coarse")
 
 
 @pytest.mark.parametrize("number", [errno.EDQUOT, errno.ENOSPC, errno.EROFS])
-def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tmp_path: Path, monkeypatch: Patch, number: int) -> None:
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
+    tmp_path: Path, monkeypatch: Patch, evidence: Evidence, number: int
+) -> None:
     small_run(tmp_path / "good")
     prepare(small_config(tmp_path / "run"))
     calls = 0
@@ -83,6 +88,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tmp_path: Path, monke
     monkeypatch.undo()
     run_task(tmp_path / "run", StopAfter())  # type: ignore[arg-type]
     assert sha256_tree(tmp_path / "run/shards") == sha256_tree(tmp_path / "good/shards")
+    evidence(FAULTS, 1, tmp_path / "run")
 
 
 def test_a_read_only_output_is_one_line(tmp_path: Path, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]) -> None:

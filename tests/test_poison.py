@@ -11,23 +11,29 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import embedded, poison, verify
+from hpcdata import TokenDataset, embedded, poison, verify
 from hpcdata.combine import CombineOptions, combine
 from hpcdata.ledger import read_ledgers
 from hpcdata.planning import prepare
 from hpcdata.status import read_status
-from tests.poisoned import install
+from tests.evidence import POISON, Evidence
+from tests.poisoned import READING, install
 from tests.runs import small_config, small_run, start_task
 from tests.trees import sha256_tree
 
 ROOT = Path(__file__).parent.parent
+MESSAGE = "the process that decodes it dies"
 
 
 def pictures() -> list[bytes]:
     """The image bytes of the run's 24 samples, in order."""
+    return members("image")
+
+
+def members(kind: str, number: int = 24) -> list[bytes]:
     with tarfile.open(embedded.path("quickstart.tar")) as tar:
-        images = [member for member in tar if not member.name.endswith((".txt", ".json"))]
-        return [tar.extractfile(member).read() for member in images[:24]]  # type: ignore[union-attr]
+        found = [member for member in tar if member.name.endswith(".txt") is (kind == "text")]
+        return [tar.extractfile(member).read() for member in found[:number]]  # type: ignore[union-attr]
 
 
 def rejects(folder: Path) -> list[dict]:
@@ -47,25 +53,60 @@ def run_until_done(folder: Path, python_path: str, limit: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "code"),
-    [("segfault", -signal.SIGSEGV), ("kill", -signal.SIGKILL), ("memory", 0)],
+    [("segfault", -signal.SIGSEGV), ("kill", -signal.SIGKILL), ("memory", 0), ("malloc", -signal.SIGSEGV)],
 )
 def test_a_record_that_kills_its_process_is_rejected_and_its_neighbours_are_written(
-    tmp_path: Path, how: str, code: int
+    tmp_path: Path, evidence: Evidence, how: str, code: int
 ) -> None:
     folder = tmp_path / "run"
     prepare(small_config(folder, "data.max_crashes=2"))
     python_path = install(tmp_path / "site", how, [pictures()[9]])
     codes = run_until_done(folder, python_path, 3)
     assert codes == ([0] if code == 0 else [code, 0]), "one process dies, the next one finds the record"
-    assert [(row["index"], row["reason"], row["message"]) for row in rejects(folder)] == [(9, "crash", poison.MESSAGE)]
+    assert [(row["index"], row["reason"], row["message"]) for row in rejects(folder)] == [(9, "crash", MESSAGE)]
     assert read_status(folder).counts["written"] == 23
     assert not list((folder / "crashes").iterdir())
+    evidence(POISON, 1, folder)
     combine(folder, CombineOptions())
     assert [report.problems for report in verify.verify(folder)] == [[], []]
 
 
 @pytest.mark.slow
-def test_bytes_do_not_depend_on_how_the_poison_was_found(tmp_path: Path) -> None:
+def test_records_that_kill_the_process_that_reads_them_are_rejected_too(tmp_path: Path, evidence: Evidence) -> None:
+    """Two of them: the second one is met by a child, which the process that met the first leaves the reading to."""
+    folder = tmp_path / "run"
+    prepare(small_config(folder, "data.max_crashes=2", "data.shard_size=24"))
+    texts = members("text")
+    python_path = install(tmp_path / "site", "segfault", [texts[9], texts[18]], where=READING)
+    assert run_until_done(folder, python_path, 3) == [-signal.SIGSEGV, 0]
+    expected = [(index, f"quickstart.tar#{index}", "the process that reads it dies") for index in (9, 18)]
+    assert [(row["index"], row["key"], row["message"]) for row in rejects(folder)] == expected
+    evidence(POISON, 2, folder)
+    small_run(tmp_path / "good", "data.shard_size=24")
+    assert written(folder) == {index: key for index, key in written(tmp_path / "good").items() if index not in (9, 18)}
+    assert [report.problems for report in verify.verify(folder)] == [[], []]
+
+
+@pytest.mark.slow
+def test_a_decoder_that_hangs_is_ended_and_its_record_rejected(tmp_path: Path, evidence: Evidence) -> None:
+    folder = tmp_path / "run"
+    prepare(small_config(folder, "data.max_crashes=2", "data.max_batch_s=5"))  # in a child, a sample has 0.25 s of it
+    codes = run_until_done(folder, install(tmp_path / "site", "hang", [pictures()[9]]), 3)
+    assert codes == [-signal.SIGALRM, 0]
+    assert [(row["index"], row["message"]) for row in rejects(folder)] == [(9, "decoding it does not end")]
+    assert read_status(folder).counts["written"] == 23
+    evidence(POISON, 1, folder)
+    assert "in load_images" in Path(f"{folder}.log").read_text(), "the trace says where it hung"
+
+
+def written(folder: Path) -> dict[int, str]:
+    """Index -> key of every written sample."""
+    combine(folder, CombineOptions())
+    return {example.index: example.key for example in TokenDataset(folder)}
+
+
+@pytest.mark.slow
+def test_bytes_do_not_depend_on_how_the_poison_was_found(tmp_path: Path, evidence: Evidence) -> None:
     """Other checkpoints, other deaths, a number of processes: the same rejects, the same codes of the neighbours."""
     victims = [pictures()[index] for index in (2, 9, 10)]
     found = []
@@ -75,6 +116,7 @@ def test_bytes_do_not_depend_on_how_the_poison_was_found(tmp_path: Path) -> None
         run_until_done(folder, install(tmp_path / f"site-{name}", how, victims), 5)
         assert [row["index"] for row in rejects(folder)] == [2, 9, 10]
         found.append(sha256_tree(folder / "shards"))
+        evidence(POISON, 3, folder)
     assert found[0] == found[1]
 
 

@@ -23,6 +23,7 @@ from hpcdata.retry import retry, rows_of
 from hpcdata.shard import read_summary
 from hpcdata.tables import Counts
 from tests.crashes import Crash, crash_at
+from tests.evidence import CRASHES, Evidence
 from tests.runs import small_run
 from tests.trees import tree
 
@@ -147,7 +148,7 @@ def test_nothing_can_be_added_to_a_compact_dataset_alone(made: tuple[Path, Path]
 
 @pytest.mark.parametrize("after", [False, True])
 def test_a_killed_retry_is_simply_run_again(
-    made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool
+    made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evidence: Evidence, after: bool
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # the "killed" ones leave their temporary folders
     run, pictures = made
@@ -166,6 +167,7 @@ def test_a_killed_retry_is_simply_run_again(
         expected = expected or result
         assert result == expected, f"crash at call {number}"
         assert account(fresh).written == 14
+        evidence(CRASHES, int(counter.dead), fresh)
         if not counter.dead:
             return
     pytest.fail("the last crash must come after the end")

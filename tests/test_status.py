@@ -57,16 +57,6 @@ def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("resumed", "expected"),
-    [([], False), ([0, 0], False), ([0, 0, 0], True), ([0, 0, 16], False), ([0, 16, 16, 16], True)],
-)
-def test_a_shard_that_attempts_take_up_at_the_same_sample_again_and_again_is_stuck(
-    resumed: list[int], expected: bool
-) -> None:
-    assert status.is_stuck(resumed) is expected
-
-
 def test_useful_lost_and_queued_seconds_are_added_up_from_the_ledger(tmp_path: Path) -> None:
     made.run(tmp_path / "run", unfinished={0: 8})
     folder = tmp_path / "run/ledger"
@@ -82,5 +72,5 @@ def test_useful_lost_and_queued_seconds_are_added_up_from_the_ledger(tmp_path: P
         (folder / f"{attempt}.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     result = status.read_status(tmp_path / "run")
     assert (result.useful_s, result.lost_s, result.queued_s) == (90.0, 7.5, 120.0)
-    assert result.stuck == [name]
+    assert (result.stuck, result.batch_s) == ([name], None)
     assert "WARNING  1 shards do not advance" in status.describe(result, tmp_path)

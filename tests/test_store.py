@@ -17,6 +17,7 @@ from hpcdata.store import LostShard, ShardConflict, open_shard
 from hpcdata.tables import EncodedBatch, read_columns, sum_columns
 from tests import made
 from tests.crashes import Crash, crash_at
+from tests.evidence import CRASHES, Evidence
 from tests.trees import sha256_tree, tree
 
 NUM = 40
@@ -124,7 +125,7 @@ def test_bytes_do_not_depend_on_where_attempts_stopped(
 
 @pytest.mark.parametrize("after", [False, True])
 def test_a_crash_at_any_step_is_finished_by_the_next_attempt_with_the_same_bytes(
-    tmp_path: Path, expected: dict[str, bytes], after: bool
+    tmp_path: Path, expected: dict[str, bytes], evidence: Evidence, after: bool
 ) -> None:
     number, finished = 0, False
     while not finished:
@@ -141,18 +142,21 @@ def test_a_crash_at_any_step_is_finished_by_the_next_attempt_with_the_same_bytes
         write(shards, "next")
         assert tree(shards) == expected, f"crash {'after' if after else 'before'} call {number}"
     assert number > 60, "the crash must have been injected in every step"
+    evidence(CRASHES, number - 1)
 
 
-def test_two_crashes_in_a_row_lose_nothing(tmp_path: Path, expected: dict[str, bytes]) -> None:
+def test_two_crashes_in_a_row_lose_nothing(tmp_path: Path, expected: dict[str, bytes], evidence: Evidence) -> None:
     for first in range(1, 120, 7):
         shards = tmp_path / f"crash{first}"
         shards.mkdir()
         for number, attempt in ((first, "a"), (first // 2 + 1, "b")):
-            with crash_at(number, after=True):
+            with crash_at(number, after=True) as counter:
                 try:
                     write(shards, attempt)
                 except Crash:
                     continue
+                finally:
+                    evidence(CRASHES, int(counter.dead))
         write(shards, "next")
         assert tree(shards) == expected
 

@@ -37,7 +37,7 @@ DEFECTS = {
         "test_prove.py::test_a_good_run_is_proved",
     ],
     "UniDisc 9: several processes of a task write one folder": [
-        "test_encode.py::test_bytes_do_not_depend_on_kills_and_the_number_of_processes",
+        "test_kills.py::test_the_bytes_are_those_of_an_undisturbed_process",
         "test_encode.py::test_a_process_that_was_stopped_too_long_changes_nothing_when_it_continues",
     ],
     "UniDisc 10: int16 ids wrap above 32767": ["test_upstream_defects.py::test_ids_never_wrap"],

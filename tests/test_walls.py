@@ -11,7 +11,21 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    ("errors", "samples", "columns", "config", "identities", "files", "digest", "logs", "version", "typed", "embedded"),
+    (
+        "errors",
+        "samples",
+        "columns",
+        "config",
+        "identities",
+        "files",
+        "digest",
+        "logs",
+        "version",
+        "typed",
+        "embedded",
+        "watchdog",
+        "livelock",
+    ),
     ("ledger", "claims", "tables", "sources.base"),
     ("shard",),
     ("store",),
@@ -19,13 +33,19 @@ LAYERS = (
     ("recovered",),
     ("sources", "encoders", "loading", "slurm.array", "slurm.signals"),
     ("planning", "compact", "preview"),
+    ("reading",),
     ("reencode",),
     ("retry",),
     ("prove",),
-    ("encode", "poison", "combine", "verify", "status", "export", "index", "rejects", "replay"),
+    ("poison", "poisonchild", "shardwork"),
+    ("encode", "combine", "verify", "status", "export", "index", "rejects", "replay"),
+    ("submissions", "outcome", "budget"),
     ("slurm", "local", "finish"),
+    ("supervise", "cancel"),
     ("compose",),
+    ("preflight",),
     ("launch",),
+    ("resume",),
     ("jobs",),
 )
 """From the bottom up: a module may import its own layer and those before it."""
@@ -33,7 +53,7 @@ UPWARD_ON_PURPOSE = {("combine", "verify"), ("encode", "slurm.task")}
 ONLY_IN = {
     "hydra": {"compose"},
     "omegaconf": {"compose"},
-    "submitit": {"slurm.submit", "slurm.task"},
+    "submitit": {"slurm.submit"},
     "accelerate": {"encoders.training"},
     "webdataset": set(),
     "datasets": set(),

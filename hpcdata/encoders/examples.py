@@ -19,6 +19,7 @@ from hpcdata.encoders import pixels
 from hpcdata.encoders.text import TextTokenizer, check_text
 from hpcdata.samples import (
     BadSample,
+    Blob,
     Duplicate,
     Example,
     ImagePart,
@@ -70,6 +71,10 @@ def prepare_batches(
     options: None leaves images alone (a run without an image tokenizer).
     """
     records = iter(records)
+    if options is None:
+        while batch := list(islice(records, batch_size)):
+            yield PreparedBatch(records=batch, pixels=[[]] * len(batch))
+        return
     pending: deque[tuple[list[Record], list[Future[list[np.ndarray]]]]] = deque()
     pool = ThreadPoolExecutor(max(1, num_threads), thread_name_prefix="decode")
     try:
@@ -178,16 +183,18 @@ class _DuplicateSample(BadSample):
 
 
 def load_images(record: Record, options: PixelOptions | None) -> list[np.ndarray]:
-    """The pixels of a record's images, in order. Raises BadSample."""
+    """The pixels of a record's images, in order. Raises BadSample, which names a picture that is a file of its own."""
     if options is None or not isinstance(record, Sample):
         return []
-    return [
-        pixels.load_square(
-            part.blob.read(max_bytes=options.max_bytes), resolution=options.resolution, max_pixels=options.max_pixels
-        )
-        for part in record.parts
-        if isinstance(part, ImagePart)
-    ]
+    return [_load(part.blob, options) for part in record.parts if isinstance(part, ImagePart)]
+
+
+def _load(blob: Blob, options: PixelOptions) -> np.ndarray:
+    try:
+        data = blob.read(max_bytes=options.max_bytes)
+        return pixels.load_square(data, resolution=options.resolution, max_pixels=options.max_pixels)
+    except BadSample as bad:
+        raise BadSample(bad.reason, f"{blob.name}: {bad.message}" if blob.name else bad.message) from None
 
 
 def _result(future: Future[list[np.ndarray]]) -> list[np.ndarray] | BadSample:

@@ -23,6 +23,7 @@ import numpy as np
 import orjson
 
 from hpcdata import embedded
+from hpcdata.encoders.fast_text import SpedUp, speed_up
 from hpcdata.errors import UserError
 from hpcdata.identities import TextIdentity
 from hpcdata.samples import BadSample, Reason
@@ -74,18 +75,28 @@ def identify(tokenizer: str, *, add_image_token: bool, use_slow_tokenizer: bool)
     )
 
 
-def build(identity: TextIdentity, tokenizer: str) -> TextTokenizer:
-    """The tokenizer of a plan. Raises UserError if the file is another than the plan's."""
+def build(identity: TextIdentity, tokenizer: str, *, engine: str = "reference") -> TextTokenizer:
+    """The tokenizer of a plan. Raises UserError if the file is another than the plan's.
+
+    engine: `reference`; `auto` for the fast engine where it gives the same ids, `fast` to insist on it.
+    """
     path = _find(tokenizer, prefer_slow=identity.engine == _SentencePiece.name)
-    engine = _load(path, tokenizer)
-    if (engine.name, engine.sha256) != (identity.engine, identity.sha256):
+    reference = _load(path, tokenizer)
+    if (reference.name, reference.sha256) != (identity.engine, identity.sha256):
         raise UserError(
-            f"text.tokenizer={tokenizer}: {path.name} ({engine.name}) has sha256 {engine.sha256[:16]}..., the plan was "
-            f"made with {identity.sha256[:16]}... ({identity.engine}): restore the file, or use a new output directory"
+            f"text.tokenizer={tokenizer}: {path.name} ({reference.name}) has sha256 {reference.sha256[:16]}..., the "
+            f"plan was made with {identity.sha256[:16]}... ({identity.engine}): restore the file, or use a new output "
+            "directory"
         )
     if identity.image_token_id is not None:
-        engine.add_image_token(identity.image_token_id)
-    return engine
+        reference.add_image_token(identity.image_token_id)
+    if engine == "auto":
+        return SpedUp(reference)
+    if engine == "reference":
+        return reference
+    if (fast := speed_up(reference)) is None:
+        raise UserError("text.engine=fast: the fast engine cannot be used (see the log), use text.engine=auto")
+    return fast
 
 
 def check_text(text: str) -> None:
@@ -106,7 +117,7 @@ class _Fast:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a forked child would wait for threads it has not
         from tokenizers import Tokenizer
 
-        self.sha256 = hashlib.sha256(data).hexdigest()
+        self.data, self.sha256 = data, hashlib.sha256(data).hexdigest()
         self._content = orjson.loads(data)
         self._tokenizer = Tokenizer.from_buffer(data)
         self._ids = self._tokenizer.get_vocab(with_added_tokens=True)
@@ -123,6 +134,12 @@ class _Fast:
         self._is_control[[token["id"] for token in controls]] = True
         literals = sorted((token["content"] for token in controls), key=len, reverse=True)
         self._control_pattern = re.compile("(" + "|".join(map(re.escape, literals)) + ")" if literals else r"(?!)()")
+
+    def literals(self) -> list[str]:
+        return [IMAGE_TOKEN, *(token["content"] for token in self._content["added_tokens"])]
+
+    def normalizer(self) -> dict[str, Any] | None:
+        return self._content.get("normalizer")
 
     def token_id(self, token: str) -> int | None:
         return self._ids.get(token)
@@ -185,7 +202,7 @@ class _SentencePiece:
     def __init__(self, data: bytes) -> None:
         from sentencepiece import SentencePieceProcessor
 
-        self.sha256 = hashlib.sha256(data).hexdigest()
+        self.data, self.sha256 = data, hashlib.sha256(data).hexdigest()
         self._processor = SentencePieceProcessor(model_proto=data)
         self._num_pieces = self._processor.vocab_size() if data else 0
         if not self._num_pieces:
@@ -196,6 +213,16 @@ class _SentencePiece:
     @property
     def vocab_size(self) -> int:
         return max([self._num_pieces, *(token_id + 1 for token_id in self.added.values())])
+
+    def literals(self) -> list[str]:
+        model = self._processor
+        kinds = (model.is_control, model.is_unknown)
+        pieces = [model.id_to_piece(piece) for piece in range(self._num_pieces) if any(kind(piece) for kind in kinds)]
+        return [IMAGE_TOKEN, *pieces, *self.added]
+
+    def normalizer(self) -> dict[str, Any] | None:
+        rewritten = "Aﬁ１½"  # by compatibility forms, or folded to lower case
+        return None if rewritten in self._processor.normalize(rewritten) else {"type": "Precompiled"}
 
     def token_id(self, token: str) -> int | None:
         piece = self._processor.piece_to_id(token)

@@ -11,6 +11,7 @@ import math
 import sys
 import threading
 from collections import deque
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,47 +36,70 @@ def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
         return np.ndarray(shape, element, _buffer(num_bytes))
 
 
-def prefix_mask(lengths: np.ndarray, width: int) -> np.ndarray:
-    """[num_rows, width] bool, set on the first `lengths[row]` <= width columns: one copy of a window a row."""
-    steps = np.zeros(2 * width, bool)
-    steps[:width] = True
-    mask = empty((len(lengths), width), bool)
-    if mask.size:
-        mask[:] = _windows(steps, width)[width - lengths]
+def prefix_mask(lengths: np.ndarray, width: int, out: np.ndarray | None = None) -> np.ndarray:
+    """[num_rows, width] bool, set on the first `lengths[row]` <= width columns."""
+    mask = empty((len(lengths), width), bool) if out is None else out
+    _put_steps(lengths, True, False, mask)
     return mask
+
+
+def prefix_positions(lengths: np.ndarray, out: np.ndarray) -> None:
+    """out[row] = 0, 1... on the first `lengths[row]` <= width columns, 0 behind them: made narrow, widened last."""
+    import torch
+
+    width = out.shape[1]
+    narrow = empty(out.shape, np.int16 if width <= 2**15 else np.int32)
+    _put_steps(lengths, -1, 0, narrow)
+    narrow &= np.arange(width, dtype=narrow.dtype)
+    torch.from_numpy(out).copy_(torch.from_numpy(narrow))
 
 
 def fill_behind(block: np.ndarray, lengths: np.ndarray, value: int) -> None:
     """block[row, lengths[row]:] = value, for [num_rows, width] integers and lengths <= width.
 
-    By bit masks, which are windows of a step again: a branch-free pass over the columns that some row does not fill.
+    By bit masks: a branch-free pass over the columns that some row does not fill.
     """
     first, width = int(lengths.min(initial=block.shape[1])), block.shape[1]
     if not block.size or first == width:
         return
     import torch
 
-    signed = np.dtype(f"i{block.itemsize}")
-    tail = torch.from_numpy(block.view(signed))[:, first:]
-    at = torch.from_numpy(width - lengths)
-    tail &= _step_windows(width - first, -1, 0, signed).index_select(0, at)
+    signed = block.view(f"i{block.itemsize}")[:, first:]
+    tail, lengths = torch.from_numpy(signed), lengths - first
+    steps = empty(signed.shape, signed.dtype)
+    _put_steps(lengths, -1, 0, steps)
+    tail &= torch.from_numpy(steps)
     if value:
-        behind = int(np.array(value).astype(block.dtype).view(signed))
-        tail |= _step_windows(width - first, 0, behind, signed).index_select(0, at)
+        _put_steps(lengths, 0, int(np.array(value).astype(block.dtype).view(signed.dtype)), steps)
+        tail |= torch.from_numpy(steps)
 
 
 def widen(ids: np.ndarray, out: np.ndarray, shift: int = 0) -> None:
-    """out[...] = ids + shift, from 16 or 32 bits to 64: torch does it faster than numpy."""
+    """out[...] = ids + shift, from 16 or 32 bits to 64 (or as they are): torch does it faster than numpy."""
     if ids.size:
         import torch
 
-        target = torch.from_numpy(out)
-        target.copy_(torch.from_numpy(ids))
+        torch.from_numpy(out).copy_(torch.from_numpy(ids))
         if shift:
-            target += shift
+            out += out.dtype.type(shift)
 
 
-def _step_windows(width: int, before: int, behind: int, dtype: np.dtype) -> torch.Tensor:
+def windows_of(values: np.ndarray, width: int) -> np.ndarray:
+    """[len(values) - width + 1, width]: all windows of contiguous values, as the rows of a view that may be written."""
+    return np.ndarray((len(values) - width + 1, width), values.dtype, values.data, strides=values.strides * 2)
+
+
+def _put_steps(lengths: np.ndarray, before: int, behind: int, out: np.ndarray) -> None:
+    """out[row] = `before` on the first `lengths[row]` columns, `behind` on the others: windows of one step."""
+    if out.size:
+        import torch
+
+        windows = _step_windows(out.shape[1], before, behind, out.dtype.str)
+        torch.index_select(windows, 0, torch.from_numpy(out.shape[1] - lengths), out=torch.from_numpy(out))
+
+
+@lru_cache(maxsize=64)
+def _step_windows(width: int, before: int, behind: int, dtype: str) -> torch.Tensor:
     """[width + 1, width]: row w - n has n values `before` and then `behind`."""
     import torch
 
@@ -84,20 +108,17 @@ def _step_windows(width: int, before: int, behind: int, dtype: np.dtype) -> torc
     return torch.from_numpy(steps).as_strided((width + 1, width), (1, 1))
 
 
-def _windows(values: np.ndarray, width: int) -> np.ndarray:
-    """All windows of `width` values as the rows of a view."""
-    return np.ndarray((len(values) - width + 1, width), values.dtype, values, strides=values.strides * 2)
-
-
 def _buffer(num_bytes: int) -> np.ndarray:
-    """A free buffer of this size, or a new one in place of the one that was not wanted for longest."""
+    """A free buffer of about this size, or a new one in place of the one that was not wanted for longest."""
+    unit = 1 << (num_bytes.bit_length() - 3)
+    size = -(-num_bytes // unit) * unit  # four sizes for each power of two
     for place in range(len(_buffers)):
         found = _buffers[place]
-        if found.nbytes == num_bytes and sys.getrefcount(found) == _FREE:
+        if found.nbytes == size and sys.getrefcount(found) == _FREE:
             del _buffers[place]
             _buffers.append(found)
             return found
-    new = np.empty(num_bytes, np.uint8)
+    new = np.empty(size, np.uint8)
     _buffers.append(new)
     while len(_buffers) > _MAX_BUFFERS or sum(buffer.nbytes for buffer in _buffers) > _MAX_TOTAL_BYTES:
         _buffers.popleft()

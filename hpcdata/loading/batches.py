@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -54,7 +55,9 @@ class Steps(Protocol):
         """The samples of the share, in the order of its batch."""
         ...
 
-    def batch(self, epoch: int, step: int, share: Share) -> tuple[Batch, Draws]: ...
+    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], Draws]:
+        """The samples of the share, and what makes their batch: it may run later, in any thread."""
+        ...
 
     def mark(self, epoch: int, step: int) -> Mark: ...
 
@@ -82,17 +85,20 @@ class PlainSteps:
     def draws(self, epoch: int, step: int, share: Share) -> Draws:
         return self.stream.draws(epoch, np.arange(*share.of(*self._range(epoch, step))))
 
-    def batch(self, epoch: int, step: int, share: Share) -> tuple[Batch, Draws]:
+    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], Draws]:
         ahead = self._ahead
         if ahead is None or not ahead.has(epoch, step, share):
             ahead = self._ahead = self._look_ahead(epoch, step, share)
         draws, table = ahead.step(step, self.stream)
-        if self.layout.pad == "max_len":
-            return self.layout.batch(self.stream.dataset, draws.rows, draws.seeds, table), draws
-        sequences = self.layout.sequences(table, draws.seeds)
-        width = self.layout.width(self._lengths(epoch, step, share, sequences.length))
-        bins = Bins.one_each(len(draws.rows), width)
-        return self.layout.assemble(self.stream.dataset, sequences, bins), draws
+
+        def make() -> Batch:
+            if self.layout.pad == "max_len":
+                return self.layout.batch(self.stream.dataset, draws.rows, draws.seeds, table)
+            sequences = self.layout.sequences(table, draws.seeds)
+            width = self.layout.width(self._lengths(epoch, step, share, sequences.length))
+            return self.layout.assemble(self.stream.dataset, sequences, Bins.one_each(len(draws.rows), width))
+
+        return make, draws
 
     def mark(self, epoch: int, step: int) -> Mark:
         return Mark()

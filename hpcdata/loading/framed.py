@@ -27,11 +27,11 @@ class Framed(Layout):
     eoi_id: int | None = None
     """Begin and end of an image: by default the first two ids behind the image codes."""
 
-    def bind(self, manifest: Manifest) -> Self:
+    def _bound(self, manifest: Manifest) -> Self:
         shift = self.img_token_shift if self.img_token_shift is not None else default_shift(manifest)
         behind = shift + (manifest.image.codebook_size if manifest.image else 0)
         bound = dataclasses.replace(
-            super().bind(manifest),
+            super()._bound(manifest),
             img_token_shift=shift,
             boi_id=behind if self.boi_id is None else self.boi_id,
             eoi_id=behind + 1 if self.eoi_id is None else self.eoi_id,
@@ -66,8 +66,8 @@ class LiquidT2I(Framed):
     unconditional_id: int | None = None
     """By default the third id behind the image codes."""
 
-    def bind(self, manifest: Manifest) -> Self:
-        bound = super().bind(manifest)
+    def _bound(self, manifest: Manifest) -> Self:
+        bound = super()._bound(manifest)
         behind = (bound.img_token_shift or 0) + (manifest.image.codebook_size if manifest.image else 0)
         unconditional_id = behind + 2 if self.unconditional_id is None else self.unconditional_id
         return dataclasses.replace(bound, unconditional_id=unconditional_id)

@@ -67,9 +67,16 @@ class Layout:
     """A sample that does not fit without cutting an image: `raise`, or `skip`: it becomes padding, and is counted."""
     keys: tuple[str, ...] = KEYS + PACKED_KEYS
     """Which arrays to make."""
+    ids: str = "int64"
+    """How ids are shipped: `int64`, or `uint16`, a quarter of the bytes, for `hpcdata.widen` on the device."""
 
     def bind(self, manifest: Manifest) -> Self:
         """The same layout with every option filled in. Raises UserError where the dataset cannot be laid out so."""
+        bound = self._bound(manifest)
+        bound._check_ids(manifest)
+        return bound
+
+    def _bound(self, manifest: Manifest) -> Self:
         known = KEYS + PACKED_KEYS
         unknown = sorted(set(self.keys) - set(known))
         if unknown:
@@ -98,7 +105,7 @@ class Layout:
     def settings(self) -> dict[str, Any]:
         """What the arrays depend on, as plain values: enters the loader's state."""
         values = dataclasses.asdict(self)
-        del values["keys"]
+        del values["keys"], values["ids"]
         return {"name": self.name, **values}
 
     @property
@@ -135,7 +142,8 @@ class Layout:
     def assemble(self, dataset: TokenDataset, sequences: Sequences, bins: Bins, *, packed: bool = False) -> Batch:
         """The arrays of sequences that stand in bins."""
         keys = self.keys if packed else tuple(key for key in self.keys if key not in PACKED_KEYS)
-        arrays = assemble(dataset, sequences, bins, keys, self.controls.pad)
+        narrow = "uint16" if self._fits_16_bits(dataset.manifest) else "int64"
+        arrays = assemble(dataset, sequences, bins, keys, self.controls.pad, self.ids, narrow)
         if "index" in keys:
             arrays["index"] = sequences.index
         num_text_tokens = int((sequences.text_tokens if bins.length is None else bins.length).sum())
@@ -188,6 +196,35 @@ class Layout:
                 f"{name} is wanted, but the dataset's tokenizer has no {name} id: leave it out, or pass {name}_id"
             )
         return token_id is not None if wanted is None else wanted
+
+    def _range_of_ids(self, manifest: Manifest) -> tuple[int, int]:
+        """The least and the greatest id that a batch may hold."""
+        controls = self.controls
+        least, most = 0, int(np.iinfo(manifest.id_dtype).max) if manifest.text is None else manifest.text.vocab_size - 1
+        if self.form.images and manifest.counts.images:
+            codes = manifest.image.codebook_size if manifest.image else np.iinfo(manifest.id_dtype).max + 1
+            most = max(most, controls.img_token_shift + int(codes) - 1)
+        others = [value for value in vars(controls).values() if value is not None]
+        return min(least, *others), max(most, *others)
+
+    def _fits_16_bits(self, manifest: Manifest) -> bool:
+        least, most = self._range_of_ids(manifest)
+        return manifest.id_dtype == "uint16" and least >= 0 and most < 2**16
+
+    def _check_ids(self, manifest: Manifest) -> None:
+        """Raises UserError unless every id that the layout makes can be shipped as `ids` says."""
+        if self.ids not in ("int64", "uint16"):
+            raise UserError(f"layout {self.name}: ids={self.ids!r}, expected int64 or uint16")
+        if self.ids == "int64":
+            return
+        if "labels" in self.keys and "input_ids" not in self.keys:
+            raise UserError(f'layout {self.name}: with ids="uint16" labels are made of input_ids: add them to keys')
+        if not self._fits_16_bits(manifest):
+            least, most = self._range_of_ids(manifest)
+            raise UserError(
+                f"layout {self.name}: its ids go from {least} to {most}, stored as {manifest.id_dtype}, more than "
+                'uint16 holds: use ids="int64"'
+            )
 
     def _check_width(self, option: str, width: int | None, manifest: Manifest) -> None:
         if width is None:

@@ -17,9 +17,10 @@ none, since it would leave the others waiting), with packing as one that is fill
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,18 +31,18 @@ from hpcdata.loading.account import SourceAccount, make_account
 from hpcdata.loading.batches import Mark, PlainSteps, Share, Steps
 from hpcdata.loading.dataset import TokenDataset
 from hpcdata.loading.layout import BatchCounts, Layout, find_layout
-from hpcdata.loading.order import Order, SequentialOrder, ShuffledOrder
+from hpcdata.loading.order import Order, find_order
 from hpcdata.loading.packed import PackedSteps
 from hpcdata.loading.packing import Packing, find_packing
 from hpcdata.loading.ranks import find_rank
+from hpcdata.loading.state import MAX_STATE_BYTES, STATE_VERSION, check_state, digest
 from hpcdata.loading.streams import Mixture, MixtureStream, SingleStream, Stream
 
 if TYPE_CHECKING:
     import torch
 
-_STATE_VERSION = 1
-_MAX_STATE_BYTES = 1024
 _UNLIMITED = 2**40
+_counting = threading.Lock()
 
 
 class TokenLoader:
@@ -61,7 +62,7 @@ class TokenLoader:
         packing: int | Packing | None = None,
         seed: int = 0,
         shuffle: bool = True,
-        order: Order | None = None,
+        order: Order | str | None = None,
         rank: int | None = None,
         world_size: int | None = None,
         drop_last: bool = True,
@@ -70,7 +71,7 @@ class TokenLoader:
         """`global_batch_size` is the rows of one step on all ranks together; the world size must divide it.
 
         `packing`: the columns of rows that hold several samples each, or a BestFit, Concat or Buckets.
-        `order`: another order than `seed` and `shuffle` give.
+        `order`: another one than `seed` and `shuffle` give, or its name, such as `blocks` for data larger than RAM.
         """
         self.rank, self.world_size = find_rank(rank, world_size)
         self.global_batch_size = global_batch_size
@@ -83,7 +84,10 @@ class TokenLoader:
         self.epoch = self.step = 0
         self.counts = BatchCounts()
         self._share = Share(rank=self.rank, world_size=self.world_size)
-        self._check_batch_size()
+        if global_batch_size < 1 or global_batch_size % self.world_size:
+            raise UserError(
+                f"global_batch_size={global_batch_size} cannot be divided evenly among {self.world_size} ranks"
+            )
         self._steps = self._make_steps()
         self._check_size()
 
@@ -129,15 +133,15 @@ class TokenLoader:
 
     def batch_at(self, epoch: int, step: int) -> dict[str, torch.Tensor]:
         """The batch of any step, without moving the loader."""
-        return self._batch(epoch, step)[0]
+        return self._plan(epoch, step)()[0]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, and of which data and settings: under 1 KB of plain values."""
         state = {
-            "version": _STATE_VERSION,
+            "version": STATE_VERSION,
             "data": self.dataset.manifest.content_digest,
             "plan": self.dataset.manifest.fingerprint,
-            "settings": self._settings(),
+            "settings": self._settings,
             "epoch": self.epoch,
             "step": self.step,
         }
@@ -149,7 +153,7 @@ class TokenLoader:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state`, saved on any world size. Raises UserError when it is of other data or settings."""
-        _check_state(state, self.state_dict())
+        check_state(state, self.state_dict())
         before = self.stream, self._steps
         epoch, step = state.get("epoch"), state.get("step")
         try:
@@ -181,7 +185,7 @@ class TokenLoader:
             is_begun = mark.first_bin < position
             position = (mark.window + is_begun) * self.packing.window
         self.stream = before.changed(self.epoch, position, weights)
-        if len(json.dumps(self.state_dict())) >= _MAX_STATE_BYTES:
+        if len(json.dumps(self.state_dict())) >= MAX_STATE_BYTES:
             self.stream = before
             raise UserError(f"the weights were changed {len(before.changes)} times: start a new run for more changes")
         self._steps = self._make_steps()
@@ -196,20 +200,46 @@ class TokenLoader:
         """
         return make_account(self._make_steps(), self.epoch, self.step)
 
+    def take(self) -> Callable[[], dict[str, torch.Tensor]] | None:
+        """Moves on by one batch and returns what makes it, in whichever thread it is called; None at the end."""
+        if self.num_epochs is not None and self.epoch >= self.num_epochs:
+            return None
+        make = self._plan(self.epoch, self.step)
+        self._move()
+
+        def deliver() -> dict[str, torch.Tensor]:
+            tensors, counts = make()
+            self._count(counts)
+            return tensors
+
+        return deliver
+
     def _next(self) -> dict[str, torch.Tensor]:
-        tensors, counts = self._batch(self.epoch, self.step)
-        has_next = self._steps.has_step(self.epoch, self.step + 1)
-        self.counts += counts
-        self.epoch, self.step = (self.epoch, self.step + 1) if has_next else (self.epoch + 1, 0)
+        tensors, counts = self._plan(self.epoch, self.step)()
+        self._move()
+        self._count(counts)
         return tensors
 
-    def _batch(self, epoch: int, step: int) -> tuple[dict[str, torch.Tensor], BatchCounts]:
-        import torch
+    def _move(self) -> None:
+        has_next = self._steps.has_step(self.epoch, self.step + 1)
+        self.epoch, self.step = (self.epoch, self.step + 1) if has_next else (self.epoch + 1, 0)
 
-        batch, draws = self._steps.batch(epoch, step, self._share)
-        if isinstance(self.stream, MixtureStream):
-            batch.arrays["source"] = draws.source
-        return {key: torch.from_numpy(array) for key, array in batch.arrays.items()}, batch.counts
+    def _count(self, counts: BatchCounts) -> None:
+        with _counting:
+            self.counts += counts
+
+    def _plan(self, epoch: int, step: int) -> Callable[[], tuple[dict[str, torch.Tensor], BatchCounts]]:
+        make, draws = self._steps.plan(epoch, step, self._share)
+
+        def tensors() -> tuple[dict[str, torch.Tensor], BatchCounts]:
+            import torch
+
+            batch = make()
+            if isinstance(self.stream, MixtureStream):
+                batch.arrays["source"] = draws.source
+            return {key: torch.from_numpy(array) for key, array in batch.arrays.items()}, batch.counts
+
+        return tensors
 
     def _make_stream(self, dataset: TokenDataset | Mixture | str | Path) -> Stream:
         if isinstance(dataset, Mixture):
@@ -217,10 +247,10 @@ class TokenLoader:
                 raise UserError("order is for one dataset: the sources of a mixture have orders of their own")
             return MixtureStream(dataset, seed=self.seed, shuffle=self.shuffle)
         opened = dataset if isinstance(dataset, TokenDataset) else TokenDataset(dataset)
-        order = self._order
-        if order is None and self.shuffle:
-            order = ShuffledOrder(num_samples=len(opened), seed=self.seed)
-        return SingleStream(opened, order or SequentialOrder(num_samples=len(opened)), self.seed)
+        if isinstance(self._order, str):
+            self._order = find_order(self._order, len(opened), self.seed)
+        order = self._order or find_order("shuffled" if self.shuffle else "sequential", len(opened), self.seed)
+        return SingleStream(opened, order, self.seed)
 
     def _make_steps(self) -> Steps:
         size, drop_last = self.global_batch_size, self.drop_last
@@ -234,27 +264,24 @@ class TokenLoader:
             return layout
         return layout.with_room(_UNLIMITED if self.packing.cuts else self.packing.length, force=self.packing.cuts)
 
+    @cached_property
     def _settings(self) -> dict[str, Any]:
+        """They never change: weights that do are no part of them."""
         settings = {
             "global_batch_size": self.global_batch_size,
             "shuffle": self.shuffle,
             "seed": self.seed,
             "drop_last": self.drop_last,
             "layout": self.layout.name,
-            "layout_digest": _digest(self.layout.settings()),
+            "layout_digest": digest(self.layout.settings()),
         }
         if self.packing is not None:
             settings["packing"] = repr(self.packing)
         if self._order is not None:
             settings["order"] = repr(self._order)
         if isinstance(self.stream, MixtureStream):
-            settings["mixture_digest"] = _digest(self.stream.settings())
+            settings["mixture_digest"] = digest(self.stream.settings())
         return settings
-
-    def _check_batch_size(self) -> None:
-        size, ranks = self.global_batch_size, self.world_size
-        if size < 1 or size % ranks:
-            raise UserError(f"global_batch_size={size} cannot be divided evenly among {ranks} ranks")
 
     def _check_size(self) -> None:
         size, ranks = self.global_batch_size, self.world_size
@@ -273,26 +300,3 @@ class TokenLoader:
                 f"the last batch of an epoch has {rest} samples for {ranks} ranks, some would get none: "
                 "use another global_batch_size, or drop_last=True"
             )
-
-
-def _check_state(state: dict[str, Any], own: dict[str, Any]) -> None:
-    if not isinstance(state, dict) or state.get("version") != _STATE_VERSION:
-        raise UserError("not a state of this version's TokenLoader: pass what state_dict() returned")
-    for name, meaning in (("data", "content digest"), ("plan", "plan fingerprint")):
-        if state.get(name) != own[name]:
-            raise UserError(
-                f"the loader state is of other data: {meaning} {str(state.get(name))[:16]}..., "
-                f"this dataset has {own[name][:16]}...: open the dataset that the run was started with"
-            )
-    theirs = state.get("settings") or {}
-    for name in {**own["settings"], **theirs}:
-        value = own["settings"].get(name)
-        if theirs.get(name) != value:
-            raise UserError(
-                f"the loader state was saved with {name}={theirs.get(name)!r}, this loader has {value!r}: "
-                f"restore {name}, or start a new run without the state"
-            )
-
-
-def _digest(values: dict[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()

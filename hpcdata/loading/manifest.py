@@ -21,6 +21,7 @@ from hpcdata.errors import UserError
 from hpcdata.identities import ImageIdentity, TextIdentity
 from hpcdata.plan import Plan
 from hpcdata.tables import Counts
+from hpcdata.typed import checked
 
 FORMAT = "hpcdata-dataset-1"
 FILE_NAME = "manifest.json"
@@ -130,7 +131,11 @@ def _parse(data: bytes, folder: Path, where: Path) -> Manifest:
     if found != FORMAT:
         raise UserError(f"{where} has format {found!r}, this version of hpcdata reads {FORMAT!r}")
     try:
-        return _from_values(values, folder)
+        manifest = _from_values(values, folder)
+        for item in (manifest.counts, manifest.text, manifest.image, manifest.layout):
+            if item is not None:
+                checked(item)
+        return manifest
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{where} is damaged ({type(error).__name__}: {error}): run hpcdata.combine again") from None
 
@@ -190,9 +195,14 @@ def _check(manifest: Manifest, where: Path) -> None:
     if manifest.id_dtype not in ("uint16", "int32"):
         raise UserError(f"{where}: id_dtype is {manifest.id_dtype!r}, expected uint16 or int32")
     for part in manifest.parts:
+        rows = (part.shard, part.samples, part.spans, part.tokens, part.key_bytes)
+        if set(map(type, rows)) != {int} or type(part.path) is not str or type(part.content_digest) is not str:
+            raise UserError(
+                f"{where} is damaged: a part has no path, digest or numbers of rows: run hpcdata.combine again"
+            )
         if part.path.startswith("/") or ".." in part.path.split("/"):
             raise UserError(f"{where}: part {part.path!r} is outside the dataset folder")
-        if min(part.samples, part.spans, part.tokens, part.key_bytes) < 0:
+        if min(rows) < 0:
             raise UserError(f"{where}: part {part.path!r} has a negative number of rows")
     if manifest.num_samples != manifest.counts.written:
         raise UserError(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,5 +147,5 @@ class _Mapping:
         self._address, self._num_bytes = address, num_bytes
         self.__array_interface__ = {"data": (address, True), "shape": shape, "typestr": typestr, "version": 3}
 
-    def __del__(self) -> None:
-        _libc.munmap(self._address, self._num_bytes)
+    def __del__(self, munmap: Callable[[int, int], int] = _libc.munmap) -> None:  # module names may be gone by then
+        munmap(self._address, self._num_bytes)

@@ -12,6 +12,7 @@ blocks. A window is what has to fit in the page cache, and a block is what is re
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -124,6 +125,32 @@ class BlockOrder:
             blocks[whole] = _permute(slots[whole], num_whole, keys)
         shift = int(_round_keys(f"shift seed={self.seed} epoch={epoch}")[0]) % self.num_samples
         return (blocks * self.block_rows + within + shift) % self.num_samples
+
+
+def find_order(name: str, num_samples: int, seed: int) -> Order:
+    """`shuffled`, `sequential`, `blocks` or `blocks:ROWSxBLOCKS`, as in blocks:4096x64, for so many samples."""
+    match = re.fullmatch(r"blocks:([1-9]\d*)x([1-9]\d*)", name)
+    if match:
+        block_rows, window_blocks = map(int, match.groups())
+        return BlockOrder(num_samples=num_samples, seed=seed, block_rows=block_rows, window_blocks=window_blocks)
+    if name == "blocks":
+        return BlockOrder(num_samples=num_samples, seed=seed)
+    if name == "sequential":
+        return SequentialOrder(num_samples=num_samples)
+    if name != "shuffled":
+        raise UserError(f"order {name!r}: expected shuffled, sequential, blocks or blocks:ROWSxBLOCKS")
+    return ShuffledOrder(num_samples=num_samples, seed=seed)
+
+
+def rows_of_epochs(order: Order, epochs: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """`rows` of as many epochs as there are positions: [n] int64 each; for sources with many short epochs."""
+    if isinstance(order, ShuffledOrder):
+        return order.rows_of_epochs(epochs, positions)
+    rows = np.empty(len(positions), np.int64)
+    for epoch in np.unique(epochs).tolist():
+        at = epochs == epoch
+        rows[at] = order.rows(epoch, positions[at])
+    return rows
 
 
 def round_keys(seed: int, epoch: int) -> tuple[np.uint64, ...]:

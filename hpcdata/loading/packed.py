@@ -8,29 +8,34 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from functools import cached_property
 
 import numpy as np
 
 from hpcdata.loading.batches import Mark, Share
-from hpcdata.loading.dataset import SpanTable
 from hpcdata.loading.layoutbase import Batch, BatchCounts, Layout
 from hpcdata.loading.packing import Packing, Placement
 from hpcdata.loading.runs import Bins
+from hpcdata.loading.sequences import Sequences
 from hpcdata.loading.streams import Draws, Stream
 
 _MAX_WINDOWS = 4
+_ROWS_AHEAD = 16_384
+"""Rows of the order that are computed at a time."""
 
 
-class _Window(NamedTuple):
-    """A packed window: its bins, and the draws and spans of their rows, bin after bin."""
+class _Window:
+    """A packed window: its bins, and the draws of their rows, bin after bin; their content is looked up when wanted."""
 
-    draws: Draws
-    placement: Placement
-    table: SpanTable
-    skipped: np.ndarray
-    """The sources of samples that were too long."""
+    def __init__(self, steps: PackedSteps, draws: Draws, placement: Placement, skipped: np.ndarray) -> None:
+        self._steps, self.draws, self.placement, self.skipped = steps, draws, placement, skipped
+
+    @cached_property
+    def sequences(self) -> Sequences:
+        steps = self._steps
+        table = steps.stream.dataset.spans(self.draws.rows)
+        return steps.layout.sequences(table, self.draws.seeds, room=steps.room)
 
 
 class PackedSteps:
@@ -40,6 +45,7 @@ class PackedSteps:
         self.stream, self.layout, self.packing, self.size = stream, layout, packing, size
         self._drop_last = drop_last
         self.room = None if packing.cuts else packing.length
+        self._ahead: tuple[tuple[int, int], Draws] | None = None
         self._windows: dict[tuple[int, int], _Window] = {}
         self._epoch, self._first_window, self._edges = 0, 0, [0]
 
@@ -57,27 +63,24 @@ class PackedSteps:
         return self._edges[-1] >= needed
 
     def draws(self, epoch: int, step: int, share: Share) -> Draws:
-        pieces = self._pieces(epoch, step, share)
-        return Draws.join([window.draws.take(slice(*_rows(window, *bins))) for window, *bins in pieces])
+        return _draws_of(self._pieces(epoch, step, share))
 
-    def batch(self, epoch: int, step: int, share: Share) -> tuple[Batch, Draws]:
+    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], Draws]:
         pieces = self._pieces(epoch, step, share)
-        draws = self.draws(epoch, step, share)
-        if len(pieces) == 1:
-            window, first, last = pieces[0]
-            table = window.table.between(*_rows(window, first, last))
-        else:
-            table = self.stream.dataset.spans(draws.rows)
-        sequences = self.layout.sequences(table, draws.seeds, room=self.room)
-        start, stop = share.of(0, self.size)
-        batch = self.layout.assemble(
-            self.stream.dataset, sequences, _bins(pieces, stop - start, self.packing.length), packed=True
-        )
+        draws = _draws_of(pieces)
+        num_skipped = 0
         if share.rank == 0:  # one rank counts what is in no bin
             begun = [window for window, first, _ in self._pieces(epoch, step, Share()) if first == 0]
-            skipped = BatchCounts(skipped_samples=sum(len(window.skipped) for window in begun))
-            batch = Batch(arrays=batch.arrays, counts=batch.counts + skipped)
-        return batch, draws
+            num_skipped = sum(len(window.skipped) for window in begun)
+
+        def make() -> Batch:
+            sequences = Sequences.join([window.sequences.between(*_rows(window, *bins)) for window, *bins in pieces])
+            start, stop = share.of(0, self.size)
+            bins = _bins(pieces, stop - start, self.packing.length)
+            batch = self.layout.assemble(self.stream.dataset, sequences, bins, packed=True)
+            return Batch(arrays=batch.arrays, counts=batch.counts + BatchCounts(skipped_samples=num_skipped))
+
+        return make, draws
 
     def mark(self, epoch: int, step: int) -> Mark:
         """Of the window in which the step begins."""
@@ -141,16 +144,28 @@ class PackedSteps:
         return self._windows[epoch, window]
 
     def _pack(self, epoch: int, window: int) -> _Window:
-        num_samples = self.stream.num_samples(epoch)
-        stop = (window + 1) * self.packing.window
-        stop = stop if num_samples is None else min(stop, num_samples)
-        draws = self.stream.draws(epoch, np.arange(window * self.packing.window, stop))
+        draws = self._draws(epoch, window)
         table = self.stream.dataset.spans(draws.rows)
         lineup = self.layout.lineup(table, draws.seeds, room=self.room)
         self.layout.check_length(lineup.index, lineup.too_long)
         placement = self.packing.place(lineup.length, lineup.grid, self.size)
-        placed = draws.take(placement.sample)
-        return _Window(placed, placement, self.stream.dataset.spans(placed.rows), draws.source[lineup.too_long])
+        return _Window(self, draws.take(placement.sample), placement, draws.source[lineup.too_long])
+
+    def _draws(self, epoch: int, window: int) -> Draws:
+        """Of the samples of a window; those of some windows behind it are found at the same time."""
+        size, num_ahead = self.packing.window, max(1, _ROWS_AHEAD // self.packing.window)
+        group = window // num_ahead
+        if self._ahead is None or self._ahead[0] != (epoch, group):
+            num_samples = self.stream.num_samples(epoch)
+            stop = (group + 1) * num_ahead * size
+            stop = stop if num_samples is None else min(stop, num_samples)
+            self._ahead = (epoch, group), self.stream.draws(epoch, np.arange(group * num_ahead * size, stop))
+        first = window % num_ahead * size
+        return self._ahead[1].take(slice(first, first + size))
+
+
+def _draws_of(pieces: list[tuple[_Window, int, int]]) -> Draws:
+    return Draws.join([window.draws.take(slice(*_rows(window, *bins))) for window, *bins in pieces])
 
 
 def _rows(window: _Window, first: int, last: int) -> tuple[int, int]:

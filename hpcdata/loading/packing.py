@@ -4,13 +4,17 @@
     Concat(length=4096)      documents end to end, cut where a row ends: language data
     Buckets(multiple=128)    one sample a row, batches of samples that are about equally long and of one image grid
 
+BestFit leaves under 1 % of the room where lengths differ. Samples of nearly one length leave what their multiples
+leave: captions of 10 to 80 ids, each with an image of 256, fill 4,096 columns to 0.98 in any order, as 13 or 14 of them
+fit and nothing shorter is there to fill the rest.
+
 A window is a fixed number of consecutive samples. Its rows depend on nothing else, so any window can be computed alone:
 that is what makes packing exact after a restart, and equal on every rank.
 """
 
 from __future__ import annotations
 
-import bisect
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +22,8 @@ import numpy as np
 
 from hpcdata.errors import UserError
 
+_UNITS_OF_MEAN = 384
+"""Lengths are rounded up to units of this part of their mean: it costs about 0.1 % of the room."""
 _NUM_PAIRS = 6
 """Pairs that are looked at before a bin is closed."""
 
@@ -161,70 +167,76 @@ def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
     """bin_of: [num_samples] int64, -1 for samples of length 0; no length is greater than `capacity`.
 
     One bin after the other takes the longest samples that fit; where that would close it with room left, the last of
-    them makes way for the pair that fits best. The work grows with the number of bins and of different lengths.
+    them makes way for the pair that fits best. As many bins are filled alike as there are samples for: lengths are
+    rounded up a little, so that many are equal. The work grows with the number of bins that are different.
     """
+    mean = int(lengths.sum()) // max(1, int(np.count_nonzero(lengths)))
+    unit = max(1, mean // _UNITS_OF_MEAN)
+    capacity //= unit
+    lengths = np.minimum(-(-lengths // unit), capacity)
     by_length = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]
-    values, counts = np.unique(lengths[by_length], return_counts=True)
-    stock = _Stock(values.tolist(), counts.tolist())
+    found, counts = np.unique(lengths[by_length], return_counts=True)
+    values, count = found.tolist(), dict(zip(found.tolist(), counts.tolist(), strict=True))
+    used: list[int] = []
     num_bins = 0
-    while stock.values:
-        _fill_bin(stock, num_bins, capacity)
-        num_bins += 1
-    length, number, bins = np.array(stock.taken, np.int64).reshape(-1, 3).T
-    order = np.argsort(length, kind="stable")
+    while values:
+        content = _best_content(values, count, capacity)
+        repeats = min([count[length] // number for length, number in content.items()])
+        for length, number in content.items():
+            used += (length, number, num_bins, repeats)
+            left = count[length] = count[length] - number * repeats
+            if not left:
+                del values[bisect_left(values, length)]
+        num_bins += repeats
+    placed = np.array(used, np.int64).reshape(-1, 4)
+    _, per_bin, first_bin, num_alike = placed[np.argsort(placed[:, 0], kind="stable")].T
+    total = per_bin * num_alike
+    within = np.arange(int(total.sum())) - np.repeat(np.cumsum(total) - total, total)
     bin_of = np.full(len(lengths), -1, np.int64)
-    bin_of[by_length] = np.repeat(bins[order], number[order])
+    bin_of[by_length] = np.repeat(first_bin, total) + within // np.repeat(per_bin, total)
     return bin_of
 
 
-class _Stock:
-    """What is left to be placed: different lengths in ascending order, and how many there are of each."""
-
-    def __init__(self, values: list[int], counts: list[int]) -> None:
-        self.values = values
-        self.count = dict(zip(values, counts, strict=True))
-        self.taken: list[tuple[int, int, int]] = []
-        """(length, how many, bin)"""
-
-    def longest(self, room: int) -> int:
-        """The greatest length that fits; there must be one."""
-        return self.values[bisect.bisect_right(self.values, room) - 1]
-
-    def take(self, length: int, number: int, bin_index: int) -> None:
-        self.taken.append((length, number, bin_index))
-        left = self.count[length] - number
-        self.count[length] = left
-        if not left:
-            del self.count[length], self.values[bisect.bisect_left(self.values, length)]
-
-    def closing_pair(self, room: int, instead_of: int) -> tuple[int, int] | None:
-        """The pair near the middle that leaves the least room, if it is less than `instead_of` leaves."""
-        least, found = room - instead_of, None
-        half = bisect.bisect_right(self.values, room // 2) - 1
-        for place in range(half, max(-1, half - _NUM_PAIRS), -1):
-            small = self.values[place]
-            large = self.longest(room - small)
-            if room - small - large < least and (small != large or self.count[small] > 1):
-                least, found = room - small - large, (small, large)
-                if not least:
-                    break
-        return found
+def _best_content(values: list[int], count: dict[int, int], capacity: int) -> dict[int, int]:
+    """Lengths and how often they are in the next bin. `values` are ascending, and there are `count` of each."""
+    content: dict[int, int] = {}
+    room, above, least = capacity, len(values), values[0]
+    while above and room >= least:
+        above = bisect_right(values, room, 0, above) - 1
+        length = values[above]
+        number = room // length
+        if number > count[length]:
+            number = count[length]
+        content[length] = number
+        room -= number * length
+        if 0 < room < least:
+            pair = _closing_pair(values, count, content, room + length, length)
+            if pair is not None:
+                content[length] -= 1
+                for last in pair:
+                    content[last] = content.get(last, 0) + 1
+                return {length: number for length, number in content.items() if number}
+    return content
 
 
-def _fill_bin(stock: _Stock, bin_index: int, room: int) -> None:
-    while stock.values and room >= stock.values[0]:
-        length = stock.longest(room)
-        number = min(stock.count[length], room // length)
-        rest = room - number * length
-        if 0 < rest < stock.values[0]:
-            if number > 1:
-                stock.take(length, number - 1, bin_index)
-            pair = stock.closing_pair(rest + length, length) or (length,)
-            for last in pair:
-                stock.take(last, 1, bin_index)
-            return
-        stock.take(length, number, bin_index)
-        room = rest
+def _closing_pair(
+    values: list[int], count: dict[int, int], content: dict[int, int], room: int, instead_of: int
+) -> tuple[int, int] | None:
+    """The pair near the middle that leaves the least room, if it is less than `instead_of` leaves."""
+    least, found = room - instead_of, None
+    half = bisect_right(values, room // 2) - 1
+    for place in range(half, max(-1, half - _NUM_PAIRS), -1):
+        small = values[place]
+        large = values[bisect_right(values, room - small) - 1]
+        if (
+            room - small - large < least
+            and count[small] - content.get(small, 0) > (small == large)
+            and count[large] > content.get(large, 0)
+        ):
+            least, found = room - small - large, (small, large)
+            if not least:
+                break
+    return found
 
 
 def _check(**options: int) -> None:

@@ -10,6 +10,7 @@ arrays that `runs.assemble` makes of them, so that neither side ever works per i
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,6 +79,32 @@ class Sequences:
     run_image: np.ndarray
     run_loss: np.ndarray
     run_valid: np.ndarray
+
+    def between(self, start: int, stop: int) -> Sequences:
+        """Rows `start` to `stop` - 1 by themselves."""
+        runs = slice(*self.first_run[[start, stop]].tolist())
+        return Sequences(
+            first_run=self.first_run[start : stop + 1] - runs.start,
+            **{name: getattr(self, name)[start:stop] for name in _ROW_COLUMNS},
+            **{name: getattr(self, name)[runs] for name in _RUN_COLUMNS},
+        )
+
+    @classmethod
+    def join(cls, several: list[Sequences]) -> Sequences:
+        if len(several) == 1:
+            return several[0]
+        num_runs = np.concatenate([np.diff(sequences.first_run) for sequences in several])
+        columns = {
+            name: np.concatenate([getattr(sequences, name) for sequences in several])
+            for name in (*_ROW_COLUMNS, *_RUN_COLUMNS)
+        }
+        return cls(first_run=np.append(0, np.cumsum(num_runs)), **columns)
+
+
+_RUN_COLUMNS = tuple(field.name for field in dataclasses.fields(Sequences) if field.name.startswith("run_"))
+_ROW_COLUMNS = tuple(
+    field.name for field in dataclasses.fields(Sequences) if field.name not in (*_RUN_COLUMNS, "first_run")
+)
 
 
 class Lineup:

@@ -24,7 +24,7 @@ from hpcdata.errors import UserError
 from hpcdata.loading.dataset import TokenDataset
 from hpcdata.loading.manifest import LayoutDefaults, Manifest
 from hpcdata.loading.mixture import POLICIES, Schedule, integer_weights, make_schedule
-from hpcdata.loading.order import Order, ShuffledOrder
+from hpcdata.loading.order import Order, find_order, rows_of_epochs
 from hpcdata.loading.sampling import derived_seed, select
 from hpcdata.loading.seeding import example_seeds
 from hpcdata.tables import Counts
@@ -102,6 +102,8 @@ class Source:
     """By default the name of its folder; unique in the mixture."""
     sampling: str = "all"
     """`all`, or `first:N`, `end:N%`, `random:0.5%`...: see hpcdata.loading.sampling."""
+    order: str = "shuffled"
+    """Or `blocks`, `blocks:ROWSxBLOCKS` for data larger than RAM, `sequential`: see hpcdata.loading.order."""
     max_repeats: int = 1
     """With the policy `max_repeats`: how often each of its samples is delivered."""
 
@@ -131,6 +133,10 @@ class Mixture:
         for name, selection in zip(self.names, self.selections, strict=True):
             if not selection.num_samples:
                 raise UserError(f"source {name} of the mixture has no samples")
+        for name, source in zip(self.names, sources, strict=True):
+            find_order(source.order, 1, 0)
+            if source.order.startswith("blocks") and source.sampling.startswith("random"):
+                raise UserError(f"source {name} of the mixture: blocks of a random subset are not read in one go")
         if any(source.max_repeats < 1 for source in sources):
             raise UserError("max_repeats of a source: expected at least 1")
         self.sizes = tuple(selection.num_samples for selection in self.selections)
@@ -188,18 +194,21 @@ class MixtureStream:
 
     def settings(self) -> dict[str, Any]:
         mixture = self.mixture
-        sources = [[n, s.sampling, s.max_repeats] for n, s in zip(self.names, mixture.sources, strict=True)]
+        sources = [
+            [n, s.sampling, s.max_repeats, *([] if s.order == "shuffled" else [s.order])]
+            for n, s in zip(self.names, mixture.sources, strict=True)
+        ]
         return {"policy": mixture.policy, "weights": mixture.weights, "sources": sources}
 
     def _rows(self, index: int, epoch: int, times: np.ndarray, within: np.ndarray) -> np.ndarray:
         """Rows of one source: its `times`-th epoch has an order of its own."""
         if self._shuffle:
-            within = self._order(index, epoch).rows_of_epochs(times, within)
+            within = rows_of_epochs(self._order(index, epoch), times, within)
         return self._selections[index].rows(within)
 
-    def _order(self, index: int, epoch: int) -> ShuffledOrder:
+    def _order(self, index: int, epoch: int) -> Order:
         seed = derived_seed(self._seed, f"order of {self.names[index]} in epoch {epoch}")
-        return ShuffledOrder(num_samples=self.sizes[index], seed=seed)
+        return find_order(self.mixture.sources[index].order, self.sizes[index], seed)
 
     def _make_schedule(self, epoch: int) -> Schedule:
         weights = self.mixture.weights

@@ -37,7 +37,7 @@ def make_text_block(
 ) -> TextBlock:
     """The text spans of each row end to end, between bos and eos, cut or padded to `width` >= frame.num_added.
 
-    `out`: where they go ([num_rows, width] int64), otherwise into new memory.
+    `out`: where they go ([num_rows, width] int64 or uint16), otherwise into new memory.
     """
     start, room = int(frame.bos is not None), width - frame.num_added
     is_single = len(texts.row) <= texts.num_rows and bool((texts.row[1:] != texts.row[:-1]).all())

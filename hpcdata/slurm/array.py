@@ -1,7 +1,7 @@
 """SLURM array notation, of which only the count and the limit behind % matter here.
 
 Array tasks are interchangeable: each claims the next free shard. So `--array=3,17` means two tasks, whatever their
-indices, and a run may be resubmitted with any other array.
+indices, and a run may be resubmitted with any other array, or as several arrays where a cluster caps the index.
 """
 
 from __future__ import annotations
@@ -37,6 +37,38 @@ def parse_array(text: str) -> ArraySpec:
     parts = [_parse_range(part, text) for part in indices.split(",")]
     num_tasks = len(parts[0]) if len(parts) == 1 else len(set().union(*parts))
     return ArraySpec(num_tasks=num_tasks, max_running=min(int(limit), num_tasks) if has_limit else num_tasks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """One SLURM array of several that are one for the user."""
+
+    num_tasks: int
+    max_running: int
+    after: int | None
+    """The piece that must have ended before this one starts, by its position."""
+
+
+def split(spec: ArraySpec, max_array_size: int) -> list[Piece]:
+    """The array as pieces of at most `max_array_size` tasks, of which never more than `spec.max_running` run.
+
+    Each piece gets a share of the limit. Where that is below the number of pieces, they queue up in as many lanes.
+    """
+    num_pieces = -(-spec.num_tasks // max(1, max_array_size))
+    num_lanes = min(num_pieces, spec.max_running)
+    sizes, shares = _even(spec.num_tasks, num_pieces), _even(spec.max_running, num_lanes)
+    return [
+        Piece(
+            num_tasks=size,
+            max_running=min(size, shares[position % num_lanes]),
+            after=position - num_lanes if position >= num_lanes else None,
+        )
+        for position, size in enumerate(sizes)
+    ]
+
+
+def _even(total: int, num_parts: int) -> list[int]:
+    return [total // num_parts + (part < total % num_parts) for part in range(num_parts)]
 
 
 def _parse_range(part: str, text: str) -> range:

@@ -1,36 +1,48 @@
-"""Submission of a run as one SLURM job array, through submitit.
+"""sbatch: the text of a job, and its submission.
 
-The array holds `cluster.array`'s number of equal tasks, and each of them starts `nodes * tasks_per_node` processes
-that claim shards on their own. Nothing here knows which shards are left: a resubmission, with any array size, is
-just another call. submitit keeps scripts, pickles and logs in `<output_dir>/logs`.
+An array holds equal tasks, and each of them starts `nodes * tasks_per_node` processes that claim shards on their own.
+Nothing here knows which shards are left. submitit writes the text; there is nothing to pickle, since what a task does
+stands in the run's plan. Scripts and logs are kept in `<output_dir>/logs`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import re
+import shlex
 import shutil
-import subprocess
-from collections.abc import Iterator
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcdata.config import ClusterConfig
+from hpcdata import files, submissions
+from hpcdata.config import ClusterConfig, RunConfig
 from hpcdata.errors import UserError
-from hpcdata.slurm.array import ArraySpec, parse_array
-from hpcdata.slurm.task import ArrayTask
+from hpcdata.slurm import queue
+from hpcdata.submissions import Kind
+
+
+class TooManyJobs(UserError):
+    """The user, account or QOS may not have so many jobs submitted at a time."""
+
+
+class ClusterFull(TooManyJobs):
+    """Nobody may submit a job now."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Submission:
-    job_ids: tuple[str, ...]
-    """Ids for squeue, sacct and scancel; an array has one."""
-    log_paths: str
-    """A glob of the log files: one for each process, appended to whenever its task is requeued."""
+class JobOptions:
+    """What differs between the jobs of one run."""
 
+    kind: Kind
+    num_tasks: int = 1
+    max_running: int = 1
+    after: tuple[str, ...] = ()
+    """Jobs that must have ended, in whatever way, before this one starts."""
+    delay_min: int = 0
+
+
+_MODULES = {"tasks": "hpcdata.slurm.task", "finish": "hpcdata.supervise"}
 
 _TEARDOWN = (
     "code=$?",
@@ -38,34 +50,49 @@ _TEARDOWN = (
     "case $code in 138 | 140 | 143)",
     "    id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}",
     '    scontrol requeue Incomplete "${id:-$SLURM_JOB_ID}" ;;',
+    "# a crash, a hang or no memory (253): start once more, to find the record that did it; see hpcdata/poison.py",
+    "132 | 134 | 135 | 136 | 137 | 139 | 142 | 253)",
+    "    if ((${HPCDATA_RESTARTS:=0} < 10)); then",
+    "        export HPCDATA_RESTARTS=$((HPCDATA_RESTARTS + 1))",
+    '        exec bash "$0"',
+    "    fi ;;",
     "esac",
     "exit $code",
     "",
 )
 
 
-def submit(output_dir: Path, cluster: ClusterConfig) -> Submission:
-    """Submits the array and returns at once. Raises UserError with sbatch's own words when it refuses."""
-    import submitit
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    array = parse_array(cluster.array)
-    _require_slurm()
+def submit_job(output_dir: Path, config: RunConfig, options: JobOptions) -> str:
+    """Submits one job or array and returns its id. Raises TooManyJobs, or UserError with sbatch's own words."""
+    require_slurm()
     folder = output_dir.absolute() / "logs"
     folder.mkdir(parents=True, exist_ok=True)
-    executor = submitit.SlurmExecutor(folder=folder)
-    executor.update_parameters(**sbatch_parameters(cluster, array))
-    tasks = [ArrayTask(output_dir.absolute())] * array.num_tasks
-    try:
-        with _outside_of_any_job(), _without_litter(folder), contextlib.redirect_stderr(io.StringIO()):
-            jobs = executor.submit_array(tasks)
-    except (FailedJobError, FailedSubmissionError) as error:
-        raise _refusal(str(error), array) from None
-    job_id = jobs[0].job_id.partition("_")[0]
-    return Submission(job_ids=(job_id,), log_paths=f"{folder}/{job_id}_*_log.out")
+    text = job_text(output_dir.absolute(), config, options)
+    result = queue.run("sbatch", input_text=text)
+    job_id = re.search(r"job (\d+)", result.stdout)
+    if result.returncode != 0 or job_id is None:
+        raise _refusal(result.stderr or result.stdout, options)
+    files.write_atomic(folder / f"{job_id[1]}_submission.sh", text.encode())
+    return job_id[1]
 
 
-def sbatch_parameters(cluster: ClusterConfig, array: ArraySpec) -> dict[str, Any]:
+def job_text(output_dir: Path, config: RunConfig, options: JobOptions) -> str:
+    """The batch script, as submitit writes it."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    parameters = sbatch_parameters(_cluster(config, options.kind), options.max_running)
+    added = {"comment": submissions.mark(output_dir, options.kind)}
+    if options.after:
+        added |= {"dependency": f"afterany:{':'.join(options.after)}", "kill-on-invalid-dep": "yes"}
+    if options.delay_min:
+        added["begin"] = f"now+{options.delay_min}minutes"
+    parameters["additional_parameters"] = added | parameters["additional_parameters"]
+    command = f"{shlex.quote(sys.executable)} -u -m {_MODULES[options.kind]} {shlex.quote(str(output_dir))}"
+    map_count = options.num_tasks if options.num_tasks > 1 else None
+    return str(_make_sbatch_string(command, output_dir / "logs", map_count=map_count, **parameters))
+
+
+def sbatch_parameters(cluster: ClusterConfig, max_running: int) -> dict[str, Any]:
     """Our configuration in submitit's words."""
     additional = _additional_parameters(cluster)
     cpus_per_task = None if "cpus-per-gpu" in additional else cluster.cpus_per_task  # SLURM takes one of them
@@ -82,13 +109,39 @@ def sbatch_parameters(cluster: ClusterConfig, array: ArraySpec) -> dict[str, Any
         "nodes": cluster.nodes,
         "ntasks_per_node": cluster.tasks_per_node,
         "signal_delay_s": cluster.signal_delay_s,
-        "array_parallelism": array.max_running,
+        "array_parallelism": max_running,
         "stderr_to_stdout": True,
         "srun_args": _srun_args(cpus_per_task),
         "teardown": list(_TEARDOWN),
         "additional_parameters": additional,
     }
     return {name: value for name, value in parameters.items() if value is not None} | {"wckey": None}
+
+
+def require_slurm() -> None:
+    missing = [name for name in ("sbatch", "srun") if shutil.which(name) is None]
+    if missing:
+        raise UserError(
+            f"cluster=slurm needs {' and '.join(missing)}, not found in PATH: submit from a login node, "
+            "or use cluster=local for processes of this machine"
+        )
+
+
+def _cluster(config: RunConfig, kind: Kind) -> ClusterConfig:
+    """`cluster.*` for tasks; for the finishing job what of it applies to a small job, and `finish.*`."""
+    given, finish = config.cluster, config.finish
+    if kind == "tasks":
+        return given
+    return ClusterConfig(
+        partition=finish.partition or given.partition,
+        account=given.account,
+        qos=given.qos if finish.partition is None else None,
+        time_min=finish.time_min or given.time_min,
+        mem_gb=finish.mem_gb,
+        job_name=f"{given.job_name}-finish",
+        signal_delay_s=given.signal_delay_s,
+        additional_parameters=finish.additional_parameters,
+    )
 
 
 def _srun_args(cpus_per_task: int | None) -> list[str]:
@@ -106,54 +159,8 @@ def _additional_parameters(cluster: ClusterConfig) -> dict[str, Any]:
     return {name: value for name, value in ({"requeue": True} | given).items() if value not in (None, False)}
 
 
-def _require_slurm() -> None:
-    missing = [name for name in ("sbatch", "srun") if shutil.which(name) is None]
-    if missing:
-        raise UserError(
-            f"cluster=slurm needs {' and '.join(missing)}, not found in PATH: submit from a login node, "
-            "or use cluster=local for processes of this machine"
-        )
-
-
-@contextlib.contextmanager
-def _outside_of_any_job() -> Iterator[None]:
-    """Hides a job that the launcher itself runs in: its SLURM_* would be inherited and limit the new job's steps."""
-    hidden = {name for name in os.environ if name.startswith("SLURM_")} - {"SLURM_CONF", "SLURM_CLUSTERS"}
-    saved = {name: os.environ.pop(name) for name in hidden}
-    try:
-        yield
-    finally:
-        os.environ.update(saved)
-
-
-@contextlib.contextmanager
-def _without_litter(folder: Path) -> Iterator[None]:
-    """Removes the pickles and the script that submitit leaves behind when sbatch refuses."""
-    before = set(folder.iterdir())
-    try:
-        yield
-    except BaseException:
-        for path in set(folder.iterdir()) - before:
-            if re.fullmatch(r"[0-9a-f]{32}\.pkl|\.submission_file_[0-9a-f]{32}\.sh", path.name):
-                path.unlink()
-        raise
-
-
-def _refusal(message: str, array: ArraySpec) -> UserError:
+def _refusal(message: str, options: JobOptions) -> UserError:
     reason = message.strip().replace("sbatch: error: ", "").replace("\n", "; ")
-    if "Invalid job array specification" not in reason:
-        return UserError(f"sbatch refused the job: {reason}")
-    limit = _max_array_size()
-    known = "" if limit is None else f" (MaxArraySize={limit} here, so cluster.array=0-{limit - 1} at most)"
-    return UserError(
-        f"sbatch refused the array {array.notation}: {reason}; the cluster's MaxArraySize limits the indices{known}. "
-        "Fewer tasks do the same work, each takes more shards"
-    )
-
-
-def _max_array_size() -> int | None:
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=30).stdout
-        if match := re.search(r"^MaxArraySize\s*=\s*(\d+)", shown, re.MULTILINE):
-            return int(match[1])
-    return None
+    what = "the finishing job" if options.kind == "finish" else "the job"
+    kind = ClusterFull if queue.BUSY in reason else TooManyJobs if "MaxSubmit" in reason else UserError
+    return kind(f"sbatch refused {what}: {reason}")

@@ -25,7 +25,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from hpcdata import logs
@@ -38,24 +38,15 @@ _PAUSES_S = (1, 2, 4, 8, 15, *[30] * 19)
 """Between attempts to reach slurmctld: ten minutes in all."""
 
 
-@dataclass(frozen=True)
-class ArrayTask:
-    """What submitit pickles, once for each array task; every process of the task calls it."""
-
-    output_dir: Path
-
-    def __call__(self) -> str:
-        """Returns when nothing is left to do; otherwise exits without a result, which submitit takes for unfinished."""
-        logging.getLogger("submitit").handlers.clear()  # its lines go through ours, in one format
-        logs.configure()
-        try:
-            code = run_array_task(self.output_dir)
-        except UserError as error:
-            log.error("%s", error)
-            code = 1
-        if code != 0:
-            sys.exit(code)
-        return "finished"
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m hpcdata.slurm.task OUT`: what the batch script of an array starts, once for each process."""
+    (output_dir,) = sys.argv[1:] if arguments is None else arguments
+    logs.configure()
+    try:
+        return run_array_task(Path(output_dir))
+    except (UserError, OSError) as error:
+        log.error("%s", error)
+        return 1
 
 
 def run_array_task(output_dir: Path) -> int:
@@ -63,7 +54,7 @@ def run_array_task(output_dir: Path) -> int:
     from hpcdata.encode import TaskOutcome, run_task
 
     logs.configure()
-    with StopFlag() as stop:  # submitit has installed its own handlers before, and ours must win
+    with StopFlag() as stop:
         outcome = run_task(output_dir, stop)
         if outcome is TaskOutcome.STOPPED:
             return leave(stop)
@@ -108,3 +99,7 @@ def _try_requeue(job_id: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return None if result.returncode == 0 else (result.stderr or result.stdout).strip() or f"code {result.returncode}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

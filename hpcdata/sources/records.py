@@ -20,11 +20,20 @@ import orjson
 
 from hpcdata.errors import UserError
 from hpcdata.samples import BadSample, Blob, ImagePart, Reason, Role, TextPart
-from hpcdata.sources.base import DOCUMENT_FIELDS, TEXT_FIELDS, Options, checked_text, decoded_text, json_type
+from hpcdata.sources.base import (
+    DOCUMENT_FIELDS,
+    TEXT_FIELDS,
+    Options,
+    checked_text,
+    clean_name,
+    decoded_text,
+    json_type,
+)
 
 Parts = tuple[TextPart | ImagePart, ...]
 
 IMAGE_MARKER = "<image>"
+_MOST_OF_A_NAME = 200
 _IMAGE_FIELDS = ("image_path", "image")
 _ROLES = {
     "system": Role.SYSTEM,
@@ -62,7 +71,7 @@ def load_listed(line: bytes) -> dict[str, Any]:
 def sample_parts(value: object, base: str, options: Options) -> Parts:
     """The parts of a pair, a text-only row or a conversation; relative image paths start from `base`."""
     record = _record(value)
-    images = [ImagePart(blob=Blob(path=os.path.join(base, name))) for name in _image_names(record)]
+    images = [_picture(base, name) for name in _image_names(record)]
     if record.get("conversations") is not None:
         return selected(_conversation(record["conversations"], images, options), options)
     if len(images) > 1:
@@ -86,11 +95,11 @@ def listed_parts(entry: dict[str, Any], base: str, options: Options) -> Parts:
     if options.needs_text:
         if entry["text"] is None:
             raise BadSample(Reason.MISSING_TEXT, "no text file of the same name")
-        parts.append(TextPart(text=_sidecar_text(os.path.join(base, entry["text"]), options)))
+        parts.append(TextPart(text=_sidecar_text(base, entry["text"], options)))
     if options.needs_image:
         if entry["image"] is None:
             raise BadSample(Reason.MISSING_IMAGE, "no image of the same name")
-        parts.append(ImagePart(blob=Blob(path=os.path.join(base, entry["image"]))))
+        parts.append(_picture(base, entry["image"]))
     return selected(parts, options)
 
 
@@ -182,13 +191,22 @@ def _piece(role: Role, text: str) -> list[TextPart]:
     return [TextPart(text=text, role=role, loss=role is Role.ASSISTANT)]
 
 
-def _sidecar_text(path: str, options: Options) -> str:
-    limit = options.max_record_bytes
+def _picture(base: str, name: str) -> ImagePart:
+    return ImagePart(blob=Blob(path=os.path.join(base, name), name=_shown(name)))
+
+
+def _shown(name: str) -> str:
+    """A file's name as the record gives it, fit for a message."""
+    return clean_name(name.encode("utf-8", "backslashreplace"))[:_MOST_OF_A_NAME]
+
+
+def _sidecar_text(base: str, name: str, options: Options) -> str:
+    path, limit = os.path.join(base, name), options.max_record_bytes
     try:
         with open(path, "rb") as stream:
             data = stream.read(limit + 1)
-    except OSError as error:
-        raise BadSample(Reason.MISSING_TEXT, f"the text file cannot be read: {type(error).__name__}") from None
+    except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError) as error:
+        raise BadSample(Reason.MISSING_TEXT, f"{_shown(name)} cannot be read: {type(error).__name__}") from None
     if len(data) > limit:
         raise BadSample(Reason.OVERSIZED_TEXT, f"the text file has more than {limit} bytes")
     if path.lower().endswith(".json"):

@@ -19,7 +19,7 @@ from hpcdata.sources.base import InputFile
 
 CHUNK_BYTES = 1 << 20
 _GZIP_PIECE_BYTES = 1 << 16
-_ZSTD_PIECE_BYTES = 1 << 11  # the densest zstd block is 4 bytes for 128 KiB: a piece makes 64 MiB at most
+_ZSTD_PIECE_BYTES = 1 << 13  # the densest zstd block is 4 bytes for 128 KiB: a piece makes 256 MiB at most
 _ZSTD_WINDOW_BYTES = 1 << 27  # what the zstd command accepts by default
 
 

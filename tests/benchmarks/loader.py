@@ -30,24 +30,30 @@ import numpy as np
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-OURS = ("hpcdata", "hpcdata_1000_parts")
 MOSAICML, OTHERS = "requirements-mosaicml.txt", "requirements-peers.txt"
 PEERS = {
-    "hpcdata": ("", (0, 1)),
-    "hpcdata_1000_parts": ("", (0,)),
-    "c_gather": ("", (0,)),
-    "statefuldataloader": (OTHERS, (0, 1, 2)),
-    "tensordict": (OTHERS, (0, 1, 2)),
-    "grain": (OTHERS, (0, 2, 4)),
-    "litdata": (OTHERS, (0, 1, 2)),
-    "huggingface": (OTHERS, (0, 1, 2)),
-    "unidisc": (OTHERS, (0, 1, 2)),
-    "webdataset": (OTHERS, (0, 1, 2)),
-    "mosaicml": (MOSAICML, (0, 1, 2)),
+    "hpcdata": ("", (0, 1, 2), "input_ids"),
+    "hpcdata_1000_parts": ("", (0,), "the same samples in 1,000 parts"),
+    "hpcdata_uint16": ("", (0, 1, 2), "uint16 out, to be widened on the device"),
+    "hpcdata_all_keys": ("", (0, 2), "and masks, labels, positions, modality"),
+    "hpcdata_mixture": ("", (0, 2), "two sources"),
+    "hpcdata_packed": ("", (0, 2), "rows of 4,096, cu_seqlens"),
+    "hpcdata_packed_all_keys": ("", (0, 2), "and masks, labels, positions, segments"),
+    "c_gather": ("", (0,), "the limit: one loop in C, rows known before"),
+    "statefuldataloader": (OTHERS, (0, 1, 2), "map-style over a flat memmap"),
+    "statefuldataloader_batched": (OTHERS, (0, 1, 2), "with `__getitems__` written for this benchmark"),
+    "tensordict": (OTHERS, (0, 1, 2), "its own batched rows, padded int32 on disk"),
+    "grain": (OTHERS, (0, 2, 4), "MapDataset over a flat memmap, threads"),
+    "litdata": (OTHERS, (0, 1, 2), "StreamingDataset, local"),
+    "huggingface": (OTHERS, (0, 1, 2), "Arrow, DataLoader"),
+    "unidisc": (OTHERS, (0, 1, 2), "rows of a TensorDict, one at a time"),
+    "webdataset": (OTHERS, (0, 1, 2), "tars, shuffle buffer of 1,000"),
+    "mosaicml": (MOSAICML, (0, 1, 2), "MDS, local"),
 }
-"""Name -> requirements (none: this environment), numbers of workers to try."""
+"""Name -> requirements (none: this environment), numbers of workers (of hpcdata: threads) to try, what it does."""
 PACKAGES = {
     "statefuldataloader": "torchdata",
+    "statefuldataloader_batched": "torchdata",
     "tensordict": "tensordict",
     "unidisc": "tensordict",
     "huggingface": "datasets",
@@ -132,7 +138,7 @@ def run(names: Sequence[str], data: Path, scratch: Path, expected: int, options:
     runners: list[Runner] = []
     problems: dict[str, str] = {}
     for name in names:
-        requirements, workers = PEERS[name]
+        requirements, workers, _ = PEERS[name]
         try:
             if requirements not in pythons:
                 pythons[requirements] = make_environment(data.parent, requirements)
@@ -174,26 +180,29 @@ def report(
 ) -> None:
     with open("/proc/cpuinfo") as file:
         cpu = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown CPU")
-    print(f"machine: {cpu}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}")
-    print(f"data: {options.samples} samples of 512-1024 uint16 ids, shuffled, batch 256, int64 [256, 1024] out, warm")
-    print(f"median of {options.rounds} interleaved rounds of {options.seconds} s; checksums of an epoch agree\n")
+    print(
+        f"{cpu}, {os.cpu_count()} cores (load {os.getloadavg()[1]:.1f}), Linux {platform.release()}, Python "
+        f"{platform.python_version()}, numpy {np.__version__}. {options.samples:,} samples of 512-1,024 uint16 ids, "
+        f"shuffled, batches of 256, int64 [256, 1024] out, in the page cache; median of {options.rounds} interleaved "
+        f"rounds of {options.seconds} s. All deliver the same ids. Workers: the best of several numbers.\n"
+    )
     medians = {runner.name: statistics.median(runner.rates) for runner in runners}
-    ours = medians.get("hpcdata", float("nan"))
-    print("| loader | version | workers | samples/s | lowest-highest | hpcdata is | max RSS, MiB |")
-    print("|---|---|---|---|---|---|---|")
+    ours, limit = (medians.get(name, float("nan")) for name in ("hpcdata", "c_gather"))
+    print("| loader | | version | workers | samples/s (lowest-highest) | hpcdata is | of the C gather | RSS, MiB |")
+    print("|---|---|---|---|---|---|---|---|")
     for runner in sorted(runners, key=lambda runner: -medians[runner.name]):
-        python = pythons[PEERS[runner.name][0]]
+        python, rate = pythons[PEERS[runner.name][0]], medians[runner.name]
         low, high = min(runner.rates), max(runner.rates)
         print(
-            f"| {runner.name} | {version(python, runner.name)} | {runner.workers} | {medians[runner.name]:,.0f} | "
-            f"{low:,.0f}-{high:,.0f} | {ours / medians[runner.name]:.2f} x | {runner.rss_mib:.0f} |"
+            f"| {runner.name} | {PEERS[runner.name][2]} | {version(python, runner.name)} | {runner.workers} | "
+            f"{rate:,.0f} ({low:,.0f}-{high:,.0f}) | {ours / rate:.2f} x | {rate / limit:.2f} | {runner.rss_mib:.0f} |"
         )
     for name, problem in problems.items():
-        print(f"| {name} | - | - | not measured: {problem.splitlines()[0][:100]} | | | |")
+        print(f"| {name} | not measured: {problem.splitlines()[0][:100]} | | | | | | |")
 
 
 def version(python: str, name: str) -> str:
-    if name in OURS:
+    if name.startswith("hpcdata"):
         return importlib.metadata.version("hpcdata")
     if name == "c_gather":
         return subprocess.run(["gcc", "-dumpversion"], capture_output=True, text=True, check=True).stdout.strip()

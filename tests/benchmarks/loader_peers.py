@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +41,10 @@ class Samples:
     def __getitem__(self, row: int) -> np.ndarray:
         return self.ids[self.starts[row] : self.ends[row]]
 
+
+class BatchedSamples(Samples):
+    """With the hook for whole batches that torch looks for, as an expert would write it."""
+
     def __getitems__(self, rows: list[int]) -> list[np.ndarray]:
         ids = self.ids
         starts, ends = self.starts[rows].tolist(), self.ends[rows].tolist()
@@ -53,11 +58,17 @@ def pad(samples: list) -> torch.Tensor:
     return torch.from_numpy(out)
 
 
-def statefuldataloader(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+def statefuldataloader(
+    data: Path, scratch: Path, workers: int, samples: type[Samples] = Samples
+) -> Iterator[torch.Tensor]:
     from torchdata.stateful_dataloader import StatefulDataLoader
 
-    loader = StatefulDataLoader(Samples(data), BATCH, shuffle=True, collate_fn=pad, num_workers=workers)
+    loader = StatefulDataLoader(samples(data), BATCH, shuffle=True, collate_fn=pad, num_workers=workers)
     return epochs(lambda: loader)
+
+
+def statefuldataloader_batched(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    return statefuldataloader(data, scratch, workers, BatchedSamples)
 
 
 def unidisc(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
@@ -66,6 +77,7 @@ def unidisc(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
     from torch.utils.data import DataLoader
 
     if not (scratch / "td").exists():
+        scratch.mkdir(parents=True, exist_ok=True)
         samples = Samples(data)
         rows = np.zeros((len(samples), WIDTH), np.int32)
         for row in range(len(samples)):
@@ -92,21 +104,17 @@ class RowByRow:
 
 
 def tensordict(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
-    """The same table, a batch of rows at a time."""
+    """The same table, a batch of rows at a time: TensorDict has a hook for that of its own."""
     from tensordict import TensorDict
     from torchdata.stateful_dataloader import StatefulDataLoader
 
-    next(unidisc(data, scratch, 0))
-    table = TensorDict.load_memmap(str(scratch / "td"))
-
-    class Batches(RowByRow):
-        def __getitems__(self, rows: list[int]) -> object:
-            return self.table[rows]
+    next(unidisc(data, scratch.with_name("unidisc"), 0))
+    table = TensorDict.load_memmap(str(scratch.with_name("unidisc") / "td"))
 
     def widen(rows: object) -> torch.Tensor:
         return rows["input_ids"].to(torch.int64)
 
-    loader = StatefulDataLoader(Batches(table), BATCH, shuffle=True, collate_fn=widen, num_workers=workers)
+    loader = StatefulDataLoader(table, BATCH, shuffle=True, collate_fn=widen, num_workers=workers)
     return epochs(lambda: loader)
 
 
@@ -203,23 +211,62 @@ def mosaicml(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
 
 
 def hpcdata(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
-    """`workers` > 0: with the background thread."""
-    return _hpcdata(data / "dataset-1", workers)
+    """`workers` are threads in the background; 0: none."""
+    return (batch["input_ids"] for batch in _hpcdata(data / "dataset-1", workers))
 
 
 def hpcdata_1000_parts(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
-    return _hpcdata(data / "dataset-1000", workers)
+    return (batch["input_ids"] for batch in _hpcdata(data / "dataset-1000", workers))
 
 
-def _hpcdata(folder: Path, workers: int) -> Iterator[torch.Tensor]:
-    from hpcdata import TokenLoader
-    from hpcdata.loading.ahead import BackgroundLoader
+def hpcdata_uint16(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    return (batch["input_ids"] for batch in _hpcdata(data / "dataset-1", workers, ids="uint16"))
+
+
+def hpcdata_all_keys(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    return (batch["input_ids"] for batch in _hpcdata(data / "dataset-1", workers, keys=None))
+
+
+def hpcdata_mixture(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    """The same samples, as two sources by their sizes."""
+    from hpcdata import Mixture, Source
+
+    parts = [("first:75%", "a"), ("end:25%", "b")]
+    sources = [Source(dataset=data / "dataset-1", sampling=sampling, name=name) for sampling, name in parts]
+    return (batch["input_ids"] for batch in _hpcdata(Mixture(sources, policy="stop_all"), workers))
+
+
+def hpcdata_packed(data: Path, scratch: Path, workers: int) -> Iterator[Packed]:
+    keys = ("input_ids", "cu_seqlens", "index")
+    return _packed(_hpcdata(data / "dataset-1", workers, keys=keys, packing=4 * WIDTH, global_batch_size=48))
+
+
+def hpcdata_packed_all_keys(data: Path, scratch: Path, workers: int) -> Iterator[Packed]:
+    return _packed(_hpcdata(data / "dataset-1", workers, keys=None, packing=4 * WIDTH, global_batch_size=48))
+
+
+class Packed(NamedTuple):
+    """A batch of several samples a row."""
+
+    ids: torch.Tensor
+    edges: torch.Tensor
+    num_samples: int
+
+
+def _packed(batches: Iterator[dict[str, torch.Tensor]]) -> Iterator[Packed]:
+    return (Packed(batch["input_ids"], batch["cu_seqlens"], len(batch["index"])) for batch in batches)
+
+
+def _hpcdata(
+    dataset: object, workers: int, keys: tuple[str, ...] | None = ("input_ids",), ids: str = "int64", **options: object
+) -> Iterator[dict[str, torch.Tensor]]:
+    from hpcdata import BackgroundLoader, TokenLoader
     from hpcdata.loading.layout import Text
 
-    layout = Text(keys=("input_ids",))
-    loader = TokenLoader(folder, global_batch_size=BATCH, layout=layout, drop_last=False, rank=0, world_size=1)
-    batches = BackgroundLoader(loader, num_ahead=PREFETCH) if workers else loader
-    return (batch["input_ids"] for batch in batches)
+    layout = Text(ids=ids, **({"keys": keys} if keys else {}))
+    options = {"global_batch_size": BATCH, "drop_last": False, "rank": 0, "world_size": 1, **options}
+    loader = TokenLoader(dataset, layout=layout, **options)
+    return iter(BackgroundLoader(loader, num_ahead=PREFETCH, num_threads=workers) if workers else loader)
 
 
 _SOURCE = """
@@ -259,8 +306,19 @@ def c_gather(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
 PEERS: dict[str, Callable[[Path, Path, int], Iterator[torch.Tensor]]] = {
     peer.__name__: peer
     for peer in (
-        *(hpcdata, hpcdata_1000_parts, c_gather),
-        *(statefuldataloader, tensordict, unidisc, grain, huggingface, webdataset, litdata, mosaicml),
+        *(hpcdata, hpcdata_1000_parts, hpcdata_uint16, hpcdata_all_keys, hpcdata_mixture),
+        *(hpcdata_packed, hpcdata_packed_all_keys, c_gather),
+        *(
+            statefuldataloader,
+            statefuldataloader_batched,
+            tensordict,
+            unidisc,
+            grain,
+            huggingface,
+            webdataset,
+            litdata,
+            mosaicml,
+        ),
     )
 }
 
@@ -269,15 +327,25 @@ def epochs(make: Callable[[], Iterator[torch.Tensor]]) -> Iterator[torch.Tensor]
     return itertools.chain.from_iterable(make() for _ in itertools.count())
 
 
-def check(batches: Iterator[torch.Tensor], num_samples: int) -> dict[str, int]:
-    """One epoch: sum of id times (column + 1), modulo 2^64; padding is 0 and counts nothing."""
-    weights, total, found = torch.arange(1, WIDTH + 1), 0, 0
+def check(batches: Iterator[torch.Tensor | Packed], num_samples: int) -> dict[str, int]:
+    """One epoch: sum of id times (place in its sample + 1), modulo 2^64; padding is 0 and counts nothing."""
+    total = found = 0
     while found < num_samples:
         batch = next(batches)
-        assert (batch.dtype, batch.shape[1]) == (torch.int64, WIDTH), (batch.dtype, batch.shape)
-        total += int((batch * weights).sum())
-        found += len(batch)
+        if isinstance(batch, Packed):
+            edges, ids = batch.edges.to(torch.int64), batch.ids.reshape(-1)
+            places = torch.arange(len(ids)) - edges[:-1].repeat_interleave(edges.diff())
+        else:
+            ids, places = batch.to(torch.int64), torch.arange(WIDTH)
+            assert batch.shape[1] == WIDTH, batch.shape
+            assert batch.dtype in (torch.int64, torch.uint16), batch.dtype
+        total += int((ids * (places + 1)).sum())
+        found += _num_samples(batch)
     return {"samples": found, "checksum": total % 2**64}
+
+
+def _num_samples(batch: torch.Tensor | Packed) -> int:
+    return batch.num_samples if isinstance(batch, Packed) else len(batch)
 
 
 def measure(batches: Iterator[torch.Tensor], seconds: float) -> dict[str, float]:
@@ -286,7 +354,7 @@ def measure(batches: Iterator[torch.Tensor], seconds: float) -> dict[str, float]
         next(batches)
     samples, start = 0, time.perf_counter()
     while (now := time.perf_counter()) - start < seconds:
-        samples += len(next(batches))
+        samples += _num_samples(next(batches))
     with open("/proc/self/status") as status:
         (peak,) = (int(line.split()[1]) for line in status if line.startswith("VmHWM"))
     return {"samples_per_s": samples / (now - start), "max_rss_mib": peak / 1024}

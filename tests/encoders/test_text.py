@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import logging
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -241,6 +242,31 @@ def test_another_file_than_the_plans_is_refused(tmp_path):
     path.write_text(path.read_text() + "\n")
     with pytest.raises(UserError, match="the plan was made with"):
         text.build(identity, str(path))
+
+
+class Malicious:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return open, (str(self.target), "w")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "tokenizer.pkl", "vqgan.ckpt"])
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_a_pickle_that_claims_to_be_a_tokenizer_does_not_run(tmp_path, name, in_folder):
+    (tmp_path / "folder").mkdir()
+    path, target = tmp_path / "folder" / name, tmp_path / "ran"
+    path.write_bytes(pickle.dumps(Malicious(target)))
+    (tmp_path / "folder" / "tokenizer_config.json").write_bytes(pickle.dumps(Malicious(target)))
+    with pytest.raises(UserError, match=r"text\.tokenizer=") as caught:
+        made(path.parent if in_folder else path)
+    assert "\n" not in str(caught.value)
+    assert not target.exists()
+    pickle.loads(path.read_bytes()).close()
+    assert target.exists(), "it would have run"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from PIL import Image, __version__
 
 from hpcdata.sources.base import IMAGE_EXTENSIONS
 from tests import corpora
+from tests.evidence import PICTURES, Evidence
 from tests.hostile.test_hostile_run import run
 
 pytestmark = pytest.mark.slow
@@ -47,17 +48,18 @@ def pillow_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return images
 
 
-def test_pillows_own_images(tmp_path: Path, pillow_images: Path) -> None:
+def test_pillows_own_images(tmp_path: Path, evidence: Evidence, pillow_images: Path) -> None:
     num_files = len(list(pillow_images.iterdir()))
     assert num_files > 700
     counts, reasons = run(tmp_path, pillow_images, "text.tokenizer=none", "data.source=folder")
+    evidence(PICTURES, counts.inputs, tmp_path / "run")
     assert counts.inputs == counts.written + counts.rejected.total() == num_files
     assert counts.written > 600
     assert set(reasons.values()) <= {"unreadable_image", "oversized_image", "truncated", "empty_image"}
 
 
 @pytest.mark.skipif(not corpora.available("openclipart"), reason="needs openclipart-png and openclipart-svg")
-def test_openclipart_with_its_bombs(tmp_path: Path) -> None:
+def test_openclipart_with_its_bombs(tmp_path: Path, evidence: Evidence) -> None:
     pairs = corpora.pairs("openclipart")
     if not os.environ.get("HPCDATA_ALL_PICTURES"):
         largest = sorted(pairs, key=lambda pair: -corpora.num_pixels(pair.image))[:12]
@@ -65,6 +67,7 @@ def test_openclipart_with_its_bombs(tmp_path: Path) -> None:
     bombs = [pair for pair in pairs if corpora.num_pixels(pair.image) > Image.MAX_IMAGE_PIXELS]  # type: ignore[operator]
     assert bombs
     counts, _ = run(tmp_path, corpora.write_jsonl(pairs, tmp_path / "x.jsonl"))
+    evidence(PICTURES, counts.inputs, tmp_path / "run")
     assert counts.inputs == len(pairs)
     assert counts.rejected["oversized_image"] == len(bombs)
     assert counts.written + counts.rejected.total() == len(pairs)

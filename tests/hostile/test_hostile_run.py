@@ -25,6 +25,7 @@ from hpcdata.plan import RunPaths, load_plan
 from hpcdata.planning import prepare
 from hpcdata.retry import rows_of
 from hpcdata.tables import Counts
+from tests.evidence import BAD_INPUTS, Evidence
 from tests.runs import small_config
 
 MEMORY_BYTES = 2 * 2**30
@@ -38,7 +39,9 @@ def run(tmp_path: Path, source: Path, *overrides: str) -> tuple[Counts, dict[str
     code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
     result = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout.split()[-1]) * 1024 < MEMORY_BYTES
+    peak_bytes = int(result.stdout.split()[-1]) * 1024
+    print(f"peak memory {peak_bytes / 2**20:.0f} MiB")
+    assert peak_bytes < MEMORY_BYTES
     combine(folder, CombineOptions())
     report = verify.verify(folder)[-1]
     assert not report.problems
@@ -75,7 +78,7 @@ def special(name: str, kind: bytes) -> tarfile.TarInfo:
 
 
 @pytest.mark.slow
-def test_a_tar_of_every_trick(tmp_path: Path) -> None:
+def test_a_tar_of_every_trick(tmp_path: Path, evidence: Evidence) -> None:
     pax = tarfile.TarInfo("pax.png")
     pax.pax_headers = {"path": "../../pax.png", "comment": "x" * 5000, "GNU.sparse.major": "1"}
     members: list[tuple[str | tarfile.TarInfo, bytes]] = [
@@ -95,6 +98,7 @@ def test_a_tar_of_every_trick(tmp_path: Path) -> None:
     ]  # fmt: skip
     outside = sorted(os.listdir(tmp_path.parent))
     counts, reasons = run(tmp_path, tar_with(tmp_path / "x.tar", members))
+    evidence(BAD_INPUTS, counts.inputs, tmp_path / "run")
     assert (counts.written, counts.duplicate) == (6, 1)
     assert {key.removeprefix("x.tar/"): reason for key, reason in reasons.items()} == {
         "link": "missing_image", "twice": "duplicate", "__/__/pax": "bad_record", "nan": "bad_json",
@@ -104,7 +108,7 @@ def test_a_tar_of_every_trick(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_headers_that_promise_too_much(tmp_path: Path) -> None:
+def test_headers_that_promise_too_much(tmp_path: Path, evidence: Evidence) -> None:
     zeros = zlib.compress(bytes(40_000_000), 9)
     pictures = {
         "tera": png_of(2_000_000, 3_000_000, zeros),
@@ -119,6 +123,7 @@ def test_headers_that_promise_too_much(tmp_path: Path) -> None:
     }  # fmt: skip
     members = [item for key, data in pictures.items() for item in ((f"{key}.png", data), (f"{key}.txt", b"t"))]
     counts, reasons = run(tmp_path, tar_with(tmp_path / "x.tar", list(members)))
+    evidence(BAD_INPUTS, counts.inputs, tmp_path / "run")
     assert counts.inputs == len(pictures)
     assert reasons["x.tar/tera"] == reasons["x.tar/giga"] == "oversized_image"
     assert reasons.keys() >= {f"x.tar/{key}" for key in ("text", "gif", "bmp")}
@@ -128,7 +133,7 @@ def test_headers_that_promise_too_much(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["jsonl", "jsonl.zst"])
-def test_lines_of_every_trick(tmp_path: Path, suffix: str) -> None:
+def test_lines_of_every_trick(tmp_path: Path, evidence: Evidence, suffix: str) -> None:
     good = b'{"text": "good"}'
     lines = [
         good, b'{"text": "' + b"x" * 100_000_000 + b'"}', good, b'{"text": NaN}', b"[" * 1_000_000, b"null", b"3",
@@ -143,6 +148,7 @@ def test_lines_of_every_trick(tmp_path: Path, suffix: str) -> None:
     else:
         path.write_bytes(zstandard.compress(data) if suffix.endswith("zst") else data)
     counts, reasons = run(tmp_path, path, f"data.max_record_bytes={2**24}")
+    evidence(BAD_INPUTS, counts.inputs, tmp_path / "run")
     assert (counts.inputs, counts.written) == (len(lines), 3)
     assert reasons[f"{path.name}#1"] == "oversized_record"
     assert set(reasons.values()) <= {
@@ -153,7 +159,7 @@ def test_lines_of_every_trick(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["gz", "zst"])
-def test_a_decompression_bomb_of_one_line(tmp_path: Path, suffix: str) -> None:
+def test_a_decompression_bomb_of_one_line(tmp_path: Path, evidence: Evidence, suffix: str) -> None:
     """3 GB of spaces-free line in a few MB (gzip) or KB (zstd)."""
     path = tmp_path / f"x.jsonl.{suffix}"
     block = bytes([ord("x")]) * 2**24
@@ -169,11 +175,12 @@ def test_a_decompression_bomb_of_one_line(tmp_path: Path, suffix: str) -> None:
             file.write(b'\n{"text": "good"}\n')
     assert path.stat().st_size < 20e6
     counts, reasons = run(tmp_path, path)
+    evidence(BAD_INPUTS, counts.inputs, tmp_path / "run")
     assert (counts.written, reasons) == (1, {f"{path.name}#0": "oversized_record"})
 
 
 @pytest.mark.slow
-def test_a_gzipped_tar_whose_member_is_a_bomb(tmp_path: Path) -> None:
+def test_a_gzipped_tar_whose_member_is_a_bomb(tmp_path: Path, evidence: Evidence) -> None:
     info = tarfile.TarInfo("a.png")
     info.size = 2 * 2**30
     path = tmp_path / "x.tar.gz"
@@ -185,4 +192,5 @@ def test_a_gzipped_tar_whose_member_is_a_bomb(tmp_path: Path) -> None:
         text.size = 4
         file.write(text.tobuf() + b"text".ljust(512, b"\0") + bytes(1024))
     counts, reasons = run(tmp_path, path)
+    evidence(BAD_INPUTS, counts.inputs, tmp_path / "run")
     assert (counts.inputs, reasons) == (1, {"x.tar.gz/a": "oversized_image"})

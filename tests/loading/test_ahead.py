@@ -15,6 +15,7 @@ from hpcdata import TokenDataset, TokenLoader
 from hpcdata.errors import UserError
 from hpcdata.loading.ahead import BackgroundLoader
 from hpcdata.loading.arrays import empty
+from hpcdata.loading.layout import Caption
 from hpcdata.loading.steps import StepDataset
 from tests.loading import made
 
@@ -34,12 +35,36 @@ def indices(batches) -> list[list[int]]:
     return [batch["index"].tolist() for batch in batches]
 
 
-def test_the_same_batches_and_states(dataset):
-    plain, ahead = make(dataset), BackgroundLoader(make(dataset), num_ahead=3)
-    assert len(ahead) == len(plain) == 36
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+@pytest.mark.parametrize("options", [{}, {"packing": 60, "layout": Caption(), "global_batch_size": 2}])
+def test_the_same_batches_and_states(dataset, num_threads, options):
+    plain = make(dataset, **options)
+    ahead = BackgroundLoader(make(dataset, **options), num_ahead=3, num_threads=num_threads)
+    assert len(ahead) == len(plain) > 30
     for expected, found in zip(plain, ahead, strict=True):
         assert all(torch.equal(expected[key], found[key]) for key in expected)
         assert ahead.state_dict() == plain.state_dict()
+    assert ahead.loader.counts == plain.counts
+
+
+@pytest.mark.parametrize("step", [0, 1, 7])
+def test_an_error_in_a_thread_arrives_in_its_place(dataset, monkeypatch, step):
+    loader = make(dataset)
+    batch = type(loader.layout).batch
+
+    def fail(self, dataset, rows, *arguments):
+        if len(rows) and rows[0] == bad:
+            raise ZeroDivisionError
+        return batch(self, dataset, rows, *arguments)
+
+    bad = make(dataset).rows(0, step)[0]
+    monkeypatch.setattr(type(loader.layout), "batch", fail)
+    ahead = BackgroundLoader(loader, num_ahead=3, num_threads=3)
+    with pytest.raises(ZeroDivisionError):
+        list(ahead)
+    assert ahead.state_dict()["step"] == step
+    monkeypatch.undo()
+    assert indices(ahead) == indices(make(dataset))[step:]
 
 
 def test_what_was_only_prepared_is_prepared_again(dataset):
@@ -60,12 +85,12 @@ def test_errors_arrive_and_threads_end(dataset, monkeypatch):
 
     batches = iter(BackgroundLoader(make(dataset)))
     next(batches)
-    assert len(others()) == 1
+    assert len(others()) == 2
     del batches
     gc.collect()
     assert not others()
     loader = make(dataset)
-    monkeypatch.setattr(loader, "_batch", lambda epoch, step: 1 / 0)
+    monkeypatch.setattr(loader, "_plan", lambda epoch, step: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         next(iter(BackgroundLoader(loader)))
     with pytest.raises(UserError, match="num_ahead=0"):

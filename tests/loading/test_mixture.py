@@ -14,6 +14,7 @@ from hpcdata import TokenDataset, TokenLoader
 from hpcdata.errors import UserError
 from hpcdata.loading.layout import Caption, Text
 from hpcdata.loading.mixture import Interleave, integer_weights, make_schedule
+from hpcdata.loading.order import BlockOrder
 from hpcdata.loading.packing import BestFit
 from hpcdata.loading.streams import Mixture, MixtureStream, Source
 from hpcdata.samples import Example
@@ -369,3 +370,62 @@ def test_eight_ranks_become_six_three_and_one(datasets):
         state = json.dumps(loaders[-1].state_dict())
         assert loaders[0].account() == canonical.account()
     assert canonical.epoch > 0
+
+
+@pytest.mark.parametrize("order", ["blocks:4x2", "blocks", "sequential"])
+def test_a_source_in_an_order_of_its_own(tmp_path, order):
+    """Blocks within a mixture: every sample of the source once an epoch, near ones near each other."""
+    texts = [Example(index=row, key=str(row), spans=(made.text(5),)) for row in range(120)]
+    for name in ("blocks", "shuffled"):
+        made.make_dataset(tmp_path / name, made.split(texts, (50, 0, 60)))
+    sources = [Source(dataset=tmp_path / "blocks", order=order), Source(dataset=tmp_path / "shuffled")]
+    stream = MixtureStream(Mixture(sources, policy="stop_all"), seed=3, shuffle=True)
+    draws = stream.draws(0, np.arange(480))
+    rows = draws.rows[draws.source == 0]
+    for epoch in (rows[:120], rows[120:]):
+        assert sorted(epoch.tolist()) == list(range(120))
+    assert (rows[:120] != rows[120:]).any() == (order != "sequential")
+    if order == "blocks:4x2":
+        for window in rows[:112].reshape(-1, 8):
+            assert len(np.unique(window // 4)) <= 4  # two blocks, each across at most one edge
+    few = stream.draws(0, np.array([479, 3, 250]))
+    assert few.rows.tolist() == draws.rows[[479, 3, 250]].tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"order": "sorted"}, "order 'sorted': expected shuffled, sequential, blocks"),
+        ({"order": "blocks:0x4"}, "expected shuffled"),
+        ({"order": "blocks", "sampling": "random:50%"}, "blocks of a random subset"),
+    ],
+)
+def test_orders_that_cannot_be(tmp_path, options, message):
+    made.make_dataset(tmp_path, made.split(made.pairs(20)))
+    with pytest.raises(UserError, match=message):
+        Mixture([Source(dataset=tmp_path, **options)])
+
+
+def test_a_state_of_another_order_of_a_source_is_refused(tmp_path):
+    made.make_dataset(tmp_path, made.split(made.pairs(40)))
+
+    def loader(order: str) -> TokenLoader:
+        return TokenLoader(Mixture([Source(dataset=tmp_path, order=order)]), global_batch_size=4)
+
+    blocks = loader("blocks:4x2")
+    expected = [next(iter(blocks))["index"].tolist() for _ in range(6)]
+    resumed = loader("blocks:4x2")
+    resumed.load_state_dict({**resumed.state_dict(), "step": 5})
+    assert next(iter(resumed))["index"].tolist() == expected[5]
+    with pytest.raises(UserError, match="mixture_digest"):
+        loader("shuffled").load_state_dict(blocks.state_dict())
+
+
+def test_an_order_by_its_name(tmp_path):
+    dataset = TokenDataset(made.make_dataset(tmp_path, made.split(made.pairs(40))))
+    named = TokenLoader(dataset, global_batch_size=4, order="blocks:4x2", seed=5)
+    built = TokenLoader(
+        dataset, global_batch_size=4, order=BlockOrder(num_samples=40, seed=5, block_rows=4, window_blocks=2), seed=5
+    )
+    assert named.rows(1, 3).tolist() == built.rows(1, 3).tolist()
+    built.load_state_dict(named.state_dict())

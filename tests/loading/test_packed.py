@@ -319,3 +319,14 @@ def test_a_state_of_another_packing_is_refused(datasets, other):
     state = TokenLoader(datasets(200), packing=BestFit(length=30, window=8), **options).state_dict()
     with pytest.raises(UserError, match="saved with packing="):
         TokenLoader(datasets(200), packing=other, **options).load_state_dict(state)
+
+
+@pytest.mark.parametrize("capacity", [4095, 4096, 4097])
+def test_bins_hold_samples_that_fill_them(capacity):
+    """Lengths are rounded up for the search only: a sample as long as a bin has its place, and no bin is too full."""
+    rng = np.random.default_rng(1)
+    lengths = np.concatenate([np.full(5, capacity), rng.integers(1, capacity + 1, 300), [capacity - 1, 0, 1]])
+    placement = BestFit(length=capacity).place(lengths, np.zeros_like(lengths), 8)
+    assert sorted(placement.sample.tolist()) == np.flatnonzero(lengths).tolist()
+    for first, last in itertools.pairwise(placement.first_row.tolist()):
+        assert 0 < lengths[placement.sample[first:last]].sum() <= capacity

@@ -166,6 +166,10 @@ class SlurmCluster:
             self._spawn_node(node)
             self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
 
+    def kill_node(self, node: str) -> None:
+        """Kills a node's slurmd for good; what runs there is not ended, and slurmctld finds out by itself."""
+        self._kill(node)
+
     def logs(self, num_lines: int = 40) -> str:
         """The end of every daemon's log."""
         tails = []

@@ -41,6 +41,7 @@ PreemptMode=REQUEUE
 JobRequeue=1
 KillWait={kill_wait_s}
 MaxArraySize={max_array_size}
+MaxJobCount=20000
 ReturnToService=2
 SlurmdParameters=config_overrides
 {extra}

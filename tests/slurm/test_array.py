@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcdata.errors import UserError
-from hpcdata.slurm.array import MAX_INDEX, parse_array
+from hpcdata.slurm.array import MAX_INDEX, ArraySpec, parse_array, split
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,34 @@ def test_counts_any_list_of_indices(indices: set[int], limit: int) -> None:
     spec = parse_array(",".join(map(str, indices)) + f"%{limit}")
     assert (spec.num_tasks, spec.max_running) == (len(indices), min(limit, len(indices)))
     assert parse_array(spec.notation) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "max_size", "pieces"),
+    [
+        ("0-100%25", 1001, [(101, 25, None)]),
+        ("0-9%4", 4, [(4, 2, None), (3, 1, None), (3, 1, None)]),
+        ("0-9", 5, [(5, 5, None), (5, 5, None)]),
+        ("0-6%2", 2, [(2, 1, None), (2, 1, None), (2, 1, 0), (1, 1, 1)]),  # fewer places than pieces: two lanes
+        ("0-2%1", 1, [(1, 1, None), (1, 1, 0), (1, 1, 1)]),
+        ("5", 0, [(1, 1, None)]),  # a cluster without arrays
+    ],
+)
+def test_pieces(text: str, max_size: int, pieces: list[tuple[int, int, int | None]]) -> None:
+    assert [(piece.num_tasks, piece.max_running, piece.after) for piece in split(parse_array(text), max_size)] == pieces
+
+
+@given(num_tasks=st.integers(1, 3000), limit=st.integers(1, 3000), max_size=st.integers(1, 1001))
+def test_pieces_hold_all_tasks_and_the_limit(num_tasks: int, limit: int, max_size: int) -> None:
+    spec = ArraySpec(num_tasks=num_tasks, max_running=min(limit, num_tasks))
+    pieces = split(spec, max_size)
+    assert sum(piece.num_tasks for piece in pieces) == num_tasks
+    assert max(piece.num_tasks for piece in pieces) <= max_size
+    lanes: dict[int, list[int]] = {}
+    lane_of: dict[int, int] = {}
+    for position, piece in enumerate(pieces):  # pieces of a lane run one after the other
+        lane_of[position] = position if piece.after is None else lane_of[piece.after]
+        lanes.setdefault(lane_of[position], []).append(piece.max_running)
+    assert sum(max(running) for running in lanes.values()) <= spec.max_running
+    if len(pieces) <= spec.max_running:
+        assert sum(piece.max_running for piece in pieces) == spec.max_running

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from hpcdata.ledger import read_ledgers
+from hpcdata.plan import RunPaths, load_plan
+from hpcdata.retry import rows_of
+from hpcdata.status import read_status
+from tests.evidence import POISON, SLURM, Evidence
+from tests.poisoned import install
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.test_runs import (
     NUM_SAMPLES,
+    ROOT,
     arguments,
     check,
     reference,
@@ -23,6 +30,7 @@ from tests.slurm.test_runs import (
     submit,
     wait_for_status,
 )
+from tests.test_poison import pictures
 
 __all__ = ["reference", "source"]  # fixtures
 
@@ -33,7 +41,12 @@ def wait_for_the_end(slurm: SlurmCluster, folder: Path) -> None:
 
 
 def test_a_job_that_is_requeued_by_hand_continues(
-    login_node: SlurmCluster, tmp_path: Path, source: Path, reference: str, capsys: pytest.CaptureFixture[str]
+    login_node: SlurmCluster,
+    tmp_path: Path,
+    source: Path,
+    reference: str,
+    evidence: Evidence,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = tmp_path / "run"
     job = submit(capsys, *arguments(folder, source, "cluster.array=0"))
@@ -46,10 +59,16 @@ def test_a_job_that_is_requeued_by_hand_continues(
     assert restarts >= 2
     assert resumes >= 1
     check(folder, reference)
+    evidence(SLURM, 2, folder)
 
 
 def test_the_time_limit_makes_a_checkpoint_and_the_job_comes_back(
-    login_node: SlurmCluster, tmp_path: Path, source: Path, reference: str, capsys: pytest.CaptureFixture[str]
+    login_node: SlurmCluster,
+    tmp_path: Path,
+    source: Path,
+    reference: str,
+    evidence: Evidence,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """SLURM looks every half minute: until its USR2 is there the task stands still, to be neither done nor killed."""
     folder = tmp_path / "run"
@@ -65,6 +84,7 @@ def test_the_time_limit_makes_a_checkpoint_and_the_job_comes_back(
     assert restarts >= 1
     assert resumes >= 1
     check(folder, reference)
+    evidence(SLURM, 1, folder)
 
 
 def pid_of_the_task(folder: Path) -> int:
@@ -79,17 +99,28 @@ def has_ended(pid: int) -> bool:
 
 
 def test_the_same_line_submitted_twice_at_once_does_the_work_once(
-    login_node: SlurmCluster, tmp_path: Path, source: Path, reference: str, capsys: pytest.CaptureFixture[str]
+    login_node: SlurmCluster,
+    tmp_path: Path,
+    source: Path,
+    reference: str,
+    evidence: Evidence,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = tmp_path / "run"
     for _ in range(2):
         submit(capsys, *arguments(folder, source, "cluster.array=0-1"))
     wait_for_the_end(login_node, folder)
     check(folder, reference)
+    evidence(SLURM, 1, folder)
 
 
 def test_a_node_that_goes_down_under_its_task_loses_nothing(
-    login_node: SlurmCluster, tmp_path: Path, source: Path, reference: str, capsys: pytest.CaptureFixture[str]
+    login_node: SlurmCluster,
+    tmp_path: Path,
+    source: Path,
+    reference: str,
+    evidence: Evidence,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Its slurmd is killed, so that nobody ends the task there: it runs on beside its own restart elsewhere."""
     folder = tmp_path / "run"
@@ -99,3 +130,54 @@ def test_a_node_that_goes_down_under_its_task_loses_nothing(
         wait_for_the_end(login_node, folder)
     assert restarts_and_resumes(folder)[0] >= 1
     check(folder, reference)
+    evidence(SLURM, 1, folder)
+
+
+SMALL = ("cluster.array=0-1", "data.resolution=32", "data.n_train_samples=96", "data.max_crashes=1")
+
+
+def rejected(folder: Path) -> list[tuple[int, str]]:
+    return [(row.index, row.reason) for row in rows_of(RunPaths(folder), load_plan(folder))]
+
+
+def test_a_task_whose_record_crashes_it_starts_again_by_itself(
+    login_node: SlurmCluster,
+    tmp_path: Path,
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    evidence: Evidence,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two deadly records, far apart: each ends a process, and none of it needs a person or a place in the queue."""
+    victims = [pictures()[index] for index in (9, 19)]
+    monkeypatch.setenv("PYTHONPATH", f"{install(tmp_path / 'site', 'segfault', victims)}{os.pathsep}{ROOT}")
+    job = submit(capsys, *arguments(tmp_path / "run", source, *SMALL, "data.shard_size=16", "loader.batch_size=2"))
+    login_node.wait_for(job, "COMPLETED", timeout_s=120)
+    assert rejected(tmp_path / "run") == [(9, "crash"), (19, "crash")]
+    assert read_status(tmp_path / "run").counts["written"] == 94
+    assert restarts_and_resumes(tmp_path / "run")[0] == 0, "it was not requeued"
+    evidence(POISON, 2, tmp_path / "run")
+
+
+def test_a_task_by_hand_whose_record_exhausts_memory_starts_again_by_itself(
+    login_node: SlurmCluster, tmp_path: Path, source: Path, evidence: Evidence
+) -> None:
+    path = f"{install(tmp_path / 'site', 'malloc', [pictures()[9]])}{os.pathsep}{ROOT}"
+    exports = f"--export=ALL,HPCDATA_PYTHON={sys.executable},PYTHONPATH={path}"
+    script = ROOT / "sbatch/precompute_tokens.sbatch"
+    job = login_node.sbatch(f"--output={tmp_path}/log", exports, script, *arguments(tmp_path / "run", source, *SMALL))
+    login_node.wait_for(job, "COMPLETED", timeout_s=120)
+    assert rejected(tmp_path / "run") == [(9, "crash")]
+    assert read_status(tmp_path / "run").counts["written"] == 95
+    evidence(POISON, 1, tmp_path / "run")
+
+
+def test_a_task_that_always_crashes_gives_up(login_node: SlurmCluster, tmp_path: Path) -> None:
+    """Ten restarts are the end of it."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/bash\necho started >> {tmp_path}/starts\nkill -SEGV $$\n")
+    python.chmod(0o755)
+    exports = f"--export=ALL,HPCDATA_PYTHON={python}"
+    job = login_node.sbatch(f"--output={tmp_path}/log", exports, ROOT / "sbatch/precompute_tokens.sbatch", "data.x=1")
+    login_node.wait_for(job, "FAILED", timeout_s=120)
+    assert (tmp_path / "starts").read_text().count("started") == 11

@@ -18,6 +18,7 @@ from hpcdata.combine import CombineOptions
 from hpcdata.ledger import read_ledgers
 from hpcdata.plan import RunPaths
 from hpcdata.status import Status, read_status
+from tests.evidence import SLURM, Evidence
 from tests.slurm.cluster import SlurmCluster
 from tests.trees import sha256_tree
 
@@ -27,7 +28,7 @@ NUM_SAMPLES = 384
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four tars of 96 pictures: about half a minute of work for one process at 512 pixels."""
+    """Four tars of 96 pictures: about half a minute of work for one process at 416 pixels."""
     folder = tmp_path_factory.mktemp("source")
     for number in range(4):
         shutil.copy(embedded.path("quickstart.tar"), folder / f"cc3m-{number:04d}.tar")
@@ -41,10 +42,11 @@ def arguments(output_dir: Path, source: Path, *overrides: str) -> list[str]:
         f"data.token_output_dir={output_dir}",
         "text.tokenizer=embedded",
         "image.tokenizer=embedded",
-        "data.resolution=512",
+        "data.resolution=416",
         "data.shard_size=48",
         "loader.batch_size=8",
         "+data.save_tmp_interval=1",
+        "finish.combine=false",
         *overrides,
     ]
 
@@ -109,7 +111,12 @@ def test_a_submitted_array_of_one_and_of_many_makes_the_same_bytes(
 
 
 def test_a_preempted_task_is_requeued_and_continues_its_shard(
-    login_node: SlurmCluster, tmp_path: Path, source: Path, reference: str, capsys: pytest.CaptureFixture[str]
+    login_node: SlurmCluster,
+    tmp_path: Path,
+    source: Path,
+    reference: str,
+    evidence: Evidence,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = tmp_path / "run"
     submit(capsys, *arguments(folder, source, "cluster.array=0-1"))
@@ -124,10 +131,11 @@ def test_a_preempted_task_is_requeued_and_continues_its_shard(
     assert resumes >= 1
     login_node.wait_until(lambda: not list((folder / "claims").iterdir()) or None, "claims released")
     check(folder, reference)
+    evidence(SLURM, 2, folder)
 
 
 def test_sbatch_by_hand_and_resubmission_with_another_array_size(
-    login_node: SlurmCluster, tmp_path: Path, source: Path, reference: str
+    login_node: SlurmCluster, tmp_path: Path, source: Path, reference: str, evidence: Evidence
 ) -> None:
     """The seed's way, with its overrides; scancelled in the middle, then submitted again as another array."""
     folder = tmp_path / "run"
@@ -144,10 +152,16 @@ def test_sbatch_by_hand_and_resubmission_with_another_array_size(
     wait_for_status(login_node, folder, NUM_SAMPLES)
     login_node.wait_for(second, "COMPLETED")
     check(folder, reference)
+    evidence(SLURM, 1, folder)
 
 
 def test_a_killed_node_daemon_and_killed_tasks_lose_nothing(
-    login_node: SlurmCluster, tmp_path: Path, source: Path, reference: str, capsys: pytest.CaptureFixture[str]
+    login_node: SlurmCluster,
+    tmp_path: Path,
+    source: Path,
+    reference: str,
+    evidence: Evidence,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """SIGKILL to the tasks, then the same line again."""
     folder = tmp_path / "run"
@@ -160,6 +174,7 @@ def test_a_killed_node_daemon_and_killed_tasks_lose_nothing(
     wait_for_status(login_node, folder, NUM_SAMPLES)
     login_node.wait_for(again, "COMPLETED")
     check(folder, reference)
+    evidence(SLURM, 1, folder)
 
 
 def test_combine_by_sbatch(login_node: SlurmCluster, tmp_path: Path, source: Path) -> None:

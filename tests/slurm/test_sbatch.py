@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.runs import small_arguments
 from tests.slurm import fake_encode
 from tests.slurm.cluster import SlurmCluster
 
@@ -119,7 +120,34 @@ def test_combine(slurm: SlurmCluster, run_script: Callable[..., str], tmp_path: 
     assert (tmp_path / f"hpcdata-combine_{job}.log").read_text() == f"{expected}\n"
 
 
-@pytest.mark.parametrize("script", ["precompute_tokens.sbatch", "combine.sbatch"])
+def test_index(slurm: SlurmCluster, run_script: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "stand_in.py").write_text("import sys; print(sys.argv[1:])")
+    job = run_script("index.sbatch", "--cpus-per-task=2", arguments=("*.tar", "-o"))
+    slurm.wait_for(job, "COMPLETED")
+    expected = ["-m", "hpcdata.index", "--workers", "2", "*.tar", "-o", str(tmp_path)]
+    assert (tmp_path / f"hpcdata-index_{job}.log").read_text() == f"{expected}\n"
+
+
+def test_accelerate_passes_a_preemption_on_and_continues(slurm: SlurmCluster, tmp_path: Path) -> None:
+    """Two GPUs, two processes; each of them gets SIGTERM once and they come back together."""
+    out = tmp_path / "out"
+    path = fake_encode.install(tmp_path / "site")
+    exports = f"--export=ALL,HPCDATA_PYTHON={sys.executable},PYTHONPATH={path}:{SBATCH.parent}"
+    options = [exports, f"--chdir={tmp_path}", "--partition=preempt", "--gpus-per-node=2", "--cpus-per-task=1"]
+    job = slurm.sbatch(*options, SBATCH / "precompute_accelerate.sbatch", *small_arguments(out))
+    slurm.wait_until(lambda: _starts(out) == 2, "both processes")
+    with slurm.preempt():
+        assert fake_encode.events(out) == {"0.0": ["start", "start", "SIGTERM", "SIGTERM"]}
+    slurm.wait_until(lambda: _starts(out) == 4, "both processes again")
+    (out / "finish").touch()
+    slurm.wait_for(job, "COMPLETED")
+    assert slurm.restarts(f"{job}_0") == 1
+
+
+SCRIPTS = sorted(path.name for path in SBATCH.iterdir())
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_without_python_it_says_so(slurm: SlurmCluster, tmp_path: Path, script: str) -> None:
     options = ["--export=NONE", f"--chdir={tmp_path}", f"--output={tmp_path}/log"]
     wrapper = tmp_path / "script"

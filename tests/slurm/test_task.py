@@ -13,9 +13,9 @@ import pytest
 from hpcdata.config import ClusterConfig
 from hpcdata.slurm import task
 from hpcdata.slurm.signals import StopFlag
-from hpcdata.slurm.submit import submit
 from tests.slurm import fake_encode
 from tests.slurm.cluster import SlurmCluster
+from tests.slurm.submitted import submit_tasks
 
 # ---- leave(), with a scontrol of our own -------------------------------------------------------------------------
 
@@ -83,7 +83,7 @@ def test_it_gives_up_with_a_line_that_says_what_to_do(
     assert len(warnings) == (1 if program == "refuses" else 3)
 
 
-# ---- tasks of submitit on the cluster ----------------------------------------------------------------------------
+# ---- submitted tasks on the cluster ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def _submit(cluster: SlurmCluster, output_dir: Path, num_processes: int, **optio
     """Submits, and returns when that many processes have started."""
     output_dir.mkdir()
     settings = {"kind": "slurm", "partition": "preempt", "time_min": 10, "cpus_per_task": 1} | options
-    job = submit(output_dir, ClusterConfig(**settings)).job_ids[0]  # type: ignore[arg-type]
+    (job,) = submit_tasks(output_dir, ClusterConfig(**settings))  # type: ignore[arg-type]
     _wait_for_starts(cluster, output_dir, num_processes, 1)
     return job
 
@@ -164,7 +164,7 @@ def test_without_a_grace_time_it_comes_back_once(cluster: SlurmCluster, tmp_path
 def test_a_signal_before_python_is_ready_is_not_the_end(cluster: SlurmCluster, tmp_path: Path, array: str) -> None:
     (tmp_path / "site" / "slow").touch()
     out = tmp_path / "out"
-    job = submit(out, ClusterConfig(kind="slurm", array=array, time_min=10, cpus_per_task=1)).job_ids[0]
+    (job,) = submit_tasks(out, ClusterConfig(kind="slurm", array=array, time_min=10, cpus_per_task=1))
     cluster.wait_until((tmp_path / "site" / "slow.reached").exists, "the slow start")
     with cluster.preempt():
         (out / "finish").touch()
@@ -205,10 +205,8 @@ def test_errors_end_a_task_with_one_line(
         raise task.UserError(f"no plan in {output_dir}")
 
     monkeypatch.setattr(task, "run_array_task", refuse)
-    with pytest.raises(SystemExit) as caught:
-        task.ArrayTask(Path("/out"))()
-    assert caught.value.code == 1
+    assert task.main(["/out"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].endswith("no plan in /out")
-    assert f"[{os.getpid()}@" in lines[0]
+    assert f"[{os.getpid()}@" in lines[0]  # which task says it

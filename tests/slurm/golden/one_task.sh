@@ -1,6 +1,7 @@
 #!/bin/bash
 
 # Parameters
+#SBATCH --comment=hpcdata:tasks:0123
 #SBATCH --cpus-per-task=2
 #SBATCH --job-name=hpcdata
 #SBATCH --nodes=1
@@ -13,7 +14,7 @@
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output '/tmp/my run/logs/%j_%t_log.out' --cpus-per-task=2 --kill-on-bad-exit=0 --wait=0 /venv/bin/python -u -m submitit.core._submit '/tmp/my run/logs'
+srun --unbuffered --output '/tmp/my run/logs/%j_%t_log.out' --cpus-per-task=2 --kill-on-bad-exit=0 --wait=0 /venv/bin/python -u -m hpcdata.slurm.task '/tmp/my run'
 
 
 # teardown
@@ -22,5 +23,11 @@ code=$?
 case $code in 138 | 140 | 143)
     id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
     scontrol requeue Incomplete "${id:-$SLURM_JOB_ID}" ;;
+# a crash, a hang or no memory (253): start once more, to find the record that did it; see hpcdata/poison.py
+132 | 134 | 135 | 136 | 137 | 139 | 142 | 253)
+    if ((${HPCDATA_RESTARTS:=0} < 10)); then
+        export HPCDATA_RESTARTS=$((HPCDATA_RESTARTS + 1))
+        exec bash "$0"
+    fi ;;
 esac
 exit $code

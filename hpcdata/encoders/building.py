@@ -1,0 +1,73 @@
+"""The tokenizers of a run, built as its plan says from the files that its latest launch named."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hpcdata.encoders.examples import BatchEncoder
+
+if TYPE_CHECKING:
+    from hpcdata.config import RunConfig
+    from hpcdata.encoders.image import ImageTokenizer
+    from hpcdata.encoders.text import TextTokenizer
+    from hpcdata.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizers:
+    text: TextTokenizer | None
+    image: ImageTokenizer | None
+    device: str
+    """What the image tokenizer runs on, "none" without one."""
+
+    def encoder(self, plan: Plan, *, with_images: bool = True) -> BatchEncoder:
+        config = plan.config
+        return BatchEncoder(
+            text=self.text,
+            image=self.image if with_images else None,
+            block_size=config.data.block_size,
+            image_batch_size=config.loader.batch_size,
+        )
+
+
+def build(plan: Plan, runtime: RunConfig) -> Tokenizers:
+    """Raises UserError when a file is not the one that was planned with."""
+    tokenizer, device = build_text(plan, runtime), "none"
+    codec = None
+    if plan.image is not None:
+        from hpcdata.encoders import image
+
+        device = image.resolve_device(_local_device(runtime.image.device))
+        codec = image.build(plan.image, runtime.image.checkpoint, device, plan.config.image.cpu_threads)
+    return Tokenizers(text=tokenizer, image=codec, device=device)
+
+
+def build_text(plan: Plan, runtime: RunConfig) -> TextTokenizer | None:
+    from hpcdata.encoders import text
+
+    config = runtime.text
+    if not plan.text or not config.tokenizer:
+        return None
+    return text.build(plan.text, config.tokenizer, engine=config.engine)
+
+
+def arithmetic(plan: Plan) -> dict[str, Any] | None:
+    """How codes are computed (`encoders.image.set_reproducible`), None for a run without images."""
+    if plan.image is None:
+        return None
+    threads, batch_size = plan.config.image.cpu_threads, plan.config.loader.batch_size
+    switches = {"tf32": False, "cudnn_benchmark": False, "deterministic_algorithms": True}
+    return {"dtype": plan.image.precision, "cpu_threads": threads, "batch_size": batch_size, **switches}
+
+
+def _local_device(device: str) -> str:
+    """`auto` and `cuda` become this process's own GPU where a node runs several processes."""
+    local_rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
+    if device not in ("auto", "cuda") or local_rank is None:
+        return device
+    import torch
+
+    num_gpus = torch.cuda.device_count()
+    return f"cuda:{int(local_rank) % num_gpus}" if num_gpus else device

@@ -1,0 +1,39 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --account=vision
+#SBATCH --comment=hpcdata:finish:0123
+#SBATCH --cpus-per-task=2
+#SBATCH --dependency=afterany:4240:4241
+#SBATCH --exclude=node4
+#SBATCH --job-name=cc3m-finish
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --mem=2048M
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output='/tmp/my run/logs/%j_0_log.out'
+#SBATCH --partition=cpu
+#SBATCH --requeue
+#SBATCH --signal=USR2@300
+#SBATCH --time=60
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output '/tmp/my run/logs/%j_%t_log.out' --cpus-per-task=2 --kill-on-bad-exit=0 --wait=0 /venv/bin/python -u -m hpcdata.supervise '/tmp/my run'
+
+
+# teardown
+code=$?
+# a signal came while Python was starting: 128 + SIGUSR1, SIGUSR2, SIGTERM; see hpcdata/slurm/task.py
+case $code in 138 | 140 | 143)
+    id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+    scontrol requeue Incomplete "${id:-$SLURM_JOB_ID}" ;;
+# a crash, a hang or no memory (253): start once more, to find the record that did it; see hpcdata/poison.py
+132 | 134 | 135 | 136 | 137 | 139 | 142 | 253)
+    if ((${HPCDATA_RESTARTS:=0} < 10)); then
+        export HPCDATA_RESTARTS=$((HPCDATA_RESTARTS + 1))
+        exec bash "$0"
+    fi ;;
+esac
+exit $code
