@@ -1,8 +1,12 @@
 """Training the embedded tokenizer: resumes exactly, exports what runs. pytest tests/encoders/test_training.py"""
 
 import dataclasses
+import os
 import signal
+import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,9 @@ from hpcdata.encoders.crops import Crops
 from hpcdata.encoders.recipe import Recipe
 from hpcdata.errors import UserError
 from hpcdata.slurm.signals import StopFlag
+
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +78,46 @@ def test_an_interrupted_training_ends_in_the_same_bytes(recipe, tmp_path):
     assert not training.train(other, stop=StopAfter(4))
     assert training.train(other, stop=StopFlag())
     assert tokenizer_bytes(other) == tokenizer_bytes(recipe)
+
+
+@pytest.mark.slow
+def test_the_job_that_was_terminated_continues_with_the_same_line(tmp_path, drawings):
+    """The script as a user types it, ended in the middle by the signal of a scheduler."""
+    whole, ended = (start_job(tmp_path / name, drawings) for name in ("whole", "ended"))
+    wait_for(tmp_path / "ended" / training.STATE, ended)
+    ended.terminate()
+    assert ended.wait(60) == 128 + signal.SIGTERM
+    assert not (tmp_path / "ended" / training.TOKENIZER).exists()
+    again = start_job(tmp_path / "ended", drawings)
+    assert (whole.wait(120), again.wait(120)) == (0, 0)
+    assert "continues at step" in (tmp_path / "ended.log").read_text()
+    results = [(tmp_path / name / training.TOKENIZER).read_bytes() for name in ("whole", "ended")]
+    assert results[0] == results[1]
+    assert start_job(tmp_path / "ended", drawings).wait(60) == 0, "finished, and nothing is left to do"
+    assert (tmp_path / "ended" / training.TOKENIZER).read_bytes() == results[0]
+
+
+def start_job(output_dir: Path, drawings: list[str]) -> subprocess.Popen[bytes]:
+    """So many steps that a signal comes in time, of the smallest crops; the log is `<output_dir>.log`."""
+    line = [f"output_dir={output_dir}", f"drawings={drawings}", "batch_size=2", "side=16", "num_steps=120"]
+    line += ["save_every_s=0.1", "photo_share=0"]
+    script = ROOT / "jobs/train_image_tokenizer.py"
+    with open(f"{output_dir}.log", "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, str(script), *line],
+            stdout=log,
+            stderr=log,
+            cwd=output_dir.parent,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_the_result_is_exact_and_encodes_as_it_was_trained(recipe):
