@@ -21,7 +21,6 @@ from hpcdata.encoders.recipe import Recipe
 from hpcdata.errors import UserError
 from hpcdata.slurm.signals import StopFlag
 
-
 ROOT = Path(__file__).parent.parent.parent
 
 
