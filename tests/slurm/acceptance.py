@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import shutil
 import sys
@@ -24,6 +25,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hpcdata import status, submissions
 from hpcdata.ledger import read_ledgers
@@ -49,12 +51,11 @@ class Result:
 
     def line(self) -> str:
         shown = self.status
-        work = shown.useful_s + shown.lost_s
-        goodput = getattr(shown, "goodput", shown.useful_s / work if work else None)
         return (
             f"{self.outcome.outcome} in {self.seconds:.0f} s: {shown.samples_done} of {shown.num_samples} samples, "
-            f"{self.num_jobs} jobs, {self.num_preemptions} restarts, {shown.useful_s} s useful, {shown.lost_s} s lost "
-            f"(goodput {goodput}), {shown.queued_s} s queued"
+            f"{self.num_jobs} jobs, {self.num_preemptions} restarts, {shown.preemptions} preemptions, "
+            f"{shown.vanished} vanished, {shown.useful_s} s useful, {shown.lost_s} s lost, {shown.overhead_s} s "
+            f"overhead (goodput {shown.goodput}), {shown.queued_s} s queued"
         )
 
 
@@ -103,6 +104,25 @@ def wait_for_the_end(cluster: SlurmCluster, folder: Path, timeout_s: float, star
     return Result(
         outcome=outcome, status=status.read_status(folder), seconds=seconds, num_preemptions=restarts, num_jobs=len(ids)
     )
+
+
+def require_backed(folder: Path, shown: dict[str, Any]) -> None:
+    """That what `status --json` says of preemptions and seconds is what the raw events of the ledgers add up to."""
+    useful_s = lost_s = alive_s = 0.0
+    preemptions = 0
+    for _, events in read_ledgers(RunPaths(folder).ledger):
+        kinds = {event["event"]: event for event in events}
+        useful_s += sum(event["busy_s"] for event in events if event["event"] in ("checkpoint", "commit"))
+        own_lost_s = sum(event["busy_s"] for event in events if event["event"] in ("lost", "conflict"))
+        lost_s += own_lost_s + sum(event["lost_s"] for event in events if event["event"] == "claim")
+        alive_s += events[-1]["time"] - events[0]["time"] - own_lost_s
+        preemptions += kinds.get("end", {}).get("outcome") == "stopped" and "signal" in kinds
+    told = (shown["preemptions"], shown["useful_s"], shown["lost_s"])
+    _require(shown["preemptions"] == preemptions, f"{told}, the ledgers say {preemptions} preemptions")
+    _require(abs(shown["useful_s"] - useful_s) < 1, f"{told}, the ledgers say {useful_s} useful seconds")
+    _require(abs(shown["lost_s"] - lost_s) < 1, f"{told}, the ledgers say {lost_s} lost seconds")
+    goodput = useful_s / (alive_s + lost_s)
+    _require(abs(shown["goodput"] - goodput) < 0.01, f"goodput {shown['goodput']}, the ledgers say {goodput}")
 
 
 class Preempter(threading.Thread):
@@ -189,6 +209,10 @@ def _require(condition: bool, message: str) -> None:
         raise AssertionError(message)
 
 
+def _without_tasks(shown: str) -> str:
+    return json.dumps({name: value for name, value in json.loads(shown).items() if name != "tasks"}, indent=1)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=2000)
@@ -207,8 +231,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 act = be_damaged if number == "3" else survive
                 result = act(cluster, root / f"run{number}", root / "in", "cluster.array=0-99%3")
                 shown = run(cluster, [sys.executable, "-m", "hpcdata.status", str(root / f"run{number}"), "--json"])
+                require_backed(root / f"run{number}", json.loads(shown))
+                _require(number == "3" or result.status.preemptions > 0, "nothing was preempted")
                 lines.append(f"run {number}: {result.line()}")
-                print(f"{lines[-1]}\n{shown}", flush=True)
+                print(f"{lines[-1]}\n{_without_tasks(shown)}", flush=True)
     print("\n".join(lines))
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -28,5 +29,7 @@ def test_one_line_through_preemptions_and_the_death_of_a_node(
     assert result.outcome.account is not None
     assert result.outcome.account.startswith("240 inputs = ")
     assert result.num_preemptions >= 1
+    assert result.status.preemptions >= 1
+    acceptance.require_backed(folder, dataclasses.asdict(result.status))
     tasks = [item for item in submissions.read(RunPaths(folder)).submissions if item.kind == "tasks"]
     assert [item.num_tasks for item in tasks if item.round == 1] == [3, 3]
