@@ -29,6 +29,7 @@ LAYERS = (
     ("ledger", "claims", "tables", "sources.base"),
     ("shard",),
     ("store",),
+    ("takeover",),
     ("plan",),
     ("recovered",),
     ("sources", "encoders", "loading", "slurm.array", "slurm.signals"),
