@@ -118,7 +118,8 @@ def link_folder(source: Path, target: Path) -> None:
                     raise
                 shutil.copyfile(Path(folder, name), copy / name)
                 sync_file(copy / name)
-        sync_folder(copy)
+    for folder, _, _ in os.walk(target, topdown=False):  # a folder when those below it have their names in it
+        sync_folder(Path(folder))
 
 
 def read_json(path: Path) -> Any:
