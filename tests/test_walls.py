@@ -25,6 +25,7 @@ LAYERS = (
         "embedded",
         "watchdog",
         "livelock",
+        "memory",
     ),
     ("ledger", "claims", "tables", "sources.base"),
     ("shard",),
