@@ -160,7 +160,7 @@ def _not_of_the_run(dataset: Path, plan: Plan, paths: RunPaths) -> list[str]:
     ]
     if "inputs" in manifest.extra and recorded != inputs:
         problems.append(f"{FILE_NAME}: its inputs are not the run's")
-    facts = {"config": configuration.to_mapping(plan.config), "arithmetic": arithmetic(plan)}
+    facts: dict[str, object] = {"config": configuration.to_mapping(plan.config), "arithmetic": arithmetic(plan)}
     facts["plan_code_version"] = plan.code_version
     problems += [
         f"{FILE_NAME}: its {name.replace('_', ' ')} is not the run's"

@@ -54,7 +54,7 @@ ONLY_IN = {
     "hydra": {"compose"},
     "omegaconf": {"compose"},
     "submitit": {"slurm.submit"},
-    "accelerate": set(),
+    "accelerate": {"encoders.training"},
     "webdataset": set(),
     "datasets": set(),
     "wids": set(),
