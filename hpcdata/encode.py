@@ -9,7 +9,6 @@ that it could take (`FINISHED`), or after a checkpoint when a signal asked it to
 from __future__ import annotations
 
 import enum
-import errno
 import logging
 import os
 import secrets
@@ -21,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcdata import files
 from hpcdata.claims import HEARTBEATS_PER_TIMEOUT, Claims, Owner
 from hpcdata.errors import UserError
 from hpcdata.ledger import Ledger
@@ -98,7 +98,7 @@ class _Task:
             try:
                 self._work.encode(spec, f"{self._attempt}-{self._errors[spec.name]}")
             except (UserError, OSError) as error:  # its input or its folder: the other shards may be fine
-                if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                if isinstance(error, OSError) and error.errno in files.NO_ROOM:
                     raise UserError(f"{self._paths.root} cannot be written to: {error.strerror}") from None
                 self._give_up(spec, error)
             except Exception as error:  # perhaps of one record: it is looked for, see `poison`
@@ -147,7 +147,6 @@ class _Task:
             time.sleep(min(left, POLL_S))
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _SLURM_FIELDS = (
     "SLURM_JOB_ID",
     "SLURM_ARRAY_JOB_ID",

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 TRASH = ".trash_"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Nothing can be written on the whole disk."""
 _EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EACCES)
 

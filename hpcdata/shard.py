@@ -212,5 +212,6 @@ def check_sizes(folder: Path, summary: ShardSummary) -> list[str]:
 
 
 def list_files(folder: Path) -> set[str]:
-    """Relative paths of all files below a folder."""
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """Relative paths of all files below a folder, without what NFS keeps of removed files that are still open."""
+    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".nfs"))
+    return {path.relative_to(folder).as_posix() for path in found}

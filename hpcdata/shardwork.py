@@ -18,7 +18,8 @@ from hpcdata.ledger import Ledger
 from hpcdata.plan import Plan, RunPaths, ShardSpec
 from hpcdata.poison import CrashNotes
 from hpcdata.reading import InputChanged, read_shard, rejected_batches, require_unchanged
-from hpcdata.store import LostShard, ShardConflict, ShardWriter, open_shard
+from hpcdata.store import LostShard, ShardConflict, ShardWriter
+from hpcdata.takeover import open_shard
 from hpcdata.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ class ShardWork:
         with contextlib.closing(writer):
             try:
                 self._fill(spec, writer, notes, clock)
-            except (UserError, OSError, LostShard, ShardConflict):
+            except (UserError, OSError, LostShard, ShardConflict) as error:
+                if isinstance(error, OSError) and writer.is_gone():  # a stale handle, as network file systems have
+                    raise LostShard(spec.name) from None
                 writer.note_work(left=True)
                 raise
             except Exception:

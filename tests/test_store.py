@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from hpcdata import digest, shard, store
 from hpcdata.samples import Example, Kind, Span
-from hpcdata.store import LostShard, ShardConflict, open_shard
+from hpcdata.store import LostShard, ShardConflict
 from hpcdata.tables import EncodedBatch, read_columns, sum_columns
+from hpcdata.takeover import open_shard
 from tests import made
 from tests.crashes import Crash, crash_at
 from tests.evidence import CRASHES, Evidence

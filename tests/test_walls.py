@@ -33,6 +33,7 @@ LAYERS = (
     ("ledger", "claims", "tables", "sources.base"),
     ("shard",),
     ("store",),
+    ("takeover",),
     ("plan",),
     ("recovered", "picking", "history", "tasks", "submissions", "outcome"),
     ("sources", "encoders", "loading", "slurm.array", "slurm.signals", "slurm.queue"),
