@@ -10,12 +10,13 @@ import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hpcdata import config as configuration
 from hpcdata.config import RunConfig
 from hpcdata.errors import UserError
 
+T = TypeVar("T")
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w./@]*)=(?P<value>.*)", re.DOTALL)
 _INPUT = "data.raw_data_dir="
 _GROUPS = ("cluster", "experiments")
@@ -25,22 +26,15 @@ _OPEN = ("cluster.additional_parameters.", "finish.additional_parameters.")
 
 def compose(overrides: Sequence[str]) -> RunConfig:
     """The configuration of a command line. Raises UserError in one line: unknown keys and groups, wrong values."""
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     _require_one_input(overrides)
-    arguments = [normalise(argument) for argument in overrides]
-    OmegaConf.register_new_resolver("hpcdata.embedded", _embedded, replace=True)
-    try:
-        with hydra.initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
-            composed = hydra.compose("config", overrides=arguments)
-        values: Any = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(" ".join(str(error).split()).split(" Config search path:")[0]) from None
+    values = _compose("config", [normalise(argument) for argument in overrides])
     values.pop("experiments", None)
     return configuration.from_mapping(values)
+
+
+def compose_job(name: str, cls: type[T], overrides: Sequence[str]) -> T:
+    """The values of `conf/NAME.yaml` and a command line as a dataclass. Raises UserError in one line."""
+    return configuration.build(cls, _compose(name, list(overrides)))
 
 
 def normalise(argument: str) -> str:
@@ -95,6 +89,22 @@ def config_folder() -> Path:
     if spec is not None and spec.submodule_search_locations:
         return Path(next(iter(spec.submodule_search_locations)))
     return Path(__file__).resolve().parent.parent / "conf"
+
+
+def _compose(name: str, arguments: list[str]) -> dict[str, Any]:
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    OmegaConf.register_new_resolver("hpcdata.embedded", _embedded, replace=True)
+    try:
+        with hydra.initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
+            composed = hydra.compose(name, overrides=arguments)
+        values: Any = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(" ".join(str(error).split()).split(" Config search path:")[0]) from None
+    return dict(values)
 
 
 def _require_one_input(overrides: Sequence[str]) -> None:

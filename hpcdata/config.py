@@ -13,11 +13,12 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from hpcdata.errors import UserError
 
 REQUIRED = "???"
+T = TypeVar("T")
 
 
 def semantic(default: Any = dataclasses.MISSING) -> Any:
@@ -84,7 +85,7 @@ class TextConfig:
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
     tokenizer: str | None = semantic(None)
-    """A preset (`embedded`, `vq16_t2i`, `vq16`, `chameleon`, `vq16_1024`, `vq16_16384`), or None for text only."""
+    """A preset (`embedded`, `vq16_t2i`, `chameleon`, ...: `hpcdata/encoders/README.md`), or None for text only."""
     checkpoint: str | None = transient(None)
     """The preset's weight file; its hash enters the plan."""
     precision: Literal["fp32", "bf16", "fp16"] = semantic("fp32")
@@ -176,6 +177,21 @@ def from_mapping(values: Mapping[str, Any]) -> RunConfig:
     if missing:
         raise UserError(f"{missing[0]} is required: pass {missing[0]}=...")
     return config
+
+
+def build(cls: type[T], values: Mapping[str, Any]) -> T:
+    """A dataclass of plain values and groups. Raises UserError for unknown or missing keys and wrong types."""
+    missing = [
+        item.name
+        for item in dataclasses.fields(typing.cast(Any, cls))
+        if item.default is dataclasses.MISSING
+        and item.default_factory is dataclasses.MISSING
+        and values.get(item.name, REQUIRED) == REQUIRED
+    ]
+    if missing:
+        raise UserError(f"{missing[0]} is required: pass {missing[0]}=...")
+    result: T = _build(cls, values, "")
+    return result
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hpcdata import poison
+from hpcdata.clock import WorkClock
 from hpcdata.encoders import building
 from hpcdata.encoders.examples import PixelOptions, PreparedBatch, prepare_batches
 from hpcdata.errors import UserError
@@ -30,18 +31,6 @@ log = logging.getLogger(__name__)
 RATE_EVERY_S = 30.0
 
 
-class _Clock:
-    """Seconds of work on a shard, and since its last checkpoint."""
-
-    def __init__(self) -> None:
-        self.started = self.since = time.monotonic()
-
-    def restart(self) -> float:
-        now = time.monotonic()
-        busy, self.since = now - self.since, now
-        return round(busy, 3)
-
-
 class ShardWork:
     """What a process needs for any shard of its run. `watchdog` is to be entered by the caller."""
 
@@ -58,7 +47,7 @@ class ShardWork:
 
         Raises UserError or OSError when its input or its folder is at fault, anything else perhaps for one record.
         """
-        clock = _Clock()
+        clock = WorkClock()
         notes = poison.find_suspects(self._paths, spec.name)
         try:
             try:
@@ -74,7 +63,7 @@ class ShardWork:
             log.error("%s", error)
             self._ledger.write("conflict", shard=spec.name, files=error.paths, busy_s=clock.restart())
 
-    def _work(self, spec: ShardSpec, notes: CrashNotes, clock: _Clock, attempt: str) -> None:
+    def _work(self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, attempt: str) -> None:
         writer = open_shard(self._paths.shards, self._plan.header(spec), attempt)
         if writer is None:
             log.info("shard %s: already complete", spec.name)
@@ -103,7 +92,7 @@ class ShardWork:
         return None
 
     def _reject_rest(
-        self, spec: ShardSpec, change: InputChanged, notes: CrashNotes, clock: _Clock, attempt: str
+        self, spec: ShardSpec, change: InputChanged, notes: CrashNotes, clock: WorkClock, attempt: str
     ) -> None:
         """Commits a shard with what its checkpoint holds, and rejects for the samples that cannot be read any more."""
         log.warning("shard %s: %s, what is not in a checkpoint is rejected", spec.name, change.what)
@@ -115,7 +104,7 @@ class ShardWork:
                 writer.append(batch)
             self._commit(spec, writer, notes, clock)
 
-    def _fill(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: _Clock) -> None:
+    def _fill(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: WorkClock) -> None:
         resumed = writer.samples_read
         self._ledger.write("claim", shard=spec.name, resumed=resumed, lost_s=notes.lost_s, device=self._device)
         log.info("shard %s: %s, %d samples", spec.name, f"resumes at {resumed}" if resumed else "fresh", spec.count)
@@ -123,9 +112,12 @@ class ShardWork:
         is_first = True
         writer.note_work()
         self._watchdog.beat()
-        for batch in self._batches(spec, notes, skip=resumed):
-            writer.append(self._encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label))
-            writer.note_work()
+        for batch in clock.timed(self._batches(spec, notes, clock, skip=resumed), "decode_s", without="read_s"):
+            with clock.spending("encode_s"):
+                encoded = self._encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label)
+            with clock.spending("write_s"):
+                writer.append(encoded)
+                writer.note_work()
             self._watchdog.beat()
             if self._stop.received or writer.samples_read == spec.count:
                 break
@@ -146,28 +138,30 @@ class ShardWork:
             self._require_unchanged(spec)
             self._commit(spec, writer, notes, clock)
 
-    def _checkpoint(self, spec: ShardSpec, writer: ShardWriter, clock: _Clock) -> None:
+    def _checkpoint(self, spec: ShardSpec, writer: ShardWriter, clock: WorkClock) -> None:
         """Vouches for what was read only while the input was what had been planned."""
         self._require_unchanged(spec)
-        writer.checkpoint()
-        self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, busy_s=clock.restart())
+        with clock.spending("write_s"):
+            writer.checkpoint()
+        self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, **clock.mark_safe())
 
     def _require_unchanged(self, spec: ShardSpec) -> None:
         require_unchanged(spec, self._paths.root, self._runtime.data.on_changed_input)
 
-    def _commit(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: _Clock) -> None:
-        published = writer.commit()
+    def _commit(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: WorkClock) -> None:
+        with clock.spending("write_s"):
+            published = writer.commit()
         notes.remove()
         seconds = round(time.monotonic() - clock.started, 3)
-        event = "commit" if published else "lost"
-        self._ledger.write(event, shard=spec.name, samples=spec.count, busy_s=clock.restart(), seconds=seconds)
         counts = writer.counts
+        fields = {"shard": spec.name, "samples": spec.count, **clock.mark_safe(), "seconds": seconds}
+        self._ledger.write("commit" if published else "lost", **fields, counts=counts.to_mapping())
         log.info(
             "shard %s: committed in %.1f s: %d written, %d rejected, %d duplicate",
             *(spec.name, seconds, counts.written, counts.rejected.total(), counts.duplicate),
         )
 
-    def _batches(self, spec: ShardSpec, notes: CrashNotes, *, skip: int) -> Iterator[PreparedBatch]:
+    def _batches(self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, *, skip: int) -> Iterator[PreparedBatch]:
         """The batches of a shard, those that are suspected by way of a child process; ends early at a stop signal."""
         batch_size = self._plan.config.loader.batch_size
         trial = poison.Trial(
@@ -188,7 +182,7 @@ class ShardWork:
                     return
             else:
                 policy = self._runtime.data.on_changed_input
-                records = read_shard(self._plan, self._paths, spec, skip=start, policy=policy)
+                records = clock.timed(read_shard(self._plan, self._paths, spec, skip=start, policy=policy), "read_s")
                 yield from prepare_batches(
                     itertools.islice(records, end - start),
                     batch_size=batch_size,

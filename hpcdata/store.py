@@ -30,7 +30,7 @@ from hpcdata.shard import (
     Progress,
     ShardHeader,
     ShardSummary,
-    list_attempts,
+    forget_attempts,
     list_files,
     read_summary,
 )
@@ -227,9 +227,9 @@ def publish(shards: Path, folder: Path, name: str) -> bool:
         return False
     if not published:
         _compare(folder, shards / name)
-    for old in list_attempts(shards, name):
-        files.remove_folder(old)
-    files.empty_trash(shards, f"*{name}.*")
+        files.remove_folder(folder)
+    forget_attempts(shards, name)
+    files.empty_trash(shards, name)
     return published
 
 

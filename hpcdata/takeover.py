@@ -13,7 +13,17 @@ import logging
 from pathlib import Path
 
 from hpcdata import files
-from hpcdata.shard import PROGRESS, SHARD, ShardHeader, check_files, list_attempts, read_summary, valid_progress
+from hpcdata.shard import (
+    PROGRESS,
+    SHARD,
+    ShardHeader,
+    check_files,
+    list_attempts,
+    note_attempt,
+    read_summary,
+    remove_attempt,
+    valid_progress,
+)
 from hpcdata.store import LostShard, ShardWriter, publish
 
 log = logging.getLogger(__name__)
@@ -35,6 +45,7 @@ def open_shard(shards: Path, header: ShardHeader, attempt: str) -> ShardWriter |
         except OSError as error:
             log.warning("shard %s: %s cannot be read: %s", header.name, old.name, error)
             unread.add(old)
+    note_attempt(shards, header.name, f"tmp_{header.name}.{attempt}")
     writer = _adopt_fullest(shards, header, attempt, old_folders, unread)
     if writer is None:
         writer = ShardWriter(shards, header, attempt)
@@ -42,7 +53,7 @@ def open_shard(shards: Path, header: ShardHeader, attempt: str) -> ShardWriter |
         writer.checkpoint()
     for old in old_folders:
         if old not in unread and not _is_ahead(old, writer):
-            files.remove_folder(old)
+            remove_attempt(shards, header.name, old.name)
     return writer
 
 
@@ -83,7 +94,7 @@ def _adopt_fullest(
             if isinstance(error, OSError) and error.errno != errno.ENOENT:
                 unread.add(old)
             else:
-                files.remove_folder(old)
+                remove_attempt(shards, header.name, old.name)
     return None
 
 

@@ -45,7 +45,7 @@ def test_the_inputs(finished: Path) -> None:
 def test_tokenizers_and_weights_by_their_hashes(finished: Path) -> None:
     manifest = read(finished)
     assert manifest["text"]["sha256"] == sha256(embedded.path("tokenizer.json"))
-    assert manifest["image"]["sha256"] == sha256(embedded.path("patch_codebook.safetensors"))
+    assert manifest["image"]["sha256"] == sha256(embedded.path("image_tokenizer.safetensors"))
     assert (manifest["image"]["preset"], manifest["image"]["codebook_size"]) == ("embedded", 4096)
 
 

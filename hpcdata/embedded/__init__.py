@@ -1,4 +1,4 @@
-"""The data that comes with hpcdata: pictures to try it on, a text tokenizer and an image codebook. See README.md.
+"""The data that comes with hpcdata: pictures to try it on, a text tokenizer and an image tokenizer. See README.md.
 
 Works from a wheel and from an editable installation; the files are read where they are installed.
 """
@@ -12,8 +12,8 @@ QUICKSTART = "quickstart.tar"
 """96 captioned pictures, a WebDataset tar of PNG and text members."""
 TOKENIZER = "tokenizer.json"
 """Byte-level BPE of 4096 ids; `<s>`, `</s>` and `<pad>` are its special tokens."""
-PATCH_CODEBOOK = "patch_codebook.safetensors"
-"""The codebook of `hpcdata.encoders.patch_vq`: `patches` [4096, 8, 8, 3] uint8 RGB, code 0 is white."""
+IMAGE_TOKENIZER = "image_tokenizer.safetensors"
+"""The weights of `hpcdata.encoders.exact_vq`, fp16: 4096 codes of 8 x 8 pixels, code 0 is white."""
 
 
 def path(name: str) -> Path:

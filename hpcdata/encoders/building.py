@@ -40,7 +40,8 @@ def build(plan: Plan, runtime: RunConfig) -> Tokenizers:
         from hpcdata.encoders import image
 
         device = image.resolve_device(_local_device(runtime.image.device))
-        codec = image.build(plan.image, runtime.image.checkpoint, device, plan.config.image.cpu_threads)
+        threads, batch_size = plan.config.image.cpu_threads, plan.config.loader.batch_size
+        codec = image.build(plan.image, runtime.image.checkpoint, device, threads, batch_size)
     return Tokenizers(text=tokenizer, image=codec, device=device)
 
 

@@ -136,18 +136,21 @@ class FastText:
         """The rows of texts that belong to the reference engine."""
         joined = "\0".join(texts)  # one pass over a batch: Python's searches cost more a call than a kilobyte
         positions: list[int] = []
-        slow: set[int] = set()
         if any(first in joined for first in self._firsts):
             positions += [match.start() for match in self._literal.finditer(joined)]
+        to_check: list[int] = []
         if not joined.isascii():
             codes = np.frombuffer(joined.encode("utf-32-le"), "<u4")
-            positions += np.flatnonzero(self._is_unsafe.take(codes)).tolist()
-            if not unicodedata.is_normalized("NFC", joined):
-                slow.update(row for row, text in enumerate(texts) if not unicodedata.is_normalized("NFC", text))
-        if positions:
-            ends = np.cumsum([len(text) + 1 for text in texts])
-            slow.update(np.searchsorted(ends, positions, side="right").tolist())
-        return sorted(slow)
+            places = np.flatnonzero(codes > 0x7F)
+            codes = codes[places]
+            positions += places[self._is_unsafe[codes]].tolist()
+            to_check = places[_may_not_be_nfc()[codes]].tolist()
+        if not positions and not to_check:
+            return []
+        ends = np.cumsum([len(text) + 1 for text in texts])
+        slow = set(np.searchsorted(ends, positions, side="right").tolist())
+        rows = set(np.searchsorted(ends, to_check, side="right").tolist()) - slow
+        return sorted(slow.union(row for row in rows if not unicodedata.is_normalized("NFC", texts[row])))
 
     def _encode_fast(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         layout = self._engine.encode_batch(list(texts)).layout
@@ -224,6 +227,20 @@ def _unassigned() -> np.ndarray:
     """[0x110000] bool: no character, or one for private use, in this Python's Unicode."""
     table = np.ones(0x110000, bool)
     table[:_PLANES_END] = [unicodedata.category(chr(code)) in _UNASSIGNED for code in range(_PLANES_END)]
+    return table
+
+
+@cache
+def _may_not_be_nfc() -> np.ndarray:
+    """[0x110000] bool: characters without which a text is in NFC: marks, and what composes or decomposes."""
+    table = np.zeros(0x110000, bool)
+    for code in range(_PLANES_END):
+        character = chr(code)
+        parts = unicodedata.decomposition(character).split()
+        table[code] |= bool(unicodedata.combining(character)) or not unicodedata.is_normalized("NFC", character)
+        if len(parts) == 2 and not parts[0].startswith("<"):
+            table[int(parts[1], 16)] = True
+    table[0x1161:0x1176] = table[0x11A8:0x11C3] = True  # Hangul vowels and finals
     return table
 
 

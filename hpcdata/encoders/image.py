@@ -1,13 +1,9 @@
-"""Image tokenizers: the one interface, the presets that exist, their identity in the plan, and how one is built.
+"""Image tokenizers: the one interface, a preset's identity in the plan, and how one is built.
 
-A preset names a network and the codebook that goes with it; the weights are a file that the user has. `identify`
-runs on the login node (no torch, under a second): it checks the preset and hashes the file, and what it returns enters
-the plan. `build` runs in an array task and refuses a file with another hash. The preset decides the network, never
-what stands in the file.
-
-The preset `embedded` is `hpcdata.encoders.patch_vq`: a module that imports torch only inside its functions and has
-`CODEBOOK_SIZE: int`, `DOWNSAMPLE: int`, `weights_path() -> str` and
-`load(path: str, *, precision: str, device: str) -> ImageTokenizer`.
+A preset (`presets`) names a network and the codebook that goes with it; the weights are a file that the user has.
+`identify` runs on the login node (no torch, under a second): it checks the preset and hashes the file, and what it
+returns enters the plan. `build` runs in an array task and refuses a file with another hash. The preset decides the
+network, never what stands in the file.
 """
 
 from __future__ import annotations
@@ -16,11 +12,20 @@ import contextlib
 import difflib
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from hpcdata import embedded
 from hpcdata.config import ImageConfig
+from hpcdata.encoders.presets import (
+    EMBEDDED,
+    PRESETS,
+    Emu3Architecture,
+    OpenMagvit2Architecture,
+    VqganArchitecture,
+    architecture_of,
+    preset_names,
+)
 from hpcdata.errors import UserError
 from hpcdata.identities import ImageIdentity
 
@@ -48,79 +53,20 @@ class ImageTokenizer(Protocol):
         """codes: [B, h, w] of any integer dtype -> [B, 3, H, W] uint8 RGB on the CPU."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class VqganArchitecture:
-    """The convolutional VQGAN that taming-transformers, Chameleon and LlamaGen share, in numbers."""
-
-    codebook_size: int
-    embed_dim: int
-    l2_normalized: bool
-    """Codes are looked up by cosine (LlamaGen) instead of Euclidean distance."""
-    lowest_attention: bool
-    """Attention after every residual block of the lowest resolution, and not only in the middle."""
-    base_channels: int = 128
-    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
-    num_res_blocks: int = 2
-    latent_channels: int = 256
-
-    @property
-    def downsample(self) -> int:
-        return 2 ** (len(self.channel_multipliers) - 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    architecture: VqganArchitecture
-    file: str
-    """The file that it needs and where people know it from, for error messages."""
-
-
-def _llamagen() -> VqganArchitecture:
-    return VqganArchitecture(codebook_size=16384, embed_dim=8, l2_normalized=True, lowest_attention=True)
-
-
-def _taming(codebook_size: int, *, lowest_attention: bool = True) -> VqganArchitecture:
-    return VqganArchitecture(
-        codebook_size=codebook_size, embed_dim=256, l2_normalized=False, lowest_attention=lowest_attention
-    )
-
-
-EMBEDDED = "embedded"
-PRESETS: dict[str, Preset] = {
-    "vq16_t2i": Preset(architecture=_llamagen(), file="vq_ds16_t2i.pt of LlamaGen, or a Janus checkpoint"),
-    "vq16": Preset(architecture=_llamagen(), file="vq_ds16_c2i.pt of LlamaGen"),
-    "chameleon": Preset(
-        architecture=_taming(8192, lowest_attention=False),
-        file="vqgan.ckpt from the tokenizer folder of Chameleon, the one that Liquid uses",
-    ),
-    "vq16_1024": Preset(
-        architecture=_taming(1024), file="last.ckpt of vqgan_imagenet_f16_1024 in the taming-transformers model zoo"
-    ),
-    "vq16_16384": Preset(
-        architecture=_taming(16384), file="last.ckpt of vqgan_imagenet_f16_16384 in the taming-transformers model zoo"
-    ),
-}
-"""Presets with a weight file of the user's; `embedded` comes with hpcdata."""
-
-
 def identify(config: ImageConfig) -> ImageIdentity:
     """The identity of the configured tokenizer. Needs no torch. Raises UserError: unknown preset, no such file."""
     preset = config.tokenizer
     if preset is None:
         raise UserError("image.tokenizer is not set: choose one of " + ", ".join(preset_names()))
     path = checkpoint_path(preset, config.checkpoint)
-    codebook_size, downsample = _sizes(preset)
+    architecture = architecture_of(preset)
     return ImageIdentity(
         preset=preset,
-        codebook_size=codebook_size,
-        downsample=downsample,
+        codebook_size=architecture.codebook_size,
+        downsample=architecture.downsample,
         sha256=_sha256(path),
         precision=config.precision,
     )
-
-
-def preset_names() -> list[str]:
-    return [EMBEDDED, *PRESETS]
 
 
 def checkpoint_path(preset: str, checkpoint: str | None) -> str:
@@ -130,9 +76,7 @@ def checkpoint_path(preset: str, checkpoint: str | None) -> str:
         hint = f"did you mean {close[0]}? " if close else ""
         raise UserError(f"unknown image.tokenizer={preset}: {hint}known presets: {', '.join(preset_names())}")
     if preset == EMBEDDED:
-        from hpcdata.encoders import patch_vq
-
-        return patch_vq.weights_path()
+        return str(embedded.path(embedded.IMAGE_TOKENIZER))
     path = checkpoint or os.environ.get(CHECKPOINT_VARIABLE)
     needs = f"image.tokenizer={preset} needs a weight file ({PRESETS[preset].file})"
     if not path:
@@ -153,11 +97,14 @@ def grid_side(identity: ImageIdentity, resolution: int) -> int:
     return side
 
 
-def build(identity: ImageIdentity, checkpoint: str | None, device: str, cpu_threads: int) -> ImageTokenizer:
+def build(
+    identity: ImageIdentity, checkpoint: str | None, device: str, cpu_threads: int, batch_size: int | None = None
+) -> ImageTokenizer:
     """The tokenizer that made or will make the codes of a plan, ready to run.
 
-    device: `auto`, `cpu`, `cuda` or `cuda:N`. Sets torch's global switches to reproducible arithmetic.
-    Raises UserError when the file is not the one of the identity, or does not hold the preset's network.
+    device: `auto`, `cpu`, `cuda` or `cuda:N`; batch_size: pictures that a GPU computes at a time. Sets torch's global
+    switches to reproducible arithmetic. Raises UserError when the file is not the one of the identity, or does not hold
+    the preset's network.
     """
     path = checkpoint_path(identity.preset, checkpoint)
     found = _sha256(path)
@@ -168,14 +115,7 @@ def build(identity: ImageIdentity, checkpoint: str | None, device: str, cpu_thre
         )
     device = resolve_device(device)
     set_reproducible(cpu_threads)
-    if identity.preset == EMBEDDED:
-        from hpcdata.encoders import patch_vq
-
-        return patch_vq.load(path, precision=identity.precision, device=device)
-    from hpcdata.encoders import vqgan
-
-    architecture = PRESETS[identity.preset].architecture
-    return vqgan.load(path, identity.preset, architecture, precision=identity.precision, device=device)
+    return _load(path, identity.preset, identity.precision, device, batch_size)
 
 
 def resolve_device(device: str) -> str:
@@ -211,13 +151,23 @@ def set_reproducible(cpu_threads: int) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _sizes(preset: str) -> tuple[int, int]:
-    if preset == EMBEDDED:
-        from hpcdata.encoders import patch_vq
+def _load(path: str, preset: str, precision: str, device: str, batch_size: int | None) -> ImageTokenizer:
+    architecture = architecture_of(preset)
+    if isinstance(architecture, VqganArchitecture):
+        from hpcdata.encoders import vqgan
 
-        return patch_vq.CODEBOOK_SIZE, patch_vq.DOWNSAMPLE
-    architecture = PRESETS[preset].architecture
-    return architecture.codebook_size, architecture.downsample
+        return vqgan.load(path, preset, architecture, precision=precision, device=device, batch_size=batch_size)
+    if isinstance(architecture, OpenMagvit2Architecture):
+        from hpcdata.encoders import open_magvit2
+
+        return open_magvit2.load(path, preset, architecture, precision=precision, device=device, batch_size=batch_size)
+    if isinstance(architecture, Emu3Architecture):
+        from hpcdata.encoders import emu3
+
+        return emu3.load(path, preset, architecture, precision=precision, device=device, batch_size=batch_size)
+    from hpcdata.encoders import exact_vq
+
+    return exact_vq.load(path, device=device)
 
 
 def _sha256(path: str) -> str:

@@ -1,4 +1,4 @@
-"""The VQGAN family: one convolutional network for LlamaGen, Janus, Chameleon, Liquid and taming-transformers weights.
+"""The VQGAN family: one convolutional network for taming, LDM, aMUSEd, LlamaGen, Janus, Chameleon and Show-o weights.
 
 Written out here rather than taken from a model library, because codes must equal those of the original programs for
 years: libraries leave out the L2-normalised lookup of LlamaGen or the decoder of Chameleon, and rename weights.
@@ -7,78 +7,32 @@ Weights are named as in taming-transformers (`checkpoints.py` renames the others
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from hpcdata.encoders.checkpoints import load_vqgan_weights
-from hpcdata.encoders.image import VqganArchitecture
-from hpcdata.errors import UserError
-
-LOOKUP_ROWS = 4096
-"""Latents compared with the codebook at once: 256 MiB of distances at 16,384 codes, whatever the batch."""
+from hpcdata.encoders.checkpoints import load_weights
+from hpcdata.encoders.presets import VqganArchitecture
+from hpcdata.encoders.quantized import Codebook, Network, QuantizedTokenizer, Signs
 
 
 def load(
-    path: str, preset: str, architecture: VqganArchitecture, *, precision: str, device: str
-) -> VqganImageTokenizer:
+    path: str,
+    preset: str,
+    architecture: VqganArchitecture,
+    *,
+    precision: str,
+    device: str,
+    batch_size: int | None = None,
+) -> QuantizedTokenizer:
     """The tokenizer with the weights of a checkpoint file. Raises UserError if they are not those of the network."""
     with torch.device("meta"):
         network = Vqgan(architecture)
-    load_vqgan_weights(network, path, preset)
-    return VqganImageTokenizer(network, preset=preset, precision=precision, device=device)
+    load_weights(network, path, preset)
+    return QuantizedTokenizer(network, preset=preset, precision=precision, device=device, batch_size=batch_size)
 
 
-class VqganImageTokenizer:
-    """An `ImageTokenizer` around a loaded network, in fp32, or in bf16 or fp16 by autocast."""
-
-    def __init__(self, network: Vqgan, *, preset: str, precision: str, device: str) -> None:
-        self.preset = preset
-        self.precision = precision
-        self.device = torch.device(device)
-        self.codebook_size = network.architecture.codebook_size
-        self.downsample = network.architecture.downsample
-        self._memory_format = _memory_format(self.device, precision)
-        self._network = network.to(device=self.device, memory_format=self._memory_format)  # type: ignore[call-overload]
-        self._network.requires_grad_(False).eval()
-
-    @torch.inference_mode()
-    def encode(self, images: Tensor) -> Tensor:
-        """images: [B, 3, H, W] uint8 RGB -> [B, h, w] int32 on the CPU."""
-        _check_images(images, self.downsample)
-        pixels = images.to(self.device, non_blocking=True).float().div_(127.5).sub_(1.0)
-        with self._autocast():
-            latents = self._network.encode(pixels.contiguous(memory_format=self._memory_format))
-        codes = self._network.quantize(latents.float())
-        if not bool(torch.isfinite(latents).all()):
-            raise UserError(
-                f"image.tokenizer={self.preset} computed values that are not finite with image.precision="
-                f"{self.precision}: use image.precision=fp32 (or bf16), or another checkpoint"
-            )
-        return codes.to("cpu")
-
-    @torch.inference_mode()
-    def decode(self, codes: Tensor) -> Tensor:
-        """codes: [B, h, w] of any integer dtype -> [B, 3, H, W] uint8 RGB on the CPU."""
-        if self._network.decoder is None:
-            raise UserError(f"the checkpoint of image.tokenizer={self.preset} holds no decoder, it can only encode")
-        if codes.ndim != 3 or (codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size):
-            raise ValueError(f"expected codes [B, h, w] in [0, {self.codebook_size}), got shape {list(codes.shape)}")
-        latents = self._network.quantize.lookup(codes.to(self.device).long())
-        with self._autocast():
-            pixels = self._network.decode(latents.contiguous(memory_format=self._memory_format))
-        return pixels.float().mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8).to("cpu").contiguous()
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision])
-
-
-class Vqgan(nn.Module):
+class Vqgan(Network):
     """encoder -> quant_conv -> quantize, and back: post_quant_conv -> decoder. `decoder` may be set to None."""
 
     def __init__(self, architecture: VqganArchitecture) -> None:
@@ -87,7 +41,11 @@ class Vqgan(nn.Module):
         latent_channels, embed_dim = architecture.latent_channels, architecture.embed_dim
         self.encoder = Encoder(architecture)
         self.quant_conv = nn.Conv2d(latent_channels, embed_dim, 1)
-        self.quantize = Codebook(architecture)
+        self.quantize = (
+            Signs(embed_dim, first_is_highest=True)
+            if architecture.lookup == "signs"
+            else Codebook(architecture.codebook_size, embed_dim, is_cosine=architecture.lookup == "cosine")
+        )
         self.post_quant_conv: nn.Module | None = nn.Conv2d(embed_dim, latent_channels, 1)
         self.decoder: nn.Module | None = Decoder(architecture)
 
@@ -99,61 +57,25 @@ class Vqgan(nn.Module):
         assert self.post_quant_conv is not None
         return self.decoder(self.post_quant_conv(latents))
 
-
-class Codebook(nn.Module):
-    """Nearest codebook entry: Euclidean, or after L2 normalisation of both sides."""
-
-    def __init__(self, architecture: VqganArchitecture) -> None:
-        super().__init__()
-        self.embedding = nn.Module()  # nn.Embedding on the meta device imports a second's worth of sympy
-        self.embedding.weight = nn.Parameter(torch.empty(architecture.codebook_size, architecture.embed_dim))
-        self.l2_normalized = architecture.l2_normalized
-
-    def entries(self) -> Tensor:
-        weight = self.get_parameter("embedding.weight")
-        return F.normalize(weight, p=2, dim=-1) if self.l2_normalized else weight
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """latents: [B, D, h, w] float32 -> codes [B, h, w] int32; ties go to the lower code."""
-        batch, _, height, width = latents.shape
-        rows = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])
-        if self.l2_normalized:
-            rows = F.normalize(rows, p=2, dim=-1)
-        entries = self.entries()
-        squares = entries.square().sum(dim=1)
-        codes = [_nearest(some_rows, entries, squares) for some_rows in rows.split(LOOKUP_ROWS)]
-        return torch.cat(codes).view(batch, height, width)
-
-    def lookup(self, codes: Tensor) -> Tensor:
-        """codes: [B, h, w] int64 -> latents [B, D, h, w]."""
-        return F.embedding(codes, self.entries()).permute(0, 3, 1, 2)
-
-
-def _nearest(rows: Tensor, entries: Tensor, squares: Tensor) -> Tensor:
-    """rows: [N, D], entries: [K, D], squares: [K] -> [N] int32.
-
-    |z|^2 + |e|^2 - 2ze in this order, as the original programs do: the last bits decide between near entries.
-    """
-    distances = rows.square().sum(dim=1, keepdim=True) + squares
-    distances = distances.addmm_(rows, entries.t(), alpha=-2)
-    return distances.argmin(dim=1).int()
+    def drop_decoder(self) -> None:
+        self.decoder = self.post_quant_conv = None
 
 
 class Encoder(nn.Module):
     def __init__(self, architecture: VqganArchitecture) -> None:
         super().__init__()
-        widths = [architecture.base_channels * multiplier for multiplier in architecture.channel_multipliers]
+        levels = architecture.encoder_levels
         channels = architecture.base_channels
         self.conv_in = nn.Conv2d(3, channels, 3, padding=1)
         self.down = nn.ModuleList()
-        for width in widths:
-            is_lowest = len(self.down) == len(widths) - 1
+        for width, num_blocks in levels:
+            is_lowest = len(self.down) == len(levels) - 1
             with_attention = is_lowest and architecture.lowest_attention
-            level = Level(channels, width, architecture.num_res_blocks, with_attention=with_attention)
+            level = Level(channels, width, num_blocks, with_attention=with_attention)
             level.downsample = None if is_lowest else Downsample(width)
             self.down.append(level)
             channels = width
-        self.mid = Middle(channels)
+        self.mid = Middle(channels, with_attention=architecture.middle_attention)
         self.norm_out = _norm(channels)
         self.conv_out = nn.Conv2d(channels, architecture.latent_channels, 3, padding=1)
 
@@ -169,14 +91,14 @@ class Decoder(nn.Module):
 
     def __init__(self, architecture: VqganArchitecture) -> None:
         super().__init__()
-        widths = [architecture.base_channels * multiplier for multiplier in architecture.channel_multipliers]
-        channels = widths[-1]
+        numbers = architecture.decoder_levels
+        channels = numbers[-1][0]
         self.conv_in = nn.Conv2d(architecture.latent_channels, channels, 3, padding=1)
-        self.mid = Middle(channels)
+        self.mid = Middle(channels, with_attention=architecture.middle_attention)
         levels = []
-        for index, width in reversed(list(enumerate(widths))):
-            with_attention = index == len(widths) - 1 and architecture.lowest_attention
-            level = Level(channels, width, architecture.num_res_blocks + 1, with_attention=with_attention)
+        for index, (width, num_blocks) in reversed(list(enumerate(numbers))):
+            with_attention = index == len(numbers) - 1 and architecture.lowest_attention
+            level = Level(channels, width, num_blocks, with_attention=with_attention)
             level.upsample = Upsample(width) if index else None
             levels.append(level)
             channels = width
@@ -213,10 +135,10 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, with_attention: bool) -> None:
         super().__init__()
         self.block_1 = ResidualBlock(channels, channels)
-        self.attn_1 = Attention(channels)
+        self.attn_1 = Attention(channels) if with_attention else nn.Identity()
         self.block_2 = ResidualBlock(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -283,16 +205,3 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 def _swish(x: Tensor) -> Tensor:
     return F.silu(x, inplace=True)
-
-
-def _memory_format(device: torch.device, precision: str) -> torch.memory_format:
-    """NHWC where convolutions run faster in it: on CPUs, and on the tensor cores of GPUs."""
-    channels_first = device.type == "cuda" and precision == "fp32"
-    return torch.contiguous_format if channels_first else torch.channels_last
-
-
-def _check_images(images: Tensor, downsample: int) -> None:
-    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
-        raise ValueError(f"expected images [B, 3, H, W] uint8, got {list(images.shape)} {images.dtype}")
-    if not images.shape[0] or any(not side or side % downsample for side in images.shape[2:]):
-        raise ValueError(f"expected images with sides in multiples of {downsample}, got {list(images.shape)}")

@@ -14,13 +14,13 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpcdata.loading.arrays import empty
+from hpcdata.loading.forks import ForkLock
 from hpcdata.loading.manifest import Manifest, Part
 from hpcdata.loading.maps import map_column
 from hpcdata.loading.opening import open_manifest
@@ -78,6 +78,9 @@ class SpanTable:
 
 class TokenDataset:
     """The examples of a dataset by row: 0 to len - 1, in the order of the plan."""
+
+    _mapped: PartMaps | None
+    _lock: ForkLock
 
     def __init__(self, path: str | Path | Manifest, *, allow_tmp: bool = False) -> None:
         """`path`: a dataset, a run, one committed shard, or a manifest that was made in memory.
@@ -162,7 +165,7 @@ class TokenDataset:
         ids = empty((len(start), width), self.manifest.id_dtype)
         if ids.size:
             with maps.opened(part):
-                _copy_windows(self._ids_tensor, start + maps.tokens[part], ids)
+                _copy_windows(maps.ids_tensor, start + maps.tokens[part], ids)
         return ids
 
     def ids(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -181,15 +184,17 @@ class TokenDataset:
             ranges = maps.range("tokens/ids").spans_of(table.first_token + maps.tokens[table.part], table.length)
             return self._read_ahead.will_need(ranges)
 
-    @cached_property
+    @property
     def _maps(self) -> PartMaps:
-        return PartMaps(self.manifest)
-
-    @cached_property
-    def _ids_tensor(self) -> torch.Tensor:
-        return self._maps.range("tokens/ids").tensor()
+        maps = self._mapped
+        if maps is None:
+            with self._lock:
+                maps = self._mapped = PartMaps(self.manifest) if self._mapped is None else self._mapped
+        return maps
 
     def _reset(self) -> None:
+        self._mapped = None
+        self._lock = ForkLock()
         self._open_parts: dict[int, _OpenPart] = {}
         self._read_ahead = ReadAhead()
 

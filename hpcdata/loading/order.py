@@ -11,6 +11,7 @@ blocks. A window is what has to fit in the page cache, and a block is what is re
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from dataclasses import dataclass
@@ -128,22 +129,28 @@ class BlockOrder:
 
 
 def find_order(name: str, num_samples: int, seed: int) -> Order:
-    """`shuffled`, `sequential`, `blocks` or `blocks:ROWSxBLOCKS`, as in blocks:4096x64, for so many samples."""
-    match = re.fullmatch(r"blocks:([1-9]\d*)x([1-9]\d*)", name)
-    if match:
-        block_rows, window_blocks = map(int, match.groups())
-        return BlockOrder(num_samples=num_samples, seed=seed, block_rows=block_rows, window_blocks=window_blocks)
-    if name == "blocks":
-        return BlockOrder(num_samples=num_samples, seed=seed)
+    """`shuffled`, `sequential`, `blocks` or `blocks:ROWSxBLOCKS`, as in blocks:4096x64, for so many samples.
+
+    What fits into one window of blocks is simply shuffled.
+    """
     if name == "sequential":
         return SequentialOrder(num_samples=num_samples)
-    if name != "shuffled":
+    shuffled = ShuffledOrder(num_samples=num_samples, seed=seed)
+    if name == "shuffled":
+        return shuffled
+    match = re.fullmatch(r"blocks(?::([1-9]\d*)x([1-9]\d*))?", name)
+    if not match:
         raise UserError(f"order {name!r}: expected shuffled, sequential, blocks or blocks:ROWSxBLOCKS")
-    return ShuffledOrder(num_samples=num_samples, seed=seed)
+    blocks = BlockOrder(num_samples=num_samples, seed=seed)
+    if match[1]:
+        blocks = dataclasses.replace(blocks, block_rows=int(match[1]), window_blocks=int(match[2]))
+    return blocks if num_samples > blocks.window_rows else shuffled
 
 
 def rows_of_epochs(order: Order, epochs: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """`rows` of as many epochs as there are positions: [n] int64 each; for sources with many short epochs."""
+    if isinstance(order, SequentialOrder):
+        return order.rows(0, positions)
     if isinstance(order, ShuffledOrder):
         return order.rows_of_epochs(epochs, positions)
     rows = np.empty(len(positions), np.int64)

@@ -159,15 +159,16 @@ class MixtureStream:
             select(source.sampling, selection.size, seed=derived_seed(seed, f"source {name}"))
             for source, selection, name in zip(mixture.sources, mixture.selections, mixture.names, strict=True)
         ]
-        self._schedules: dict[int, Schedule] = {}
+        self._latest: tuple[int, Schedule] | None = None
 
     def num_samples(self, epoch: int) -> int | None:
         return self.schedule(epoch).num_samples
 
     def schedule(self, epoch: int) -> Schedule:
-        if epoch not in self._schedules:
-            self._schedules = {epoch: self._make_schedule(epoch)}
-        return self._schedules[epoch]
+        latest = self._latest
+        if latest is None or latest[0] != epoch:  # threads may ask for two epochs at a time
+            latest = self._latest = epoch, self._make_schedule(epoch)
+        return latest[1]
 
     def draws(self, epoch: int, positions: np.ndarray) -> Draws:
         source, draw = self.schedule(epoch).places(positions)

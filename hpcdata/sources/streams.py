@@ -2,12 +2,19 @@
 
 Damage is deterministic: input is always fed to the decoder from the start of the file in pieces of one size, so the
 bytes that could be decompressed before an error are the same in every run. Memory is bounded whatever the ratio.
+
+A compressed stream cannot be sought: reading starts at the front. A thread that left one may go on where it was, so
+that a file that was cut into many shards is decompressed once by a task that works on them in turn.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+import time
 import zlib
+from collections import deque
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -20,6 +27,8 @@ from hpcdata.sources.base import InputFile
 CHUNK_BYTES = 1 << 20
 _GZIP_PIECE_BYTES = 1 << 16
 _ZSTD_PIECE_BYTES = 1 << 13  # the densest zstd block is 4 bytes for 128 KiB: a piece makes 256 MiB at most
+_COARSEST_TICK_S = 2.0
+_IDENTITY = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
 _ZSTD_WINDOW_BYTES = 1 << 27  # what the zstd command accepts by default
 
 
@@ -38,14 +47,91 @@ def open_input(file: InputFile) -> int:
 
 def chunks(file: InputFile, *, seek: int = 0) -> Generator[bytes, None, None]:
     """Pieces of the (uncompressed) file from offset `seek` on. Raises BrokenStream behind the last good byte."""
-    descriptor = open_input(file)
-    try:
-        if file.format.endswith(".gz"):
-            yield from _skip(_gunzip(descriptor), seek)
-        elif file.format.endswith(".zst"):
-            yield from _skip(_unzstd(descriptor), seek)
-        else:
+    if not file.format.endswith((".gz", ".zst")):
+        with _closing(open_input(file)) as descriptor:
             yield from _pieces(descriptor, CHUNK_BYTES, seek)
+        return
+    stream = _left_at(file, seek) or _Stream(file)
+    try:
+        yield from stream.chunks(seek)
+        stream.close()
+    except GeneratorExit:
+        _leave(stream)
+        raise
+    except BaseException:
+        stream.close()
+        raise
+
+
+class _Left(threading.local):
+    """The compressed stream that a thread has not read to its end: the next shard of a file begins where one ends."""
+
+    stream: _Stream | None = None
+
+
+_left = _Left()
+
+
+def _left_at(file: InputFile, seek: int) -> _Stream | None:
+    """The stream that was left, if it can go on with this offset of this file; closes it if not."""
+    stream, _left.stream = _left.stream, None
+    if stream is not None and not stream.can_give(file, seek):
+        stream.close()
+        return None
+    return stream
+
+
+def _leave(stream: _Stream) -> None:
+    if _left.stream is not None:
+        _left.stream.close()
+        _left.stream = None
+    if stream.is_settled():
+        _left.stream = stream
+    else:
+        stream.close()
+
+
+class _Stream:
+    """A compressed file that is being read, and the pieces that it gave last."""
+
+    def __init__(self, file: InputFile) -> None:
+        self._path, self._descriptor = file.path, open_input(file)
+        self._pieces = (_gunzip if file.format.endswith(".gz") else _unzstd)(self._descriptor)
+        self._last: deque[tuple[int, bytes]] = deque([(0, b"")], maxlen=2)
+
+    def is_settled(self) -> bool:
+        """Whether a later change of the file would show in its time: two within a tick of a clock have the same."""
+        return time.time() - os.fstat(self._descriptor).st_mtime > _COARSEST_TICK_S
+
+    def can_give(self, file: InputFile, seek: int) -> bool:
+        """Whether this offset lies in the last pieces or behind them, and the file is the one that was opened."""
+        if self._path != file.path or seek < self._last[0][0]:
+            return False
+        try:
+            mine, other = os.fstat(self._descriptor), os.stat(file.path)
+        except OSError:
+            return False
+        return all(getattr(mine, name) == getattr(other, name) for name in _IDENTITY)
+
+    def chunks(self, seek: int) -> Iterator[bytes]:
+        for start, piece in [*self._last]:
+            if seek < start + len(piece):
+                yield piece[max(seek - start, 0) :]
+        start, piece = self._last[-1]
+        for fresh in self._pieces:
+            start, piece = start + len(piece), fresh
+            self._last.append((start, piece))
+            if seek < start + len(piece):
+                yield piece[max(seek - start, 0) :]
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+@contextlib.contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -54,15 +140,6 @@ def _pieces(descriptor: int, size: int, offset: int = 0) -> Iterator[bytes]:
     while piece := os.pread(descriptor, size, offset):
         yield piece
         offset += len(piece)
-
-
-def _skip(stream: Iterator[bytes], num_bytes: int) -> Iterator[bytes]:
-    for chunk in stream:
-        if num_bytes >= len(chunk):
-            num_bytes -= len(chunk)
-        else:
-            yield chunk[num_bytes:]
-            num_bytes = 0
 
 
 def _gunzip(descriptor: int) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -161,8 +161,8 @@ class _GzipTar:
     """A gzipped tar: one pass forward. Members of a sample are held as long as they fit the limit together."""
 
     def __init__(self, file: InputFile, limit_bytes: int, is_hashing: bool) -> None:
-        self._path = file.path
-        self._chunks = chunks(file)
+        self._file = file
+        self._chunks: Generator[bytes, None, None] | None = None
         self._limit_bytes = self._left_bytes = limit_bytes
         self._is_hashing = is_hashing
         self._window, self._start = b"", 0
@@ -172,9 +172,12 @@ class _GzipTar:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._chunks.close()
+        if self._chunks is not None:
+            self._chunks.close()
 
     def view(self, offset: int, size: int) -> bytes:
+        if self._chunks is None:  # now it is known where reading begins
+            self._chunks, self._start = chunks(self._file, seek=offset), offset
         while self.length() < offset + size and (chunk := self._next_chunk()):
             window = self._window + chunk
             passed = min(offset - self._start, len(window))
@@ -208,7 +211,7 @@ class _GzipTar:
     def blob(self, content: Content, *, limit_bytes: int) -> Blob:
         if content.data is None:
             raise BadSample(Reason.OVERSIZED_IMAGE, self._too_much(content, limit_bytes))
-        return Blob(path=self._path, data=content.data)
+        return Blob(path=self._file.path, data=content.data)
 
     def bytes_of(self, content: Content) -> bytes:
         if content.data is None:
@@ -223,6 +226,7 @@ class _GzipTar:
         return mark
 
     def _next_chunk(self) -> bytes:
+        assert self._chunks is not None
         try:
             return next(self._chunks, b"")
         except BrokenStream as problem:

@@ -1,22 +1,24 @@
-"""Makes the files of hpcdata/embedded from Debian packages, and measures the codebook on pictures it has not seen.
+"""Makes the files of hpcdata/embedded from Debian packages, and measures the image tokenizer on other pictures.
 
     apt-get install openclipart-png openclipart-svg wordnet-base tuxpaint-stamps-default
-    python -m tests.embedded.build OUT_DIR [--only quickstart tokenizer codebook measure]
+    python -m tests.embedded.build OUT_DIR [--only quickstart tokenizer drawings measure]
 
-In the root of the checkout, five to eight minutes on two cores. Equal packages, Pillow and tokenizers give equal bytes:
-the codebook is trained in integers. The stamps (GPL-2) are only measured on, nothing of them is in what is written.
+In the root of the checkout. Equal packages, Pillow and tokenizers give equal pictures, tokenizer and list of drawings;
+`jobs/train_image_tokenizer.py` trains the image tokenizer, as hpcdata/embedded/README.md says. The stamps (GPL-2) are
+only measured on, nothing of them is in what is written.
 """
 
 from __future__ import annotations
 
 import argparse
+import glob
 import hashlib
 import io
 import re
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +26,8 @@ import torch
 from PIL import Image
 
 from hpcdata import embedded
-from hpcdata.encoders import pixels
-from hpcdata.encoders.patch_vq import CODEBOOK_SIZE, DOWNSAMPLE, PatchVQ
+from hpcdata.encoders import exact_vq, pixels
+from hpcdata.samples import BadSample
 from tests import corpora
 
 CHOSEN = Path(__file__).with_name("quickstart.tsv")
@@ -39,17 +41,18 @@ WORDNET = Path("/usr/share/wordnet")
 SPECIAL_TOKENS = ["<s>", "</s>", "<pad>"]
 VOCAB_SIZE = 4096
 
-MAX_PIXELS = 20_000_000
-TRAINING_SIDES = (128, 192, 256, 256, 320, 384)
+MAX_PIXELS = 60_000_000
+MAX_DRAWING_PIXELS = 20_000_000
 MEASURED_SIDE = 256
 MAX_PER_TITLE = 60
 """Openclipart has 1,375 stars of one title: no collection may rule the codebook."""
-PATCHES_PER_VIEW = 96
-NUM_VIEWS = 2
-NUM_ROUNDS = 16
-MIN_MEMBERS = 3
-SEARCHED = 65536
-"""Patches assigned at a time."""
+DRAWINGS = "drawings.txt"
+OTHERS = {
+    "screenshots (gimp-help-en)": "packages/gimp-help-en/**/*.png",
+    "photographs (mate-backgrounds)": "packages/mate-backgrounds/**/nature/*.jpg",
+    "wallpapers (plasma-workspace-wallpapers)": "packages/plasma-workspace-wallpapers/**/images/*.jpg",
+}
+"""Below OUT_DIR: packages unpacked by `dpkg-deb -x`, measured on where they are there."""
 
 
 def write_quickstart(out: Path) -> None:
@@ -90,32 +93,50 @@ def training_texts() -> list[str]:
     return sorted(captions) + definitions
 
 
-def write_codebook(out: Path) -> None:
-    """k-means over patches (Linde-Buzo-Gray); entry 0 stays white, the others are sorted from light to dark."""
-    from safetensors.torch import save
-
-    codebook = _train(torch.from_numpy(np.concatenate(list(_training_patches()))))
-    order = (-codebook[1:].sum(1)).argsort(stable=True) + 1
-    codebook = torch.cat([codebook[:1], codebook[order]])
-    data = save({"patches": codebook.reshape(-1, DOWNSAMPLE, DOWNSAMPLE, 3)})
-    (out / embedded.PATCH_CODEBOOK).write_bytes(data)
+def write_drawings(out: Path) -> None:
+    """`drawings.txt`, the pictures of openclipart that `jobs/train_image_tokenizer.py` is given: not those held out."""
+    seen: Counter[str] = Counter()
+    chosen = []
+    for pair in corpora.pairs("openclipart"):
+        seen[pair.title] += 1
+        if (
+            not _is_held_out(pair)
+            and seen[pair.title] <= MAX_PER_TITLE
+            and corpora.num_pixels(pair.image) <= MAX_DRAWING_PIXELS
+        ):
+            chosen.append(str(pair.image))
+    (out / DRAWINGS).write_text("\n".join(chosen) + "\n", "utf-8")
 
 
 def measure(out: Path) -> None:
-    """Prints the PSNR of what comes back, for pictures that the codebook was not trained on."""
-    quantizer = PatchVQ.load(str(out / embedded.PATCH_CODEBOOK))
-    held_out = [pair for pair in corpora.pairs("openclipart") if _is_held_out(pair)]
-    for name, pairs in (("openclipart, held out", held_out), ("tuxpaint stamps", corpora.pairs("tuxpaint"))):
-        errors = []
-        for pair in pairs:
-            if (picture := _load(pair.image, MEASURED_SIDE)) is not None:
+    """Prints what comes back of pictures that the image tokenizer was not trained on."""
+    path = out / embedded.IMAGE_TOKENIZER
+    tokenizer = exact_vq.load(str(path if path.exists() else embedded.path(embedded.IMAGE_TOKENIZER)), device="cpu")
+    every_code: set[int] = set()
+    for name, files in _measured_files(out).items():
+        errors, codes = [], set()
+        for file in files:
+            if (picture := _load(Path(file), MEASURED_SIDE)) is not None:
                 image = torch.from_numpy(picture).permute(2, 0, 1)[None]
-                back = quantizer.decode(quantizer.encode(image))
-                errors.append((back.double() - image.double()).square().mean().item())
-        each = 10 * np.log10(255**2 / np.maximum(errors, 0.5))
-        pooled = 10 * np.log10(255**2 / np.mean(errors))
-        figures = f"all pixels {pooled:.1f} dB, median picture {np.median(each):.1f} dB"
-        print(f"{name}: {len(errors)} pictures, PSNR of {figures}")
+                grid = tokenizer.encode(image)
+                codes |= set(grid.unique().tolist())
+                errors.append((tokenizer.decode(grid).double() - image.double()).square().mean().item())
+        if errors:
+            each = 10 * np.log10(255**2 / np.maximum(errors, 0.5))
+            pooled = 10 * np.log10(255**2 / np.mean(errors))
+            figures = f"all pixels {pooled:.1f} dB, median picture {np.median(each):.1f} dB, {len(codes)} codes used"
+            print(f"{name}: {len(errors)} pictures, PSNR of {figures}")
+        every_code |= codes
+    print(f"{len(every_code) / exact_vq.CODEBOOK_SIZE:.1%} of the codes are used")
+
+
+def _measured_files(out: Path) -> dict[str, list[str]]:
+    """Drawings held out by name, and kinds of pictures that are not trained on at all."""
+    files = {
+        "openclipart, held out": [str(pair.image) for pair in corpora.pairs("openclipart") if _is_held_out(pair)],
+        "tuxpaint stamps": [str(pair.image) for pair in corpora.pairs("tuxpaint")],
+    }
+    return files | {name: sorted(glob.glob(str(out / pattern), recursive=True)) for name, pattern in OTHERS.items()}
 
 
 def _slug(caption: str) -> str:
@@ -143,82 +164,16 @@ def _is_held_out(pair: corpora.Pair) -> bool:
 
 def _load(path: Path, side: int) -> np.ndarray | None:
     """As the pipeline sees it: [side, side, 3] uint8, composited on white."""
-    if corpora.num_pixels(path) > MAX_PIXELS:
+    try:
+        return pixels.load_square(path.read_bytes(), resolution=side, max_pixels=MAX_PIXELS)
+    except BadSample:
         return None
-    return pixels.load_square(path.read_bytes(), resolution=side, max_pixels=MAX_PIXELS)
-
-
-def _training_patches() -> Iterator[np.ndarray]:
-    """[n, 192] uint8 patches that are not white, from views of random scale, mirroring, turn and grid position."""
-    rng = np.random.default_rng(0)
-    seen: Counter[str] = Counter()
-    for pair in corpora.pairs("openclipart"):
-        seen[pair.title] += 1
-        if _is_held_out(pair) or seen[pair.title] > MAX_PER_TITLE:
-            continue
-        picture = _load(pair.image, int(rng.choice(TRAINING_SIDES)))
-        for _ in range(NUM_VIEWS if picture is not None else 0):
-            patches = _patches(_view(picture, rng))
-            patches = patches[patches.min(axis=1) < 250]
-            yield patches[rng.permutation(len(patches))[:PATCHES_PER_VIEW]]
-
-
-def _view(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    top, left = rng.integers(0, DOWNSAMPLE, 2)
-    mirrored, flipped, turned = rng.random(3) < 0.5
-    side = picture.shape[0] - DOWNSAMPLE
-    view = picture[top : top + side, left : left + side]
-    view = view[:, ::-1] if mirrored else view
-    view = view[::-1] if flipped else view
-    return view.transpose(1, 0, 2) if turned else view
-
-
-def _patches(picture: np.ndarray) -> np.ndarray:
-    """[side, side, 3] -> [num_cells, 192], in the codebook's order: row, column, color."""
-    cells = picture.shape[0] // DOWNSAMPLE
-    grid = picture.reshape(cells, DOWNSAMPLE, cells, DOWNSAMPLE, 3).transpose(0, 2, 1, 3, 4)
-    return grid.reshape(-1, 3 * DOWNSAMPLE**2)
-
-
-def _train(patches: torch.Tensor) -> torch.Tensor:
-    """[4096, 192] uint8. Means are rounded in every round, so that the search is the tokenizer's own exact one."""
-    rng = np.random.default_rng(1)
-    codebook = patches[rng.permutation(len(patches))[:CODEBOOK_SIZE]].clone()
-    for round_index in range(NUM_ROUNDS):
-        codebook[0] = 255
-        codes, errors = _assign(patches, codebook)
-        print(f"round {round_index}: {10 * np.log10(255**2 * 192 / errors.mean()):.2f} dB on {len(patches)} patches")
-        num_members = torch.bincount(codes, minlength=CODEBOOK_SIZE)
-        sums = torch.zeros(codebook.shape, dtype=torch.int64).index_add_(0, codes, patches.long())
-        codebook = _rounded_means(sums, num_members[:, None], codebook)
-        unused = torch.nonzero(num_members < MIN_MEMBERS).squeeze(1)
-        if round_index < NUM_ROUNDS - 2:
-            drawn = rng.choice(len(patches), len(unused), p=errors / errors.sum())
-            codebook[unused] = patches[drawn]
-    codebook[0] = 255
-    return codebook
-
-
-def _rounded_means(sums: torch.Tensor, num_members: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
-    means = (2 * sums + num_members) // (2 * num_members).clamp(min=1)
-    return torch.where(num_members > 0, means.to(torch.uint8), previous)
-
-
-def _assign(patches: torch.Tensor, codebook: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
-    """Nearest code of every patch, and the squared distance to it."""
-    quantizer = PatchVQ(codebook.reshape(-1, DOWNSAMPLE, DOWNSAMPLE, 3))
-    codes, errors = [], []
-    for rows in patches.split(SEARCHED):
-        nearest = quantizer.nearest(rows).long()
-        codes.append(nearest)
-        errors.append((rows.int() - codebook[nearest].int()).square().sum(1))
-    return torch.cat(codes), torch.cat(errors).double().numpy()
 
 
 STEPS = {
     "quickstart": write_quickstart,
     "tokenizer": write_tokenizer,
-    "codebook": write_codebook,
+    "drawings": write_drawings,
     "measure": measure,
 }
 
@@ -231,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.out_dir.mkdir(parents=True, exist_ok=True)
     for name in options.only:
         STEPS[name](options.out_dir)
-    for name in (embedded.QUICKSTART, embedded.TOKENIZER, embedded.PATCH_CODEBOOK):
+    for name in (embedded.QUICKSTART, embedded.TOKENIZER):
         if (path := options.out_dir / name).exists():
             print(f"{name}: {path.stat().st_size} bytes, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
 

@@ -140,8 +140,8 @@ def test_a_pickle_with_code_does_not_run(tmp_path, taming, save):
         ("a.ckpt", b"<html>404</html>" * 50, "not a checkpoint that torch can read"),
         ("a.safetensors", b"x" * 99, "not a .safetensors file"),
         ("a.ckpt", [torch.zeros(3)], "holds a list"),
-        ("a.ckpt", {"state_dict": {"a.weight": torch.zeros(3), 5: 6}}, r"holds no VQGAN.*\(a.weight\)"),
-        ("a.ckpt", {"model": 7}, "holds no VQGAN"),
+        ("a.ckpt", {"state_dict": {"a.weight": torch.zeros(3), 5: 6}}, r"holds no image tokenizer.*\(a.weight\)"),
+        ("a.ckpt", {"model": 7}, "holds no image tokenizer"),
     ],
 )
 def test_files_that_are_something_else(tmp_path, name, content, message):

@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -211,3 +212,21 @@ def test_shards_are_the_same_bytes_with_either_engine(tmp_path):
         options = ["data.source=text", "image.tokenizer=none", f"text.engine={engine}", "data.n_train_samples=null"]
         runs.small_run(tmp_path / engine, *options, source=tmp_path / "texts.jsonl")
     assert trees.sha256_tree(tmp_path / "fast/shards") == trees.sha256_tree(tmp_path / "reference/shards")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cn"])))
+@settings(max_examples=300, deadline=None)
+def test_texts_without_marked_characters_are_in_nfc(written):
+    """What the table of characters does not mark is never compared with its normal form."""
+    marked = fast_text._may_not_be_nfc()
+    kept = "".join(character for character in written if not marked[ord(character)])
+    assert unicodedata.is_normalized("NFC", kept)
+
+
+@pytest.mark.parametrize(
+    "composed", ["e\u0301", "q\u0307\u0323", "\u1100\u1161", "\uac00\u11a8", "\u0958", "\u09c7\u09be"]
+)
+def test_what_is_not_in_nfc_goes_to_the_reference(both, composed):
+    fast, spy = both
+    assert fast._routed(["plain", f"naïve {composed}x", "日本"]) == [1]
+    same(fast, spy, ["plain", f"naïve {composed}x"])

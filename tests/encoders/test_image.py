@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcdata.config import ImageConfig
-from hpcdata.encoders import image
+from hpcdata.encoders import image, presets
 from hpcdata.errors import UserError
 from hpcdata.identities import ImageIdentity
 from tests.encoders import vqgan_reference as reference
@@ -32,23 +32,36 @@ def torch_settings():
 @pytest.fixture
 def tiny_preset(monkeypatch, tmp_path):
     """A preset small enough to build, and its weight file."""
-    monkeypatch.setitem(image.PRESETS, "tiny", image.Preset(architecture=reference.TINY_LLAMAGEN, file="tiny.pt"))
+    monkeypatch.setitem(presets.PRESETS, "tiny", presets.Preset(architecture=reference.TINY_LLAMAGEN, file="tiny.pt"))
     torch.save({"model": reference.random_weights(reference.TINY_LLAMAGEN, "llamagen")}, tmp_path / "tiny.pt")
     return tmp_path / "tiny.pt"
 
 
 @pytest.mark.parametrize(
-    ("preset", "codebook_size"),
-    [("vq16_t2i", 16384), ("vq16", 16384), ("chameleon", 8192), ("vq16_1024", 1024), ("vq16_16384", 16384)],
+    ("preset", "codebook_size", "downsample"),
+    [
+        ("vq16_t2i", 16384, 16),
+        ("vq16", 16384, 16),
+        ("vq8", 16384, 8),
+        ("chameleon", 8192, 16),
+        ("vq16_1024", 1024, 16),
+        ("vq16_16384", 16384, 16),
+        ("vq16_magvit", 8192, 16),
+        ("open_magvit2", 262144, 16),
+        ("emu3", 32768, 8),
+        ("ldm_vq8", 16384, 8),
+        ("ldm_vq4", 8192, 4),
+        ("amused", 8192, 16),
+    ],
 )
-def test_identity_of_a_preset(tmp_path, preset, codebook_size):
+def test_identity_of_a_preset(tmp_path, preset, codebook_size, downsample):
     path = tmp_path / "weights.pt"
     path.write_bytes(b"whatever")
     identity = image.identify(ImageConfig(tokenizer=preset, checkpoint=str(path), precision="bf16"))
     assert identity == ImageIdentity(
         preset=preset,
         codebook_size=codebook_size,
-        downsample=16,
+        downsample=downsample,
         sha256=hashlib.sha256(b"whatever").hexdigest(),
         precision="bf16",
     )
@@ -68,7 +81,7 @@ def test_the_file_may_come_from_the_environment(tmp_path, monkeypatch):
     [
         (ImageConfig(), "image.tokenizer is not set: choose one of embedded, vq16_t2i"),
         (ImageConfig(tokenizer="vq16_ti2"), r"unknown image.tokenizer=vq16_ti2: did you mean vq16_t2i\? known presets"),
-        (ImageConfig(tokenizer="magvit"), "unknown image.tokenizer=magvit: .*known presets: embedded, vq16_t2i"),
+        (ImageConfig(tokenizer="pixels"), "unknown image.tokenizer=pixels: .*known presets: embedded, vq16_t2i"),
         (
             ImageConfig(tokenizer="vq16"),
             r"needs a weight file \(vq_ds16_c2i.pt of LlamaGen\): pass image.checkpoint=FILE",

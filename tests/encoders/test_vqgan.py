@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from hpcdata.encoders import vqgan
-from hpcdata.encoders.image import PRESETS, VqganArchitecture
+from hpcdata.encoders import quantized, vqgan
+from hpcdata.encoders.presets import PRESETS
+from hpcdata.encoders.quantized import Codebook, QuantizedTokenizer
 from hpcdata.errors import UserError
 from tests.encoders import vqgan_reference as reference
 
@@ -15,6 +16,7 @@ CASES = {
     "llamagen": (reference.TINY_LLAMAGEN, "llamagen", "model"),
     "taming": (reference.TINY_TAMING, "taming", "state_dict"),
     "chameleon": (reference.TINY_CHAMELEON, "taming", "state_dict"),
+    "show-o": (reference.TINY_SHOW_O, "taming", "state_dict"),
 }
 
 
@@ -28,7 +30,8 @@ def case(request, tmp_path):
     arch, style, container = CASES[request.param]
     weights = reference.random_weights(arch, style)
     path = tmp_path / "weights.pt"
-    torch.save({container: weights}, path)
+    published = reference.as_show_o_publishes(weights) if request.param == "show-o" else weights
+    torch.save({container: published}, path)
     tokenizer = vqgan.load(str(path), "tiny", arch, precision="fp32", device="cpu")
     return tokenizer, reference.Reference(weights, arch, style)
 
@@ -42,7 +45,7 @@ def pictures(num: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     return (127 + 90 * stack + rng.normal(0, 20, stack.shape)).clip(0, 255).astype(np.uint8)
 
 
-def encode(tokenizer: vqgan.VqganImageTokenizer, images: np.ndarray) -> np.ndarray:
+def encode(tokenizer: QuantizedTokenizer, images: np.ndarray) -> np.ndarray:
     codes = tokenizer.encode(torch.from_numpy(images).permute(0, 3, 1, 2))
     assert codes.dtype == torch.int32
     return codes.numpy()
@@ -76,11 +79,34 @@ def test_codes_of_a_picture_do_not_depend_on_the_batch_it_is_in(case):
     np.testing.assert_array_equal(together, alone)
 
 
+def test_a_gpu_computes_batches_of_one_size(case, monkeypatch):
+    """Kernels are chosen by the size of a batch: the last one is filled up, whoever was rejected from it."""
+    tokenizer, _ = case
+    images = pictures(6, 32, 32)
+    alone = encode(tokenizer, images)
+    sizes = []
+    network_encode = tokenizer._network.encode
+    monkeypatch.setattr(tokenizer, "_at_once", 4)  # as on a GPU
+    monkeypatch.setattr(tokenizer._network, "encode", lambda x: sizes.append(len(x)) or network_encode(x))
+    np.testing.assert_array_equal(encode(tokenizer, images), alone)
+    np.testing.assert_array_equal(encode(tokenizer, images[2:3]), alone[2:3])
+    assert sizes == [4, 4, 4]
+
+
+def test_a_cpu_computes_one_picture_at_a_time(case, monkeypatch):
+    tokenizer, _ = case
+    sizes = []
+    network_encode = tokenizer._network.encode
+    monkeypatch.setattr(tokenizer._network, "encode", lambda x: sizes.append(len(x)) or network_encode(x))
+    encode(tokenizer, pictures(3, 32, 32))
+    assert sizes == [1, 1, 1]
+
+
 def test_lookup_in_pieces_is_the_lookup_at_once(case, monkeypatch):
     tokenizer, _ = case
     images = pictures(3, 32, 32)
     at_once = encode(tokenizer, images)
-    monkeypatch.setattr(vqgan, "LOOKUP_ROWS", 7)
+    monkeypatch.setattr(quantized, "LOOKUP_ROWS", 7)
     np.testing.assert_array_equal(encode(tokenizer, images), at_once)
 
 
@@ -97,9 +123,7 @@ def test_code_zero_is_valid(tmp_path):
 
 
 def test_ties_go_to_the_lower_code():
-    codebook = vqgan.Codebook(
-        VqganArchitecture(codebook_size=4, embed_dim=2, l2_normalized=False, lowest_attention=False)
-    )
+    codebook = Codebook(4, 2)
     codebook.embedding.weight.data = torch.tensor([[9.0, 9.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     latents = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).T.reshape(1, 2, 1, 2)
     assert codebook(latents).tolist() == [[[1, 3]]]

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from hpcdata.encoders.image import VqganArchitecture
+from hpcdata.encoders.presets import VqganArchitecture
 
 TINY_LLAMAGEN = VqganArchitecture(
     codebook_size=96,
     embed_dim=4,
-    l2_normalized=True,
+    lookup="cosine",
     lowest_attention=True,
     base_channels=32,
     channel_multipliers=(1, 2, 2),
@@ -26,7 +26,7 @@ TINY_LLAMAGEN = VqganArchitecture(
 TINY_TAMING = VqganArchitecture(
     codebook_size=64,
     embed_dim=8,
-    l2_normalized=False,
+    lookup="euclidean",
     lowest_attention=True,
     base_channels=32,
     channel_multipliers=(1, 1, 2),
@@ -36,12 +36,24 @@ TINY_TAMING = VqganArchitecture(
 TINY_CHAMELEON = VqganArchitecture(
     codebook_size=64,
     embed_dim=8,
-    l2_normalized=False,
+    lookup="euclidean",
     lowest_attention=False,
     base_channels=32,
     channel_multipliers=(1, 2),
     num_res_blocks=2,
     latent_channels=32,
+)
+TINY_SHOW_O = VqganArchitecture(
+    codebook_size=2**7,
+    embed_dim=7,
+    latent_channels=7,
+    lookup="signs",
+    lowest_attention=False,
+    base_channels=32,
+    channel_multipliers=(1, 2, 2),
+    num_res_blocks=(2, 1, 1),
+    decoder_multipliers=(1, 1, 2),
+    decoder_res_blocks=(1, 2, 1),
 )
 
 
@@ -106,7 +118,7 @@ def random_weights(arch: VqganArchitecture, style: str, seed: int = 0) -> dict[s
     channels = arch.base_channels
     conv("encoder.conv_in", 3, channels, 3)
     for level, width in enumerate(widths):
-        for index in range(arch.num_res_blocks):
+        for index in range(num_blocks(arch, "encoder", level)):
             block(f"{names.level('encoder', level)}.{names.block}.{index}", channels, width)
             channels = width
             if level == lowest and arch.lowest_attention:
@@ -117,10 +129,12 @@ def random_weights(arch: VqganArchitecture, style: str, seed: int = 0) -> dict[s
     norm("encoder.norm_out", channels)
     conv("encoder.conv_out", channels, arch.latent_channels, 3)
 
+    widths = [arch.base_channels * m for m in arch.decoder_multipliers or arch.channel_multipliers]
+    channels = widths[-1]
     conv("decoder.conv_in", arch.latent_channels, channels, 3)
     middle("decoder", channels)
     for level in range(lowest, -1, -1):
-        for index in range(arch.num_res_blocks + 1):
+        for index in range(num_blocks(arch, "decoder", level)):
             block(f"{names.level('decoder', level)}.{names.block}.{index}", channels, widths[level])
             channels = widths[level]
             if level == lowest and arch.lowest_attention:
@@ -132,8 +146,32 @@ def random_weights(arch: VqganArchitecture, style: str, seed: int = 0) -> dict[s
 
     conv("quant_conv", arch.latent_channels, arch.embed_dim, 1)
     conv("post_quant_conv", arch.embed_dim, arch.latent_channels, 1)
-    weights["quantize.embedding.weight"] = torch.randn(arch.codebook_size, arch.embed_dim, generator=rng)
+    if arch.lookup != "signs":
+        weights["quantize.embedding.weight"] = torch.randn(arch.codebook_size, arch.embed_dim, generator=rng)
     return weights
+
+
+def as_show_o_publishes(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The 1x1 convolutions belong to encoder and decoder, and the file has tables beside the weights."""
+    owners = {"quant_conv": "encoder.quant_conv", "post_quant_conv": "decoder.post_quant_conv"}
+    renamed = {}
+    for name, weight in weights.items():
+        owner = owners.get(name.split(".")[0])
+        renamed[f"{owner}.{name.split('.')[1]}" if owner else name] = weight
+    num_bits = len(weights["quant_conv.bias"])
+    return {
+        **renamed,
+        "quantize.embedding": torch.zeros(2**num_bits, num_bits),
+        "quantize.power_vals": torch.zeros(num_bits, dtype=torch.long),
+    }
+
+
+def num_blocks(arch: VqganArchitecture, side: str, level: int) -> int:
+    """Residual blocks: one more in a decoder that mirrors its encoder."""
+    if side == "decoder" and arch.decoder_res_blocks is not None:
+        return arch.decoder_res_blocks[level]
+    blocks = arch.num_res_blocks if isinstance(arch.num_res_blocks, int) else arch.num_res_blocks[level]
+    return blocks + (side == "decoder")
 
 
 class Reference:
@@ -148,33 +186,41 @@ class Reference:
         x = self._conv("encoder.conv_in", x)
         last = len(self.arch.channel_multipliers) - 1
         for level in range(last + 1):
-            x = self._level("encoder", level, self.arch.num_res_blocks, x)
+            x = self._level("encoder", level, num_blocks(self.arch, "encoder", level), x)
             if level != last:
                 name = f"{self.names.level('encoder', level)}.downsample.conv"
                 x = self._conv(name, F.pad(x, (0, 1, 0, 1)), stride=2, padding=0)
         x = self._out("encoder", self._middle("encoder", x))
         z = self._conv("quant_conv", x, padding=0).permute(0, 2, 3, 1).double()
+        if self.arch.lookup == "signs":
+            return (z > 0).numpy() @ (2 ** np.arange(self.arch.embed_dim)[::-1])
         entries = self._entries().double()
-        if self.arch.l2_normalized:
+        if self.arch.lookup == "cosine":
             z = z / z.norm(dim=-1, keepdim=True)
         return (z[..., None, :] - entries).square().sum(-1).argmin(-1).numpy()
 
     @torch.inference_mode()
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """codes: [B, h, w] -> [B, H, W, 3] float in [0, 255], neither clipped nor rounded."""
-        x = self._entries()[torch.from_numpy(codes).long()].permute(0, 3, 1, 2)
+        x = self._latents(codes).permute(0, 3, 1, 2)
         x = self._conv("decoder.conv_in", self._conv("post_quant_conv", x, padding=0))
         x = self._middle("decoder", x)
         for level in range(len(self.arch.channel_multipliers) - 1, -1, -1):
-            x = self._level("decoder", level, self.arch.num_res_blocks + 1, x)
+            x = self._level("decoder", level, num_blocks(self.arch, "decoder", level), x)
             if level:
                 x = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
                 x = self._conv(f"{self.names.level('decoder', level)}.upsample.conv", x)
         return ((self._out("decoder", x) + 1) / 2 * 255).permute(0, 2, 3, 1).numpy()
 
+    def _latents(self, codes: np.ndarray) -> torch.Tensor:
+        if self.arch.lookup != "signs":
+            return self._entries()[torch.from_numpy(codes).long()]
+        digits = [[1.0 if bit == "1" else -1.0 for bit in f"{code:0{self.arch.embed_dim}b}"] for code in codes.ravel()]
+        return torch.tensor(digits).view(*codes.shape, self.arch.embed_dim)
+
     def _entries(self) -> torch.Tensor:
         entries = self.weights["quantize.embedding.weight"]
-        return entries / entries.norm(dim=-1, keepdim=True) if self.arch.l2_normalized else entries
+        return entries / entries.norm(dim=-1, keepdim=True) if self.arch.lookup == "cosine" else entries
 
     def _conv(self, name: str, x: torch.Tensor, stride: int = 1, padding: int = 1) -> torch.Tensor:
         return F.conv2d(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], stride, padding)

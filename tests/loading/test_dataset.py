@@ -1,8 +1,10 @@
 """python -m pytest tests/loading/test_dataset.py"""
 
+import itertools
 import multiprocessing
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -155,6 +157,30 @@ def test_a_damaged_part_is_named_when_opened(made_dataset, column):
         dataset[30]
     file.write_bytes(content)
     assert_equal(dataset[30], made_dataset[1][30])
+
+
+def test_what_is_open_can_be_deleted(made_dataset):
+    """A part that was wanted before stays readable, one that was not is named."""
+    folder, examples = made_dataset
+    dataset = TokenDataset(folder)
+    dataset[0], dataset.spans(np.array([0]))
+    shutil.rmtree(folder / "parts")
+    assert_equal(dataset[6], examples[6])
+    assert dataset.spans(np.array([3])).index.tolist() == [examples[3].index]
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"00003-of-00006.* is missing"):
+            dataset[30]
+
+
+@pytest.mark.parametrize(("rows", "is_random"), [([5, 3, 40], True), ([3, 5, 40], False)])
+def test_the_kernel_is_told_how_it_is_read(made_dataset, rows, is_random):
+    dataset = TokenDataset(made_dataset[0])
+    dataset.spans(np.array(rows))
+    with open("/proc/self/smaps") as smaps:
+        maps = smaps.read().split("VmFlags:")
+    flags = [after.splitlines()[0].split() for at, after in itertools.pairwise(maps) if str(dataset.path) in at]
+    assert len(flags) >= 9
+    assert {"rr" in of_map for of_map in flags} == {is_random}
 
 
 def test_pickle_reopens(made_dataset):

@@ -94,7 +94,8 @@ def test_few_samples_come_in_every_order():
     """All 24 orders of four samples, equally often over epochs."""
     num_epochs = 960
     order = ShuffledOrder(num_samples=4, seed=1)
-    counts = Counter(tuple(order.rows(epoch, np.arange(4)).tolist()) for epoch in range(num_epochs))
+    rows = order.rows_of_epochs(np.repeat(np.arange(num_epochs), 4), np.tile(np.arange(4), num_epochs))
+    counts = Counter(map(tuple, rows.reshape(-1, 4).tolist()))
     assert set(counts) == set(permutations(range(4)))
     statistic = sum((count - 40) ** 2 / 40 for count in counts.values())
     assert statistic < 23 + 5 * math.sqrt(2 * 23)
@@ -122,7 +123,7 @@ def test_block_order_is_bijective(num_samples, block_rows, window_blocks, seed, 
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 500), st.integers(1, 70), st.integers(1, 9), st.integers(0, 40))
+@given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 9), st.integers(0, 40))
 def test_a_window_reads_its_ranges_and_no_more(num_samples, block_rows, window_blocks, epoch):
     order = BlockOrder(num_samples=num_samples, seed=1, block_rows=block_rows, window_blocks=window_blocks)
     for window in range(-(-num_samples // order.window_rows)):

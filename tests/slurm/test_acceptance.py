@@ -22,7 +22,7 @@ def test_one_line_through_preemptions_and_the_death_of_a_node(
     corpora.write_tars(corpora.pairs("tuxpaint")[:240], tmp_path / "in", "pairs", 120)
     folder = tmp_path / "run"
     with SlurmCluster(max_array_size=3, kill_wait_s=1, slurm_conf=acceptance.SLURM_CONF) as cluster:
-        overrides = ["cluster.array=0-9999%4", "data.shard_size=40", "data.resolution=512", "loader.batch_size=4"]
+        overrides = ["cluster.array=0-9999%4", "data.shard_size=40", "data.resolution=416", "loader.batch_size=4"]
         result = acceptance.survive(cluster, folder, tmp_path / "in", *overrides, timeout_s=240)
     print(result.line())
     assert result.outcome.account is not None

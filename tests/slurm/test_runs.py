@@ -28,7 +28,7 @@ NUM_SAMPLES = 384
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four tars of 96 pictures: about half a minute of work for one process at 512 pixels."""
+    """Four tars of 96 pictures: about half a minute of work for one process at 416 pixels."""
     folder = tmp_path_factory.mktemp("source")
     for number in range(4):
         shutil.copy(embedded.path("quickstart.tar"), folder / f"cc3m-{number:04d}.tar")
@@ -42,7 +42,7 @@ def arguments(output_dir: Path, source: Path, *overrides: str) -> list[str]:
         f"data.token_output_dir={output_dir}",
         "text.tokenizer=embedded",
         "image.tokenizer=embedded",
-        "data.resolution=512",
+        "data.resolution=416",
         "data.shard_size=48",
         "loader.batch_size=8",
         "+data.save_tmp_interval=1",
