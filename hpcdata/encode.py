@@ -26,6 +26,7 @@ from hpcdata.errors import UserError
 from hpcdata.ledger import Ledger
 from hpcdata.picking import Picker
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan, load_runtime
+from hpcdata.shard import make_folders
 from hpcdata.version import code_version, library_versions
 from hpcdata.watchdog import Watchdog
 
@@ -63,7 +64,7 @@ class _Task:
         self._plan, self._paths, self._runtime, self._stop = plan, paths, runtime, stop
         self._attempt = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         owner = Owner.of_this_process(self._attempt)
-        paths.shards.mkdir(parents=True, exist_ok=True)
+        make_folders(paths.shards)
         self._claims = Claims(paths.claims, owner, timeout_s=runtime.cluster.claim_timeout_s)
         self._picker = Picker(plan, paths, self._claims, self._attempt)
         self._ledger = Ledger(paths.ledger, self._attempt)

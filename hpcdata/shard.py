@@ -128,6 +128,13 @@ def seconds_lost(folder: Path) -> float:
         return 0.0
 
 
+def make_folders(shards: Path) -> None:
+    """Makes what holds shards and the notes on their attempts, durably: whoever writes there calls it once."""
+    for folder in (shards, shards.parent / "attempts"):
+        folder.mkdir(parents=True, exist_ok=True)
+    files.sync_folder(shards.parent)
+
+
 def note_attempt(shards: Path, name: str, attempt: str) -> None:
     """Notes durably, before it is made, that the folder `attempt` of a shard may exist: see `list_attempts`."""
     notes = _notes(shards, name)

@@ -96,7 +96,7 @@ class ShardWork:
     ) -> None:
         """Commits a shard with what its checkpoint holds, and rejects for the samples that cannot be read any more."""
         log.warning("shard %s: %s, what is not in a checkpoint is rejected", spec.name, change.what)
-        writer = open_shard(self._paths.shards, self._plan.header(spec), attempt)
+        writer = open_shard(self._paths.shards, self._plan.header(spec), attempt, can_repeat=False)
         if writer is None:
             return
         with contextlib.closing(writer):

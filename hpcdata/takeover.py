@@ -29,10 +29,11 @@ from hpcdata.store import LostShard, ShardWriter, publish
 log = logging.getLogger(__name__)
 
 
-def open_shard(shards: Path, header: ShardHeader, attempt: str) -> ShardWriter | None:
+def open_shard(shards: Path, header: ShardHeader, attempt: str, *, can_repeat: bool = True) -> ShardWriter | None:
     """A writer that continues from the fullest valid checkpoint; None when the shard is committed (now).
 
-    Raises LostShard when another attempt takes the checkpoint over at the same time, OSError when the disk is full.
+    Raises LostShard when another attempt takes the checkpoint over at the same time, OSError when the disk is full,
+    or when a checkpoint cannot be read whose samples cannot be made again (`can_repeat=False`).
     """
     old_folders = list_attempts(shards, header.name)  # before ours is made: two attempts cannot remove each other's
     unread = set[Path]()
@@ -44,9 +45,11 @@ def open_shard(shards: Path, header: ShardHeader, attempt: str) -> ShardWriter |
                 (old / PROGRESS).read_bytes()
         except OSError as error:
             log.warning("shard %s: %s cannot be read: %s", header.name, old.name, error)
+            if not can_repeat:
+                raise
             unread.add(old)
     note_attempt(shards, header.name, f"tmp_{header.name}.{attempt}")
-    writer = _adopt_fullest(shards, header, attempt, old_folders, unread)
+    writer = _adopt_fullest(shards, header, attempt, old_folders, unread, can_repeat=can_repeat)
     if writer is None:
         writer = ShardWriter(shards, header, attempt)
         writer.start()
@@ -75,7 +78,7 @@ def _finish(shards: Path, old: Path, header: ShardHeader) -> bool:
 
 
 def _adopt_fullest(
-    shards: Path, header: ShardHeader, attempt: str, old_folders: list[Path], unread: set[Path]
+    shards: Path, header: ShardHeader, attempt: str, old_folders: list[Path], unread: set[Path], *, can_repeat: bool
 ) -> ShardWriter | None:
     """A writer with the most that one of the folders vouches for. Removes damaged ones, adds others to `unread`."""
     found = [(progress, old) for old in old_folders if (progress := valid_progress(old, header))]
@@ -90,11 +93,14 @@ def _adopt_fullest(
                 raise
             if not old.exists():
                 raise LostShard(header.name) from None
-            log.warning("shard %s: checkpoint %s is not usable: %s", header.name, old.name, error)
-            if isinstance(error, OSError) and error.errno != errno.ENOENT:
+            if not isinstance(error, OSError) or error.errno == errno.ENOENT:
+                log.warning("shard %s: checkpoint %s is damaged: %s", header.name, old.name, error)
+                remove_attempt(shards, header.name, old.name)
+            elif can_repeat:
+                log.warning("shard %s: checkpoint %s cannot be read: %s", header.name, old.name, error)
                 unread.add(old)
             else:
-                remove_attempt(shards, header.name, old.name)
+                raise
     return None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import verify
+from hpcdata import shard, verify
 from hpcdata.combine import CombineOptions, combine
 from hpcdata.tables import EncodedBatch
 from hpcdata.takeover import open_shard
@@ -33,6 +33,7 @@ class Writing:
     def __init__(self, shards: Path) -> None:
         self.shards, self.safe = shards, 0
         self.is_committed = False
+        shard.make_folders(shards)
 
     def attempt(self, name: str, *, killed_at: int = NUM) -> None:
         writer = open_shard(self.shards, made.header(num_inputs=NUM), name)
@@ -54,17 +55,14 @@ class Writing:
 @pytest.mark.slow
 def test_no_checkpoint_and_no_committed_shard_is_lost(tmp_path: Path, evidence: Evidence) -> None:
     """An attempt is killed after its first checkpoint; power is lost at any moment of it or of the next."""
-    (tmp_path / "expected").mkdir()
-    Writing(tmp_path / "expected").attempt("a")
-    expected = tree(tmp_path / "expected")
+    Writing(tmp_path / "expected/shards").attempt("a")
+    expected = tree(tmp_path / "expected/shards")
     number, finished = 0, False
     while not finished:
         number += 1
         for seed in range(DISKS):
-            shards = tmp_path / "shards"
-            shards.mkdir()
-            work = Writing(shards)
-            with power_loss(shards, at=number) as disk, contextlib.suppress(Crash):
+            work = Writing(shards := tmp_path / "run/shards")
+            with power_loss(tmp_path / "run", at=number) as disk, contextlib.suppress(Crash):
                 work.attempt("first", killed_at=0)
                 work.attempt("second")
                 finished = True
@@ -75,14 +73,15 @@ def test_no_checkpoint_and_no_committed_shard_is_lost(tmp_path: Path, evidence: 
             if not (shards / made.header(num_inputs=NUM).name).exists():
                 work.attempt("next")
                 assert tree(shards) == expected, where
-            shutil.rmtree(shards)
+            shutil.rmtree(tmp_path / "run")
     assert number > 60, "the power must have been lost at every fsync"
     evidence(CRASHES, number - 1)
 
 
 def safe_samples(shards: Path) -> int:
     """What the next attempt would continue with, by its own measure."""
-    copy = Path(shutil.copytree(shards, shards.with_name("copy")))
+    run = Path(shutil.copytree(shards.parent, shards.parent.with_name("copy")))
+    copy = run / "shards"
     try:
         if (copy / made.header(num_inputs=NUM).name).exists():
             return NUM
@@ -92,7 +91,7 @@ def safe_samples(shards: Path) -> int:
         writer.close()
         return writer.samples_read
     finally:
-        shutil.rmtree(copy)
+        shutil.rmtree(run)
 
 
 @pytest.mark.slow
