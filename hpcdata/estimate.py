@@ -31,7 +31,7 @@ from hpcdata.planning import prepare
 from hpcdata.reading import read_shard
 from hpcdata.shard import REJECTS
 from hpcdata.slurm.array import parse_array, split
-from hpcdata.store import open_shard
+from hpcdata.takeover import open_shard
 from hpcdata.tables import Counts, EncodedBatch
 
 NUM_PLACES = 8
