@@ -31,8 +31,8 @@ from hpcdata.planning import prepare
 from hpcdata.reading import read_shard
 from hpcdata.shard import REJECTS
 from hpcdata.slurm.array import parse_array, split
-from hpcdata.takeover import open_shard
 from hpcdata.tables import Counts, EncodedBatch
+from hpcdata.takeover import open_shard
 
 NUM_PLACES = 8
 MAX_SAMPLES = 4096
