@@ -271,6 +271,9 @@ def describe(status: Status, output_dir: Path | str) -> str:
         f"{status.queued_s} s queued{goodput}"
     )
     lines += _describe_tasks(status)
+    if counts["compared_codes"]:
+        agreement = 100 * counts["equal_codes"] / counts["compared_codes"]
+        lines.append(f"codes    {agreement:.2f} % of {counts['compared_codes']} compared with fp32 are equal")
     if status.combined:
         return "\n".join([*lines, f"dataset  {status.combined}"])
     return "\n".join([*lines, *warnings(status, output_dir)])

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hpcdata.encoders.codes import PictureEncoder
 from hpcdata.encoders.examples import BatchEncoder
 
 if TYPE_CHECKING:
@@ -24,12 +25,11 @@ class Tokenizers:
 
     def encoder(self, plan: Plan, *, with_images: bool = True) -> BatchEncoder:
         config = plan.config
-        return BatchEncoder(
-            text=self.text,
-            image=self.image if with_images else None,
-            block_size=config.data.block_size,
-            image_batch_size=config.loader.batch_size,
-        )
+        pictures = None
+        if self.image is not None and with_images:
+            compares = config.image.precision != "fp32"
+            pictures = PictureEncoder(self.image, batch_size=config.loader.batch_size, compares=compares)
+        return BatchEncoder(text=self.text, image=pictures, block_size=config.data.block_size)
 
 
 def build(plan: Plan, runtime: RunConfig) -> Tokenizers:
