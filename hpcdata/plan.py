@@ -50,6 +50,7 @@ class RunPaths:
         self.submissions = self.root / "submissions"
         self.report = self.root / "report.json"
         self.inputs = self.root / "inputs"
+        self.batch_size = self.root / "batch_size.json"
         self.dataset = self.root / "dataset"
         self.parts = self.dataset / "parts"
         self.combined = self.root / "combined.json"
@@ -174,6 +175,18 @@ class Plan:
     image: ImageIdentity | None
     inputs: tuple[PlannedInput, ...]
     code_version: str
+    found_batch_size: int | None = None
+    """Of `loader.batch_size=auto`, as soon as a task has found it (`encoders.batching`); not part of plan.json."""
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one encoder batch. Raises UserError if none is found yet."""
+        configured = self.config.loader.batch_size
+        if configured != "auto":
+            return configured
+        if self.found_batch_size is None:
+            raise UserError("loader.batch_size=auto, and no task of this run has found a size yet: run one first")
+        return self.found_batch_size
 
     @cached_property
     def fingerprint(self) -> str:
@@ -286,7 +299,7 @@ def load_plan(output_dir: Path | str) -> Plan:
         raise UserError(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
     if plan.fingerprint != values.get("fingerprint"):
         raise UserError(f"{path} was edited: its content does not have its fingerprint; restore it")
-    return plan
+    return dataclasses.replace(plan, found_batch_size=_read_batch_size(RunPaths(output_dir).batch_size))
 
 
 def load_runtime(output_dir: Path | str) -> RunConfig:
@@ -296,6 +309,18 @@ def load_runtime(output_dir: Path | str) -> RunConfig:
         return configuration.from_mapping(files.read_json(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): launch the run again") from None
+
+
+def _read_batch_size(path: Path) -> int | None:
+    try:
+        size = files.read_json(path)["batch_size"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        size = None
+    if not isinstance(size, int) or size < 1:
+        raise UserError(f"{path} is damaged: restore it, or use a new output directory")
+    return size
 
 
 def _from_mapping(values: dict[str, Any]) -> Plan:

@@ -149,7 +149,7 @@ def _check_numbers(config: RunConfig) -> None:
         "data.max_batch_s": config.data.max_batch_s,
         "data.max_image_pixels": config.data.max_image_pixels,
         "data.max_record_bytes": config.data.max_record_bytes,
-        "loader.batch_size": config.loader.batch_size,
+        "loader.batch_size": None if config.loader.batch_size == "auto" else config.loader.batch_size,
         "image.cpu_threads": config.image.cpu_threads,
         "cluster.claim_timeout_s": config.cluster.claim_timeout_s,
     }
