@@ -42,6 +42,10 @@ class DataConfig:
     """Name of the text column or tar extension; by default the usual ones are tried in a documented order."""
     resolution: int = semantic(256)
     """Pixels of the short side after resizing (bilinear), then a center crop to a square."""
+    max_aspect_ratio: float | None = semantic(None)
+    """Keep the shapes of pictures: each gets the nearest of the sizes of about `resolution` squared pixels whose longer
+    side is at most so many times the shorter one, and loses what sticks out. A GPU then takes an eighth of
+    `loader.batch_size` at a time. None: squares."""
     block_size: int | None = semantic(None)
     """Most text tokens of one text span; the rest is cut and counted. None keeps all."""
     n_train_samples: int | None = semantic(None)

@@ -32,6 +32,8 @@ from hpcdata.sources.base import InputFile, Scan
 from hpcdata.typed import checked
 
 FORMAT = "hpcdata-plan-1"
+SIZES_A_BATCH = 8
+"""A batch of pictures of several shapes is so many times what the network takes at once."""
 _SHARD_NAME = re.compile(r"\d{5,}-of-\d{5,}")
 _RETRY_NAME = re.compile(r"retry-\d{5,}")
 
@@ -187,6 +189,12 @@ class Plan:
         if self.found_batch_size is None:
             raise UserError("loader.batch_size=auto, and no task of this run has found a size yet: run one first")
         return self.found_batch_size
+
+    @property
+    def picture_batch_size(self) -> int:
+        """Pictures that a network takes at a time. Of several sizes there must be enough in a batch for each."""
+        is_square = self.config.data.max_aspect_ratio is None
+        return self.batch_size if is_square else max(1, self.batch_size // SIZES_A_BATCH)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hpcdata import files
 from hpcdata.encoders import building
-from hpcdata.plan import Plan, RunPaths, load_plan
+from hpcdata.plan import SIZES_A_BATCH, Plan, RunPaths, load_plan
 
 if TYPE_CHECKING:
     from hpcdata.config import RunConfig
@@ -62,7 +62,8 @@ def _find(plan: Plan, runtime: RunConfig) -> int:
     if device == "cpu":
         return ON_CPU
     tokenizer = image.build(plan.image, runtime.image.checkpoint, device, plan.config.image.cpu_threads)
-    return best_size(lambda size: _rate(tokenizer, size, plan.config.data.resolution, device))
+    size = best_size(lambda size: _rate(tokenizer, size, plan.config.data.resolution, device))
+    return size if plan.config.data.max_aspect_ratio is None else size * SIZES_A_BATCH
 
 
 def _rate(tokenizer: ImageTokenizer, size: int, side: int, device: str) -> float | None:

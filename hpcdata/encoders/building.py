@@ -28,7 +28,7 @@ class Tokenizers:
         pictures = None
         if self.image is not None and with_images:
             compares = config.image.precision != "fp32"
-            pictures = PictureEncoder(self.image, batch_size=plan.batch_size, compares=compares)
+            pictures = PictureEncoder(self.image, batch_size=plan.picture_batch_size, compares=compares)
         return BatchEncoder(text=self.text, image=pictures, block_size=config.data.block_size)
 
 
@@ -40,7 +40,7 @@ def build(plan: Plan, runtime: RunConfig) -> Tokenizers:
         from hpcdata.encoders import image
 
         device = device_of(runtime)
-        threads, batch_size = plan.config.image.cpu_threads, plan.batch_size
+        threads, batch_size = plan.config.image.cpu_threads, plan.picture_batch_size
         codec = image.build(plan.image, runtime.image.checkpoint, device, threads, batch_size)
     return Tokenizers(text=tokenizer, image=codec, device=device)
 

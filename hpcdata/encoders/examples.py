@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpcdata.encoders import pixels
+from hpcdata.encoders import buckets, pixels
+from hpcdata.encoders.buckets import Size
 from hpcdata.encoders.text import TextTokenizer, check_text
 from hpcdata.samples import (
     BadSample,
@@ -42,7 +43,7 @@ BATCHES_AHEAD = 2
 
 @dataclass(frozen=True, kw_only=True)
 class PixelOptions:
-    resolution: int
+    sizes: tuple[Size, ...]
     max_pixels: int
     max_bytes: int
 
@@ -52,12 +53,13 @@ class PixelOptions:
         data = plan.config.data
         if plan.image is None:
             return None
-        return cls(resolution=data.resolution, max_pixels=data.max_image_pixels, max_bytes=data.max_record_bytes)
+        sizes = buckets.sizes(data.resolution, plan.image.downsample, data.max_aspect_ratio)
+        return cls(sizes=sizes, max_pixels=data.max_image_pixels, max_bytes=data.max_record_bytes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PreparedBatch:
-    """Consecutive records, and for each the pixels of its images ([S, S, 3] uint8), or why there are none."""
+    """Consecutive records, and for each the pixels of its images ([H, W, 3] uint8), or why there are none."""
 
     records: Sequence[Record]
     pixels: Sequence[list[np.ndarray] | BadSample]
@@ -200,7 +202,7 @@ def load_images(record: Record, options: PixelOptions | None) -> list[np.ndarray
 def _load(blob: Blob, options: PixelOptions) -> np.ndarray:
     try:
         data = blob.read(max_bytes=options.max_bytes)
-        return pixels.load_square(data, resolution=options.resolution, max_pixels=options.max_pixels)
+        return pixels.load(data, sizes=options.sizes, max_pixels=options.max_pixels)
     except BadSample as bad:
         raise BadSample(bad.reason, f"{blob.name}: {bad.message}" if blob.name else bad.message) from None
 
