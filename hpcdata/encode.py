@@ -9,7 +9,6 @@ that it could take (`FINISHED`), or after a checkpoint when a signal asked it to
 from __future__ import annotations
 
 import enum
-import errno
 import logging
 import os
 import secrets
@@ -21,11 +20,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcdata import files
 from hpcdata.claims import HEARTBEATS_PER_TIMEOUT, Claims, Owner
 from hpcdata.errors import UserError
 from hpcdata.ledger import Ledger
 from hpcdata.picking import Picker
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan, load_runtime
+from hpcdata.shard import make_folders
 from hpcdata.version import code_version, library_versions
 from hpcdata.watchdog import Watchdog
 
@@ -63,7 +64,7 @@ class _Task:
         self._plan, self._paths, self._runtime, self._stop = plan, paths, runtime, stop
         self._attempt = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         owner = Owner.of_this_process(self._attempt)
-        paths.shards.mkdir(parents=True, exist_ok=True)
+        make_folders(paths.shards)
         self._claims = Claims(paths.claims, owner, timeout_s=runtime.cluster.claim_timeout_s)
         self._picker = Picker(plan, paths, self._claims, self._attempt)
         self._ledger = Ledger(paths.ledger, self._attempt)
@@ -98,7 +99,7 @@ class _Task:
             try:
                 self._work.encode(spec, f"{self._attempt}-{self._errors[spec.name]}")
             except (UserError, OSError) as error:  # its input or its folder: the other shards may be fine
-                if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                if isinstance(error, OSError) and error.errno in files.NO_ROOM:
                     raise UserError(f"{self._paths.root} cannot be written to: {error.strerror}") from None
                 self._give_up(spec, error)
             except Exception as error:  # perhaps of one record: it is looked for, see `poison`
@@ -147,7 +148,6 @@ class _Task:
             time.sleep(min(left, POLL_S))
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _SLURM_FIELDS = (
     "SLURM_JOB_ID",
     "SLURM_ARRAY_JOB_ID",

@@ -106,6 +106,8 @@ def _list_inputs(paths: RunPaths, config: RunConfig) -> list[InputFile]:
 def check(config: RunConfig) -> tuple[TextIdentity | None, ImageIdentity | None]:
     """Checks values against each other and the tokenizers' files; returns their identities."""
     _check_numbers(config)
+    if config.estimate:
+        raise UserError("estimate=true: only python -m hpcdata.launch makes estimates")
     parse_array(config.cluster.array)
     data, model = config.data, config.model
     tokenizer = None

@@ -18,7 +18,8 @@ from hpcdata.ledger import Ledger
 from hpcdata.plan import Plan, RunPaths, ShardSpec
 from hpcdata.poison import CrashNotes
 from hpcdata.reading import InputChanged, read_shard, rejected_batches, require_unchanged
-from hpcdata.store import LostShard, ShardConflict, ShardWriter, open_shard
+from hpcdata.store import LostShard, ShardConflict, ShardWriter
+from hpcdata.takeover import open_shard
 from hpcdata.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ class ShardWork:
         with contextlib.closing(writer):
             try:
                 self._fill(spec, writer, notes, clock)
-            except (UserError, OSError, LostShard, ShardConflict):
+            except (UserError, OSError, LostShard, ShardConflict) as error:
+                if isinstance(error, OSError) and writer.is_gone():  # a stale handle, as network file systems have
+                    raise LostShard(spec.name) from None
                 writer.note_work(left=True)
                 raise
             except Exception:
@@ -94,7 +97,7 @@ class ShardWork:
     ) -> None:
         """Commits a shard with what its checkpoint holds, and rejects for the samples that cannot be read any more."""
         log.warning("shard %s: %s, what is not in a checkpoint is rejected", spec.name, change.what)
-        writer = open_shard(self._paths.shards, self._plan.header(spec), attempt)
+        writer = open_shard(self._paths.shards, self._plan.header(spec), attempt, can_repeat=False)
         if writer is None:
             return
         with contextlib.closing(writer):

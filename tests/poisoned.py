@@ -19,6 +19,7 @@ DEATHS = {
     "abort": "import os; os.abort()",
     "memory": "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, -1)); bytearray(2**32)",
     "malloc": "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**31, -1)); exhaust()",
+    "glutton": "grow()",
     "sleep": "import time; time.sleep(60)",
     "pause": "import time; time.sleep(0.05)",
     "hang": "import ctypes; ctypes.PyDLL(None).pause()",  # with the interpreter's lock
@@ -35,6 +36,13 @@ def exhaust():
     libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
     while True:
         libc.memset(libc.malloc(2**26), 1, 4096)
+
+def grow():
+    import time
+    kept = []
+    while len(kept) < 64:  # to 4 GiB: slowly enough to be seen
+        kept.append(b"x" * 2**26)
+        time.sleep(0.02)
 
 class Loader(importlib.abc.Loader):
     def __init__(self, real):

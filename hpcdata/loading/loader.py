@@ -111,6 +111,11 @@ class TokenLoader:
         self._check_steps(steps, epoch)
         return num_steps
 
+    def has_step(self, epoch: int, step: int) -> bool:
+        """Whether the epoch has a step `step`: with packing, this packs no more than is needed to know."""
+        steps = self._steps if epoch == self.epoch else self._make_steps()
+        return steps.has_step(epoch, step)
+
     def __len__(self) -> int:
         """Steps of all epochs. Raises TypeError when there is no end."""
         if self.num_epochs is None:

@@ -21,7 +21,8 @@ from hpcdata.samples import Record
 from hpcdata.sources import InputFile, Options
 from hpcdata.sources.wids import is_index, read_index
 
-FOLDER = Path(tempfile.mkdtemp(prefix="hpcdata-fuzz-"))
+_TEMPORARY = tempfile.TemporaryDirectory(prefix="hpcdata-fuzz-")  # removed when the process ends
+FOLDER = Path(_TEMPORARY.name)
 OPTIONS = Options(max_record_bytes=4096)
 
 
