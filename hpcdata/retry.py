@@ -134,7 +134,7 @@ class _Retry:
                 self._result.problems.append(str(error))
 
     def _batch_of(self, spec: ShardSpec, index: int) -> int:
-        return (index - spec.source_index - spec.first) // self._plan.config.loader.batch_size
+        return (index - spec.source_index - spec.first) // self._plan.batch_size
 
     def _range(self, spec: ShardSpec, number: int) -> frozenset[int]:
         """Plan indices of a batch."""
@@ -157,7 +157,7 @@ class _Retry:
 
 def batch_range(plan: Plan, spec: ShardSpec, number: int) -> range:
     """Plan indices of the `number`-th batch of a shard."""
-    size, base = plan.config.loader.batch_size, spec.source_index + spec.first
+    size, base = plan.batch_size, spec.source_index + spec.first
     return range(base + number * size, base + min((number + 1) * size, spec.count))
 
 

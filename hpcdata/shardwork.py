@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hpcdata import poison
 from hpcdata.clock import WorkClock
-from hpcdata.encoders import building
+from hpcdata.encoders import batching, building
 from hpcdata.encoders.examples import PixelOptions, PreparedBatch, prepare_batches
 from hpcdata.errors import UserError
 from hpcdata.ledger import Ledger
@@ -37,6 +37,7 @@ class ShardWork:
     def __init__(
         self, plan: Plan, paths: RunPaths, runtime: RunConfig, stop: StopFlag, ledger: Ledger, watchdog: Watchdog
     ) -> None:
+        plan = batching.settle(plan, paths, runtime)
         self._plan, self._paths, self._runtime = plan, paths, runtime
         self._stop, self._ledger, self._watchdog = stop, ledger, watchdog
         tokenizers = building.build(plan, runtime)
@@ -163,7 +164,7 @@ class ShardWork:
 
     def _batches(self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, *, skip: int) -> Iterator[PreparedBatch]:
         """The batches of a shard, those that are suspected by way of a child process; ends early at a stop signal."""
-        batch_size = self._plan.config.loader.batch_size
+        batch_size = self._plan.batch_size
         trial = poison.Trial(
             self._paths.root,
             spec,

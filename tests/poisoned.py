@@ -1,7 +1,7 @@
 """Poisoned decoders: a sitecustomize.py for the processes of a run that makes some records deadly to decode or read.
 
 Nothing of this exists in the package: `install(folder, how, victims)` returns the PYTHONPATH under which
-`pixels.load_square` does `how` when it is given one of the victims, which are the bytes of image files; or, with
+`pixels.load` does `how` when it is given one of the victims, which are the bytes of image files; or, with
 `where=READING`, the function that sources call for the bytes of a text.
 """
 
@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-DECODING = ("hpcdata.encoders.pixels", "load_square")
+DECODING = ("hpcdata.encoders.pixels", "load")
 READING = ("hpcdata.sources.base", "decoded_text")
 DEATHS = {
     "segfault": "import ctypes; ctypes.string_at(0)",

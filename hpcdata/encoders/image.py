@@ -49,6 +49,9 @@ class ImageTokenizer(Protocol):
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """images: [B, 3, H, W] uint8 RGB, H and W multiples of `downsample` -> [B, h, w] int32 on the CPU."""
 
+    def encode_in_fp32(self, images: torch.Tensor) -> torch.Tensor:
+        """The same in fp32, whatever the precision of `encode`."""
+
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """codes: [B, h, w] of any integer dtype -> [B, 3, H, W] uint8 RGB on the CPU."""
 

@@ -75,9 +75,15 @@ class QuantizedTokenizer:
         at_once = self._at_once or len(images)
         return torch.cat([self._encode(_filled_up(some, at_once))[: len(some)] for some in images.split(at_once)])
 
-    def _encode(self, images: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def encode_in_fp32(self, images: Tensor) -> Tensor:
+        """The codes of any precision but fp32 are compared with these."""
+        check_images(images, self.downsample)
+        return torch.cat([self._encode(some, is_exact=True) for some in images.split(1)])
+
+    def _encode(self, images: Tensor, *, is_exact: bool = False) -> Tensor:
         pixels = images.to(self.device).float().div_(self._scale).sub_(self._offset)
-        with self._autocast():
+        with contextlib.nullcontext() if is_exact else self._autocast():
             latents = self._network.encode(pixels.contiguous(memory_format=self._memory_format))
         codes = self._network.quantize(latents.float())
         if not bool(torch.isfinite(latents).all()):

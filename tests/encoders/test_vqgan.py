@@ -141,6 +141,8 @@ def test_half_precision_agrees_mostly(tmp_path, precision):
     images = pictures(2, 48, 48)
     agreement = (encode(load["fp32"], images) == encode(load[precision], images)).mean()
     assert 0.5 < agreement < 1  # not 1: the switch really does something
+    stack = torch.from_numpy(images).permute(0, 3, 1, 2)
+    np.testing.assert_array_equal(load[precision].encode_in_fp32(stack).numpy(), encode(load["fp32"], images))
 
 
 def test_weights_that_give_no_numbers_are_refused(tmp_path):
