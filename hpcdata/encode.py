@@ -50,11 +50,15 @@ class TaskOutcome(enum.Enum):
 
 
 def run_task(output_dir: Path, stop: StopFlag) -> TaskOutcome:
-    """Works on the plan in `output_dir` until nothing is left to claim or `stop` is set."""
-    plan = load_plan(output_dir)
-    task = _Task(plan, RunPaths(Path(output_dir)), load_runtime(output_dir), stop)
-    with task:
-        return task.run()
+    """Works on the plan in `output_dir` until nothing is left to claim or `stop` is set. Raises UserError, OSError."""
+    plan, paths = load_plan(output_dir), RunPaths(Path(output_dir))
+    try:
+        with _Task(plan, paths, load_runtime(output_dir), stop) as task:
+            return task.run()
+    except OSError as error:
+        if error.errno in files.NO_ROOM:
+            raise UserError(f"{paths.root} cannot be written to: {error.strerror}") from None
+        raise
 
 
 class _Task:
@@ -100,7 +104,7 @@ class _Task:
                 self._work.encode(spec, f"{self._attempt}-{self._errors[spec.name]}")
             except (UserError, OSError) as error:  # its input or its folder: the other shards may be fine
                 if isinstance(error, OSError) and error.errno in files.NO_ROOM:
-                    raise UserError(f"{self._paths.root} cannot be written to: {error.strerror}") from None
+                    raise
                 self._give_up(spec, error)
             except Exception as error:  # perhaps of one record: it is looked for, see `poison`
                 self._errors[spec.name] += 1

@@ -91,6 +91,9 @@ def estimate(config: RunConfig, num_open: int | None = None) -> Estimate:
 
 
 def _estimate(plan: Plan, paths: RunPaths, config: RunConfig, num_open: int | None) -> Estimate:
+    from hpcdata.encoders import batching
+
+    plan = batching.settle(plan, paths, config)
     sample = _time_sample(plan, paths, config)
     counts = sum((batch.counts() for batch in sample.batches), Counts())
     write_s, shard_s, sizes = _write(plan, paths, sample.batches)
@@ -119,7 +122,7 @@ def _estimate(plan: Plan, paths: RunPaths, config: RunConfig, num_open: int | No
 def _places(plan: Plan) -> Iterator[tuple[ShardSpec, int]]:
     """(shard, first position in it) in their order, drawn evenly: the first half of a shard has room behind it."""
     draw = random.Random(plan.fingerprint)
-    number, size = min(NUM_PLACES, plan.num_shards), plan.config.loader.batch_size
+    number, size = min(NUM_PLACES, plan.num_shards), plan.batch_size
     for place in range(number):
         first, end = place * plan.num_shards // number, (place + 1) * plan.num_shards // number
         spec = plan.shard(draw.randrange(first, end))
@@ -137,7 +140,7 @@ def _time_sample(plan: Plan, paths: RunPaths, config: RunConfig) -> _Sample:
     def encoded(spec: ShardSpec, skip: int) -> Iterator[EncodedBatch]:
         batches = prepare_batches(
             itertools.islice(read_shard(plan, paths, spec, skip=skip), MAX_SAMPLES),
-            batch_size=plan.config.loader.batch_size,
+            batch_size=plan.batch_size,
             num_threads=config.loader.num_workers,
             options=PixelOptions.of(plan),
         )
