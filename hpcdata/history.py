@@ -11,11 +11,12 @@ Seconds are those of processes, so ten processes at work for a second are ten:
 
 from __future__ import annotations
 
-import gc
 import itertools
+import operator
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from hpcdata import livelock
@@ -59,7 +60,8 @@ class Process:
     lost_s: float = 0.0
     """Work of its own that it threw away."""
     segments: list[Segment] = field(default_factory=list)
-    spent: Counter[str] = field(default_factory=Counter)
+    spent: tuple[float, ...] = (0.0,) * 5
+    """Seconds of useful work by what they went into, see `_SPENT`."""
     claim: dict[str, Any] | None = None
     latest: dict[str, Any] | None = None
     """The last checkpoint since the claim: like `segment`, not yet in the sums."""
@@ -100,8 +102,7 @@ class Process:
             self.segments.append(segment)
             self.samples += segment.samples
             self.useful_s += segment.useful_s
-            for name in (*SPENT, "cpu_s"):
-                self.spent[name] += self.latest.get(name, 0.0)
+            self.spent = _add_spent(self.spent, self.latest)
         self.claim = self.latest = None
 
     def state(self, *, is_last: bool, alive: Container[str], now: float, silent_s: float) -> str:
@@ -116,11 +117,21 @@ class Process:
         is_heard = is_last and now - self.last < silent_s
         return RUNNING if self.attempt in alive or is_heard else VANISHED
 
-    def total_spent(self) -> Counter[str]:
-        spent = Counter(self.spent)
-        for name in (*SPENT, "cpu_s"):
-            spent[name] += (self.latest or {}).get(name, 0.0)
-        return spent
+    def total_spent(self) -> dict[str, float]:
+        """Seconds of useful work by what they went into, and `cpu_s`."""
+        spent = _add_spent(self.spent, self.latest) if self.latest else self.spent
+        return dict(zip(_SPENT, spent, strict=True))
+
+
+_SPENT = (*SPENT, "cpu_s")
+_SPENT_OF = itemgetter(*_SPENT)
+
+
+def _add_spent(spent: tuple[float, ...], event: dict[str, Any]) -> tuple[float, ...]:
+    try:
+        return tuple(map(operator.add, spent, _SPENT_OF(event)))
+    except KeyError:  # nothing went into some of it
+        return tuple(before + event.get(name, 0.0) for before, name in zip(spent, _SPENT, strict=True))
 
 
 class History:
@@ -133,29 +144,24 @@ class History:
         """Shard -> its account, of commits that say it."""
         self.commit_seconds: list[float] = []
         """Useful seconds of the claims that ended with a commit."""
-        self._account: Counter[str] = Counter()
         self.conflicts = 0
         self.inherited_lost_s = 0.0
         """Work of processes that died, told by those who took their shards up."""
+        self._numbers = [0] * len(_FIELDS)
+        self._rejected: Counter[str] = Counter()
+        """The sum of `commits`."""
+        self._tasks: dict[str, list[Process]] = {}
         self._claims: dict[str, list[tuple[float, int]]] = {}
         self._advances: dict[str, list[float]] = {}
         """Shard -> times of checkpoints, the last of each claim at least, that were ahead of it."""
 
     def read(self) -> None:
-        collects = gc.isenabled()
-        gc.disable()  # millions of small objects, and no cycle among them
-        try:
-            self._read()
-        finally:
-            if collects:
-                gc.enable()
-
-    def _read(self) -> None:
         for attempt, events in self._reader.read():
             process = self.processes.setdefault(attempt, Process(attempt=attempt))
             for event in events:
                 self._add(process, event)
             process.last = max((event.get("time", 0.0) for event in events[-1:]), default=process.last)
+            self._tasks = {}
 
     def _add(self, process: Process, event: dict[str, Any]) -> None:
         kind, name = event.get("event"), event.get("shard", "")
@@ -168,9 +174,9 @@ class History:
             process.close(is_commit=True)
             self.commit_seconds.append(_useful(event))
             if "counts" in event:
-                _add_to(self._account, event["counts"], 1)
+                self._count(event["counts"], 1)
                 if name in self.commits:  # committed again after somebody removed it
-                    _add_to(self._account, self.commits[name], -1)
+                    self._count(self.commits[name], -1)
                 self.commits[name] = event["counts"]
         elif kind == "claim":
             process.close()
@@ -198,10 +204,10 @@ class History:
 
     def by_task(self) -> dict[str, list[Process]]:
         """Task -> its processes in their order."""
-        tasks: dict[str, list[Process]] = {}
-        for process in sorted(self.processes.values(), key=lambda process: process.started):
-            tasks.setdefault(process.task, []).append(process)
-        return tasks
+        if not self._tasks:
+            for process in sorted(self.processes.values(), key=lambda process: process.started):
+                self._tasks.setdefault(process.task, []).append(process)
+        return self._tasks
 
     @property
     def useful_s(self) -> float:
@@ -237,18 +243,20 @@ class History:
             spent.update(process.total_spent())
         return spent
 
-    def stuck(self, batch_s: float | None) -> set[str]:
-        """Shards, committed ones among them, whose attempts ended before a batch was done; see `livelock`."""
+    def stuck(self, names: Collection[str], batch_s: float | None) -> set[str]:
+        """Which of these shards do not advance, as their attempts end before a batch is done; see `livelock`."""
+        found = {name: self._claims[name] for name in names if len(self._claims.get(name, ())) > 1}
         return {
             name
-            for name, claims in self._claims.items()
-            if len(claims) > 1
-            and livelock.History(claims=claims, advances=self._advances.get(name, [])).is_stuck(batch_s)
+            for name, claims in found.items()
+            if livelock.History(claims=claims, advances=self._advances.get(name, [])).is_stuck(batch_s)
         }
 
     def batch_s(self, batch_size: int) -> float | None:
-        """What a batch takes, median over the claims."""
-        return livelock.batch_seconds([(0.0, item.useful_s, item.samples) for item in self.segments()], batch_size)
+        """What a batch takes, median over a thousand claims."""
+        segments = self.segments()
+        some = segments[:: max(1, len(segments) // 1000)]
+        return livelock.batch_seconds([(0.0, item.useful_s, item.samples) for item in some], batch_size)
 
     def samples_per_s(self) -> float:
         segments = self.segments()
@@ -260,24 +268,24 @@ class History:
 
     def account(self, names: set[str]) -> Counts:
         """The sum of the accounts of these shards, all of them in `commits`."""
-        account = self._account.copy()
-        for name in self.commits.keys() - names:
-            _add_to(account, self.commits[name], -1)
-        rejected = {key.removeprefix(_REJECTED): value for key, value in account.items() if key.startswith(_REJECTED)}
-        sums = {name: account[name] for name in vars(Counts()) if name != "rejected"}
-        return Counts(**sums, rejected=Counter({reason: number for reason, number in rejected.items() if number}))
+        others = [self.commits[name] for name in self.commits.keys() - names]
+        for counts in others:
+            self._count(counts, -1)
+        rejected = Counter({reason: number for reason, number in self._rejected.items() if number})
+        account = Counts(**dict(zip(_FIELDS, self._numbers, strict=True)), rejected=rejected)
+        for counts in others:
+            self._count(counts, 1)
+        return account
+
+    def _count(self, counts: dict[str, Any], sign: int) -> None:
+        numbers = _NUMBERS_OF(counts)
+        self._numbers = list(map(operator.add if sign > 0 else operator.sub, self._numbers, numbers))
+        for reason, number in counts["rejected"].items():
+            self._rejected[reason] += sign * number
 
 
-_REJECTED = "rejected."
-
-
-def _add_to(account: Counter[str], counts: dict[str, Any], sign: int) -> None:
-    for name, value in counts.items():
-        if name == "rejected":
-            for reason, number in value.items():
-                account[_REJECTED + reason] += sign * number
-        else:
-            account[name] += sign * value
+_FIELDS = tuple(name for name in vars(Counts()) if name != "rejected")
+_NUMBERS_OF = itemgetter(*_FIELDS)
 
 
 def rate(done: Sequence[tuple[float, float, int]]) -> float:

@@ -76,28 +76,42 @@ class LedgerReader:
             start = self._read.get(entry.name, 0)
             if start and entry.stat().st_size <= start:
                 continue
-            with open(entry.path, "rb") as file:
-                file.seek(start)
-                data = file.read()
+            data = _read_from(entry.path, start)
             data = data[: data.rfind(b"\n") + 1]  # the rest is being written, or was cut by a kill
             if data:
                 self._read[entry.name] = start + len(data)
                 yield entry.name.removesuffix(".jsonl"), _parse(_without_outdated(data))
 
 
-_CHECKPOINT, _COMMIT = b'\n{"event": "checkpoint"', b'{"event": "commit"'
+def _read_from(path: str, start: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(descriptor, max(0, os.fstat(descriptor).st_size - start), start)
+    finally:
+        os.close(descriptor)
+
+
+_CHECKPOINT, _COMMIT = b'\n{"event": "checkpoint"', b'\n{"event": "commit"'
 
 
 def _without_outdated(data: bytes) -> bytes:
     """Lines without the checkpoints that a checkpoint or commit follows at once."""
-    first, *pieces = (b"\n" + data).split(_CHECKPOINT)
-    kept = [first]
-    for piece in pieces:  # the rest of a checkpoint's line, and then the lines up to the next checkpoint
-        if b"\n" in piece:
-            end = piece.index(b"\n")
-            is_outdated = piece.startswith(_COMMIT, end + 1)
-            kept.append(piece[end:] if is_outdated else _CHECKPOINT + piece)
-    return b"".join(kept)
+    data = b"\n" + data
+    kept, start = [], 0
+    while (commit := data.find(_COMMIT, start + 1)) >= 0:
+        first = data.find(_CHECKPOINT, start, commit)
+        if first >= 0 and data.count(_CHECKPOINT, first, commit) == data.count(b"\n", first, commit):
+            kept.append(data[start:first])  # the usual case, made fast: nothing but checkpoints up to the commit
+        else:
+            kept += _without_checkpoints(data[start:commit])
+        start = commit
+    return b"".join([*kept, *_without_checkpoints(data[start:])])
+
+
+def _without_checkpoints(lines: bytes) -> list[bytes]:
+    """Lines up to the next commit, without the checkpoints that end where another or that commit begins."""
+    before, *pieces = lines.split(_CHECKPOINT)
+    return [before, *(_CHECKPOINT + piece for piece in pieces if b"\n" in piece)]
 
 
 def _parse(data: bytes) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import json
 import sys
 import time
@@ -35,7 +36,7 @@ from hpcdata.slurm.queue import JobStates, look
 from hpcdata.tables import Counts
 from hpcdata.tasks import Task, list_tasks
 
-CHECK_S = 0.2
+CHECK_S = 0.1
 """Longest look at whether folders that the ledger calls committed still hold a shard."""
 CLAIM_TIMEOUT_S = 120.0
 """A process without a claim is taken for gone when its ledger is silent for so long."""
@@ -117,6 +118,16 @@ class Observer:
         """Accounts of shards whose commit is in no ledger."""
 
     def look(self, *, ask_scheduler: bool = False) -> Status:
+        collects = gc.isenabled()
+        gc.disable()  # millions of small objects, and no cycle among them
+        try:
+            return self._look(ask_scheduler)
+        finally:
+            gc.freeze()  # nor later
+            if collects:
+                gc.enable()
+
+    def _look(self, ask_scheduler: bool) -> Status:
         self.history.read()
         dataset = self.paths.complete_dataset()
         if dataset is not None:
@@ -126,15 +137,15 @@ class Observer:
             )
         listed, attempts = self.paths.list_names()
         counts, committed = self._committed(listed)
-        samples_done = counts.inputs
-        started = {name: folders for name, folders in attempts.items() if name in self._names - committed}
+        samples_done, unfinished = counts.inputs, self._names - committed
+        started = {name: folders for name, folders in attempts.items() if name in unfinished}
         for folders in started.values():
             best = self._best_checkpoint(folders)
             if best is not None:
                 counts, samples_done = counts + best.counts, samples_done + best.samples_read
         for folder in self.paths.list_retries().values() if any(name.startswith("retry-") for name in listed) else ():
             counts = counts + shard.read_summary(folder).counts
-        running, alive = self._claimed(self._names - committed)
+        running, alive = self._claimed(unfinished)
         interrupted = started.keys() - running
         return self._status(counts, samples_done, committed, running, interrupted, alive, None, ask_scheduler)
 
@@ -212,7 +223,7 @@ class Observer:
             vanished=ends[VANISHED],
             tasks=tasks,
             slow_tasks=[task.task for task in tasks if task.is_slow],
-            stuck=sorted(history.stuck(batch_s) - committed),
+            stuck=sorted(history.stuck(self._names - committed, batch_s)),
             batch_s=None if batch_s is None else round(batch_s, 2),
             jobs=jobs.counts() if jobs else None,
             wait_reasons=dict(jobs.reasons) if jobs else {},
