@@ -60,6 +60,7 @@ def make_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(stops=st.lists(st.integers(0, 25), max_size=4))
 def test_bytes_do_not_depend_on_where_a_task_was_stopped(
@@ -119,6 +120,7 @@ def test_finished_shards_are_skipped_when_the_line_is_submitted_again(tmp_path: 
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run/shards").rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_shard_that_another_live_process_works_on_is_left_to_it(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     prepare(small_config(folder, "data.shard_size=24"))
@@ -136,6 +138,7 @@ def test_a_shard_that_another_live_process_works_on_is_left_to_it(tmp_path: Path
     assert read_status(folder).is_finished
 
 
+@pytest.mark.slow
 def test_a_process_that_was_stopped_too_long_changes_nothing_when_it_continues(
     tmp_path: Path, reference: str, evidence: Evidence
 ) -> None:

@@ -123,6 +123,7 @@ def test_the_content_digest_is_that_of_the_stored_examples_in_any_order(tmp_path
     assert digest.to_hex(digest.add(*reversed(pieces))) == summary.content_digest
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stops=st.lists(st.integers(0, NUM), max_size=5), every=st.integers(1, 3))
 def test_bytes_do_not_depend_on_where_attempts_stopped(
@@ -135,6 +136,7 @@ def test_bytes_do_not_depend_on_where_attempts_stopped(
     assert tree(shards) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_a_crash_at_any_step_is_finished_by_the_next_attempt_with_the_same_bytes(
     tmp_path: Path, expected: dict[str, bytes], evidence: Evidence, after: bool

@@ -167,6 +167,7 @@ def test_combining_takes_no_memory_for_the_data(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_logs_have_no_text_of_the_data(tmp_path: Path) -> None:
     from tests.runs import small_config, start_task
 

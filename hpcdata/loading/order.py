@@ -6,7 +6,7 @@ Finite Domains", 2002). The halves may differ by one bit, so at most about half 
 are a hash of seed and epoch: no two epochs of any two seeds share them, as they would if seed + epoch were used.
 
 `BlockOrder` is for data larger than RAM: it shuffles blocks of neighbouring rows, and the rows of a window of some
-blocks. A window is what has to fit in the page cache, and a block is what is read in one go.
+blocks. A block is what is read in one go; two windows have to fit in the page cache, as one is read ahead.
 """
 
 from __future__ import annotations
@@ -93,6 +93,15 @@ class BlockOrder:
     def window_rows(self) -> int:
         return self.block_rows * self.window_blocks
 
+    def slots_ahead(self, position: int) -> int:
+        """Up to which slot blocks are wanted in memory at a position: those of its window, and of the next one as
+        many as have gone by of this one.
+        """
+        window, within = divmod(position, self.window_rows)
+        return min(
+            (window + 1) * self.window_blocks + within // self.block_rows, -(-self.num_samples // self.block_rows)
+        )
+
     def rows(self, epoch: int, positions: np.ndarray) -> np.ndarray:
         positions = _checked(positions, self.num_samples)
         within = np.empty_like(positions)
@@ -105,11 +114,10 @@ class BlockOrder:
             within[at] = first + _permute(positions[at] - first, size, keys)
         return self._rows_of(epoch, within // self.block_rows, within % self.block_rows)
 
-    def ranges(self, epoch: int, window: int) -> np.ndarray:
-        """[num_ranges, 2] int64: first row and number of rows of what a window reads, to ask for it ahead."""
-        first = window * self.window_rows
-        stop = min(first + self.window_rows, self.num_samples)
-        starts = np.arange(first, stop, self.block_rows)
+    def ranges(self, epoch: int, first_slot: int, last_slot: int) -> np.ndarray:
+        """[num_ranges, 2] int64: first row and number of rows of the blocks in these slots, the last not included."""
+        stop = min(last_slot * self.block_rows, self.num_samples)
+        starts = np.arange(first_slot * self.block_rows, stop, self.block_rows)
         rows = self._rows_of(epoch, starts // self.block_rows, np.zeros_like(starts))
         sizes = np.minimum(self.block_rows, stop - starts)
         over = np.maximum(0, rows + sizes - self.num_samples)

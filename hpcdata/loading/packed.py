@@ -166,6 +166,7 @@ class PackedSteps:
             num_samples = self.stream.num_samples(epoch)
             stop = (group + 1) * num_ahead * size
             stop = stop if num_samples is None else min(stop, num_samples)
+            self.stream.will_draw(epoch, group * num_ahead * size, stop)
             self._ahead = (epoch, group), self.stream.draws(epoch, np.arange(group * num_ahead * size, stop))
         first = window % num_ahead * size
         return self._ahead[1].take(slice(first, first + size))

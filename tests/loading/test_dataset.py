@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
+from hpcdata.columns import columns
 from hpcdata.errors import UserError
 from hpcdata.loading import dataset as dataset_module
 from hpcdata.loading import parts as parts_module
@@ -181,6 +182,26 @@ def test_the_kernel_is_told_how_it_is_read(made_dataset, rows, is_random):
     flags = [after.splitlines()[0].split() for at, after in itertools.pairwise(maps) if str(dataset.path) in at]
     assert len(flags) >= 9
     assert {"rr" in of_map for of_map in flags} == {is_random}
+
+
+def test_what_will_be_read_is_asked_for(made_dataset, monkeypatch):
+    """All bytes of all columns of the rows, across parts, and few others."""
+    asked = []
+    monkeypatch.setattr(dataset_module, "will_need", lambda ranges: asked.append(ranges) or True)
+    dataset = TokenDataset(made_dataset[0])
+    dataset.will_read(np.array([[3, 9], [58, 2]]))
+    asked_bytes = set()
+    for start, size in np.concatenate(asked).tolist():
+        asked_bytes |= set(range(start, start + size))
+    wanted = set()
+    table, maps = dataset.spans(np.array([*range(3, 12), 58, 59])), dataset._maps
+    for start, size in maps.range("tokens/ids").spans_of(table.first_token + maps.tokens[table.part], table.length):
+        wanted |= set(range(int(start), int(start + size)))
+    assert wanted <= asked_bytes
+    row_bytes = sum(column.row_bytes for column in columns(dataset.manifest.id_dtype) if column.table == "spans")
+    keys = ("samples/first_key.memmap", "keys/bytes.memmap")
+    of_samples = [c for c in columns("uint16") if c.table == "samples" and c.path not in keys]
+    assert len(asked_bytes) == len(wanted) + len(table.row) * row_bytes + 11 * sum(c.row_bytes for c in of_samples)
 
 
 def test_pickle_reopens(made_dataset):

@@ -266,6 +266,36 @@ def test_an_error_leaves_the_cursor(datasets):
     assert (loader.epoch, loader.step, loader.counts.samples) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"packing": BestFit(length=40, window=8), "layout": Caption(max_length=9)}])
+@pytest.mark.parametrize("is_mixture", [False, True])
+def test_blocks_are_asked_for_before_they_are_read(datasets, monkeypatch, world_size, options, is_mixture):
+    """Each block once an epoch, before the first of its rows, and no more than a window ahead."""
+    monkeypatch.setattr("hpcdata.loading.batches._ROWS_AHEAD", 8)
+    monkeypatch.setattr("hpcdata.loading.packed._ROWS_AHEAD", 8)
+    asked = []
+    monkeypatch.setattr(TokenDataset, "will_read", lambda self, ranges: asked.extend(ranges.tolist()))
+    dataset, offset = datasets(200), 0
+    if is_mixture:
+        sources = [("b", "first:50", "shuffled"), ("a", "all", "blocks:10x3")]
+        dataset = Mixture([Source(dataset=dataset, name=n, sampling=s, order=o, weight=1) for n, s, o in sources])
+        offset = 200
+    else:
+        options = {**options, "order": "blocks:10x3"}
+    loader = TokenLoader(dataset, global_batch_size=4, rank=0, world_size=world_size, drop_last=False, **options)
+    seen = set()
+    for batch in itertools.islice(loader, 130):
+        rows = {row for first, size in asked for row in range(first, first + size)}
+        own = [row // 3 for at, row in enumerate(batch["index"].tolist()) if not is_mixture or batch["source"][at]]
+        assert {row + offset for row in own} <= rows
+        seen |= set(own)
+    assert len(seen) == 200 or world_size > 1
+    first_epoch = list(itertools.accumulate(size for _, size in asked)).index(200) + 1
+    rows = flat(range(first, first + size) for first, size in asked[:first_epoch])
+    assert sorted(rows) == list(range(offset, offset + 200))
+    assert len(asked) > first_epoch
+
+
 def test_one_sample(datasets):
     assert flat(canonical(datasets(1), 3, global_batch_size=1)) == [0, 0, 0]
     mixture = Mixture([Source(dataset=datasets(1), name=name) for name in "ab"], policy="stop_all")

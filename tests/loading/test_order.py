@@ -129,7 +129,7 @@ def test_a_window_reads_its_ranges_and_no_more(num_samples, block_rows, window_b
     for window in range(-(-num_samples // order.window_rows)):
         first = window * order.window_rows
         rows = order.rows(epoch, np.arange(first, min(first + order.window_rows, num_samples)))
-        ranges = order.ranges(epoch, window)
+        ranges = order.ranges(epoch, window * window_blocks, (window + 1) * window_blocks)
         read = np.concatenate([np.arange(start, start + size) for start, size in ranges.tolist()])
         assert sorted(rows.tolist()) == sorted(read.tolist())
         assert len(ranges) <= window_blocks + 1
@@ -147,6 +147,19 @@ def test_block_order_is_statistically_sound(num_samples):
         for lag in (1, 2, 64):
             assert abs(np.corrcoef(window[:-lag], window[lag:])[0, 1]) < 4.5 / 64, lag
     assert abs(np.corrcoef(*epochs)[0, 1]) < bound
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 9))
+def test_blocks_are_wanted_before_their_rows(num_samples, block_rows, window_blocks):
+    """At any position: all of its window, of the next a share that grows evenly, and at the end every block."""
+    order = BlockOrder(num_samples=num_samples, block_rows=block_rows, window_blocks=window_blocks)
+    slots = [order.slots_ahead(position) for position in range(num_samples)]
+    assert slots == sorted(slots)
+    assert slots[-1] == -(-num_samples // block_rows)
+    for position, slot in enumerate(slots):
+        window = position // order.window_rows
+        assert min((window + 1) * window_blocks, slots[-1]) <= slot < (window + 2) * window_blocks
 
 
 def test_block_order_cuts_elsewhere_in_every_epoch():
