@@ -82,12 +82,15 @@ class _Sample:
 
 def estimate(config: RunConfig, num_open: int | None = None) -> Estimate:
     """num_open: shards that are left, by default all. Raises UserError for what could not run."""
+    from hpcdata.encoders import batching
+
     if config.estimate_s <= 0:
         raise UserError(f"estimate_s={config.estimate_s:g}: expected a number of seconds above 0")
     with tempfile.TemporaryDirectory(prefix="hpcdata-estimate-") as folder:
         data = dataclasses.replace(config.data, token_output_dir=folder)
         plan = prepare(dataclasses.replace(config, data=data, estimate=False))
-        return _estimate(plan, RunPaths(Path(folder)), config, num_open)
+        paths = RunPaths(Path(folder))
+        return _estimate(batching.settle(plan, paths, config), paths, config, num_open)
 
 
 def _estimate(plan: Plan, paths: RunPaths, config: RunConfig, num_open: int | None) -> Estimate:

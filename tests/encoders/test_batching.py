@@ -10,6 +10,7 @@ import pytest
 from hpcdata.combine import CombineOptions, combine
 from hpcdata.encoders import batching
 from hpcdata.errors import UserError
+from hpcdata.estimate import estimate
 from hpcdata.loading.manifest import read_manifest
 from hpcdata.plan import load_plan
 from hpcdata.planning import prepare
@@ -77,3 +78,8 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: str):
     (tmp_path / "run/batch_size.json").write_text(content)
     with pytest.raises(UserError, match=r"batch_size\.json is damaged"):
         load_plan(tmp_path / "run")
+
+
+def test_an_estimate_finds_one_too(tmp_path: Path):
+    assert estimate(small_config(tmp_path / "run", AUTO, "estimate_s=0.001")).num_samples == 24
+    assert not (tmp_path / "run").exists()
