@@ -20,6 +20,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +76,7 @@ class Claims:
         self._timeout_s = timeout_s
         self._held: set[str] = set()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="claims-heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._keep_beating, name="claims-heartbeat", daemon=True)
         folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Claims:
@@ -116,10 +117,33 @@ class Claims:
             return False
         return holder.is_known_alive() or (since is not None and self.heartbeat(name) not in (None, since))
 
-    def looks_alive(self, name: str) -> bool:
-        """False for no claim, or one that `try_claim` would take over."""
-        holder = self._holder(name)
-        return holder is not None and not self._is_dead(name, holder)
+    def list_names(self) -> set[str]:
+        """Names with a claim, dead or alive, from one listing."""
+        with contextlib.suppress(FileNotFoundError):
+            return {name for name in os.listdir(self._folder) if not name.startswith(".")}
+        return set()
+
+    def find_alive(self, names: Iterable[str]) -> dict[str, Owner | None]:
+        """Which of the names `try_claim` would not take over, with their owners (None: it is being written)."""
+        names = list(names)
+        now = self._file_system_now() if names else 0.0
+        alive: dict[str, Owner | None] = {}
+        for name in names:
+            holder = self._holder(name)
+            if holder is None:
+                is_alive = self.heartbeat(name) is not None and not self._is_abandoned(name, now)
+            else:
+                is_alive = not self._is_dead(name, holder, now)
+            if is_alive:
+                alive[name] = holder
+        return alive
+
+    def beat(self) -> None:
+        """One heartbeat for every claim that is still ours; the thread of a `with` block does it by itself."""
+        for name in list(self._held):
+            with contextlib.suppress(OSError):
+                if self.holds(name):
+                    os.utime(self._folder / name)
 
     def heartbeat(self, name: str) -> float | None:
         """File system time of the last heartbeat, None for no claim."""
@@ -143,12 +167,12 @@ class Claims:
     def _holder(self, name: str) -> Owner | None:
         return _read_owner(self._folder / name)
 
-    def _is_dead(self, name: str, holder: Owner) -> bool:
+    def _is_dead(self, name: str, holder: Owner, now: float | None = None) -> bool:
         if holder.is_known_dead(self._owner):
             return True
         beat = self.heartbeat(name)
         timeout_s = max(self._timeout_s, holder.timeout_s)
-        return beat is not None and self._file_system_now() - beat > timeout_s
+        return beat is not None and (now or self._file_system_now()) - beat > timeout_s
 
     def _take_over(self, name: str, holder: Owner | None) -> bool:
         """Moves the dead claim aside (only one process can), checks that it is the one that was judged, makes ours."""
@@ -169,10 +193,10 @@ class Claims:
         log.info("takes over the claim %s of %s", name, holder.attempt if holder else "an unreadable owner")
         return self._create(name)
 
-    def _is_abandoned(self, name: str) -> bool:
+    def _is_abandoned(self, name: str, now: float | None = None) -> bool:
         """For claims without readable content: their maker died between create and write, or is about to write."""
         beat = self.heartbeat(name)
-        return beat is not None and self._file_system_now() - beat > min(self._timeout_s, 10.0)
+        return beat is not None and (now or self._file_system_now()) - beat > min(self._timeout_s, 10.0)
 
     def _file_system_now(self) -> float:
         try:
@@ -181,12 +205,9 @@ class Claims:
         except OSError:  # an observer without write access
             return time.time()
 
-    def _beat(self) -> None:
+    def _keep_beating(self) -> None:
         while not self._stop.wait(self._timeout_s / HEARTBEATS_PER_TIMEOUT):
-            for name in list(self._held):
-                with contextlib.suppress(OSError):
-                    if self.holds(name):
-                        os.utime(self._folder / name)
+            self.beat()
 
 
 def _read_owner(path: Path) -> Owner | None:

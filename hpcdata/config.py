@@ -36,12 +36,17 @@ class DataConfig:
     raw_data_dir: str | list[str] = transient(REQUIRED)
     """Inputs: a path, glob, brace list, folder, wids index, or a list of these. Resolved once, into the plan."""
     token_output_dir: str = transient(REQUIRED)
+    """The run's folder: plan, shards, ledgers, dataset."""
     source: Literal["auto", "webdataset", "jsonl", "folder", "text"] = semantic("auto")
     """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents."""
     text_field: str | None = semantic(None)
     """Name of the text column or tar extension; by default the usual ones are tried in a documented order."""
     resolution: int = semantic(256)
     """Pixels of the short side after resizing (bilinear), then a center crop to a square."""
+    max_aspect_ratio: float | None = semantic(None)
+    """Keep the shapes of pictures: each gets the nearest of the sizes of about `resolution` squared pixels whose longer
+    side is at most so many times the shorter one, and loses what sticks out. A GPU then takes an eighth of
+    `loader.batch_size` at a time. None: squares."""
     block_size: int | None = semantic(None)
     """Most text tokens of one text span; the rest is cut and counted. None keeps all."""
     n_train_samples: int | None = semantic(None)
@@ -89,6 +94,7 @@ class ImageConfig:
     checkpoint: str | None = transient(None)
     """The preset's weight file; its hash enters the plan."""
     precision: Literal["fp32", "bf16", "fp16"] = semantic("fp32")
+    """Of the network that makes the codes."""
     cpu_threads: int = semantic(1)
     """Torch threads of one task on a CPU: sums are split by it, so it is part of what makes the codes."""
     device: str = transient("auto")
@@ -103,8 +109,9 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    batch_size: int = semantic(16)
-    """Samples of one encoder batch, cut by position in the shard."""
+    batch_size: int | Literal["auto"] = semantic(16)
+    """Samples of one encoder batch, cut by position in the shard. `auto`: the run's first task finds what its GPU
+    encodes fastest; 16 on a CPU, where pictures are encoded one at a time."""
     num_workers: int = transient(2)
     """Threads that read and decode ahead of the encoder."""
 
@@ -112,19 +119,31 @@ class LoaderConfig:
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
     kind: Literal["inline", "local", "slurm"] = transient("inline")
+    """Where tasks run: this process, processes of this machine, or a SLURM array; `cluster=NAME` sets it."""
     array: str = transient("0")
     """SLURM array notation: the number of tasks and, behind %, how many at a time. The indices mean nothing."""
     partition: str | None = transient(None)
+    """Of SLURM, as its account, QOS and constraint: those of sbatch."""
     account: str | None = transient(None)
+    """The account that pays."""
     qos: str | None = transient(None)
+    """Quality of service."""
     constraint: str | None = transient(None)
+    """Features that nodes must have."""
     time_min: int = transient(24 * 60)
+    """Time limit of a task in minutes; a task that is not done by then comes back and continues."""
     mem_gb: float | None = transient(None)
+    """Memory of a node's share of a task."""
     cpus_per_task: int = transient(2)
+    """CPUs of a process."""
     gpus_per_node: int = transient(0)
+    """GPUs of a task on each of its nodes."""
     nodes: int = transient(1)
+    """Nodes of a task."""
     tasks_per_node: int = transient(1)
+    """Processes of a task on each of its nodes, one for each GPU."""
     job_name: str = transient("hpcdata")
+    """What the queue shows."""
     signal_delay_s: int = transient(120)
     """Warning time before the time limit: the task checkpoints and requeues itself."""
     claim_timeout_s: float = transient(120.0)
@@ -143,6 +162,7 @@ class FinishConfig:
     time_min: int | None = transient(None)
     """Time limit of that job, by default the tasks'."""
     mem_gb: float | None = transient(None)
+    """Memory of that job."""
     additional_parameters: dict[str, Any] = field(default_factory=dict, metadata={"semantic": False})
     """More sbatch options of that job by their long names."""
     max_failed: int = transient(2)
@@ -164,16 +184,20 @@ class RunConfig:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     finish: FinishConfig = field(default_factory=FinishConfig)
+    estimate: bool = transient(False)
+    """Of launch: say what the run will cost, from a timed sample of its inputs, and start nothing."""
+    estimate_s: float = transient(60.0)
+    """Seconds of that sample."""
 
     def semantic_fields(self) -> dict[str, Any]:
         """`{"data.resolution": 256, ...}`: what the fingerprint covers (paths enter by their contents instead)."""
-        return {name: value for name, value, is_semantic in _leaves(self) if is_semantic}
+        return {name: value for name, value, is_semantic in leaves(self) if is_semantic}
 
 
 def from_mapping(values: Mapping[str, Any]) -> RunConfig:
     """The typed configuration of nested plain values. Raises UserError for unknown keys, wrong types, gaps."""
     config = _build(RunConfig, values, "")
-    missing = [name for name, value, _ in _leaves(config) if value == REQUIRED]
+    missing = [name for name, value, _ in leaves(config) if value == REQUIRED]
     if missing:
         raise UserError(f"{missing[0]} is required: pass {missing[0]}=...")
     return config
@@ -212,11 +236,12 @@ def unknown_key(name: str) -> UserError:
     return UserError(f"unknown configuration key {name}: {hint}")
 
 
-def _leaves(config: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any, bool]]:
+def leaves(config: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any, bool]]:
+    """(key, value, whether it is semantic) of every key."""
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
-            yield from _leaves(value, f"{prefix}{item.name}.")
+            yield from leaves(value, f"{prefix}{item.name}.")
         else:
             yield f"{prefix}{item.name}", value, item.metadata["semantic"]
 

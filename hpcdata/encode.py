@@ -9,7 +9,6 @@ that it could take (`FINISHED`), or after a checkpoint when a signal asked it to
 from __future__ import annotations
 
 import enum
-import errno
 import logging
 import os
 import secrets
@@ -21,10 +20,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcdata.claims import Claims, Owner
+from hpcdata import files
+from hpcdata.claims import HEARTBEATS_PER_TIMEOUT, Claims, Owner
 from hpcdata.errors import UserError
 from hpcdata.ledger import Ledger
+from hpcdata.picking import Picker
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan, load_runtime
+from hpcdata.shard import make_folders
 from hpcdata.version import code_version, library_versions
 from hpcdata.watchdog import Watchdog
 
@@ -48,11 +50,15 @@ class TaskOutcome(enum.Enum):
 
 
 def run_task(output_dir: Path, stop: StopFlag) -> TaskOutcome:
-    """Works on the plan in `output_dir` until nothing is left to claim or `stop` is set."""
-    plan = load_plan(output_dir)
-    task = _Task(plan, RunPaths(Path(output_dir)), load_runtime(output_dir), stop)
-    with task:
-        return task.run()
+    """Works on the plan in `output_dir` until nothing is left to claim or `stop` is set. Raises UserError, OSError."""
+    plan, paths = load_plan(output_dir), RunPaths(Path(output_dir))
+    try:
+        with _Task(plan, paths, load_runtime(output_dir), stop) as task:
+            return task.run()
+    except OSError as error:
+        if error.errno in files.NO_ROOM:
+            raise UserError(f"{paths.root} cannot be written to: {error.strerror}") from None
+        raise
 
 
 class _Task:
@@ -62,8 +68,9 @@ class _Task:
         self._plan, self._paths, self._runtime, self._stop = plan, paths, runtime, stop
         self._attempt = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         owner = Owner.of_this_process(self._attempt)
-        paths.shards.mkdir(parents=True, exist_ok=True)
+        make_folders(paths.shards)
         self._claims = Claims(paths.claims, owner, timeout_s=runtime.cluster.claim_timeout_s)
+        self._picker = Picker(plan, paths, self._claims, self._attempt)
         self._ledger = Ledger(paths.ledger, self._attempt)
         self._watchdog = Watchdog(runtime.data.max_batch_s)
         self._work: ShardWork | None = None
@@ -87,7 +94,7 @@ class _Task:
         self._ledger.close()
 
     def run(self) -> TaskOutcome:
-        if self._open_shards():
+        if self._picker.list_open(self._failed):
             from hpcdata.shardwork import ShardWork
 
             self._work = ShardWork(self._plan, self._paths, self._runtime, self._stop, self._ledger, self._watchdog)
@@ -96,8 +103,8 @@ class _Task:
             try:
                 self._work.encode(spec, f"{self._attempt}-{self._errors[spec.name]}")
             except (UserError, OSError) as error:  # its input or its folder: the other shards may be fine
-                if isinstance(error, OSError) and error.errno in _NO_ROOM:
-                    raise UserError(f"{self._paths.root} cannot be written to: {error.strerror}") from None
+                if isinstance(error, OSError) and error.errno in files.NO_ROOM:
+                    raise
                 self._give_up(spec, error)
             except Exception as error:  # perhaps of one record: it is looked for, see `poison`
                 self._errors[spec.name] += 1
@@ -123,46 +130,28 @@ class _Task:
     def _claim_shards(self) -> Iterator[ShardSpec]:
         """Yields shards that are now ours, until none is left to take or a signal arrives."""
         waiting: dict[str, float | None] = {}
+        pause_s = POLL_S
         while not self._stop.received:
-            specs = self._open_shards()
-            progressed = False
-            for spec in specs:
-                if self._stop.received:
-                    return
-                if self._is_done(spec) or not self._claims.try_claim(spec.name):
-                    continue
-                if self._is_done(spec):  # committed since, and its claim released
-                    self._claims.release(spec.name)
-                    continue
+            for spec in self._picker.pick(self._failed, lambda: bool(self._stop.received)):
                 waiting.pop(spec.name, None)
-                progressed = True
+                pause_s = POLL_S
                 yield spec
-            if progressed:
-                continue
-            names = [spec.name for spec in specs if not self._is_done(spec)]
+            names = self._picker.list_open(self._failed)
             if all(self._claims.is_alive_elsewhere(name, waiting.get(name)) for name in names):
                 if names:
                     log.info("%d shards are left to other tasks that are at work", len(names))
                 return
             for name in names:
                 waiting.setdefault(name, self._claims.heartbeat(name))
-            time.sleep(POLL_S)
+            self._pause(pause_s)
+            pause_s = min(2 * pause_s, max(POLL_S, self._runtime.cluster.claim_timeout_s / HEARTBEATS_PER_TIMEOUT))
 
-    def _is_done(self, spec: ShardSpec) -> bool:
-        return self._paths.find_shard(spec.name) is not None or self._paths.complete_dataset() is not None
-
-    def _open_shards(self) -> list[ShardSpec]:
-        """Shards not committed yet, half-done ones first, each process from a place of its own."""
-        if self._paths.complete_dataset():
-            return []
-        committed, started = self._paths.list_shards()
-        closed = committed | self._failed
-        specs = [spec for spec in self._plan.shards() if spec.name not in closed]
-        turn = hash(self._attempt) % max(1, len(specs))
-        return sorted(specs[turn:] + specs[:turn], key=lambda spec: spec.name not in started)
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stop.received and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, POLL_S))
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _SLURM_FIELDS = (
     "SLURM_JOB_ID",
     "SLURM_ARRAY_JOB_ID",

@@ -7,6 +7,7 @@ rename of a folder), so that other kinds of storage can be put behind the same f
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 TRASH = ".trash_"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Nothing can be written on the whole disk."""
 _EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EACCES)
 
@@ -51,12 +54,8 @@ def publish_folder(source: Path, target: Path) -> bool:
 
     rename(2) refuses to put a folder over one with content, so the check and the step are one.
     """
-    try:
-        os.rename(source, target)
-    except OSError as error:
-        if error.errno in _EXISTS:
-            return False
-        raise
+    if not _moved(source, target):
+        return False
     sync_folder(target.parent)
     if source.parent != target.parent:
         sync_folder(source.parent)
@@ -87,20 +86,19 @@ def remove_folder(path: Path) -> None:
     """Removes a folder of ours; one that somebody else removes at the same time is fine.
 
     It is renamed first, in one step: a process that still works in it finds nothing under the old name, instead of a
-    folder that is losing its files. A crash in between leaves `.trash_<name>.*`, see `empty_trash`.
+    folder that is losing its files. A crash in between leaves `.trash_<name>`, see `empty_trash`.
     """
-    trash = path.with_name(f"{TRASH}{path.name}.{secrets.token_hex(4)}")
-    try:
-        os.rename(path, trash)
-    except FileNotFoundError:
-        return
-    shutil.rmtree(trash, ignore_errors=True)
-
-
-def empty_trash(folder: Path, pattern: str) -> None:
-    """Removes what killed calls of `remove_folder` have left of names that match."""
-    for trash in folder.glob(f"{TRASH}{pattern}"):
+    trash = path.with_name(f"{TRASH}{path.name}")
+    with contextlib.suppress(FileNotFoundError):
+        if not _moved(path, trash):
+            shutil.rmtree(trash, ignore_errors=True)  # what a killed removal of the same name has left
+            _moved(path, trash)
         shutil.rmtree(trash, ignore_errors=True)
+
+
+def empty_trash(folder: Path, name: str) -> None:
+    """Removes what a killed call of `remove_folder` has left of `folder/name`."""
+    shutil.rmtree(folder / f"{TRASH}{name}", ignore_errors=True)
 
 
 def link_folder(source: Path, target: Path) -> None:
@@ -116,7 +114,8 @@ def link_folder(source: Path, target: Path) -> None:
                     raise
                 shutil.copyfile(Path(folder, name), copy / name)
                 sync_file(copy / name)
-        sync_folder(copy)
+    for folder, _, _ in os.walk(target, topdown=False):  # a folder when those below it have their names in it
+        sync_folder(Path(folder))
 
 
 def read_json(path: Path) -> Any:
@@ -130,6 +129,17 @@ def read_json(path: Path) -> Any:
 def to_json(value: Any) -> bytes:
     """The one spelling of JSON in files whose bytes matter: sorted keys, one-space indent, a final newline."""
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _moved(source: Path, target: Path) -> bool:
+    """Renames a folder; False when there is another with content under the new name."""
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno in _EXISTS:
+            return False
+        raise
+    return True
 
 
 def _write_temporary(path: Path, data: bytes) -> Path:

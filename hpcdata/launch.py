@@ -21,6 +21,7 @@ from hpcdata import config as configuration
 from hpcdata.compose import compose
 from hpcdata.config import RunConfig
 from hpcdata.errors import UserError
+from hpcdata.keys import describe_keys
 from hpcdata.plan import Plan, RunPaths
 from hpcdata.slurm.array import parse_array
 
@@ -38,15 +39,18 @@ Plans a run and starts its tasks; the same line again continues it.
                                                  text.tokenizer and image.checkpoint
   +experiments=text                              documents
   cluster=inline | local | slurm                 this process, processes of this machine, a SLURM array
+  estimate=true                                  say what it will take, from a timed sample, and start nothing
   --cfg                                          print the configuration and stop
 
-keys (hpcdata/config.py says what each does):
+keys:
 """
 
 
 def launch(config: RunConfig) -> int:
     """Plans the run and starts it; returns an exit code. Raises UserError before anything is started."""
     config = fit_to_cluster(config)
+    if config.estimate:
+        return _estimate(config)
     plan = _prepare(config)
     output_dir = Path(config.data.token_output_dir).absolute()
     for note in _size_notes(plan, config):
@@ -55,6 +59,26 @@ def launch(config: RunConfig) -> int:
         "%s: %d samples in %d shards, ids stored as %s", output_dir, plan.num_samples, plan.num_shards, plan.id_dtype
     )
     return start(output_dir, plan, config)
+
+
+def _estimate(config: RunConfig) -> int:
+    """Prints what the run will cost, or what is left of it; starts nothing."""
+    from hpcdata import estimate
+    from hpcdata.preflight import check_output
+    from hpcdata.slurm.limits import read_controller
+    from hpcdata.status import read_status
+
+    output_dir = Path(config.data.token_output_dir).absolute()
+    status = read_status(output_dir) if RunPaths(output_dir).plan.exists() else None
+    if status and status.is_finished:
+        print(f"all shards of {output_dir} are committed")
+        return 0
+    found = estimate.estimate(config, status.num_shards - status.done if status else None)
+    size = read_controller().max_array_size if config.cluster.kind == "slurm" else None
+    print(estimate.describe(found, config, max_array_size=size))
+    for line in check_output(output_dir, None):
+        print(line)
+    return 0
 
 
 def fit_to_cluster(config: RunConfig) -> RunConfig:
@@ -169,7 +193,7 @@ def run_task_by_hand(arguments: Sequence[str]) -> int:
     from hpcdata.logs import configure
 
     if not arguments or "-h" in arguments or "--help" in arguments:
-        print(_HELP.replace("python -m hpcdata.launch", "jobs/precompute_tokens.py"), _key_list(), sep="")
+        print(_HELP.replace("python -m hpcdata.launch", "jobs/precompute_tokens.py"), describe_keys(), sep="")
         return 0
     configure("precompute")
     try:
@@ -199,16 +223,12 @@ def _prepare(config: RunConfig) -> Plan:
     return plan
 
 
-def _key_list() -> str:
-    return "\n".join(f"  {name}" for name in configuration.key_types())
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     from hpcdata.logs import configure
 
     overrides = list(sys.argv[1:] if arguments is None else arguments)
     if not overrides or "-h" in overrides or "--help" in overrides:
-        print(_HELP, _key_list(), sep="")
+        print(_HELP, describe_keys(), sep="")
         return 0
     configure("launch")
     try:

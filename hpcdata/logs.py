@@ -1,5 +1,7 @@
 """How log lines look, in one place: time, level, who, what. Called by entry points only.
 
+`python -m hpcdata.logs OUT --failed` shows the ends of the logs that matter, see `tails`.
+
 2026-11-21 09:12:57 INFO [4242_7/0@node3] shard 00003-of-00064: committed in 41.2 s: ...
 """
 
@@ -37,3 +39,9 @@ def slurm_job_id(environ: Mapping[str, str] = os.environ) -> str | None:
     """
     array, index = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{index}" if array and index else environ.get("SLURM_JOB_ID")
+
+
+if __name__ == "__main__":
+    from hpcdata.tails import main
+
+    sys.exit(main())

@@ -12,7 +12,10 @@ import dataclasses
 import hashlib
 import json
 import os
+import random
 import re
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +32,8 @@ from hpcdata.sources.base import InputFile, Scan
 from hpcdata.typed import checked
 
 FORMAT = "hpcdata-plan-1"
+SIZES_A_BATCH = 8
+"""A batch of pictures of several shapes is so many times what the network takes at once."""
 _SHARD_NAME = re.compile(r"\d{5,}-of-\d{5,}")
 _RETRY_NAME = re.compile(r"retry-\d{5,}")
 
@@ -47,6 +52,7 @@ class RunPaths:
         self.submissions = self.root / "submissions"
         self.report = self.root / "report.json"
         self.inputs = self.root / "inputs"
+        self.batch_size = self.root / "batch_size.json"
         self.dataset = self.root / "dataset"
         self.parts = self.dataset / "parts"
         self.combined = self.root / "combined.json"
@@ -63,13 +69,47 @@ class RunPaths:
         """(names of committed shards, name -> checkpoint folders of the others), from one listing."""
         attempts: dict[str, list[Path]] = {}
         for folder in (self.shards, self.parts):
-            for path in folder.iterdir() if folder.is_dir() else ():
-                attempted = path.name.removeprefix("tmp_").split(".", 1)[0]
-                if path.name.startswith("tmp_") and folder == self.shards and _SHARD_NAME.fullmatch(attempted):
-                    attempts.setdefault(attempted, []).append(path)
-                elif path.name not in self._known and _SHARD_NAME.fullmatch(path.name) and (path / SHARD).exists():
-                    self._known.add(path.name)
+            for name in _list_names(folder):
+                attempted = name.removeprefix("tmp_").split(".", 1)[0]
+                if name.startswith("tmp_") and folder == self.shards and _SHARD_NAME.fullmatch(attempted):
+                    attempts.setdefault(attempted, []).append(folder / name)
+                elif (
+                    name not in self._known
+                    and _SHARD_NAME.fullmatch(name)
+                    and os.path.exists(f"{folder}/{name}/{SHARD}")
+                ):
+                    self._known.add(name)
         return self._known, {name: paths for name, paths in attempts.items() if name not in self._known}
+
+    def list_names(self) -> tuple[set[str], dict[str, list[str]]]:
+        """(names of shards that look committed, shard -> names of its tmp_ folders), whatever the folders hold.
+
+        Costs one listing and no look into a folder: shards get their names by one rename of a complete folder. For
+        those that have lost their content since, see `find_remains`.
+        """
+        names = _list_names(self.shards)
+        attempts: dict[str, list[str]] = {}
+        for name in names:
+            if name.startswith("tmp_"):
+                attempts.setdefault(name[4:].split(".", 1)[0], []).append(name)
+        return names | _list_names(self.parts), attempts
+
+    def find_remains(self, names: Iterable[str], budget_s: float) -> set[str]:
+        """Which of the listed shards have no shard.json: what is left of folders that somebody began to delete.
+
+        One call to the file system a name, in any order and for `budget_s` at most; what was found whole is not
+        looked at again. A run whose folders cannot all be looked at in time has `combine` as the last instance.
+        """
+        unseen = [name for name in names if name not in self._known]
+        random.shuffle(unseen)
+        until = time.monotonic() + budget_s
+        remains: set[str] = set()
+        for number, name in enumerate(unseen):
+            if number % 256 == 0 and number and time.monotonic() > until:
+                break
+            whole = os.path.exists(f"{self.shards}/{name}/{SHARD}") or os.path.exists(f"{self.parts}/{name}/{SHARD}")
+            (self._known if whole else remains).add(name)
+        return remains
 
     def list_retries(self) -> dict[str, Path]:
         """Name -> folder of the parts that `hpcdata.rejects --retry` has added, in their order."""
@@ -137,6 +177,24 @@ class Plan:
     image: ImageIdentity | None
     inputs: tuple[PlannedInput, ...]
     code_version: str
+    found_batch_size: int | None = None
+    """Of `loader.batch_size=auto`, as soon as a task has found it (`encoders.batching`); not part of plan.json."""
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one encoder batch. Raises UserError if none is found yet."""
+        configured = self.config.loader.batch_size
+        if configured != "auto":
+            return configured
+        if self.found_batch_size is None:
+            raise UserError("loader.batch_size=auto, and no task of this run has found a size yet: run one first")
+        return self.found_batch_size
+
+    @property
+    def picture_batch_size(self) -> int:
+        """Pictures that a network takes at a time. Of several sizes there must be enough in a batch for each."""
+        is_square = self.config.data.max_aspect_ratio is None
+        return self.batch_size if is_square else max(1, self.batch_size // SIZES_A_BATCH)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -181,6 +239,10 @@ class Plan:
             first=first,
             count=min(self.config.data.shard_size, source.scan.num_samples - first),
         )
+
+    @cached_property
+    def shard_names(self) -> list[str]:
+        return [f"{shard:05d}-of-{self.num_shards:05d}" for shard in range(self.num_shards)]
 
     def shards(self) -> list[ShardSpec]:
         return [self.shard(index) for index in range(self.num_shards)]
@@ -245,7 +307,7 @@ def load_plan(output_dir: Path | str) -> Plan:
         raise UserError(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
     if plan.fingerprint != values.get("fingerprint"):
         raise UserError(f"{path} was edited: its content does not have its fingerprint; restore it")
-    return plan
+    return dataclasses.replace(plan, found_batch_size=_read_batch_size(RunPaths(output_dir).batch_size))
 
 
 def load_runtime(output_dir: Path | str) -> RunConfig:
@@ -255,6 +317,18 @@ def load_runtime(output_dir: Path | str) -> RunConfig:
         return configuration.from_mapping(files.read_json(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): launch the run again") from None
+
+
+def _read_batch_size(path: Path) -> int | None:
+    try:
+        size = files.read_json(path)["batch_size"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        size = None
+    if not isinstance(size, int) or size < 1:
+        raise UserError(f"{path} is damaged: restore it, or use a new output directory")
+    return size
 
 
 def _from_mapping(values: dict[str, Any]) -> Plan:
@@ -273,6 +347,13 @@ def _from_mapping(values: dict[str, Any]) -> Plan:
 def _input_from_mapping(values: dict[str, Any]) -> PlannedInput:
     file, scan = InputFile(**values["file"]), Scan.from_mapping(values["scan"])
     return PlannedInput(**{**values, "file": file, "scan": scan})
+
+
+def _list_names(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
 
 
 def _cumulate(counts: list[int]) -> list[int]:

@@ -1,6 +1,7 @@
 """A shard on disk, as values: its header, what `shard.json` and `progress.json` say, and whether its files agree.
 
     shards/tmp_00003-of-00064.<attempt>/   one attempt's checkpoint: column files, rejects.jsonl, progress.json
+    attempts/00003-of-00064/               an empty file for each of its tmp_ folders, named like it
     shards/00003-of-00064/                 committed, immutable: the same files, meta.json of each table, shard.json
 
 Nothing in a committed folder tells when, where or in how many attempts it was made. `store` writes these folders.
@@ -8,7 +9,9 @@ Nothing in a committed folder tells when, where or in how many attempts it was m
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,9 +128,57 @@ def seconds_lost(folder: Path) -> float:
         return 0.0
 
 
+def make_folders(shards: Path) -> None:
+    """Makes what holds shards and the notes on their attempts, durably: whoever writes there calls it once."""
+    for folder in (shards, shards.parent / "attempts"):
+        folder.mkdir(parents=True, exist_ok=True)
+    files.sync_folder(shards.parent)
+
+
+def note_attempt(shards: Path, name: str, attempt: str) -> None:
+    """Notes durably, before it is made, that the folder `attempt` of a shard may exist: see `list_attempts`."""
+    notes = _notes(shards, name)
+    while True:
+        notes.mkdir(parents=True, exist_ok=True)
+        try:
+            (notes / attempt).touch()
+            files.sync_folder(notes)
+            files.sync_folder(notes.parent)
+            return
+        except FileNotFoundError:  # a commit of the shard has removed the notes meanwhile
+            continue
+
+
+def noted_attempts(shards: Path, name: str) -> list[str]:
+    """Names of tmp_ folders that a shard has or had."""
+    try:
+        return sorted(os.listdir(_notes(shards, name)))
+    except FileNotFoundError:
+        return []
+
+
 def list_attempts(shards: Path, name: str) -> list[Path]:
-    """The tmp_ folders of a shard."""
-    return sorted(shards.glob(f"tmp_{name}.*"))
+    """The tmp_ folders of a shard, found by their notes: `shards/` may hold 100,000 names, too many to list."""
+    return [shards / attempt for attempt in noted_attempts(shards, name) if (shards / attempt).is_dir()]
+
+
+def remove_attempt(shards: Path, name: str, attempt: str) -> None:
+    """Removes a tmp_ folder, also what a killed removal has left of it, and then its note."""
+    files.remove_folder(shards / attempt)
+    files.empty_trash(shards, attempt)
+    (_notes(shards, name) / attempt).unlink(missing_ok=True)
+
+
+def forget_attempts(shards: Path, name: str) -> None:
+    """Removes all tmp_ folders of a shard and the notes on them."""
+    for attempt in noted_attempts(shards, name):
+        remove_attempt(shards, name, attempt)
+    with contextlib.suppress(OSError):  # another attempt has just begun, and will learn that the shard is committed
+        _notes(shards, name).rmdir()
+
+
+def _notes(shards: Path, name: str) -> Path:
+    return shards.parent / "attempts" / name
 
 
 def valid_progress(old: Path, header: ShardHeader) -> Progress | None:
@@ -168,5 +219,6 @@ def check_sizes(folder: Path, summary: ShardSummary) -> list[str]:
 
 
 def list_files(folder: Path) -> set[str]:
-    """Relative paths of all files below a folder."""
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """Relative paths of all files below a folder, without what NFS keeps of removed files that are still open."""
+    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".nfs"))
+    return {path.relative_to(folder).as_posix() for path in found}

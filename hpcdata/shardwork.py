@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hpcdata import poison
-from hpcdata.encoders import building
+from hpcdata.clock import WorkClock
+from hpcdata.encoders import batching, building
 from hpcdata.encoders.examples import PixelOptions, PreparedBatch, prepare_batches
 from hpcdata.errors import UserError
 from hpcdata.ledger import Ledger
 from hpcdata.plan import Plan, RunPaths, ShardSpec
 from hpcdata.poison import CrashNotes
 from hpcdata.reading import InputChanged, read_shard, rejected_batches, require_unchanged
-from hpcdata.store import LostShard, ShardConflict, ShardWriter, open_shard
+from hpcdata.store import LostShard, ShardConflict, ShardWriter
+from hpcdata.takeover import open_shard
 from hpcdata.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -29,24 +31,13 @@ log = logging.getLogger(__name__)
 RATE_EVERY_S = 30.0
 
 
-class _Clock:
-    """Seconds of work on a shard, and since its last checkpoint."""
-
-    def __init__(self) -> None:
-        self.started = self.since = time.monotonic()
-
-    def restart(self) -> float:
-        now = time.monotonic()
-        busy, self.since = now - self.since, now
-        return round(busy, 3)
-
-
 class ShardWork:
     """What a process needs for any shard of its run. `watchdog` is to be entered by the caller."""
 
     def __init__(
         self, plan: Plan, paths: RunPaths, runtime: RunConfig, stop: StopFlag, ledger: Ledger, watchdog: Watchdog
     ) -> None:
+        plan = batching.settle(plan, paths, runtime)
         self._plan, self._paths, self._runtime = plan, paths, runtime
         self._stop, self._ledger, self._watchdog = stop, ledger, watchdog
         tokenizers = building.build(plan, runtime)
@@ -57,7 +48,7 @@ class ShardWork:
 
         Raises UserError or OSError when its input or its folder is at fault, anything else perhaps for one record.
         """
-        clock = _Clock()
+        clock = WorkClock()
         notes = poison.find_suspects(self._paths, spec.name)
         try:
             try:
@@ -73,7 +64,7 @@ class ShardWork:
             log.error("%s", error)
             self._ledger.write("conflict", shard=spec.name, files=error.paths, busy_s=clock.restart())
 
-    def _work(self, spec: ShardSpec, notes: CrashNotes, clock: _Clock, attempt: str) -> None:
+    def _work(self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, attempt: str) -> None:
         writer = open_shard(self._paths.shards, self._plan.header(spec), attempt)
         if writer is None:
             log.info("shard %s: already complete", spec.name)
@@ -81,7 +72,9 @@ class ShardWork:
         with contextlib.closing(writer):
             try:
                 self._fill(spec, writer, notes, clock)
-            except (UserError, OSError, LostShard, ShardConflict):
+            except (UserError, OSError, LostShard, ShardConflict) as error:
+                if isinstance(error, OSError) and writer.is_gone():  # a stale handle, as network file systems have
+                    raise LostShard(spec.name) from None
                 writer.note_work(left=True)
                 raise
             except Exception:
@@ -100,11 +93,11 @@ class ShardWork:
         return None
 
     def _reject_rest(
-        self, spec: ShardSpec, change: InputChanged, notes: CrashNotes, clock: _Clock, attempt: str
+        self, spec: ShardSpec, change: InputChanged, notes: CrashNotes, clock: WorkClock, attempt: str
     ) -> None:
         """Commits a shard with what its checkpoint holds, and rejects for the samples that cannot be read any more."""
         log.warning("shard %s: %s, what is not in a checkpoint is rejected", spec.name, change.what)
-        writer = open_shard(self._paths.shards, self._plan.header(spec), attempt)
+        writer = open_shard(self._paths.shards, self._plan.header(spec), attempt, can_repeat=False)
         if writer is None:
             return
         with contextlib.closing(writer):
@@ -112,7 +105,7 @@ class ShardWork:
                 writer.append(batch)
             self._commit(spec, writer, notes, clock)
 
-    def _fill(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: _Clock) -> None:
+    def _fill(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: WorkClock) -> None:
         resumed = writer.samples_read
         self._ledger.write("claim", shard=spec.name, resumed=resumed, lost_s=notes.lost_s, device=self._device)
         log.info("shard %s: %s, %d samples", spec.name, f"resumes at {resumed}" if resumed else "fresh", spec.count)
@@ -120,9 +113,12 @@ class ShardWork:
         is_first = True
         writer.note_work()
         self._watchdog.beat()
-        for batch in self._batches(spec, notes, skip=resumed):
-            writer.append(self._encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label))
-            writer.note_work()
+        for batch in clock.timed(self._batches(spec, notes, clock, skip=resumed), "decode_s", without="read_s"):
+            with clock.spending("encode_s"):
+                encoded = self._encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label)
+            with clock.spending("write_s"):
+                writer.append(encoded)
+                writer.note_work()
             self._watchdog.beat()
             if self._stop.received or writer.samples_read == spec.count:
                 break
@@ -143,30 +139,32 @@ class ShardWork:
             self._require_unchanged(spec)
             self._commit(spec, writer, notes, clock)
 
-    def _checkpoint(self, spec: ShardSpec, writer: ShardWriter, clock: _Clock) -> None:
+    def _checkpoint(self, spec: ShardSpec, writer: ShardWriter, clock: WorkClock) -> None:
         """Vouches for what was read only while the input was what had been planned."""
         self._require_unchanged(spec)
-        writer.checkpoint()
-        self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, busy_s=clock.restart())
+        with clock.spending("write_s"):
+            writer.checkpoint()
+        self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, **clock.mark_safe())
 
     def _require_unchanged(self, spec: ShardSpec) -> None:
         require_unchanged(spec, self._paths.root, self._runtime.data.on_changed_input)
 
-    def _commit(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: _Clock) -> None:
-        published = writer.commit()
+    def _commit(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: WorkClock) -> None:
+        with clock.spending("write_s"):
+            published = writer.commit()
         notes.remove()
         seconds = round(time.monotonic() - clock.started, 3)
-        event = "commit" if published else "lost"
-        self._ledger.write(event, shard=spec.name, samples=spec.count, busy_s=clock.restart(), seconds=seconds)
         counts = writer.counts
+        fields = {"shard": spec.name, "samples": spec.count, **clock.mark_safe(), "seconds": seconds}
+        self._ledger.write("commit" if published else "lost", **fields, counts=counts.to_mapping())
         log.info(
             "shard %s: committed in %.1f s: %d written, %d rejected, %d duplicate",
             *(spec.name, seconds, counts.written, counts.rejected.total(), counts.duplicate),
         )
 
-    def _batches(self, spec: ShardSpec, notes: CrashNotes, *, skip: int) -> Iterator[PreparedBatch]:
+    def _batches(self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, *, skip: int) -> Iterator[PreparedBatch]:
         """The batches of a shard, those that are suspected by way of a child process; ends early at a stop signal."""
-        batch_size = self._plan.config.loader.batch_size
+        batch_size = self._plan.batch_size
         trial = poison.Trial(
             self._paths.root,
             spec,
@@ -185,7 +183,7 @@ class ShardWork:
                     return
             else:
                 policy = self._runtime.data.on_changed_input
-                records = read_shard(self._plan, self._paths, spec, skip=start, policy=policy)
+                records = clock.timed(read_shard(self._plan, self._paths, spec, skip=start, policy=policy), "read_s")
                 yield from prepare_batches(
                     itertools.islice(records, end - start),
                     batch_size=batch_size,

@@ -1,34 +1,50 @@
 """Status of a run: shards done, running and waiting, the account so far, rejects by reason, rate and time left.
 
-It reads the plan, the names in `shards/`, checkpoints and ledgers, and no data; the run is not disturbed.
+    python -m hpcdata.status OUT                 a few lines
+    python -m hpcdata.status OUT --watch         a live view, until the run is finished
+    python -m hpcdata.status OUT --json          one object; its keys are the fields of `Status` and `Task`
+    python -m hpcdata.status OUT --html FILE     a page with charts, in one file
+
+It reads the plan, the names in `shards/`, checkpoints and ledgers, and no data; the run is not disturbed. A shard
+counts as committed when its folder is there and has a shard.json; its account comes from the ledger, or from its
+shard.json where the ledger has none.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
 import json
 import sys
+import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcdata import shard
+from hpcdata import shard, submissions
 from hpcdata.claims import Claims, Owner
 from hpcdata.errors import UserError
-from hpcdata.ledger import read_ledgers
-from hpcdata.livelock import History, batch_seconds
+from hpcdata.history import PREEMPTED, SPENT, VANISHED, History
+from hpcdata.ledger import LedgerReader
 from hpcdata.loading.manifest import read_manifest
-from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan
+from hpcdata.outcome import read_outcome
+from hpcdata.plan import RunPaths, load_plan
+from hpcdata.slurm.queue import JobStates, look
 from hpcdata.tables import Counts
+from hpcdata.tasks import Task, list_tasks
 
-RATE_WINDOW_S = 600.0
+CHECK_S = 0.2
+"""Longest look at whether folders that the ledger calls committed still hold a shard."""
+CLAIM_TIMEOUT_S = 120.0
+"""A process without a claim is taken for gone when its ledger is silent for so long."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
+    """One look at a run. Seconds are those of processes; `hpcdata.history` defines them."""
+
     num_shards: int
     done: int
     running: int
@@ -48,175 +64,189 @@ class Status:
     """Work that checkpoints and commits made safe."""
     lost_s: float
     """Work that died with a process, from its last checkpoint to its last batch, or that another task had done."""
+    overhead_s: float
+    """Time of processes that was neither: starting, loading weights, claiming, waiting."""
     queued_s: float
     """Between the end of a SLURM task and its next start after a requeue."""
+    goodput: float | None
+    """useful_s / (useful_s + lost_s + overhead_s)."""
+    spent: dict[str, float]
+    """Useful seconds by what they went into: read_s, decode_s, encode_s, write_s."""
+    cpu_cores: float | None
+    """CPU seconds a useful second of a process."""
+    num_tasks: int
+    task_states: dict[str, int]
+    """How many tasks are in which state, see `Task.state`."""
+    starts: int
+    preemptions: int
+    """Processes that a signal ended after a checkpoint; Ctrl-C does not count."""
+    vanished: int
+    """Processes that were killed, or whose node is gone."""
+    tasks: list[Task]
+    slow_tasks: list[str]
+    """Running, and far slower than the others, or very long at one shard."""
     stuck: list[str]
     """Shards whose last attempts died before one batch was done, see `livelock`."""
     batch_s: float | None
     """What a batch takes, as far as the ledger knows."""
+    jobs: dict[str, int] | None
+    """Array elements by the scheduler's state; None when it was not asked or did not answer."""
+    wait_reasons: dict[str, int]
+    """The scheduler's reasons for elements that wait."""
     combined: str | None
     """The complete dataset, when there is one."""
+    stopped: str | None
+    """Why the finishing job gave the run up, when it did, and the line to type."""
 
     @property
     def is_finished(self) -> bool:
         return self.done == self.num_shards
 
 
-def read_status(output_dir: Path | str) -> Status:
-    """Raises UserError when `output_dir` is not a run."""
-    plan, paths = load_plan(output_dir), RunPaths(Path(output_dir))
-    dataset = paths.complete_dataset()
-    if dataset is not None:
-        counts = read_manifest(dataset).counts
-        return _status(plan, done=plan.num_shards, samples_done=plan.num_samples, counts=counts, combined=str(dataset))
-    committed, started = paths.list_shards()
-    specs = plan.shards()
-    counts, samples_done = _account(plan, paths, specs, committed, started)
-    running = _running(paths, {spec.name for spec in specs} - committed)
-    work = _read_ledger(paths, plan.config.loader.batch_size)
-    done = len(committed & {spec.name for spec in specs})
-    return _status(
-        plan,
-        done=done,
-        running=len(running),
-        interrupted=len(started.keys() - running),
-        samples_done=samples_done,
-        counts=counts,
-        work=work,
-        committed=committed,
-    )
+class Observer:
+    """Looks at one run again and again; each look reads only what is new in the ledgers."""
 
+    def __init__(self, output_dir: Path | str) -> None:
+        """Raises UserError when `output_dir` is not a run."""
+        self.plan, self.paths = load_plan(output_dir), RunPaths(Path(output_dir))
+        self.history = History(LedgerReader(self.paths.ledger))
+        self._names = frozenset(self.plan.shard_names)
+        self.states: dict[str, str] = {}
+        """Attempt -> how it ended, or running, at the last look."""
+        self._summaries: dict[str, Counts] = {}
+        """Accounts of shards whose commit is in no ledger."""
 
-def _status(
-    plan: Plan,
-    *,
-    done: int,
-    samples_done: int,
-    counts: Counts,
-    running: int = 0,
-    interrupted: int = 0,
-    work: _Work | None = None,
-    committed: set[str] | None = None,
-    combined: str | None = None,
-) -> Status:
-    work = work or _Work()
-    left, rate = plan.num_samples - samples_done, work.samples_per_s
-    return Status(
-        num_shards=plan.num_shards,
-        done=done,
-        running=running,
-        interrupted=interrupted,
-        waiting=max(0, plan.num_shards - done - running - interrupted),
-        num_samples=plan.num_samples,
-        samples_done=samples_done,
-        counts=counts.to_mapping(),
-        samples_per_s=round(rate, 2),
-        seconds_left=round(left / rate, 1) if rate and left else (0.0 if not left else None),
-        conflicts=work.conflicts,
-        useful_s=round(work.useful_s, 1),
-        lost_s=round(work.lost_s, 1),
-        queued_s=round(work.queued_s, 1),
-        stuck=sorted(work.stuck - (committed or set())),
-        batch_s=None if work.batch_s is None else round(work.batch_s, 2),
-        combined=combined,
-    )
-
-
-def _account(
-    plan: Plan, paths: RunPaths, specs: Sequence[ShardSpec], committed: set[str], started: dict[str, list[Path]]
-) -> tuple[Counts, int]:
-    counts, samples_done = Counts(), 0
-    for spec in specs:
-        if spec.name in committed:
-            folder = paths.find_shard(spec.name)
-            if folder is not None:
-                counts = counts + shard.read_summary(folder).counts
-                samples_done += spec.count
-        elif spec.name in started:
-            header = plan.header(spec)
-            progress = [shard.valid_progress(old, header) for old in started[spec.name]]
-            best = max((item for item in progress if item), key=lambda item: item.samples_read, default=None)
+    def look(self, *, ask_scheduler: bool = False) -> Status:
+        self.history.read()
+        dataset = self.paths.complete_dataset()
+        if dataset is not None:
+            counts, committed = read_manifest(dataset).counts, set(self._names)
+            return self._status(
+                counts, self.plan.num_samples, committed, set(), set(), set(), str(dataset), ask_scheduler
+            )
+        listed, attempts = self.paths.list_names()
+        counts, committed = self._committed(listed)
+        samples_done = counts.inputs
+        started = {name: folders for name, folders in attempts.items() if name in self._names - committed}
+        for folders in started.values():
+            best = self._best_checkpoint(folders)
             if best is not None:
                 counts, samples_done = counts + best.counts, samples_done + best.samples_read
-    for folder in paths.list_retries().values():
-        counts = counts + shard.read_summary(folder).counts
-    return counts, samples_done
+        for folder in self.paths.list_retries().values() if any(name.startswith("retry-") for name in listed) else ():
+            counts = counts + shard.read_summary(folder).counts
+        running, alive = self._claimed(self._names - committed)
+        interrupted = started.keys() - running
+        return self._status(counts, samples_done, committed, running, interrupted, alive, None, ask_scheduler)
+
+    def _committed(self, listed: set[str]) -> tuple[Counts, set[str]]:
+        """The account of all committed shards, and their names."""
+        committed = set(listed & self._names)
+        commits = self.history.commits
+        for name in committed - commits.keys() - self._summaries.keys():
+            folder = self.paths.find_shard(name)
+            if folder is not None:
+                self._summaries[name] = shard.read_summary(folder).counts
+        known = committed & commits.keys()
+        known -= self.paths.find_remains(known, CHECK_S)
+        others = committed & self._summaries.keys() - known
+        account = self.history.account(known)
+        return sum((self._summaries[name] for name in others), account), known | others
+
+    def _best_checkpoint(self, folders: Sequence[str]) -> shard.Progress | None:
+        found = [shard.read_progress(self.paths.shards / folder) for folder in folders]
+        valid = [item for item in found if item and item.fingerprint == self.plan.fingerprint]
+        return max(valid, key=lambda item: item.samples_read, default=None)
+
+    def _claimed(self, unfinished: set[str] | frozenset[str]) -> tuple[set[str], set[str]]:
+        """(shards in work, attempts that work on them)."""
+        if not self.paths.claims.is_dir():
+            return set(), set()
+        claims = Claims(self.paths.claims, Owner.of_this_process("status"), timeout_s=CLAIM_TIMEOUT_S)
+        alive = claims.find_alive(claims.list_names() & unfinished)
+        return set(alive), {owner.attempt for owner in alive.values() if owner}
+
+    def _status(
+        self,
+        counts: Counts,
+        samples_done: int,
+        committed: set[str],
+        running: set[str],
+        interrupted: set[str],
+        alive: set[str],
+        combined: str | None,
+        ask_scheduler: bool,
+    ) -> Status:
+        plan, history = self.plan, self.history
+        now, left = time.time(), plan.num_samples - samples_done
+        states = self.states = self._process_states(alive, now, is_finished=len(committed) == plan.num_shards)
+        ends = Counter(states.values())
+        jobs = self._ask_scheduler() if ask_scheduler else None
+        tasks = [_with_job_state(task, jobs) for task in list_tasks(history, plan, states, now)]
+        rate = history.samples_per_s() if left else 0.0
+        spent, useful_s, goodput = history.spent, history.useful_s, history.goodput
+        batch_size = plan.found_batch_size or plan.config.loader.batch_size
+        batch_s = None if batch_size == "auto" else history.batch_s(batch_size)
+        return Status(
+            num_shards=plan.num_shards,
+            done=len(committed),
+            running=len(running),
+            interrupted=len(interrupted),
+            waiting=max(0, plan.num_shards - len(committed) - len(running) - len(interrupted)),
+            num_samples=plan.num_samples,
+            samples_done=samples_done,
+            counts=counts.to_mapping(),
+            samples_per_s=round(rate, 2),
+            seconds_left=round(left / rate, 1) if rate and left else (0.0 if not left else None),
+            conflicts=history.conflicts,
+            useful_s=round(useful_s, 1),
+            lost_s=round(history.lost_s, 1),
+            overhead_s=round(history.overhead_s, 1),
+            queued_s=round(history.queued_s, 1),
+            goodput=None if goodput is None else round(goodput, 4),
+            spent={name: round(spent[name], 1) for name in SPENT},
+            cpu_cores=round(spent["cpu_s"] / useful_s, 2) if spent["cpu_s"] and useful_s else None,
+            num_tasks=len(tasks),
+            task_states=dict(Counter(task.state for task in tasks)),
+            starts=len(states),
+            preemptions=ends[PREEMPTED],
+            vanished=ends[VANISHED],
+            tasks=tasks,
+            slow_tasks=[task.task for task in tasks if task.is_slow],
+            stuck=sorted(history.stuck(batch_s) - committed),
+            batch_s=None if batch_s is None else round(batch_s, 2),
+            jobs=jobs.counts() if jobs else None,
+            wait_reasons=dict(jobs.reasons) if jobs else {},
+            combined=combined,
+            stopped=self._read_stop() if combined is None else None,
+        )
+
+    def _read_stop(self) -> str | None:
+        outcome = read_outcome(self.paths)
+        return f"{outcome.reason}; {outcome.next_step}" if outcome and outcome.outcome == "stopped" else None
+
+    def _process_states(self, alive: set[str], now: float, *, is_finished: bool) -> dict[str, str]:
+        """Attempt -> how it ended, or running."""
+        silent_s = 0.0 if is_finished else CLAIM_TIMEOUT_S
+        return {
+            process.attempt: process.state(is_last=process is group[-1], alive=alive, now=now, silent_s=silent_s)
+            for group in self.history.by_task().values()
+            for process in group
+        }
+
+    def _ask_scheduler(self) -> JobStates | None:
+        started = {process.job_id for process in self.history.processes.values()} - {None}
+        submitted = {item.job_id for item in submissions.read(self.paths).submissions}
+        return look({str(job) for job in started} | submitted)
 
 
-def _running(paths: RunPaths, unfinished: set[str]) -> set[str]:
-    if not paths.claims.is_dir():
-        return set()
-    observer = Claims(paths.claims, Owner.of_this_process("status"), timeout_s=120.0)
-    names = {path.name for path in paths.claims.iterdir()} & unfinished
-    return {name for name in names if observer.looks_alive(name)}
+def read_status(output_dir: Path | str, *, ask_scheduler: bool = False) -> Status:
+    """Raises UserError when `output_dir` is not a run."""
+    return Observer(output_dir).look(ask_scheduler=ask_scheduler)
 
 
-@dataclass(kw_only=True)
-class _Work:
-    """What the ledgers of all processes say together."""
-
-    samples_per_s: float = 0.0
-    conflicts: int = 0
-    useful_s: float = 0.0
-    lost_s: float = 0.0
-    queued_s: float = 0.0
-    stuck: set[str] = dataclasses.field(default_factory=set)
-    batch_s: float | None = None
-
-
-def _read_ledger(paths: RunPaths, batch_size: int) -> _Work:
-    """Adds up the ledgers. The rate is samples per second of wall time in the recent past.
-
-    Each checkpoint and commit says how many seconds of work it made safe: its samples are spread over these.
-    """
-    done: list[tuple[float, float, int]] = []
-    work = _Work()
-    histories: dict[str, History] = {}
-    tasks: dict[tuple[str, ...], list[tuple[float, float]]] = {}
-    for _, events in read_ledgers(paths.ledger):
-        before: dict[str, int] = {}
-        if events and (slurm := events[0].get("slurm")):
-            task = tuple(slurm.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_PROCID"))
-            tasks.setdefault(task, []).append((events[0]["time"], events[-1]["time"]))
-        for event in events:
-            kind, name = event.get("event"), event.get("shard", "")
-            if kind == "claim":
-                before[name] = event.get("resumed", 0)
-                histories.setdefault(name, History()).claims.append((event["time"], before[name]))
-            elif kind in ("checkpoint", "commit"):
-                done.append((event["time"] - event["busy_s"], event["time"], event["samples"] - before.get(name, 0)))
-                if event["samples"] > before.get(name, 0):
-                    histories.setdefault(name, History()).advances.append(event["time"])
-                before[name] = event["samples"]
-            elif kind == "conflict":
-                work.conflicts += 1
-            work.useful_s += event["busy_s"] if kind in ("checkpoint", "commit") else 0.0
-            work.lost_s += event.get("lost_s", 0.0) + (event["busy_s"] if kind in ("lost", "conflict") else 0.0)
-    work.samples_per_s = rate(done)
-    work.queued_s = sum(_gaps(spans) for spans in tasks.values())
-    work.batch_s = batch_seconds(done, batch_size)
-    work.stuck = {name for name, history in histories.items() if history.is_stuck(work.batch_s)}
-    return work
-
-
-def _gaps(spans: list[tuple[float, float]]) -> float:
-    ordered = sorted(spans)
-    return sum(max(0.0, after[0] - before[1]) for before, after in itertools.pairwise(ordered))
-
-
-def rate(done: Sequence[tuple[float, float, int]]) -> float:
-    """Samples per second of (start, end, samples) in the last `RATE_WINDOW_S`, while at least one task was at work."""
-    if not done:
-        return 0.0
-    since = max(end for _, end, _ in done) - RATE_WINDOW_S
-    samples = busy_s = 0.0
-    covered = since
-    for start, end, number in sorted(done):
-        if end > since and end > start:
-            samples += number * (end - max(start, since)) / (end - start)
-            busy_s += max(0.0, end - max(start, covered))
-            covered = max(covered, end)
-    return samples / busy_s if busy_s else 0.0
+def _with_job_state(task: Task, jobs: JobStates | None) -> Task:
+    state = jobs.by_element.get(task.task.split("/")[0]) if jobs else None
+    return dataclasses.replace(task, job_state=state) if state else task
 
 
 def describe(status: Status, output_dir: Path | str) -> str:
@@ -233,11 +263,41 @@ def describe(status: Status, output_dir: Path | str) -> str:
         f"tokens   {counts['text_tokens']} text, {counts['image_tokens']} image in {counts['images']} images; "
         f"{counts['truncated_texts']} texts cut at data.block_size",
     ]
+    if not status.is_finished:
+        left = "unknown" if status.seconds_left is None else f"{status.seconds_left / 60:.1f} min"
+        lines.append(f"rate     {status.samples_per_s} samples/s, time left {left}")
+    goodput = "" if status.goodput is None else f"; goodput {100 * status.goodput:.1f} %"
+    lines.append(
+        f"time     {status.useful_s} s useful, {status.lost_s} s lost, {status.overhead_s} s overhead, "
+        f"{status.queued_s} s queued{goodput}"
+    )
+    lines += _describe_tasks(status)
+    if counts["compared_codes"]:
+        agreement = 100 * counts["equal_codes"] / counts["compared_codes"]
+        lines.append(f"codes    {agreement:.2f} % of {counts['compared_codes']} compared with fp32 are equal")
     if status.combined:
         return "\n".join([*lines, f"dataset  {status.combined}"])
-    left = "unknown" if status.seconds_left is None else f"{status.seconds_left / 60:.1f} min"
-    lines.append(f"rate     {status.samples_per_s} samples/s, time left {left}")
-    lines.append(f"time     {status.useful_s} s useful, {status.lost_s} s lost, {status.queued_s} s queued")
+    return "\n".join([*lines, *warnings(status, output_dir)])
+
+
+def _describe_tasks(status: Status) -> list[str]:
+    lines = []
+    if status.num_tasks:
+        states = ", ".join(f"{number} {state}" for state, number in status.task_states.items())
+        lines.append(
+            f"tasks    {status.num_tasks}: {states}; {status.starts} starts, of which {status.preemptions} were "
+            f"preempted and {status.vanished} vanished"
+        )
+    if status.jobs:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in status.wait_reasons.items())
+        states = ", ".join(f"{number} {state}" for state, number in status.jobs.items())
+        lines.append(f"slurm    {states}" + (f" (waiting for: {reasons})" if reasons else ""))
+    return lines
+
+
+def warnings(status: Status, output_dir: Path | str) -> list[str]:
+    """What somebody should look at, a line each."""
+    lines = [f"STOPPED  {status.stopped}"] if status.stopped else []
     if status.stuck:
         batch = "" if status.batch_s is None else f" ({status.batch_s} s)"
         lines.append(
@@ -246,19 +306,52 @@ def describe(status: Status, output_dir: Path | str) -> str:
         )
     if status.conflicts:
         lines.append(f"WARNING  {status.conflicts} shards came out with other bytes on two tasks, see ledger/")
-    return "\n".join(lines)
+    if status.slow_tasks:
+        lines.append(f"WARNING  {len(status.slow_tasks)} tasks are far slower than the others: {status.slow_tasks[0]}")
+    bad = sum(status.task_states.get(state, 0) for state in ("failed", "error", VANISHED))
+    if bad and not status.is_finished:
+        lines.append(f"WARNING  {bad} tasks failed or vanished: python -m hpcdata.logs {output_dir} --failed")
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m hpcdata.status", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m hpcdata.status",
+        description=__doc__.split("\n\n")[0],
+        epilog="keys of --json: the fields of Status and Task in hpcdata/status.py and hpcdata/tasks.py; "
+        "hpcdata/history.py defines useful, lost, overhead and queued seconds and goodput",
+    )
     parser.add_argument("run", help="output directory of the run (data.token_output_dir)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object")
+    form.add_argument("--watch", action="store_true", help="a live view until the run is finished")
+    form.add_argument("--html", metavar="FILE", help="write a page with charts that opens without a network")
+    parser.add_argument("--every", type=float, default=5.0, metavar="S", help="seconds between looks of --watch (5)")
     options = parser.parse_args(arguments)
     try:
-        status = read_status(options.run)
+        return _show(options)
+    except BrokenPipeError:  # `| head`
+        sys.stderr.close()
+        return 0
     except (UserError, OSError) as error:
         print(f"hpcdata: {error}", file=sys.stderr)
         return 1
+
+
+def _show(options: argparse.Namespace) -> int:
+    observer = Observer(options.run)
+    if options.watch:
+        from hpcdata.watch import watch
+
+        if options.every <= 0:
+            raise UserError(f"--every {options.every}: expected a number of seconds above 0")
+        return watch(observer, options.every)
+    status = observer.look(ask_scheduler=True)
+    if options.html:
+        from hpcdata.page import render
+
+        Path(options.html).write_text(render(observer, status), encoding="utf-8")
+        return 0
     print(json.dumps(dataclasses.asdict(status), indent=1) if options.json else describe(status, options.run))
     return 0
 

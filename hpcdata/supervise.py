@@ -192,7 +192,7 @@ class _Supervisor:
         """Until it is done, or its claim has aged: it may be of a node that is lost."""
         owner = Owner.of_this_process(f"finish-looks-{os.getpid()}")
         observer = Claims(self._paths.claims, owner, timeout_s=self._config.cluster.claim_timeout_s)
-        while observer.looks_alive("combine"):
+        while observer.find_alive(["combine"]):
             time.sleep(POLL_S)
 
     def _stop(

@@ -8,12 +8,12 @@ import numpy as np
 
 from hpcdata.config import from_mapping
 from hpcdata.identities import ImageIdentity, TextIdentity
-from hpcdata.plan import Plan, PlannedInput, RunPaths
+from hpcdata.plan import Plan, PlannedInput, RunPaths, load_plan
 from hpcdata.samples import Example, Kind, Role, Span
 from hpcdata.shard import ShardHeader
 from hpcdata.sources.base import InputFile, Scan
-from hpcdata.store import open_shard
 from hpcdata.tables import EncodedBatch, RejectRow
+from hpcdata.takeover import open_shard
 
 FINGERPRINT = "f" * 64
 
@@ -97,3 +97,14 @@ def run(folder: Path, num_samples: int = 56, *, unfinished: dict[int, int] | Non
             writer.checkpoint()
             writer.close()
     return made
+
+
+def complete(folder: Path) -> None:
+    """Finishes what `run` has left unfinished."""
+    paths = RunPaths(folder)
+    made = load_plan(folder)
+    for spec in made.shards():
+        writer = None if paths.find_shard(spec.name) else open_shard(paths.shards, made.header(spec), "completed")
+        if writer is not None:
+            writer.append(batch(spec.first + writer.samples_read, spec.first + spec.count))
+            writer.commit()

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from hpcdata import shardwork
 from hpcdata.encode import run_task
 from hpcdata.encoders.examples import BatchEncoder
 from hpcdata.ledger import read_ledgers
@@ -43,7 +42,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return real(self, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(BatchEncoder, "encode", slow_encode)
-    monkeypatch.setattr(shardwork, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=time.sleep))
+    fake = SimpleNamespace(monotonic=lambda: clock.now, process_time=lambda: clock.now)
+    for module in ("hpcdata.shardwork", "hpcdata.clock"):
+        monkeypatch.setattr(f"{module}.time", fake)
     return clock
 
 

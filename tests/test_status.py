@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from hpcdata import combine, status
+from hpcdata import combine, shard, status, submissions
 from hpcdata.combine import CombineOptions
-from tests import made
-
-
-@pytest.mark.parametrize(
-    ("done", "expected"),
-    [
-        ([], 0),
-        ([(0, 10, 100)], 10),
-        ([(0, 10, 100), (0, 10, 100)], 20),  # two tasks at once
-        ([(0, 3600, 36000)], 10),  # one checkpoint an hour: only its share of the window counts
-        ([(0, 3600, 36000), (3590, 3600, 100)], (6000 + 100) / 600),  # both at work in the last ten seconds
-        ([(0, 10, 1000), (10_000, 10_010, 100)], 10),  # what was done before the window does not count
-        ([(0, 10, 100), (300, 310, 100)], 10),  # nor does the time between two submissions
-    ],
-)
-def test_the_rate_spreads_samples_over_the_seconds_they_took(done: list, expected: float) -> None:
-    assert status.rate(done) == pytest.approx(expected)
+from hpcdata.plan import RunPaths
+from hpcdata.slurm.queue import JobStates
+from hpcdata.tables import Counts
+from tests import made, synthetic
 
 
 def test_shards_and_samples_are_counted_by_state(tmp_path: Path) -> None:
@@ -74,3 +64,87 @@ def test_useful_lost_and_queued_seconds_are_added_up_from_the_ledger(tmp_path: P
     assert (result.useful_s, result.lost_s, result.queued_s) == (90.0, 7.5, 120.0)
     assert (result.stuck, result.batch_s) == ([name], None)
     assert "WARNING  1 shards do not advance" in status.describe(result, tmp_path)
+
+
+def test_status_of_many_shards_reads_no_shard_that_the_ledger_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synthetic.write(tmp_path / "run", synthetic.Options(num_shards=300, num_tasks=10, done=0.9))
+    unknown = next(path for path in (tmp_path / "run/ledger").iterdir() if '"commit"' in path.read_text())
+    num_unknown = unknown.read_text().count('"commit"')
+    unknown.unlink()
+    read: list[Path] = []
+    real = shard.read_summary
+    monkeypatch.setattr(shard, "read_summary", lambda folder: read.append(folder) or real(folder))
+    observer = status.Observer(tmp_path / "run")
+    first, second = observer.look(), observer.look()
+    assert len(read) == num_unknown, "each shard.json once, and only where no ledger has the account"
+    assert first.done == second.done == 270
+    counts = [real(path).counts for path in (tmp_path / "run/shards").iterdir()]
+    assert first.counts == second.counts == sum(counts, Counts()).to_mapping()
+    assert first.samples_done == 270 * 256
+
+
+def test_a_shard_that_somebody_deleted_is_not_done_whatever_the_ledger_says(tmp_path: Path) -> None:
+    synthetic.write(tmp_path / "run", synthetic.Options(num_shards=20, num_tasks=2, done=1.0))
+    observer = status.Observer(tmp_path / "run")
+    assert observer.look().is_finished
+    shutil.rmtree(tmp_path / "run/shards/00007-of-00020")
+    assert observer.look().done == 19
+    assert observer.look().counts["inputs"] == 19 * 256
+
+
+def test_preemptions_and_goodput_are_those_of_the_ledger(tmp_path: Path) -> None:
+    synthetic.write(tmp_path / "run", synthetic.Options(num_shards=200, num_tasks=8, preempted=0.9))
+    texts = [path.read_text() for path in (tmp_path / "run/ledger").iterdir()]
+    result = status.read_status(tmp_path / "run")
+    assert result.starts == len(texts)
+    assert result.preemptions == sum('"signal"' in text for text in texts) > 20
+    assert result.vanished == sum('"outcome"' not in text for text in texts) - result.task_states.get("running", 0)
+    assert result.num_tasks == len(result.tasks) == 8
+    in_work = sum(task.shard_done for task in result.tasks)
+    assert sum(task.samples for task in result.tasks) - in_work == result.samples_done, "it has no checkpoint on disk"
+    assert result.goodput == pytest.approx(
+        result.useful_s / (result.useful_s + result.lost_s + result.overhead_s), abs=1e-3
+    )
+    assert result.spent["encode_s"] == pytest.approx(0.88 * result.useful_s, rel=1e-3)
+    assert result.cpu_cores == 1.4
+
+
+def test_a_task_far_slower_than_the_others_is_named(tmp_path: Path) -> None:
+    made.run(tmp_path / "run", unfinished=dict.fromkeys(range(4), 8))
+    (tmp_path / "run/ledger").mkdir()
+    for task, seconds in enumerate((10.0, 11.0, 12.0, 90.0)):
+        now = time.time()
+        events = [
+            {"event": "start", "time": now - 100, "host": "h"},
+            {"event": "claim", "time": now - seconds, "shard": f"0000{task}-of-00004", "resumed": 0},
+            {"event": "checkpoint", "time": now, "shard": f"0000{task}-of-00004", "samples": 8, "busy_s": seconds},
+        ]
+        (tmp_path / f"run/ledger/h-{task}-x.jsonl").write_text("".join(json.dumps(item) + "\n" for item in events))
+    result = status.read_status(tmp_path / "run")
+    assert result.slow_tasks == ["h-3"]
+    assert "far slower" in status.describe(result, tmp_path)
+    task = next(task for task in result.tasks if task.task == "h-3")
+    assert (task.state, task.shard_done, task.shard_samples) == ("running", 8, 8)
+
+
+def test_states_of_the_scheduler_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic.write(tmp_path / "run", synthetic.Options(num_shards=20, num_tasks=3))
+    asked: list[set[str]] = []
+
+    def ask(jobs: set[str]) -> JobStates:
+        asked.append(jobs)
+        return JobStates(by_element={"4242_1": "RUNNING"}, num_waiting=5, reasons=Counter({"Priority": 5}))
+
+    monkeypatch.setattr(status, "look", ask)
+    waiting = submissions.Submission(
+        job_id="77", kind="tasks", round=1, by="user", time=0.0, num_tasks=5, samples_done=0, partition=None
+    )
+    submissions.add(RunPaths(tmp_path / "run"), waiting)
+    result = status.read_status(tmp_path / "run", ask_scheduler=True)
+    assert asked == [{"4242", "77"}]
+    assert result.jobs == {"PENDING": 5, "RUNNING": 1}
+    assert [task.job_state for task in result.tasks] == [None, "RUNNING", None]
+    assert "5 PENDING, 1 RUNNING (waiting for: 5 Priority)" in status.describe(result, tmp_path)
+    assert status.read_status(tmp_path / "run").jobs is None

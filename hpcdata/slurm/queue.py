@@ -8,8 +8,9 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from hpcdata import submissions
 from hpcdata.errors import UserError
@@ -17,6 +18,8 @@ from hpcdata.plan import RunPaths
 from hpcdata.submissions import History, Kind
 
 TIMEOUT_S = 60.0
+LOOK_S = 5.0
+"""Of one that only wants to show something."""
 BUSY = "temporarily unable to accept job"
 """What sbatch says when the whole cluster has as many jobs as it can hold (MaxJobCount)."""
 _COMPLETING_S = 20.0
@@ -42,17 +45,42 @@ class Ended:
     exit_code: int
 
 
-def run(*command: str, input_text: str | None = None) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True, kw_only=True)
+class JobStates:
+    """What there is to show of a run's jobs."""
+
+    by_element: dict[str, str] = field(default_factory=dict)
+    """`123_4` or `123` -> RUNNING, PENDING, PREEMPTED, NODE_FAIL, ..."""
+    exit_codes: dict[str, str] = field(default_factory=dict)
+    """`123_4` -> `code:signal`, of what has ended, where accounting is on."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Why waiting elements wait."""
+    num_waiting: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """State -> array elements in it; the elements of one waiting job record count as many."""
+        found = Counter(self.by_element.values())
+        if self.num_waiting:
+            found["PENDING"] = self.num_waiting
+        return dict(sorted(found.items()))
+
+
+def run(
+    *command: str, input_text: str | None = None, timeout_s: float | None = None
+) -> subprocess.CompletedProcess[str]:
     """Runs a program of SLURM as if from a login node. Raises UserError when it is missing or does not answer."""
+    timeout_s = timeout_s or TIMEOUT_S
     with outside_of_any_job():
         try:
-            return subprocess.run(command, input=input_text, capture_output=True, text=True, timeout=TIMEOUT_S)
+            return subprocess.run(
+                command, input=input_text, capture_output=True, text=True, errors="replace", timeout=timeout_s
+            )
         except OSError:
             raise UserError(f"{command[0]} was not found in PATH: use a login node of the cluster") from None
         except subprocess.TimeoutExpired as error:
             if BUSY in (said := (error.stderr or b"").decode(errors="replace")):  # sbatch would wait for long
                 return subprocess.CompletedProcess(command, 1, "", said.splitlines()[0])
-            raise UserError(f"{command[0]} did not answer for {TIMEOUT_S:.0f} s: try again later") from None
+            raise UserError(f"{command[0]} did not answer for {timeout_s:.0f} s: try again later") from None
 
 
 def active_jobs(paths: RunPaths, history: History) -> list[Job]:
@@ -83,13 +111,50 @@ def ended_jobs(job_ids: Sequence[str]) -> list[Ended]:
     """Each element of these jobs that is over, as accounting has it; empty where there is none."""
     if not job_ids or shutil.which("sacct") is None:
         return []
-    result = run("sacct", "-X", "-n", "-P", "--format=JobID,State,ExitCode", "--jobs", ",".join(job_ids))
-    ended = []
-    for line in result.stdout.splitlines():
-        if match := re.fullmatch(r"([^|]+)\|(\w+)[^|]*\|(\d+):\d+", line):
-            ended.append(Ended(job_id=match[1], state=match[2], exit_code=int(match[3])))
+    ended = [
+        Ended(job_id=job_id, state=state, exit_code=int(code.partition(":")[0]))
+        for job_id, state, code in _rows(run(*_sacct(job_ids)).stdout)
+        if state and re.fullmatch(r"\d+:\d+", code, re.ASCII)
+    ]
     ended = [item for item in ended if item.job_id.partition("_")[0] in job_ids]
     return [item for item in ended if item.state not in ("PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED")]
+
+
+def look(job_ids: Iterable[str]) -> JobStates | None:
+    """The states of these jobs, to be shown; None when there are none, or nobody answers soon."""
+    jobs = sorted({job for job in job_ids if re.fullmatch(r"\d+", job, re.ASCII)}, key=int)
+    if not jobs:
+        return None
+    left = _look(*_sacct(jobs))
+    queued = _look("squeue", "-h", "-a", "-j", ",".join(jobs), "-o", "%i|%T|%r")
+    if left is None and queued is None:
+        return None
+    states: dict[str, str] = {}
+    codes: dict[str, str] = {}
+    reasons: Counter[str] = Counter()
+    for element, state, code in _rows(left or ""):
+        if "[" not in element:
+            states[element], codes[element] = state or "UNKNOWN", code
+    for element, state, reason in _rows(queued or ""):  # knows better than accounting what is there now
+        if state == "PENDING":
+            reasons[reason] += num_elements(element)
+        if "[" not in element:
+            states[element] = state
+    return JobStates(by_element=states, exit_codes=codes, reasons=reasons, num_waiting=reasons.total())
+
+
+def num_elements(job: str) -> int:
+    """`12_[0-3,7%2]` stands for five elements, other ids for one."""
+    match = re.search(r"\[([^\]%]*)", job)
+    if match is None:
+        return 1
+    total = 0
+    for part in match[1].split(","):
+        numbers, _, step = part.partition(":")
+        first, _, last = numbers.partition("-")
+        is_range = last.isdigit() and first.isdigit()
+        total += len(range(int(first), int(last) + 1, int(step or 1))) if is_range else 1
+    return total
 
 
 def cancel(job_ids: Sequence[str]) -> None:
@@ -115,3 +180,23 @@ def _squeue() -> list[str]:
     if result.returncode != 0:
         raise UserError(f"squeue failed: {result.stderr.strip() or result.returncode}")
     return result.stdout.splitlines()
+
+
+def _sacct(job_ids: Sequence[str]) -> tuple[str, ...]:
+    return ("sacct", "-X", "-n", "-P", "--format=JobID,State,ExitCode", "--jobs", ",".join(job_ids))
+
+
+def _look(*command: str) -> str | None:
+    try:
+        result = run(*command, timeout_s=LOOK_S)
+    except UserError:
+        return None
+    return result.stdout if result.returncode == 0 else None
+
+
+def _rows(text: str) -> Iterator[tuple[str, str, str]]:
+    """id, state in one word (`CANCELLED by 0`), the rest."""
+    for line in text.splitlines():
+        fields = line.split("|")
+        if len(fields) >= 3:
+            yield fields[0], fields[1].partition(" ")[0], fields[2]

@@ -96,6 +96,7 @@ def step_of(loaders) -> dict[str, torch.Tensor]:
     return {name: torch.cat([batch[name] for batch in batches]) for name in names}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(sources, st.sampled_from(POLICIES), packings, st.booleans(), st.integers(0, 2**40), legs)
 def test_any_kills_of_any_mixture(datasets, sources, policy, packing, drop_last, seed, legs):

@@ -1,0 +1,54 @@
+"""The clock of one claim: seconds of work since the last checkpoint, in sum, and what they went into."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+class WorkClock:
+    """Starts when it is made."""
+
+    def __init__(self) -> None:
+        self.started = self.since = time.monotonic()
+        """Of the claim; of the last checkpoint."""
+        self._cpu_started = time.process_time()
+        self._spent: dict[str, float] = {}
+
+    def restart(self) -> float:
+        """Seconds since the last checkpoint; the next one counts from now."""
+        now = time.monotonic()
+        busy, self.since = now - self.since, now
+        return round(busy, 3)
+
+    @contextlib.contextmanager
+    def spending(self, name: str) -> Iterator[None]:
+        """Adds what happens inside to `name`."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._spent[name] = self._spent.get(name, 0.0) + time.monotonic() - started
+
+    def timed(self, items: Iterator[_T], name: str, *, without: str | None = None) -> Iterator[_T]:
+        """The same items; the time that getting them takes is added to `name`, except what goes into `without`."""
+        while True:
+            before = self._spent.get(without or "", 0.0)
+            with self.spending(name):
+                item = next(items, None)
+            if without:
+                self._spent[name] -= self._spent.get(without, 0.0) - before
+            if item is None:
+                return
+            yield item
+
+    def mark_safe(self) -> dict[str, float]:
+        """Fields for the ledger when all work so far has become safe: `busy_s` since the last time, sums otherwise."""
+        busy_s = self.restart()
+        cpu_s = time.process_time() - self._cpu_started
+        sums = {"useful_s": self.since - self.started, "cpu_s": cpu_s, **self._spent}
+        return {"busy_s": busy_s, **{name: round(value, 3) for name, value in sums.items()}}

@@ -1,0 +1,56 @@
+"""Numbers and foreign text as people read them: durations, counts, bytes, one safe line."""
+
+from __future__ import annotations
+
+
+def duration(seconds: float | None) -> str:
+    """`4.2 s`, `42 s`, `3.5 min`, `2 h 05 min`, `3 d 04 h`; `unknown` for None."""
+    if seconds is None:
+        return "unknown"
+    if 0 < seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24:02d} h"
+
+
+def count(number: float) -> str:
+    """`12,345`."""
+    return f"{number:,.0f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 shard`, `1,234 shards`."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def rate(number: float) -> str:
+    """`1,234`, `12.3`, `0.12`: three digits that matter."""
+    if number >= 100:
+        return count(number)
+    return f"{number:.1f}" if number >= 10 else f"{number:.2f}"
+
+
+def size(num_bytes: float) -> str:
+    """`1.5 GiB`."""
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if num_bytes < 1024 or unit == "TiB":
+            break
+        num_bytes /= 1024
+    return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def one_line(text: object, width: int = 200) -> str:
+    """Foreign text without control characters, cut at `width`."""
+    line = "".join(item if item.isprintable() else "?" for item in " ".join(str(text).split()))
+    return line if len(line) <= width else line[: width - 1] + "…"

@@ -1,0 +1,20 @@
+"""The keys that --help lists.   pytest tests/test_keys.py"""
+
+from __future__ import annotations
+
+from hpcdata import config, keys
+
+
+def test_every_key_is_described() -> None:
+    texts = keys.descriptions()
+    assert list(texts) == list(config.key_types())
+    assert not [key for key, words in texts.items() if len(words.split()) < 2]
+    assert texts["data.n_train_samples"] == "Encode only the first N samples of the inputs."
+
+
+def test_the_list_tells_defaults_and_what_is_fixed() -> None:
+    lines = keys.describe_keys().splitlines()
+    assert " *data.resolution=256" in lines
+    assert "  data.raw_data_dir=..., required" in lines
+    assert "  finish.combine=null" in lines
+    assert max(map(len, lines)) <= keys.WIDTH
