@@ -275,24 +275,24 @@ def test_blocks_are_asked_for_before_they_are_read(datasets, monkeypatch, world_
     monkeypatch.setattr("hpcdata.loading.packed._ROWS_AHEAD", 8)
     asked = []
     monkeypatch.setattr(TokenDataset, "will_read", lambda self, ranges: asked.extend(ranges.tolist()))
-    dataset, offset = datasets(200), 0
+    dataset, offset = datasets(100), 0
     if is_mixture:
         sources = [("b", "first:50", "shuffled"), ("a", "all", "blocks:10x3")]
         dataset = Mixture([Source(dataset=dataset, name=n, sampling=s, order=o, weight=1) for n, s, o in sources])
-        offset = 200
+        offset = 100
     else:
         options = {**options, "order": "blocks:10x3"}
     loader = TokenLoader(dataset, global_batch_size=4, rank=0, world_size=world_size, drop_last=False, **options)
     seen = set()
-    for batch in itertools.islice(loader, 130):
+    for batch in itertools.islice(loader, 60):
         rows = {row for first, size in asked for row in range(first, first + size)}
         own = [row // 3 for at, row in enumerate(batch["index"].tolist()) if not is_mixture or batch["source"][at]]
         assert {row + offset for row in own} <= rows
         seen |= set(own)
-    assert len(seen) == 200 or world_size > 1
-    first_epoch = list(itertools.accumulate(size for _, size in asked)).index(200) + 1
+    assert len(seen) == 100 or world_size > 1
+    first_epoch = list(itertools.accumulate(size for _, size in asked)).index(100) + 1
     rows = flat(range(first, first + size) for first, size in asked[:first_epoch])
-    assert sorted(rows) == list(range(offset, offset + 200))
+    assert sorted(rows) == list(range(offset, offset + 100))
     assert len(asked) > first_epoch
 
 
