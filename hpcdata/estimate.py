@@ -94,9 +94,6 @@ def estimate(config: RunConfig, num_open: int | None = None) -> Estimate:
 
 
 def _estimate(plan: Plan, paths: RunPaths, config: RunConfig, num_open: int | None) -> Estimate:
-    from hpcdata.encoders import batching
-
-    plan = batching.settle(plan, paths, config)
     sample = _time_sample(plan, paths, config)
     counts = sum((batch.counts() for batch in sample.batches), Counts())
     write_s, shard_s, sizes = _write(plan, paths, sample.batches)
