@@ -76,7 +76,7 @@ class Claims:
         self._timeout_s = timeout_s
         self._held: set[str] = set()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="claims-heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._keep_beating, name="claims-heartbeat", daemon=True)
         folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Claims:
@@ -138,6 +138,13 @@ class Claims:
                 alive[name] = holder
         return alive
 
+    def beat(self) -> None:
+        """One heartbeat for every claim that is still ours; the thread of a `with` block does it by itself."""
+        for name in list(self._held):
+            with contextlib.suppress(OSError):
+                if self.holds(name):
+                    os.utime(self._folder / name)
+
     def heartbeat(self, name: str) -> float | None:
         """File system time of the last heartbeat, None for no claim."""
         try:
@@ -198,12 +205,9 @@ class Claims:
         except OSError:  # an observer without write access
             return time.time()
 
-    def _beat(self) -> None:
+    def _keep_beating(self) -> None:
         while not self._stop.wait(self._timeout_s / HEARTBEATS_PER_TIMEOUT):
-            for name in list(self._held):
-                with contextlib.suppress(OSError):
-                    if self.holds(name):
-                        os.utime(self._folder / name)
+            self.beat()
 
 
 def _read_owner(path: Path) -> Owner | None:

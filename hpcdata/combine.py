@@ -46,7 +46,7 @@ class CombineOptions:
     allow_tmp: bool = False
     """Take the checkpointed beginning of unfinished shards, and record what is missing."""
     move_files: bool = False
-    """Remove shards that the dataset holds, once it is published."""
+    """Remove shards that the dataset holds, once it is published: as hard links, or as copies that were read back."""
     delete_after_combining: bool = False
     """The same, and what else the run needed, after recomputing every digest of the dataset."""
     compact: bool = False
@@ -298,11 +298,19 @@ def _existing(target: Path, plan: Plan) -> Manifest | None:
 
 
 def _publish(building: Path, target: Path) -> None:
-    """Puts the new dataset in place; an older one stays until then."""
+    """Puts the new dataset in place; an older one stays until then, and after it when ours is gone.
+
+    It is gone when this process was stopped for so long that another one has taken its claim over.
+    """
     retired = _retired(target)
     if target.exists():
         target.rename(retired)
-    building.rename(target)
+    try:
+        building.rename(target)
+    except FileNotFoundError:
+        if retired.exists() and not target.exists():
+            retired.rename(target)
+        raise UserError(f"another process has combined {target} meanwhile: run this again") from None
     files.sync_folder(target.parent)
     files.remove_folder(retired)
 
@@ -327,7 +335,7 @@ def _remove_shards(plan: Plan, paths: RunPaths, target: Path, manifest: Manifest
         log.warning("the run is not finished: its shards stay until a complete dataset holds them")
         return
     _require_parts(target, manifest)
-    if options.delete_after_combining:
+    if options.delete_after_combining or not _shares_files(paths, target, manifest):
         _require_verified(target)
     held = {Path(part.path).name for part in manifest.parts}
     if complete:
@@ -338,6 +346,16 @@ def _remove_shards(plan: Plan, paths: RunPaths, target: Path, manifest: Manifest
             files.remove_folder(folder)
     with contextlib.suppress(OSError):
         paths.shards.rmdir()  # unless something is in it that is not ours
+
+
+def _shares_files(paths: RunPaths, target: Path, manifest: Manifest) -> bool:
+    """Whether what is to be removed has the same inodes in the dataset; copies are to be read back first."""
+    for part in manifest.parts:
+        name = Path(part.path).name
+        old, new = paths.shards / name / shard.SHARD, target / part.path / shard.SHARD
+        if old.exists() and not old.samefile(new):
+            return False
+    return not manifest.extra.get("compact")
 
 
 def _require_verified(target: Path) -> None:

@@ -43,6 +43,10 @@ class DataConfig:
     """Name of the text column or tar extension; by default the usual ones are tried in a documented order."""
     resolution: int = semantic(256)
     """Pixels of the short side after resizing (bilinear), then a center crop to a square."""
+    max_aspect_ratio: float | None = semantic(None)
+    """Keep the shapes of pictures: each gets the nearest of the sizes of about `resolution` squared pixels whose longer
+    side is at most so many times the shorter one, and loses what sticks out. A GPU then takes an eighth of
+    `loader.batch_size` at a time. None: squares."""
     block_size: int | None = semantic(None)
     """Most text tokens of one text span; the rest is cut and counted. None keeps all."""
     n_train_samples: int | None = semantic(None)
@@ -105,8 +109,9 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    batch_size: int = semantic(16)
-    """Samples of one encoder batch, cut by position in the shard."""
+    batch_size: int | Literal["auto"] = semantic(16)
+    """Samples of one encoder batch, cut by position in the shard. `auto`: the run's first task finds what its GPU
+    encodes fastest; 16 on a CPU, where pictures are encoded one at a time."""
     num_workers: int = transient(2)
     """Threads that read and decode ahead of the encoder."""
 

@@ -9,7 +9,6 @@ that it could take (`FINISHED`), or after a checkpoint when a signal asked it to
 from __future__ import annotations
 
 import enum
-import errno
 import logging
 import os
 import secrets
@@ -21,11 +20,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcdata import files
 from hpcdata.claims import HEARTBEATS_PER_TIMEOUT, Claims, Owner
 from hpcdata.errors import UserError
 from hpcdata.ledger import Ledger
 from hpcdata.picking import Picker
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan, load_runtime
+from hpcdata.shard import make_folders
 from hpcdata.version import code_version, library_versions
 from hpcdata.watchdog import Watchdog
 
@@ -49,11 +50,15 @@ class TaskOutcome(enum.Enum):
 
 
 def run_task(output_dir: Path, stop: StopFlag) -> TaskOutcome:
-    """Works on the plan in `output_dir` until nothing is left to claim or `stop` is set."""
-    plan = load_plan(output_dir)
-    task = _Task(plan, RunPaths(Path(output_dir)), load_runtime(output_dir), stop)
-    with task:
-        return task.run()
+    """Works on the plan in `output_dir` until nothing is left to claim or `stop` is set. Raises UserError, OSError."""
+    plan, paths = load_plan(output_dir), RunPaths(Path(output_dir))
+    try:
+        with _Task(plan, paths, load_runtime(output_dir), stop) as task:
+            return task.run()
+    except OSError as error:
+        if error.errno in files.NO_ROOM:
+            raise UserError(f"{paths.root} cannot be written to: {error.strerror}") from None
+        raise
 
 
 class _Task:
@@ -63,7 +68,7 @@ class _Task:
         self._plan, self._paths, self._runtime, self._stop = plan, paths, runtime, stop
         self._attempt = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         owner = Owner.of_this_process(self._attempt)
-        paths.shards.mkdir(parents=True, exist_ok=True)
+        make_folders(paths.shards)
         self._claims = Claims(paths.claims, owner, timeout_s=runtime.cluster.claim_timeout_s)
         self._picker = Picker(plan, paths, self._claims, self._attempt)
         self._ledger = Ledger(paths.ledger, self._attempt)
@@ -98,8 +103,8 @@ class _Task:
             try:
                 self._work.encode(spec, f"{self._attempt}-{self._errors[spec.name]}")
             except (UserError, OSError) as error:  # its input or its folder: the other shards may be fine
-                if isinstance(error, OSError) and error.errno in _NO_ROOM:
-                    raise UserError(f"{self._paths.root} cannot be written to: {error.strerror}") from None
+                if isinstance(error, OSError) and error.errno in files.NO_ROOM:
+                    raise
                 self._give_up(spec, error)
             except Exception as error:  # perhaps of one record: it is looked for, see `poison`
                 self._errors[spec.name] += 1
@@ -147,7 +152,6 @@ class _Task:
             time.sleep(min(left, POLL_S))
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _SLURM_FIELDS = (
     "SLURM_JOB_ID",
     "SLURM_ARRAY_JOB_ID",

@@ -31,8 +31,8 @@ from hpcdata.planning import prepare
 from hpcdata.reading import read_shard
 from hpcdata.shard import REJECTS
 from hpcdata.slurm.array import parse_array, split
-from hpcdata.store import open_shard
 from hpcdata.tables import Counts, EncodedBatch
+from hpcdata.takeover import open_shard
 
 NUM_PLACES = 8
 MAX_SAMPLES = 4096
@@ -82,12 +82,15 @@ class _Sample:
 
 def estimate(config: RunConfig, num_open: int | None = None) -> Estimate:
     """num_open: shards that are left, by default all. Raises UserError for what could not run."""
+    from hpcdata.encoders import batching
+
     if config.estimate_s <= 0:
         raise UserError(f"estimate_s={config.estimate_s:g}: expected a number of seconds above 0")
     with tempfile.TemporaryDirectory(prefix="hpcdata-estimate-") as folder:
         data = dataclasses.replace(config.data, token_output_dir=folder)
         plan = prepare(dataclasses.replace(config, data=data, estimate=False))
-        return _estimate(plan, RunPaths(Path(folder)), config, num_open)
+        paths = RunPaths(Path(folder))
+        return _estimate(batching.settle(plan, paths, config), paths, config, num_open)
 
 
 def _estimate(plan: Plan, paths: RunPaths, config: RunConfig, num_open: int | None) -> Estimate:
@@ -119,7 +122,7 @@ def _estimate(plan: Plan, paths: RunPaths, config: RunConfig, num_open: int | No
 def _places(plan: Plan) -> Iterator[tuple[ShardSpec, int]]:
     """(shard, first position in it) in their order, drawn evenly: the first half of a shard has room behind it."""
     draw = random.Random(plan.fingerprint)
-    number, size = min(NUM_PLACES, plan.num_shards), plan.config.loader.batch_size
+    number, size = min(NUM_PLACES, plan.num_shards), plan.batch_size
     for place in range(number):
         first, end = place * plan.num_shards // number, (place + 1) * plan.num_shards // number
         spec = plan.shard(draw.randrange(first, end))
@@ -137,7 +140,7 @@ def _time_sample(plan: Plan, paths: RunPaths, config: RunConfig) -> _Sample:
     def encoded(spec: ShardSpec, skip: int) -> Iterator[EncodedBatch]:
         batches = prepare_batches(
             itertools.islice(read_shard(plan, paths, spec, skip=skip), MAX_SAMPLES),
-            batch_size=plan.config.loader.batch_size,
+            batch_size=plan.batch_size,
             num_threads=config.loader.num_workers,
             options=PixelOptions.of(plan),
         )

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 TRASH = ".trash_"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Nothing can be written on the whole disk."""
 _EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EACCES)
 
@@ -112,7 +114,8 @@ def link_folder(source: Path, target: Path) -> None:
                     raise
                 shutil.copyfile(Path(folder, name), copy / name)
                 sync_file(copy / name)
-        sync_folder(copy)
+    for folder, _, _ in os.walk(target, topdown=False):  # a folder when those below it have their names in it
+        sync_folder(Path(folder))
 
 
 def read_json(path: Path) -> Any:

@@ -13,12 +13,12 @@ from hpcdata.combine import CombineOptions, combine, describe
 from hpcdata.config import RunConfig
 from hpcdata.loading.manifest import Manifest
 from hpcdata.plan import Plan, RunPaths
-from hpcdata.samples import ImagePart, Kind, Sample, TextPart
+from hpcdata.samples import Kind, Sample, TextPart
 from hpcdata.verify import Report, verify_dataset
 
 NUM_PICTURES = 8
 BATCH_SIZE = 8
-DEFAULT_LENGTH = 1024
+DEFAULT_LENGTH, MAX_LENGTH = 1024, 2**20
 
 
 def combine_and_verify(output_dir: Path) -> tuple[Manifest, Report]:
@@ -36,7 +36,7 @@ def finish(output_dir: Path, plan: Plan, config: RunConfig) -> int:
         print(f"  {problem}")
     if report.problems:
         return 1
-    print(f"loader    {_read_back(manifest.folder)}")
+    print(f"loader    {_read_back(manifest.folder, plan)}")
     if config.finish.preview and manifest.counts.images:
         picture = output_dir / config.finish.preview
         write_pictures(output_dir, plan, config, picture)
@@ -72,27 +72,24 @@ def write_pictures(output_dir: Path, plan: Plan, config: RunConfig, path: Path) 
 
 def _original(output_dir: Path, plan: Plan, index: int) -> tuple[np.ndarray, str]:
     """The pixels of the sample's first image as they were encoded, and its first text."""
-    from hpcdata.encoders import pixels
+    from hpcdata.encoders.examples import PixelOptions, load_images
     from hpcdata.reading import read_shard
 
     spec = next(spec for spec in _specs(plan) if index < spec.source_index + spec.first + spec.count)
     skip = index - spec.source_index - spec.first
     record = next(iter(read_shard(plan, RunPaths(output_dir), spec, skip=skip)))
     assert isinstance(record, Sample)
-    data = plan.config.data
-    blob = next(part.blob for part in record.parts if isinstance(part, ImagePart))
     texts = [part.text for part in record.parts if isinstance(part, TextPart)]
-    raw = blob.read(max_bytes=data.max_record_bytes)
-    return pixels.load_square(raw, resolution=data.resolution, max_pixels=data.max_image_pixels), " ".join(texts)
+    return load_images(record, PixelOptions.of(plan))[0], " ".join(texts)
 
 
 def _specs(plan: Plan) -> Iterator:
     return (plan.shard(shard) for shard in range(plan.num_shards))
 
 
-def _read_back(dataset_path: Path) -> str:
+def _read_back(dataset_path: Path, plan: Plan) -> str:
     """Reads an epoch as a training job would; says what a batch looks like."""
-    from hpcdata import T2I, Text, TokenDataset, TokenLoader
+    from hpcdata import T2I, Buckets, Interleaved, Text, TokenDataset, TokenLoader
 
     dataset = TokenDataset(dataset_path)
     if not len(dataset):
@@ -102,6 +99,9 @@ def _read_back(dataset_path: Path) -> str:
     counts = dataset.manifest.counts
     layout = T2I(block_size=block_size) if counts.images == counts.written else Text(max_length=block_size)
     loader = TokenLoader(dataset, global_batch_size=batch_size, layout=layout, num_epochs=1)
+    if plan.config.data.max_aspect_ratio is not None:
+        interleaved = Interleaved(max_length=MAX_LENGTH, pad="batch_max")
+        loader = TokenLoader(dataset, global_batch_size=batch_size, layout=interleaved, packing=Buckets(), num_epochs=1)
     started = time.perf_counter()
     batches = list(itertools.islice(loader, 1000))
     seconds = time.perf_counter() - started

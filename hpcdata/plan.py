@@ -32,6 +32,8 @@ from hpcdata.sources.base import InputFile, Scan
 from hpcdata.typed import checked
 
 FORMAT = "hpcdata-plan-1"
+SIZES_A_BATCH = 8
+"""A batch of pictures of several shapes is so many times what the network takes at once."""
 _SHARD_NAME = re.compile(r"\d{5,}-of-\d{5,}")
 _RETRY_NAME = re.compile(r"retry-\d{5,}")
 
@@ -50,6 +52,7 @@ class RunPaths:
         self.submissions = self.root / "submissions"
         self.report = self.root / "report.json"
         self.inputs = self.root / "inputs"
+        self.batch_size = self.root / "batch_size.json"
         self.dataset = self.root / "dataset"
         self.parts = self.dataset / "parts"
         self.combined = self.root / "combined.json"
@@ -174,6 +177,24 @@ class Plan:
     image: ImageIdentity | None
     inputs: tuple[PlannedInput, ...]
     code_version: str
+    found_batch_size: int | None = None
+    """Of `loader.batch_size=auto`, as soon as a task has found it (`encoders.batching`); not part of plan.json."""
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one encoder batch. Raises UserError if none is found yet."""
+        configured = self.config.loader.batch_size
+        if configured != "auto":
+            return configured
+        if self.found_batch_size is None:
+            raise UserError("loader.batch_size=auto, and no task of this run has found a size yet: run one first")
+        return self.found_batch_size
+
+    @property
+    def picture_batch_size(self) -> int:
+        """Pictures that a network takes at a time. Of several sizes there must be enough in a batch for each."""
+        is_square = self.config.data.max_aspect_ratio is None
+        return self.batch_size if is_square else max(1, self.batch_size // SIZES_A_BATCH)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -286,7 +307,7 @@ def load_plan(output_dir: Path | str) -> Plan:
         raise UserError(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
     if plan.fingerprint != values.get("fingerprint"):
         raise UserError(f"{path} was edited: its content does not have its fingerprint; restore it")
-    return plan
+    return dataclasses.replace(plan, found_batch_size=_read_batch_size(RunPaths(output_dir).batch_size))
 
 
 def load_runtime(output_dir: Path | str) -> RunConfig:
@@ -296,6 +317,18 @@ def load_runtime(output_dir: Path | str) -> RunConfig:
         return configuration.from_mapping(files.read_json(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): launch the run again") from None
+
+
+def _read_batch_size(path: Path) -> int | None:
+    try:
+        size = files.read_json(path)["batch_size"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        size = None
+    if not isinstance(size, int) or size < 1:
+        raise UserError(f"{path} is damaged: restore it, or use a new output directory")
+    return size
 
 
 def _from_mapping(values: dict[str, Any]) -> Plan:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import multiprocessing
 import os
 import time
@@ -151,13 +152,16 @@ def _check_numbers(config: RunConfig) -> None:
         "data.max_batch_s": config.data.max_batch_s,
         "data.max_image_pixels": config.data.max_image_pixels,
         "data.max_record_bytes": config.data.max_record_bytes,
-        "loader.batch_size": config.loader.batch_size,
+        "loader.batch_size": None if config.loader.batch_size == "auto" else config.loader.batch_size,
         "image.cpu_threads": config.image.cpu_threads,
         "cluster.claim_timeout_s": config.cluster.claim_timeout_s,
     }
     for name, value in positive.items():
         if value is not None and value <= 0:
             raise UserError(f"{name}={value}: expected a number above 0")
+    ratio = config.data.max_aspect_ratio
+    if ratio is not None and not 1 <= ratio < math.inf:
+        raise UserError(f"data.max_aspect_ratio={ratio}: expected 1 or more, longer side by shorter side")
     if config.loader.num_workers < 0:
         raise UserError(f"loader.num_workers={config.loader.num_workers}: expected 0 or more")
 

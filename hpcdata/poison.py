@@ -4,7 +4,8 @@ An attempt notes in its folder where it is (`WorkNote`, one small write a batch)
 attempt which did not leave in order suspects the batches that were in work there, and lets child processes
 (`poisonchild`) read and decode these, sample by sample: a child says which sample it begins, so its death names one.
 Whoever kills processes for other reasons (preemption, a time limit) kills parent and child, and only deaths of a child
-that its parent survives by `GRACE_S`, and that no stop signal explains, are counted. A child that hangs in a sample is
+that its parent survives by `GRACE_S`, and that no stop signal explains, are counted. A child may take but a part of the
+memory that is left (`memory`), as parent and child might be ended together for it. A child that hangs in a sample is
 ended by its alarm (`watchdog`), and that counts as well. A record that ended `data.max_crashes` children alone is
 rejected as `crash`; every other sample gets the record and the pixels that a child has made of it, the same as ever.
 

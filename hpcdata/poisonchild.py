@@ -25,6 +25,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpcdata import memory
 from hpcdata.encoders.building import build_text
 from hpcdata.encoders.examples import PixelOptions, load_images
 from hpcdata.errors import UserError
@@ -134,6 +135,7 @@ def _work(output_dir: Path, name: str, first: int, end: int, only_read: set[int]
     with Watchdog(runtime.data.max_batch_s / SAMPLES_PER_LIMIT) as watchdog:
         watchdog.beat()
         tokenizer = build_text(plan, runtime)
+        memory.limit_this_process()
         records = read_shard(plan, paths, spec, skip=first, policy=runtime.data.on_changed_input)
         for position in range(first, end):
             watchdog.beat()

@@ -146,7 +146,7 @@ def _grouped(plan: Plan, draws: Sequence[_Draw]) -> dict[tuple[str, int], list[_
 def _prove_shard(
     plan: Plan, spec: ShardSpec, draws: Sequence[_Draw], left_out: set[int], encoder: Reencoder, proof: Proof
 ) -> None:
-    size, base = plan.config.loader.batch_size, spec.source_index + spec.first
+    size, base = plan.batch_size, spec.source_index + spec.first
     taking_part = {
         number: frozenset(batch_range(plan, spec, number)) - left_out
         for number in {(draw.index - base) // size for draw in draws}

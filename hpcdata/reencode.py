@@ -60,7 +60,7 @@ class Reencoder:
 
         Raises UserError when the input is gone or, unless that is accepted, has changed.
         """
-        size = self._plan.config.loader.batch_size
+        size = self._plan.batch_size
         first, last = min(taking_part), max(taking_part) + 1
         file, scan = self._source(spec)
         records = sources.read(

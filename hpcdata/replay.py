@@ -8,13 +8,15 @@ that a resumed run saw what it should have. `global` is the digest of the whole 
 
     log.info("step %d fed %s", step, batch_digest([batch]))
 
-The state is what `TokenLoader.state_dict()` returned, as JSON or as `torch.save` wrote it; it says the settings, so
-that only layout options must be repeated. Mixtures, packings and orders are replayed from Python, with `replay`.
+The state is what `TokenLoader.state_dict()` returned, as JSON or as `torch.save` wrote it; it says the settings, also
+packing and order, so that only layout options must be repeated. A mixture is given as a JSON file in place of the
+dataset, with the arguments that the run gave: {"sources": [{"dataset": "/pairs", "weight": 3}, ...], "policy": ...}.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import sys
@@ -28,7 +30,9 @@ from hpcdata.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from hpcdata.loading.dataset import TokenDataset
     from hpcdata.loading.loader import TokenLoader
+    from hpcdata.loading.streams import Mixture
 
 _KEYS = ("input_ids", "attention_mask", "modality", "labels", "position_ids", "segment_ids", "index", "source")
 """What has a row, or a value, for each sample or row of the batch: the rest follows from these."""
@@ -102,26 +106,24 @@ def _decode(file: Path) -> Any:
 
 
 def _make_loaders(options: argparse.Namespace, state: dict[str, Any] | None) -> list[TokenLoader]:
-    from hpcdata.loading.dataset import TokenDataset
     from hpcdata.loading.layout import LAYOUTS
     from hpcdata.loading.loader import TokenLoader
 
     settings = state["settings"] if state else {}
-    for name in ("mixture_digest", "order", "packing"):
-        if name in settings:
-            raise UserError(f"the state is of a loader with its own {name.split('_')[0]}: use hpcdata.replay.replay")
     layout = options.layout or settings.get("layout", "t2i")
     size = options.global_batch_size or settings.get("global_batch_size")
     if layout not in LAYOUTS or not size:
         raise UserError(
             f"pass --global-batch-size, or --state; --layout is {layout!r}, expected one of {', '.join(LAYOUTS)}"
         )
-    dataset = TokenDataset(options.dataset)
+    dataset = _open(options.dataset)
     loaders = [
         TokenLoader(
             dataset,
             global_batch_size=size,
             layout=LAYOUTS[layout](**_layout_options(options.layout_options)),
+            packing=_rebuilt(settings.get("packing")),
+            order=_rebuilt(settings.get("order")),
             seed=settings.get("seed", options.seed),
             shuffle=settings.get("shuffle", not options.no_shuffle),
             drop_last=settings.get("drop_last", True),
@@ -136,6 +138,39 @@ def _make_loaders(options: argparse.Namespace, state: dict[str, Any] | None) -> 
     return loaders
 
 
+def _open(path: str) -> TokenDataset | Mixture:
+    from hpcdata.loading.dataset import TokenDataset
+    from hpcdata.loading.streams import Mixture, Source
+
+    if not path.endswith(".json"):
+        return TokenDataset(path)
+    try:
+        values = json.loads(Path(path).read_bytes())
+        return Mixture([Source(**source) for source in values.pop("sources")], **values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f'{path} is no mixture ({type(error).__name__}: {error}): expected {{"sources": [{{"dataset": PATH, '
+            '"weight": 3}, ...], "policy": "repeat"}'
+        ) from None
+
+
+def _rebuilt(text: str | None) -> Any:
+    """The packing or order that a state shows as `text`. Raises UserError for what is not one of hpcdata's."""
+    from hpcdata.loading import order, packing
+
+    known: tuple[type, ...] = (packing.BestFit, packing.Concat, packing.Buckets)
+    known += (order.BlockOrder, order.ShuffledOrder, order.SequentialOrder)
+    if text is None:
+        return None
+    try:
+        call = ast.parse(text, mode="eval").body
+        assert isinstance(call, ast.Call)
+        kind = {kind.__name__: kind for kind in known}[ast.unparse(call.func)]
+        return kind(**{str(option.arg): ast.literal_eval(option.value) for option in call.keywords})
+    except (SyntaxError, AssertionError, KeyError, ValueError, TypeError):
+        raise UserError(f"the state is of a loader with {text[:200]}: replay it from Python, with replay") from None
+
+
 def _layout_options(text: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
@@ -146,22 +181,22 @@ def _layout_options(text: str) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def _range(text: str | None, loader: TokenLoader) -> range:
+def _range(text: str | None, loader: TokenLoader, epoch: int) -> range:
     """A:B of the epoch; by default from where the loader stands to the end."""
     first, colon, last = (text or "").partition(":")
     try:
         start = int(first) if first else loader.step
-        stop = int(last) if last else (loader.steps_per_epoch if colon or not text else start + 1)
+        stop = int(last) if last else (loader.num_steps(epoch) if colon or not text else start + 1)
     except ValueError:
         raise UserError(f"--steps {text!r}: expected A:B, such as 100:110") from None
-    if not 0 <= start < stop <= loader.steps_per_epoch:
-        raise UserError(f"--steps {start}:{stop} of an epoch of {loader.steps_per_epoch} steps")
+    if not 0 <= start < stop or not loader.has_step(epoch, stop - 1):
+        raise UserError(f"--steps {start}:{stop} of an epoch of {loader.num_steps(epoch)} steps")
     return range(start, stop)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hpcdata.replay", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("dataset", help="a dataset, or a run that has been combined")
+    parser.add_argument("dataset", help="a dataset, a run that has been combined, or a mixture as a .json file")
     parser.add_argument("--steps", help="A:B of the epoch; by default from the state's step to the end")
     parser.add_argument("--epoch", type=int, help="by default the state's, else 0")
     parser.add_argument("--world-size", type=int, default=1, help="also print the digests of this many shares")
@@ -175,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         loaders = _make_loaders(options, read_state(options.state) if options.state else None)
         epoch = loaders[0].epoch if options.epoch is None else options.epoch
-        for found in replay(loaders, epoch, _range(options.steps, loaders[0])):
+        for found in replay(loaders, epoch, _range(options.steps, loaders[0], epoch)):
             print(f"epoch {found.epoch} step {found.step} first_index {found.first_index} global {found.whole}")
             for rank, share in enumerate(found.ranks if options.world_size > 1 else ()):
                 print(f"epoch {found.epoch} step {found.step} rank {rank} of {options.world_size} {share}")

@@ -26,7 +26,7 @@ from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan, load_runtime
 from hpcdata.recovered import RECOVERED, Recovered, read_recovered, read_rejects, retry_header, retry_number, to_line
 from hpcdata.reencode import Reencoder
 from hpcdata.samples import Example, Reason
-from hpcdata.shard import REJECTS, ShardHeader
+from hpcdata.shard import REJECTS, ShardHeader, make_folders
 from hpcdata.store import AppendFile
 from hpcdata.tables import DUPLICATE, Counts, EncodedBatch, RejectRow, Sizes, to_columns
 from hpcdata.version import code_version, library_versions
@@ -62,7 +62,7 @@ def retry(output_dir: Path | str, *, reason: str | None = None, accept_changed: 
     with Claims(paths.claims, owner, timeout_s=CLAIM_TIMEOUT_S) as claims:
         if not claims.try_claim("combine"):
             raise UserError(f"another process is combining or retrying {paths.root}: wait for it, then run this again")
-        paths.shards.mkdir(exist_ok=True)
+        make_folders(paths.shards)
         for left_over in (*paths.shards.glob("tmp_retry-*"), *paths.shards.glob(f"{files.TRASH}tmp_retry-*")):
             files.remove_folder(left_over)
         with Reencoder(plan, paths, runtime, accept_changed=accept_changed) as encoder:
@@ -134,7 +134,7 @@ class _Retry:
                 self._result.problems.append(str(error))
 
     def _batch_of(self, spec: ShardSpec, index: int) -> int:
-        return (index - spec.source_index - spec.first) // self._plan.config.loader.batch_size
+        return (index - spec.source_index - spec.first) // self._plan.batch_size
 
     def _range(self, spec: ShardSpec, number: int) -> frozenset[int]:
         """Plan indices of a batch."""
@@ -157,7 +157,7 @@ class _Retry:
 
 def batch_range(plan: Plan, spec: ShardSpec, number: int) -> range:
     """Plan indices of the `number`-th batch of a shard."""
-    size, base = plan.config.loader.batch_size, spec.source_index + spec.first
+    size, base = plan.batch_size, spec.source_index + spec.first
     return range(base + number * size, base + min((number + 1) * size, spec.count))
 
 

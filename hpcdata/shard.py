@@ -128,6 +128,13 @@ def seconds_lost(folder: Path) -> float:
         return 0.0
 
 
+def make_folders(shards: Path) -> None:
+    """Makes what holds shards and the notes on their attempts, durably: whoever writes there calls it once."""
+    for folder in (shards, shards.parent / "attempts"):
+        folder.mkdir(parents=True, exist_ok=True)
+    files.sync_folder(shards.parent)
+
+
 def note_attempt(shards: Path, name: str, attempt: str) -> None:
     """Notes durably, before it is made, that the folder `attempt` of a shard may exist: see `list_attempts`."""
     notes = _notes(shards, name)
@@ -212,5 +219,6 @@ def check_sizes(folder: Path, summary: ShardSummary) -> list[str]:
 
 
 def list_files(folder: Path) -> set[str]:
-    """Relative paths of all files below a folder."""
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """Relative paths of all files below a folder, without what NFS keeps of removed files that are still open."""
+    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".nfs"))
+    return {path.relative_to(folder).as_posix() for path in found}

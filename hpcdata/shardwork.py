@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 from hpcdata import poison
 from hpcdata.clock import WorkClock
-from hpcdata.encoders import building
+from hpcdata.encoders import batching, building
 from hpcdata.encoders.examples import PixelOptions, PreparedBatch, prepare_batches
 from hpcdata.errors import UserError
 from hpcdata.ledger import Ledger
 from hpcdata.plan import Plan, RunPaths, ShardSpec
 from hpcdata.poison import CrashNotes
 from hpcdata.reading import InputChanged, read_shard, rejected_batches, require_unchanged
-from hpcdata.store import LostShard, ShardConflict, ShardWriter, open_shard
+from hpcdata.store import LostShard, ShardConflict, ShardWriter
+from hpcdata.takeover import open_shard
 from hpcdata.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class ShardWork:
     def __init__(
         self, plan: Plan, paths: RunPaths, runtime: RunConfig, stop: StopFlag, ledger: Ledger, watchdog: Watchdog
     ) -> None:
+        plan = batching.settle(plan, paths, runtime)
         self._plan, self._paths, self._runtime = plan, paths, runtime
         self._stop, self._ledger, self._watchdog = stop, ledger, watchdog
         tokenizers = building.build(plan, runtime)
@@ -70,7 +72,9 @@ class ShardWork:
         with contextlib.closing(writer):
             try:
                 self._fill(spec, writer, notes, clock)
-            except (UserError, OSError, LostShard, ShardConflict):
+            except (UserError, OSError, LostShard, ShardConflict) as error:
+                if isinstance(error, OSError) and writer.is_gone():  # a stale handle, as network file systems have
+                    raise LostShard(spec.name) from None
                 writer.note_work(left=True)
                 raise
             except Exception:
@@ -93,7 +97,7 @@ class ShardWork:
     ) -> None:
         """Commits a shard with what its checkpoint holds, and rejects for the samples that cannot be read any more."""
         log.warning("shard %s: %s, what is not in a checkpoint is rejected", spec.name, change.what)
-        writer = open_shard(self._paths.shards, self._plan.header(spec), attempt)
+        writer = open_shard(self._paths.shards, self._plan.header(spec), attempt, can_repeat=False)
         if writer is None:
             return
         with contextlib.closing(writer):
@@ -160,7 +164,7 @@ class ShardWork:
 
     def _batches(self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, *, skip: int) -> Iterator[PreparedBatch]:
         """The batches of a shard, those that are suspected by way of a child process; ends early at a stop signal."""
-        batch_size = self._plan.config.loader.batch_size
+        batch_size = self._plan.batch_size
         trial = poison.Trial(
             self._paths.root,
             spec,

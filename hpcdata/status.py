@@ -195,7 +195,8 @@ class Observer:
         tasks = [_with_job_state(task, jobs) for task in list_tasks(history, plan, states, now)]
         rate = history.samples_per_s() if left else 0.0
         spent, useful_s, goodput = history.spent, history.useful_s, history.goodput
-        batch_s = history.batch_s(plan.config.loader.batch_size)
+        batch_size = plan.found_batch_size or plan.config.loader.batch_size
+        batch_s = None if batch_size == "auto" else history.batch_s(batch_size)
         return Status(
             num_shards=plan.num_shards,
             done=len(committed),
@@ -282,6 +283,9 @@ def describe(status: Status, output_dir: Path | str) -> str:
         f"{status.queued_s} s queued{goodput}"
     )
     lines += _describe_tasks(status)
+    if counts["compared_codes"]:
+        agreement = 100 * counts["equal_codes"] / counts["compared_codes"]
+        lines.append(f"codes    {agreement:.2f} % of {counts['compared_codes']} compared with fp32 are equal")
     if status.combined:
         return "\n".join([*lines, f"dataset  {status.combined}"])
     return "\n".join([*lines, *warnings(status, output_dir)])

@@ -1,4 +1,4 @@
-"""Writing shards: append-only checkpoints, resuming, and the commit that publishes a shard.
+"""Writing shards: append-only checkpoints, and the commit that publishes a shard.
 
 Only the attempt in the name writes to a `tmp_` folder. A checkpoint is `fsync` of the column files and then an
 atomically replaced `progress.json`, which vouches for a prefix of each file by size and sha256. A new attempt copies
@@ -30,14 +30,9 @@ from hpcdata.shard import (
     Progress,
     ShardHeader,
     ShardSummary,
-    check_files,
     forget_attempts,
-    list_attempts,
     list_files,
-    note_attempt,
     read_summary,
-    remove_attempt,
-    valid_progress,
 )
 from hpcdata.tables import Counts, EncodedBatch, Sizes, to_columns
 
@@ -57,7 +52,7 @@ class ShardConflict(Exception):
 
 
 class ShardWriter:
-    """Appends encoded batches to one shard, checkpoints, commits. Make one with `open_shard`."""
+    """Appends encoded batches to one shard, checkpoints, commits. Make one with `takeover.open_shard`."""
 
     def __init__(self, shards: Path, header: ShardHeader, attempt: str) -> None:
         self.header = header
@@ -157,6 +152,9 @@ class ShardWriter:
                 (self._folder / table).mkdir()
             for path in [*(column.path for column in columns(self.header.id_dtype)), REJECTS]:
                 self._files[path] = AppendFile(self._folder / path)
+            for table in TABLES:  # a checkpoint syncs contents only: the names of the files are there once for all
+                files.sync_folder(self._folder / table)
+            files.sync_folder(self._shards)
         except FileNotFoundError:
             raise LostShard(self.header.name) from None
 
@@ -176,34 +174,13 @@ class ShardWriter:
     def _known(self) -> dict[str, str]:
         return {path: file.sha256() for path, file in self._files.items()}
 
+    def is_gone(self) -> bool:
+        """Whether another attempt has removed the folder."""
+        return not self._folder.exists()
+
     def discard(self) -> None:
         self.close()
         files.remove_folder(self._folder)
-
-
-def open_shard(shards: Path, header: ShardHeader, attempt: str) -> ShardWriter | None:
-    """A writer that continues from the fullest valid checkpoint; None when the shard is committed (now)."""
-    old_folders = list_attempts(shards, header.name)
-    for old in old_folders:
-        if _finish(shards, old, header):
-            return None
-    candidates = [(progress, old) for old in old_folders if (progress := valid_progress(old, header))]
-    note_attempt(shards, header.name, f"tmp_{header.name}.{attempt}")
-    writer = ShardWriter(shards, header, attempt)
-    for progress, old in sorted(candidates, key=lambda pair: -pair[0].samples_read):
-        try:
-            writer.adopt(old, progress)
-            break
-        except (ValueError, KeyError, OSError) as error:
-            log.warning("shard %s: checkpoint %s is not usable: %s", header.name, old.name, error)
-            writer.discard()
-            writer = ShardWriter(shards, header, attempt)
-    else:
-        writer.start()
-        writer.checkpoint()
-    for old in old_folders:  # listed before ours was made: two new attempts cannot remove each other's folders
-        remove_attempt(shards, header.name, old.name)
-    return writer
 
 
 def seal(
@@ -254,21 +231,6 @@ def publish(shards: Path, folder: Path, name: str) -> bool:
     forget_attempts(shards, name)
     files.empty_trash(shards, name)
     return published
-
-
-def _finish(shards: Path, old: Path, header: ShardHeader) -> bool:
-    """Publishes a folder that was sealed but not renamed before its process died."""
-    try:
-        summary = read_summary(old)
-    except (OSError, ValueError):
-        return False
-    if summary.header != header or check_files(old, summary):
-        log.warning("shard %s: %s is complete but damaged or of another run: ignored", header.name, old.name)
-        return False
-    (old / PROGRESS).unlink(missing_ok=True)
-    files.sync_folder(old)
-    publish(shards, old, header.name)
-    return True
 
 
 def _has_rows(path: str, sizes: Sizes) -> bool:
@@ -329,6 +291,8 @@ class AppendFile:
             self.flush()
 
     def append_prefix(self, source: Path, size: int) -> None:
+        if not size:
+            return  # `seal` removes empty files, and may be killed before it is done
         with open(source, "rb") as file:
             while size and (chunk := file.read(min(size, 2**20))):
                 self.append(chunk)

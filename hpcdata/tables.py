@@ -27,6 +27,10 @@ class Counts:
     text_tokens: int = 0
     image_tokens: int = 0
     images: int = 0
+    compared_codes: int = 0
+    """Of a sample of the images, where `image.precision` is not fp32."""
+    equal_codes: int = 0
+    """Those of them that fp32 gives too."""
 
     def __add__(self, other: Counts) -> Counts:
         mine, theirs = vars(self), vars(other)
@@ -69,6 +73,8 @@ class EncodedBatch:
     examples: Sequence[Example]
     rejects: Sequence[RejectRow] = ()
     truncated_texts: int = 0
+    compared_codes: int = 0
+    equal_codes: int = 0
 
     def counts(self) -> Counts:
         spans = [span for example in self.examples for span in example.spans]
@@ -84,6 +90,8 @@ class EncodedBatch:
             text_tokens=sum(len(span.ids) for span in spans) - image_tokens,
             image_tokens=image_tokens,
             images=len(images),
+            compared_codes=self.compared_codes,
+            equal_codes=self.equal_codes,
         )
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+from hpcdata.store import AppendFile
+
 CALLS = ("fsync", "rename", "replace", "link", "unlink", "open", "mkdir", "write", "utime")
 
 
@@ -51,4 +53,26 @@ def crash_at(number: int, *, after: bool) -> Iterator[Counter]:
         for name in CALLS:
             stack.enter_context(mock.patch.object(os, name, counter.wrap(getattr(os, name))))
         stack.enter_context(mock.patch.object(shutil, "rmtree", counter.wrap(shutil.rmtree)))
+        yield counter
+
+
+@contextlib.contextmanager
+def fault_at(number: int, errno_: int, *, lasting: bool) -> Iterator[Counter]:
+    """Inside, the `number`-th call of `CALLS` only fails with an errno; all later ones, too, if `lasting`."""
+    counter = Counter(number, after=False)
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            counter.calls += 1
+            if counter.calls == number or (lasting and counter.calls > number):
+                counter.dead = True
+                raise OSError(errno_, os.strerror(errno_))
+            return function(*args, **kwargs)
+
+        return call
+
+    with contextlib.ExitStack() as stack:
+        for name in CALLS:
+            stack.enter_context(mock.patch.object(os, name, wrap(getattr(os, name))))
+        stack.enter_context(mock.patch.object(AppendFile, "flush", wrap(AppendFile.flush)))
         yield counter

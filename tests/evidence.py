@@ -20,8 +20,8 @@ import pytest
 
 KILLS = "tasks killed or stopped by a signal"
 SLURM = "times that a real SLURM preempted, requeued, cancelled, timed out or lost a task"
-CRASHES = "crashes before or after a single step on disk"
-FAULTS = "runs on disks that are full, read-only, or lack links or exact times"
+CRASHES = "crashes, or losses of power, before or after a single step on disk"
+FAULTS = "faults of disks: full, failing, read-only, without links or exact times"
 CHANGES = "inputs or pictures removed or changed after planning"
 POISON = "records that crash, hang or exhaust the process that reads or decodes them"
 BAD_INPUTS = "records of hostile tars, lines, streams and headers"

@@ -12,8 +12,8 @@ from hpcdata.plan import Plan, PlannedInput, RunPaths, load_plan
 from hpcdata.samples import Example, Kind, Role, Span
 from hpcdata.shard import ShardHeader
 from hpcdata.sources.base import InputFile, Scan
-from hpcdata.store import open_shard
 from hpcdata.tables import EncodedBatch, RejectRow
+from hpcdata.takeover import open_shard
 
 FINGERPRINT = "f" * 64
 

@@ -1,7 +1,7 @@
 """Poisoned decoders: a sitecustomize.py for the processes of a run that makes some records deadly to decode or read.
 
 Nothing of this exists in the package: `install(folder, how, victims)` returns the PYTHONPATH under which
-`pixels.load_square` does `how` when it is given one of the victims, which are the bytes of image files; or, with
+`pixels.load` does `how` when it is given one of the victims, which are the bytes of image files; or, with
 `where=READING`, the function that sources call for the bytes of a text.
 """
 
@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-DECODING = ("hpcdata.encoders.pixels", "load_square")
+DECODING = ("hpcdata.encoders.pixels", "load")
 READING = ("hpcdata.sources.base", "decoded_text")
 DEATHS = {
     "segfault": "import ctypes; ctypes.string_at(0)",
@@ -19,6 +19,7 @@ DEATHS = {
     "abort": "import os; os.abort()",
     "memory": "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, -1)); bytearray(2**32)",
     "malloc": "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**31, -1)); exhaust()",
+    "glutton": "grow()",
     "sleep": "import time; time.sleep(60)",
     "pause": "import time; time.sleep(0.05)",
     "hang": "import ctypes; ctypes.PyDLL(None).pause()",  # with the interpreter's lock
@@ -35,6 +36,13 @@ def exhaust():
     libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
     while True:
         libc.memset(libc.malloc(2**26), 1, 4096)
+
+def grow():
+    import time
+    kept = []
+    while len(kept) < 64:  # to 4 GiB: slowly enough to be seen
+        kept.append(b"x" * 2**26)
+        time.sleep(0.02)
 
 class Loader(importlib.abc.Loader):
     def __init__(self, real):

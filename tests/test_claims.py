@@ -156,7 +156,7 @@ def test_an_impatient_observer_respects_the_owners_own_timeout(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("step", ["create", "take over", "release"])
+@pytest.mark.parametrize("step", ["create", "take over", "heartbeat", "release"])
 def test_a_crash_at_any_step_leaves_a_claim_that_others_get_in_time(
     tmp_path: Path, evidence: Evidence, step: str, after: bool
 ) -> None:
@@ -168,11 +168,13 @@ def test_a_crash_at_any_step_leaves_a_claim_that_others_get_in_time(
         crashing = Claims(folder, elsewhere("crashing"), timeout_s=60)
         if step == "take over":
             age(put(folder, "shard", elsewhere("stale")), 100)
-        if step == "release":
+        if step in ("heartbeat", "release"):
             assert crashing.try_claim("shard")
         with crash_at(number, after=after) as counter:
             try:
-                if step == "release":
+                if step == "heartbeat":
+                    crashing.beat()
+                elif step == "release":
                     crashing.release("shard")
                 else:
                     assert crashing.try_claim("shard")

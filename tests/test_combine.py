@@ -238,6 +238,43 @@ def test_a_combine_onto_another_file_system_that_was_killed_can_be_repeated(
     assert number > 30
 
 
+def test_a_combine_that_was_overtaken_leaves_the_other_ones_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped before it publishes, for so long that another has taken its claim, published and moved the shards."""
+    made.run(tmp_path / "run")
+    real = combine._publish
+
+    def stalled(building: Path, target: Path) -> None:
+        monkeypatch.undo()
+        (tmp_path / "run/claims/combine").unlink()
+        run_combine(tmp_path / "run", move_files=True)
+        real(building, target)
+
+    monkeypatch.setattr(combine, "_publish", stalled)
+    with pytest.raises(UserError, match="another process has combined"):
+        run_combine(tmp_path / "run", move_files=True)
+    check_dataset(tmp_path / "run/dataset")
+    assert not list((tmp_path / "run").glob(".dataset*"))
+
+
+def test_copies_are_read_back_before_shards_are_removed(
+    tmp_path: Path, other_file_system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.run(tmp_path / "run")
+    real = shutil.copyfile
+
+    def copyfile(source: Path, target: Path) -> None:
+        real(source, target)
+        if source.name == "ids.memmap":
+            _flip(target)
+
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    with pytest.raises(UserError, match="nothing was deleted"):
+        run_combine(tmp_path / "run", output_dir=str(other_file_system / "dataset"), move_files=True)
+    assert len(list((tmp_path / "run/shards").iterdir())) == 4
+
+
 def test_a_foreign_folder_is_never_replaced(tmp_path: Path) -> None:
     made.run(tmp_path / "run")
     (tmp_path / "mine").mkdir()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
+import os
 import shutil
 import signal
 import tarfile
@@ -18,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hpcdata import TokenDataset, embedded, shard, sources, verify
+from hpcdata import TokenDataset, embedded, files, shard, sources, verify
 from hpcdata.combine import CombineOptions, combine
 from hpcdata.encode import TaskOutcome, run_task
 from hpcdata.errors import UserError
@@ -27,6 +29,7 @@ from hpcdata.plan import RunPaths, load_plan
 from hpcdata.planning import prepare
 from hpcdata.samples import Blob, Kind
 from hpcdata.status import read_status
+from hpcdata.store import ShardWriter
 from tests.crashes import Crash, crash_at
 from tests.evidence import CRASHES, KILLS, Evidence
 from tests.runs import StopAfter, small_config, small_run, start_task
@@ -57,6 +60,7 @@ def make_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(stops=st.lists(st.integers(0, 25), max_size=4))
 def test_bytes_do_not_depend_on_where_a_task_was_stopped(
@@ -116,6 +120,7 @@ def test_finished_shards_are_skipped_when_the_line_is_submitted_again(tmp_path: 
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run/shards").rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_shard_that_another_live_process_works_on_is_left_to_it(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     prepare(small_config(folder, "data.shard_size=24"))
@@ -133,6 +138,7 @@ def test_a_shard_that_another_live_process_works_on_is_left_to_it(tmp_path: Path
     assert read_status(folder).is_finished
 
 
+@pytest.mark.slow
 def test_a_process_that_was_stopped_too_long_changes_nothing_when_it_continues(
     tmp_path: Path, reference: str, evidence: Evidence
 ) -> None:
@@ -152,6 +158,29 @@ def test_a_process_that_was_stopped_too_long_changes_nothing_when_it_continues(
         assert zombie.wait(60) == 0, Path(f"{folder}.log").read_text()
     assert sha256_tree(folder / "shards") == reference
     evidence(KILLS, 1, folder)
+
+
+def test_a_stale_handle_of_a_folder_that_was_taken_over_is_no_failure(
+    tmp_path: Path, reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a network file system tells a process whose folder another one has removed."""
+    folder = tmp_path / "run"
+    prepare(small_config(folder))
+    real = ShardWriter.checkpoint
+
+    def checkpoint(writer: ShardWriter) -> None:
+        if writer.samples_read == 4:
+            monkeypatch.undo()
+            files.remove_folder(next((folder / "shards").glob("tmp_*")))
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        real(writer)
+
+    monkeypatch.setattr(ShardWriter, "checkpoint", checkpoint)
+    assert run_task(folder, StopAfter()) is TaskOutcome.FINISHED  # type: ignore[arg-type]
+    events = [event["event"] for _, events in read_ledgers(folder / "ledger") for event in events]
+    assert events.count("lost") == 1
+    assert "failed" not in events
+    assert sha256_tree(folder / "shards") == reference
 
 
 def test_bad_samples_become_rejects_with_a_reason_and_their_neighbours_survive(tmp_path: Path) -> None:
@@ -304,8 +333,6 @@ def test_a_shard_folder_without_shard_json_is_made_again(tmp_path: Path, referen
 def test_a_full_disk_ends_the_task_with_one_line_and_the_next_one_finishes(
     tmp_path: Path, reference: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import errno
-    import os
 
     folder = tmp_path / "run"
     prepare(small_config(folder))

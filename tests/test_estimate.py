@@ -50,6 +50,7 @@ def test_the_same_places_are_drawn_each_time(tmp_path: Path) -> None:
 
 def test_the_command_prints_a_table_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*small_arguments(tmp_path / "run"), "estimate=true", "estimate_s=0.1", "cluster.array=0-2"]
+    arguments.append("loader.batch_size=auto")
     assert launch.main(arguments) == 0
     shown = capsys.readouterr().out
     assert "24 samples in 4 shards" in shown

@@ -139,6 +139,7 @@ def test_options_of_the_seed_are_recorded_for_loaders_and_never_baked_in(tmp_pat
     assert (layout.img_token_shift, layout.text_vocab_size) == (5000, 5000)
 
 
+@pytest.mark.slow
 def test_prompts_never_appear_in_logs(tmp_path: Path) -> None:
     result = run([sys.executable, "-m", "hpcdata.launch", *small_arguments(tmp_path / "run")], tmp_path)
     dataset_text = "strawberry"

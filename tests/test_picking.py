@@ -16,7 +16,7 @@ import pytest
 from hpcdata.claims import Claims, Owner
 from hpcdata.picking import MISSES, Picker
 from hpcdata.plan import Plan, RunPaths
-from hpcdata.store import open_shard
+from hpcdata.takeover import open_shard
 from tests import made
 
 CALLS = ("open", "stat", "listdir", "scandir", "unlink", "rename", "utime", "mkdir", "link", "replace", "readlink")

@@ -71,6 +71,45 @@ def test_a_record_that_kills_its_process_is_rejected_and_its_neighbours_are_writ
     assert [report.problems for report in verify.verify(folder)] == [[], []]
 
 
+LIMIT_MB = 1536
+
+
+def run_within_a_limit(folder: Path, python_path: str) -> int:
+    """A task whose processes are all killed at once when together they take too much: SLURM's OverMemoryKill."""
+    path = f"{python_path}{os.pathsep}{ROOT}"
+    task = start_task(folder, PYTHONPATH=path, SLURM_MEM_PER_NODE=str(LIMIT_MB))
+    while task.poll() is None:
+        pids = [task.pid, *children(task.pid)]
+        if sum(map(resident_bytes, pids)) > LIMIT_MB * 2**20:
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+    return task.wait()
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+@pytest.mark.slow
+def test_a_record_that_takes_the_memory_of_the_whole_task_is_found(tmp_path: Path, evidence: Evidence) -> None:
+    """Parent and child die together of it, unless the child has less than what is left: it must die alone."""
+    folder = tmp_path / "run"
+    prepare(small_config(folder, "data.max_crashes=2"))
+    python_path = install(tmp_path / "site", "glutton", [pictures()[9]])
+    assert [run_within_a_limit(folder, python_path) for _ in range(2)] == [-signal.SIGKILL, 0]
+    assert [(row["index"], row["reason"], row["message"]) for row in rejects(folder)] == [(9, "crash", MESSAGE)]
+    assert read_status(folder).counts["written"] == 23
+    evidence(POISON, 1, folder)
+
+
 @pytest.mark.slow
 def test_records_that_kill_the_process_that_reads_them_are_rejected_too(tmp_path: Path, evidence: Evidence) -> None:
     """Two of them: the second one is met by a child, which the process that met the first leaves the reading to."""

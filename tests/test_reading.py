@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from hpcdata.planning import prepare
 from hpcdata.prove import prove
 from hpcdata.retry import retry, rows_of
 from hpcdata.samples import Blob
+from hpcdata.store import ShardWriter
 from hpcdata.tables import Counts, RejectRow
 from tests.evidence import CHANGES, Evidence
 from tests.runs import StopAfter, small_config, small_run
@@ -84,6 +87,27 @@ def test_the_samples_of_a_changed_input_are_rejected_by_its_name(
     counts = account(tmp_path / "run")
     assert counts.inputs == NUM_TAR_SAMPLES + 4
     assert (counts.written, counts.rejected) == (counts.inputs - num_samples, {"changed_input": num_samples})
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_given_up_for_rejects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its input is gone, so its samples could never be made again."""
+    source, run = Path(shutil.copy(embedded.path("quickstart.tar"), tmp_path / "in.tar")), tmp_path / "run"
+    prepare(small_config(run, TEXT, "data.shard_size=24", REJECT, source=source))
+    assert work(run, 6) is TaskOutcome.STOPPED
+    source.unlink()
+
+    def adopt(writer: ShardWriter, old: Path, progress: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardWriter, "adopt", adopt)
+        assert work(run) is TaskOutcome.FAILED
+    assert work(run) is TaskOutcome.FINISHED
+    counts = account(run)
+    assert 0 < counts.written < 24
+    assert counts.rejected == {"changed_input": 24 - counts.written}
 
 
 def test_what_a_checkpoint_holds_stays_and_comes_from_before_the_change(

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from hpcdata import TokenLoader
-from hpcdata.loading.layout import T2I
+from hpcdata import Mixture, Source, TokenLoader
+from hpcdata.loading.layout import T2I, Caption
+from hpcdata.loading.packing import Buckets
 from hpcdata.replay import batch_digest, main
 from tests.loading import made
 
@@ -62,6 +63,52 @@ def test_states_of_torch_and_layout_options(dataset, tmp_path, capsys):
     status, lines, _ = run(capsys, *arguments, "--layout-options", '{"block_size": 9}')
     assert status == 0
     assert lines == [f"epoch 0 step 1 first_index 24 global {batch_digest([next(iter(loader))])}"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"packing": 60}, {"packing": Buckets(multiple=8, window=32)}, {"order": "blocks:4x2"}, {"drop_last": False}],
+)
+def test_packing_and_order_are_in_the_state(dataset, tmp_path, capsys, options):
+    loader = TokenLoader(dataset, global_batch_size=4, layout=Caption(max_length=60), seed=3, **options)
+    digests = [batch_digest([next(iter(loader))]) for _ in range(5)]
+    (tmp_path / "state.json").write_text(json.dumps(loader.state_dict()))
+    arguments = (
+        dataset,
+        "--state",
+        tmp_path / "state.json",
+        "--steps",
+        "0:5",
+        "--layout-options",
+        '{"max_length": 60}',
+    )
+    status, lines, error = run(capsys, *arguments)
+    assert (status, [line.split()[-1] for line in lines]) == (0, digests), error
+
+
+def test_a_mixture_whose_weights_were_changed(dataset, tmp_path, capsys):
+    sources = [{"dataset": str(dataset), "name": "a", "weight": 1}]
+    sources.append({"dataset": str(dataset), "name": "b", "weight": 2, "sampling": "random:50%"})
+    (tmp_path / "mixture.json").write_text(json.dumps({"sources": sources, "policy": "repeat"}))
+    loader = TokenLoader(Mixture([Source(**source) for source in sources]), global_batch_size=4)
+    digests = [batch_digest([next(iter(loader))]) for _ in range(5)]
+    loader.set_weights({"a": 0, "b": 1})
+    digests += [batch_digest([next(iter(loader))]) for _ in range(5)]
+    (tmp_path / "state.json").write_text(json.dumps(loader.state_dict()))
+    arguments = (tmp_path / "mixture.json", "--state", tmp_path / "state.json", "--steps", "0:10")
+    status, lines, error = run(capsys, *arguments)
+    assert (status, [line.split()[-1] for line in lines]) == (0, digests), error
+    (tmp_path / "other.json").write_text('{"policy": "repeat"}')
+    status, _, error = run(capsys, tmp_path / "other.json", *arguments[1:])
+    assert (status, "is no mixture" in error) == (1, True)
+
+
+@pytest.mark.parametrize("packing", ["__import__('os').getcwd()", "BestFit(length=open('x'))", "Other(length=3)", "("])
+def test_a_packing_that_is_none_is_not_evaluated(dataset, tmp_path, capsys, packing):
+    state = TokenLoader(dataset, global_batch_size=4).state_dict()
+    (tmp_path / "state.json").write_text(json.dumps({**state, "settings": {**state["settings"], "packing": packing}}))
+    status, _, error = run(capsys, dataset, "--state", tmp_path / "state.json")
+    assert (status, "replay it from Python" in error) == (1, True)
 
 
 @pytest.mark.parametrize(

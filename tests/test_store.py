@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -11,25 +12,30 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcdata import digest, shard, store
+from hpcdata import digest, files, shard, store
 from hpcdata.samples import Example, Kind, Span
-from hpcdata.store import LostShard, ShardConflict, open_shard
+from hpcdata.shard import Progress
+from hpcdata.store import LostShard, ShardConflict, ShardWriter
 from hpcdata.tables import EncodedBatch, read_columns, sum_columns
+from hpcdata.takeover import open_shard
 from tests import made
-from tests.crashes import Crash, crash_at
-from tests.evidence import CRASHES, Evidence
+from tests.crashes import Crash, crash_at, fault_at
+from tests.evidence import CRASHES, FAULTS, Evidence
 from tests.trees import sha256_tree, tree
 
 NUM = 40
 BATCH = 8
 
 
-def write(shards: Path, attempt: str = "a", *, checkpoint_every: int = 2, stop_at: int | None = None) -> bool:
-    """Encodes the shard from where its checkpoint is; False when stopped at a sample."""
+def write(
+    shards: Path, attempt: str = "a", *, checkpoint_every: int = 2, stop_at: int | None = None, safe: int = 0
+) -> bool:
+    """Encodes the shard from where its checkpoint is; False when stopped at a sample. safe: least that is there."""
     shards.mkdir(exist_ok=True)
     writer = open_shard(shards, made.header(num_inputs=NUM), attempt)
     if writer is None:
         return True
+    assert writer.samples_read >= safe
     for number, start in enumerate(range(writer.samples_read, NUM, BATCH)):
         if stop_at is not None and start >= stop_at:
             writer.close()
@@ -39,6 +45,12 @@ def write(shards: Path, attempt: str = "a", *, checkpoint_every: int = 2, stop_a
             writer.checkpoint()
     writer.commit()
     return True
+
+
+@pytest.fixture
+def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For processes that die, and not machines, syncing makes no difference but time."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture
@@ -111,6 +123,7 @@ def test_the_content_digest_is_that_of_the_stored_examples_in_any_order(tmp_path
     assert digest.to_hex(digest.add(*reversed(pieces))) == summary.content_digest
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stops=st.lists(st.integers(0, NUM), max_size=5), every=st.integers(1, 3))
 def test_bytes_do_not_depend_on_where_attempts_stopped(
@@ -123,6 +136,7 @@ def test_bytes_do_not_depend_on_where_attempts_stopped(
     assert tree(shards) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_a_crash_at_any_step_is_finished_by_the_next_attempt_with_the_same_bytes(
     tmp_path: Path, expected: dict[str, bytes], evidence: Evidence, after: bool
@@ -143,6 +157,58 @@ def test_a_crash_at_any_step_is_finished_by_the_next_attempt_with_the_same_bytes
         assert tree(shards) == expected, f"crash {'after' if after else 'before'} call {number}"
     assert number > 60, "the crash must have been injected in every step"
     evidence(CRASHES, number - 1)
+
+
+@pytest.mark.usefixtures("fast_disk")
+@pytest.mark.parametrize("after", [False, True])
+def test_a_kill_at_any_step_of_a_commit_keeps_the_checkpoint(tmp_path: Path, evidence: Evidence, after: bool) -> None:
+    """Of a shard without rejects: the file for them is removed before the shard is complete."""
+    header, number, finished = made.header(num_inputs=BATCH), 0, False
+    while not finished:
+        number += 1
+        shards = tmp_path / f"crash{number}"
+        shards.mkdir()
+        writer = open_shard(shards, header, "a")
+        assert writer is not None
+        writer.append(EncodedBatch(examples=[made.example(index) for index in range(BATCH)]))
+        writer.checkpoint()
+        with crash_at(number, after=after) as counter:
+            try:
+                writer.commit()
+                finished = counter.calls < number
+            except Crash:
+                pass
+        successor = None if (shards / header.name).exists() else open_shard(shards, header, "b")
+        assert successor is None or successor.samples_read == BATCH, f"crash at call {number}"
+    evidence(CRASHES, number - 1)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fast_disk")
+@pytest.mark.parametrize(
+    ("number_of_error", "lasting"), [(errno.ENOSPC, True), (errno.ENOSPC, False), (errno.EIO, False)]
+)
+def test_a_fault_of_the_disk_at_any_step_loses_no_checkpoint(
+    tmp_path: Path, expected: dict[str, bytes], evidence: Evidence, number_of_error: int, lasting: bool
+) -> None:
+    """Nor is one given up for an empty one on a full disk; one that cannot be read is kept beside a new beginning."""
+    number, finished = 0, False
+    while not finished:
+        number += 1
+        shards = tmp_path / f"fault{number}"
+        write(shards, "before", checkpoint_every=1, stop_at=24)
+        with fault_at(number, number_of_error, lasting=lasting) as counter:
+            try:
+                write(shards, "faulty", safe=24 if number_of_error in files.NO_ROOM else 0)
+                finished = counter.calls < number
+            except (OSError, LostShard):
+                pass
+        where = f"{os.strerror(number_of_error)} at call {number}"
+        if not (shards / "00000-of-00001").exists():
+            write(shards, "next", safe=24)
+        assert tree(shards) == expected, where
+    assert number > 60, "the fault must have been injected in every step"
+    evidence(FAULTS, number - 1)
 
 
 def test_two_crashes_in_a_row_lose_nothing(tmp_path: Path, expected: dict[str, bytes], evidence: Evidence) -> None:
@@ -341,4 +407,65 @@ def test_a_shard_folder_that_lost_its_files_is_made_again(tmp_path: Path, expect
     write(shards, "a")
     (shards / "00000-of-00001" / "shard.json").unlink()
     write(shards, "b")
+    assert tree(shards) == expected
+
+
+def test_an_attempt_that_finds_its_checkpoint_taken_away_leaves_the_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two attempts see one checkpoint. The slow one must not begin anew and remove what the fast one made of it."""
+    shards = tmp_path / "shards"
+    write(shards, "a", checkpoint_every=1, stop_at=24)
+    real, overtaken = ShardWriter.adopt, []
+
+    def adopt(writer: ShardWriter, old: Path, progress: Progress) -> None:
+        monkeypatch.undo()
+        if not overtaken:
+            overtaken.append(open_shard(shards, made.header(num_inputs=NUM), "fast"))
+        real(writer, old, progress)
+
+    monkeypatch.setattr(ShardWriter, "adopt", adopt)
+    with pytest.raises(LostShard):
+        open_shard(shards, made.header(num_inputs=NUM), "slow")
+    (fast,) = overtaken
+    assert fast is not None
+    fast.checkpoint()
+    fast.close()
+    assert fast.samples_read == 24
+
+
+def test_an_owner_that_is_alive_and_ahead_keeps_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    owner = open_shard(shards, made.header(num_inputs=NUM), "owner")
+    assert owner is not None
+    owner.append(made.batch(0, BATCH))
+    owner.checkpoint()
+    real = ShardWriter.adopt
+
+    def adopt(writer: ShardWriter, old: Path, progress: Progress) -> None:
+        real(writer, old, progress)
+        owner.append(made.batch(BATCH, 2 * BATCH))
+        owner.checkpoint()
+
+    monkeypatch.setattr(ShardWriter, "adopt", adopt)
+    other = open_shard(shards, made.header(num_inputs=NUM), "other")
+    monkeypatch.undo()
+    assert other is not None
+    other.close()
+    owner.close()
+    write(shards, "next", safe=2 * BATCH)
+
+
+def test_what_nfs_keeps_of_open_files_does_not_enter_a_shard(tmp_path: Path, expected: dict[str, bytes]) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    writer = open_shard(shards, made.header(num_inputs=NUM), "a")
+    assert writer is not None
+    for start in range(0, NUM, BATCH):
+        writer.append(made.batch(start, start + BATCH))
+    left = next(shards.glob("tmp_*")) / ".nfs000000000001"
+    left.touch()
+    writer.commit()
+    (shards / "00000-of-00001" / left.name).unlink()
     assert tree(shards) == expected

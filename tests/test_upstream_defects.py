@@ -23,7 +23,11 @@ DEFECTS = {
     "UniDisc 3: data.save_tmp_interval is never read": [
         "test_encode.py::test_a_stopped_task_continues_where_it_was_and_not_from_zero"
     ],
-    "UniDisc 4: the signal handler never exits": ["slurm/test_task.py", "slurm/test_signals.py"],
+    "UniDisc 4: the signal handler never exits, no trap runs under srun": [
+        "slurm/test_signals.py::test_a_stop_signal_sets_the_flag",
+        "slurm/test_task.py::test_a_preempted_array_leaves_at_once_and_comes_back",
+        "slurm/test_sbatch.py::test_an_array_by_hand_is_preempted_and_continues",
+    ],
     "UniDisc 5: --array=3,17 makes other shards": [
         "test_encode.py::test_transient_settings_do_not_change_bytes",
         "test_encode.py::test_finished_shards_are_skipped_when_the_line_is_submitted_again",
@@ -38,11 +42,16 @@ DEFECTS = {
     ],
     "UniDisc 9: several processes of a task write one folder": [
         "test_kills.py::test_the_bytes_are_those_of_an_undisturbed_process",
+        "slurm/test_sbatch.py::test_every_process_of_a_node_is_a_worker",
         "test_encode.py::test_a_process_that_was_stopped_too_long_changes_nothing_when_it_continues",
     ],
     "UniDisc 10: int16 ids wrap above 32767": ["test_upstream_defects.py::test_ids_never_wrap"],
     "UniDisc 11: combining holds all in memory, deletes what it skipped, stops when the output exists": [
-        "test_combine.py::test_combine_killed_at_any_step_can_be_repeated_and_loses_nothing"
+        "test_upstream_defects.py::test_combining_takes_no_memory_for_the_data",
+        "test_combine.py::test_combine_killed_at_any_step_can_be_repeated_and_loses_nothing",
+        "test_combine.py::test_a_dataset_with_gaps_is_replaced_when_the_run_is_finished",
+        "test_combine.py::test_combining_twice_changes_nothing",
+        "test_combine.py::test_a_foreign_folder_is_never_replaced",
     ],
     "UniDisc 12: a text-only row shifts every later image": [
         "test_upstream_defects.py::test_a_text_only_row_shifts_no_image"
@@ -51,11 +60,16 @@ DEFECTS = {
         "test_encode.py::test_bad_samples_become_rejects_with_a_reason_and_their_neighbours_survive",
         "sources/test_tars.py::test_one_bad_sample_is_one_reject",
     ],
-    "UniDisc 14: codes vary with TF32 and cudnn.benchmark": ["encoders/test_image.py", "test_prove.py"],
+    "UniDisc 14: codes vary with TF32 and cudnn.benchmark": [
+        "encoders/test_image.py::test_build_fixes_the_arithmetic",
+        "test_provenance.py::test_the_arithmetic_and_the_devices",
+        "test_prove.py::test_a_good_run_is_proved",
+    ],
     "UniDisc 15: logs print every prompt": ["test_upstream_defects.py::test_logs_have_no_text_of_the_data"],
     "UniDisc 16: equal tar names in different folders collide, a bad index wraps": [
         "test_upstream_defects.py::test_tars_of_equal_names_do_not_collide",
-        "sources/test_inputs.py",
+        "sources/test_inputs.py::test_equal_names_in_different_folders",
+        "sources/test_inputs.py::test_a_bad_wids_index",
     ],
     "UniDisc 17: an unseeded random subset": ["test_upstream_defects.py::test_planning_draws_nothing"],
     "Liquid 1: record errors vanish in the pool": ["test_rejects.py::test_rejects_are_listed_and_counted"],
@@ -71,10 +85,10 @@ DEFECTS = {
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_test_protects_from(defect: str) -> None:
     for entry in DEFECTS[defect]:
-        path, _, name = entry.partition("::")
+        path, name = entry.split("::")
         tree = ast.parse((ROOT / path).read_text())
         names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-        assert name in names if name else any(found.startswith("test_") for found in names), entry
+        assert name in names, entry
 
 
 def test_ids_never_wrap() -> None:
@@ -124,6 +138,36 @@ def test_a_text_only_row_shifts_no_image(tmp_path: Path) -> None:
     assert codes["pairs"] == codes["mixed"]
 
 
+def test_combining_takes_no_memory_for_the_data(tmp_path: Path) -> None:
+    """48 MB of ids, linked and rewritten within a quarter of that."""
+    import tracemalloc
+
+    import numpy as np
+
+    from hpcdata.combine import CombineOptions, combine
+    from hpcdata.plan import RunPaths
+    from hpcdata.samples import Example, Kind, Span
+    from hpcdata.tables import EncodedBatch
+    from hpcdata.takeover import open_shard
+    from tests import made
+
+    plan, paths = made.plan(2, shard_size=1), RunPaths(tmp_path)
+    paths.shards.mkdir()
+    paths.plan.write_bytes(plan.to_json())
+    for spec in plan.shards():
+        writer = open_shard(paths.shards, plan.header(spec), "made")
+        assert writer is not None
+        span = Span(kind=Kind.TEXT, ids=np.arange(12_000_000, dtype=np.int64) % 32_000)
+        writer.append(EncodedBatch(examples=[Example(index=spec.shard, key=f"{spec.shard}", spans=(span,))]))
+        writer.commit()
+    tracemalloc.start()
+    for options in (CombineOptions(), CombineOptions(compact=True)):
+        assert combine(tmp_path, options).counts.text_tokens == 24_000_000
+    assert tracemalloc.get_traced_memory()[1] < 12e6
+    tracemalloc.stop()
+
+
+@pytest.mark.slow
 def test_logs_have_no_text_of_the_data(tmp_path: Path) -> None:
     from tests.runs import small_config, start_task
 

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hpcdata.encoders.codes import PictureEncoder
 from hpcdata.encoders.examples import BatchEncoder
 
 if TYPE_CHECKING:
@@ -24,12 +25,11 @@ class Tokenizers:
 
     def encoder(self, plan: Plan, *, with_images: bool = True) -> BatchEncoder:
         config = plan.config
-        return BatchEncoder(
-            text=self.text,
-            image=self.image if with_images else None,
-            block_size=config.data.block_size,
-            image_batch_size=config.loader.batch_size,
-        )
+        pictures = None
+        if self.image is not None and with_images:
+            compares = config.image.precision != "fp32"
+            pictures = PictureEncoder(self.image, batch_size=plan.picture_batch_size, compares=compares)
+        return BatchEncoder(text=self.text, image=pictures, block_size=config.data.block_size)
 
 
 def build(plan: Plan, runtime: RunConfig) -> Tokenizers:
@@ -39,8 +39,9 @@ def build(plan: Plan, runtime: RunConfig) -> Tokenizers:
     if plan.image is not None:
         from hpcdata.encoders import image
 
-        device = image.resolve_device(_local_device(runtime.image.device))
-        codec = image.build(plan.image, runtime.image.checkpoint, device, plan.config.image.cpu_threads)
+        device = device_of(runtime)
+        threads, batch_size = plan.config.image.cpu_threads, plan.picture_batch_size
+        codec = image.build(plan.image, runtime.image.checkpoint, device, threads, batch_size)
     return Tokenizers(text=tokenizer, image=codec, device=device)
 
 
@@ -53,11 +54,18 @@ def build_text(plan: Plan, runtime: RunConfig) -> TextTokenizer | None:
     return text.build(plan.text, config.tokenizer, engine=config.engine)
 
 
+def device_of(runtime: RunConfig) -> str:
+    """What the image tokenizer of this process runs on. Raises UserError for a GPU that is not there."""
+    from hpcdata.encoders import image
+
+    return image.resolve_device(_local_device(runtime.image.device))
+
+
 def arithmetic(plan: Plan) -> dict[str, Any] | None:
     """How codes are computed (`encoders.image.set_reproducible`), None for a run without images."""
     if plan.image is None:
         return None
-    threads, batch_size = plan.config.image.cpu_threads, plan.config.loader.batch_size
+    threads, batch_size = plan.config.image.cpu_threads, plan.batch_size
     switches = {"tf32": False, "cudnn_benchmark": False, "deterministic_algorithms": True}
     return {"dtype": plan.image.precision, "cpu_threads": threads, "batch_size": batch_size, **switches}
 

@@ -14,12 +14,20 @@ from hpcdata.encoders.presets import Emu3Architecture
 from hpcdata.encoders.quantized import Codebook, Network, QuantizedTokenizer
 
 
-def load(path: str, preset: str, architecture: Emu3Architecture, *, precision: str, device: str) -> QuantizedTokenizer:
+def load(
+    path: str,
+    preset: str,
+    architecture: Emu3Architecture,
+    *,
+    precision: str,
+    device: str,
+    batch_size: int | None = None,
+) -> QuantizedTokenizer:
     """The tokenizer with the weights of a checkpoint file. Raises UserError if they are not those of the network."""
     with torch.device("meta"):
         network = Emu3(architecture)
     load_weights(network, path, preset, rename=False)
-    return QuantizedTokenizer(network, preset=preset, precision=precision, device=device)
+    return QuantizedTokenizer(network, preset=preset, precision=precision, device=device, batch_size=batch_size)
 
 
 class Emu3(Network):

@@ -89,6 +89,8 @@ class ExactVqTokenizer:
             codes = [self._encode(some) for some in images.split(chunk)]
         return torch.cat(codes).view(batch, height // DOWNSAMPLE, width // DOWNSAMPLE).cpu()
 
+    encode_in_fp32 = encode
+
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
         """codes: [B, h, w] of any integer dtype -> [B, 3, 8 h, 8 w] uint8 RGB on the CPU."""

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpcdata.encoders import pixels
+from hpcdata.encoders import buckets, pixels
+from hpcdata.encoders.buckets import Size
 from hpcdata.encoders.text import TextTokenizer, check_text
 from hpcdata.samples import (
     BadSample,
@@ -34,7 +35,7 @@ from hpcdata.samples import (
 from hpcdata.tables import DUPLICATE, EncodedBatch, RejectRow
 
 if TYPE_CHECKING:
-    from hpcdata.encoders.image import ImageTokenizer
+    from hpcdata.encoders.codes import PictureEncoder
     from hpcdata.plan import Plan
 
 BATCHES_AHEAD = 2
@@ -42,7 +43,7 @@ BATCHES_AHEAD = 2
 
 @dataclass(frozen=True, kw_only=True)
 class PixelOptions:
-    resolution: int
+    sizes: tuple[Size, ...]
     max_pixels: int
     max_bytes: int
 
@@ -52,12 +53,13 @@ class PixelOptions:
         data = plan.config.data
         if plan.image is None:
             return None
-        return cls(resolution=data.resolution, max_pixels=data.max_image_pixels, max_bytes=data.max_record_bytes)
+        sizes = buckets.sizes(data.resolution, plan.image.downsample, data.max_aspect_ratio)
+        return cls(sizes=sizes, max_pixels=data.max_image_pixels, max_bytes=data.max_record_bytes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PreparedBatch:
-    """Consecutive records, and for each the pixels of its images ([S, S, 3] uint8), or why there are none."""
+    """Consecutive records, and for each the pixels of its images ([H, W, 3] uint8), or why there are none."""
 
     records: Sequence[Record]
     pixels: Sequence[list[np.ndarray] | BadSample]
@@ -96,14 +98,12 @@ class BatchEncoder:
         self,
         *,
         text: TextTokenizer | None,
-        image: ImageTokenizer | None,
+        image: PictureEncoder | None,
         block_size: int | None,
-        image_batch_size: int,
     ) -> None:
         self._text = text
         self._image = image
         self._block_size = block_size
-        self._image_batch_size = image_batch_size
 
     def encode(self, batch: PreparedBatch, *, first_index: int, source: str) -> EncodedBatch:
         """first_index: plan index of position 0 of the input file; source: its label, for rejects."""
@@ -116,7 +116,8 @@ class BatchEncoder:
                 row = _reject_row(record, error.reason, error.message, first_index, source)
                 rejects[row.index] = row
         text_ids = iter(self._encode_texts([sample for sample, _ in good]))
-        codes = iter(self._encode_images([image for _, images in good for image in images]))
+        grids = self._image.encode([image for _, images in good for image in images]) if self._image else []
+        codes = iter(grids)
         examples, num_truncated = [], 0
         for sample, _ in good:
             spans, truncated = self._spans(sample, text_ids, codes)
@@ -128,7 +129,26 @@ class BatchEncoder:
                 row = _reject_row(sample, Reason.EMPTY_TEXT, message, first_index, source)
                 rejects[row.index] = row
         rows = [rejects[index] for index in sorted(rejects)]
-        return EncodedBatch(examples=examples, rejects=rows, truncated_texts=num_truncated)
+        compared, equal = self._compare(good, iter(grids), first_index)
+        return EncodedBatch(
+            examples=examples,
+            rejects=rows,
+            truncated_texts=num_truncated,
+            compared_codes=compared,
+            equal_codes=equal,
+        )
+
+    def _compare(
+        self, good: list[tuple[Sample, list[np.ndarray]]], grids: Iterator[np.ndarray], first_index: int
+    ) -> tuple[int, int]:
+        """(codes compared with those in fp32, equal ones)."""
+        num_compared = num_equal = 0
+        for sample, images in good:
+            its_grids = list(islice(grids, len(images)))
+            if self._image is not None and images:
+                compared, equal = self._image.compare(first_index + sample.position, images, its_grids)
+                num_compared, num_equal = num_compared + compared, num_equal + equal
+        return num_compared, num_equal
 
     def _check(self, record: Record) -> Sample:
         match record:
@@ -149,16 +169,6 @@ class BatchEncoder:
         ids, offsets = self._text.encode(texts)
         for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
             yield ids[start:end]
-
-    def _encode_images(self, images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """[h, w] codes of every image, encoded at most `image_batch_size` at a time."""
-        if self._image is None:
-            return
-        import torch
-
-        for start in range(0, len(images), self._image_batch_size):
-            stack = np.stack(images[start : start + self._image_batch_size])
-            yield from self._image.encode(torch.from_numpy(stack).permute(0, 3, 1, 2)).numpy()
 
     def _spans(
         self, sample: Sample, text_ids: Iterator[np.ndarray], codes: Iterator[np.ndarray]
@@ -192,7 +202,7 @@ def load_images(record: Record, options: PixelOptions | None) -> list[np.ndarray
 def _load(blob: Blob, options: PixelOptions) -> np.ndarray:
     try:
         data = blob.read(max_bytes=options.max_bytes)
-        return pixels.load_square(data, resolution=options.resolution, max_pixels=options.max_pixels)
+        return pixels.load(data, sizes=options.sizes, max_pixels=options.max_pixels)
     except BadSample as bad:
         raise BadSample(bad.reason, f"{blob.name}: {bad.message}" if blob.name else bad.message) from None
 

@@ -49,6 +49,9 @@ class ImageTokenizer(Protocol):
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """images: [B, 3, H, W] uint8 RGB, H and W multiples of `downsample` -> [B, h, w] int32 on the CPU."""
 
+    def encode_in_fp32(self, images: torch.Tensor) -> torch.Tensor:
+        """The same in fp32, whatever the precision of `encode`."""
+
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """codes: [B, h, w] of any integer dtype -> [B, 3, H, W] uint8 RGB on the CPU."""
 
@@ -97,11 +100,14 @@ def grid_side(identity: ImageIdentity, resolution: int) -> int:
     return side
 
 
-def build(identity: ImageIdentity, checkpoint: str | None, device: str, cpu_threads: int) -> ImageTokenizer:
+def build(
+    identity: ImageIdentity, checkpoint: str | None, device: str, cpu_threads: int, batch_size: int | None = None
+) -> ImageTokenizer:
     """The tokenizer that made or will make the codes of a plan, ready to run.
 
-    device: `auto`, `cpu`, `cuda` or `cuda:N`. Sets torch's global switches to reproducible arithmetic.
-    Raises UserError when the file is not the one of the identity, or does not hold the preset's network.
+    device: `auto`, `cpu`, `cuda` or `cuda:N`; batch_size: pictures that a GPU computes at a time. Sets torch's global
+    switches to reproducible arithmetic. Raises UserError when the file is not the one of the identity, or does not hold
+    the preset's network.
     """
     path = checkpoint_path(identity.preset, checkpoint)
     found = _sha256(path)
@@ -112,7 +118,7 @@ def build(identity: ImageIdentity, checkpoint: str | None, device: str, cpu_thre
         )
     device = resolve_device(device)
     set_reproducible(cpu_threads)
-    return _load(path, identity.preset, identity.precision, device)
+    return _load(path, identity.preset, identity.precision, device, batch_size)
 
 
 def resolve_device(device: str) -> str:
@@ -148,20 +154,20 @@ def set_reproducible(cpu_threads: int) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _load(path: str, preset: str, precision: str, device: str) -> ImageTokenizer:
+def _load(path: str, preset: str, precision: str, device: str, batch_size: int | None) -> ImageTokenizer:
     architecture = architecture_of(preset)
     if isinstance(architecture, VqganArchitecture):
         from hpcdata.encoders import vqgan
 
-        return vqgan.load(path, preset, architecture, precision=precision, device=device)
+        return vqgan.load(path, preset, architecture, precision=precision, device=device, batch_size=batch_size)
     if isinstance(architecture, OpenMagvit2Architecture):
         from hpcdata.encoders import open_magvit2
 
-        return open_magvit2.load(path, preset, architecture, precision=precision, device=device)
+        return open_magvit2.load(path, preset, architecture, precision=precision, device=device, batch_size=batch_size)
     if isinstance(architecture, Emu3Architecture):
         from hpcdata.encoders import emu3
 
-        return emu3.load(path, preset, architecture, precision=precision, device=device)
+        return emu3.load(path, preset, architecture, precision=precision, device=device, batch_size=batch_size)
     from hpcdata.encoders import exact_vq
 
     return exact_vq.load(path, device=device)

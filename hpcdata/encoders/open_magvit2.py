@@ -20,13 +20,19 @@ EPSILON = 1e-6
 
 
 def load(
-    path: str, preset: str, architecture: OpenMagvit2Architecture, *, precision: str, device: str
+    path: str,
+    preset: str,
+    architecture: OpenMagvit2Architecture,
+    *,
+    precision: str,
+    device: str,
+    batch_size: int | None = None,
 ) -> QuantizedTokenizer:
     """The tokenizer with the weights of a checkpoint file. Raises UserError if they are not those of the network."""
     with torch.device("meta"):
         network = OpenMagvit2(architecture)
     load_weights(network, path, preset)
-    return QuantizedTokenizer(network, preset=preset, precision=precision, device=device)
+    return QuantizedTokenizer(network, preset=preset, precision=precision, device=device, batch_size=batch_size)
 
 
 class OpenMagvit2(Network):

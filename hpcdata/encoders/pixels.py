@@ -1,7 +1,7 @@
-"""Image bytes -> a square of RGB pixels, the same on every machine with the same Pillow.
+"""Image bytes -> RGB pixels of a given size, the same on every machine with the same Pillow.
 
-The short side is resized to `resolution` (bilinear, antialiased, up or down), then the center is cropped. Every kind
-of picture is handled on purpose:
+The picture is resized until it covers the size (bilinear, antialiased, up or down), then the center is cropped. Every
+kind of picture is handled on purpose:
 
     orientation       the EXIF or XMP orientation is applied first; one that cannot be read counts as upright
     animation, pages  the first frame or page (of an APNG its default image)
@@ -28,6 +28,7 @@ import io
 import logging
 import re
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import (
@@ -46,6 +47,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from hpcdata.encoders.buckets import Size, nearest
 from hpcdata.samples import BadSample, Reason
 
 FORMATS = tuple(
@@ -83,7 +85,12 @@ _MAX_MESSAGE = 160
 
 
 def load_square(data: bytes, *, resolution: int, max_pixels: int) -> np.ndarray:
-    """[resolution, resolution, 3] uint8 RGB. Safe to call from several threads with one `max_pixels`.
+    """[resolution, resolution, 3] uint8 RGB: `load` with one size."""
+    return load(data, sizes=((resolution, resolution),), max_pixels=max_pixels)
+
+
+def load(data: bytes, *, sizes: Sequence[Size], max_pixels: int) -> np.ndarray:
+    """[height, width, 3] uint8 RGB of the size that is nearest in shape. Safe in several threads with one `max_pixels`.
 
     Raises BadSample: EMPTY_IMAGE, OVERSIZED_IMAGE (judged by the header, before anything is decoded), TRUNCATED or
     UNREADABLE_IMAGE. Messages are the same in every run.
@@ -94,12 +101,13 @@ def load_square(data: bytes, *, resolution: int, max_pixels: int) -> np.ndarray:
     try:
         with _open(data, max_pixels) as image:
             image.load()
-            square = _square(_flatten(_upright(image), white=_white_level(image)), resolution)
+            upright = _flatten(_upright(image), white=_white_level(image))
+            cropped = _cropped(upright, nearest(upright.height, upright.width, sizes))
     except (BadSample, MemoryError):
         raise
     except Exception as error:
         raise _bad_sample(error) from None
-    return np.array(square) if square.mode == "RGB" else np.repeat(np.asarray(square)[:, :, None], 3, axis=2)
+    return np.array(cropped) if cropped.mode == "RGB" else np.repeat(np.asarray(cropped)[:, :, None], 3, axis=2)
 
 
 def _prepare_pillow(max_pixels: int) -> None:
@@ -181,25 +189,28 @@ def _eight_bits_of_floats(values: np.ndarray) -> np.ndarray:
     return np.rint(values.clip(0, white) * (255.0 / white)).astype(np.uint8)
 
 
-def _square(image: Image.Image, resolution: int) -> Image.Image:
+def _cropped(image: Image.Image, size: Size) -> Image.Image:
     """Resizes only what the crop keeps: a strip of 1 x 100,000 pixels is not blown up to its full length first."""
-    size = (resolution, resolution)
-    if image.size == size:
+    height, width = size
+    if image.size == (width, height):
         return image
-    short = min(image.size)
-    (left, right), (top, bottom) = (_kept(side, short, resolution) for side in image.size)
-    return image.resize(size, Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+    if width * image.height >= height * image.width:  # the width is resized to fit, the height is cut
+        resized = width, width * image.height // image.width
+    else:
+        resized = height * image.width // image.height, height
+    left, right = _kept(image.width, resized[0], width)
+    top, bottom = _kept(image.height, resized[1], height)
+    return image.resize((width, height), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
-def _kept(side: int, short: int, resolution: int) -> tuple[float, float]:
+def _kept(side: int, resized: int, shown: int) -> tuple[float, float]:
     """The part of a side, in source pixels, that the center crop of the resized picture shows.
 
     Rounds as torchvision's Resize and CenterCrop: the long side down, the margin half to even.
     """
-    resized = resolution * side // short
     scale = side / resized
-    margin = round((resized - resolution) / 2)
-    return margin * scale, min((margin + resolution) * scale, side)
+    margin = round((resized - shown) / 2)
+    return margin * scale, min((margin + shown) * scale, side)
 
 
 def _oversized(num_pixels: int | str, max_pixels: int | None) -> BadSample:

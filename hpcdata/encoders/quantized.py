@@ -2,11 +2,17 @@
 
 Networks differ in architecture alone; what decides a code besides (the value range, the order of the lookup's
 arithmetic, ties, the bits of lookup-free codes) is here, once.
+
+A picture's codes do not depend on the pictures beside it. A CPU takes one picture at a time, which is also the fastest:
+activations stay small. A GPU always computes batches of one and the same size, filled up with black pictures, because
+libraries choose their kernels by it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 from typing import Any
 
 import torch
@@ -18,6 +24,8 @@ from hpcdata.errors import UserError
 
 LOOKUP_ROWS = 4096
 """Latents compared with the codebook at once: 256 MiB of distances at 16,384 codes, whatever the batch."""
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Of glibc's malloc.h."""
 
 
 class Network(nn.Module):
@@ -41,15 +49,21 @@ class Network(nn.Module):
 class QuantizedTokenizer:
     """An `ImageTokenizer` of a loaded network, in fp32, or in bf16 or fp16 by autocast."""
 
-    def __init__(self, network: Network, *, preset: str, precision: str, device: str) -> None:
+    def __init__(
+        self, network: Network, *, preset: str, precision: str, device: str, batch_size: int | None = None
+    ) -> None:
+        """batch_size: pictures that a GPU computes at a time; None: those of a call."""
         self.preset = preset
         self.precision = precision
         self.device = torch.device(device)
+        self._at_once = 1 if self.device.type == "cpu" else batch_size
         self.codebook_size = network.architecture.codebook_size
         self.downsample = network.architecture.downsample
         self._scale, self._offset = {"signed": (127.5, 1.0), "unit": (255.0, 0.0)}[network.architecture.pixels]
         self._memory_format = _memory_format(self.device, precision)
         self._network = network.to(self.device).requires_grad_(False).eval()
+        if self.device.type == "cpu":
+            _keep_freed_memory()
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 module.to(memory_format=self._memory_format)  # type: ignore[call-overload]
@@ -58,8 +72,18 @@ class QuantizedTokenizer:
     def encode(self, images: Tensor) -> Tensor:
         """images: [B, 3, H, W] uint8 RGB -> [B, h, w] int32 on the CPU."""
         check_images(images, self.downsample)
-        pixels = images.to(self.device, non_blocking=True).float().div_(self._scale).sub_(self._offset)
-        with self._autocast():
+        at_once = self._at_once or len(images)
+        return torch.cat([self._encode(_filled_up(some, at_once))[: len(some)] for some in images.split(at_once)])
+
+    @torch.inference_mode()
+    def encode_in_fp32(self, images: Tensor) -> Tensor:
+        """The codes of any precision but fp32 are compared with these."""
+        check_images(images, self.downsample)
+        return torch.cat([self._encode(some, is_exact=True) for some in images.split(1)])
+
+    def _encode(self, images: Tensor, *, is_exact: bool = False) -> Tensor:
+        pixels = images.to(self.device).float().div_(self._scale).sub_(self._offset)
+        with contextlib.nullcontext() if is_exact else self._autocast():
             latents = self._network.encode(pixels.contiguous(memory_format=self._memory_format))
         codes = self._network.quantize(latents.float())
         if not bool(torch.isfinite(latents).all()):
@@ -153,6 +177,24 @@ def _memory_format(device: torch.device, precision: str) -> torch.memory_format:
     """NHWC where convolutions run faster in it: on CPUs, and on the tensor cores of GPUs."""
     channels_first = device.type == "cuda" and precision == "fp32"
     return torch.contiguous_format if channels_first else torch.channels_last
+
+
+def _filled_up(images: Tensor, num: int) -> Tensor:
+    missing = num - len(images)
+    return torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing else images
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Has glibc's malloc use freed memory again.
+
+    It gives every activation of 32 MiB or more fresh pages, which the kernel must clear, and returns them at once: at
+    256 x 256 pixels that costs as much time as the convolutions. Other C libraries have no such call.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_MAX, 0)
+        library.mallopt(_M_TRIM_THRESHOLD, -1)
 
 
 def check_images(images: Tensor, downsample: int) -> None:

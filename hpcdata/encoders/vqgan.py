@@ -16,12 +16,20 @@ from hpcdata.encoders.presets import VqganArchitecture
 from hpcdata.encoders.quantized import Codebook, Network, QuantizedTokenizer, Signs
 
 
-def load(path: str, preset: str, architecture: VqganArchitecture, *, precision: str, device: str) -> QuantizedTokenizer:
+def load(
+    path: str,
+    preset: str,
+    architecture: VqganArchitecture,
+    *,
+    precision: str,
+    device: str,
+    batch_size: int | None = None,
+) -> QuantizedTokenizer:
     """The tokenizer with the weights of a checkpoint file. Raises UserError if they are not those of the network."""
     with torch.device("meta"):
         network = Vqgan(architecture)
     load_weights(network, path, preset)
-    return QuantizedTokenizer(network, preset=preset, precision=precision, device=device)
+    return QuantizedTokenizer(network, preset=preset, precision=precision, device=device, batch_size=batch_size)
 
 
 class Vqgan(Network):

@@ -6,8 +6,10 @@
         state = loader.state_dict()       # of the batches that were delivered, not of those that were prepared
 
 The threads take turns to decide what is in the next batch, and copy it at the same time, outside of the interpreter's
-lock; batches arrive in their order. They are stopped when the iterator is closed or collected; they never outlive the
-process, and nothing is shared with other processes.
+lock; batches arrive in their order, and so does an error. What was only prepared has not happened: state, counts and
+account are of the delivered batches, new weights hold from the next one on, and a loop follows a state that is loaded
+in its middle. The threads are stopped when the iterator is closed or collected; they never outlive the process, and
+nothing is shared with other processes.
 """
 
 from __future__ import annotations
@@ -17,24 +19,35 @@ import queue
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hpcdata.errors import UserError
+from hpcdata.loading.account import SourceAccount
+from hpcdata.loading.layoutbase import BatchCounts
 
 if TYPE_CHECKING:
     import torch
 
     Tensors = dict[str, torch.Tensor]
+    Made = tuple[Tensors, BatchCounts]
 
 
 class ResumableLoader(Protocol):
     """What TokenLoader is, and whatever else makes batches and knows where it stands."""
 
-    def take(self) -> Callable[[], Tensors] | None:
+    def take(self) -> Callable[[], Made] | None:
         """Moves on by one batch and returns what makes it, in whichever thread it is called; None at the end."""
         ...
+
+    def count(self, counts: BatchCounts) -> None:
+        """Called when the batch is delivered."""
+        ...
+
+    def set_weights(self, weights: Mapping[str, float]) -> None: ...
+
+    def account(self) -> dict[str, SourceAccount]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -56,6 +69,7 @@ class BackgroundLoader:
         self._num_ahead, self._num_threads, self._pin_memory = num_ahead, num_threads, pin_memory
         self._state = loader.state_dict()
         self._workers: _Workers | None = None
+        self._iteration: object = None
 
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]
@@ -63,23 +77,48 @@ class BackgroundLoader:
     def __iter__(self) -> Iterator[Tensors]:
         """From where the last delivered batch left off; an iterator that was begun before is closed."""
         self._stop()
-        self.loader.load_state_dict(self._state)
-        workers = self._workers = _Workers(self.loader, self._num_ahead, self._num_threads, self._pin_memory)
-        try:
-            for batch, state in workers.batches():
-                self._state = state
-                yield batch
-        finally:
-            workers.stop()
+        mine = self._iteration = object()
+        while self._iteration is mine:
+            self._rewind()
+            workers = self._workers = _Workers(self.loader, self._num_ahead, self._num_threads, self._pin_memory)
+            try:
+                while workers is self._workers:  # else it was rewound: another place, other weights
+                    made, state = workers.next()
+                    if made is None:
+                        return
+                    self._state = state
+                    self.loader.count(made[1])
+                    batch = made[0]
+                    del made
+                    yield batch
+                    del batch  # it would keep the memory of the last batch from the next ones
+            finally:
+                workers.stop()
 
     def state_dict(self) -> dict[str, Any]:
         return self._state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from `state` with the next iterator. Raises UserError as the loader does."""
-        self._stop()
+        """Goes on from `state` with the next batch. Raises UserError as the loader does."""
+        self._rewind()
         self.loader.load_state_dict(state)
         self._state = self.loader.state_dict()
+
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        """As the loader does: from the next batch on, as what was prepared is made anew."""
+        self._rewind()
+        self.loader.set_weights(weights)
+        self._state = self.loader.state_dict()
+
+    def account(self) -> dict[str, SourceAccount]:
+        """As the loader does, up to the last batch that was delivered. What was prepared is made anew."""
+        self._rewind()
+        return self.loader.account()
+
+    def _rewind(self) -> None:
+        """Takes the loader from the threads, back to the last batch that was delivered."""
+        self._stop()
+        self.loader.load_state_dict(self._state)
 
     def _stop(self) -> None:
         if self._workers is not None:
@@ -102,7 +141,7 @@ class _Workers:
 
     def __init__(self, loader: ResumableLoader, num_ahead: int, num_threads: int, pin_memory: bool) -> None:
         self._loader, self._pin_memory = loader, pin_memory
-        self._ready: queue.Queue[tuple[Future[Tensors | None], dict[str, Any]]] = queue.Queue(num_ahead)
+        self._ready: queue.Queue[tuple[Future[Made | None], dict[str, Any]]] = queue.Queue(num_ahead)
         self._turn = threading.Lock()
         self._stopped = threading.Event()
         self._threads = [
@@ -112,14 +151,10 @@ class _Workers:
         for thread in self._threads:
             thread.start()
 
-    def batches(self) -> Iterator[tuple[Tensors, dict[str, Any]]]:
-        while not self._stopped.is_set():
-            slot, state = self._ready.get()
-            batch = slot.result()
-            del slot  # it would hold the batch as well
-            if batch is None:
-                return
-            yield batch, state
+    def next(self) -> tuple[Made | None, dict[str, Any]]:
+        """The next batch, None behind the last, with the state after it. Raises what its thread raised."""
+        slot, state = self._ready.get()
+        return slot.result(), state
 
     def stop(self) -> None:
         """Returns when the threads have left the loader alone."""
@@ -137,27 +172,29 @@ class _Workers:
             self._fill(slot, make)
             del slot, make, work  # they would hold the batch, and its memory
 
-    def _fill(self, slot: Future[Tensors | None], make: Callable[[], Tensors]) -> None:
+    def _fill(self, slot: Future[Made | None], make: Callable[[], Made]) -> None:
         try:
-            batch = make()
+            batch, counts = make()
             if self._pin_memory:
                 batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
-            slot.set_result(batch)
+            slot.set_result((batch, counts))
         except BaseException as error:  # handed to the thread that iterates
             slot.set_exception(error)
 
-    def _take(self) -> tuple[Future[Tensors | None], Callable[[], Tensors]] | None:
+    def _take(self) -> tuple[Future[Made | None], Callable[[], Made]] | None:
         """The next batch to make, with its place in the order; None when there is nothing left to do."""
         with self._turn:
             if self._stopped.is_set():
                 return None
-            slot: Future[Tensors | None] = Future()
-            make = None
+            slot: Future[Made | None] = Future()
+            make, state = None, {}
             try:
                 make = self._loader.take()
+                state = self._loader.state_dict()
                 if make is None:
                     slot.set_result(None)
             except BaseException as error:  # as above
+                make = None
                 slot.set_exception(error)
-            self._ready.put((slot, self._loader.state_dict()))
+            self._ready.put((slot, state))
             return None if make is None else (slot, make)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
 from collections import deque
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from hpcdata.loading.forks import ForkLock
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _MIN_BYTES = 2**16
 _MAX_BUFFERS = 48
 _MAX_TOTAL_BYTES = 2**28
-_lock = threading.Lock()
+_lock = ForkLock()
 _buffers: deque[np.ndarray] = deque()
 
 

@@ -127,6 +127,7 @@ class PlainSteps:
             ranges.append(share.of(*self._range(epoch, step + len(ranges))))
         if not ranges:
             self._range(epoch, step)
+        self.stream.will_draw(epoch, ranges[0][0], ranges[-1][1])
         positions = np.concatenate([np.arange(start, stop) for start, stop in ranges])
         edges = np.cumsum([0] + [stop - start for start, stop in ranges])
         return _Ahead(epoch, step, share, self.stream.draws(epoch, positions), edges.tolist())

@@ -14,18 +14,18 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpcdata.loading.arrays import empty
+from hpcdata.loading.forks import ForkLock
 from hpcdata.loading.manifest import Manifest, Part
 from hpcdata.loading.maps import map_column
 from hpcdata.loading.opening import open_manifest
 from hpcdata.loading.parts import PartMaps
-from hpcdata.loading.readahead import ReadAhead
+from hpcdata.loading.readahead import ReadAhead, will_need
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, Role, Span
 
 if TYPE_CHECKING:
@@ -78,6 +78,9 @@ class SpanTable:
 
 class TokenDataset:
     """The examples of a dataset by row: 0 to len - 1, in the order of the plan."""
+
+    _mapped: PartMaps | None
+    _lock: ForkLock
 
     def __init__(self, path: str | Path | Manifest, *, allow_tmp: bool = False) -> None:
         """`path`: a dataset, a run, one committed shard, or a manifest that was made in memory.
@@ -162,7 +165,7 @@ class TokenDataset:
         ids = empty((len(start), width), self.manifest.id_dtype)
         if ids.size:
             with maps.opened(part):
-                _copy_windows(self._ids_tensor, start + maps.tokens[part], ids)
+                _copy_windows(maps.ids_tensor, start + maps.tokens[part], ids)
         return ids
 
     def ids(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -181,15 +184,49 @@ class TokenDataset:
             ranges = maps.range("tokens/ids").spans_of(table.first_token + maps.tokens[table.part], table.length)
             return self._read_ahead.will_need(ranges)
 
-    @cached_property
-    def _maps(self) -> PartMaps:
-        return PartMaps(self.manifest)
+    def will_read(self, ranges: np.ndarray) -> None:
+        """Asks the kernel for all of these samples ([n, 2]: first row, number of rows), which are wanted soon."""
+        part, first, stop = self._within_parts(ranges)
+        maps, num_samples = self._maps, np.diff(self._first_row)
+        with maps.opened(part):
+            base, asked = maps.samples[part], []
+            for name in ("index", "num_spans", "first_span", "first_token"):
+                asked.append(maps.range(f"samples/{name}").spans_of(base + first, stop - first))
+            will_need(np.concatenate(asked))
+            is_last, asked, parts = stop == num_samples[part], [], [self.manifest.parts[at] for at in part.tolist()]
+            for table, names, bases in (
+                ("span", ("spans/length", "spans/kind", "spans/grid", "spans/flags"), maps.spans),
+                ("token", ("tokens/ids",), maps.tokens),
+            ):
+                offsets = maps.column(f"samples/first_{table}")
+                ends = [getattr(each, f"{table}s") for each in parts]
+                start = offsets[base + first]
+                end = np.where(is_last, ends, offsets[base + np.where(is_last, first, stop)])
+                asked += [maps.range(name).spans_of(start + bases[part], end - start) for name in names]
+            will_need(np.concatenate(asked))
 
-    @cached_property
-    def _ids_tensor(self) -> torch.Tensor:
-        return self._maps.range("tokens/ids").tensor()
+    def _within_parts(self, ranges: np.ndarray) -> np.ndarray:
+        """[3, n]: part, first and stop row in it, of ranges that are cut where parts begin."""
+        pieces = []
+        for first, size in ranges.tolist():
+            parts = (np.searchsorted(self._first_row, (first, first + size - 1), side="right") - 1).tolist()
+            for part in range(parts[0], parts[1] + 1):
+                begin, end = self._first_row[part : part + 2].tolist()
+                if begin < end:
+                    pieces.append((part, max(first, begin) - begin, min(first + size, end) - begin))
+        return np.array(pieces, np.int64).reshape(-1, 3).T
+
+    @property
+    def _maps(self) -> PartMaps:
+        maps = self._mapped
+        if maps is None:
+            with self._lock:
+                maps = self._mapped = PartMaps(self.manifest) if self._mapped is None else self._mapped
+        return maps
 
     def _reset(self) -> None:
+        self._mapped = None
+        self._lock = ForkLock()
         self._open_parts: dict[int, _OpenPart] = {}
         self._read_ahead = ReadAhead()
 

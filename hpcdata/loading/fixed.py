@@ -176,7 +176,7 @@ class T2I(Fixed):
         if (grids[1:] != grids[:1]).any():
             grids = np.unique(grids, axis=0)
             shapes = ", ".join(f"{height} x {width}" for height, width, _ in grids[:4].tolist())
-            raise UserError(f"layout {self.name} needs one image grid in a batch, got {shapes}: encode at one size")
+            raise UserError(f"layout {self.name} needs one image grid in a batch, got {shapes}: use layout interleaved")
         found = int(grids[0, 2]) if len(grids) else None
         if None not in (found, self.num_image_tokens) and found != self.num_image_tokens:
             raise UserError(

@@ -18,7 +18,6 @@ none, since it would leave the others waiting), with packing as one that is fill
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +41,8 @@ if TYPE_CHECKING:
     import torch
 
 _UNLIMITED = 2**40
-_counting = threading.Lock()
+_ROOM_FOR_DIGITS = 64
+"""The numbers of a state grow after its ledger of weights was measured."""
 
 
 class TokenLoader:
@@ -89,7 +89,8 @@ class TokenLoader:
                 f"global_batch_size={global_batch_size} cannot be divided evenly among {self.world_size} ranks"
             )
         self._steps = self._make_steps()
-        self._check_size()
+        self._check_steps(self._steps, 0)
+        self._check_rest(0)
 
     @property
     def batch_size(self) -> int:
@@ -107,7 +108,13 @@ class TokenLoader:
         num_steps = steps.num_steps(epoch)
         if num_steps is None:
             raise TypeError("an epoch of this mixture has no end: its policy is repeat")
+        self._check_steps(steps, epoch)
         return num_steps
+
+    def has_step(self, epoch: int, step: int) -> bool:
+        """Whether the epoch has a step `step`: with packing, this packs no more than is needed to know."""
+        steps = self._steps if epoch == self.epoch else self._make_steps()
+        return steps.has_step(epoch, step)
 
     def __len__(self) -> int:
         """Steps of all epochs. Raises TypeError when there is no end."""
@@ -165,11 +172,16 @@ class TokenLoader:
                 self._steps.restore(epoch, Mark(int(mark[1]), int(mark[2])))
             if not isinstance(epoch, int) or not isinstance(step, int) or min(epoch, step) < 0:
                 raise ValueError
-            if not self._steps.has_step(epoch, step):
+            if step and not self._steps.has_step(epoch, step):
                 raise ValueError
         except (ValueError, TypeError, IndexError, UserError):
             self.stream, self._steps = before
             raise UserError(f"loader state is damaged: epoch {epoch!r}, step {step!r}") from None
+        try:
+            self._check_rest(epoch)
+        except UserError:
+            self.stream, self._steps = before
+            raise
         self.epoch, self.step = epoch, step
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
@@ -185,9 +197,13 @@ class TokenLoader:
             is_begun = mark.first_bin < position
             position = (mark.window + is_begun) * self.packing.window
         self.stream = before.changed(self.epoch, position, weights)
-        if len(json.dumps(self.state_dict())) >= MAX_STATE_BYTES:
+        try:
+            if len(json.dumps(self.state_dict())) > MAX_STATE_BYTES - _ROOM_FOR_DIGITS:
+                raise UserError(f"the weights were changed {len(before.changes)} times: start a new run for more")
+            self._check_rest(self.epoch)
+        except UserError:
             self.stream = before
-            raise UserError(f"the weights were changed {len(before.changes)} times: start a new run for more changes")
+            raise
         self._steps = self._make_steps()
         self._steps.restore(self.epoch, mark)
         if not self._steps.has_step(self.epoch, self.step):
@@ -200,35 +216,31 @@ class TokenLoader:
         """
         return make_account(self._make_steps(), self.epoch, self.step)
 
-    def take(self) -> Callable[[], dict[str, torch.Tensor]] | None:
+    def take(self) -> Callable[[], tuple[dict[str, torch.Tensor], BatchCounts]] | None:
         """Moves on by one batch and returns what makes it, in whichever thread it is called; None at the end."""
         if self.num_epochs is not None and self.epoch >= self.num_epochs:
             return None
         make = self._plan(self.epoch, self.step)
         self._move()
+        return make
 
-        def deliver() -> dict[str, torch.Tensor]:
-            tensors, counts = make()
-            self._count(counts)
-            return tensors
-
-        return deliver
+    def count(self, counts: BatchCounts) -> None:
+        """Adds a batch that `take` prepared, when it is delivered."""
+        self.counts += counts
 
     def _next(self) -> dict[str, torch.Tensor]:
         tensors, counts = self._plan(self.epoch, self.step)()
         self._move()
-        self._count(counts)
+        self.count(counts)
         return tensors
 
     def _move(self) -> None:
         has_next = self._steps.has_step(self.epoch, self.step + 1)
         self.epoch, self.step = (self.epoch, self.step + 1) if has_next else (self.epoch + 1, 0)
 
-    def _count(self, counts: BatchCounts) -> None:
-        with _counting:
-            self.counts += counts
-
     def _plan(self, epoch: int, step: int) -> Callable[[], tuple[dict[str, torch.Tensor], BatchCounts]]:
+        if not step:
+            self._check_steps(self._steps, epoch)
         make, draws = self._steps.plan(epoch, step, self._share)
 
         def tensors() -> tuple[dict[str, torch.Tensor], BatchCounts]:
@@ -283,20 +295,23 @@ class TokenLoader:
             settings["mixture_digest"] = digest(self.stream.settings())
         return settings
 
-    def _check_size(self) -> None:
-        size, ranks = self.global_batch_size, self.world_size
-        if not self._steps.has_step(0, 0):
+    def _check_steps(self, steps: Steps, epoch: int) -> None:
+        """Whether the epoch has a step. One epoch may pack into fewer rows than another."""
+        if not steps.has_step(epoch, 0):
             what = "rows" if self.packing else "samples"
             raise UserError(
-                f"{self.dataset.path} has {self.stream.num_samples(0)} samples, less than one global batch of {size} "
-                f"{what}: use a smaller global_batch_size, or drop_last=False"
+                f"epoch {epoch} of {self.dataset.path} has {self.stream.num_samples(epoch)} samples, less than one "
+                f"global batch of {self.global_batch_size} {what}: use a smaller global_batch_size, or drop_last=False"
             )
-        num_samples = self.stream.num_samples(0)
-        if self.packing is not None or num_samples is None:
+
+    def _check_rest(self, epoch: int) -> None:
+        """Of this epoch and the next: all later ones are like that."""
+        if self.packing is not None or self.drop_last:
             return
-        rest = num_samples % size
-        if not self.drop_last and 0 < rest < ranks:
-            raise UserError(
-                f"the last batch of an epoch has {rest} samples for {ranks} ranks, some would get none: "
-                "use another global_batch_size, or drop_last=True"
-            )
+        for num_samples in (self.stream.num_samples(epoch), self.stream.num_samples(epoch + 1)):
+            rest = (num_samples or 0) % self.global_batch_size
+            if 0 < rest < self.world_size:
+                raise UserError(
+                    f"the last batch of an epoch has {rest} samples for {self.world_size} ranks, some would get none: "
+                    "use another global_batch_size, or drop_last=True"
+                )

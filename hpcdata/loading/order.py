@@ -6,11 +6,12 @@ Finite Domains", 2002). The halves may differ by one bit, so at most about half 
 are a hash of seed and epoch: no two epochs of any two seeds share them, as they would if seed + epoch were used.
 
 `BlockOrder` is for data larger than RAM: it shuffles blocks of neighbouring rows, and the rows of a window of some
-blocks. A window is what has to fit in the page cache, and a block is what is read in one go.
+blocks. A block is what is read in one go; two windows have to fit in the page cache, as one is read ahead.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from dataclasses import dataclass
@@ -92,6 +93,15 @@ class BlockOrder:
     def window_rows(self) -> int:
         return self.block_rows * self.window_blocks
 
+    def slots_ahead(self, position: int) -> int:
+        """Up to which slot blocks are wanted in memory at a position: those of its window, and of the next one as
+        many as have gone by of this one.
+        """
+        window, within = divmod(position, self.window_rows)
+        return min(
+            (window + 1) * self.window_blocks + within // self.block_rows, -(-self.num_samples // self.block_rows)
+        )
+
     def rows(self, epoch: int, positions: np.ndarray) -> np.ndarray:
         positions = _checked(positions, self.num_samples)
         within = np.empty_like(positions)
@@ -104,11 +114,10 @@ class BlockOrder:
             within[at] = first + _permute(positions[at] - first, size, keys)
         return self._rows_of(epoch, within // self.block_rows, within % self.block_rows)
 
-    def ranges(self, epoch: int, window: int) -> np.ndarray:
-        """[num_ranges, 2] int64: first row and number of rows of what a window reads, to ask for it ahead."""
-        first = window * self.window_rows
-        stop = min(first + self.window_rows, self.num_samples)
-        starts = np.arange(first, stop, self.block_rows)
+    def ranges(self, epoch: int, first_slot: int, last_slot: int) -> np.ndarray:
+        """[num_ranges, 2] int64: first row and number of rows of the blocks in these slots, the last not included."""
+        stop = min(last_slot * self.block_rows, self.num_samples)
+        starts = np.arange(first_slot * self.block_rows, stop, self.block_rows)
         rows = self._rows_of(epoch, starts // self.block_rows, np.zeros_like(starts))
         sizes = np.minimum(self.block_rows, stop - starts)
         over = np.maximum(0, rows + sizes - self.num_samples)
@@ -128,22 +137,28 @@ class BlockOrder:
 
 
 def find_order(name: str, num_samples: int, seed: int) -> Order:
-    """`shuffled`, `sequential`, `blocks` or `blocks:ROWSxBLOCKS`, as in blocks:4096x64, for so many samples."""
-    match = re.fullmatch(r"blocks:([1-9]\d*)x([1-9]\d*)", name)
-    if match:
-        block_rows, window_blocks = map(int, match.groups())
-        return BlockOrder(num_samples=num_samples, seed=seed, block_rows=block_rows, window_blocks=window_blocks)
-    if name == "blocks":
-        return BlockOrder(num_samples=num_samples, seed=seed)
+    """`shuffled`, `sequential`, `blocks` or `blocks:ROWSxBLOCKS`, as in blocks:4096x64, for so many samples.
+
+    What fits into one window of blocks is simply shuffled.
+    """
     if name == "sequential":
         return SequentialOrder(num_samples=num_samples)
-    if name != "shuffled":
+    shuffled = ShuffledOrder(num_samples=num_samples, seed=seed)
+    if name == "shuffled":
+        return shuffled
+    match = re.fullmatch(r"blocks(?::([1-9]\d*)x([1-9]\d*))?", name)
+    if not match:
         raise UserError(f"order {name!r}: expected shuffled, sequential, blocks or blocks:ROWSxBLOCKS")
-    return ShuffledOrder(num_samples=num_samples, seed=seed)
+    blocks = BlockOrder(num_samples=num_samples, seed=seed)
+    if match[1]:
+        blocks = dataclasses.replace(blocks, block_rows=int(match[1]), window_blocks=int(match[2]))
+    return blocks if num_samples > blocks.window_rows else shuffled
 
 
 def rows_of_epochs(order: Order, epochs: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """`rows` of as many epochs as there are positions: [n] int64 each; for sources with many short epochs."""
+    if isinstance(order, SequentialOrder):
+        return order.rows(0, positions)
     if isinstance(order, ShuffledOrder):
         return order.rows_of_epochs(epochs, positions)
     rows = np.empty(len(positions), np.int64)

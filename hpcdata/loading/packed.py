@@ -9,11 +9,11 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Callable, Iterator
-from functools import cached_property
 
 import numpy as np
 
 from hpcdata.loading.batches import Mark, Share
+from hpcdata.loading.forks import ForkLock
 from hpcdata.loading.layoutbase import Batch, BatchCounts, Layout
 from hpcdata.loading.packing import Packing, Placement
 from hpcdata.loading.runs import Bins
@@ -30,12 +30,17 @@ class _Window:
 
     def __init__(self, steps: PackedSteps, draws: Draws, placement: Placement, skipped: np.ndarray) -> None:
         self._steps, self.draws, self.placement, self.skipped = steps, draws, placement, skipped
+        self._sequences: Sequences | None = None
+        self._lock = ForkLock()
 
-    @cached_property
+    @property
     def sequences(self) -> Sequences:
-        steps = self._steps
-        table = steps.stream.dataset.spans(self.draws.rows)
-        return steps.layout.sequences(table, self.draws.seeds, room=steps.room)
+        with self._lock:
+            if self._sequences is None:
+                steps = self._steps
+                table = steps.stream.dataset.spans(self.draws.rows)
+                self._sequences = steps.layout.sequences(table, self.draws.seeds, room=steps.room)
+            return self._sequences
 
 
 class PackedSteps:
@@ -84,6 +89,8 @@ class PackedSteps:
 
     def mark(self, epoch: int, step: int) -> Mark:
         """Of the window in which the step begins."""
+        if not step:
+            return Mark()
         bin_index = step * self.size
         self._see(epoch, bin_index=bin_index + 1)
         place = min(bisect.bisect_right(self._edges, bin_index), len(self._edges)) - 1
@@ -159,6 +166,7 @@ class PackedSteps:
             num_samples = self.stream.num_samples(epoch)
             stop = (group + 1) * num_ahead * size
             stop = stop if num_samples is None else min(stop, num_samples)
+            self.stream.will_draw(epoch, group * num_ahead * size, stop)
             self._ahead = (epoch, group), self.stream.draws(epoch, np.arange(group * num_ahead * size, stop))
         first = window % num_ahead * size
         return self._ahead[1].take(slice(first, first + size))

@@ -11,16 +11,20 @@ were opened last; for these, block order or `combine --compact` is the faster wa
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hpcdata.columns import Column, columns
+from hpcdata.loading.forks import ForkLock, Lazy
 from hpcdata.loading.manifest import Manifest
 from hpcdata.loading.maps import ColumnRange, aligned_bases
 from hpcdata.loading.readahead import MADV_NORMAL, MADV_RANDOM
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_MAPS = 54_000
 _KEY_COLUMNS = ("samples/first_key", "keys/bytes")
@@ -49,7 +53,7 @@ class PartMaps:
         self._opened: dict[int, None] = {}
         fits = len(parts) * len(wanted) <= MAX_MAPS
         self._max_open = len(parts) if fits else max(1, MAX_MAPS // (2 * len(wanted)))  # a gap can be a map, too
-        self._lock: threading.RLock | nullcontext[None] = nullcontext() if fits else threading.RLock()
+        self._lock: ForkLock | nullcontext[None] = nullcontext() if fits else ForkLock()
 
     def column(self, name: str) -> np.ndarray:
         """ "spans/length" and the like: read it inside `opened` only, and let no view of it out."""
@@ -57,6 +61,10 @@ class PartMaps:
 
     def range(self, name: str) -> ColumnRange:
         return self._ranges[name]
+
+    @Lazy
+    def ids_tensor(self) -> torch.Tensor:
+        return self._ranges["tokens/ids"].tensor()
 
     def advise(self, rows: np.ndarray) -> None:
         """Looks at the first rows that somebody wants, and tells the kernel whether they come here and there."""

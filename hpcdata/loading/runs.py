@@ -9,13 +9,13 @@ its end). Ids and positions stay in 16 bits as long as they fit, and are widened
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
 from hpcdata.loading.arrays import empty, fill_behind, prefix_mask, widen, windows_of
 from hpcdata.loading.dataset import TokenDataset
+from hpcdata.loading.forks import Lazy
 from hpcdata.loading.sequences import LITERAL, Sequences
 
 IGNORED_LABEL = -100
@@ -107,7 +107,7 @@ class _Placed:
         self._has_gaps = bool((np.diff(valid) != self._valid_of_bin).any())
         """Whether there is padding in front of ids: in columns of their own, images begin behind it."""
 
-    @cached_property
+    @Lazy
     def valid(self) -> np.ndarray:
         valid = prefix_mask(self._used, self._width)
         if self._has_gaps:
@@ -189,11 +189,11 @@ class _Placed:
         edges = np.concatenate([dest[begins], [used, self._size]])
         return np.concatenate([edges[:1], edges[1:][edges[1:] > edges[:-1]]])
 
-    @cached_property
+    @Lazy
     def _length_of_row(self) -> np.ndarray:
         return np.diff(self._counted[self._sequences.first_run])
 
-    @cached_property
+    @Lazy
     def _untrained(self) -> np.ndarray:
         """The valid runs without labels."""
         runs = self._sequences

@@ -6,7 +6,8 @@
 
 A TokenLoader needs no worker processes, and is faster without; this is for code that insists on a DataLoader. Item k
 is the loader's k-th batch of this rank from where the loader stood when it was passed. Items do not depend on each
-other, so that workers, prefetching and restarts cannot change them; the loader itself does not move.
+other, so that workers, prefetching and restarts cannot change them; the loader itself does not move. These are the
+batches of one rank already: `accelerator.prepare` would share them out once more, so give it the TokenLoader.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import bisect
 from typing import TYPE_CHECKING, Any
 
 from hpcdata.errors import UserError
+from hpcdata.loading.state import check_state
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +50,20 @@ class StepDataset:
         """The state of a TokenLoader that has delivered the first `step` items."""
         epoch, step_of_epoch = self._place(step)
         return {**self._state, "epoch": epoch, "step": step_of_epoch}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of what it was made from: a StatefulDataLoader saves it beside the number of items that it delivered."""
+        return self._state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises UserError unless this is made from the same data and settings, with the loader at the same place."""
+        check_state(state, self._state)
+        for name in ("epoch", "step", "changes"):
+            if state.get(name) != self._state.get(name):
+                raise UserError(
+                    f"the state is of steps counted from {name} {state.get(name)}, these count from "
+                    f"{self._state.get(name)}: make the StepDataset from a loader that stands where it did then"
+                )
 
     def _place(self, step: int) -> tuple[int, int]:
         """(epoch, step of the epoch)."""

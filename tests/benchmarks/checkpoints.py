@@ -16,8 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from hpcdata.store import open_shard  # noqa: E402
 from hpcdata.tables import EncodedBatch  # noqa: E402
+from hpcdata.takeover import open_shard  # noqa: E402
 from tests import made  # noqa: E402
 
 INTERVAL_S = 30.0

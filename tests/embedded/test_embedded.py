@@ -85,6 +85,7 @@ def test_image_tokenizer_is_in_half_precision_and_wastes_no_code():
     assert len(np.unique(weights["codebook"], axis=0)) >= 4096 - 32, "but for copies of white"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not corpora.available("openclipart"), reason="openclipart-png, openclipart-svg are not installed")
 def test_quickstart_can_be_made_again(tmp_path):
     """The same captions and, within the difference between Pillow's versions, the same pictures."""

@@ -50,6 +50,7 @@ def diffusers_model(arch: VqganArchitecture):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", [TINY_LDM, TINY_AMUSED], ids=["ldm", "amused"])
 @torch.inference_mode()
 def test_diffusers_vq_model(tmp_path, arch):

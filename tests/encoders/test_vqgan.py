@@ -79,6 +79,29 @@ def test_codes_of_a_picture_do_not_depend_on_the_batch_it_is_in(case):
     np.testing.assert_array_equal(together, alone)
 
 
+def test_a_gpu_computes_batches_of_one_size(case, monkeypatch):
+    """Kernels are chosen by the size of a batch: the last one is filled up, whoever was rejected from it."""
+    tokenizer, _ = case
+    images = pictures(6, 32, 32)
+    alone = encode(tokenizer, images)
+    sizes = []
+    network_encode = tokenizer._network.encode
+    monkeypatch.setattr(tokenizer, "_at_once", 4)  # as on a GPU
+    monkeypatch.setattr(tokenizer._network, "encode", lambda x: sizes.append(len(x)) or network_encode(x))
+    np.testing.assert_array_equal(encode(tokenizer, images), alone)
+    np.testing.assert_array_equal(encode(tokenizer, images[2:3]), alone[2:3])
+    assert sizes == [4, 4, 4]
+
+
+def test_a_cpu_computes_one_picture_at_a_time(case, monkeypatch):
+    tokenizer, _ = case
+    sizes = []
+    network_encode = tokenizer._network.encode
+    monkeypatch.setattr(tokenizer._network, "encode", lambda x: sizes.append(len(x)) or network_encode(x))
+    encode(tokenizer, pictures(3, 32, 32))
+    assert sizes == [1, 1, 1]
+
+
 def test_lookup_in_pieces_is_the_lookup_at_once(case, monkeypatch):
     tokenizer, _ = case
     images = pictures(3, 32, 32)
@@ -118,6 +141,8 @@ def test_half_precision_agrees_mostly(tmp_path, precision):
     images = pictures(2, 48, 48)
     agreement = (encode(load["fp32"], images) == encode(load[precision], images)).mean()
     assert 0.5 < agreement < 1  # not 1: the switch really does something
+    stack = torch.from_numpy(images).permute(0, 3, 1, 2)
+    np.testing.assert_array_equal(load[precision].encode_in_fp32(stack).numpy(), encode(load["fp32"], images))
 
 
 def test_weights_that_give_no_numbers_are_refused(tmp_path):

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +37,7 @@ def main() -> int:
     unknown = set(options.targets) - TARGETS.keys()
     if unknown:
         parser.error(f"no such targets: {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception: temporary folders are removed on its way
     corpus, failed = seeds(), []
     for name in options.targets or TARGETS:
         if not _run(name, corpus[name], options.seconds):
@@ -44,14 +47,19 @@ def main() -> int:
 
 
 def _run(name: str, corpus: list[bytes], seconds: int) -> bool:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="hpcdata-fuzz-") as folder:
+        for part in ("corpus", "tmp"):
+            Path(folder, part).mkdir()
         for number, data in enumerate(corpus):
-            Path(folder, str(number)).write_bytes(data)
-        artifacts = Path(folder, "found-")
-        command = [sys.executable, "-m", "tests.fuzz.fuzz", "--one", name, folder]
+            Path(folder, "corpus", str(number)).write_bytes(data)
+        command = [sys.executable, "-m", "tests.fuzz.fuzz", "--one", name, f"{folder}/corpus"]
         limits = [f"-max_total_time={seconds}", f"-timeout={HANG_S}", "-rss_limit_mb=2048", "-max_len=32768"]
         result = subprocess.run(
-            [*command, *limits, f"-artifact_prefix={artifacts}"], capture_output=True, text=True, errors="replace"
+            [*command, *limits, f"-artifact_prefix={folder}/found-"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env={**os.environ, "TMPDIR": f"{folder}/tmp"},  # it ends without cleaning up
         )
         lines = result.stderr.splitlines()
         done = next((line for line in reversed(lines) if "cov:" in line), "")

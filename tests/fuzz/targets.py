@@ -21,17 +21,24 @@ from hpcdata.samples import Record
 from hpcdata.sources import InputFile, Options
 from hpcdata.sources.wids import is_index, read_index
 
-FOLDER = Path(tempfile.mkdtemp(prefix="hpcdata-fuzz-"))
+_folders: list[tempfile.TemporaryDirectory[str]] = []
 OPTIONS = Options(max_record_bytes=4096)
+
+
+def folder() -> Path:
+    """For the files of this process, removed when it ends."""
+    if not _folders:
+        _folders.append(tempfile.TemporaryDirectory(prefix="hpcdata-fuzz-"))
+    return Path(_folders[0].name)
 
 
 def source(name: str, format_name: str) -> Callable[[bytes], None]:
     def target(data: bytes) -> None:
-        path = FOLDER / name
+        path = folder() / name
         path.write_bytes(data)
-        file = InputFile(path=str(path), label=name, format=format_name, base=str(FOLDER))
+        file = InputFile(path=str(path), label=name, format=format_name, base=str(folder()))
         try:
-            file = sources.prepare(file, FOLDER / "prepared")
+            file = sources.prepare(file, folder() / "prepared")
             scan = sources.scan(file, every=2, options=OPTIONS)
             whole = read(file, scan, 0, scan.num_samples)
         except UserError:
@@ -48,9 +55,9 @@ def read(file: InputFile, scan: sources.Scan, first: int, count: int) -> list[Re
 
 
 def plan(data: bytes) -> None:
-    (FOLDER / "plan.json").write_bytes(data)
+    (folder() / "plan.json").write_bytes(data)
     try:
-        found = load_plan(FOLDER)
+        found = load_plan(folder())
     except UserError:
         return
     for spec in found.shards():
@@ -58,23 +65,23 @@ def plan(data: bytes) -> None:
 
 
 def progress(data: bytes) -> None:
-    (FOLDER / shard.PROGRESS).write_bytes(data)
-    found = shard.read_progress(FOLDER)
+    (folder() / shard.PROGRESS).write_bytes(data)
+    found = shard.read_progress(folder())
     if found is not None:
         found.to_json()
         found.counts.is_balanced()
 
 
 def summary(data: bytes) -> None:
-    folder = FOLDER / "00000-of-00001"
-    folder.mkdir(exist_ok=True)
-    (folder / shard.SHARD).write_bytes(data)
+    shard_folder = folder() / "00000-of-00001"
+    shard_folder.mkdir(exist_ok=True)
+    (shard_folder / shard.SHARD).write_bytes(data)
     try:
-        found = shard.read_summary(folder)
+        found = shard.read_summary(shard_folder)
     except ValueError:  # as documented
         return
     found.to_json()
-    shard.check_sizes(folder, found)
+    shard.check_sizes(shard_folder, found)
 
 
 def manifest(data: bytes) -> None:
@@ -85,7 +92,7 @@ def manifest(data: bytes) -> None:
 
 
 def wids(data: bytes) -> None:
-    path = FOLDER / "index.json"
+    path = folder() / "index.json"
     path.write_bytes(data)
     is_index(str(path))
     try:
@@ -95,20 +102,20 @@ def wids(data: bytes) -> None:
 
 
 def rejects(data: bytes) -> None:
-    folder = FOLDER / "rejects"
-    folder.mkdir(exist_ok=True)
+    part = folder() / "rejects"
+    part.mkdir(exist_ok=True)
     for name in ("rejects.jsonl", "recovered.jsonl"):
-        (folder / name).write_bytes(data)
+        (part / name).write_bytes(data)
     try:
-        list(read_rejects(folder))
-        read_recovered([folder])
+        list(read_rejects(part))
+        read_recovered([part])
     except UserError:
         return
 
 
 def records_of_a_run(data: bytes) -> None:
     """The small ones: combined.json, a claim, a ledger."""
-    run = FOLDER / "run"
+    run = folder() / "run"
     (run / "ledger").mkdir(parents=True, exist_ok=True)
     for name in ("combined.json", "claim", "ledger/a.jsonl"):
         (run / name).write_bytes(data)

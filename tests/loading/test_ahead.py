@@ -17,6 +17,7 @@ from hpcdata.loading.ahead import BackgroundLoader
 from hpcdata.loading.arrays import empty
 from hpcdata.loading.layout import Caption
 from hpcdata.loading.steps import StepDataset
+from hpcdata.loading.streams import Mixture, Source
 from tests.loading import made
 
 torch.set_num_threads(1)
@@ -65,6 +66,46 @@ def test_an_error_in_a_thread_arrives_in_its_place(dataset, monkeypatch, step):
     assert ahead.state_dict()["step"] == step
     monkeypatch.undo()
     assert indices(ahead) == indices(make(dataset))[step:]
+
+
+def test_an_error_in_the_state_arrives_as_well(dataset, monkeypatch):
+    ahead = BackgroundLoader(make(dataset))
+    batches = iter(ahead)
+    next(batches)
+    ahead._rewind()
+    monkeypatch.setattr(ahead.loader, "state_dict", lambda: 1 / 0)
+    monkeypatch.setattr(ahead.loader, "load_state_dict", lambda state: None)
+    with pytest.raises(ZeroDivisionError):
+        next(batches)
+
+
+def test_only_what_was_delivered_counts(dataset):
+    """Threads are ahead, the loop is rewound and begun again: counts and account do not show it."""
+    plain = make(dataset)
+    ahead = BackgroundLoader(make(dataset), num_ahead=6)
+    for _ in range(3):
+        for _ in zip(range(5), plain, strict=False):
+            pass
+        assert len(list(itertools.islice(ahead, 5))) == 5
+        time.sleep(0.02)
+        assert ahead.account() == plain.account()
+        assert ahead.loader.counts == plain.counts
+
+
+def test_a_running_loop_follows_weights_and_states(dataset):
+    mixture = Mixture([Source(dataset=dataset, name=name, weight=1) for name in "ab"])
+    plain, ahead = make(mixture), BackgroundLoader(make(mixture), num_ahead=5)
+    start = plain.state_dict()
+
+    def five(loader, batches):
+        seen = indices(itertools.islice(batches, 5))
+        loader.set_weights({"a": 0, "b": 1})
+        seen += indices(itertools.islice(batches, 5))
+        state = loader.state_dict()
+        loader.load_state_dict(start)
+        return seen + indices(itertools.islice(batches, 5)), state
+
+    assert five(ahead, iter(ahead)) == five(plain, iter(plain))
 
 
 def test_what_was_only_prepared_is_prepared_again(dataset):
@@ -158,6 +199,12 @@ def test_steps_know_their_states(dataset):
         StepDataset(make(dataset, num_epochs=None))
 
 
+def moved(dataset) -> TokenLoader:
+    loader = make(dataset)
+    next(iter(loader))
+    return loader
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_steps_in_a_stateful_dataloader(dataset, num_workers):
     torchdata = pytest.importorskip("torchdata.stateful_dataloader")
@@ -174,8 +221,14 @@ def test_steps_in_a_stateful_dataloader(dataset, num_workers):
     resumed = start()
     resumed.load_state_dict(state)
     assert seen + indices(resumed) == indices(make(dataset))
+    for other, message in ((make(dataset, seed=3), "saved with seed=2"), (moved(dataset), "counted from step 0")):
+        refusing = torchdata.StatefulDataLoader(StepDataset(other), batch_size=None, num_workers=num_workers)
+        refusing.load_state_dict(state)
+        with pytest.raises(UserError, match=message):
+            next(iter(refusing))
 
 
+@pytest.mark.slow
 def test_accelerate_leaves_the_loader_as_it_is(dataset):
     """In one process here: the sharding of several is the loader's own, from the process group."""
     program = """

@@ -1,12 +1,15 @@
 """python -m pytest tests/loading/test_dataset.py"""
 
+import itertools
 import multiprocessing
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 
+from hpcdata.columns import columns
 from hpcdata.errors import UserError
 from hpcdata.loading import dataset as dataset_module
 from hpcdata.loading import parts as parts_module
@@ -155,6 +158,50 @@ def test_a_damaged_part_is_named_when_opened(made_dataset, column):
         dataset[30]
     file.write_bytes(content)
     assert_equal(dataset[30], made_dataset[1][30])
+
+
+def test_what_is_open_can_be_deleted(made_dataset):
+    """A part that was wanted before stays readable, one that was not is named."""
+    folder, examples = made_dataset
+    dataset = TokenDataset(folder)
+    dataset[0], dataset.spans(np.array([0]))
+    shutil.rmtree(folder / "parts")
+    assert_equal(dataset[6], examples[6])
+    assert dataset.spans(np.array([3])).index.tolist() == [examples[3].index]
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"00003-of-00006.* is missing"):
+            dataset[30]
+
+
+@pytest.mark.parametrize(("rows", "is_random"), [([5, 3, 40], True), ([3, 5, 40], False)])
+def test_the_kernel_is_told_how_it_is_read(made_dataset, rows, is_random):
+    dataset = TokenDataset(made_dataset[0])
+    dataset.spans(np.array(rows))
+    with open("/proc/self/smaps") as smaps:
+        maps = smaps.read().split("VmFlags:")
+    flags = [after.splitlines()[0].split() for at, after in itertools.pairwise(maps) if str(dataset.path) in at]
+    assert len(flags) >= 9
+    assert {"rr" in of_map for of_map in flags} == {is_random}
+
+
+def test_what_will_be_read_is_asked_for(made_dataset, monkeypatch):
+    """All bytes of all columns of the rows, across parts, and few others."""
+    asked = []
+    monkeypatch.setattr(dataset_module, "will_need", lambda ranges: asked.append(ranges) or True)
+    dataset = TokenDataset(made_dataset[0])
+    dataset.will_read(np.array([[3, 9], [58, 2]]))
+    asked_bytes = set()
+    for start, size in np.concatenate(asked).tolist():
+        asked_bytes |= set(range(start, start + size))
+    wanted = set()
+    table, maps = dataset.spans(np.array([*range(3, 12), 58, 59])), dataset._maps
+    for start, size in maps.range("tokens/ids").spans_of(table.first_token + maps.tokens[table.part], table.length):
+        wanted |= set(range(int(start), int(start + size)))
+    assert wanted <= asked_bytes
+    row_bytes = sum(column.row_bytes for column in columns(dataset.manifest.id_dtype) if column.table == "spans")
+    keys = ("samples/first_key.memmap", "keys/bytes.memmap")
+    of_samples = [c for c in columns("uint16") if c.table == "samples" and c.path not in keys]
+    assert len(asked_bytes) == len(wanted) + len(table.row) * row_bytes + 11 * sum(c.row_bytes for c in of_samples)
 
 
 def test_pickle_reopens(made_dataset):

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 from hpcdata import TokenDataset, TokenLoader
 from hpcdata.errors import UserError
-from hpcdata.loading.layout import T2I, Text
+from hpcdata.loading.layout import T2I, Caption, Text
+from hpcdata.loading.packing import BestFit, Buckets, Concat
+from hpcdata.loading.streams import Mixture, Source
+from hpcdata.samples import Example
 from tests.loading import made
 
 torch.set_num_threads(1)
@@ -54,19 +57,24 @@ def flat(batches) -> list[int]:
     return list(itertools.chain.from_iterable(batches))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     num_samples=st.integers(24, 200),
     seed=st.integers(-5, 2**40),
     shuffle=st.booleans(),
-    legs=st.lists(st.tuples(st.sampled_from([1, 2, 3, 4, 6, 8, 12, 24]), st.integers(0, 9)), min_size=1, max_size=5),
+    order=st.sampled_from([None, "blocks:30x2"]),
+    legs=st.lists(
+        st.tuples(st.sampled_from([1, 2, 3, 4, 6, 8, 12, 24]), st.integers(0, 9), st.integers(0, 2)),
+        min_size=1,
+        max_size=5,
+    ),
 )
-def test_kills_and_other_world_sizes_lose_and_repeat_nothing(datasets, num_samples, seed, shuffle, legs):
-    """Legs of (world size, steps until the kill): together they see the canonical order, whatever the legs are."""
+def test_kills_and_other_world_sizes_lose_and_repeat_nothing(datasets, num_samples, seed, shuffle, order, legs):
+    """Legs of (world size, steps until the state is saved, steps from there to the kill) see the canonical order."""
     dataset = datasets(num_samples)
-    options = {"global_batch_size": 24, "seed": seed, "shuffle": shuffle}
+    options = {"global_batch_size": 24, "seed": seed, "shuffle": shuffle, "order": order}
     seen, state = [], None
-    for world_size, num_steps in legs:
+    for world_size, num_steps, num_lost in legs:
         loaders = ranks(dataset, world_size, **options)
         for loader in loaders:
             if state is not None:
@@ -75,6 +83,8 @@ def test_kills_and_other_world_sizes_lose_and_repeat_nothing(datasets, num_sampl
         states = {json.dumps(loader.state_dict()) for loader in loaders}
         assert len(states) == 1
         state = states.pop()
+        for _ in range(num_lost):
+            global_batch(loaders)
     steps_per_epoch = num_samples // 24
     num_epochs = -(-len(seen) // steps_per_epoch)
     assert seen == canonical(dataset, num_epochs, **options)[: len(seen)]
@@ -254,6 +264,95 @@ def test_an_error_leaves_the_cursor(datasets):
         with pytest.raises(UserError, match="num_image_tokens=1"):
             next(iter(loader))
     assert (loader.epoch, loader.step, loader.counts.samples) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"packing": BestFit(length=40, window=8), "layout": Caption(max_length=9)}])
+@pytest.mark.parametrize("is_mixture", [False, True])
+def test_blocks_are_asked_for_before_they_are_read(datasets, monkeypatch, world_size, options, is_mixture):
+    """Each block once an epoch, before the first of its rows, and no more than a window ahead."""
+    monkeypatch.setattr("hpcdata.loading.batches._ROWS_AHEAD", 8)
+    monkeypatch.setattr("hpcdata.loading.packed._ROWS_AHEAD", 8)
+    asked = []
+    monkeypatch.setattr(TokenDataset, "will_read", lambda self, ranges: asked.extend(ranges.tolist()))
+    dataset, offset = datasets(100), 0
+    if is_mixture:
+        sources = [("b", "first:50", "shuffled"), ("a", "all", "blocks:10x3")]
+        dataset = Mixture([Source(dataset=dataset, name=n, sampling=s, order=o, weight=1) for n, s, o in sources])
+        offset = 100
+    else:
+        options = {**options, "order": "blocks:10x3"}
+    loader = TokenLoader(dataset, global_batch_size=4, rank=0, world_size=world_size, drop_last=False, **options)
+    seen = set()
+    for batch in itertools.islice(loader, 60):
+        rows = {row for first, size in asked for row in range(first, first + size)}
+        own = [row // 3 for at, row in enumerate(batch["index"].tolist()) if not is_mixture or batch["source"][at]]
+        assert {row + offset for row in own} <= rows
+        seen |= set(own)
+    assert len(seen) == 100 or world_size > 1
+    first_epoch = list(itertools.accumulate(size for _, size in asked)).index(100) + 1
+    rows = flat(range(first, first + size) for first, size in asked[:first_epoch])
+    assert sorted(rows) == list(range(offset, offset + 100))
+    assert len(asked) > first_epoch
+
+
+def test_one_sample(datasets):
+    assert flat(canonical(datasets(1), 3, global_batch_size=1)) == [0, 0, 0]
+    mixture = Mixture([Source(dataset=datasets(1), name=name) for name in "ab"], policy="stop_all")
+    (batch,) = TokenLoader(mixture, global_batch_size=2, num_epochs=1)
+    assert (batch["index"].tolist(), sorted(batch["source"].tolist())) == ([0, 0], [0, 1])
+
+
+@pytest.mark.parametrize("packing", [BestFit(length=20), Concat(length=20), Buckets(multiple=4)])
+def test_more_ranks_than_samples(datasets, packing):
+    """Packed: whoever has none gets a row of padding, so that nobody waits. Else it is refused."""
+    layout = Text(max_length=9) if isinstance(packing, Concat) else Caption(max_length=9)
+    loaders = ranks(datasets(3), 8, global_batch_size=8, packing=packing, layout=layout, drop_last=False, num_epochs=1)
+    batches = [list(loader) for loader in loaders]
+    assert {len(of_rank) for of_rank in batches} == {len(loaders[0])}
+    found = [batch for of_rank in batches for batch in of_rank]
+    assert sorted(flat(batch["index"].tolist() for batch in found)) == [0, 3, 6]
+    assert {batch["input_ids"].shape[0] for batch in found} == {1}
+    with pytest.raises(UserError, match="3 samples, less than one global batch of 8"):
+        TokenLoader(datasets(3), global_batch_size=8, rank=0, world_size=8)
+
+
+def test_an_epoch_that_packs_into_less_than_a_batch(tmp_path):
+    """Rows of 10 from windows of two samples of 6, 6, 4, 4 ids: two rows or three, as the epoch's order has it."""
+    examples = [Example(index=at, key=str(at), spans=(made.text(*range(n)),)) for at, n in enumerate((4, 4, 2, 2))]
+    dataset = TokenDataset(made.make_dataset(tmp_path, [examples]))
+    options = {"packing": BestFit(length=10, window=2), "layout": "text", "seed": 12}
+    bins = [TokenLoader(dataset, global_batch_size=1, **options).num_steps(epoch) for epoch in range(5)]
+    assert bins[:3] == [3, 3, 2]
+    loader = TokenLoader(dataset, global_batch_size=3, **options)
+    assert len(list(itertools.islice(loader, 2))) == 2
+    resumed = TokenLoader(dataset, global_batch_size=3, **options)
+    resumed.load_state_dict(loader.state_dict())
+    for each in (loader, resumed):
+        with pytest.raises(UserError, match=r"epoch 2 of .* less than one global batch of 3 rows"):
+            next(iter(each))
+
+
+def test_the_state_of_a_finished_run_needs_no_further_epoch(datasets, monkeypatch):
+    options = {"global_batch_size": 2, "packing": 20, "layout": Caption(max_length=9), "num_epochs": 1}
+    loader = TokenLoader(datasets(50), **options)
+    assert len(list(loader)) == len(loader)
+    monkeypatch.setattr(type(loader._steps), "_pack", lambda *at: 1 / 0)
+    state = loader.state_dict()
+    assert (state["epoch"], state["step"], state["mark"]) == (1, 0, [1, 0, 0])
+    again = TokenLoader.__new__(TokenLoader)
+    vars(again).update(vars(loader))
+    again.load_state_dict(state)
+    assert next(iter(again), None) is None
+
+
+@pytest.mark.parametrize("options", [{}, {"packing": 20, "layout": Caption(max_length=9)}])
+def test_a_loader_can_be_sent_to_another_process(datasets, options):
+    loader = TokenLoader(datasets(50), global_batch_size=4, num_epochs=2, **options)
+    next(iter(loader))
+    copy = pickle.loads(pickle.dumps(loader))
+    for here, there in zip(loader, copy, strict=True):
+        assert all(torch.equal(here[key], there[key]) for key in here)
 
 
 def test_text_layout_by_name_and_path(datasets):

@@ -12,7 +12,7 @@ from hpcdata.combine import CombineOptions, combine
 from hpcdata.errors import UserError
 from hpcdata.loading.layout import Text
 from hpcdata.plan import RunPaths
-from hpcdata.store import open_shard
+from hpcdata.takeover import open_shard
 
 torch.set_num_threads(1)
 

@@ -120,15 +120,12 @@ def test_an_epoch_delivers_every_sample_once_and_whole(datasets, num_samples, se
         )
     )
     single = loader.layout
-    seeds = {
-        int(row): draw
-        for batch in [loader._steps.stream.draws(0, np.arange(num_samples))]
-        for row, draw in zip(batch.rows, batch.seeds, strict=True)
-    }
+    draws = loader.stream.draws(0, np.arange(num_samples))
+    alone = single.batch(dataset, draws.rows, draws.seeds).arrays
+    expected = {int(row): alone["input_ids"][at][alone["attention_mask"][at]] for at, row in enumerate(draws.rows)}
     for batch in batches:
         for row, ids in zip(batch["index"].tolist(), samples_of(batch), strict=True):
-            alone = single.batch(dataset, np.array([row]), np.array([seeds[row]])).arrays
-            assert ids == alone["input_ids"][alone["attention_mask"]].tolist()
+            assert ids == expected[row].tolist()
     counts = loader.counts
     assert counts.samples == num_samples
     mask = torch.cat([batch["attention_mask"].reshape(-1) for batch in batches])
