@@ -95,6 +95,9 @@ class ImageConfig:
     """The preset's weight file; its hash enters the plan."""
     precision: Literal["fp32", "bf16", "fp16"] = semantic("fp32")
     """Of the network that makes the codes."""
+    compile: bool = semantic(False)
+    """torch.compile the encoder, for pictures of one size; needs a C++ compiler or Triton where tasks run, and a minute
+    of each. A few codes differ from those without; no effect on `embedded`."""
     cpu_threads: int = semantic(1)
     """Torch threads of one task on a CPU: sums are split by it, so it is part of what makes the codes."""
     device: str = transient("auto")

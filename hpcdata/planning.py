@@ -162,6 +162,8 @@ def _check_numbers(config: RunConfig) -> None:
     ratio = config.data.max_aspect_ratio
     if ratio is not None and not 1 <= ratio < math.inf:
         raise UserError(f"data.max_aspect_ratio={ratio}: expected 1 or more, longer side by shorter side")
+    if ratio is not None and config.image.compile:
+        raise UserError("image.compile=true needs pictures of one size: leave it, or data.max_aspect_ratio, out")
     if config.loader.num_workers < 0:
         raise UserError(f"loader.num_workers={config.loader.num_workers}: expected 0 or more")
 

@@ -64,7 +64,7 @@ def test_the_arithmetic_and_the_devices(finished: Path) -> None:
     import torch
 
     manifest = read(finished)
-    switches = {"tf32": False, "cudnn_benchmark": False, "deterministic_algorithms": True}
+    switches = {"compile": False, "tf32": False, "cudnn_benchmark": False, "deterministic_algorithms": True}
     assert manifest["arithmetic"] == {"dtype": "fp32", "cpu_threads": 1, "batch_size": 4} | switches
     assert manifest["devices"] == ["cpu"]
     assert not torch.backends.cuda.matmul.allow_tf32, "the process that encoded had these settings"

@@ -27,7 +27,7 @@ class Tokenizers:
         config = plan.config
         pictures = None
         if self.image is not None and with_images:
-            compares = config.image.precision != "fp32"
+            compares = config.image.precision != "fp32" or config.image.compile
             pictures = PictureEncoder(self.image, batch_size=plan.picture_batch_size, compares=compares)
         return BatchEncoder(text=self.text, image=pictures, block_size=config.data.block_size)
 
@@ -41,7 +41,9 @@ def build(plan: Plan, runtime: RunConfig) -> Tokenizers:
 
         device = device_of(runtime)
         threads, batch_size = plan.config.image.cpu_threads, plan.picture_batch_size
-        codec = image.build(plan.image, runtime.image.checkpoint, device, threads, batch_size)
+        codec = image.build(
+            plan.image, runtime.image.checkpoint, device, threads, batch_size, is_compiled=plan.config.image.compile
+        )
     return Tokenizers(text=tokenizer, image=codec, device=device)
 
 
@@ -66,7 +68,12 @@ def arithmetic(plan: Plan) -> dict[str, Any] | None:
     if plan.image is None:
         return None
     threads, batch_size = plan.config.image.cpu_threads, plan.batch_size
-    switches = {"tf32": False, "cudnn_benchmark": False, "deterministic_algorithms": True}
+    switches = {
+        "compile": plan.config.image.compile,
+        "tf32": False,
+        "cudnn_benchmark": False,
+        "deterministic_algorithms": True,
+    }
     return {"dtype": plan.image.precision, "cpu_threads": threads, "batch_size": batch_size, **switches}
 
 

@@ -91,6 +91,9 @@ class ExactVqTokenizer:
 
     encode_in_fp32 = encode
 
+    def compile(self) -> None:
+        """Has no effect: what a compiler makes of the sums need not be exact."""
+
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
         """codes: [B, h, w] of any integer dtype -> [B, 3, 8 h, 8 w] uint8 RGB on the CPU."""

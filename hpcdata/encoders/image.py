@@ -50,7 +50,10 @@ class ImageTokenizer(Protocol):
         """images: [B, 3, H, W] uint8 RGB, H and W multiples of `downsample` -> [B, h, w] int32 on the CPU."""
 
     def encode_in_fp32(self, images: torch.Tensor) -> torch.Tensor:
-        """The same in fp32, whatever the precision of `encode`."""
+        """The same in fp32 and not compiled, whatever `encode` does."""
+
+    def compile(self) -> None:
+        """From here on `encode` may use a compiled network."""
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """codes: [B, h, w] of any integer dtype -> [B, 3, H, W] uint8 RGB on the CPU."""
@@ -101,7 +104,13 @@ def grid_side(identity: ImageIdentity, resolution: int) -> int:
 
 
 def build(
-    identity: ImageIdentity, checkpoint: str | None, device: str, cpu_threads: int, batch_size: int | None = None
+    identity: ImageIdentity,
+    checkpoint: str | None,
+    device: str,
+    cpu_threads: int,
+    batch_size: int | None = None,
+    *,
+    is_compiled: bool = False,
 ) -> ImageTokenizer:
     """The tokenizer that made or will make the codes of a plan, ready to run.
 
@@ -118,7 +127,10 @@ def build(
         )
     device = resolve_device(device)
     set_reproducible(cpu_threads)
-    return _load(path, identity.preset, identity.precision, device, batch_size)
+    tokenizer = _load(path, identity.preset, identity.precision, device, batch_size)
+    if is_compiled:
+        tokenizer.compile()
+    return tokenizer
 
 
 def resolve_device(device: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -61,12 +62,17 @@ class QuantizedTokenizer:
         self.downsample = network.architecture.downsample
         self._scale, self._offset = {"signed": (127.5, 1.0), "unit": (255.0, 0.0)}[network.architecture.pixels]
         self._memory_format = _memory_format(self.device, precision)
+        self._compiled: Callable[[Tensor], Tensor] | None = None
         self._network = network.to(self.device).requires_grad_(False).eval()
         if self.device.type == "cpu":
             _keep_freed_memory()
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 module.to(memory_format=self._memory_format)  # type: ignore[call-overload]
+
+    def compile(self) -> None:
+        """Has `encode` run a compiled network. Every size of a batch is compiled by itself."""
+        self._compiled = torch.compile(self._network.encode, dynamic=False)
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
@@ -77,14 +83,15 @@ class QuantizedTokenizer:
 
     @torch.inference_mode()
     def encode_in_fp32(self, images: Tensor) -> Tensor:
-        """The codes of any precision but fp32 are compared with these."""
+        """The codes of any precision but fp32, or of a compiled network, are compared with these."""
         check_images(images, self.downsample)
         return torch.cat([self._encode(some, is_exact=True) for some in images.split(1)])
 
     def _encode(self, images: Tensor, *, is_exact: bool = False) -> Tensor:
         pixels = images.to(self.device).float().div_(self._scale).sub_(self._offset)
+        encode = self._network.encode if is_exact or self._compiled is None else self._compiled
         with contextlib.nullcontext() if is_exact else self._autocast():
-            latents = self._network.encode(pixels.contiguous(memory_format=self._memory_format))
+            latents = encode(pixels.contiguous(memory_format=self._memory_format))
         codes = self._network.quantize(latents.float())
         if not bool(torch.isfinite(latents).all()):
             raise UserError(

@@ -128,6 +128,11 @@ def test_a_loader_makes_batches_of_one_grid(tmp_path: Path, source: Path, capsys
         assert all(grid == grids[0] for grid in grids)
 
 
+def test_a_compiled_network_takes_one_size(tmp_path: Path):
+    with pytest.raises(UserError, match=r"image\.compile=true needs pictures of one size"):
+        prepare(small_config(tmp_path / "run", RATIO, "image.compile=true"))
+
+
 @pytest.mark.parametrize("ratio", ["0.5", "0", "inf", "-2"])
 def test_impossible_ratios_are_refused(tmp_path: Path, ratio: str):
     with pytest.raises(UserError, match=r"data\.max_aspect_ratio=.*expected 1 or more"):

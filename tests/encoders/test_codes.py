@@ -32,6 +32,9 @@ class Halving:
         codes = images[:, 0, ::2, ::2].int()
         return torch.where(codes == 7, 8, codes)
 
+    def compile(self) -> None:
+        raise NotImplementedError
+
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 

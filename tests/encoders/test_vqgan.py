@@ -102,6 +102,23 @@ def test_a_cpu_computes_one_picture_at_a_time(case, monkeypatch):
     assert sizes == [1, 1, 1]
 
 
+def test_a_compiled_network_encodes_and_fp32_does_not_use_it(case, monkeypatch):
+    tokenizer, _ = case
+    images = pictures(3, 32, 32)
+    expected = encode(tokenizer, images)
+    calls = []
+
+    def compiled(function, **options):  # as torch.compile, which takes a minute and needs a C++ compiler
+        return lambda x: calls.append((tuple(x.shape), options)) or function(x)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    tokenizer.compile()
+    np.testing.assert_array_equal(encode(tokenizer, images), expected)
+    assert calls == [((1, 3, 32, 32), {"dynamic": False})] * 3
+    tokenizer.encode_in_fp32(torch.from_numpy(images).permute(0, 3, 1, 2))
+    assert len(calls) == 3
+
+
 def test_lookup_in_pieces_is_the_lookup_at_once(case, monkeypatch):
     tokenizer, _ = case
     images = pictures(3, 32, 32)
