@@ -42,7 +42,7 @@ PEERS = {
     "c_gather": ("", (0,), "the limit: one loop in C, rows known before"),
     "statefuldataloader": (OTHERS, (0, 1, 2), "map-style over a flat memmap"),
     "statefuldataloader_batched": (OTHERS, (0, 1, 2), "with `__getitems__` written for this benchmark"),
-    "tensordict": (OTHERS, (0, 1, 2), "its own batched rows, padded int32 on disk"),
+    "tensordict": (OTHERS, (0,), "its own batched rows, padded int32 on disk; with workers it hangs"),
     "grain": (OTHERS, (0, 2, 4), "MapDataset over a flat memmap, threads"),
     "litdata": (OTHERS, (0, 1, 2), "StreamingDataset, local"),
     "huggingface": (OTHERS, (0, 1, 2), "Arrow, DataLoader"),
