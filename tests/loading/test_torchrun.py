@@ -98,6 +98,10 @@ def seen(out: Path) -> list[dict]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
+def memory_maps(out: Path) -> list[str]:
+    return [Path(f"/proc/{file.suffix[1:]}/maps").read_text() for file in out.glob("pid.*")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
 def test_two_processes_are_killed_and_one_goes_on(tmp_path, launcher):
@@ -111,6 +115,8 @@ def test_two_processes_are_killed_and_one_goes_on(tmp_path, launcher):
             assert job.poll() is None, job.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        shared = [maps.count("/dev/shm/") for maps in memory_maps(tmp_path)]
+        assert shared == [0, 0]  # nothing that a SIGKILL could leave there
     finally:
         job.kill()
         for file in tmp_path.glob("pid.*"):  # torchrun gives each process a session of its own
@@ -133,4 +139,3 @@ def test_two_processes_are_killed_and_one_goes_on(tmp_path, launcher):
     loader = make_loader(str(dataset), launcher, rank=0, world_size=1)
     expected = [(batch["index"].tolist(), batch_digest([batch])) for batch in loader]
     assert [(line["indices"], line["digest"]) for line in before + after] == expected
-    assert not [name for name in os.listdir("/dev/shm") if not name.startswith(("sem.", "torch_"))]
