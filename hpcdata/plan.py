@@ -30,6 +30,7 @@ from hpcdata.identities import ImageIdentity, TextIdentity
 from hpcdata.shard import SHARD, ShardHeader
 from hpcdata.sources.base import InputFile, Scan
 from hpcdata.typed import checked
+from hpcdata.version import code_version
 
 FORMAT = "hpcdata-plan-1"
 SIZES_A_BATCH = 8
@@ -306,7 +307,10 @@ def load_plan(output_dir: Path | str) -> Plan:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
     if plan.fingerprint != values.get("fingerprint"):
-        raise UserError(f"{path} was edited: its content does not have its fingerprint; restore it")
+        other = (
+            "" if plan.code_version == code_version() else f", or use the hpcdata that made it ({plan.code_version})"
+        )
+        raise UserError(f"{path} was edited: its content does not have its fingerprint; restore it{other}")
     return dataclasses.replace(plan, found_batch_size=_read_batch_size(RunPaths(output_dir).batch_size))
 
 
