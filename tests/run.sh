@@ -28,4 +28,14 @@ if [[ -z ${HPCDATA_TEST_WIDS:-} ]]; then # wids was part of webdataset until 1.0
     [[ -d $HPCDATA_TEST_WIDS ]] || python -m pip install --quiet --disable-pip-version-check --no-deps \
         --target "$HPCDATA_TEST_WIDS" webdataset==0.2.111
 fi
-exec python -m pytest "$@"
+[[ $# -eq 0 ]] || exec python -m pytest "$@"
+
+# All of them: those on SLURM wait most of their time, so they run beside the others.
+log=$(mktemp)
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -f "$log"' EXIT
+python -m pytest -m slurm >"$log" 2>&1 &
+status=0
+python -m pytest -m "not slurm" || status=$?
+wait $! || status=$?
+cat "$log"
+exit "$status"
