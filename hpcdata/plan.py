@@ -153,7 +153,7 @@ class PlannedInput:
 
     def identity(self) -> list[Any]:
         """What the fingerprint covers: names and contents as far as known, no places and times."""
-        return [self.file.label, self.file.format, self.size, dataclasses.asdict(self.scan)]
+        return [self.file.label, self.file.format, self.size, vars(self.scan)]
 
 
 @dataclass(frozen=True, kw_only=True)
