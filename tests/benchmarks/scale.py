@@ -70,7 +70,7 @@ def main() -> None:
         size = sum(path.stat().st_size for path in (run / "ledger").iterdir())
         num_ledgers = len(list((run / "ledger").iterdir()))
         print(f"{options.shards} shards, {num_ledgers} ledgers of {size / 2**20:.0f} MiB; {platform.processor()}")
-        show("status, a new process", timed(lambda: status_in_a_process(run), 3))
+        show("status, a new process", timed(lambda: status_in_a_process(run)))
         show("status, first look", timed(lambda: Observer(run).look(), 3))
         observer = Observer(run)
         observer.look()
