@@ -21,6 +21,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from processes import timed
+
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rss: dict[str, float] = {}
         for _ in range(options.rounds):
             for name, command in ways.items():
-                elapsed, peak = timed([*map(str, command)], folder / "out")
+                elapsed, peak = timed_with_sync([*map(str, command)], folder / "out")
                 seconds[name].append(elapsed)
                 rss[name] = max(rss.get(name, 0), peak)
     print(f"{platform.machine()}, {os.cpu_count()} cores, {options.shards} shards, {size / 1e9:.2f} GB\n")
@@ -85,20 +87,15 @@ def write_run(folder: Path, num_shards: int, shard_size: int) -> int:
     return sum(path.stat().st_size for path in paths.shards.rglob("*") if path.is_file())
 
 
-def timed(command: Sequence[str], out: Path) -> tuple[float, float]:
+def timed_with_sync(command: Sequence[str], out: Path) -> tuple[float, float]:
     """Seconds until its output is on the disk, and the peak of its memory in MB."""
     subprocess.run(["sync"], check=True)
+    seconds, peak = timed(command, {"PYTHONPATH": str(ROOT)})
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
     subprocess.run(["sync"], check=True)
-    seconds = time.perf_counter() - started
-    if status:
-        sys.exit(f"{' '.join(command)} failed:\n{errors.decode()[-2000:]}")
+    seconds += time.perf_counter() - started
     shutil.rmtree(out)
-    return seconds, usage.ru_maxrss / 1024
+    return seconds, peak
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from processes import timed
 
 ROOT = Path(__file__).parent.parent.parent
 NUM_TARS = 8
@@ -59,10 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ],
             "wids, counting alone": [sys.executable, "-c", COUNT, tars],
         }
+        environment = {"PYTHONPATH": f"{ROOT}:{folder / 'wids'}"}
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(options.rounds):
             for name, command in ways.items():
-                seconds[name].append(timed(command, folder / "wids")[0])
+                seconds[name].append(timed(command, environment)[0])
         machine = f"{platform.machine()}, {os.cpu_count()} cores"
         print(f"{machine}, {options.samples} samples in {NUM_TARS} tars, {size / 1e9:.2f} GB\n")
         print("| | s | samples a minute | hpcdata.index is |\n|---|---|---|---|")
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"| {name} | {median:.2f} | {60 * options.samples / median:,.0f} | {median / best:.1f}x |")
         print("\n| planning | s | MB of RSS |\n|---|---|---|")
         for num_lines in (options.lines // 10, options.lines):
-            taken_s, peak = timed(plan_command(folder, num_lines), folder / "wids")
+            taken_s, peak = timed(plan_command(folder, num_lines), environment)
             print(f"| {num_lines:,} lines | {taken_s:.1f} | {peak:.0f} |")
     return 0
 
@@ -103,19 +105,6 @@ def plan_command(folder: Path, num_lines: int) -> list[str]:
         "prepare(from_mapping(dict(data=data, text=dict(tokenizer='embedded'))))"
     )
     return [sys.executable, "-c", code, str(path), f"{folder}/run-{num_lines}"]
-
-
-def timed(command: Sequence[str], wids: Path) -> tuple[float, float]:
-    """Seconds, and the peak of its memory in MB."""
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{wids}"}
-    started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{' '.join(command[:6])} failed:\n{errors.decode()[-2000:]}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 
 if __name__ == "__main__":
