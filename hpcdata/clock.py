@@ -32,14 +32,16 @@ class WorkClock:
         try:
             yield
         finally:
-            self._spent[name] = self._spent.get(name, 0.0) + time.monotonic() - started
+            self._add(name, started)
 
     def timed(self, items: Iterator[_T], name: str, *, without: str | None = None) -> Iterator[_T]:
         """The same items; the time that getting them takes is added to `name`, except what goes into `without`."""
         while True:
-            before = self._spent.get(without or "", 0.0)
-            with self.spending(name):
+            before, started = self._spent.get(without or "", 0.0), time.monotonic()
+            try:  # not `spending`: this runs for every record
                 item = next(items, None)
+            finally:
+                self._add(name, started)
             if without:
                 self._spent[name] -= self._spent.get(without, 0.0) - before
             if item is None:
@@ -52,3 +54,6 @@ class WorkClock:
         cpu_s = time.process_time() - self._cpu_started
         sums = {"useful_s": self.since - self.started, "cpu_s": cpu_s, **self._spent}
         return {"busy_s": busy_s, **{name: round(value, 3) for name, value in sums.items()}}
+
+    def _add(self, name: str, started: float) -> None:
+        self._spent[name] = self._spent.get(name, 0.0) + time.monotonic() - started
