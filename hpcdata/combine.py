@@ -101,7 +101,7 @@ def _target(paths: RunPaths, options: CombineOptions) -> Path:
 
 
 def _require_complete(plan: Plan, paths: RunPaths, target: Path) -> None:
-    committed, _ = paths.list_shards()
+    committed = paths.list_committed()
     missing = [spec.name for spec in plan.shards() if spec.name not in committed]
     missing = [name for name in missing if not (target / "parts" / name / shard.SHARD).exists()]
     if missing:

@@ -66,21 +66,17 @@ class RunPaths:
                 return folder
         return None
 
-    def list_shards(self) -> tuple[set[str], dict[str, list[Path]]]:
-        """(names of committed shards, name -> checkpoint folders of the others), from one listing."""
-        attempts: dict[str, list[Path]] = {}
+    def list_committed(self) -> set[str]:
+        """Names of the shards that are committed, each looked into once."""
         for folder in (self.shards, self.parts):
             for name in _list_names(folder):
-                attempted = name.removeprefix("tmp_").split(".", 1)[0]
-                if name.startswith("tmp_") and folder == self.shards and _SHARD_NAME.fullmatch(attempted):
-                    attempts.setdefault(attempted, []).append(folder / name)
-                elif (
+                if (
                     name not in self._known
                     and _SHARD_NAME.fullmatch(name)
                     and os.path.exists(f"{folder}/{name}/{SHARD}")
                 ):
                     self._known.add(name)
-        return self._known, {name: paths for name, paths in attempts.items() if name not in self._known}
+        return self._known
 
     def list_names(self) -> tuple[set[str], dict[str, list[str]]]:
         """(names of shards that look committed, shard -> names of its tmp_ folders), whatever the folders hold.

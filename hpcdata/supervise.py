@@ -87,7 +87,7 @@ class _Supervisor:
     def _missing(self) -> list[ShardSpec]:
         if self._paths.complete_dataset():
             return []
-        committed, _ = self._paths.list_shards()
+        committed = self._paths.list_committed()
         return [spec for spec in self._plan.shards() if spec.name not in committed]
 
     def _follow(self, tasks: tuple[str, ...]) -> int:

@@ -344,7 +344,7 @@ def test_a_dataset_among_the_shards_is_refused_and_foreign_files_stay(tmp_path: 
 def test_a_compact_part_with_a_gap_is_not_taken_for_a_committed_shard(tmp_path: Path) -> None:
     made.run(tmp_path / "run", num_samples=16, unfinished={0: 8})
     run_combine(tmp_path / "run", allow_tmp=True, compact=True)
-    assert RunPaths(tmp_path / "run").list_shards()[0] == set()
+    assert RunPaths(tmp_path / "run").list_committed() == set()
     assert RunPaths(tmp_path / "run").find_shard("00000-of-00001") is None
 
 

@@ -63,10 +63,6 @@ class Controller:
         return "send_user_signal" in self.settings.get("PreemptParameters", "")
 
     @property
-    def may_requeue(self) -> bool:
-        return self.settings.get("JobRequeue", "1") != "0"
-
-    @property
     def preempts(self) -> bool:
         return self.settings.get("PreemptType", "preempt/none") not in ("preempt/none", "(null)")
 
