@@ -2,8 +2,8 @@
 
 Writes committed shards of 256 x 256 pictures (256 codes and a text each), `--gigabytes` of them in all, and a run of
 a quarter of that, then times whole processes in turns: the default combine of both runs (it links, so the bytes do
-not matter), `--compact`, and `cp -r` of the shards, each followed by `sync`. The page cache is warm for all, and as much
-memory as they need was just in use: a virtual machine takes seconds to get a gigabyte that it had given back.
+not matter), `--compact`, and `cp -r` of the shards, each followed by `sync`. The page cache is warm for all, and as
+much memory as they need was just in use: a virtual machine takes seconds to get a gigabyte that it had given back.
 FOLDER: where to write, by default a temporary folder; there must be room for three times the data.
 """
 
