@@ -10,10 +10,10 @@ import numpy as np
 
 from hpcdata import digest, files, store
 from hpcdata.columns import TABLES, Column, columns
+from hpcdata.counts import Counts, Sizes
 from hpcdata.recovered import RECOVERED, read_recovered
 from hpcdata.shard import REJECTS, ShardHeader, ShardSummary
 from hpcdata.store import AppendFile
-from hpcdata.tables import Counts, Sizes
 
 NAME = "compact"
 """Of the part: never that of a shard, so that nobody takes it for one."""

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from hpcdata import units
 from hpcdata.config import RunConfig
+from hpcdata.counts import Counts
 from hpcdata.encoders.examples import PixelOptions, prepare_batches
 from hpcdata.errors import UserError
 from hpcdata.plan import Plan, RunPaths, ShardSpec
@@ -31,7 +32,7 @@ from hpcdata.planning import prepare
 from hpcdata.reading import read_shard
 from hpcdata.shard import REJECTS
 from hpcdata.slurm.array import parse_array, split
-from hpcdata.tables import Counts, EncodedBatch
+from hpcdata.tables import EncodedBatch
 from hpcdata.takeover import open_shard
 
 NUM_PLACES = 8

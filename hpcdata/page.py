@@ -221,12 +221,12 @@ def _tokens(status: Status, history: History) -> str:
         ("texts cut at data.block_size", units.count(counts["truncated_texts"]), ""),
     ]
     body = _table(("", "in all", "on average"), rows)
-    accounts = list(history.commits.values())
+    accounts = history.accounts()
     note = ""
     if len(accounts) > 1:
-        lengths = np.array([item["text_tokens"] / max(1, item["written"]) for item in accounts])
-        worst = max(history.commits, key=lambda name: sum(history.commits[name]["rejected"].values()))
-        number = sum(history.commits[worst]["rejected"].values())
+        lengths = np.array([item["text_tokens"] / max(1, item["written"]) for item in accounts.values()])
+        worst = max(accounts, key=lambda name: sum(accounts[name]["rejected"].values()))
+        number = sum(accounts[worst]["rejected"].values())
         note = (
             f"Text tokens a sample: between {lengths.min():.1f} and {lengths.max():.1f} from shard to shard, median "
             f"{np.median(lengths):.1f}." + (f" Most rejects are in shard {worst}: {number}." if number else "")

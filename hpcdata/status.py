@@ -26,6 +26,7 @@ from typing import Any
 
 from hpcdata import shard, submissions
 from hpcdata.claims import Claims, Owner
+from hpcdata.counts import Counts
 from hpcdata.errors import UserError
 from hpcdata.history import PREEMPTED, SPENT, VANISHED, History
 from hpcdata.ledger import LedgerReader
@@ -33,10 +34,9 @@ from hpcdata.loading.manifest import read_manifest
 from hpcdata.outcome import read_outcome
 from hpcdata.plan import RunPaths, load_plan
 from hpcdata.slurm.queue import JobStates, look
-from hpcdata.tables import Counts
 from hpcdata.tasks import Task, list_tasks
 
-CHECK_S = 0.1
+CHECK_S = 0.05
 """Longest look at whether folders that the ledger calls committed still hold a shard."""
 CLAIM_TIMEOUT_S = 120.0
 """A process without a claim is taken for gone when its ledger is silent for so long."""

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from hpcdata import digest, files
 from hpcdata.columns import TABLES, columns
+from hpcdata.counts import Counts, Sizes
 from hpcdata.shard import (
     PROGRESS,
     REJECTS,
@@ -34,7 +35,7 @@ from hpcdata.shard import (
     list_files,
     read_summary,
 )
-from hpcdata.tables import Counts, EncodedBatch, Sizes, to_columns
+from hpcdata.tables import EncodedBatch, to_columns
 
 log = logging.getLogger(__name__)
 

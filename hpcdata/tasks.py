@@ -61,7 +61,7 @@ def list_tasks(history: History, plan: Plan, states: Mapping[str, str], now: flo
     rates = {name: _rate(group) for name, group in groups.items()}
     running = [rates[name] for name, group in groups.items() if states[group[-1].attempt] == RUNNING and rates[name]]
     median = statistics.median(running) if len(running) >= MIN_TASKS else 0.0
-    commit_s = statistics.median(history.commit_seconds) if history.commit_seconds else None
+    commit_s = history.commit_s()
     return [
         _task(name, group, plan, states, now, rates[name], median, commit_s)
         for name, group in sorted(groups.items(), key=lambda item: natural(item[0]))

@@ -16,9 +16,9 @@ from typing import Any
 from hpcdata import config as configuration
 from hpcdata import files
 from hpcdata.claims import Owner
+from hpcdata.counts import Counts, Sizes
 from hpcdata.plan import Plan, RunPaths, ShardSpec
 from hpcdata.shard import SHARD, ShardSummary
-from hpcdata.tables import Counts, Sizes
 from tests import made
 
 HOURS_AGO = 2.0

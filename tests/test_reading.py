@@ -14,6 +14,7 @@ from PIL import Image
 
 from hpcdata import embedded, verify
 from hpcdata.combine import CombineOptions, combine
+from hpcdata.counts import Counts
 from hpcdata.encode import TaskOutcome, run_task
 from hpcdata.errors import UserError
 from hpcdata.plan import RunPaths, load_plan
@@ -22,7 +23,7 @@ from hpcdata.prove import prove
 from hpcdata.retry import retry, rows_of
 from hpcdata.samples import Blob
 from hpcdata.store import ShardWriter
-from hpcdata.tables import Counts, RejectRow
+from hpcdata.tables import RejectRow
 from tests.evidence import CHANGES, Evidence
 from tests.runs import StopAfter, small_config, small_run
 from tests.trees import sha256_tree, tree

@@ -15,13 +15,13 @@ from PIL import Image
 from hpcdata import TokenDataset, rejects, verify
 from hpcdata.claims import Claims, Owner
 from hpcdata.combine import CombineOptions, combine
+from hpcdata.counts import Counts
 from hpcdata.errors import UserError
 from hpcdata.plan import Plan, RunPaths, load_plan
 from hpcdata.prove import prove
 from hpcdata.recovered import RECOVERED
 from hpcdata.retry import retry, rows_of
 from hpcdata.shard import read_summary
-from hpcdata.tables import Counts
 from tests.crashes import Crash, crash_at
 from tests.evidence import CRASHES, Evidence
 from tests.runs import small_run

@@ -12,9 +12,9 @@ import pytest
 
 from hpcdata import combine, shard, status, submissions
 from hpcdata.combine import CombineOptions
+from hpcdata.counts import Counts
 from hpcdata.plan import RunPaths
 from hpcdata.slurm.queue import JobStates
-from hpcdata.tables import Counts
 from tests import made, synthetic
 
 

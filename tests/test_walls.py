@@ -28,6 +28,7 @@ LAYERS = (
         "pagestyle",
         "watchdog",
         "livelock",
+        "counts",
         "memory",
     ),
     ("charts", "keys"),

@@ -18,10 +18,10 @@ from typing import Any
 import orjson
 
 from hpcdata import files
+from hpcdata.counts import Counts
 from hpcdata.errors import UserError
 from hpcdata.identities import ImageIdentity, TextIdentity
 from hpcdata.plan import Plan
-from hpcdata.tables import Counts
 from hpcdata.typed import checked
 
 FORMAT = "hpcdata-dataset-1"

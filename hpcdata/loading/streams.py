@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hpcdata.counts import Counts
 from hpcdata.errors import UserError
 from hpcdata.loading.dataset import TokenDataset
 from hpcdata.loading.manifest import LayoutDefaults, Manifest
@@ -27,7 +28,6 @@ from hpcdata.loading.mixture import POLICIES, Schedule, integer_weights, make_sc
 from hpcdata.loading.order import BlockOrder, Order, find_order, rows_of_epochs
 from hpcdata.loading.sampling import derived_seed, select
 from hpcdata.loading.seeding import example_seeds
-from hpcdata.tables import Counts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
