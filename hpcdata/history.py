@@ -15,7 +15,7 @@ import itertools
 import operator
 import statistics
 from collections import Counter
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -63,6 +63,9 @@ class Process:
     segments: list[Segment] = field(default_factory=list)
     spent: tuple[float, ...] = (0.0,) * 5
     """Seconds of useful work by what they went into, see `_SPENT`."""
+    metered_s: float = 0.0
+    gpu_s: float = 0.0
+    """Useful seconds in which it was known how busy the GPU was, and of these the busy ones."""
     claim: dict[str, Any] | None = None
     latest: dict[str, Any] | None = None
     """The last checkpoint since the claim: like `segment`, not yet in the sums."""
@@ -104,6 +107,9 @@ class Process:
             self.samples += segment.samples
             self.useful_s += segment.useful_s
             self.spent = _add_spent(self.spent, self.latest)
+            if "gpu_s" in self.latest:
+                self.metered_s += segment.useful_s
+                self.gpu_s += self.latest["gpu_s"]
         self.claim = self.latest = None
 
     def state(self, *, is_last: bool, alive: Container[str], now: float, silent_s: float) -> str:
@@ -117,6 +123,13 @@ class Process:
             return PREEMPTED if is_preempted else self.outcome
         is_heard = is_last and now - self.last < silent_s
         return RUNNING if self.attempt in alive or is_heard else VANISHED
+
+    def metered(self) -> tuple[float, float]:
+        """(metered_s, gpu_s), with those of the shard in work."""
+        latest = self.latest or {}
+        if "gpu_s" not in latest:
+            return self.metered_s, self.gpu_s
+        return self.metered_s + _useful(latest), self.gpu_s + latest["gpu_s"]
 
     def total_spent(self) -> dict[str, float]:
         """Seconds of useful work by what they went into, and `cpu_s`."""
@@ -296,6 +309,13 @@ class History:
 _NUMBERS = tuple(name for name in vars(Counts()) if name != "rejected")
 _ACCOUNT = (*_NUMBERS, "rejected")
 _ACCOUNT_OF = itemgetter(*_ACCOUNT)
+
+
+def gpu_use(processes: Iterable[Process]) -> float | None:
+    """The share of useful seconds in which the GPU was busy, where that is known."""
+    metered = [process.metered() for process in processes]
+    metered_s = sum([seconds for seconds, _ in metered])
+    return min(1.0, round(sum([seconds for _, seconds in metered]) / metered_s, 3)) if metered_s else None
 
 
 def rate(done: Sequence[tuple[float, float, int]]) -> float:

@@ -169,6 +169,8 @@ def _time_spent(status: Status, history: History) -> str:
     note = f"Besides, tasks waited {units.duration(status.queued_s)} in the queue between two starts."
     if status.cpu_cores is not None:
         note += f" A process used {status.cpu_cores} CPU cores while it did useful work."
+    if status.gpu_use is not None:
+        note += f" GPUs were busy in {units.percent(status.gpu_use)} of it."
     return _section("time", "Where the time went", body, note)
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hpcdata import poison
+from hpcdata import gpumeter, poison
 from hpcdata.clock import WorkClock
 from hpcdata.encoders import batching, building
 from hpcdata.encoders.examples import PixelOptions, PreparedBatch, prepare_batches
@@ -42,13 +42,18 @@ class ShardWork:
         self._stop, self._ledger, self._watchdog = stop, ledger, watchdog
         tokenizers = building.build(plan, runtime)
         self._encoder, self._device = tokenizers.encoder(plan), tokenizers.device
+        self._gpu = gpumeter.start(self._device)
+
+    def close(self) -> None:
+        if self._gpu is not None:
+            self._gpu.close()
 
     def encode(self, spec: ShardSpec, attempt: str) -> None:
         """Works on a claimed shard to its end, or to a checkpoint when a signal arrives.
 
         Raises UserError or OSError when its input or its folder is at fault, anything else perhaps for one record.
         """
-        clock = WorkClock()
+        clock = WorkClock(self._gpu)
         notes = poison.find_suspects(self._paths, spec.name)
         try:
             try:

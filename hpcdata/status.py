@@ -28,7 +28,7 @@ from hpcdata import shard, submissions
 from hpcdata.claims import Claims, Owner
 from hpcdata.counts import Counts
 from hpcdata.errors import UserError
-from hpcdata.history import PREEMPTED, SPENT, VANISHED, History
+from hpcdata.history import PREEMPTED, SPENT, VANISHED, History, gpu_use
 from hpcdata.ledger import LedgerReader
 from hpcdata.loading.manifest import read_manifest
 from hpcdata.outcome import read_outcome
@@ -75,6 +75,8 @@ class Status:
     """Useful seconds by what they went into: read_s, decode_s, encode_s, write_s."""
     cpu_cores: float | None
     """CPU seconds a useful second of a process."""
+    gpu_use: float | None
+    """Share of useful seconds in which the GPU was busy, of the processes that know it."""
     num_tasks: int
     task_states: dict[str, int]
     """How many tasks are in which state, see `Task.state`."""
@@ -216,6 +218,7 @@ class Observer:
             goodput=None if goodput is None else round(goodput, 4),
             spent={name: round(spent[name], 1) for name in SPENT},
             cpu_cores=round(spent["cpu_s"] / useful_s, 2) if spent["cpu_s"] and useful_s else None,
+            gpu_use=gpu_use(history.processes.values()),
             num_tasks=len(tasks),
             task_states=dict(Counter(task.state for task in tasks)),
             starts=len(states),

@@ -148,7 +148,8 @@ def _spent(status: Status) -> str:
     if not total:
         return ""
     shares = ", ".join(f"{name.removesuffix('_s')} {100 * status.spent[name] / total:.0f} %" for name in SPENT)
-    return shares + (f"; {status.cpu_cores} CPU cores a process" if status.cpu_cores is not None else "")
+    cores = f"; {status.cpu_cores} CPU cores a process" if status.cpu_cores is not None else ""
+    return shares + cores + (f"; GPU busy {units.percent(status.gpu_use)}" if status.gpu_use is not None else "")
 
 
 def _jobs(status: Status) -> str:

@@ -108,7 +108,8 @@ def test_preemptions_and_goodput_are_those_of_the_ledger(tmp_path: Path) -> None
         result.useful_s / (result.useful_s + result.lost_s + result.overhead_s), abs=1e-3
     )
     assert result.spent["encode_s"] == pytest.approx(0.88 * result.useful_s, rel=1e-3)
-    assert result.cpu_cores == 1.4
+    assert (result.cpu_cores, result.gpu_use) == (1.4, 0.8)
+    assert {task.gpu_use for task in result.tasks} == {0.8}
 
 
 def test_a_task_far_slower_than_the_others_is_named(tmp_path: Path) -> None:

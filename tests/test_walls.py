@@ -30,6 +30,7 @@ LAYERS = (
         "livelock",
         "counts",
         "memory",
+        "gpumeter",
     ),
     ("charts", "keys"),
     ("ledger", "claims", "tables", "sources.base"),
