@@ -46,6 +46,7 @@ class PixelOptions:
     sizes: tuple[Size, ...]
     max_pixels: int
     max_bytes: int
+    jpeg_draft: bool
 
     @classmethod
     def of(cls, plan: Plan) -> PixelOptions | None:
@@ -54,7 +55,12 @@ class PixelOptions:
         if plan.image is None:
             return None
         sizes = buckets.sizes(data.resolution, plan.image.downsample, data.max_aspect_ratio)
-        return cls(sizes=sizes, max_pixels=data.max_image_pixels, max_bytes=data.max_record_bytes)
+        return cls(
+            sizes=sizes,
+            max_pixels=data.max_image_pixels,
+            max_bytes=data.max_record_bytes,
+            jpeg_draft=data.jpeg_draft,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -202,7 +208,7 @@ def load_images(record: Record, options: PixelOptions | None) -> list[np.ndarray
 def _load(blob: Blob, options: PixelOptions) -> np.ndarray:
     try:
         data = blob.read(max_bytes=options.max_bytes)
-        return pixels.load(data, sizes=options.sizes, max_pixels=options.max_pixels)
+        return pixels.load(data, sizes=options.sizes, max_pixels=options.max_pixels, jpeg_draft=options.jpeg_draft)
     except BadSample as bad:
         raise BadSample(bad.reason, f"{blob.name}: {bad.message}" if blob.name else bad.message) from None
 
