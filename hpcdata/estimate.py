@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import random
 import tempfile
@@ -25,14 +24,13 @@ from pathlib import Path
 from hpcdata import units
 from hpcdata.config import RunConfig
 from hpcdata.counts import Counts
-from hpcdata.encoders.examples import PixelOptions, prepare_batches
 from hpcdata.errors import UserError
 from hpcdata.plan import Plan, RunPaths, ShardSpec
 from hpcdata.planning import prepare
-from hpcdata.reading import read_shard
+from hpcdata.reading import read_batches
 from hpcdata.shard import REJECTS
 from hpcdata.slurm.array import parse_array, split
-from hpcdata.tables import EncodedBatch
+from hpcdata.tables import Encoded
 from hpcdata.takeover import open_shard
 
 NUM_PLACES = 8
@@ -74,7 +72,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class _Sample:
-    batches: list[EncodedBatch]
+    batches: list[Encoded]
     rates: list[float]
     seconds: float
     start_s: float
@@ -138,13 +136,9 @@ def _time_sample(plan: Plan, paths: RunPaths, config: RunConfig) -> _Sample:
     tokenizers = building.build(plan, config)
     encoder = tokenizers.encoder(plan)
 
-    def encoded(spec: ShardSpec, skip: int) -> Iterator[EncodedBatch]:
-        batches = prepare_batches(
-            itertools.islice(read_shard(plan, paths, spec, skip=skip), MAX_SAMPLES),
-            batch_size=plan.batch_size,
-            num_threads=config.loader.num_workers,
-            options=PixelOptions.of(plan),
-        )
+    def encoded(spec: ShardSpec, skip: int) -> Iterator[Encoded]:
+        end, threads = min(spec.count, skip + MAX_SAMPLES), config.loader.num_workers
+        batches = read_batches(plan, paths, spec, start=skip, end=end, num_threads=threads)
         with contextlib.closing(batches):  # type: ignore[type-var]
             for batch in batches:
                 yield encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label)
@@ -164,7 +158,7 @@ def _time_sample(plan: Plan, paths: RunPaths, config: RunConfig) -> _Sample:
     return _Sample(batches=kept, rates=rates, seconds=seconds, start_s=start_s, device=tokenizers.device)
 
 
-def _write(plan: Plan, paths: RunPaths, batches: Sequence[EncodedBatch]) -> tuple[float, float, dict[str, int]]:
+def _write(plan: Plan, paths: RunPaths, batches: Sequence[Encoded]) -> tuple[float, float, dict[str, int]]:
     """Writes one shard of all of it: seconds for the rows, seconds for the rest, and the sizes of its files."""
     num_inputs = sum(batch.counts().inputs for batch in batches)
     header = dataclasses.replace(plan.header(plan.shard(0)), num_inputs=num_inputs)

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from hpcdata import sources
+from hpcdata.clock import WorkClock
+from hpcdata.encoders.examples import Batch, PixelOptions, prepare_batches
 from hpcdata.errors import UserError
 from hpcdata.plan import Plan, RunPaths, ShardSpec
 from hpcdata.planning import source_options
@@ -37,11 +40,47 @@ def read_shard(
     plan: Plan, paths: RunPaths, spec: ShardSpec, *, skip: int = 0, policy: Policy = "refuse"
 ) -> Iterator[Record]:
     """The records of a shard from its `skip`-th on. Raises InputChanged when the input is not what was planned."""
-    file = dataclasses.replace(spec.source.file, path=str(paths.root / spec.source.file.path))
     require_unchanged(spec, paths.root, policy)
     return sources.read(
-        file, spec.source.scan, first=spec.first + skip, count=spec.count - skip, options=source_options(plan.config)
+        _file(paths, spec),
+        spec.source.scan,
+        first=spec.first + skip,
+        count=spec.count - skip,
+        options=source_options(plan.config),
     )
+
+
+def read_batches(
+    plan: Plan,
+    paths: RunPaths,
+    spec: ShardSpec,
+    *,
+    start: int,
+    end: int,
+    num_threads: int,
+    policy: Policy = "refuse",
+    clock: WorkClock | None = None,
+) -> Iterator[Batch]:
+    """Samples `start` to `end` of a shard in batches, documents in bulk. The clock gets what reading takes."""
+    clock, size = clock or WorkClock(), plan.batch_size
+    if plan.text and not plan.image and sources.gives_documents(spec.source.file.format):
+        require_unchanged(spec, paths.root, policy)
+        documents = sources.read_documents(
+            _file(paths, spec),
+            spec.source.scan,
+            first=spec.first + start,
+            count=end - start,
+            batch_size=size,
+            options=source_options(plan.config),
+        )
+        return clock.timed(documents, "read_s")
+    records = clock.timed(read_shard(plan, paths, spec, skip=start, policy=policy), "read_s")
+    records = itertools.islice(records, end - start)
+    return prepare_batches(records, batch_size=size, num_threads=num_threads, options=PixelOptions.of(plan))
+
+
+def _file(paths: RunPaths, spec: ShardSpec) -> sources.InputFile:
+    return dataclasses.replace(spec.source.file, path=str(paths.root / spec.source.file.path))
 
 
 def require_unchanged(spec: ShardSpec, root: Path, policy: Policy = "refuse") -> None:

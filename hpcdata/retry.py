@@ -191,12 +191,13 @@ class _Part:
         return self._sizes.samples
 
     def append(self, examples: Sequence[Example], rows: Sequence[RejectRow], num_truncated: int) -> None:
-        columns_, self._sizes, content = to_columns(examples, self.header.id_dtype, self._sizes)
+        batch = EncodedBatch(examples=examples, truncated_texts=num_truncated)
+        columns_, self._sizes, content = to_columns(batch.rows(), self.header.id_dtype, self._sizes)
         for path, values in columns_.items():
-            self._files[path].append(values.tobytes())
+            self._files[path].append(values)
         for row in rows:
             self._files[RECOVERED].append(to_line(row, retry_number(self.header.name)))
-        self._counts = self._counts + EncodedBatch(examples=examples, truncated_texts=num_truncated).counts()
+        self._counts = self._counts + batch.counts()
         self._content = digest.add(self._content, content)
         self.reasons.update(row.reason for row in rows)
 

@@ -191,6 +191,21 @@ Record = Sample | Reject | Duplicate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Documents:
+    """Consecutive records of a file of documents in bulk: what `Sample`s of one `TextPart` and `Reject`s would say.
+
+    positions, texts, offsets: of the records that are documents, in order. A document's key is `key_prefix` and its
+    position. The texts are Unicode: they have no halves of surrogate pairs.
+    """
+
+    key_prefix: str
+    positions: list[int]
+    texts: list[str]
+    offsets: list[int]
+    rejects: list[Reject]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Span:
     """A run of ids of one kind.
 

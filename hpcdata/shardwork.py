@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import time
 from collections.abc import Iterator
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING
 from hpcdata import gpumeter, poison
 from hpcdata.clock import WorkClock
 from hpcdata.encoders import batching, building
-from hpcdata.encoders.examples import PixelOptions, PreparedBatch, prepare_batches
+from hpcdata.encoders.examples import Batch, PreparedBatch
 from hpcdata.errors import UserError
 from hpcdata.ledger import Ledger
 from hpcdata.plan import Plan, RunPaths, ShardSpec
 from hpcdata.poison import CrashNotes
-from hpcdata.reading import InputChanged, read_shard, rejected_batches, require_unchanged
+from hpcdata.reading import InputChanged, read_batches, rejected_batches, require_unchanged
 from hpcdata.store import LostShard, ShardConflict, ShardWriter
 from hpcdata.takeover import open_shard
 from hpcdata.watchdog import Watchdog
@@ -167,7 +166,7 @@ class ShardWork:
             *(spec.name, seconds, counts.written, counts.rejected.total(), counts.duplicate),
         )
 
-    def _batches(self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, *, skip: int) -> Iterator[PreparedBatch]:
+    def _batches(self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, *, skip: int) -> Iterator[Batch]:
         """The batches of a shard, those that are suspected by way of a child process; ends early at a stop signal."""
         batch_size = self._plan.batch_size
         trial = poison.Trial(
@@ -187,13 +186,15 @@ class ShardWork:
                 except poison.Stopped:
                     return
             else:
-                policy = self._runtime.data.on_changed_input
-                records = clock.timed(read_shard(self._plan, self._paths, spec, skip=start, policy=policy), "read_s")
-                yield from prepare_batches(
-                    itertools.islice(records, end - start),
-                    batch_size=batch_size,
+                yield from read_batches(
+                    self._plan,
+                    self._paths,
+                    spec,
+                    start=start,
+                    end=end,
                     num_threads=self._runtime.loader.num_workers,
-                    options=PixelOptions.of(self._plan),
+                    policy=self._runtime.data.on_changed_input,
+                    clock=clock,
                 )
             start = end
 

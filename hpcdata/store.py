@@ -20,6 +20,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from hpcdata import digest, files
 from hpcdata.columns import TABLES, columns
 from hpcdata.counts import Counts, Sizes
@@ -35,7 +37,7 @@ from hpcdata.shard import (
     list_files,
     read_summary,
 )
-from hpcdata.tables import EncodedBatch, to_columns
+from hpcdata.tables import Encoded, to_columns
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +72,11 @@ class ShardWriter:
     def counts(self) -> Counts:
         return self._counts
 
-    def append(self, batch: EncodedBatch) -> None:
+    def append(self, batch: Encoded) -> None:
         """Adds the next samples of the shard; they are safe after the next `checkpoint`."""
-        rows, sizes, content = to_columns(batch.examples, self.header.id_dtype, self._sizes)
+        rows, sizes, content = to_columns(batch.rows(), self.header.id_dtype, self._sizes)
         for path, values in rows.items():
-            self._files[path].append(values.tobytes())
+            self._files[path].append(values)
         lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in batch.rejects]
         self._files[REJECTS].append("".join(lines).encode(errors="replace"))
         counts = batch.counts()
@@ -284,10 +286,12 @@ class AppendFile:
         self._buffer = bytearray()
         self.size = 0
 
-    def append(self, data: bytes) -> None:
-        self._hasher.update(data)
-        self._buffer += data
-        self.size += len(data)
+    def append(self, data: bytes | np.ndarray) -> None:
+        """data: bytes, or rows that lie together in memory."""
+        view = memoryview(data) if isinstance(data, bytes) else data.reshape(-1).view(np.uint8).data
+        self._hasher.update(view)
+        self._buffer += view
+        self.size += len(view)
         if len(self._buffer) >= 2**20:
             self.flush()
 

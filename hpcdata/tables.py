@@ -12,7 +12,7 @@ import numpy as np
 from hpcdata import digest
 from hpcdata.columns import columns
 from hpcdata.counts import Counts, Sizes
-from hpcdata.samples import Example, Kind
+from hpcdata.samples import Example, Kind, Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,19 @@ class EncodedBatch:
     compared_codes: int = 0
     equal_codes: int = 0
 
+    def rows(self) -> Rows:
+        spans = [span for example in self.examples for span in example.spans]
+        return Rows(
+            index=np.array([example.index for example in self.examples], "<i8"),
+            keys=[example.key.encode() for example in self.examples],
+            num_spans=np.array([len(example.spans) for example in self.examples], "<i4"),
+            lengths=np.array([len(span.ids) for span in spans], "<i4"),
+            grid=np.array([(span.height, span.width) for span in spans], "<i4").reshape(-1, 2),
+            kind=np.array([span.kind for span in spans], "u1"),
+            flags=np.array([span.flags for span in spans], "u1"),
+            ids=np.concatenate([span.ids for span in spans]) if spans else np.zeros(0, "<i4"),
+        )
+
     def counts(self) -> Counts:
         spans = [span for example in self.examples for span in example.spans]
         images = [span for span in spans if span.kind == Kind.IMAGE]
@@ -60,49 +73,98 @@ class EncodedBatch:
         )
 
 
-def to_columns(examples: Sequence[Example], id_dtype: str, start: Sizes) -> tuple[dict[str, np.ndarray], Sizes, int]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EncodedDocuments:
+    """The same for documents in bulk: each example is one span of text, the ids of all lie end to end.
+
+    index: [num_examples] int64, index in the plan; lengths: [num_examples]; ids: [sum of lengths], any integer dtype.
+    """
+
+    index: np.ndarray
+    keys: list[bytes]
+    lengths: np.ndarray
+    ids: np.ndarray
+    rejects: Sequence[RejectRow] = ()
+    truncated_texts: int = 0
+
+    def rows(self) -> Rows:
+        number, span = len(self.index), Span(kind=Kind.TEXT, ids=self.ids)
+        return Rows(
+            index=self.index,
+            keys=self.keys,
+            num_spans=np.ones(number, "<i4"),
+            lengths=self.lengths,
+            grid=np.full((number, 2), (span.height, span.width), "<i4"),
+            kind=np.full(number, span.kind, "u1"),
+            flags=np.full(number, span.flags, "u1"),
+            ids=self.ids,
+        )
+
+    def counts(self) -> Counts:
+        reasons = Counter(row.reason for row in self.rejects)
+        return Counts(
+            inputs=len(self.index) + len(self.rejects),
+            written=len(self.index),
+            duplicate=reasons.pop(DUPLICATE, 0),
+            rejected=reasons,
+            truncated_texts=self.truncated_texts,
+            text_tokens=len(self.ids),
+        )
+
+
+Encoded = EncodedBatch | EncodedDocuments
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """Examples end to end: a row of `index`, `keys` and `num_spans` each, and of the others for each of their spans."""
+
+    index: np.ndarray
+    keys: list[bytes]
+    num_spans: np.ndarray
+    lengths: np.ndarray
+    grid: np.ndarray
+    kind: np.ndarray
+    flags: np.ndarray
+    ids: np.ndarray
+
+
+def to_columns(rows: Rows, id_dtype: str, start: Sizes) -> tuple[dict[str, np.ndarray], Sizes, int]:
     """(column path -> new rows, sizes after them, content digest of the examples); `start` is what is stored before.
 
     Raises OverflowError when an id does not fit the dtype: ids never wrap.
     """
-    spans = [span for example in examples for span in example.spans]
-    keys = [example.key.encode() for example in examples]
-    num_spans = np.array([len(example.spans) for example in examples], "<i4")
-    lengths = np.array([len(span.ids) for span in spans], "<i4")
-    ids = np.concatenate([span.ids for span in spans]) if spans else np.zeros(0, "<i4")
-    _check_range(ids, id_dtype)
-    token_ends = np.concatenate([[0], np.cumsum(lengths, dtype="<i8")])
-    first_span = np.concatenate([[0], np.cumsum(num_spans, dtype="<i8")])
-    first_key = np.concatenate([[0], np.cumsum([len(key) for key in keys], dtype="<i8")])
-    grid = np.array([(span.height, span.width) for span in spans], "<i4").reshape(-1, 2)
-    kind = np.array([span.kind for span in spans], "u1")
-    flags = np.array([span.flags for span in spans], "u1")
-    rows = {
-        "tokens/ids.memmap": ids,
-        "spans/length.memmap": lengths,
-        "spans/kind.memmap": kind,
-        "spans/grid.memmap": grid,
-        "spans/flags.memmap": flags,
-        "samples/index.memmap": np.array([example.index for example in examples]),
+    _check_range(rows.ids, id_dtype)
+    token_ends = np.concatenate([[0], np.cumsum(rows.lengths, dtype="<i8")])
+    first_span = np.concatenate([[0], np.cumsum(rows.num_spans, dtype="<i8")])
+    first_key = np.concatenate([[0], np.cumsum([len(key) for key in rows.keys], dtype="<i8")])
+    values = {
+        "tokens/ids.memmap": rows.ids,
+        "spans/length.memmap": rows.lengths,
+        "spans/kind.memmap": rows.kind,
+        "spans/grid.memmap": rows.grid,
+        "spans/flags.memmap": rows.flags,
+        "samples/index.memmap": rows.index,
         "samples/first_token.memmap": token_ends[first_span[:-1]] + start.tokens,
         "samples/first_span.memmap": first_span[:-1] + start.spans,
-        "samples/num_spans.memmap": num_spans,
+        "samples/num_spans.memmap": rows.num_spans,
         "samples/first_key.memmap": first_key[:-1] + start.keys,
-        "keys/bytes.memmap": np.frombuffer(b"".join(keys), "u1"),
+        "keys/bytes.memmap": np.frombuffer(b"".join(rows.keys), "u1"),
     }
     content = digest.sum_examples(
-        num_spans=num_spans,
-        spans=np.column_stack([kind, flags, grid, lengths]),
+        num_spans=rows.num_spans,
+        spans=np.column_stack([rows.kind, rows.flags, rows.grid, rows.lengths]),
         num_ids=np.diff(token_ends[first_span]),
-        ids=ids,
+        ids=rows.ids,
     )
     sizes = Sizes(
-        tokens=start.tokens + len(ids),
-        spans=start.spans + len(spans),
-        samples=start.samples + len(examples),
+        tokens=start.tokens + len(rows.ids),
+        spans=start.spans + len(rows.lengths),
+        samples=start.samples + len(rows.index),
         keys=start.keys + int(first_key[-1]),
     )
-    return {column.path: rows[column.path].astype(column.dtype) for column in columns(id_dtype)}, sizes, content
+    kept = {column.path: values[column.path].astype(column.dtype, copy=False) for column in columns(id_dtype)}
+    return kept, sizes, content
 
 
 def read_columns(folder: Path, id_dtype: str, sizes: Sizes) -> dict[str, np.ndarray]:

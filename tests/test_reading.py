@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hpcdata import embedded, verify
+from hpcdata import embedded, sources, verify
 from hpcdata.combine import CombineOptions, combine
 from hpcdata.counts import Counts
 from hpcdata.encode import TaskOutcome, run_task
@@ -238,3 +238,29 @@ def test_shards_of_other_inputs_are_the_same_bytes(tmp_path: Path) -> None:
     assert work(tmp_path / "run") is TaskOutcome.FINISHED
     name = "shards/00001-of-00002"
     assert tree(tmp_path / "run" / name) == tree(tmp_path / "good" / name)
+
+
+def test_documents_in_bulk_are_the_files_that_single_records_make(tmp_path: Path, monkeypatch) -> None:
+    """Hostile lines, texts without ids, cut texts, an interrupted shard, either engine."""
+    good = [
+        json.dumps({"text": f"document {number} " + "word </s> e\u0301 日本 " * (number % 9)}) for number in range(40)
+    ]
+    odd = ["{", "[1]", '{"text": ""}', '{"text": " "}', '{"text": "a\\u0000"}', '{"text": 3}', '{"content": "c"}']
+    odd += ['{"text": "a", "image": "b.jpg"}', '{"text": "\\ud800"}', "[" * 3000, '{"text": "' + "x" * 5000 + '"}']
+    lines = [line for pair in zip(good, [*odd * 4][: len(good)], strict=True) for line in pair]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    options = ["data.source=text", TEXT, ALL, "data.max_record_bytes=4096", "data.shard_size=19", "data.block_size=9"]
+    trees = {}
+    for name, is_bulk, engine in (("a", True, "reference"), ("b", False, "reference"), ("c", True, "fast")):
+        with monkeypatch.context() as patched:
+            if not is_bulk:
+                patched.setattr(sources, "gives_documents", lambda _: False)
+            config = small_config(tmp_path / name, *options, f"text.engine={engine}", source=tmp_path / "x.jsonl")
+            prepare(config)
+            while work(tmp_path / name, polls=5) is not TaskOutcome.FINISHED:
+                pass
+        trees[name] = sha256_tree(tmp_path / name / "shards")
+    assert trees["a"] == trees["b"] == trees["c"]
+    reasons = {row.reason for row in rejects(tmp_path / "a")}
+    assert reasons == {"bad_json", "bad_record", "empty_text", "unreadable_text", "oversized_record"}
+    assert not any(report.problems for report in verify.verify(tmp_path / "a"))

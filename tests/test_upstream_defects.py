@@ -97,13 +97,13 @@ def test_ids_never_wrap() -> None:
     from hpcdata.columns import id_dtype_for
     from hpcdata.counts import Sizes
     from hpcdata.samples import Example, Kind, Span
-    from hpcdata.tables import to_columns
+    from hpcdata.tables import EncodedBatch, to_columns
 
     assert [id_dtype_for(size) for size in (32768, 32769, 65536, 65537)] == ["uint16", "uint16", "uint16", "int32"]
 
     def stored(*ids: int) -> list[int]:
         example = Example(index=0, key="k", spans=(Span(kind=Kind.TEXT, ids=np.array(ids)),))
-        return to_columns([example], "uint16", Sizes())[0]["tokens/ids.memmap"].tolist()
+        return to_columns(EncodedBatch(examples=[example]).rows(), "uint16", Sizes())[0]["tokens/ids.memmap"].tolist()
 
     assert stored(32767, 32768, 65535) == [32767, 32768, 65535]
     for bad in (65536, -1):

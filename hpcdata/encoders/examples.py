@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from hpcdata.encoders.text import TextTokenizer, check_text
 from hpcdata.samples import (
     BadSample,
     Blob,
+    Documents,
     Duplicate,
     Example,
     ImagePart,
@@ -32,13 +33,14 @@ from hpcdata.samples import (
     Span,
     TextPart,
 )
-from hpcdata.tables import DUPLICATE, EncodedBatch, RejectRow
+from hpcdata.tables import DUPLICATE, Encoded, EncodedBatch, EncodedDocuments, RejectRow
 
 if TYPE_CHECKING:
     from hpcdata.encoders.codes import PictureEncoder
     from hpcdata.plan import Plan
 
 BATCHES_AHEAD = 2
+_NO_IDS = "the tokenizer makes no ids of the text"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,9 @@ class PreparedBatch:
 
     records: Sequence[Record]
     pixels: Sequence[list[np.ndarray] | BadSample]
+
+
+Batch = PreparedBatch | Documents
 
 
 def prepare_batches(
@@ -111,8 +116,19 @@ class BatchEncoder:
         self._image = image
         self._block_size = block_size
 
-    def encode(self, batch: PreparedBatch, *, first_index: int, source: str) -> EncodedBatch:
+    @overload
+    def encode(self, batch: PreparedBatch, *, first_index: int, source: str) -> EncodedBatch: ...
+
+    @overload
+    def encode(self, batch: Batch, *, first_index: int, source: str) -> Encoded: ...
+
+    def encode(self, batch: Batch, *, first_index: int, source: str) -> Encoded:
         """first_index: plan index of position 0 of the input file; source: its label, for rejects."""
+        if isinstance(batch, Documents):
+            return self._encode_documents(batch, first_index, source)
+        return self._encode_records(batch, first_index, source)
+
+    def _encode_records(self, batch: PreparedBatch, first_index: int, source: str) -> EncodedBatch:
         rejects: dict[int, RejectRow] = {}
         good: list[tuple[Sample, list[np.ndarray]]] = []
         for record, images in zip(batch.records, batch.pixels, strict=True):
@@ -131,8 +147,7 @@ class BatchEncoder:
                 examples.append(Example(index=first_index + sample.position, key=sample.key, spans=tuple(spans)))
                 num_truncated += truncated
             else:
-                message = "the tokenizer makes no ids of the text"
-                row = _reject_row(sample, Reason.EMPTY_TEXT, message, first_index, source)
+                row = _reject_row(sample, Reason.EMPTY_TEXT, _NO_IDS, first_index, source)
                 rejects[row.index] = row
         rows = [rejects[index] for index in sorted(rejects)]
         compared, equal = self._compare(good, iter(grids), first_index)
@@ -142,6 +157,25 @@ class BatchEncoder:
             truncated_texts=num_truncated,
             compared_codes=compared,
             equal_codes=equal,
+        )
+
+    def _encode_documents(self, batch: Documents, first_index: int, source: str) -> EncodedDocuments:
+        """As `_encode_records` does it for samples of one text, without an object for each of them."""
+        assert self._text is not None
+        ids, lengths, num_truncated = np.zeros(0, np.int32), np.zeros(0, np.int64), 0
+        if batch.texts:
+            ids, offsets = self._text.encode(batch.texts)
+            ids, lengths, num_truncated = _cut(ids, offsets, self._block_size)
+        failed = [*batch.rejects, *(_without_ids(batch, row) for row in np.flatnonzero(lengths == 0).tolist())]
+        failed.sort(key=lambda reject: reject.position)
+        written = np.array(batch.positions, np.int64)[lengths > 0]
+        return EncodedDocuments(
+            index=first_index + written,
+            keys=[f"{batch.key_prefix}{position}".encode() for position in written.tolist()],
+            lengths=lengths[lengths > 0],
+            ids=ids,
+            rejects=[_reject_row(reject, reject.reason, reject.message, first_index, source) for reject in failed],
+            truncated_texts=num_truncated,
         )
 
     def _compare(
@@ -218,6 +252,26 @@ def _result(future: Future[list[np.ndarray]]) -> list[np.ndarray] | BadSample:
         return future.result()
     except BadSample as error:
         return error
+
+
+def _cut(ids: np.ndarray, offsets: np.ndarray, block_size: int | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """(ids of texts of at most `block_size` ids, the length of each, how many texts were longer)."""
+    lengths = np.diff(offsets)
+    if block_size is None or lengths.max() <= block_size:
+        return ids, lengths, 0
+    is_kept = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths) < block_size
+    return ids[is_kept], np.minimum(lengths, block_size), int(np.count_nonzero(lengths > block_size))
+
+
+def _without_ids(batch: Documents, row: int) -> Reject:
+    position = batch.positions[row]
+    return Reject(
+        position=position,
+        key=f"{batch.key_prefix}{position}",
+        reason=Reason.EMPTY_TEXT,
+        message=_NO_IDS,
+        offset=batch.offsets[row],
+    )
 
 
 def _raise_or(images: list[np.ndarray] | BadSample) -> list[np.ndarray]:

@@ -7,8 +7,9 @@ faster and may only ever be faster, never different:
 2. When it is built, both engines encode every assigned character in several surroundings and a few hundred awkward
    strings. Characters that come out differently (the engines have tables of different Unicode versions) go to the
    reference engine from then on; a string that does leaves everything to it.
-3. Texts with such a character, an unassigned one, the letters of an added token, or not in NFC go to the reference
-   (also where the tokenizer begins with NFC itself: the reference normalises with an older table of marks).
+3. Texts with such a character, an unassigned one, or the letters of an added token go to the reference. Where the
+   tokenizer begins with NFC, texts that are not in it get there here, for the fast engine: if all their characters are
+   in Unicode 3.2, whose normal forms are the same in every later version. Others go to the reference.
 4. Of every batch a sample is encoded by both, at least one text and about 1/512 of the bytes. A difference stops the
    shard with a UserError: it names the text, and what to do.
 
@@ -39,6 +40,8 @@ _SURROUNDINGS = ("a{0}b 1{0}2", " {0} .{0}'s", "\n{0}{0}\n")
 """They begin and end in what composes with nothing, so that pieces in a row stay in NFC."""
 _CHARACTERS_A_TEXT = 32
 _PLANES_END = 0x40000  # what lies behind has no letters: tags, variation selectors and private use
+_CORRECTED = "\uf951\U0002f868\U0002f874\U0002f91f\U0002f95f\U0002f9bf"
+"""Of their normal forms Unicode's corrigenda 3 and 4 say that they had been wrong."""
 _UNASSIGNED = ("Cn", "Co", "Cs")
 
 _logger = logging.getLogger(__name__)
@@ -87,19 +90,20 @@ class FastText:
     def __init__(self, reference: Reference, engine: Any) -> None:
         self._reference, self._engine = reference, engine
         literals = sorted(set(reference.literals()) - {""})
-        self._firsts = {literal[0] for literal in literals}
+        self._firsts = "".join(sorted({literal[0] for literal in literals}))
         self._literal = re.compile("|".join(map(re.escape, literals)))
+        self._has_nfc = "NFC" in _kinds(reference.normalizer())
         self._is_unsafe = _unassigned().copy()
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """As `TextTokenizer.encode`. Raises UserError when the two engines differ."""
-        slow = self._routed(texts)
+        slow, composed = self._composed(texts, self._routed(texts))
         if len(slow) == len(texts):
             return self._reference.encode(texts)
         if not slow:
-            ids, offsets = self._encode_fast(texts)
+            ids, offsets = self._encode_fast(composed)
         else:
-            ids, offsets = self._encode_mixed(texts, slow)
+            ids, offsets = self._encode_mixed(composed, slow)
         self._audit(texts, set(slow), ids, offsets)
         return ids, offsets
 
@@ -109,10 +113,12 @@ class FastText:
     def learn(self) -> bool:
         """Finds the characters that both engines treat differently; False if they differ in more than that."""
         for surrounding in _SURROUNDINGS:
-            for texts in _batched(_in(surrounding, self._safe_characters()), 512):
+            for texts in _batched(_in(surrounding, self._safe_characters(), only_nfc=self._has_nfc), 512):
                 self._mark_differing(texts, surrounding)
-        plain = [text for text in _awkward_strings() if not self._routed([text])]
-        return not self._differing(plain)
+        strings = _awkward_strings()
+        slow, composed = self._composed(strings, self._routed(strings))
+        plain = [row for row in range(len(strings)) if row not in set(slow)]
+        return not self._differing([strings[row] for row in plain], [composed[row] for row in plain])
 
     def _safe_characters(self) -> list[str]:
         return [chr(code) for code in _probed() if not self._is_unsafe[code]]
@@ -123,48 +129,58 @@ class FastText:
             alone = [surrounding.format(character) for character in characters]
             self._is_unsafe[[ord(characters[index]) for index in self._differing(alone)]] = True
 
-    def _differing(self, texts: Sequence[str]) -> list[int]:
+    def _differing(self, texts: Sequence[str], composed: Sequence[str] | None = None) -> list[int]:
+        """composed: what the fast engine gets instead."""
         if not texts:
             return []
-        mine, theirs = self._encode_fast(texts), self._reference.encode(texts)
+        mine, theirs = self._encode_fast(composed or texts), self._reference.encode(texts)
         if all(np.array_equal(ours, other) for ours, other in zip(mine, theirs, strict=True)):
             return []
         pairs = zip(_rows(*mine), _rows(*theirs), strict=True)
         return [row for row, (ours, other) in enumerate(pairs) if not np.array_equal(ours, other)]
 
     def _routed(self, texts: Sequence[str]) -> list[int]:
-        """The rows of texts that belong to the reference engine."""
-        joined = "\0".join(texts)  # one pass over a batch: Python's searches cost more a call than a kilobyte
-        positions: list[int] = []
-        if any(first in joined for first in self._firsts):
-            positions += [match.start() for match in self._literal.finditer(joined)]
-        to_check: list[int] = []
-        if not joined.isascii():
-            codes = np.frombuffer(joined.encode("utf-32-le"), "<u4")
-            places = np.flatnonzero(codes > 0x7F)
-            codes = codes[places]
-            positions += places[self._is_unsafe[codes]].tolist()
-            to_check = places[_may_not_be_nfc()[codes]].tolist()
-        if not positions and not to_check:
-            return []
-        ends = np.cumsum([len(text) + 1 for text in texts])
-        slow = set(np.searchsorted(ends, positions, side="right").tolist())
-        rows = set(np.searchsorted(ends, to_check, side="right").tolist()) - slow
-        return sorted(slow.union(row for row in rows if not unicodedata.is_normalized("NFC", texts[row])))
+        """The rows of texts that belong to the reference engine, whether they are in NFC or not."""
+        slow = set[int]()
+        for first in self._firsts:
+            slow.update(row for row, text in enumerate(texts) if first in text and self._literal.search(text))
+        return sorted(slow.union(_rows_with(self._is_unsafe, texts)))
+
+    def _composed(self, texts: Sequence[str], slow: Sequence[int]) -> tuple[list[int], Sequence[str]]:
+        """(rows that belong to the reference engine, what the fast engine gets of the others)."""
+        if not self._has_nfc:
+            return list(slow), texts
+        others, composed = set(slow), list(texts)
+        rows = [row for row in _rows_with(_may_not_be_nfc(), texts) if row not in others]
+        for row in rows:
+            if unicodedata.is_normalized("NFC", texts[row]):
+                continue
+            if _rows_with(_is_recent(), texts[row : row + 1]):
+                others.add(row)
+            else:
+                composed[row] = unicodedata.normalize("NFC", texts[row])
+        return sorted(others), composed
 
     def _encode_fast(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         layout = self._engine.encode_batch(list(texts)).layout
         offsets = np.asarray(layout.offsets.data, np.int64)
-        return np.asarray(layout.content.data[offsets[0] : offsets[-1]]).astype(np.int32), offsets - offsets[0]
+        ids = np.asarray(layout.content.data[offsets[0] : offsets[-1]])
+        return ids.view(np.int32) if ids.dtype == np.uint32 else ids.astype(np.int32), offsets - offsets[0]
 
     def _encode_mixed(self, texts: Sequence[str], slow: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        is_slow = set(slow)
-        rest = [text for row, text in enumerate(texts) if row not in is_slow]
-        fast_rows, slow_rows = _rows(*self._encode_fast(rest)), _rows(*self._reference.encode([texts[r] for r in slow]))
-        rows = [next(slow_rows) if row in is_slow else next(fast_rows) for row in range(len(texts))]
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum([len(row) for row in rows], out=offsets[1:])
-        return np.concatenate(rows), offsets
+        """The ids of the slow rows stand between runs of fast ones."""
+        is_slow = np.zeros(len(texts), bool)
+        is_slow[slow] = True
+        ids, ends = self._encode_fast([texts[row] for row in np.flatnonzero(~is_slow).tolist()])
+        slow_ids, slow_ends = self._reference.encode([texts[row] for row in slow])
+        pieces, start = [], 0
+        for number, row in enumerate(slow):
+            end = ends[row - number]  # as many rows before it are fast
+            pieces += [ids[start:end], slow_ids[slow_ends[number] : slow_ends[number + 1]]]
+            start = end
+        lengths = np.zeros(len(texts), np.int64)
+        lengths[is_slow], lengths[~is_slow] = np.diff(slow_ends), np.diff(ends)
+        return np.concatenate([*pieces, ids[start:]]), np.concatenate([[0], np.cumsum(lengths)])
 
     def _audit(self, texts: Sequence[str], slow: set[int], ids: np.ndarray, offsets: np.ndarray) -> None:
         audited = self._drawn(texts, slow, zlib.crc32(ids[:4096].tobytes()))
@@ -231,6 +247,30 @@ def _unassigned() -> np.ndarray:
 
 
 @cache
+def _is_recent() -> np.ndarray:
+    """[0x110000] bool: not in Unicode 3.2, or with a normal form that was corrected since."""
+    category, table = unicodedata.ucd_3_2_0.category, np.ones(0x110000, bool)
+    for code in range(_PLANES_END):
+        table[code] = category(chr(code)) in _UNASSIGNED
+    table[[ord(character) for character in _CORRECTED]] = True
+    return table
+
+
+def _rows_with(table: np.ndarray, texts: Sequence[str]) -> list[int]:
+    """The rows of texts with a character behind ASCII that the table has."""
+    rows = [row for row, text in enumerate(texts) if not text.isascii()]
+    if not rows:
+        return []
+    codes = np.frombuffer("".join([texts[row] for row in rows]).encode("utf-32-le"), "<u4")
+    places = np.flatnonzero(codes > 0x7F)
+    places = places[table[codes[places]]]
+    if not len(places):
+        return []
+    ends = np.cumsum([len(texts[row]) for row in rows])
+    return [rows[number] for number in np.unique(np.searchsorted(ends, places, side="right")).tolist()]
+
+
+@cache
 def _may_not_be_nfc() -> np.ndarray:
     """[0x110000] bool: characters without which a text is in NFC: marks, and what composes or decomposes."""
     table = np.zeros(0x110000, bool)
@@ -252,10 +292,10 @@ def _probed() -> tuple[int, ...]:
     return tuple(codes[~is_uniform | (codes % 64 == 0)].tolist())
 
 
-def _in(surrounding: str, characters: Sequence[str]) -> Iterator[str]:
-    """NFC texts of some characters each, every one in the surrounding."""
+def _in(surrounding: str, characters: Sequence[str], *, only_nfc: bool) -> Iterator[str]:
+    """Texts of some characters each, every one in the surrounding."""
     pieces = (surrounding.format(character) for character in characters)
-    plain = [piece for piece in pieces if unicodedata.is_normalized("NFC", piece)]
+    plain = [piece for piece in pieces if not only_nfc or unicodedata.is_normalized("NFC", piece)]
     for start in range(0, len(plain), _CHARACTERS_A_TEXT):
         yield "".join(plain[start : start + _CHARACTERS_A_TEXT])
 

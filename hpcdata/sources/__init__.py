@@ -12,7 +12,7 @@ import importlib
 from collections.abc import Iterator
 from typing import Protocol, cast
 
-from hpcdata.samples import Record
+from hpcdata.samples import Documents, Record
 from hpcdata.sources.base import InputFile, Options, Scan
 from hpcdata.sources.inputs import list_inputs, prepare, warn_of_differences
 
@@ -21,9 +21,11 @@ __all__ = [
     "Options",
     "Scan",
     "carries_images",
+    "gives_documents",
     "list_inputs",
     "prepare",
     "read",
+    "read_documents",
     "scan",
     "warn_of_differences",
 ]
@@ -67,6 +69,20 @@ def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Option
     The same arguments always yield the same records. Raises UserError if the file no longer holds what was planned.
     """
     return _module(file).read(file, scan, first=first, count=count, options=options)
+
+
+def gives_documents(format_name: str) -> bool:
+    """Whether `read_documents` can read this format."""
+    return format_name.startswith("text")
+
+
+def read_documents(
+    file: InputFile, scan: Scan, *, first: int, count: int, batch_size: int, options: Options
+) -> Iterator[Documents]:
+    """The records that `read` yields, `batch_size` of them at once, for formats that `gives_documents` names."""
+    from hpcdata.sources import lines
+
+    return lines.read_documents(file, scan, first=first, count=count, batch_size=batch_size, options=options)
 
 
 def _module(file: InputFile) -> _Format:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from hpcdata.samples import BadSample, Reason, Record, Reject, Sample
+from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample, TextPart
 from hpcdata.sources import records
 from hpcdata.sources.base import InputFile, Options, Scan, changed_since_planned
 from hpcdata.sources.streams import BrokenStream, chunks
@@ -34,14 +34,25 @@ def scan(file: InputFile, *, every: int, options: Options) -> Scan:
 
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
-    start, seek = scan.cut(first)
-    rows = lines(chunks(file, seek=seek), seek, options.max_record_bytes)
     position = first
-    for row in islice(rows, first - start, first - start + count):
+    for row in _rows(file, scan, first, count, options):
         yield _record(file, position, row, options)
         position += 1
     if position != first + count:
         raise changed_since_planned(file, got=position, expected=first + count)
+
+
+def read_documents(
+    file: InputFile, scan: Scan, *, first: int, count: int, batch_size: int, options: Options
+) -> Iterator[Documents]:
+    """What `read` yields for a file of documents, in batches and without an object for each of them."""
+    rows, end = _rows(file, scan, first, count, options), first + count
+    for start in range(first, end, batch_size):
+        batch = _documents(file, start, islice(rows, min(batch_size, end - start)), options)
+        got = start + len(batch.positions) + len(batch.rejects)
+        if got != min(start + batch_size, end):
+            raise changed_since_planned(file, got=got, expected=end)
+        yield batch
 
 
 def lines(stream: Iterator[bytes], offset: int, limit: int) -> Iterator[Line]:
@@ -69,6 +80,12 @@ def lines(stream: Iterator[bytes], offset: int, limit: int) -> Iterator[Line]:
         yield offset, b"", problem
 
 
+def _rows(file: InputFile, scan: Scan, first: int, count: int, options: Options) -> Iterator[Line]:
+    start, seek = scan.cut(first)
+    rows = lines(chunks(file, seek=seek), seek, options.max_record_bytes)
+    return islice(rows, first - start, first - start + count)
+
+
 class _Pending:
     """A line whose end has not come yet, held up to the limit."""
 
@@ -94,6 +111,30 @@ class _Pending:
 
 def _oversized(size: int, limit: int) -> BadSample:
     return BadSample(Reason.OVERSIZED_RECORD, f"a line of {size} bytes, the limit is {limit}")
+
+
+def _documents(file: InputFile, first: int, rows: Iterator[Line], options: Options) -> Documents:
+    positions, texts, offsets, rejects = list[int](), list[str](), list[int](), list[Reject]()
+    for position, row in enumerate(rows, first):
+        offset, line, _ = row
+        text = records.plain_document(line, options)
+        if text is None:
+            record = _record(file, position, row, options)
+            if isinstance(record, Reject):
+                rejects.append(record)
+                continue
+            text = _text_of(record)
+        positions.append(position)
+        texts.append(text)
+        offsets.append(offset)
+    return Documents(key_prefix=f"{file.label}#", positions=positions, texts=texts, offsets=offsets, rejects=rejects)
+
+
+def _text_of(document: Record) -> str:
+    assert isinstance(document, Sample)
+    (part,) = document.parts
+    assert isinstance(part, TextPart)
+    return part.text
 
 
 def _record(file: InputFile, position: int, row: Line, options: Options) -> Record:

@@ -35,6 +35,7 @@ Parts = tuple[TextPart | ImagePart, ...]
 IMAGE_MARKER = "<image>"
 _MOST_OF_A_NAME = 200
 _IMAGE_FIELDS = ("image_path", "image")
+_NO_DOCUMENT = frozenset((*_IMAGE_FIELDS, "conversations"))
 _ROLES = {
     "system": Role.SYSTEM,
     "human": Role.USER,
@@ -87,6 +88,22 @@ def document_parts(value: object, options: Options) -> Parts:
     if record.get("conversations") or _image_names(record):
         raise BadSample(Reason.BAD_RECORD, "the record has images or conversations: read it with data.source=jsonl")
     return (TextPart(text=text_of(record, DOCUMENT_FIELDS, options)),)
+
+
+def plain_document(line: bytes, options: Options) -> str | None:
+    """The text of a line that is nothing but a good document, in short; None for all that needs `document_parts`."""
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(record, dict) or not _NO_DOCUMENT.isdisjoint(record):
+        return None
+    text = None
+    for name in (options.text_field,) if options.text_field else DOCUMENT_FIELDS:
+        if (text := record.get(name)) is not None:
+            break
+    is_good = isinstance(text, str) and text and not text.isspace() and "\0" not in text
+    return text if is_good else None
 
 
 def listed_parts(entry: dict[str, Any], base: str, options: Options) -> Parts:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from source_files import caption, images, json_lines, keys, one_input, picture, read_all, summary, texts, write
 
 from hpcdata.errors import UserError
-from hpcdata.samples import BadSample, Reason
-from hpcdata.sources import InputFile, Options, Scan, read, scan
+from hpcdata.samples import BadSample, Reason, Reject, Sample, TextPart
+from hpcdata.sources import InputFile, Options, Scan, read, read_documents, scan
 from hpcdata.sources.lines import lines
 from hpcdata.sources.streams import chunks
 
@@ -191,3 +191,64 @@ def test_texts_are_verbatim(tmp_path):
     text = "  zwei\nZeilen\t\u0085\u2028 "
     (record,) = read_all(one_input(write(tmp_path / "x.jsonl", json_lines([{"text": text}]))))
     assert texts(record) == [text]
+
+
+ODD_LINES = [
+    b"{",
+    b"[1]",
+    b"\xff",
+    b"null",
+    b" ",
+    b'{"text": "a"}\r',
+    b'{"text": ""}',
+    b'{"text": " \\n"}',
+    b'{"text": "a\\u0000b"}',
+    b'{"text": "\\ud800"}',
+    b'{"text": 7, "content": "b"}',
+    b'{"text": null, "content": "c"}',
+    b'{"other": "d", "id": 1}',
+    b'{"text": "e", "image": "x.jpg"}',
+    b'{"text": "f", "image": null, "conversations": []}',
+    b'{"text": "g", "conversations": [1]}',
+    b'{"text": "h", "text": "i"}',
+    b'{"text": "' + b"x" * 300 + b'"}',
+    b"[" * 3000,
+    b'\xef\xbb\xbf{"text": "j"}',
+]
+
+
+@given(
+    rows=st.lists(st.sampled_from(ODD_LINES) | st.text(max_size=9).map(lambda text: json_lines([{"text": text}])[:-1])),
+    first=st.integers(0, 9),
+    batch_size=st.integers(1, 5),
+    field=st.sampled_from([None, "content", "other"]),
+)
+@settings(deadline=None, max_examples=200)
+def test_documents_in_bulk_are_the_records(tmp_path_factory, rows, first, batch_size, field):
+    path = write(tmp_path_factory.mktemp("lines") / "x.json.zst", zstandard.compress(b"\n".join(rows)))
+    file, options = one_input(path, "text"), Options(max_record_bytes=256, text_field=field)
+    found = scan(file, every=3, options=options)
+    first = min(first, found.num_samples)
+    where = {"first": first, "count": found.num_samples - first}
+    expected = list(read(file, found, **where, options=options))
+    got = []
+    for number, batch in enumerate(read_documents(file, found, **where, batch_size=batch_size, options=options)):
+        rows_ = list(batch.rejects)
+        for position, text, offset in zip(batch.positions, batch.texts, batch.offsets, strict=True):
+            key, parts = f"{batch.key_prefix}{position}", (TextPart(text=text),)
+            rows_.append(Sample(position=position, key=key, parts=parts, offset=offset))
+        rows_.sort(key=lambda row: row.position)
+        assert rows_ == expected[number * batch_size :][:batch_size]
+        got += rows_
+    assert got == expected
+    assert {type(row) for row in got} <= {Sample, Reject}
+
+
+def test_documents_of_a_file_that_became_shorter(tmp_path):
+    file = one_input(write(tmp_path / "x.jsonl", json_lines([{"text": "a"}] * 5)), "text")
+    batches = read_documents(
+        file, Scan(num_samples=9, every=9, cuts=(0,)), first=0, count=9, batch_size=4, options=Options()
+    )
+    assert len(next(batches).texts) == 4
+    with pytest.raises(UserError, match="ended after 5 samples, the plan expects at least 9"):
+        next(batches)
