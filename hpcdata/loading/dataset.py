@@ -5,8 +5,8 @@
     DataLoader(ds, collate_fn=list)      # map-style: picklable, fork-safe, also with worker processes
 
 Opening reads the manifest alone; a part is mapped when one of its samples is wanted first, and its file sizes are
-checked then. Loaders use the vectorised methods: `spans` looks up what a batch of rows consists of, `windows`
-and `ids` copy ids. They never run Python per sample, span, id or part (see hpcdata.loading.parts).
+checked then. Loaders use the vectorised methods: `spans` looks up what a batch of rows consists of, `places`,
+`windows` and `ids` copy ids. They never run Python per sample, span, id or part (see hpcdata.loading.parts).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,11 +25,9 @@ from hpcdata.loading.manifest import Manifest, Part
 from hpcdata.loading.maps import map_column
 from hpcdata.loading.opening import open_manifest
 from hpcdata.loading.parts import PartMaps
+from hpcdata.loading.places import Places
 from hpcdata.loading.readahead import ReadAhead, will_need
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, Role, Span
-
-if TYPE_CHECKING:
-    import torch
 
 _MAX_OPEN_PARTS = 2000
 """Parts whose ids and keys are mapped at a time for `dataset[row]`: the kernel allows a process about 65,000 maps."""
@@ -60,14 +58,16 @@ class SpanTable:
     def num_rows(self) -> int:
         return len(self.index)
 
-    def select(self, mask: np.ndarray) -> SpanTable:
+    def select(self, mask: np.ndarray | slice) -> SpanTable:
         """The spans where `mask` ([num_spans] bool) is set, of the same rows."""
         return SpanTable(index=self.index, **{name: getattr(self, name)[mask] for name in _COLUMNS})
 
     def of_kind(self, kind: Kind) -> SpanTable:
         """Its spans of one kind, of the same rows."""
         mask = self.kind == kind
-        return self if mask.all() else self.select(mask)
+        if mask.all():
+            return self
+        return self.select(mask if mask.any() else slice(0))
 
     def between(self, start: int, stop: int) -> SpanTable:
         """Rows `start` to `stop` - 1 as a table of their own: a lookup for many steps serves each of them."""
@@ -156,16 +156,14 @@ class TokenDataset:
             first_token=first_token,
         )
 
-    def windows(self, part: np.ndarray, start: np.ndarray, width: int) -> np.ndarray:
-        """ids: [num_windows, width] from `start` in the tokens of `part` ([num_windows] each).
+    def places(self, part: np.ndarray, start: np.ndarray) -> Places:
+        """From where windows of ids are copied: `start` in the tokens of `part` ([num_places] each)."""
+        return Places(self._maps, part, start)
 
-        What stands behind the end of a span is somebody else's, or zeros: mask it.
-        """
-        maps = self._maps
+    def windows(self, part: np.ndarray, start: np.ndarray, width: int) -> np.ndarray:
+        """ids: [num_windows, width] from `start` in the tokens of `part`; what stands behind a span is to be masked."""
         ids = empty((len(start), width), self.manifest.id_dtype)
-        if ids.size:
-            with maps.opened(part):
-                _copy_windows(maps.ids_tensor, start + maps.tokens[part], ids)
+        self.places(part, start).copy(ids)
         return ids
 
     def ids(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -295,27 +293,3 @@ def _ragged(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ends = np.cumsum(lengths, dtype=np.int64)
     row = np.repeat(np.arange(len(lengths)), lengths)
     return row, np.arange(len(row)) - np.repeat(ends - lengths, lengths)
-
-
-def _copy_windows(ids: torch.Tensor, start: np.ndarray, out: np.ndarray) -> None:
-    """out[i] = ids[start[i] : start[i] + width] by one gather over an overlapping view; zeros behind the last id."""
-    import torch
-
-    width = out.shape[1]
-    num_windows = len(ids) - width + 1
-    late = np.flatnonzero(start >= num_windows)
-    early: slice | np.ndarray = slice(None)
-    if late.size:  # windows that reach over the end of the last part: at most a few of a batch
-        for row in late.tolist():
-            rest = ids[start[row] :].numpy().view(out.dtype)
-            out[row, : len(rest)] = rest
-            out[row, len(rest) :] = 0
-        early = np.flatnonzero(start < num_windows)
-        if not early.size:
-            return
-    windows = ids.as_strided((num_windows, width), (1, 1))
-    where = torch.from_numpy(start[early])
-    if late.size:
-        out[early] = torch.index_select(windows, 0, where).numpy().view(out.dtype)
-    else:
-        torch.index_select(windows, 0, where, out=torch.from_numpy(out.view(np.int16) if out.itemsize == 2 else out))

@@ -70,9 +70,8 @@ class PackedSteps:
     def draws(self, epoch: int, step: int, share: Share) -> Draws:
         return _draws_of(self._pieces(epoch, step, share))
 
-    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], Draws]:
+    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], np.ndarray]:
         pieces = self._pieces(epoch, step, share)
-        draws = _draws_of(pieces)
         num_skipped = 0
         if share.rank == 0:  # one rank counts what is in no bin
             begun = [window for window, first, _ in self._pieces(epoch, step, Share()) if first == 0]
@@ -85,7 +84,7 @@ class PackedSteps:
             batch = self.layout.assemble(self.stream.dataset, sequences, bins, packed=True)
             return Batch(arrays=batch.arrays, counts=batch.counts + BatchCounts(skipped_samples=num_skipped))
 
-        return make, draws
+        return make, _draws_of(pieces).source
 
     def mark(self, epoch: int, step: int) -> Mark:
         """Of the window in which the step begins."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -54,6 +54,9 @@ class PartMaps:
         fits = len(parts) * len(wanted) <= MAX_MAPS
         self._max_open = len(parts) if fits else max(1, MAX_MAPS // (2 * len(wanted)))  # a gap can be a map, too
         self._lock: ForkLock | nullcontext[None] = nullcontext() if fits else ForkLock()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("addresses of one process: open the dataset anew in another")
 
     def column(self, name: str) -> np.ndarray:
         """ "spans/length" and the like: read it inside `opened` only, and let no view of it out."""
