@@ -17,7 +17,8 @@ from hpcdata.codes import CodebookUse, count_codes
 from hpcdata.gantt import draw
 from hpcdata.history import PREEMPTED, RUNNING, SPENT, VANISHED, History
 from hpcdata.pagestyle import HEAD
-from hpcdata.status import Observer, Status, warnings
+from hpcdata.status import Observer, Status
+from hpcdata.summary import warnings
 from hpcdata.tasks import Task, natural
 from hpcdata.timeline import histogram, throughput
 from hpcdata.version import code_version

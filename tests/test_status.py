@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import combine, shard, status, submissions
+from hpcdata import combine, shard, status, submissions, summary
 from hpcdata.combine import CombineOptions
 from hpcdata.counts import Counts
 from hpcdata.plan import RunPaths
@@ -63,7 +64,7 @@ def test_useful_lost_and_queued_seconds_are_added_up_from_the_ledger(tmp_path: P
     result = status.read_status(tmp_path / "run")
     assert (result.useful_s, result.lost_s, result.queued_s) == (90.0, 7.5, 120.0)
     assert (result.stuck, result.batch_s) == ([name], None)
-    assert "WARNING  1 shards do not advance" in status.describe(result, tmp_path)
+    assert "WARNING  1 shards do not advance" in summary.describe(result, tmp_path)
 
 
 def test_status_of_many_shards_reads_no_shard_that_the_ledger_knows(
@@ -125,7 +126,7 @@ def test_a_task_far_slower_than_the_others_is_named(tmp_path: Path) -> None:
         (tmp_path / f"run/ledger/h-{task}-x.jsonl").write_text("".join(json.dumps(item) + "\n" for item in events))
     result = status.read_status(tmp_path / "run")
     assert result.slow_tasks == ["h-3"]
-    assert "far slower" in status.describe(result, tmp_path)
+    assert "far slower" in summary.describe(result, tmp_path)
     task = next(task for task in result.tasks if task.task == "h-3")
     assert (task.state, task.shard_done, task.shard_samples) == ("running", 8, 8)
 
@@ -147,5 +148,31 @@ def test_states_of_the_scheduler_are_joined(tmp_path: Path, monkeypatch: pytest.
     assert asked == [{"4242", "77"}]
     assert result.jobs == {"PENDING": 5, "RUNNING": 1}
     assert [task.job_state for task in result.tasks] == [None, "RUNNING", None]
-    assert "5 PENDING, 1 RUNNING (waiting for: 5 Priority)" in status.describe(result, tmp_path)
+    assert "5 PENDING, 1 RUNNING (waiting for: 5 Priority)" in summary.describe(result, tmp_path)
     assert status.read_status(tmp_path / "run").jobs is None
+
+
+@pytest.mark.parametrize(
+    ("spent", "images", "is_warned"),
+    [
+        ({"read_s": 20.0, "decode_s": 30.0, "encode_s": 140.0, "write_s": 10.0}, 100, True),
+        ({"read_s": 2.0, "decode_s": 8.0, "encode_s": 180.0, "write_s": 10.0}, 100, False),
+        ({"read_s": 90.0, "decode_s": 0.0, "encode_s": 100.0, "write_s": 10.0}, 0, False),  # texts: that is the work
+        ({"read_s": 2.0, "decode_s": 3.0, "encode_s": 14.0, "write_s": 1.0}, 100, False),  # too early to tell
+    ],
+)
+def test_an_encoder_that_waits_for_pictures_is_warned_of(
+    tmp_path: Path, spent: dict[str, float], images: int, is_warned: bool
+) -> None:
+    made.run(tmp_path / "run")
+    result = status.read_status(tmp_path / "run")
+    result = dataclasses.replace(result, spent=spent, counts={**result.counts, "images": images})
+    warned = [line for line in summary.warnings(result, "/out") if "waits" in line]
+    assert len(warned) == is_warned
+    assert all("25.0 %" in line and "hpcdata.resume /out loader.num_workers" in line for line in warned)
+
+
+def test_where_the_time_went_is_a_line(tmp_path: Path) -> None:
+    synthetic.write(tmp_path / "run", synthetic.Options(num_shards=20, num_tasks=2))
+    text = summary.describe(status.read_status(tmp_path / "run"), tmp_path)
+    assert "work     read 2 %, decode 5 %, encode 90 %, write 3 %; 1.39 CPU cores a process; GPU busy 80.0 %" in text

@@ -51,6 +51,7 @@ LAYERS = (
         "combine",
         "verify",
         "status",
+        "summary",
         "timeline",
         "gantt",
         "codes",

@@ -13,7 +13,8 @@ from hpcdata.combine import CombineOptions, combine
 from hpcdata.encoders.codes import COMPARE_EVERY, PictureEncoder
 from hpcdata.loading.manifest import read_manifest
 from hpcdata.shard import read_summary
-from hpcdata.status import describe, read_status
+from hpcdata.status import read_status
+from hpcdata.summary import describe
 from tests.runs import small_run
 
 
