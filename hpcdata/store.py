@@ -290,10 +290,12 @@ class AppendFile:
         """data: bytes, or rows that lie together in memory."""
         view = memoryview(data) if isinstance(data, bytes) else data.reshape(-1).view(np.uint8).data
         self._hasher.update(view)
-        self._buffer += view
         self.size += len(view)
-        if len(self._buffer) >= 2**20:
+        if len(self._buffer) + len(view) < 2**20:
+            self._buffer += view
+        else:
             self.flush()
+            self._write(view)
 
     def append_prefix(self, source: Path, size: int) -> None:
         if not size:
@@ -315,8 +317,10 @@ class AppendFile:
             self._file.close()
 
     def flush(self) -> None:
-        view = memoryview(self._buffer)
+        with memoryview(self._buffer) as view:
+            self._write(view)
+        self._buffer.clear()
+
+    def _write(self, view: memoryview) -> None:
         while view:
             view = view[self._file.write(view) :]
-        view.release()
-        self._buffer.clear()

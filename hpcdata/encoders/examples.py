@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from hpcdata.encoders import buckets, pixels
+from hpcdata.encoders import buckets
 from hpcdata.encoders.buckets import Size
 from hpcdata.encoders.text import TextTokenizer, check_text
 from hpcdata.samples import (
@@ -256,6 +256,8 @@ def load_images(record: Record, options: PixelOptions | None) -> list[np.ndarray
 
 
 def _load(blob: Blob, options: PixelOptions) -> np.ndarray:
+    from hpcdata.encoders import pixels  # and Pillow: a run of documents does without
+
     try:
         data = blob.read(max_bytes=options.max_bytes)
         return pixels.load(data, sizes=options.sizes, max_pixels=options.max_pixels, jpeg_draft=options.jpeg_draft)

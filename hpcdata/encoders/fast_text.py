@@ -10,7 +10,7 @@ faster and may only ever be faster, never different:
 3. Texts with such a character, an unassigned one, or the letters of an added token go to the reference. Where the
    tokenizer begins with NFC, texts that are not in it get there here, for the fast engine: if all their characters are
    in Unicode 3.2, whose normal forms are the same in every later version. Others go to the reference.
-4. Of every batch a sample is encoded by both, at least one text and about 1/512 of the bytes. A difference stops the
+4. Of every batch a sample is encoded by both, at least one text and about 1/1024 of the bytes. A difference stops the
    shard with a UserError: it names the text, and what to do.
 
 The engine is no part of a plan's fingerprint. Its version is in the ledger and in the manifest.
@@ -32,7 +32,7 @@ import numpy as np
 from hpcdata.errors import UserError
 
 _REPAYING_CHARACTERS = 1 << 20
-_AUDITED_SHARE = 512
+_AUDITED_SHARE = 1024
 _LONGEST_AUDITED = 1 << 14
 _NORMALIZERS = {None, "NFC", "Prepend", "Replace"}
 """What may happen to a text before it is split, in a tokenizer.json, without another form of NFC text."""
@@ -193,7 +193,7 @@ class FastText:
                 )
 
     def _drawn(self, texts: Sequence[str], slow: set[int], seed: int) -> list[int]:
-        """At least one of the fast texts and about 1/512 of their bytes; a long text only if all are long."""
+        """At least one of the fast texts and about 1/1024 of their bytes; a long text only if all are long."""
         rows = [(seed + step) % len(texts) for step in range(len(texts))]
         rows = [row for row in rows if row not in slow]
         short = [row for row in rows if len(texts[row]) <= _LONGEST_AUDITED]

@@ -2,7 +2,8 @@
 
 Writes committed shards of 256 x 256 pictures (256 codes and a text each), `--gigabytes` of them in all, and a run of
 a quarter of that, then times whole processes in turns: the default combine of both runs (it links, so the bytes do
-not matter), `--compact`, and `cp -r` of the shards, each followed by `sync`. The page cache is warm for all.
+not matter), `--compact`, and `cp -r` of the shards, each followed by `sync`. The page cache is warm for all, and as
+much memory as they need was just in use: a virtual machine takes seconds to get a gigabyte that it had given back.
 FOLDER: where to write, by default a temporary folder; there must be room for three times the data.
 """
 
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rss: dict[str, float] = {}
         for _ in range(options.rounds):
             for name, command in ways.items():
-                elapsed, peak = timed_with_sync([*map(str, command)], folder / "out")
+                elapsed, peak = timed_with_sync([*map(str, command)], folder / "out", size)
                 seconds[name].append(elapsed)
                 rss[name] = max(rss.get(name, 0), peak)
     print(f"{platform.machine()}, {os.cpu_count()} cores, {options.shards} shards, {size / 1e9:.2f} GB\n")
@@ -87,8 +88,9 @@ def write_run(folder: Path, num_shards: int, shard_size: int) -> int:
     return sum(path.stat().st_size for path in paths.shards.rglob("*") if path.is_file())
 
 
-def timed_with_sync(command: Sequence[str], out: Path) -> tuple[float, float]:
+def timed_with_sync(command: Sequence[str], out: Path, num_bytes: int) -> tuple[float, float]:
     """Seconds until its output is on the disk, and the peak of its memory in MB."""
+    subprocess.run([sys.executable, "-c", f"b'x' * {num_bytes}"], check=True)
     subprocess.run(["sync"], check=True)
     seconds, peak = timed(command, {"PYTHONPATH": str(ROOT)})
     started = time.perf_counter()

@@ -1,13 +1,15 @@
 """Text tokenization as a whole job, compressed JSON lines in, committed shards out: one command, one table.
 
-    python tests/benchmarks/text.py [--tokenizer TOKENIZER.JSON] [--corpus GLOB ...] [--repeat 8] [--rounds 3]
-                                    [--scratch DIR]
+    python tests/benchmarks/text.py [--tokenizer TOKENIZER.JSON] [--corpus GLOB ...] [--rounds 3] [--scratch DIR]
 
 Corpus: by default the pages of debian-handbook (26 languages) and the sources of linux-doc-6.1 (English), from Debian
-packages of these names, cut into documents of about 3 KB. Whole processes are timed, start-up included, two processes
-each, in turns; the figure is the median. hpcdata and the engine get the corpus `--repeat` times, so that start-up
-does not hide the rest, the peers once. Ids are summed up and must be equal. `engine` is gigatoken alone on texts in
-memory. Peers run in an environment of their own (requirements-text-peers.txt), made in SCRATCH when it is not there.
+packages of these names, and the Python code that is installed beside this interpreter, cut into documents of about
+3 KB; none of it comes twice, as the engine remembers the words it has seen. Whole processes are timed, start-up
+included, two processes each, in turns; the figure is the median. hpcdata gets all of the corpus, the peers every
+fourth document. Ids of these are summed up and must be equal. `engine` is gigatoken alone on texts in memory, on all
+cores, for the first time and once more, without its start-up; the last row has what hpcdata does once it has started:
+the bytes and the time that all of the corpus takes above those of the quarter. Peers run in an environment of their
+own (requirements-text-peers.txt), made in SCRATCH when it is not there.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ import html
 import json
 import os
 import platform
+import random
 import re
 import shutil
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import venv
@@ -36,7 +40,13 @@ import zstandard
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-CORPUS = ("/usr/share/doc/debian-handbook/html/*/*.html", "/usr/share/doc/linux-doc-6.1/Documentation/**/*.rst.gz")
+CORPUS = (
+    "/usr/share/doc/debian-handbook/html/*/*.html",
+    "/usr/share/doc/linux-doc-6.1/Documentation/**/*.rst.gz",
+    f"{sysconfig.get_path('purelib')}/**/*.py",
+)
+PARTS = {"whole": 1, "quarter": 4}
+"""Part -> of how many documents it has one."""
 DOCUMENT_CHARACTERS = 3000
 NUM_FILES = 8
 PEERS = ("datatrove", "huggingface")
@@ -46,65 +56,85 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tokenizer", default=str(ROOT / "hpcdata/embedded/tokenizer.json"))
     parser.add_argument("--corpus", nargs="+", default=CORPUS)
-    parser.add_argument("--repeat", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scratch", type=Path)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         scratch = options.scratch or Path(temporary)
-        once, often = scratch / "once", scratch / "often"
-        num_bytes, num_documents = write_corpus(options.corpus, once, 1, options.tokenizer)
-        write_corpus(options.corpus, often, options.repeat, options.tokenizer)
+        documents = read_corpus(options.corpus, options.tokenizer)
+        whole, quarter = (Part.write(documents[::step], scratch / name) for name, step in PARTS.items())
         peers = peers_python(scratch)
-        runs = {name: Run(name, sys.executable, often, options.repeat * num_bytes) for name in ("hpcdata", "engine")}
-        runs |= {name: Run(name, peers, once, num_bytes) for name in PEERS}
+        runs = {name: Run(name, sys.executable, whole) for name in ("hpcdata", "engine", "engine-again")}
+        runs |= {name: Run(name, peers, quarter) for name in PEERS}
+        small = Run("hpcdata", sys.executable, quarter)
         for _ in range(options.rounds):
-            for run in runs.values():
-                run.time(options.tokenizer, scratch / run.name)
-        runs["hpcdata"].inputs = once
-        runs["hpcdata"].time(options.tokenizer, scratch / "hpcdata", is_counted=False)
-        sums = {name: runs[name].sums(options.tokenizer, scratch / name) for name in ("hpcdata", *PEERS)}
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, {num_bytes / 1e6:.0f} MB in {num_documents} documents, ", end=""
-    )
+            for run in (*runs.values(), small):
+                run.time(options.tokenizer, scratch / run.job)
+        ended = (small, *(runs[name] for name in PEERS))
+        sums = {run.job: run.sums(options.tokenizer, scratch / run.job) for run in ended}
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {whole.num_bytes / 1e6:.0f} MB in {len(documents)} documents")
     print(f"{Path(options.tokenizer).name}, gigatoken {version('gigatoken')}, tokenizers {version('tokenizers')}\n")
+    rates = {name: run.rate for name, run in runs.items()}
+    more_bytes = whole.num_bytes - quarter.num_bytes
+    rates["hpcdata, the last three quarters"] = more_bytes / 1e6 / (runs["hpcdata"].median_s - small.median_s)
     print("| | MB/s | hpcdata is |\n|---|---|---|")
-    for name, run in runs.items():
-        print(f"| {name} | {run.rate:.1f} | {runs['hpcdata'].rate / run.rate:.2f}x |")
+    for name, rate in rates.items():
+        print(f"| {name} | {rate:.1f} | {rates['hpcdata'] / rate:.2f}x |")
     if len(set(sums.values())) > 1:
         print(f"ids differ: {sums}")
         return 1
     return 0
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some of the corpus, as files."""
+
+    folder: Path
+    num_bytes: int
+
+    @classmethod
+    def write(cls, documents: Sequence[str], folder: Path) -> Part:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for number in range(NUM_FILES):
+            lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in documents[number::NUM_FILES]]
+            data = zstandard.ZstdCompressor(3).compress("".join(lines).encode())
+            (folder / f"{number:02}.json.zst").write_bytes(data)
+        return cls(folder, sum(len(text.encode()) for text in documents))
+
+
 @dataclass
 class Run:
     """One way to do it, and how long it took."""
 
-    name: str
+    job: str
     python: str
-    inputs: Path
-    num_bytes: int
+    part: Part
     seconds: list[float] = field(default_factory=list)
 
     @property
-    def rate(self) -> float:
-        return self.num_bytes / 1e6 / statistics.median(self.seconds)
+    def median_s(self) -> float:
+        return statistics.median(self.seconds)
 
-    def time(self, tokenizer: str, out: Path, *, is_counted: bool = True) -> None:
+    @property
+    def rate(self) -> float:
+        """MB/s, the median."""
+        return self.part.num_bytes / 1e6 / self.median_s
+
+    def time(self, tokenizer: str, out: Path) -> None:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         started = time.perf_counter()
-        printed = self._run(self.name, tokenizer, out)
-        seconds = float(printed) if self.name == "engine" else time.perf_counter() - started
-        if is_counted:
-            self.seconds.append(seconds)
+        printed = self._run(self.job, tokenizer, out)
+        seconds = float(printed) if self.job.startswith("engine") else time.perf_counter() - started
+        self.seconds.append(seconds)
 
     def sums(self, tokenizer: str, out: Path) -> str:
-        return self._run(f"{self.name}-sum", tokenizer, out).strip().splitlines()[-1]
+        return self._run(f"{self.job}-sum", tokenizer, out).strip().splitlines()[-1]
 
     def _run(self, job: str, tokenizer: str, out: Path) -> str:
-        command = [self.python, HERE / "text_peers.py", job, self.inputs, tokenizer, out / "out"]
+        command = [self.python, HERE / "text_peers.py", job, self.part.folder, tokenizer, out / "out"]
         quiet = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": "1"}
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **quiet}
         done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment)
@@ -113,23 +143,18 @@ class Run:
         return done.stdout
 
 
-def write_corpus(patterns: Sequence[str], folder: Path, repeat: int, tokenizer: str) -> tuple[int, int]:
-    """Returns the bytes of text and the number of documents.
+def read_corpus(patterns: Sequence[str], tokenizer: str) -> list[str]:
+    """Documents that are not in it before, in an order of their own.
 
     Without the letters of control tokens: to hpcdata they are letters, to the others they are the control tokens.
     """
     added = json.loads(Path(tokenizer).read_bytes())["added_tokens"]
     controls = re.compile("|".join(re.escape(token["content"]) for token in added) or r"(?!)")
-    documents = [controls.sub(" ", text) for pattern in patterns for text in _documents(pattern)]
+    documents = list(dict.fromkeys(controls.sub(" ", text) for pattern in patterns for text in _documents(pattern)))
     if not documents:
         sys.exit(f"no files match {' '.join(patterns)}: apt-get install debian-handbook linux-doc-6.1, or use --corpus")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for number in range(NUM_FILES):
-        lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in documents[number::NUM_FILES])
-        data = zstandard.ZstdCompressor(3).compress(lines.encode() * repeat)
-        (folder / f"{number:02}.json.zst").write_bytes(data)
-    return repeat * sum(len(text.encode()) for text in documents), repeat * len(documents)
+    random.Random(1).shuffle(documents)
+    return documents
 
 
 def _documents(pattern: str) -> Iterator[str]:
