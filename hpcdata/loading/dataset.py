@@ -160,9 +160,9 @@ class TokenDataset:
         """From where windows of ids are copied: `start` in the tokens of `part` ([num_places] each)."""
         return Places(self._maps, part, start)
 
-    def windows(self, part: np.ndarray, start: np.ndarray, width: int) -> np.ndarray:
+    def windows(self, part: np.ndarray, start: np.ndarray, width: int, out: np.ndarray | None = None) -> np.ndarray:
         """ids: [num_windows, width] from `start` in the tokens of `part`; what stands behind a span is to be masked."""
-        ids = empty((len(start), width), self.manifest.id_dtype)
+        ids = empty((len(start), width), self.manifest.id_dtype) if out is None else out
         self.places(part, start).copy(ids)
         return ids
 

@@ -89,6 +89,17 @@ class Sequences:
             **{name: getattr(self, name)[runs] for name in _RUN_COLUMNS},
         )
 
+    def take(self, rows: np.ndarray) -> Sequences:
+        """These rows ([n], in any order, repeated or not)."""
+        num_runs = np.diff(self.first_run)[rows]
+        ends = np.cumsum(num_runs)
+        runs = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self.first_run[rows] - (ends - num_runs), num_runs)
+        return Sequences(
+            first_run=np.append(0, ends),
+            **{name: getattr(self, name)[rows] for name in _ROW_COLUMNS},
+            **{name: getattr(self, name)[runs] for name in _RUN_COLUMNS},
+        )
+
     @classmethod
     def join(cls, several: list[Sequences]) -> Sequences:
         if len(several) == 1:
