@@ -1,4 +1,4 @@
-"""Places in the ids of a dataset, from which windows of ids are copied: looked up once for the batches of many steps."""
+"""Places in the ids of a dataset, from which windows are copied: looked up once for the batches of many steps."""
 
 from __future__ import annotations
 
