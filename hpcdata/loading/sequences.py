@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from hpcdata.loading.dataset import SpanTable
+from hpcdata.loading.forks import Lazy
 from hpcdata.samples import LOSS_FLAG, Kind
 
 LITERAL = -1
@@ -141,7 +142,6 @@ class Lineup:
         self._all_images = np.bincount(table.row[table.kind == Kind.IMAGE], minlength=num_rows)
         self._spans = spans = _in_order(table, form)
         self._image = spans.kind == Kind.IMAGE
-        self._lost = spans.flags & LOSS_FLAG > 0
         self._len = spans.length
         self._unconditional = np.zeros(num_rows, bool) if unconditional is None else unconditional
         if self._unconditional.any():
@@ -162,11 +162,16 @@ class Lineup:
         if text_limit is not None and in_columns:
             self._open_gap(text_limit)
 
+    @Lazy
+    def _lost(self) -> np.ndarray:
+        return self._spans.flags & LOSS_FLAG > 0
+
     @property
     def grid(self) -> np.ndarray:
         grid = np.zeros(self._num_rows, np.int64)
         images = np.flatnonzero(self._image)[::-1]
-        grid[self._spans.row[images]] = self._spans.height[images] * 65536 + self._spans.width[images]
+        if len(images):
+            grid[self._spans.row[images]] = self._spans.height[images] * 65536 + self._spans.width[images]
         return grid
 
     def sequences(self) -> Sequences:
