@@ -137,7 +137,7 @@ def _buffer(num_bytes: int) -> np.ndarray:
     """A free buffer of about this size, or a new one in place of the one that was not wanted for longest."""
     unit = 1 << (num_bytes.bit_length() - 3)
     size = -(-num_bytes // unit) * unit  # four sizes for each power of two
-    for place in range(len(_buffers)):
+    for place in range(len(_buffers) - 1, -1, -1):  # what was used last is still in the processor's cache
         found = _buffers[place]
         if found.nbytes == size and sys.getrefcount(found) == _FREE:
             del _buffers[place]

@@ -135,23 +135,33 @@ class PlainSteps:
         if num_samples is not None:
             np.minimum(edges, num_samples, out=edges)
         starts, stops = share.of_each(edges[:-1], edges[1:])
-        self.stream.will_draw(epoch, int(starts[0]), int(stops[-1]))
+        is_asked = self.stream.will_draw(epoch, int(starts[0]), int(stops[-1]))
         sizes = stops - starts
         ends = np.cumsum(sizes)
         positions = np.arange(ends[-1]) + np.repeat(starts - (ends - sizes), sizes)
         draws = self.stream.draws(epoch, positions)
-        return _Ahead(epoch, step, share, draws, [0, *ends.tolist()], 1 if self._ahead is None else _SPANS_AHEAD)
+        num_spans = 1 if self._ahead is None else _SPANS_AHEAD  # the first batch is waited for
+        return _Ahead(epoch, step, share, draws, [0, *ends.tolist()], num_spans, is_asked)
 
 
 class _Ahead:
     """The draws of one share of consecutive steps; of some of them, what makes their batches."""
 
-    def __init__(self, epoch: int, first_step: int, share: Share, draws: Draws, edges: list[int], spans: int) -> None:
-        """`spans`: rows whose spans are looked up first; then more, as the first batch is waited for."""
+    def __init__(
+        self,
+        epoch: int,
+        first_step: int,
+        share: Share,
+        draws: Draws,
+        edges: list[int],
+        num_spans: int,
+        is_asked: bool,
+    ) -> None:
+        """`num_spans`: rows whose spans are looked up first; then more. `is_asked`: whether the kernel reads them."""
         self._epoch, self._first_step, self._share, self._draws, self._edges = epoch, first_step, share, draws, edges
         self._batch: Callable[[int, int], Batch] | None = None
         self._start = self._stop = 0
-        self._num_spans_ahead = spans
+        self._num_spans_ahead, self._is_asked = num_spans, is_asked
 
     def has(self, epoch: int, step: int, share: Share) -> bool:
         return self._epoch == epoch and self._share == share and 0 <= step - self._first_step < len(self._edges) - 1
@@ -172,7 +182,8 @@ class _Ahead:
             self._start, self._stop = start, self._edges[last]
             draws = self._draws.take(slice(start, self._stop))
             table = stream.dataset.spans(draws.rows)
-            stream.dataset.will_need(table)
+            if not self._is_asked:
+                stream.dataset.will_need(table)
             self._batch = layout.prepare(stream.dataset, table, draws.seeds)
         return self._batch, start - self._start, stop - self._start
 

@@ -213,6 +213,8 @@ class T2I(Fixed):
             out[rows] = codes.astype(out.dtype) + out.dtype.type(shift)
 
     def _columns_of_image(self, images: SpanTable) -> int:
+        if not len(images.row):
+            return self.num_image_tokens or 0
         grids = np.column_stack([images.height, images.width, images.length])
         if (grids[1:] != grids[:1]).any():
             grids = np.unique(grids, axis=0)

@@ -17,7 +17,7 @@ from hpcdata.loading.forks import ForkLock
 from hpcdata.loading.layoutbase import Batch, BatchCounts, Layout
 from hpcdata.loading.packing import Packing, Placement
 from hpcdata.loading.runs import Bins
-from hpcdata.loading.sequences import Sequences
+from hpcdata.loading.sequences import Lineup, Sequences
 from hpcdata.loading.streams import Draws, Stream
 
 _MAX_WINDOWS = 4
@@ -26,20 +26,19 @@ _ROWS_AHEAD = 16_384
 
 
 class _Window:
-    """A packed window: its bins, and the draws of their rows, bin after bin; their content is looked up when wanted."""
+    """A packed window: its bins, and the draws of their rows, bin after bin; their runs are made when wanted."""
 
-    def __init__(self, steps: PackedSteps, draws: Draws, placement: Placement, skipped: np.ndarray) -> None:
-        self._steps, self.draws, self.placement, self.skipped = steps, draws, placement, skipped
-        self._sequences: Sequences | None = None
+    def __init__(self, lineup: Lineup, draws: Draws, placement: Placement, skipped: np.ndarray) -> None:
+        self._lineup: Lineup | None = lineup
+        self.draws, self.placement, self.skipped = draws, placement, skipped
         self._lock = ForkLock()
 
     @property
     def sequences(self) -> Sequences:
         with self._lock:
-            if self._sequences is None:
-                steps = self._steps
-                table = steps.stream.dataset.spans(self.draws.rows)
-                self._sequences = steps.layout.sequences(table, self.draws.seeds, room=steps.room)
+            if self._lineup is not None:
+                self._sequences = self._lineup.sequences().take(self.placement.sample)
+                self._lineup = None
             return self._sequences
 
 
@@ -155,7 +154,7 @@ class PackedSteps:
         lineup = self.layout.lineup(table, draws.seeds, room=self.room)
         self.layout.check_length(lineup.index, lineup.too_long)
         placement = self.packing.place(lineup.length, lineup.grid, self.size)
-        return _Window(self, draws.take(placement.sample), placement, draws.source[lineup.too_long])
+        return _Window(lineup, draws.take(placement.sample), placement, draws.source[lineup.too_long])
 
     def _draws(self, epoch: int, window: int) -> Draws:
         """Of the samples of a window; those of some windows behind it are found at the same time."""
