@@ -240,6 +240,7 @@ def test_shards_of_other_inputs_are_the_same_bytes(tmp_path: Path) -> None:
     assert tree(tmp_path / "run" / name) == tree(tmp_path / "good" / name)
 
 
+@pytest.mark.slow
 def test_documents_in_bulk_are_the_files_that_single_records_make(tmp_path: Path, monkeypatch) -> None:
     """Hostile lines, texts without ids, cut texts, an interrupted shard, either engine."""
     good = [

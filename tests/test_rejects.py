@@ -146,6 +146,7 @@ def test_nothing_can_be_added_to_a_compact_dataset_alone(made: tuple[Path, Path]
     assert account(run).written == 11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_a_killed_retry_is_simply_run_again(
     made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evidence: Evidence, after: bool

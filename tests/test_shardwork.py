@@ -50,6 +50,7 @@ def test_the_next_batch_is_started_before_the_last_is_written(tmp_path: Path, st
     assert steps == ["start", "start", "written to 4", "start", "written to 8", "written to 12"]
 
 
+@pytest.mark.slow
 def test_bytes_are_those_of_a_cpu_wherever_it_is_stopped(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     small_run(tmp_path / "cpu", "data.shard_size=24")
     request.getfixturevalue("steps")
