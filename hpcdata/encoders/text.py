@@ -121,6 +121,7 @@ class _Fast:
         self._content = orjson.loads(data)
         self._tokenizer = Tokenizer.from_buffer(data)
         self._ids = self._tokenizer.get_vocab(with_added_tokens=True)
+        self._has_image_token = False
         self.vocab_size = max(self._ids.values(), default=-1) + 1
         self._set_up()
 
@@ -136,7 +137,8 @@ class _Fast:
         self._control_pattern = re.compile("(" + "|".join(map(re.escape, literals)) + ")" if literals else r"(?!)()")
 
     def literals(self) -> list[str]:
-        return [IMAGE_TOKEN, *(token["content"] for token in self._content["added_tokens"])]
+        added = [token["content"] for token in self._content["added_tokens"]]
+        return [IMAGE_TOKEN, *added] if self._has_image_token else added
 
     def normalizer(self) -> dict[str, Any] | None:
         return self._content.get("normalizer")
@@ -165,6 +167,7 @@ class _Fast:
                 f"add it to the tokenizer itself, or use data.add_image_token=false"
             )
         self.vocab_size = max(self.vocab_size, image_token_id + 1)
+        self._has_image_token = True
         self._set_up()
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -53,6 +53,12 @@ class _Format(Protocol):
     def read(self, file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]: ...
 
 
+class _Bulk(Protocol):
+    def read_documents(
+        self, file: InputFile, scan: Scan, *, first: int, count: int, batch_size: int, options: Options
+    ) -> Iterator[Documents]: ...
+
+
 def carries_images(format_name: str) -> bool:
     """Whether samples of this format may hold images."""
     return not format_name.startswith(("text", "parquet", "document"))
@@ -73,16 +79,15 @@ def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Option
 
 def gives_documents(format_name: str) -> bool:
     """Whether `read_documents` can read this format."""
-    return format_name.startswith("text")
+    return format_name.startswith(("text", "parquet"))
 
 
 def read_documents(
     file: InputFile, scan: Scan, *, first: int, count: int, batch_size: int, options: Options
 ) -> Iterator[Documents]:
     """The records that `read` yields, `batch_size` of them at once, for formats that `gives_documents` names."""
-    from hpcdata.sources import lines
-
-    return lines.read_documents(file, scan, first=first, count=count, batch_size=batch_size, options=options)
+    module = cast(_Bulk, _module(file))
+    return module.read_documents(file, scan, first=first, count=count, batch_size=batch_size, options=options)
 
 
 def _module(file: InputFile) -> _Format:

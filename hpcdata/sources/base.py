@@ -7,12 +7,12 @@ every position. Both walk the file with the same code, so they agree on position
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from hpcdata.errors import UserError
-from hpcdata.samples import BadSample, Reason
+from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample, TextPart
 
 _COMMON_IMAGES = {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff"}
 _RARE_IMAGES = {"jp2", "j2k", "avif", "heic", "heif", "ppm", "pgm", "pbm", "pnm", "ico", "tga"}
@@ -91,6 +91,24 @@ def changed_since_planned(file: InputFile, *, got: int, expected: int) -> UserEr
     )
 
 
+def gathered(file: InputFile, first: int, rows: Iterable[tuple[int, str | Record]]) -> Documents:
+    """The documents from position `first` on. rows: (offset, text, or the record where it is not plain)."""
+    positions, texts, offsets, rejects = list[int](), list[str](), list[int](), list[Reject]()
+    for position, (offset, found) in enumerate(rows, first):
+        if isinstance(found, Reject):
+            rejects.append(found)
+            continue
+        positions.append(position)
+        texts.append(found if isinstance(found, str) else _only_text(found))
+        offsets.append(offset)
+    return Documents(key_prefix=f"{file.label}#", positions=positions, texts=texts, offsets=offsets, rejects=rejects)
+
+
+def is_plain(text: object) -> TypeGuard[str]:
+    """Whether `checked_text` has nothing against it."""
+    return isinstance(text, str) and bool(text) and not text.isspace() and "\0" not in text
+
+
 def clean_name(name: bytes) -> str:
     """A name from an archive as a printable label: bytes that are not UTF-8 and control characters are escaped."""
     text = name.decode("utf-8", "backslashreplace")
@@ -121,6 +139,13 @@ def json_type(value: object) -> str:
     """The name of a parsed JSON value's type, for messages."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
+
+
+def _only_text(document: Record) -> str:
+    assert isinstance(document, Sample)
+    (part,) = document.parts
+    assert isinstance(part, TextPart)
+    return part.text
 
 
 def _escaped(character: str) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample, TextPart
+from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample
 from hpcdata.sources import records
-from hpcdata.sources.base import InputFile, Options, Scan, changed_since_planned
+from hpcdata.sources.base import InputFile, Options, Scan, changed_since_planned, gathered
 from hpcdata.sources.streams import BrokenStream, chunks
 
 Line = tuple[int, bytes, BadSample | None]
@@ -48,7 +48,7 @@ def read_documents(
     """What `read` yields for a file of documents, in batches and without an object for each of them."""
     rows, end = _rows(file, scan, first, count, options), first + count
     for start in range(first, end, batch_size):
-        batch = _documents(file, start, islice(rows, min(batch_size, end - start)), options)
+        batch = gathered(file, start, _texts(file, start, islice(rows, min(batch_size, end - start)), options))
         got = start + len(batch.positions) + len(batch.rejects)
         if got != min(start + batch_size, end):
             raise changed_since_planned(file, got=got, expected=end)
@@ -113,28 +113,10 @@ def _oversized(size: int, limit: int) -> BadSample:
     return BadSample(Reason.OVERSIZED_RECORD, f"a line of {size} bytes, the limit is {limit}")
 
 
-def _documents(file: InputFile, first: int, rows: Iterator[Line], options: Options) -> Documents:
-    positions, texts, offsets, rejects = list[int](), list[str](), list[int](), list[Reject]()
+def _texts(file: InputFile, first: int, rows: Iterator[Line], options: Options) -> Iterator[tuple[int, str | Record]]:
     for position, row in enumerate(rows, first):
-        offset, line, _ = row
-        text = records.plain_document(line, options)
-        if text is None:
-            record = _record(file, position, row, options)
-            if isinstance(record, Reject):
-                rejects.append(record)
-                continue
-            text = _text_of(record)
-        positions.append(position)
-        texts.append(text)
-        offsets.append(offset)
-    return Documents(key_prefix=f"{file.label}#", positions=positions, texts=texts, offsets=offsets, rejects=rejects)
-
-
-def _text_of(document: Record) -> str:
-    assert isinstance(document, Sample)
-    (part,) = document.parts
-    assert isinstance(part, TextPart)
-    return part.text
+        text = records.plain_document(row[1], options)
+        yield row[0], _record(file, position, row, options) if text is None else text
 
 
 def _record(file: InputFile, position: int, row: Line, options: Options) -> Record:

@@ -7,13 +7,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpcdata.errors import UserError
-from hpcdata.samples import BadSample, Reason, Record, Reject, Sample, TextPart
-from hpcdata.sources.base import DOCUMENT_FIELDS, InputFile, Options, Scan, changed_since_planned, checked_text
+from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample, TextPart
+from hpcdata.sources.base import (
+    DOCUMENT_FIELDS,
+    InputFile,
+    Options,
+    Scan,
+    changed_since_planned,
+    checked_text,
+    gathered,
+    is_plain,
+)
 
 _BATCH_ROWS = 256
 _DAMAGED = (pa.ArrowException, OSError, ValueError)
@@ -36,13 +46,39 @@ def scan(file: InputFile, *, every: int, options: Options) -> Scan:
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
     del scan  # any row can be sought
+    for position, (column, value) in enumerate(_values(file, first, count, options), first):
+        yield _record(file, position, value, column, options)
+
+
+def read_documents(
+    file: InputFile, scan: Scan, *, first: int, count: int, batch_size: int, options: Options
+) -> Iterator[Documents]:
+    """What `read` yields, in batches and without an object for each of them."""
+    del scan
+    values, end = _values(file, first, count, options), first + count
+    for start in range(first, end, batch_size):
+        yield gathered(file, start, _texts(file, start, islice(values, min(batch_size, end - start)), options))
+
+
+def _texts(
+    file: InputFile, first: int, values: Iterator[tuple[str, object]], options: Options
+) -> Iterator[tuple[int, str | Record]]:
+    for position, (column, value) in enumerate(values, first):
+        if is_plain(value) and len(value) <= options.max_record_bytes:
+            yield position, value
+        else:
+            yield position, _record(file, position, value, column, options)
+
+
+def _values(file: InputFile, first: int, count: int, options: Options) -> Iterator[tuple[str, object]]:
+    """(name of the column, a row's value or the BadSample that stands for it) for every row."""
     end = first + count
     try:
         parquet = _opened(file)
     except BadSample as bad:
         if end > 1:
             raise changed_since_planned(file, got=1, expected=end) from None
-        yield from (_reject(file, position, bad) for position in range(first, end))
+        yield from [("", bad)] * count
         return
     with parquet:
         if end > parquet.metadata.num_rows:
@@ -53,8 +89,7 @@ def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Option
             stop = start + parquet.metadata.row_group(group).num_rows
             if start < end and stop > first:
                 rows = _rows(parquet, group, column, max(first - start, 0), min(end, stop) - start)
-                for position, value in enumerate(rows, max(first, start)):
-                    yield _record(file, position, value, column, options)
+                yield from ((column, value) for value in rows)
             start = stop
 
 
@@ -65,8 +100,9 @@ def _rows(parquet: pq.ParquetFile, group: int, column: str, first: int, end: int
         batches = parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[column], use_threads=False)
         for batch in batches:
             stop = row + batch.num_rows
-            for index in range(max(first - row, 0), min(end, stop) - row):
-                yield _value(batch.column(0)[index])
+            begin = max(first, row)
+            if begin < min(end, stop):
+                yield from _python(batch.column(0).slice(begin - row, min(end, stop) - begin))
             row = stop
             if row >= end:
                 return
@@ -75,6 +111,13 @@ def _rows(parquet: pq.ParquetFile, group: int, column: str, first: int, end: int
         damaged = BadSample(Reason.DAMAGED_ARCHIVE, f"row group {group} cannot be decoded")
     for _ in range(max(first, row), end):
         yield damaged
+
+
+def _python(values: pa.Array) -> list[object]:
+    try:
+        return values.to_pylist()
+    except UnicodeDecodeError:
+        return [_value(value) for value in values]
 
 
 def _value(scalar: pa.Scalar) -> object:

@@ -27,6 +27,7 @@ from hpcdata.sources.base import (
     checked_text,
     clean_name,
     decoded_text,
+    is_plain,
     json_type,
 )
 
@@ -102,8 +103,7 @@ def plain_document(line: bytes, options: Options) -> str | None:
     for name in (options.text_field,) if options.text_field else DOCUMENT_FIELDS:
         if (text := record.get(name)) is not None:
             break
-    is_good = isinstance(text, str) and text and not text.isspace() and "\0" not in text
-    return text if is_good else None
+    return text if is_plain(text) else None
 
 
 def listed_parts(entry: dict[str, Any], base: str, options: Options) -> Parts:

@@ -14,8 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 NUM_PROCESSES = 2
 
@@ -28,6 +30,8 @@ def hpcdata(inputs: Path, tokenizer: str, out: Path) -> None:
 
 
 def hpcdata_ids(out: Path) -> Iterator[np.ndarray]:
+    import numpy as np
+
     from hpcdata import TokenDataset
 
     dataset = TokenDataset(out, allow_tmp=True)
@@ -69,6 +73,8 @@ def datatrove(inputs: Path, tokenizer: str, out: Path) -> None:
 
 
 def datatrove_ids(out: Path) -> Iterator[np.ndarray]:
+    import numpy as np
+
     for path in sorted((out / "tokens").glob("*.ds")):
         metadata = path.with_name(path.name + ".metadata").read_text().splitlines()
         size = int(metadata[0].split("|")[-1])
@@ -113,6 +119,8 @@ def main() -> None:
     if not name.endswith("-sum"):
         JOBS[name](Path(inputs), tokenizer, Path(out))
         return
+    import numpy as np
+
     count = total = squares = 0
     for ids in IDS[name.removesuffix("-sum")](Path(out)):
         wide = ids.astype(np.uint64)

@@ -120,11 +120,22 @@ def test_captions_in_77_languages_have_the_references_ids(both):
 def test_texts_that_engines_could_treat_differently_go_to_the_reference(both):
     fast, spy = both
     plain = [f"plain text number {number}" for number in range(200)]
-    odd = ["a </s> b", "<s>", "unassigned \u0378", "private \ue000", "<image>"]
+    odd = ["a </s> b", "<s>", "unassigned \u0378", "private \ue000"]
     texts = plain[:100] + odd + plain[100:]
     asked = same(fast, spy, texts)
     assert set(odd) <= set(asked)
     assert 1 <= len(set(asked) & set(plain)) <= 3  # the sample that is audited
+
+
+def test_the_image_token_goes_to_the_reference_where_it_is_one():
+    for is_added in (False, True):
+        spy = Spy(loaded(embedded.path(embedded.TOKENIZER)))
+        if is_added:
+            spy.add_image_token(spy.vocab_size)
+        fast = fast_text.speed_up(spy)
+        assert fast is not None
+        asked = same(fast, spy, ["a", "b <image> c", *["d"] * 9])
+        assert ("b <image> c" in asked) is is_added
 
 
 def test_a_batch_of_nothing_and_of_empty_texts(both):

@@ -13,7 +13,7 @@ from typing import Any
 
 import zstandard
 
-from hpcdata.samples import Duplicate, ImagePart, Record, Reject, Sample, TextPart
+from hpcdata.samples import Documents, Duplicate, ImagePart, Record, Reject, Sample, TextPart
 from hpcdata.sources import InputFile, Options, Scan, list_inputs, prepare, read, scan
 
 Members = Sequence[tuple[str, bytes]]
@@ -116,3 +116,12 @@ def images(record: Record) -> list[bytes]:
 
 def keys(records: Iterable[Record]) -> list[str]:
     return [record.key for record in records]
+
+
+def one_by_one(batch: Documents) -> list[Record]:
+    """The records that documents in bulk stand for."""
+    rows: list[Record] = [*batch.rejects]
+    for position, text, offset in zip(batch.positions, batch.texts, batch.offsets, strict=True):
+        key = f"{batch.key_prefix}{position}"
+        rows.append(Sample(position=position, key=key, parts=(TextPart(text=text),), offset=offset))
+    return sorted(rows, key=lambda row: row.position)

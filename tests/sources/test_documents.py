@@ -3,11 +3,11 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from source_files import json_lines, keys, one_input, read_all, summary, write
+from source_files import json_lines, keys, one_by_one, one_input, read_all, summary, write
 
 from hpcdata.errors import UserError
-from hpcdata.samples import Reason
-from hpcdata.sources import Options, scan
+from hpcdata.samples import Reason, Reject
+from hpcdata.sources import Options, read, read_documents, scan
 
 
 @pytest.mark.parametrize("suffix", ["txt", "txt.gz", "txt.zst"])
@@ -93,3 +93,24 @@ def test_cut_parquet_is_one_reject(tmp_path, size):
     path = table(tmp_path / "x.parquet", {"text": ["a"]})
     path.write_bytes(path.read_bytes()[:size])
     assert summary(read_all(one_input(path))) == [Reason.DAMAGED_ARCHIVE]
+
+
+@pytest.mark.parametrize(("first", "batch_size"), [(0, 7), (5, 10), (299, 3), (0, 400)])
+def test_parquet_documents_in_bulk_are_the_records(tmp_path, first, batch_size):
+    values = [f"document {number}" for number in range(300)]
+    values[3:9] = [None, "", " \n", "a\0b", "x" * 200, "\u3000"]
+    path = table(tmp_path / "x.parquet", {"text": values}, row_group_size=70, compression="none", use_dictionary=False)
+    data = path.read_bytes()
+    at = data.index(b"document 120")
+    path.write_bytes(data[:at] + b"\xff" + data[at + 1 :])  # not UTF-8
+    file, options = one_input(path), Options(max_record_bytes=100)
+    found = scan(file, every=50, options=options)
+    where = {"first": first, "count": 300 - first, "options": options}
+    expected = list(read(file, found, **where))
+    got = []
+    for batch in read_documents(file, found, **where, batch_size=batch_size):
+        rows = one_by_one(batch)
+        assert len(rows) == min(batch_size, 300 - first - len(got))
+        got += rows
+    assert got == expected
+    assert sum(isinstance(row, Reject) for row in expected) == sum(first <= bad for bad in [*range(3, 9), 120])
