@@ -155,6 +155,7 @@ steps = StepDataset(make_loader(dataset, launcher))
 model, prepared = accelerator.prepare(torch.nn.Linear(2, 2), steps.dataloader(num_workers=1))
 rows = [batch["index"].tolist() for batch in prepared]
 accelerator.save_state(f"{out}/state")
+accelerator.wait_for_everyone()
 accelerator.load_state(f"{out}/state")
 with open(f"{out}/{accelerator.process_index}.json", "w") as file:
     json.dump(rows, file)
