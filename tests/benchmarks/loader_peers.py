@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 WIDTH, BATCH = 1024, 256
-PREFETCH = 4
+PREFETCH = 16
 
 
 class Samples:
