@@ -48,7 +48,7 @@ class DataConfig:
     side is at most so many times the shorter one, and loses what sticks out. A GPU then takes an eighth of
     `loader.batch_size` at a time. None: squares."""
     jpeg_draft: bool = semantic(False)
-    """Decode JPEGs of at least four times the pixels' sides needed at a half, a quarter or an eighth of them (Pillow's
+    """Decode JPEGs of over four times the pixels' sides needed at a half, a quarter or an eighth of them (Pillow's
     `draft`): up to four times faster, and nearly the same pixels, see hpcdata/encoders/README.md."""
     block_size: int | None = semantic(None)
     """Most text tokens of one text span; the rest is cut and counted. None keeps all."""

@@ -30,6 +30,7 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import (
@@ -86,6 +87,18 @@ _SIDEWAYS = (
     Image.Transpose.TRANSVERSE,
     Image.Transpose.ROTATE_90,
 )
+_TURNED_X = (
+    Image.Transpose.FLIP_LEFT_RIGHT,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+)
+_TURNED_Y = (
+    Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.TRANSVERSE,
+)
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _CONVERTED = ("P", "CMYK", "YCbCr", "HSV", "LAB", "RGBX")
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>|0x[0-9a-fA-F]{6,}")
@@ -100,7 +113,7 @@ def load_square(data: bytes, *, resolution: int, max_pixels: int) -> np.ndarray:
 def load(data: bytes, *, sizes: Sequence[Size], max_pixels: int, jpeg_draft: bool = False) -> np.ndarray:
     """[height, width, 3] uint8 RGB of the size that is nearest in shape. Safe in several threads with one `max_pixels`.
 
-    jpeg_draft: a JPEG of at least `DRAFT_GAP` times twice the size is decoded at a part of its size, see `_draft`.
+    jpeg_draft: a large JPEG is decoded at a part of its size, see `_draft`.
     Raises BadSample: EMPTY_IMAGE, OVERSIZED_IMAGE (judged by the header, before anything is decoded), TRUNCATED or
     UNREADABLE_IMAGE. Messages are the same in every run.
     """
@@ -109,10 +122,11 @@ def load(data: bytes, *, sizes: Sequence[Size], max_pixels: int, jpeg_draft: boo
     _prepare_pillow(max_pixels)
     try:
         with _open(data, max_pixels) as image:
-            size = _draft(image, sizes) if jpeg_draft else None
+            draft = _draft(image, sizes) if jpeg_draft else None
             image.load()
             upright = _flatten(_upright(image), white=_white_level(image))
-            cropped = _cropped(upright, size or nearest(upright.height, upright.width, sizes))
+            part = draft or _Part(height=upright.height, width=upright.width)
+            cropped = _cropped(upright, part, nearest(part.height, part.width, sizes))
     except (BadSample, MemoryError):
         raise
     except Exception as error:
@@ -145,20 +159,36 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
-def _draft(image: Image.Image, sizes: Sequence[Size]) -> Size | None:
-    """Has a JPEG decoded at 1/2, 1/4 or 1/8 of its sides, never below `DRAFT_GAP` times what is needed; returns that.
+class _Part(NamedTuple):
+    """How much of a picture is decoded. Its sides are rounded up to pixels: right and bottom, before it is turned."""
+
+    height: int
+    width: int
+    """Of the whole picture, upright."""
+    scale: float = 1.0
+    turn: Image.Transpose | None = None
+
+    def origin(self, image: Image.Image) -> tuple[float, float]:
+        """Where the picture begins in the upright image, x and y: turned, what was rounded up comes first."""
+        x = image.width - self.width * self.scale if self.turn in _TURNED_X else 0.0
+        y = image.height - self.height * self.scale if self.turn in _TURNED_Y else 0.0
+        return x, y
+
+
+def _draft(image: Image.Image, sizes: Sequence[Size]) -> _Part | None:
+    """Has a JPEG decoded at 1/2, 1/4 or 1/8 of its sides, never below `DRAFT_GAP` times what is needed.
 
     libjpeg then computes fewer pixels of each block (a scaled inverse DCT), and the resize that follows hides most of
     the difference.
     """
     if not isinstance(image, JpegImagePlugin.JpegImageFile):
         return None
-    is_lying = _turn(image) in _SIDEWAYS
-    height, width = (image.width, image.height) if is_lying else (image.height, image.width)
-    size = nearest(height, width, sizes)
+    turn = _turn(image)
+    width, height = reversed(image.size) if turn in _SIDEWAYS else image.size
+    size, whole_width = nearest(height, width, sizes), image.width
     needed = DRAFT_GAP * max(size[0] / height, size[1] / width)
-    image.draft(None, (math.ceil(image.width * needed), math.ceil(image.height * needed)))
-    return size
+    drafted = image.draft(None, (math.ceil(image.width * needed), math.ceil(image.height * needed)))
+    return _Part(height, width, drafted[1][2] / whole_width, turn) if drafted else None
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -219,17 +249,18 @@ def _eight_bits_of_floats(values: np.ndarray) -> np.ndarray:
     return np.rint(values.clip(0, white) * (255.0 / white)).astype(np.uint8)
 
 
-def _cropped(image: Image.Image, size: Size) -> Image.Image:
+def _cropped(image: Image.Image, part: _Part, size: Size) -> Image.Image:
     """Resizes only what the crop keeps: a strip of 1 x 100,000 pixels is not blown up to its full length first."""
     height, width = size
     if image.size == (width, height):
         return image
-    if width * image.height >= height * image.width:  # the width is resized to fit, the height is cut
-        resized = width, width * image.height // image.width
+    if width * part.height >= height * part.width:  # the width is resized to fit, the height is cut
+        resized = width, width * part.height // part.width
     else:
-        resized = height * image.width // image.height, height
-    left, right = _kept(image.width, resized[0], width)
-    top, bottom = _kept(image.height, resized[1], height)
+        resized = height * part.width // part.height, height
+    x, y = part.origin(image)
+    left, right = (x + place * part.scale for place in _kept(part.width, resized[0], width))
+    top, bottom = (y + place * part.scale for place in _kept(part.height, resized[1], height))
     return image.resize((width, height), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
