@@ -91,6 +91,8 @@ def _write(path: Path, chunks: Iterator[bytes]) -> str:
             if written - begun >= _WRITE_BACK_BYTES:  # the disk begins now, the fsync in the end finds little to do
                 os.posix_fadvise(file.fileno(), begun, written - begun, os.POSIX_FADV_DONTNEED)
                 begun = written
+        for rest in hashed:
+            rest.result()
     return hasher.hexdigest()
 
 
@@ -114,7 +116,7 @@ def _open_rejects(
             yield from _file_chunks(folder / name / REJECTS)
         elif (folder / name / REJECTS).exists():
             with open(folder / name / REJECTS, "rb") as file:
-                yield from (line for line in file if json.loads(line)["index"] not in recovered)
+                yield b"".join([line for line in file if json.loads(line)["index"] not in recovered])
 
 
 def _recovered_chunks(folder: Path, parts: Sequence[tuple[str, ShardSummary]]) -> Iterator[bytes]:

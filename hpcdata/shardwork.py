@@ -148,6 +148,7 @@ class ShardWork:
         """The batches of a shard, encoded. A GPU computes one while what it made of the last one is written."""
         batches = clock.timed(self._batches(spec, notes, clock, skip=skip), "decode_s", without="read_s")
         pending: deque[Callable[[], Encoded]] = deque()
+        num_ahead = 0  # the first one is written before anything else
         while True:
             try:
                 if (batch := next(batches, None)) is None:
@@ -159,8 +160,9 @@ class ShardWork:
                 while pending:
                     yield self._finish(pending.popleft(), clock)
                 raise
-            if len(pending) > self._num_ahead:
+            while len(pending) > num_ahead:
                 yield self._finish(pending.popleft(), clock)
+                num_ahead = self._num_ahead
         while pending:
             yield self._finish(pending.popleft(), clock)
 

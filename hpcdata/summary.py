@@ -89,10 +89,8 @@ def warnings(status: Status, output_dir: Path | str) -> list[str]:
     if status.slow_tasks:
         lines.append(f"WARNING  {len(status.slow_tasks)} tasks are far slower than the others: {status.slow_tasks[0]}")
     if (starved := _starved(status)) > STARVED:
-        lines.append(
-            f"WARNING  the image encoder waits {units.percent(starved)} of the time for pictures to be read and "
-            f"decoded: give tasks more CPUs and threads, python -m hpcdata.resume {output_dir} loader.num_workers=N"
-        )
+        waits = f"waits {units.percent(starved)} of the time for pictures"
+        lines.append(f"WARNING  the image encoder {waits}: {_remedy(status, output_dir)}")
     bad = sum(status.task_states.get(state, 0) for state in ("failed", "error", VANISHED))
     if bad and not status.is_finished:
         lines.append(f"WARNING  {bad} tasks failed or vanished: python -m hpcdata.logs {output_dir} --failed")
@@ -100,8 +98,20 @@ def warnings(status: Status, output_dir: Path | str) -> list[str]:
 
 
 def _starved(status: Status) -> float:
-    """The share of the work that was waiting for pictures, once there is enough of it to tell."""
+    """The share of the work in which the encoder had no pictures, once there is enough of it to tell.
+
+    A GPU computes while the process waits for pictures, so it had none for no longer than it was idle.
+    """
     total_s = sum(status.spent.values())
     if total_s < MIN_WORK_S or not status.counts["images"]:
         return 0.0
-    return (status.spent["read_s"] + status.spent["decode_s"]) / total_s
+    waited = (status.spent["read_s"] + status.spent["decode_s"]) / total_s
+    if any(task.device and task.device.startswith("cuda") for task in status.tasks):
+        return min(waited, 0.0 if status.gpu_use is None else 1.0 - status.gpu_use)
+    return waited
+
+
+def _remedy(status: Status, output_dir: Path | str) -> str:
+    if status.spent["read_s"] > status.spent["decode_s"]:
+        return "reading takes most of it, as from a slow file system"
+    return f"give tasks more CPUs, and python -m hpcdata.resume {output_dir} loader.num_workers=N"

@@ -153,23 +153,29 @@ def test_states_of_the_scheduler_are_joined(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("spent", "images", "is_warned"),
+    ("spent", "images", "gpu_use", "remedy"),
     [
-        ({"read_s": 20.0, "decode_s": 30.0, "encode_s": 140.0, "write_s": 10.0}, 100, True),
-        ({"read_s": 2.0, "decode_s": 8.0, "encode_s": 180.0, "write_s": 10.0}, 100, False),
-        ({"read_s": 90.0, "decode_s": 0.0, "encode_s": 100.0, "write_s": 10.0}, 0, False),  # texts: that is the work
-        ({"read_s": 2.0, "decode_s": 3.0, "encode_s": 14.0, "write_s": 1.0}, 100, False),  # too early to tell
+        ((20.0, 30.0, 140.0), 100, None, "hpcdata.resume /out loader.num_workers"),
+        ((40.0, 10.0, 140.0), 100, None, "reading"),
+        ((2.0, 8.0, 180.0), 100, None, None),
+        ((90.0, 0.0, 100.0), 0, None, None),  # texts: that is the work
+        ((2.0, 3.0, 14.0), 100, None, None),  # too early to tell
+        ((20.0, 30.0, 140.0), 100, 0.98, None),  # a GPU was at work meanwhile
+        ((20.0, 30.0, 140.0), 100, 0.75, "hpcdata.resume /out loader.num_workers"),
     ],
 )
 def test_an_encoder_that_waits_for_pictures_is_warned_of(
-    tmp_path: Path, spent: dict[str, float], images: int, is_warned: bool
+    tmp_path: Path, spent: tuple[float, ...], images: int, gpu_use: float | None, remedy: str | None
 ) -> None:
-    made.run(tmp_path / "run")
+    synthetic.write(tmp_path / "run", synthetic.Options(num_shards=8, num_tasks=2))
     result = status.read_status(tmp_path / "run")
-    result = dataclasses.replace(result, spent=spent, counts={**result.counts, "images": images})
+    tasks = [dataclasses.replace(task, device="cuda" if gpu_use else "cpu") for task in result.tasks]
+    seconds = dict(zip(("read_s", "decode_s", "encode_s"), spent, strict=True), write_s=sum(spent) / 19)
+    counts = {**result.counts, "images": images}
+    result = dataclasses.replace(result, spent=seconds, counts=counts, tasks=tasks, gpu_use=gpu_use)
     warned = [line for line in summary.warnings(result, "/out") if "waits" in line]
-    assert len(warned) == is_warned
-    assert all("25.0 %" in line and "hpcdata.resume /out loader.num_workers" in line for line in warned)
+    assert len(warned) == (remedy is not None)
+    assert all("25.0 %" in line and remedy and remedy in line for line in warned)
 
 
 def test_where_the_time_went_is_a_line(tmp_path: Path) -> None:
