@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from hpcdata.gpumeter import GpuMeter
 
 _T = TypeVar("_T")
 
@@ -13,10 +16,12 @@ _T = TypeVar("_T")
 class WorkClock:
     """Starts when it is made."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: GpuMeter | None = None) -> None:
         self.started = self.since = time.monotonic()
         """Of the claim; of the last checkpoint."""
         self._cpu_started = time.process_time()
+        self._gpu = gpu
+        self._gpu_started = (gpu.busy_s() if gpu else None) or 0.0
         self._spent: dict[str, float] = {}
 
     def restart(self) -> float:
@@ -53,6 +58,8 @@ class WorkClock:
         busy_s = self.restart()
         cpu_s = time.process_time() - self._cpu_started
         sums = {"useful_s": self.since - self.started, "cpu_s": cpu_s, **self._spent}
+        if self._gpu and (gpu_s := self._gpu.busy_s()) is not None:
+            sums["gpu_s"] = gpu_s - self._gpu_started
         return {"busy_s": busy_s, **{name: round(value, 3) for name, value in sums.items()}}
 
     def _add(self, name: str, started: float) -> None:

@@ -26,6 +26,7 @@ from hpcdata import config as configuration
 from hpcdata import digest, files, shard, store
 from hpcdata.claims import Claims, Owner
 from hpcdata.compact import compact
+from hpcdata.counts import Counts
 from hpcdata.encoders.building import arithmetic
 from hpcdata.errors import UserError
 from hpcdata.ledger import read_ledgers
@@ -33,7 +34,6 @@ from hpcdata.loading.manifest import FILE_NAME, LayoutDefaults, Manifest, Part, 
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan
 from hpcdata.recovered import PREFIX, not_rejected, read_recovered, retry_header, retry_number
 from hpcdata.shard import ShardHeader, ShardSummary
-from hpcdata.tables import Counts
 from hpcdata.version import code_version
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ import numpy as np
 
 from hpcdata import digest, files, store
 from hpcdata.columns import TABLES, Column, columns
+from hpcdata.counts import Counts, Sizes
 from hpcdata.recovered import RECOVERED, read_recovered
 from hpcdata.shard import REJECTS, ShardHeader, ShardSummary
-from hpcdata.tables import Counts, Sizes
 
 NAME = "compact"
 """Of the part: never that of a shard, so that nobody takes it for one."""
@@ -91,6 +91,8 @@ def _write(path: Path, chunks: Iterator[bytes]) -> str:
             if written - begun >= _WRITE_BACK_BYTES:  # the disk begins now, the fsync in the end finds little to do
                 os.posix_fadvise(file.fileno(), begun, written - begun, os.POSIX_FADV_DONTNEED)
                 begun = written
+        for rest in hashed:
+            rest.result()
     return hasher.hexdigest()
 
 
@@ -114,7 +116,7 @@ def _open_rejects(
             yield from _file_chunks(folder / name / REJECTS)
         elif (folder / name / REJECTS).exists():
             with open(folder / name / REJECTS, "rb") as file:
-                yield from (line for line in file if json.loads(line)["index"] not in recovered)
+                yield b"".join([line for line in file if json.loads(line)["index"] not in recovered])
 
 
 def _recovered_chunks(folder: Path, parts: Sequence[tuple[str, ShardSummary]]) -> Iterator[bytes]:

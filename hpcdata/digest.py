@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 _MODULUS = 2**256
 _CHUNK_BYTES = 4 * 2**20
@@ -25,6 +27,8 @@ def sum_examples(*, num_spans: np.ndarray, spans: np.ndarray, num_ids: np.ndarra
     num_spans: [num_examples], spans: [total spans, 5] int32 (kind, flags, height, width, length),
     num_ids: [num_examples], ids: [total ids] any integer dtype.
     """
+    import numpy as np  # what only looks at a run starts faster without
+
     counts = np.asarray(num_spans, np.int64)
     first_spans = np.cumsum(counts) - counts
     heads = memoryview(np.insert(np.asarray(spans, "<i4").ravel(), 5 * first_spans, counts).tobytes())

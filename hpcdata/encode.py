@@ -89,6 +89,8 @@ class _Task:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._watchdog.__exit__()
         self._claims.__exit__()
+        if self._work is not None:
+            self._work.close()
         if error is not None:
             self._ledger.write("error", error=str(error) or type(error).__name__)
         self._ledger.close()

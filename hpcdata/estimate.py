@@ -23,13 +23,14 @@ from pathlib import Path
 
 from hpcdata import units
 from hpcdata.config import RunConfig
+from hpcdata.counts import Counts
 from hpcdata.errors import UserError
 from hpcdata.plan import Plan, RunPaths, ShardSpec
 from hpcdata.planning import prepare
 from hpcdata.reading import read_batches
 from hpcdata.shard import REJECTS
 from hpcdata.slurm.array import parse_array, split
-from hpcdata.tables import Counts, Encoded
+from hpcdata.tables import Encoded
 from hpcdata.takeover import open_shard
 
 NUM_PLACES = 8

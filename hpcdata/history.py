@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import itertools
 import operator
+import statistics
 from collections import Counter
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from hpcdata import livelock
+from hpcdata.counts import Counts
 from hpcdata.ledger import LedgerReader
-from hpcdata.tables import Counts
 
 RATE_WINDOW_S = 600.0
 SPENT = ("read_s", "decode_s", "encode_s", "write_s")
@@ -62,6 +63,9 @@ class Process:
     segments: list[Segment] = field(default_factory=list)
     spent: tuple[float, ...] = (0.0,) * 5
     """Seconds of useful work by what they went into, see `_SPENT`."""
+    metered_s: float = 0.0
+    gpu_s: float = 0.0
+    """Useful seconds in which it was known how busy the GPU was, and of these the busy ones."""
     claim: dict[str, Any] | None = None
     latest: dict[str, Any] | None = None
     """The last checkpoint since the claim: like `segment`, not yet in the sums."""
@@ -103,6 +107,9 @@ class Process:
             self.samples += segment.samples
             self.useful_s += segment.useful_s
             self.spent = _add_spent(self.spent, self.latest)
+            if "gpu_s" in self.latest:
+                self.metered_s += segment.useful_s
+                self.gpu_s += self.latest["gpu_s"]
         self.claim = self.latest = None
 
     def state(self, *, is_last: bool, alive: Container[str], now: float, silent_s: float) -> str:
@@ -116,6 +123,13 @@ class Process:
             return PREEMPTED if is_preempted else self.outcome
         is_heard = is_last and now - self.last < silent_s
         return RUNNING if self.attempt in alive or is_heard else VANISHED
+
+    def metered(self) -> tuple[float, float]:
+        """(metered_s, gpu_s), with those of the shard in work."""
+        latest = self.latest or {}
+        if "gpu_s" not in latest:
+            return self.metered_s, self.gpu_s
+        return self.metered_s + _useful(latest), self.gpu_s + latest["gpu_s"]
 
     def total_spent(self) -> dict[str, float]:
         """Seconds of useful work by what they went into, and `cpu_s`."""
@@ -140,14 +154,12 @@ class History:
     def __init__(self, reader: LedgerReader) -> None:
         self._reader = reader
         self.processes: dict[str, Process] = {}
-        self.commits: dict[str, dict[str, Any]] = {}
-        """Shard -> its account, of commits that say it."""
-        self.commit_seconds: list[float] = []
-        """Useful seconds of the claims that ended with a commit."""
+        self.commits: dict[str, tuple[Any, ...]] = {}
+        """Shard -> its account, of commits that say it, as `_ACCOUNT_OF` gives it: small, there are many."""
         self.conflicts = 0
         self.inherited_lost_s = 0.0
         """Work of processes that died, told by those who took their shards up."""
-        self._numbers = [0] * len(_FIELDS)
+        self._numbers = [0] * len(_NUMBERS)
         self._rejected: Counter[str] = Counter()
         """The sum of `commits`."""
         self._tasks: dict[str, list[Process]] = {}
@@ -172,14 +184,15 @@ class History:
         elif kind == "commit":
             process.latest = event
             process.close(is_commit=True)
-            self.commit_seconds.append(_useful(event))
+            self._claims.pop(name, None)
             if "counts" in event:
-                self._count(event["counts"], 1)
                 if name in self.commits:  # committed again after somebody removed it
                     self._count(self.commits[name], -1)
-                self.commits[name] = event["counts"]
+                account = self.commits[name] = _ACCOUNT_OF(event["counts"])
+                self._count(account, 1)
         elif kind == "claim":
-            process.close()
+            if process.latest is not None:
+                process.close()
             process.claim, process.device = event, event.get("device", process.device)
             self._claims.setdefault(name, []).append((event["time"], event.get("resumed", 0)))
             self.inherited_lost_s += event.get("lost_s", 0.0)
@@ -238,10 +251,8 @@ class History:
     @property
     def spent(self) -> Counter[str]:
         """Seconds of useful work by what they went into, and `cpu_s`."""
-        spent: Counter[str] = Counter()
-        for process in self.processes.values():
-            spent.update(process.total_spent())
-        return spent
+        totals = [process.total_spent() for process in self.processes.values()]
+        return Counter({name: sum([total[name] for total in totals]) for name in _SPENT})
 
     def stuck(self, names: Collection[str], batch_s: float | None) -> set[str]:
         """Which of these shards do not advance, as their attempts end before a batch is done; see `livelock`."""
@@ -259,33 +270,52 @@ class History:
         return livelock.batch_seconds([(0.0, item.useful_s, item.samples) for item in some], batch_size)
 
     def samples_per_s(self) -> float:
-        segments = self.segments()
-        since = max((item.end for item in segments), default=0.0) - RATE_WINDOW_S
-        return rate([(item.start, item.end, item.samples) for item in segments if item.end > since])
+        """Of the last ten minutes of work."""
+        segments = [process.all_segments() for process in self.processes.values()]
+        ends = [items[-1].end if items else 0.0 for items in segments]
+        since = max(ends, default=0.0) - RATE_WINDOW_S
+        recent = [items for items, end in zip(segments, ends, strict=True) if end > since]
+        return rate([(item.start, item.end, item.samples) for items in recent for item in items])
+
+    def commit_s(self) -> float | None:
+        """Useful seconds of the claims that ended with a commit, the median."""
+        seconds = [item.useful_s for process in self.processes.values() for item in process.segments if item.is_commit]
+        return statistics.median(seconds) if seconds else None
 
     def segments(self) -> list[Segment]:
         return [segment for process in self.processes.values() for segment in process.all_segments()]
 
+    def accounts(self) -> dict[str, dict[str, Any]]:
+        """Shard -> its account, like `Counts.to_mapping`."""
+        return {name: dict(zip(_ACCOUNT, account, strict=True)) for name, account in self.commits.items()}
+
     def account(self, names: set[str]) -> Counts:
         """The sum of the accounts of these shards, all of them in `commits`."""
-        others = [self.commits[name] for name in self.commits.keys() - names]
-        for counts in others:
-            self._count(counts, -1)
+        others = [self.commits[name] for name in self.commits.keys() - names] if len(names) < len(self.commits) else []
+        for account in others:
+            self._count(account, -1)
         rejected = Counter({reason: number for reason, number in self._rejected.items() if number})
-        account = Counts(**dict(zip(_FIELDS, self._numbers, strict=True)), rejected=rejected)
-        for counts in others:
-            self._count(counts, 1)
-        return account
+        counts = Counts(**dict(zip(_NUMBERS, self._numbers, strict=True)), rejected=rejected)
+        for account in others:
+            self._count(account, 1)
+        return counts
 
-    def _count(self, counts: dict[str, Any], sign: int) -> None:
-        numbers = _NUMBERS_OF(counts)
-        self._numbers = list(map(operator.add if sign > 0 else operator.sub, self._numbers, numbers))
-        for reason, number in counts["rejected"].items():
+    def _count(self, account: tuple[Any, ...], sign: int) -> None:
+        self._numbers = list(map(operator.add if sign > 0 else operator.sub, self._numbers, account))
+        for reason, number in account[-1].items():
             self._rejected[reason] += sign * number
 
 
-_FIELDS = tuple(name for name in vars(Counts()) if name != "rejected")
-_NUMBERS_OF = itemgetter(*_FIELDS)
+_NUMBERS = tuple(name for name in vars(Counts()) if name != "rejected")
+_ACCOUNT = (*_NUMBERS, "rejected")
+_ACCOUNT_OF = itemgetter(*_ACCOUNT)
+
+
+def gpu_use(processes: Iterable[Process]) -> float | None:
+    """The share of useful seconds in which the GPU was busy, where that is known."""
+    metered = [process.metered() for process in processes]
+    metered_s = sum([seconds for seconds, _ in metered])
+    return min(1.0, round(sum([seconds for _, seconds in metered]) / metered_s, 3)) if metered_s else None
 
 
 def rate(done: Sequence[tuple[float, float, int]]) -> float:
@@ -307,12 +337,12 @@ def _segment(claim: dict[str, Any] | None, latest: dict[str, Any] | None, *, is_
     if latest is None:
         return None
     useful_s, end = _useful(latest), latest["time"]
-    samples = latest.get("samples", 0) - (claim or {}).get("resumed", 0)
+    samples = latest.get("samples", 0) - (claim.get("resumed", 0) if claim else 0)
     return Segment(latest.get("shard", ""), end - useful_s, end, samples, useful_s, is_commit)
 
 
 def _useful(event: dict[str, Any]) -> float:
-    return event.get("useful_s", event.get("busy_s", 0.0))
+    return event["useful_s"] if "useful_s" in event else event.get("busy_s", 0.0)
 
 
 def _gaps(spans: list[tuple[float, float]]) -> float:

@@ -172,7 +172,8 @@ def _run_here(output_dir: Path, config: RunConfig) -> int:
 
 def _finish(output_dir: Path, plan: Plan, config: RunConfig) -> int:
     from hpcdata.finish import finish
-    from hpcdata.status import describe, read_status
+    from hpcdata.status import read_status
+    from hpcdata.summary import describe
 
     status = read_status(output_dir)
     if not status.is_finished:

@@ -9,7 +9,8 @@ Events and their fields, besides `event` and `time` (seconds since 1970):
     claim       shard; resumed: samples already done by an earlier attempt; lost_s: work that died with it; device
     checkpoint  shard, samples, busy_s: seconds of work that this checkpoint made safe; and sums since the claim:
                 useful_s: of busy_s, cpu_s: of all threads, read_s: reading records, decode_s: waiting for the threads
-                that decode, encode_s: text and image tokenizers, write_s: writing, syncing, publishing
+                that decode, encode_s: text and image tokenizers, write_s: writing, syncing, publishing; and, where it
+                is known, gpu_s: in which the GPU was busy
     commit      like checkpoint; seconds, counts: the shard's account
     lost        shard: another attempt took it over or committed it first; busy_s: work thrown away
     conflict    shard: another attempt committed other bytes; files: the ones that differ

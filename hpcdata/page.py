@@ -17,7 +17,8 @@ from hpcdata.codes import CodebookUse, count_codes
 from hpcdata.gantt import draw
 from hpcdata.history import PREEMPTED, RUNNING, SPENT, VANISHED, History
 from hpcdata.pagestyle import HEAD
-from hpcdata.status import Observer, Status, warnings
+from hpcdata.status import Observer, Status
+from hpcdata.summary import warnings
 from hpcdata.tasks import Task, natural
 from hpcdata.timeline import histogram, throughput
 from hpcdata.version import code_version
@@ -169,6 +170,8 @@ def _time_spent(status: Status, history: History) -> str:
     note = f"Besides, tasks waited {units.duration(status.queued_s)} in the queue between two starts."
     if status.cpu_cores is not None:
         note += f" A process used {status.cpu_cores} CPU cores while it did useful work."
+    if status.gpu_use is not None:
+        note += f" GPUs were busy in {units.percent(status.gpu_use)} of it."
     return _section("time", "Where the time went", body, note)
 
 
@@ -221,12 +224,12 @@ def _tokens(status: Status, history: History) -> str:
         ("texts cut at data.block_size", units.count(counts["truncated_texts"]), ""),
     ]
     body = _table(("", "in all", "on average"), rows)
-    accounts = list(history.commits.values())
+    accounts = history.accounts()
     note = ""
     if len(accounts) > 1:
-        lengths = np.array([item["text_tokens"] / max(1, item["written"]) for item in accounts])
-        worst = max(history.commits, key=lambda name: sum(history.commits[name]["rejected"].values()))
-        number = sum(history.commits[worst]["rejected"].values())
+        lengths = np.array([item["text_tokens"] / max(1, item["written"]) for item in accounts.values()])
+        worst = max(accounts, key=lambda name: sum(accounts[name]["rejected"].values()))
+        number = sum(accounts[worst]["rejected"].values())
         note = (
             f"Text tokens a sample: between {lengths.min():.1f} and {lengths.max():.1f} from shard to shard, median "
             f"{np.median(lengths):.1f}." + (f" Most rejects are in shard {worst}: {number}." if number else "")

@@ -98,7 +98,8 @@ class RunPaths:
         looked at again. A run whose folders cannot all be looked at in time has `combine` as the last instance.
         """
         unseen = [name for name in names if name not in self._known]
-        random.shuffle(unseen)
+        first = random.randrange(len(unseen)) if unseen else 0
+        unseen = unseen[first:] + unseen[:first]
         until = time.monotonic() + budget_s
         remains: set[str] = set()
         for number, name in enumerate(unseen):

@@ -130,7 +130,7 @@ def next_piece(position: int, count: int, notes: CrashNotes, batch_size: int) ->
 
 def split(resumed: int, count: int, suspects: set[int], batch_size: int) -> list[tuple[int, int, bool]]:
     """Cuts the samples `resumed` to `count` into (start, end, is suspected), ends aligned to batches."""
-    width = (BATCHES_AHEAD + 1) * batch_size
+    width = (BATCHES_AHEAD + 2) * batch_size  # a GPU computes one while the one before is not written
     marked = [
         any(suspect <= start < suspect + width for suspect in suspects) for start in range(resumed, count, batch_size)
     ]

@@ -20,6 +20,7 @@ from pathlib import Path
 from hpcdata import digest, files, store
 from hpcdata.claims import Claims, Owner
 from hpcdata.columns import TABLES, columns
+from hpcdata.counts import Counts, Sizes
 from hpcdata.errors import UserError
 from hpcdata.ledger import Ledger
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan, load_runtime
@@ -28,7 +29,7 @@ from hpcdata.reencode import Reencoder
 from hpcdata.samples import Example, Reason
 from hpcdata.shard import REJECTS, ShardHeader, make_folders
 from hpcdata.store import AppendFile
-from hpcdata.tables import DUPLICATE, Counts, EncodedBatch, RejectRow, Sizes, to_columns
+from hpcdata.tables import DUPLICATE, EncodedBatch, RejectRow, to_columns
 from hpcdata.version import code_version, library_versions
 
 log = logging.getLogger(__name__)

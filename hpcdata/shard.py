@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hpcdata import digest, files
 from hpcdata.columns import columns
-from hpcdata.tables import Counts, Sizes
+from hpcdata.counts import Counts, Sizes
 from hpcdata.typed import checked
 
 FORMAT = "hpcdata-shard-1"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from hpcdata import poison
+from hpcdata import gpumeter, poison
 from hpcdata.clock import WorkClock
 from hpcdata.encoders import batching, building
 from hpcdata.encoders.examples import Batch, PreparedBatch
@@ -24,6 +25,7 @@ from hpcdata.watchdog import Watchdog
 if TYPE_CHECKING:
     from hpcdata.config import RunConfig
     from hpcdata.slurm.signals import StopFlag
+    from hpcdata.tables import Encoded
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +43,19 @@ class ShardWork:
         self._stop, self._ledger, self._watchdog = stop, ledger, watchdog
         tokenizers = building.build(plan, runtime)
         self._encoder, self._device = tokenizers.encoder(plan), tokenizers.device
+        self._gpu = gpumeter.start(self._device)
+        self._num_ahead = 1 if self._device.startswith("cuda") else 0
+
+    def close(self) -> None:
+        if self._gpu is not None:
+            self._gpu.close()
 
     def encode(self, spec: ShardSpec, attempt: str) -> None:
         """Works on a claimed shard to its end, or to a checkpoint when a signal arrives.
 
         Raises UserError or OSError when its input or its folder is at fault, anything else perhaps for one record.
         """
-        clock = WorkClock()
+        clock = WorkClock(self._gpu)
         notes = poison.find_suspects(self._paths, spec.name)
         try:
             try:
@@ -112,9 +120,7 @@ class ShardWork:
         is_first = True
         writer.note_work()
         self._watchdog.beat()
-        for batch in clock.timed(self._batches(spec, notes, clock, skip=resumed), "decode_s", without="read_s"):
-            with clock.spending("encode_s"):
-                encoded = self._encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label)
+        for encoded in self._encoded(spec, notes, clock, skip=resumed):
             with clock.spending("write_s"):
                 writer.append(encoded)
                 writer.note_work()
@@ -137,6 +143,33 @@ class ShardWork:
         else:
             self._require_unchanged(spec)
             self._commit(spec, writer, notes, clock)
+
+    def _encoded(self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, *, skip: int) -> Iterator[Encoded]:
+        """The batches of a shard, encoded. A GPU computes one while what it made of the last one is written."""
+        batches = clock.timed(self._batches(spec, notes, clock, skip=skip), "decode_s", without="read_s")
+        pending: deque[Callable[[], Encoded]] = deque()
+        num_ahead = 0  # the first one is written before anything else
+        while True:
+            try:
+                if (batch := next(batches, None)) is None:
+                    break
+                with clock.spending("encode_s"):
+                    finish = self._encoder.start(batch, first_index=spec.source_index, source=spec.source.file.label)
+                pending.append(finish)
+            except Exception:  # perhaps of one record: what comes before it is written first
+                while pending:
+                    yield self._finish(pending.popleft(), clock)
+                raise
+            while len(pending) > num_ahead:
+                yield self._finish(pending.popleft(), clock)
+                num_ahead = self._num_ahead
+        while pending:
+            yield self._finish(pending.popleft(), clock)
+
+    @staticmethod
+    def _finish(finish: Callable[[], Encoded], clock: WorkClock) -> Encoded:
+        with clock.spending("encode_s"):
+            return finish()
 
     def _checkpoint(self, spec: ShardSpec, writer: ShardWriter, clock: WorkClock) -> None:
         """Vouches for what was read only while the input was what had been planned."""

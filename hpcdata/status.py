@@ -26,17 +26,18 @@ from typing import Any
 
 from hpcdata import shard, submissions
 from hpcdata.claims import Claims, Owner
+from hpcdata.counts import Counts
 from hpcdata.errors import UserError
-from hpcdata.history import PREEMPTED, SPENT, VANISHED, History
+from hpcdata.history import PREEMPTED, SPENT, VANISHED, History, gpu_use
 from hpcdata.ledger import LedgerReader
 from hpcdata.loading.manifest import read_manifest
 from hpcdata.outcome import read_outcome
 from hpcdata.plan import RunPaths, load_plan
 from hpcdata.slurm.queue import JobStates, look
-from hpcdata.tables import Counts
+from hpcdata.summary import describe
 from hpcdata.tasks import Task, list_tasks
 
-CHECK_S = 0.1
+CHECK_S = 0.05
 """Longest look at whether folders that the ledger calls committed still hold a shard."""
 CLAIM_TIMEOUT_S = 120.0
 """A process without a claim is taken for gone when its ledger is silent for so long."""
@@ -75,6 +76,8 @@ class Status:
     """Useful seconds by what they went into: read_s, decode_s, encode_s, write_s."""
     cpu_cores: float | None
     """CPU seconds a useful second of a process."""
+    gpu_use: float | None
+    """Share of useful seconds in which the GPU was busy, of the processes that know it."""
     num_tasks: int
     task_states: dict[str, int]
     """How many tasks are in which state, see `Task.state`."""
@@ -216,6 +219,7 @@ class Observer:
             goodput=None if goodput is None else round(goodput, 4),
             spent={name: round(spent[name], 1) for name in SPENT},
             cpu_cores=round(spent["cpu_s"] / useful_s, 2) if spent["cpu_s"] and useful_s else None,
+            gpu_use=gpu_use(history.processes.values()),
             num_tasks=len(tasks),
             task_states=dict(Counter(task.state for task in tasks)),
             starts=len(states),
@@ -258,71 +262,6 @@ def read_status(output_dir: Path | str, *, ask_scheduler: bool = False) -> Statu
 def _with_job_state(task: Task, jobs: JobStates | None) -> Task:
     state = jobs.by_element.get(task.task.split("/")[0]) if jobs else None
     return dataclasses.replace(task, job_state=state) if state else task
-
-
-def describe(status: Status, output_dir: Path | str) -> str:
-    """A few lines for a terminal."""
-    counts = status.counts
-    share = 100 * status.samples_done / max(1, status.num_samples)
-    rejected = ", ".join(f"{reason} {number}" for reason, number in counts["rejected"].items()) or "none"
-    lines = [
-        f"shards   {status.done} of {status.num_shards} done, {status.running} running, "
-        f"{status.interrupted} interrupted, {status.waiting} waiting",
-        f"samples  {status.samples_done} of {status.num_samples} ({share:.1f} %): {counts['written']} written, "
-        f"{sum(counts['rejected'].values())} rejected, {counts['duplicate']} duplicate",
-        f"rejects  {rejected}" + (f"; python -m hpcdata.rejects {output_dir}" if counts["rejected"] else ""),
-        f"tokens   {counts['text_tokens']} text, {counts['image_tokens']} image in {counts['images']} images; "
-        f"{counts['truncated_texts']} texts cut at data.block_size",
-    ]
-    if not status.is_finished:
-        left = "unknown" if status.seconds_left is None else f"{status.seconds_left / 60:.1f} min"
-        lines.append(f"rate     {status.samples_per_s} samples/s, time left {left}")
-    goodput = "" if status.goodput is None else f"; goodput {100 * status.goodput:.1f} %"
-    lines.append(
-        f"time     {status.useful_s} s useful, {status.lost_s} s lost, {status.overhead_s} s overhead, "
-        f"{status.queued_s} s queued{goodput}"
-    )
-    lines += _describe_tasks(status)
-    if counts["compared_codes"]:
-        agreement = 100 * counts["equal_codes"] / counts["compared_codes"]
-        lines.append(f"codes    {agreement:.2f} % of {counts['compared_codes']} compared with fp32 are equal")
-    if status.combined:
-        return "\n".join([*lines, f"dataset  {status.combined}"])
-    return "\n".join([*lines, *warnings(status, output_dir)])
-
-
-def _describe_tasks(status: Status) -> list[str]:
-    lines = []
-    if status.num_tasks:
-        states = ", ".join(f"{number} {state}" for state, number in status.task_states.items())
-        lines.append(
-            f"tasks    {status.num_tasks}: {states}; {status.starts} starts, of which {status.preemptions} were "
-            f"preempted and {status.vanished} vanished"
-        )
-    if status.jobs:
-        reasons = ", ".join(f"{number} {reason}" for reason, number in status.wait_reasons.items())
-        states = ", ".join(f"{number} {state}" for state, number in status.jobs.items())
-        lines.append(f"slurm    {states}" + (f" (waiting for: {reasons})" if reasons else ""))
-    return lines
-
-
-def warnings(status: Status, output_dir: Path | str) -> list[str]:
-    """What somebody should look at, a line each."""
-    lines = [f"STOPPED  {status.stopped}"] if status.stopped else []
-    if status.stuck:
-        batch = "" if status.batch_s is None else f" ({status.batch_s} s)"
-        lines.append(
-            f"WARNING  {len(status.stuck)} shards do not advance, attempts end before one batch{batch} is done, as on "
-            f"{status.stuck[0]}: preemptions must be further apart than the start of a task and a batch take; see logs/"
-        )
-    if status.conflicts:
-        lines.append(f"WARNING  {status.conflicts} shards came out with other bytes on two tasks, see ledger/")
-    if status.slow_tasks:
-        lines.append(f"WARNING  {len(status.slow_tasks)} tasks are far slower than the others: {status.slow_tasks[0]}")
-    bad = sum(status.task_states.get(state, 0) for state in ("failed", "error", VANISHED))
-    if bad and not status.is_finished:
-        lines.append(f"WARNING  {bad} tasks failed or vanished: python -m hpcdata.logs {output_dir} --failed")
-    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

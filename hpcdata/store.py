@@ -24,6 +24,7 @@ import numpy as np
 
 from hpcdata import digest, files
 from hpcdata.columns import TABLES, columns
+from hpcdata.counts import Counts, Sizes
 from hpcdata.shard import (
     PROGRESS,
     REJECTS,
@@ -36,7 +37,7 @@ from hpcdata.shard import (
     list_files,
     read_summary,
 )
-from hpcdata.tables import Counts, Encoded, Sizes, to_columns
+from hpcdata.tables import Encoded, to_columns
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hpcdata.history import PREEMPTED, RATE_WINDOW_S, RUNNING, VANISHED, History, Process
+from hpcdata.history import PREEMPTED, RATE_WINDOW_S, RUNNING, VANISHED, History, Process, gpu_use
 from hpcdata.plan import Plan
 
 SLOW_TASK = 0.5
@@ -49,6 +49,8 @@ class Task:
     """Since the last event in its ledger."""
     cpu_cores: float | None
     """CPU seconds a second of useful work."""
+    gpu_use: float | None
+    """Share of useful work in which the GPU was busy, where it is known."""
     is_slow: bool
     error: str | None
     job_state: str | None = None
@@ -61,7 +63,7 @@ def list_tasks(history: History, plan: Plan, states: Mapping[str, str], now: flo
     rates = {name: _rate(group) for name, group in groups.items()}
     running = [rates[name] for name, group in groups.items() if states[group[-1].attempt] == RUNNING and rates[name]]
     median = statistics.median(running) if len(running) >= MIN_TASKS else 0.0
-    commit_s = statistics.median(history.commit_seconds) if history.commit_seconds else None
+    commit_s = history.commit_s()
     return [
         _task(name, group, plan, states, now, rates[name], median, commit_s)
         for name, group in sorted(groups.items(), key=lambda item: natural(item[0]))
@@ -111,6 +113,7 @@ def _task(
         shard_s=round(shard_s, 1),
         silent_s=round(max(0.0, now - latest.last), 1),
         cpu_cores=round(cpu_s / useful_s, 2) if cpu_s and useful_s else None,
+        gpu_use=gpu_use(group),
         is_slow=is_running and (slow_shard or 0 < rate < SLOW_TASK * median_rate),
         error=latest.error,
     )

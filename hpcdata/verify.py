@@ -20,6 +20,7 @@ import numpy as np
 
 from hpcdata import config as configuration
 from hpcdata import digest, shard
+from hpcdata.counts import Counts
 from hpcdata.encoders.building import arithmetic
 from hpcdata.errors import UserError
 from hpcdata.loading.manifest import FILE_NAME, Manifest, read_manifest
@@ -34,7 +35,7 @@ from hpcdata.recovered import (
     retry_number,
 )
 from hpcdata.shard import ShardHeader, ShardSummary
-from hpcdata.tables import Counts, read_columns, sum_columns
+from hpcdata.tables import read_columns, sum_columns
 
 ROWS_AT_ONCE = 65536
 

@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hpcdata import units
-from hpcdata.history import RUNNING, SPENT, VANISHED, History
-from hpcdata.status import Observer, Status, describe, warnings
+from hpcdata.history import RUNNING, VANISHED, History
+from hpcdata.status import Observer, Status
+from hpcdata.summary import describe, describe_work, warnings
 from hpcdata.tasks import Task
 from hpcdata.timeline import throughput
 
@@ -121,7 +122,7 @@ def _figures(status: Status, spark: str) -> Table:
         "shards": f"{units.count(status.done)} of {units.count(status.num_shards)} done, {status.running} running, "
         f"{status.interrupted} interrupted, {units.count(status.waiting)} waiting",
         "goodput": _goodput(status),
-        "time in": _spent(status),
+        "time in": describe_work(status),
         "tasks": states,
         "starts": f"{units.count(status.starts)}, of which {units.count(status.preemptions)} were preempted and "
         f"{units.count(status.vanished)} vanished",
@@ -141,14 +142,6 @@ def _goodput(status: Status) -> str:
     return f"{units.percent(status.goodput)}: " + ", ".join(
         f"{units.duration(seconds)} {name}" for name, seconds in parts.items()
     )
-
-
-def _spent(status: Status) -> str:
-    total = sum(status.spent.values())
-    if not total:
-        return ""
-    shares = ", ".join(f"{name.removesuffix('_s')} {100 * status.spent[name] / total:.0f} %" for name in SPENT)
-    return shares + (f"; {status.cpu_cores} CPU cores a process" if status.cpu_cores is not None else "")
 
 
 def _jobs(status: Status) -> str:

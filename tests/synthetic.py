@@ -16,9 +16,9 @@ from typing import Any
 from hpcdata import config as configuration
 from hpcdata import files
 from hpcdata.claims import Owner
+from hpcdata.counts import Counts, Sizes
 from hpcdata.plan import Plan, RunPaths, ShardSpec
 from hpcdata.shard import SHARD, ShardSummary
-from hpcdata.tables import Counts, Sizes
 from tests import made
 
 HOURS_AGO = 2.0
@@ -138,7 +138,7 @@ class _Task:
             is_last = number == self.options.checkpoints
             self.now += seconds
             useful_s += seconds
-            sums = {"useful_s": useful_s, "cpu_s": 1.4 * useful_s, "read_s": 0.02 * useful_s}
+            sums = {"useful_s": useful_s, "cpu_s": 1.4 * useful_s, "gpu_s": 0.8 * useful_s, "read_s": 0.02 * useful_s}
             sums |= {"decode_s": 0.05 * useful_s, "encode_s": 0.88 * useful_s, "write_s": 0.03 * useful_s}
             fields = {name: round(value, 3) for name, value in sums.items()}
             if is_last:

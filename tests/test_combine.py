@@ -216,6 +216,7 @@ def test_combining_onto_another_file_system_copies(tmp_path: Path, other_file_sy
     assert RunPaths(tmp_path / "run").complete_dataset() == target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_a_combine_onto_another_file_system_that_was_killed_can_be_repeated(
     tmp_path: Path, other_file_system: Path, evidence: Evidence, after: bool

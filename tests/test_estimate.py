@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hpcdata import estimate, launch
-from hpcdata.tables import Counts
+from hpcdata.counts import Counts
 from tests.runs import small_arguments, small_config, small_run
 
 TOLERANCE = 0.1

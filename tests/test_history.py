@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from hpcdata import history
+from hpcdata.counts import Counts
 from hpcdata.history import History, Process
 from hpcdata.ledger import LedgerReader
-from hpcdata.tables import Counts
 
 
 def event(kind: str, time: float, **fields: Any) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def test_every_second_of_a_process_is_useful_lost_or_overhead(tmp_path: Path) ->
     assert made.goodput == pytest.approx(80 / (80 + 17 + 25))
     assert made.conflicts == 1
     assert [segment.samples for segment in made.segments()] == [60, 20]
-    assert made.commit_seconds == [60]
+    assert made.commit_s() == 60
 
 
 def test_sums_since_the_claim_are_added_once(tmp_path: Path) -> None:

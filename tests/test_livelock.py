@@ -12,7 +12,8 @@ from hpcdata.livelock import History, batch_seconds
 from hpcdata.plan import load_plan
 from hpcdata.planning import prepare
 from hpcdata.shard import read_progress
-from hpcdata.status import describe, read_status
+from hpcdata.status import read_status
+from hpcdata.summary import describe
 from tests.poisoned import READING, install
 from tests.runs import small_config, small_run, start_task
 from tests.test_poison import ROOT, members

@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ from hpcdata.planning import prepare
 from hpcdata.shard import list_attempts, read_progress, read_work_note
 from hpcdata.status import read_status
 from hpcdata.store import ShardWriter
-from hpcdata.tables import EncodedBatch
+from hpcdata.tables import Encoded
 from tests.crashes import Crash
 from tests.poisoned import READING, install
 from tests.runs import StopAfter, small_config, start_task
@@ -35,13 +35,13 @@ SETTINGS = ("image.tokenizer=none", "data.shard_size=24")
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that only batches move."""
     clock = SimpleNamespace(now=0.0)
-    real = BatchEncoder.encode
+    real = BatchEncoder.start
 
-    def slow_encode(self: BatchEncoder, *arguments: object, **options: object) -> EncodedBatch:
+    def slow_start(self: BatchEncoder, *arguments: object, **options: object) -> Callable[[], Encoded]:
         clock.now += BATCH_S
         return real(self, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(BatchEncoder, "encode", slow_encode)
+    monkeypatch.setattr(BatchEncoder, "start", slow_start)
     fake = SimpleNamespace(monotonic=lambda: clock.now, process_time=lambda: clock.now)
     for module in ("hpcdata.shardwork", "hpcdata.clock"):
         monkeypatch.setattr(f"{module}.time", fake)

@@ -209,10 +209,10 @@ def test_a_machine_on_which_everything_dies_rejects_nothing(tmp_path: Path) -> N
     ("resumed", "count", "suspects", "expected"),
     [
         (0, 20, set(), [(0, 20, False)]),
-        (0, 40, {8}, [(0, 8, False), (8, 20, True), (20, 40, False)]),
-        (12, 40, {8}, [(12, 20, True), (20, 40, False)]),
+        (0, 40, {8}, [(0, 8, False), (8, 24, True), (24, 40, False)]),
+        (12, 40, {8}, [(12, 24, True), (24, 40, False)]),
         (0, 10, {0}, [(0, 10, True)]),
-        (0, 40, {0, 8}, [(0, 20, True), (20, 40, False)]),
+        (0, 40, {0, 8}, [(0, 24, True), (24, 40, False)]),
         (20, 20, {8}, []),
     ],
 )

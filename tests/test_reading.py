@@ -14,6 +14,7 @@ from PIL import Image
 
 from hpcdata import embedded, sources, verify
 from hpcdata.combine import CombineOptions, combine
+from hpcdata.counts import Counts
 from hpcdata.encode import TaskOutcome, run_task
 from hpcdata.errors import UserError
 from hpcdata.plan import RunPaths, load_plan
@@ -22,7 +23,7 @@ from hpcdata.prove import prove
 from hpcdata.retry import retry, rows_of
 from hpcdata.samples import Blob
 from hpcdata.store import ShardWriter
-from hpcdata.tables import Counts, RejectRow
+from hpcdata.tables import RejectRow
 from tests.evidence import CHANGES, Evidence
 from tests.runs import StopAfter, small_config, small_run
 from tests.trees import sha256_tree, tree
@@ -239,6 +240,7 @@ def test_shards_of_other_inputs_are_the_same_bytes(tmp_path: Path) -> None:
     assert tree(tmp_path / "run" / name) == tree(tmp_path / "good" / name)
 
 
+@pytest.mark.slow
 def test_documents_in_bulk_are_the_files_that_single_records_make(tmp_path: Path, monkeypatch) -> None:
     """Hostile lines, texts without ids, cut texts, an interrupted shard, either engine."""
     good = [

@@ -15,13 +15,13 @@ from PIL import Image
 from hpcdata import TokenDataset, rejects, verify
 from hpcdata.claims import Claims, Owner
 from hpcdata.combine import CombineOptions, combine
+from hpcdata.counts import Counts
 from hpcdata.errors import UserError
 from hpcdata.plan import Plan, RunPaths, load_plan
 from hpcdata.prove import prove
 from hpcdata.recovered import RECOVERED
 from hpcdata.retry import retry, rows_of
 from hpcdata.shard import read_summary
-from hpcdata.tables import Counts
 from tests.crashes import Crash, crash_at
 from tests.evidence import CRASHES, Evidence
 from tests.runs import small_run
@@ -146,6 +146,7 @@ def test_nothing_can_be_added_to_a_compact_dataset_alone(made: tuple[Path, Path]
     assert account(run).written == 11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_a_killed_retry_is_simply_run_again(
     made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evidence: Evidence, after: bool

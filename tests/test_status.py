@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import time
@@ -10,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import combine, shard, status, submissions
+from hpcdata import combine, shard, status, submissions, summary
 from hpcdata.combine import CombineOptions
+from hpcdata.counts import Counts
 from hpcdata.plan import RunPaths
 from hpcdata.slurm.queue import JobStates
-from hpcdata.tables import Counts
 from tests import made, synthetic
 
 
@@ -63,7 +64,7 @@ def test_useful_lost_and_queued_seconds_are_added_up_from_the_ledger(tmp_path: P
     result = status.read_status(tmp_path / "run")
     assert (result.useful_s, result.lost_s, result.queued_s) == (90.0, 7.5, 120.0)
     assert (result.stuck, result.batch_s) == ([name], None)
-    assert "WARNING  1 shards do not advance" in status.describe(result, tmp_path)
+    assert "WARNING  1 shards do not advance" in summary.describe(result, tmp_path)
 
 
 def test_status_of_many_shards_reads_no_shard_that_the_ledger_knows(
@@ -108,7 +109,8 @@ def test_preemptions_and_goodput_are_those_of_the_ledger(tmp_path: Path) -> None
         result.useful_s / (result.useful_s + result.lost_s + result.overhead_s), abs=1e-3
     )
     assert result.spent["encode_s"] == pytest.approx(0.88 * result.useful_s, rel=1e-3)
-    assert result.cpu_cores == 1.4
+    assert (result.cpu_cores, result.gpu_use) == (1.4, 0.8)
+    assert {task.gpu_use for task in result.tasks} == {0.8}
 
 
 def test_a_task_far_slower_than_the_others_is_named(tmp_path: Path) -> None:
@@ -124,7 +126,7 @@ def test_a_task_far_slower_than_the_others_is_named(tmp_path: Path) -> None:
         (tmp_path / f"run/ledger/h-{task}-x.jsonl").write_text("".join(json.dumps(item) + "\n" for item in events))
     result = status.read_status(tmp_path / "run")
     assert result.slow_tasks == ["h-3"]
-    assert "far slower" in status.describe(result, tmp_path)
+    assert "far slower" in summary.describe(result, tmp_path)
     task = next(task for task in result.tasks if task.task == "h-3")
     assert (task.state, task.shard_done, task.shard_samples) == ("running", 8, 8)
 
@@ -146,5 +148,37 @@ def test_states_of_the_scheduler_are_joined(tmp_path: Path, monkeypatch: pytest.
     assert asked == [{"4242", "77"}]
     assert result.jobs == {"PENDING": 5, "RUNNING": 1}
     assert [task.job_state for task in result.tasks] == [None, "RUNNING", None]
-    assert "5 PENDING, 1 RUNNING (waiting for: 5 Priority)" in status.describe(result, tmp_path)
+    assert "5 PENDING, 1 RUNNING (waiting for: 5 Priority)" in summary.describe(result, tmp_path)
     assert status.read_status(tmp_path / "run").jobs is None
+
+
+@pytest.mark.parametrize(
+    ("spent", "images", "gpu_use", "remedy"),
+    [
+        ((20.0, 30.0, 140.0), 100, None, "hpcdata.resume /out loader.num_workers"),
+        ((40.0, 10.0, 140.0), 100, None, "reading"),
+        ((2.0, 8.0, 180.0), 100, None, None),
+        ((90.0, 0.0, 100.0), 0, None, None),  # texts: that is the work
+        ((2.0, 3.0, 14.0), 100, None, None),  # too early to tell
+        ((20.0, 30.0, 140.0), 100, 0.98, None),  # a GPU was at work meanwhile
+        ((20.0, 30.0, 140.0), 100, 0.75, "hpcdata.resume /out loader.num_workers"),
+    ],
+)
+def test_an_encoder_that_waits_for_pictures_is_warned_of(
+    tmp_path: Path, spent: tuple[float, ...], images: int, gpu_use: float | None, remedy: str | None
+) -> None:
+    synthetic.write(tmp_path / "run", synthetic.Options(num_shards=8, num_tasks=2))
+    result = status.read_status(tmp_path / "run")
+    tasks = [dataclasses.replace(task, device="cuda" if gpu_use else "cpu") for task in result.tasks]
+    seconds = dict(zip(("read_s", "decode_s", "encode_s"), spent, strict=True), write_s=sum(spent) / 19)
+    counts = {**result.counts, "images": images}
+    result = dataclasses.replace(result, spent=seconds, counts=counts, tasks=tasks, gpu_use=gpu_use)
+    warned = [line for line in summary.warnings(result, "/out") if "waits" in line]
+    assert len(warned) == (remedy is not None)
+    assert all("25.0 %" in line and remedy and remedy in line for line in warned)
+
+
+def test_where_the_time_went_is_a_line(tmp_path: Path) -> None:
+    synthetic.write(tmp_path / "run", synthetic.Options(num_shards=20, num_tasks=2))
+    text = summary.describe(status.read_status(tmp_path / "run"), tmp_path)
+    assert "work     read 2 %, decode 5 %, encode 90 %, write 3 %; 1.39 CPU cores a process; GPU busy 80.0 %" in text

@@ -138,6 +138,7 @@ def test_a_finished_run_is_combined_and_verified_once(
     assert fake.calls() == []
 
 
+@pytest.mark.slow
 def test_it_waits_for_somebody_who_combines(tmp_path: Path, fake: FakeSlurm) -> None:
     folder = tmp_path / "run"
     small_run(folder, *SLURM)

@@ -133,6 +133,7 @@ def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_real_local_task_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     prepare(small_config(folder))
@@ -149,8 +150,9 @@ def test_a_real_local_task_that_was_killed(tmp_path: Path, monkeypatch: pytest.M
     assert "in shard" in tail.what
 
 
-def test_the_command_starts_without_torch(run: Path) -> None:
-    code = f"import sys; from hpcdata import tails; tails.main([{str(run)!r}]); assert 'torch' not in sys.modules"
+def test_the_command_starts_without_torch_and_numpy(run: Path) -> None:
+    names = "not {'torch', 'numpy'} & sys.modules.keys()"
+    code = f"import sys; from hpcdata import tails; tails.main([{str(run)!r}]); assert {names}"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
     done = subprocess.run(
         [sys.executable, "-m", "hpcdata.logs", str(run), "--failed"], capture_output=True, text=True, check=True

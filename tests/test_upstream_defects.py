@@ -95,8 +95,9 @@ def test_ids_never_wrap() -> None:
     import numpy as np
 
     from hpcdata.columns import id_dtype_for
+    from hpcdata.counts import Sizes
     from hpcdata.samples import Example, Kind, Span
-    from hpcdata.tables import EncodedBatch, Sizes, to_columns
+    from hpcdata.tables import EncodedBatch, to_columns
 
     assert [id_dtype_for(size) for size in (32768, 32769, 65536, 65537)] == ["uint16", "uint16", "uint16", "int32"]
 

@@ -6,7 +6,7 @@ codes not even on that (`quantized`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,16 +30,26 @@ class PictureEncoder:
 
     def encode(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
         """pictures: [H, W, 3] uint8 of any sizes -> [h, w] int32 codes of each."""
+        return self.start(pictures)()
+
+    def start(self, pictures: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
+        """Begins `encode`, and returns what ends it."""
         places: dict[tuple[int, ...], list[int]] = {}
         for place, picture in enumerate(pictures):
             places.setdefault(picture.shape, []).append(place)
-        grids: dict[int, np.ndarray] = {}
+        started: list[tuple[list[int], Callable[[], torch.Tensor]]] = []
         for shape in sorted(places):
             for start in range(0, len(places[shape]), self._batch_size):
                 some = places[shape][start : start + self._batch_size]
-                codes = self._tokenizer.encode(_stack([pictures[place] for place in some])).numpy()
-                grids.update(zip(some, codes, strict=True))
-        return [grids[place] for place in range(len(pictures))]
+                started.append((some, self._tokenizer.start(_stack([pictures[place] for place in some]))))
+
+        def finish() -> list[np.ndarray]:
+            grids: dict[int, np.ndarray] = {}
+            for some, codes in started:
+                grids.update(zip(some, codes().numpy(), strict=True))
+            return [grids[place] for place in range(len(pictures))]
+
+        return finish
 
     def compare(self, index: int, pictures: Sequence[np.ndarray], grids: Sequence[np.ndarray]) -> tuple[int, int]:
         """(codes compared with those in fp32, equal ones) of the sample with this plan index."""

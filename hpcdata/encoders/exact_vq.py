@@ -12,12 +12,15 @@ code. Latents and codebook are integers whose scores stay below 2^23, half an in
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from hpcdata.encoders.presets import EmbeddedArchitecture
 from hpcdata.encoders.quantized import check_images
+from hpcdata.encoders.transfer import to_cpu, to_device
 from hpcdata.errors import UserError
 
 CODEBOOK_SIZE = EmbeddedArchitecture().codebook_size
@@ -79,15 +82,19 @@ class ExactVqTokenizer:
         self._network = network
         self._reach = _reach(network.codebook)
 
-    @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
         """images: [B, 3, H, W] uint8, H and W multiples of 8 -> [B, H / 8, W / 8] int32 on the CPU."""
+        return self.start(images)()
+
+    @torch.inference_mode()
+    def start(self, images: Tensor) -> Callable[[], Tensor]:
+        """Begins `encode`, see `ImageTokenizer`."""
         check_images(images, DOWNSAMPLE)
         batch, _, height, width = images.shape
         chunk = max(1, CHUNK_PIXELS // (height * width))
         with torch.autocast(self.device.type, enabled=False):
             codes = [self._encode(some) for some in images.split(chunk)]
-        return torch.cat(codes).view(batch, height // DOWNSAMPLE, width // DOWNSAMPLE).cpu()
+        return to_cpu(torch.cat(codes).view(batch, height // DOWNSAMPLE, width // DOWNSAMPLE))
 
     encode_in_fp32 = encode
 
@@ -104,7 +111,7 @@ class ExactVqTokenizer:
             return torch.cat([self._decode(some) for some in codes.split(chunk)]).cpu()
 
     def _encode(self, images: Tensor) -> Tensor:
-        ink = (255 - images.to(self.device)).to(self._dtype).contiguous(memory_format=torch.channels_last)
+        ink = (255 - to_device(images, self.device)).to(self._dtype).contiguous(memory_format=torch.channels_last)
         latents = self._network.encoder(ink).permute(0, 2, 3, 1).reshape(-1, LATENT_CHANNELS)
         return nearest(latents.clamp(-self._reach, self._reach), self._network.codebook).int()
 

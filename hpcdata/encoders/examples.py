@@ -7,7 +7,7 @@ becomes a reject row; its neighbours stay.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -48,6 +48,7 @@ class PixelOptions:
     sizes: tuple[Size, ...]
     max_pixels: int
     max_bytes: int
+    jpeg_draft: bool
 
     @classmethod
     def of(cls, plan: Plan) -> PixelOptions | None:
@@ -56,7 +57,12 @@ class PixelOptions:
         if plan.image is None:
             return None
         sizes = buckets.sizes(data.resolution, plan.image.downsample, data.max_aspect_ratio)
-        return cls(sizes=sizes, max_pixels=data.max_image_pixels, max_bytes=data.max_record_bytes)
+        return cls(
+            sizes=sizes,
+            max_pixels=data.max_image_pixels,
+            max_bytes=data.max_record_bytes,
+            jpeg_draft=data.jpeg_draft,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,11 +124,16 @@ class BatchEncoder:
 
     def encode(self, batch: Batch, *, first_index: int, source: str) -> Encoded:
         """first_index: plan index of position 0 of the input file; source: its label, for rejects."""
-        if isinstance(batch, Documents):
-            return self._encode_documents(batch, first_index, source)
-        return self._encode_records(batch, first_index, source)
+        return self.start(batch, first_index=first_index, source=source)()
 
-    def _encode_records(self, batch: PreparedBatch, first_index: int, source: str) -> EncodedBatch:
+    def start(self, batch: Batch, *, first_index: int, source: str) -> Callable[[], Encoded]:
+        """Begins `encode`, and returns what ends it: a GPU computes while the caller does other things."""
+        if isinstance(batch, Documents):
+            encoded = self._encode_documents(batch, first_index, source)
+            return lambda: encoded
+        return self._start_records(batch, first_index, source)
+
+    def _start_records(self, batch: PreparedBatch, first_index: int, source: str) -> Callable[[], EncodedBatch]:
         rejects: dict[int, RejectRow] = {}
         good: list[tuple[Sample, list[np.ndarray]]] = []
         for record, images in zip(batch.records, batch.pixels, strict=True):
@@ -131,12 +142,23 @@ class BatchEncoder:
             except BadSample as error:
                 row = _reject_row(record, error.reason, error.message, first_index, source)
                 rejects[row.index] = row
-        text_ids = iter(self._encode_texts([sample for sample, _ in good]))
-        grids = self._image.encode([image for _, images in good for image in images]) if self._image else []
-        codes = iter(grids)
+        finish_images = self._image.start([image for _, images in good for image in images]) if self._image else list
+        text_ids = list(self._encode_texts([sample for sample, _ in good]))
+        return lambda: self._finish_records(good, rejects, text_ids, finish_images(), first_index, source)
+
+    def _finish_records(
+        self,
+        good: list[tuple[Sample, list[np.ndarray]]],
+        rejects: dict[int, RejectRow],
+        text_ids: list[np.ndarray],
+        grids: list[np.ndarray],
+        first_index: int,
+        source: str,
+    ) -> EncodedBatch:
+        ids, codes = iter(text_ids), iter(grids)
         examples, num_truncated = [], 0
         for sample, _ in good:
-            spans, truncated = self._spans(sample, text_ids, codes)
+            spans, truncated = self._spans(sample, ids, codes)
             if any(len(span.ids) for span in spans):
                 examples.append(Example(index=first_index + sample.position, key=sample.key, spans=tuple(spans)))
                 num_truncated += truncated
@@ -238,7 +260,7 @@ def _load(blob: Blob, options: PixelOptions) -> np.ndarray:
 
     try:
         data = blob.read(max_bytes=options.max_bytes)
-        return pixels.load(data, sizes=options.sizes, max_pixels=options.max_pixels)
+        return pixels.load(data, sizes=options.sizes, max_pixels=options.max_pixels, jpeg_draft=options.jpeg_draft)
     except BadSample as bad:
         raise BadSample(bad.reason, f"{blob.name}: {bad.message}" if blob.name else bad.message) from None
 

@@ -9,7 +9,8 @@ faster and may only ever be faster, never different:
    reference engine from then on; a string that does leaves everything to it.
 3. Texts with such a character, an unassigned one, or the letters of an added token go to the reference. Where the
    tokenizer begins with NFC, texts that are not in it get there here, for the fast engine: if all their characters are
-   in Unicode 3.2, whose normal forms are the same in every later version. Others go to the reference.
+   in Unicode 3.2, whose normal forms are the same in every later version, and if that makes no letters of an added
+   token. Others go to the reference.
 4. Of every batch a sample is encoded by both, at least one text and about 1/1024 of the bytes. A difference stops the
    shard with a UserError: it names the text, and what to do.
 
@@ -89,7 +90,8 @@ class FastText:
 
     def __init__(self, reference: Reference, engine: Any) -> None:
         self._reference, self._engine = reference, engine
-        literals = sorted(set(reference.literals()) - {""})
+        written = set(reference.literals()) - {""}
+        literals = sorted(written | {unicodedata.normalize("NFC", literal) for literal in written})
         self._firsts = "".join(sorted({literal[0] for literal in literals}))
         self._literal = re.compile("|".join(map(re.escape, literals)))
         self._has_nfc = "NFC" in _kinds(reference.normalizer())
@@ -155,10 +157,11 @@ class FastText:
         for row in rows:
             if unicodedata.is_normalized("NFC", texts[row]):
                 continue
-            if _rows_with(_is_recent(), texts[row : row + 1]):
+            text = unicodedata.normalize("NFC", texts[row])
+            if _rows_with(_is_recent(), texts[row : row + 1]) or self._literal.search(text):
                 others.add(row)
             else:
-                composed[row] = unicodedata.normalize("NFC", texts[row])
+                composed[row] = text
         return sorted(others), composed
 
     def _encode_fast(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import contextlib
 import difflib
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -48,6 +49,9 @@ class ImageTokenizer(Protocol):
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """images: [B, 3, H, W] uint8 RGB, H and W multiples of `downsample` -> [B, h, w] int32 on the CPU."""
+
+    def start(self, images: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begins `encode`, and returns what ends it: a GPU computes while the caller does other things."""
 
     def encode_in_fp32(self, images: torch.Tensor) -> torch.Tensor:
         """The same in fp32 and not compiled, whatever `encode` does."""

@@ -26,9 +26,11 @@ from __future__ import annotations
 import functools
 import io
 import logging
+import math
 import re
 import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import (
@@ -67,6 +69,7 @@ FORMATS = tuple(
     )
 )
 """Importing the plugins is what lets Pillow open by these names."""
+DRAFT_GAP = 2
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 0x0102
 _TURNS = {
@@ -78,6 +81,24 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+)
+_TURNED_X = (
+    Image.Transpose.FLIP_LEFT_RIGHT,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+)
+_TURNED_Y = (
+    Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.TRANSVERSE,
+)
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _CONVERTED = ("P", "CMYK", "YCbCr", "HSV", "LAB", "RGBX")
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>|0x[0-9a-fA-F]{6,}")
@@ -89,9 +110,10 @@ def load_square(data: bytes, *, resolution: int, max_pixels: int) -> np.ndarray:
     return load(data, sizes=((resolution, resolution),), max_pixels=max_pixels)
 
 
-def load(data: bytes, *, sizes: Sequence[Size], max_pixels: int) -> np.ndarray:
+def load(data: bytes, *, sizes: Sequence[Size], max_pixels: int, jpeg_draft: bool = False) -> np.ndarray:
     """[height, width, 3] uint8 RGB of the size that is nearest in shape. Safe in several threads with one `max_pixels`.
 
+    jpeg_draft: a large JPEG is decoded at a part of its size, see `_draft`.
     Raises BadSample: EMPTY_IMAGE, OVERSIZED_IMAGE (judged by the header, before anything is decoded), TRUNCATED or
     UNREADABLE_IMAGE. Messages are the same in every run.
     """
@@ -100,9 +122,11 @@ def load(data: bytes, *, sizes: Sequence[Size], max_pixels: int) -> np.ndarray:
     _prepare_pillow(max_pixels)
     try:
         with _open(data, max_pixels) as image:
+            draft = _draft(image, sizes) if jpeg_draft else None
             image.load()
             upright = _flatten(_upright(image), white=_white_level(image))
-            cropped = _cropped(upright, nearest(upright.height, upright.width, sizes))
+            part = draft or _Part(height=upright.height, width=upright.width)
+            cropped = _cropped(upright, part, nearest(part.height, part.width, sizes))
     except (BadSample, MemoryError):
         raise
     except Exception as error:
@@ -135,13 +159,49 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
+class _Part(NamedTuple):
+    """How much of a picture is decoded. Its sides are rounded up to pixels: right and bottom, before it is turned."""
+
+    height: int
+    width: int
+    """Of the whole picture, upright."""
+    scale: float = 1.0
+    turn: Image.Transpose | None = None
+
+    def origin(self, image: Image.Image) -> tuple[float, float]:
+        """Where the picture begins in the upright image, x and y: turned, what was rounded up comes first."""
+        x = image.width - self.width * self.scale if self.turn in _TURNED_X else 0.0
+        y = image.height - self.height * self.scale if self.turn in _TURNED_Y else 0.0
+        return x, y
+
+
+def _draft(image: Image.Image, sizes: Sequence[Size]) -> _Part | None:
+    """Has a JPEG decoded at 1/2, 1/4 or 1/8 of its sides, never below `DRAFT_GAP` times what is needed.
+
+    libjpeg then computes fewer pixels of each block (a scaled inverse DCT), and the resize that follows hides most of
+    the difference.
+    """
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return None
+    turn = _turn(image)
+    width, height = reversed(image.size) if turn in _SIDEWAYS else image.size
+    size, whole_width = nearest(height, width, sizes), image.width
+    needed = DRAFT_GAP * max(size[0] / height, size[1] / width)
+    drafted = image.draft(None, (math.ceil(image.width * needed), math.ceil(image.height * needed)))
+    return _Part(height, width, drafted[1][2] / whole_width, turn) if drafted else None
+
+
 def _upright(image: Image.Image) -> Image.Image:
+    turn = _turn(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         orientation = image.getexif().get(_ORIENTATION)
     except Exception:
-        return image
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
+        return None
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
 def _white_level(image: Image.Image) -> int:
@@ -189,17 +249,18 @@ def _eight_bits_of_floats(values: np.ndarray) -> np.ndarray:
     return np.rint(values.clip(0, white) * (255.0 / white)).astype(np.uint8)
 
 
-def _cropped(image: Image.Image, size: Size) -> Image.Image:
+def _cropped(image: Image.Image, part: _Part, size: Size) -> Image.Image:
     """Resizes only what the crop keeps: a strip of 1 x 100,000 pixels is not blown up to its full length first."""
     height, width = size
     if image.size == (width, height):
         return image
-    if width * image.height >= height * image.width:  # the width is resized to fit, the height is cut
-        resized = width, width * image.height // image.width
+    if width * part.height >= height * part.width:  # the width is resized to fit, the height is cut
+        resized = width, width * part.height // part.width
     else:
-        resized = height * image.width // image.height, height
-    left, right = _kept(image.width, resized[0], width)
-    top, bottom = _kept(image.height, resized[1], height)
+        resized = height * part.width // part.height, height
+    x, y = part.origin(image)
+    left, right = (x + place * part.scale for place in _kept(part.width, resized[0], width))
+    top, bottom = (y + place * part.scale for place in _kept(part.height, resized[1], height))
     return image.resize((width, height), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 

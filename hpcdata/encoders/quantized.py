@@ -21,6 +21,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from hpcdata.encoders.presets import Emu3Architecture, OpenMagvit2Architecture, VqganArchitecture
+from hpcdata.encoders.transfer import to_cpu, to_device
 from hpcdata.errors import UserError
 
 LOOKUP_ROWS = 4096
@@ -74,31 +75,41 @@ class QuantizedTokenizer:
         """Has `encode` run a compiled network. Every size of a batch is compiled by itself."""
         self._compiled = torch.compile(self._network.encode, dynamic=False)
 
-    @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
         """images: [B, 3, H, W] uint8 RGB -> [B, h, w] int32 on the CPU."""
+        return self.start(images)()
+
+    @torch.inference_mode()
+    def start(self, images: Tensor) -> Callable[[], Tensor]:
+        """Begins `encode`, see `ImageTokenizer`."""
         check_images(images, self.downsample)
         at_once = self._at_once or len(images)
-        return torch.cat([self._encode(_filled_up(some, at_once))[: len(some)] for some in images.split(at_once)])
+        started = [(self._start(_filled_up(some, at_once)), len(some)) for some in images.split(at_once)]
+        return lambda: torch.cat([finish()[:number] for finish, number in started])
 
     @torch.inference_mode()
     def encode_in_fp32(self, images: Tensor) -> Tensor:
         """The codes of any precision but fp32, or of a compiled network, are compared with these."""
         check_images(images, self.downsample)
-        return torch.cat([self._encode(some, is_exact=True) for some in images.split(1)])
+        return torch.cat([self._start(some, is_exact=True)() for some in images.split(1)])
 
-    def _encode(self, images: Tensor, *, is_exact: bool = False) -> Tensor:
-        pixels = images.to(self.device).float().div_(self._scale).sub_(self._offset)
+    def _start(self, images: Tensor, *, is_exact: bool = False) -> Callable[[], Tensor]:
+        pixels = to_device(images, self.device).float().div_(self._scale).sub_(self._offset)
         encode = self._network.encode if is_exact or self._compiled is None else self._compiled
         with contextlib.nullcontext() if is_exact else self._autocast():
             latents = encode(pixels.contiguous(memory_format=self._memory_format))
-        codes = self._network.quantize(latents.float())
-        if not bool(torch.isfinite(latents).all()):
-            raise UserError(
-                f"image.tokenizer={self.preset} computed values that are not finite with image.precision="
-                f"{self.precision}: use image.precision=fp32 (or bf16), or another checkpoint"
-            )
-        return codes.to("cpu")
+        codes = to_cpu(self._network.quantize(latents.float()))
+        is_finite = to_cpu(torch.isfinite(latents).all())
+
+        def finish() -> Tensor:
+            if not bool(is_finite()):
+                raise UserError(
+                    f"image.tokenizer={self.preset} computed values that are not finite with image.precision="
+                    f"{self.precision}: use image.precision=fp32 (or bf16), or another checkpoint"
+                )
+            return codes()
+
+        return finish
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:

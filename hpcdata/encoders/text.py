@@ -24,6 +24,7 @@ import orjson
 
 from hpcdata import embedded
 from hpcdata.encoders.fast_text import SpedUp, speed_up
+from hpcdata.encoders.protobuf import charsmap
 from hpcdata.errors import UserError
 from hpcdata.identities import TextIdentity
 from hpcdata.samples import BadSample, Reason
@@ -224,8 +225,7 @@ class _SentencePiece:
         return [IMAGE_TOKEN, *pieces, *self.added]
 
     def normalizer(self) -> dict[str, Any] | None:
-        rewritten = "Aﬁ１½"  # by compatibility forms, or folded to lower case
-        return None if rewritten in self._processor.normalize(rewritten) else {"type": "Precompiled"}
+        return {"type": "Precompiled"} if charsmap(self.data) else None
 
     def token_id(self, token: str) -> int | None:
         piece = self._processor.piece_to_id(token)

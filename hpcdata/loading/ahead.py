@@ -19,6 +19,7 @@ import queue
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
     Made = tuple[Tensors, BatchCounts]
+    _Work = tuple[Callable[[], Made] | BaseException | None, dict[str, Any]]
+    _Result = tuple[Made | BaseException | None, dict[str, Any]]
 
 
 class ResumableLoader(Protocol):
@@ -58,10 +61,10 @@ class BackgroundLoader:
     """Iterates over the same batches as `loader`, which belongs to this object from then on."""
 
     def __init__(
-        self, loader: ResumableLoader, *, num_ahead: int = 4, num_threads: int = 2, pin_memory: bool = False
+        self, loader: ResumableLoader, *, num_ahead: int = 8, num_threads: int = 2, pin_memory: bool = False
     ) -> None:
-        """`num_ahead`: batches that are ready or in work. `pin_memory`: copies them to page-locked memory, for
-        `.to(device, non_blocking=True)`.
+        """`num_ahead`: batches that are ready or in work; a thread makes a few of them at a time, as handing them over
+        costs time, too. `pin_memory`: copies them to page-locked memory, for `.to(device, non_blocking=True)`.
         """
         if min(num_ahead, num_threads) < 1:
             raise UserError(f"num_ahead={num_ahead}, num_threads={num_threads}: expected at least 1 each")
@@ -141,7 +144,9 @@ class _Workers:
 
     def __init__(self, loader: ResumableLoader, num_ahead: int, num_threads: int, pin_memory: bool) -> None:
         self._loader, self._pin_memory = loader, pin_memory
-        self._ready: queue.Queue[tuple[Future[Made | None], dict[str, Any]]] = queue.Queue(num_ahead)
+        self._at_a_time = max(1, num_ahead // (2 * num_threads))
+        self._ready: queue.Queue[Future[deque[_Result]]] = queue.Queue(num_ahead // self._at_a_time)
+        self._results: deque[_Result] = deque()
         self._turn = threading.Lock()
         self._stopped = threading.Event()
         self._threads = [
@@ -153,8 +158,12 @@ class _Workers:
 
     def next(self) -> tuple[Made | None, dict[str, Any]]:
         """The next batch, None behind the last, with the state after it. Raises what its thread raised."""
-        slot, state = self._ready.get()
-        return slot.result(), state
+        if not self._results:
+            self._results = self._ready.get().result()
+        made, state = self._results.popleft()
+        if isinstance(made, BaseException):
+            raise made
+        return made, state
 
     def stop(self) -> None:
         """Returns when the threads have left the loader alone."""
@@ -168,33 +177,39 @@ class _Workers:
 
     def _run(self) -> None:
         while (work := self._take()) is not None:
-            slot, make = work
-            self._fill(slot, make)
-            del slot, make, work  # they would hold the batch, and its memory
+            slot, makes = work
+            slot.set_result(deque((self._made(make), state) for make, state in makes))
+            del slot, makes, work  # they would hold the batches, and their memory
 
-    def _fill(self, slot: Future[Made | None], make: Callable[[], Made]) -> None:
+    def _made(self, make: Callable[[], Made] | BaseException | None) -> Made | BaseException | None:
+        if not callable(make):
+            return make
         try:
             batch, counts = make()
             if self._pin_memory:
                 batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
-            slot.set_result((batch, counts))
+            return batch, counts
         except BaseException as error:  # handed to the thread that iterates
-            slot.set_exception(error)
+            return error
 
-    def _take(self) -> tuple[Future[Made | None], Callable[[], Made]] | None:
-        """The next batch to make, with its place in the order; None when there is nothing left to do."""
+    def _take(self) -> tuple[Future[deque[_Result]], list[_Work]] | None:
+        """The next batches to make, with their place in the order; None when there is nothing left to do."""
         with self._turn:
             if self._stopped.is_set():
                 return None
-            slot: Future[Made | None] = Future()
-            make, state = None, {}
-            try:
-                make = self._loader.take()
-                state = self._loader.state_dict()
-                if make is None:
-                    slot.set_result(None)
-            except BaseException as error:  # as above
-                make = None
-                slot.set_exception(error)
-            self._ready.put((slot, state))
-            return None if make is None else (slot, make)
+            slot: Future[deque[_Result]] = Future()
+            makes: list[_Work] = []
+            while len(makes) < self._at_a_time and (not makes or callable(makes[-1][0])):
+                makes.append(self._take_one())
+            if not callable(makes[-1][0]):  # nothing comes behind it
+                self._stopped.set()
+            self._ready.put(slot)
+            return slot, makes
+
+    def _take_one(self) -> _Work:
+        """What makes the next batch and the state after it: None behind the last, or what was raised."""
+        try:
+            make = self._loader.take()
+            return make, self._loader.state_dict()
+        except BaseException as error:  # as above
+            return error, {}

@@ -56,33 +56,57 @@ def prefix_positions(lengths: np.ndarray, out: np.ndarray) -> None:
 
 
 def fill_behind(block: np.ndarray, lengths: np.ndarray, value: int) -> None:
-    """block[row, lengths[row]:] = value, for [num_rows, width] integers and lengths <= width.
+    """block[row, lengths[row]:] = value, for [num_rows, width] integers and lengths <= width."""
+    Behind(lengths, block.shape[1]).fill(block, value)
 
-    By bit masks: a branch-free pass over the columns that some row does not fill.
-    """
-    first, width = int(lengths.min(initial=block.shape[1])), block.shape[1]
-    if not block.size or first == width:
-        return
-    import torch
 
-    signed = block.view(f"i{block.itemsize}")[:, first:]
-    tail, lengths = torch.from_numpy(signed), lengths - first
-    steps = empty(signed.shape, signed.dtype)
-    _put_steps(lengths, -1, 0, steps)
-    tail &= torch.from_numpy(steps)
-    if value:
-        _put_steps(lengths, 0, int(np.array(value).astype(block.dtype).view(signed.dtype)), steps)
-        tail |= torch.from_numpy(steps)
+class Behind:
+    """What is behind the `lengths` ([num_rows], <= width) of rows: found once for the blocks of several steps."""
+
+    def __init__(self, lengths: np.ndarray, width: int) -> None:
+        import torch
+
+        self._first, self._width = int(lengths.min(initial=width)), width
+        self._at = torch.from_numpy(width - lengths)
+
+    def fill(self, block: np.ndarray, value: int, first: int = 0) -> None:
+        """block[row, lengths[first + row]:] = value.
+
+        By bit masks: a branch-free pass over the columns that some row does not fill.
+        """
+        if not block.size or self._first == self._width:
+            return
+        import torch
+
+        signed = block.view(f"i{block.itemsize}")[:, self._first :]
+        tail, at = torch.from_numpy(signed), self._at[first : first + len(block)]
+        width, dtype = signed.shape[1], signed.dtype.str
+        steps = torch.from_numpy(empty(signed.shape, signed.dtype))
+        torch.index_select(_step_windows(width, -1, 0, dtype), 0, at, out=steps)
+        tail.bitwise_and_(steps)
+        if value:
+            value = int(np.array(value).astype(block.dtype).view(signed.dtype))
+            torch.index_select(_step_windows(width, 0, value, dtype), 0, at, out=steps)
+            tail.bitwise_or_(steps)
 
 
 def widen(ids: np.ndarray, out: np.ndarray, shift: int = 0) -> None:
-    """out[...] = ids + shift, from 16 or 32 bits to 64 (or as they are): torch does it faster than numpy."""
-    if ids.size:
+    """out[...] = ids + shift, from 16 or 32 bits to 64 (or as they are): torch widens faster than numpy."""
+    if not ids.size:
+        return
+    if ids.itemsize == out.itemsize:
+        out[...] = ids
+    else:
         import torch
 
         torch.from_numpy(out).copy_(torch.from_numpy(ids))
-        if shift:
-            out += out.dtype.type(shift)
+    if shift:
+        out += out.dtype.type(shift)
+
+
+def as_signed(block: np.ndarray) -> np.ndarray:
+    """The same memory for torch, whose uint16 lacks most operations."""
+    return block.view(np.int16) if block.dtype == np.uint16 else block
 
 
 def windows_of(values: np.ndarray, width: int) -> np.ndarray:
@@ -113,7 +137,7 @@ def _buffer(num_bytes: int) -> np.ndarray:
     """A free buffer of about this size, or a new one in place of the one that was not wanted for longest."""
     unit = 1 << (num_bytes.bit_length() - 3)
     size = -(-num_bytes // unit) * unit  # four sizes for each power of two
-    for place in range(len(_buffers)):
+    for place in range(len(_buffers) - 1, -1, -1):  # what was used last is still in the processor's cache
         found = _buffers[place]
         if found.nbytes == size and sys.getrefcount(found) == _FREE:
             del _buffers[place]

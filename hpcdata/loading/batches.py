@@ -8,11 +8,10 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from hpcdata.loading.dataset import SpanTable
 from hpcdata.loading.layoutbase import Batch, Layout
 from hpcdata.loading.runs import Bins
 from hpcdata.loading.streams import Draws, Stream
@@ -41,6 +40,11 @@ class Share:
         size = stop - start
         return start + size * self.rank // self.world_size, start + size * (self.rank + 1) // self.world_size
 
+    def of_each(self, starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same of many: [n] each."""
+        sizes = stops - starts
+        return starts + sizes * self.rank // self.world_size, starts + sizes * (self.rank + 1) // self.world_size
+
 
 class Steps(Protocol):
     stream: Stream
@@ -55,8 +59,8 @@ class Steps(Protocol):
         """The samples of the share, in the order of its batch."""
         ...
 
-    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], Draws]:
-        """The samples of the share, and what makes their batch: it may run later, in any thread."""
+    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], np.ndarray]:
+        """What makes the batch of the share, later and in any thread, and the sources of its samples."""
         ...
 
     def mark(self, epoch: int, step: int) -> Mark: ...
@@ -70,6 +74,10 @@ class PlainSteps:
     def __init__(self, stream: Stream, layout: Layout, size: int, *, drop_last: bool) -> None:
         self.stream, self.layout, self.size, self._drop_last = stream, layout, size, drop_last
         self._ahead: _Ahead | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was looked up belongs to the process that has the dataset mapped."""
+        return {**vars(self), "_ahead": None}
 
     def num_steps(self, epoch: int) -> int | None:
         num_samples = self.stream.num_samples(epoch)
@@ -85,20 +93,21 @@ class PlainSteps:
     def draws(self, epoch: int, step: int, share: Share) -> Draws:
         return self.stream.draws(epoch, np.arange(*share.of(*self._range(epoch, step))))
 
-    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], Draws]:
+    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], np.ndarray]:
         ahead = self._ahead
         if ahead is None or not ahead.has(epoch, step, share):
             ahead = self._ahead = self._look_ahead(epoch, step, share)
-        draws, table = ahead.step(step, self.stream)
+        if self.layout.pad == "max_len" or share.world_size == 1:
+            batch, first, stop = ahead.step(step, self.stream, self.layout)
+            return lambda: batch(first, stop), ahead.source(step)
+        draws = ahead.draws(step)
 
         def make() -> Batch:
-            if self.layout.pad == "max_len":
-                return self.layout.batch(self.stream.dataset, draws.rows, draws.seeds, table)
-            sequences = self.layout.sequences(table, draws.seeds)
-            width = self.layout.width(self._lengths(epoch, step, share, sequences.length))
+            sequences = self.layout.sequences(self.stream.dataset.spans(draws.rows), draws.seeds)
+            width = self.layout.width(self._lengths(epoch, step))
             return self.layout.assemble(self.stream.dataset, sequences, Bins.one_each(len(draws.rows), width))
 
-        return make, draws
+        return make, draws.source
 
     def mark(self, epoch: int, step: int) -> Mark:
         return Mark()
@@ -113,46 +122,71 @@ class PlainSteps:
         stop = (step + 1) * self.size
         return step * self.size, stop if num_samples is None else min(stop, num_samples)
 
-    def _lengths(self, epoch: int, step: int, share: Share, own: np.ndarray) -> np.ndarray:
+    def _lengths(self, epoch: int, step: int) -> np.ndarray:
         """Of the whole global batch: a width that depended on the world size would change what a model sees."""
-        if share.world_size == 1:
-            return own
         draws = self.draws(epoch, step, Share())
         return self.layout.lineup(self.stream.dataset.spans(draws.rows), draws.seeds).length
 
     def _look_ahead(self, epoch: int, step: int, share: Share) -> _Ahead:
-        num_steps = max(1, _ROWS_AHEAD * share.world_size // self.size)
-        ranges: list[tuple[int, int]] = []
-        while len(ranges) < num_steps and self.has_step(epoch, step + len(ranges)):
-            ranges.append(share.of(*self._range(epoch, step + len(ranges))))
-        if not ranges:
-            self._range(epoch, step)
-        self.stream.will_draw(epoch, ranges[0][0], ranges[-1][1])
-        positions = np.concatenate([np.arange(start, stop) for start, stop in ranges])
-        edges = np.cumsum([0] + [stop - start for start, stop in ranges])
-        return _Ahead(epoch, step, share, self.stream.draws(epoch, positions), edges.tolist())
+        self._range(epoch, step)
+        num_steps, num_samples = self.num_steps(epoch), self.stream.num_samples(epoch)
+        last = step + max(1, _ROWS_AHEAD * share.world_size // self.size)
+        edges = np.arange(step, 1 + (last if num_steps is None else min(last, num_steps))) * self.size
+        if num_samples is not None:
+            np.minimum(edges, num_samples, out=edges)
+        starts, stops = share.of_each(edges[:-1], edges[1:])
+        is_asked = self.stream.will_draw(epoch, int(starts[0]), int(stops[-1]))
+        sizes = stops - starts
+        ends = np.cumsum(sizes)
+        positions = np.arange(ends[-1]) + np.repeat(starts - (ends - sizes), sizes)
+        draws = self.stream.draws(epoch, positions)
+        num_spans = 1 if self._ahead is None else _SPANS_AHEAD  # the first batch is waited for
+        return _Ahead(epoch, step, share, draws, [0, *ends.tolist()], num_spans, is_asked)
 
 
 class _Ahead:
-    """The draws of one share of consecutive steps, and the spans of some of them."""
+    """The draws of one share of consecutive steps; of some of them, what makes their batches."""
 
-    def __init__(self, epoch: int, first_step: int, share: Share, draws: Draws, edges: list[int]) -> None:
+    def __init__(
+        self,
+        epoch: int,
+        first_step: int,
+        share: Share,
+        draws: Draws,
+        edges: list[int],
+        num_spans: int,
+        is_asked: bool,
+    ) -> None:
+        """`num_spans`: rows whose spans are looked up first; then more. `is_asked`: whether the kernel reads them."""
         self._epoch, self._first_step, self._share, self._draws, self._edges = epoch, first_step, share, draws, edges
-        self._table: SpanTable | None = None
-        self._table_start = self._table_stop = 0
-        self._num_spans_ahead = 1
+        self._batch: Callable[[int, int], Batch] | None = None
+        self._start = self._stop = 0
+        self._num_spans_ahead, self._is_asked = num_spans, is_asked
 
     def has(self, epoch: int, step: int, share: Share) -> bool:
         return self._epoch == epoch and self._share == share and 0 <= step - self._first_step < len(self._edges) - 1
 
-    def step(self, step: int, stream: Stream) -> tuple[Draws, SpanTable]:
+    def draws(self, step: int) -> Draws:
+        return self._draws.take(self._rows(step))
+
+    def source(self, step: int) -> np.ndarray:
+        return self._draws.source[self._rows(step)]
+
+    def step(self, step: int, stream: Stream, layout: Layout) -> tuple[Callable[[int, int], Batch], int, int]:
+        """What makes batches, and the rows of it that the step is."""
         at = step - self._first_step
         start, stop = self._edges[at], self._edges[at + 1]
-        if self._table is None or not self._table_start <= start <= stop <= self._table_stop:
+        if self._batch is None or not self._start <= start <= stop <= self._stop:
             last = max(at + 1, bisect.bisect_right(self._edges, start + self._num_spans_ahead) - 1)
-            self._num_spans_ahead = min(_SPANS_AHEAD, 4 * (self._edges[last] - start))  # the first batch comes soon
-            self._table_start, self._table_stop = start, self._edges[last]
-            self._table = stream.dataset.spans(self._draws.rows[start : self._table_stop])
-            stream.dataset.will_need(self._table)
-        table = self._table.between(start - self._table_start, stop - self._table_start)
-        return self._draws.take(slice(start, stop)), table
+            self._num_spans_ahead = min(_SPANS_AHEAD, 4 * (self._edges[last] - start))
+            self._start, self._stop = start, self._edges[last]
+            draws = self._draws.take(slice(start, self._stop))
+            table = stream.dataset.spans(draws.rows)
+            if not self._is_asked:
+                stream.dataset.will_need(table)
+            self._batch = layout.prepare(stream.dataset, table, draws.seeds)
+        return self._batch, start - self._start, stop - self._start
+
+    def _rows(self, step: int) -> slice:
+        at = step - self._first_step
+        return slice(self._edges[at], self._edges[at + 1])

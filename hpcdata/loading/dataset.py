@@ -5,8 +5,8 @@
     DataLoader(ds, collate_fn=list)      # map-style: picklable, fork-safe, also with worker processes
 
 Opening reads the manifest alone; a part is mapped when one of its samples is wanted first, and its file sizes are
-checked then. Loaders use the vectorised methods: `spans` looks up what a batch of rows consists of, `windows`
-and `ids` copy ids. They never run Python per sample, span, id or part (see hpcdata.loading.parts).
+checked then. Loaders use the vectorised methods: `spans` looks up what a batch of rows consists of, `places`,
+`windows` and `ids` copy ids. They never run Python per sample, span, id or part (see hpcdata.loading.parts).
 """
 
 from __future__ import annotations
@@ -15,25 +15,23 @@ import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hpcdata.loading.arrays import empty
-from hpcdata.loading.forks import ForkLock
+from hpcdata.loading.forks import ForkLock, Lazy
 from hpcdata.loading.manifest import Manifest, Part
 from hpcdata.loading.maps import map_column
 from hpcdata.loading.opening import open_manifest
 from hpcdata.loading.parts import PartMaps
+from hpcdata.loading.places import Places
 from hpcdata.loading.readahead import ReadAhead, will_need
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, Role, Span
 
-if TYPE_CHECKING:
-    import torch
-
 _MAX_OPEN_PARTS = 2000
 """Parts whose ids and keys are mapped at a time for `dataset[row]`: the kernel allows a process about 65,000 maps."""
-_COLUMNS = ("row", "kind", "length", "height", "width", "flags", "part", "first_token")
+_COLUMNS = ("row", "kind", "length", "part", "first_token", "place")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,31 +47,50 @@ class SpanTable:
     """Which row of the batch the span belongs to, 0 to num_rows - 1."""
     kind: np.ndarray
     length: np.ndarray
-    height: np.ndarray
-    width: np.ndarray
-    flags: np.ndarray
     part: np.ndarray
     first_token: np.ndarray
     """Where its ids start in the part's tokens."""
+    place: np.ndarray
+    """Which row of the columns of spans it is."""
+    maps: PartMaps
+
+    @Lazy
+    def flags(self) -> np.ndarray:
+        return self._detail("spans/flags")
+
+    @Lazy
+    def height(self) -> np.ndarray:
+        return self._detail("spans/grid")[:, 0]
+
+    @Lazy
+    def width(self) -> np.ndarray:
+        return self._detail("spans/grid")[:, 1]
 
     @property
     def num_rows(self) -> int:
         return len(self.index)
 
-    def select(self, mask: np.ndarray) -> SpanTable:
+    def select(self, mask: np.ndarray | slice) -> SpanTable:
         """The spans where `mask` ([num_spans] bool) is set, of the same rows."""
-        return SpanTable(index=self.index, **{name: getattr(self, name)[mask] for name in _COLUMNS})
+        return SpanTable(index=self.index, maps=self.maps, **{name: getattr(self, name)[mask] for name in _COLUMNS})
 
     def of_kind(self, kind: Kind) -> SpanTable:
         """Its spans of one kind, of the same rows."""
         mask = self.kind == kind
-        return self if mask.all() else self.select(mask)
+        if mask.all():
+            return self
+        return self.select(mask if mask.any() else slice(0))
 
     def between(self, start: int, stop: int) -> SpanTable:
         """Rows `start` to `stop` - 1 as a table of their own: a lookup for many steps serves each of them."""
         first, end = np.searchsorted(self.row, (start, stop)).tolist()
         spans = {name: getattr(self, name)[first:end] for name in _COLUMNS}
-        return SpanTable(index=self.index[start:stop], **{**spans, "row": self.row[first:end] - start})
+        spans["row"] = spans["row"] - start
+        return SpanTable(index=self.index[start:stop], maps=self.maps, **spans)
+
+    def _detail(self, column: str) -> np.ndarray:
+        with self.maps.opened(self.part, details=True):
+            return self.maps.column(column).take(self.place, axis=0).astype(np.int64)  # faster than [place] here
 
 
 class TokenDataset:
@@ -137,9 +154,7 @@ class TokenDataset:
             row, within = _ragged(num_spans)
             at = first_span[row] + within
             length = maps.column("spans/length")[at].astype(np.int64)
-            grid = maps.column("spans/grid").take(at, axis=0).astype(np.int64)  # ten times as fast as [at] here
             kind = maps.column("spans/kind")[at].astype(np.int64)
-            flags = maps.column("spans/flags")[at].astype(np.int64)
         first_token = first_token[row]
         if within.any():
             before = np.cumsum(length) - length
@@ -149,23 +164,20 @@ class TokenDataset:
             row=row,
             kind=kind,
             length=length,
-            height=grid[:, 0],
-            width=grid[:, 1],
-            flags=flags,
             part=parts[row],
             first_token=first_token,
+            place=at,
+            maps=maps,
         )
 
-    def windows(self, part: np.ndarray, start: np.ndarray, width: int) -> np.ndarray:
-        """ids: [num_windows, width] from `start` in the tokens of `part` ([num_windows] each).
+    def places(self, part: np.ndarray, start: np.ndarray) -> Places:
+        """From where windows of ids are copied: `start` in the tokens of `part` ([num_places] each)."""
+        return Places(self._maps, part, start)
 
-        What stands behind the end of a span is somebody else's, or zeros: mask it.
-        """
-        maps = self._maps
-        ids = empty((len(start), width), self.manifest.id_dtype)
-        if ids.size:
-            with maps.opened(part):
-                _copy_windows(maps.ids_tensor, start + maps.tokens[part], ids)
+    def windows(self, part: np.ndarray, start: np.ndarray, width: int, out: np.ndarray | None = None) -> np.ndarray:
+        """ids: [num_windows, width] from `start` in the tokens of `part`; what stands behind a span is to be masked."""
+        ids = empty((len(start), width), self.manifest.id_dtype) if out is None else out
+        self.places(part, start).copy(ids)
         return ids
 
     def ids(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -188,7 +200,7 @@ class TokenDataset:
         """Asks the kernel for all of these samples ([n, 2]: first row, number of rows), which are wanted soon."""
         part, first, stop = self._within_parts(ranges)
         maps, num_samples = self._maps, np.diff(self._first_row)
-        with maps.opened(part):
+        with maps.opened(part, details=True):
             base, asked = maps.samples[part], []
             for name in ("index", "num_spans", "first_span", "first_token"):
                 asked.append(maps.range(f"samples/{name}").spans_of(base + first, stop - first))
@@ -238,7 +250,7 @@ class TokenDataset:
     def _example(self, row: int) -> Example:
         part_index = bisect.bisect_right(self._first_row, row) - 1
         local, maps = row - int(self._first_row[part_index]), self._maps
-        with maps.opened(np.array([part_index])):
+        with maps.opened(np.array([part_index]), details=True):
             part = self._part(part_index)
             at = int(maps.samples[part_index]) + local
             first = int(maps.column("samples/first_span")[at]) + int(maps.spans[part_index])
@@ -295,27 +307,3 @@ def _ragged(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ends = np.cumsum(lengths, dtype=np.int64)
     row = np.repeat(np.arange(len(lengths)), lengths)
     return row, np.arange(len(row)) - np.repeat(ends - lengths, lengths)
-
-
-def _copy_windows(ids: torch.Tensor, start: np.ndarray, out: np.ndarray) -> None:
-    """out[i] = ids[start[i] : start[i] + width] by one gather over an overlapping view; zeros behind the last id."""
-    import torch
-
-    width = out.shape[1]
-    num_windows = len(ids) - width + 1
-    late = np.flatnonzero(start >= num_windows)
-    early: slice | np.ndarray = slice(None)
-    if late.size:  # windows that reach over the end of the last part: at most a few of a batch
-        for row in late.tolist():
-            rest = ids[start[row] :].numpy().view(out.dtype)
-            out[row, : len(rest)] = rest
-            out[row, len(rest) :] = 0
-        early = np.flatnonzero(start < num_windows)
-        if not early.size:
-            return
-    windows = ids.as_strided((num_windows, width), (1, 1))
-    where = torch.from_numpy(start[early])
-    if late.size:
-        out[early] = torch.index_select(windows, 0, where).numpy().view(out.dtype)
-    else:
-        torch.index_select(windows, 0, where, out=torch.from_numpy(out.view(np.int16) if out.itemsize == 2 else out))

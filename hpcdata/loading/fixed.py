@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -20,9 +21,10 @@ from hpcdata.loading.layoutbase import (
     default_shift,
 )
 from hpcdata.loading.manifest import Manifest
+from hpcdata.loading.places import Places
 from hpcdata.loading.runs import IGNORED_LABEL, position_dtype
 from hpcdata.loading.sequences import Controls, Form, Lineup
-from hpcdata.loading.textblock import make_text_block
+from hpcdata.loading.textblock import TextRows
 from hpcdata.samples import Kind
 
 
@@ -43,34 +45,18 @@ class Fixed(Layout):
     ) -> Batch:
         if self.pad != "max_len":
             return super().batch(dataset, rows, seeds, table)
-        table = table or dataset.spans(rows)
-        texts, images = table.of_kind(Kind.TEXT), table.of_kind(Kind.IMAGE)
-        self._check_spans(texts, images)
-        num_image = self._columns_of_image(images)
-        ids = empty((table.num_rows, self.text_columns + num_image), self.ids)
-        text = make_text_block(dataset, texts, self.text_columns, self.frame, out=ids[:, : self.text_columns])
-        if num_image:
-            self._place_images(dataset, images, ids[:, self.text_columns :])
-        num_text_tokens = int(text.lengths.sum())
-        num_image_tokens = num_image * len(images.row)
-        counts = BatchCounts(
-            samples=len(ids),
-            text_tokens=num_text_tokens,
-            image_tokens=num_image_tokens,
-            padding=ids.size - num_text_tokens - num_image_tokens,
-            truncated_texts=text.num_truncated,
-            left_out_images=0 if self.form.images else len(images.row),
-        )
-        has_image = np.bincount(images.row, minlength=len(ids)) > 0
-        return Batch(arrays=self._arrays(table, text.lengths, ids, has_image), counts=counts)
+        return _Rows(self, dataset, table or dataset.spans(rows)).batch(0, len(rows))
+
+    def prepare(self, dataset: TokenDataset, table: SpanTable, seeds: np.ndarray) -> Callable[[int, int], Batch]:
+        return super().prepare(dataset, table, seeds) if self.pad != "max_len" else _Rows(self, dataset, table).batch
 
     def _arrays(
-        self, table: SpanTable, lengths: np.ndarray, ids: np.ndarray, has_image: np.ndarray
+        self, index: np.ndarray, lengths: np.ndarray, ids: np.ndarray, has_image: np.ndarray
     ) -> dict[str, np.ndarray]:
         """The arrays `keys`: `lengths` ids of text, padding behind them, and an image where there is one."""
         columns, shape = self.text_columns, ids.shape
         num_image = shape[1] - columns
-        arrays = {"input_ids": ids, "index": table.index}
+        arrays = {"input_ids": ids, "index": index}
         is_wide = self.ids == "int64"
         if "attention_mask" in self.keys or ("labels" in self.keys and not is_wide):
             mask = arrays["attention_mask"] = empty(shape, bool)
@@ -98,12 +84,66 @@ class Fixed(Layout):
     def _check_spans(self, texts: SpanTable, images: SpanTable) -> None:
         """Raises UserError for samples that the layout does not take."""
 
-    def _place_images(self, dataset: TokenDataset, images: SpanTable, out: np.ndarray) -> None:
+    def _place_images(self, places: Places, first: int, rows: np.ndarray, out: np.ndarray) -> None:
+        """Images from place `first` on, in these rows of `out`."""
         raise NotImplementedError
 
     def _columns_of_image(self, images: SpanTable) -> int:
         """Columns of image: none, unless the layout has images."""
         return 0
+
+
+class _Rows:
+    """The rows of a table, for batches of some of them: what these have in common is found once."""
+
+    def __init__(self, layout: Fixed, dataset: TokenDataset, table: SpanTable) -> None:
+        self._layout, self._dataset, self._table = layout, dataset, table
+        self._images = images = table.of_kind(Kind.IMAGE)
+        texts = table.of_kind(Kind.TEXT)
+        self._num_image: int | None = None
+        try:
+            layout._check_spans(texts, images)
+            self._num_image = layout._columns_of_image(images)
+        except UserError:
+            return  # the batches that are refused, or differ in their grid, are found one by one
+        self._texts = TextRows(dataset, texts, layout.text_columns, layout.frame)
+        self._places = dataset.places(images.part, images.first_token)
+        self._num_ids = np.append(0, np.cumsum(self._texts.lengths)).tolist()
+
+    def batch(self, first: int, stop: int) -> Batch:
+        """Of rows `first` to `stop` - 1."""
+        layout, num_image = self._layout, self._num_image
+        if num_image is None:
+            part = self._table.between(first, stop)
+            layout._check_spans(part.of_kind(Kind.TEXT), part.of_kind(Kind.IMAGE))
+            layout._columns_of_image(part.of_kind(Kind.IMAGE))
+            return _Rows(layout, self._dataset, part).batch(0, stop - first)
+        columns = layout.text_columns
+        ids = empty((stop - first, columns + num_image), layout.ids)
+        text = self._texts.place(ids[:, :columns], first)
+        begin, rows = self._images_of(first, stop)
+        if num_image:
+            layout._place_images(self._places, begin, rows, ids[:, columns:])
+        has_image = np.zeros(len(ids), bool)
+        has_image[rows] = True
+        num_text_tokens, num_image_tokens = self._num_ids[stop] - self._num_ids[first], num_image * len(rows)
+        counts = BatchCounts(
+            samples=len(ids),
+            text_tokens=num_text_tokens,
+            image_tokens=num_image_tokens,
+            padding=ids.size - num_text_tokens - num_image_tokens,
+            truncated_texts=text.num_truncated,
+            left_out_images=0 if layout.form.images else len(rows),
+        )
+        return Batch(arrays=layout._arrays(self._table.index[first:stop], text.lengths, ids, has_image), counts=counts)
+
+    def _images_of(self, first: int, stop: int) -> tuple[int, np.ndarray]:
+        """The first image of these rows, and in which of them there are images."""
+        row = self._images.row
+        if not len(row):
+            return 0, row
+        begin, end = np.searchsorted(row, (first, stop)).tolist()
+        return begin, row[begin:end] - first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,16 +202,19 @@ class T2I(Fixed):
         _check_at_most_one(self.name, "text", texts)
         _check_at_most_one(self.name, "image", images)
 
-    def _place_images(self, dataset: TokenDataset, images: SpanTable, out: np.ndarray) -> None:
+    def _place_images(self, places: Places, first: int, rows: np.ndarray, out: np.ndarray) -> None:
         """Shifted codes of at most one image a row, padding in rows without one."""
-        codes = dataset.windows(images.part, images.first_token, out.shape[1])
-        if len(images.row) == len(out):
-            widen(codes, out, self.img_token_shift or 0)
+        codes, shift = empty((len(rows), out.shape[1]), places.dtype), self.img_token_shift or 0
+        places.copy(codes, first)
+        if len(rows) == len(out):
+            widen(codes, out, shift)
         else:
             out[:] = self.frame.pad
-            out[images.row] = codes.astype(out.dtype) + out.dtype.type(self.img_token_shift or 0)
+            out[rows] = codes.astype(out.dtype) + out.dtype.type(shift)
 
     def _columns_of_image(self, images: SpanTable) -> int:
+        if not len(images.row):
+            return self.num_image_tokens or 0
         grids = np.column_stack([images.height, images.width, images.length])
         if (grids[1:] != grids[:1]).any():
             grids = np.unique(grids, axis=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -127,6 +128,21 @@ class Layout:
         """
         sequences = self.sequences(table or dataset.spans(rows), rows if seeds is None else seeds)
         return self.assemble(dataset, sequences, Bins.one_each(len(rows), self.width(sequences.length)))
+
+    def prepare(self, dataset: TokenDataset, table: SpanTable, seeds: np.ndarray) -> Callable[[int, int], Batch]:
+        """What makes the batch of rows `first` to `stop` - 1 of a table: for several steps that share one lookup.
+
+        In a batch of its own width; a sample that does not fit is an error of the batch that it is in.
+        """
+        lineup = self.lineup(table, seeds)
+        sequences = lineup.sequences()
+
+        def batch(first: int, stop: int) -> Batch:
+            some = sequences.between(first, stop)
+            self.check_length(some.index, some.too_long)
+            return self.assemble(dataset, some, Bins.one_each(stop - first, self.width(some.length)))
+
+        return batch
 
     def lineup(self, table: SpanTable, seeds: np.ndarray, *, room: int | None = None) -> Lineup:
         """The rows of the table, lined up by the form; at most `room` ids each where they are packed."""

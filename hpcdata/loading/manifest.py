@@ -18,10 +18,10 @@ from typing import Any
 import orjson
 
 from hpcdata import files
+from hpcdata.counts import Counts
 from hpcdata.errors import UserError
 from hpcdata.identities import ImageIdentity, TextIdentity
 from hpcdata.plan import Plan
-from hpcdata.tables import Counts
 from hpcdata.typed import checked
 
 FORMAT = "hpcdata-dataset-1"
@@ -195,7 +195,8 @@ def _part(values: dict[str, Any]) -> Part:
 def _check(manifest: Manifest, where: Path) -> None:
     if manifest.id_dtype not in ("uint16", "int32"):
         raise UserError(f"{where}: id_dtype is {manifest.id_dtype!r}, expected uint16 or int32")
-    columns = {name: list(map(attrgetter(name), manifest.parts)) for name in _PART_FIELDS}  # of ten thousand parts
+    of_parts = zip(*map(attrgetter(*_PART_FIELDS), manifest.parts), strict=True)  # of ten thousand parts
+    columns = dict(zip(_PART_FIELDS, of_parts, strict=True)) if manifest.parts else dict.fromkeys(_PART_FIELDS, ())
     for name, values in columns.items():
         if set(map(type, values)) - {str if name in ("path", "content_digest") else int}:
             raise UserError(

@@ -120,7 +120,7 @@ def _map_file(path: str | Path, expected: int, address: int | None = None, *, ma
     except FileNotFoundError:
         raise UserError(f"{path} is missing: the part is damaged, restore it or run hpcdata.combine again") from None
     try:
-        found = os.fstat(descriptor).st_size
+        found = os.lseek(descriptor, 0, os.SEEK_END)
         if found < expected or (found > expected and not may_grow):
             raise UserError(
                 f"{path} has {found} bytes, the manifest says {expected}: "

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from hpcdata import digest, shard
+from hpcdata.counts import Counts, Sizes
 from hpcdata.errors import UserError
 from hpcdata.loading.manifest import FILE_NAME, LayoutDefaults, Manifest, Part, read_manifest
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan
-from hpcdata.tables import Counts, Sizes
 
 
 def open_manifest(path: str | Path, *, allow_tmp: bool = False) -> Manifest:

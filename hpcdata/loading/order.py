@@ -93,6 +93,11 @@ class BlockOrder:
     def window_rows(self) -> int:
         return self.block_rows * self.window_blocks
 
+    def slots_needed(self, position: int) -> int:
+        """The slot behind the window of a position."""
+        window = position // self.window_rows
+        return min((window + 1) * self.window_blocks, -(-self.num_samples // self.block_rows))
+
     def slots_ahead(self, position: int) -> int:
         """Up to which slot blocks are wanted in memory at a position: those of its window, and of the next one as
         many as have gone by of this one.

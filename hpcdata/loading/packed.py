@@ -17,7 +17,7 @@ from hpcdata.loading.forks import ForkLock
 from hpcdata.loading.layoutbase import Batch, BatchCounts, Layout
 from hpcdata.loading.packing import Packing, Placement
 from hpcdata.loading.runs import Bins
-from hpcdata.loading.sequences import Sequences
+from hpcdata.loading.sequences import Lineup, Sequences
 from hpcdata.loading.streams import Draws, Stream
 
 _MAX_WINDOWS = 4
@@ -26,20 +26,19 @@ _ROWS_AHEAD = 16_384
 
 
 class _Window:
-    """A packed window: its bins, and the draws of their rows, bin after bin; their content is looked up when wanted."""
+    """A packed window: its bins, and the draws of their rows, bin after bin; their runs are made when wanted."""
 
-    def __init__(self, steps: PackedSteps, draws: Draws, placement: Placement, skipped: np.ndarray) -> None:
-        self._steps, self.draws, self.placement, self.skipped = steps, draws, placement, skipped
-        self._sequences: Sequences | None = None
+    def __init__(self, lineup: Lineup, draws: Draws, placement: Placement, skipped: np.ndarray) -> None:
+        self._lineup: Lineup | None = lineup
+        self.draws, self.placement, self.skipped = draws, placement, skipped
         self._lock = ForkLock()
 
     @property
     def sequences(self) -> Sequences:
         with self._lock:
-            if self._sequences is None:
-                steps = self._steps
-                table = steps.stream.dataset.spans(self.draws.rows)
-                self._sequences = steps.layout.sequences(table, self.draws.seeds, room=steps.room)
+            if self._lineup is not None:
+                self._sequences = self._lineup.sequences().take(self.placement.sample)
+                self._lineup = None
             return self._sequences
 
 
@@ -70,9 +69,8 @@ class PackedSteps:
     def draws(self, epoch: int, step: int, share: Share) -> Draws:
         return _draws_of(self._pieces(epoch, step, share))
 
-    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], Draws]:
+    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], np.ndarray]:
         pieces = self._pieces(epoch, step, share)
-        draws = _draws_of(pieces)
         num_skipped = 0
         if share.rank == 0:  # one rank counts what is in no bin
             begun = [window for window, first, _ in self._pieces(epoch, step, Share()) if first == 0]
@@ -85,7 +83,7 @@ class PackedSteps:
             batch = self.layout.assemble(self.stream.dataset, sequences, bins, packed=True)
             return Batch(arrays=batch.arrays, counts=batch.counts + BatchCounts(skipped_samples=num_skipped))
 
-        return make, draws
+        return make, _draws_of(pieces).source
 
     def mark(self, epoch: int, step: int) -> Mark:
         """Of the window in which the step begins."""
@@ -156,7 +154,7 @@ class PackedSteps:
         lineup = self.layout.lineup(table, draws.seeds, room=self.room)
         self.layout.check_length(lineup.index, lineup.too_long)
         placement = self.packing.place(lineup.length, lineup.grid, self.size)
-        return _Window(self, draws.take(placement.sample), placement, draws.source[lineup.too_long])
+        return _Window(lineup, draws.take(placement.sample), placement, draws.source[lineup.too_long])
 
     def _draws(self, epoch: int, window: int) -> Draws:
         """Of the samples of a window; those of some windows behind it are found at the same time."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import torch
 
 MAX_MAPS = 54_000
+DETAILS = ("spans/grid", "spans/flags")
+"""Columns that not every layout needs: mapped when they are wanted."""
 _KEY_COLUMNS = ("samples/first_key", "keys/bytes")
 
 
@@ -44,16 +46,23 @@ class PartMaps:
         layout = {table: (rows[table], *aligned_bases(rows[table])) for table in rows}
         self.tokens, self.spans, self.samples = (bases for _, bases, _ in layout.values())
         wanted = [column for column in columns(manifest.id_dtype) if _name(column) not in _KEY_COLUMNS]
+        names = [_name(column) for column in wanted]
         self._ranges = {
-            _name(column): ColumnRange(column.dtype, column.width, *layout[column.table]) for column in wanted
+            name: ColumnRange(column.dtype, column.width, *layout[column.table])
+            for name, column in zip(names, wanted, strict=True)
         }
-        self._files = [(self._ranges[_name(column)], "/" + column.path) for column in wanted]
+        files = {name: (self._ranges[name], "/" + column.path) for name, column in zip(names, wanted, strict=True)}
+        self._details = [files.pop(name) for name in DETAILS]
+        self._files = list(files.values())
         self._advice: int | None = None
-        self._is_open = np.zeros(len(parts), bool)
+        self._is_open, self._has_details = np.zeros((2, len(parts)), bool)
         self._opened: dict[int, None] = {}
         fits = len(parts) * len(wanted) <= MAX_MAPS
         self._max_open = len(parts) if fits else max(1, MAX_MAPS // (2 * len(wanted)))  # a gap can be a map, too
         self._lock: ForkLock | nullcontext[None] = nullcontext() if fits else ForkLock()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("addresses of one process: open the dataset anew in another")
 
     def column(self, name: str) -> np.ndarray:
         """ "spans/length" and the like: read it inside `opened` only, and let no view of it out."""
@@ -72,11 +81,15 @@ class PartMaps:
             self._advice = MADV_RANDOM if (rows[1:] < rows[:-1]).any() else MADV_NORMAL
 
     @contextmanager
-    def opened(self, parts: np.ndarray) -> Iterator[None]:
-        """Inside, the columns of `parts` ([n] integers, in any order, repeated or not) are mapped."""
+    def opened(self, parts: np.ndarray, *, details: bool = False) -> Iterator[None]:
+        """Inside, the columns of `parts` ([n] integers, in any order, repeated or not) are mapped, as wanted."""
         with self._lock:
             if not self._is_open[parts].all():
                 self._open(np.unique(parts))
+            if details and not self._has_details[parts].all():
+                for part in np.unique(parts[~self._has_details[parts]]).tolist():
+                    self._map(part, self._details)
+                    self._has_details[part] = True
             yield
 
     def _open(self, parts: np.ndarray) -> None:
@@ -86,18 +99,21 @@ class PartMaps:
         for part in parts[~self._is_open[parts]].tolist():
             while len(self._opened) >= max(self._max_open, len(parts)):
                 self._close(next(iter(self._opened)))
-            folder, may_grow = self._folder + self._parts[part].path, self._parts[part].may_grow
-            for column, path in self._files:
-                column.map(part, folder + path, may_grow=may_grow)
-                if self._advice == MADV_RANDOM:
-                    column.advise(part, MADV_RANDOM)
+            self._map(part, self._files)
             self._opened[part] = None
             self._is_open[part] = True
 
+    def _map(self, part: int, files: list[tuple[ColumnRange, str]]) -> None:
+        folder, may_grow = self._folder + self._parts[part].path, self._parts[part].may_grow
+        for column, path in files:
+            column.map(part, folder + path, may_grow=may_grow)
+            if self._advice == MADV_RANDOM:
+                column.advise(part, MADV_RANDOM)
+
     def _close(self, part: int) -> None:
         del self._opened[part]
-        self._is_open[part] = False
-        for column, _ in self._files:
+        self._is_open[part] = self._has_details[part] = False
+        for column, _ in self._files + self._details:
             column.unmap(part)
 
 

@@ -22,6 +22,8 @@ _JOIN_BYTES = 2**15
 """Gaps up to this are read as well: in block order, whole blocks then are read from one end to the other."""
 _PIECE_BYTES = 2**17
 """The kernel reads no more than its read-ahead size of one range."""
+_RANGES_A_FAULT = 64
+"""A process waits for pages of other files, too: one fault for so many ranges is no reason to ask."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
@@ -39,7 +41,7 @@ class ReadAhead:
     def will_need(self, ranges: np.ndarray) -> bool:
         """ranges: [n, 2] uint64 of address and bytes. True when the kernel was asked."""
         faults = _major_faults()
-        if faults > self._faults:
+        if faults > self._faults + len(ranges) // _RANGES_A_FAULT:
             self._left = self._KEEP
         self._faults = faults
         if not self._left:

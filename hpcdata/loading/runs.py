@@ -19,6 +19,7 @@ from hpcdata.loading.forks import Lazy
 from hpcdata.loading.sequences import LITERAL, Sequences
 
 IGNORED_LABEL = -100
+_MIN_BLOCK, _MAX_BLOCK = 16, 256
 _FEW_ROWS = 64
 """Up to here, a loop over rows is faster than a pass over all columns that some row does not fill."""
 
@@ -58,7 +59,9 @@ def assemble(
     `narrow`: a dtype that holds every id of the layout.
     """
     placed = _Placed(sequences, bins)
-    arrays: dict[str, np.ndarray] = {"attention_mask": placed.valid}
+    arrays: dict[str, np.ndarray] = {}
+    if "attention_mask" in keys:
+        arrays["attention_mask"] = placed.valid
     if "input_ids" in keys or "labels" in keys:
         ids = placed.ids(dataset, narrow, pad)
         arrays["input_ids"] = _widened(ids, id_dtype)
@@ -83,6 +86,9 @@ def assemble(
 def position_dtype(id_dtype: str, width: int) -> str:
     """Positions are as wide as ids, unless the row is too long for that."""
     return "int32" if id_dtype == "uint16" and width > 2**16 else id_dtype
+
+
+_Runs = np.ndarray | slice
 
 
 class _Placed:
@@ -122,9 +128,10 @@ class _Placed:
         part, token, shift = runs.run_part[stored], self._token[stored], runs.run_value[stored].astype(dtype)
         has_shift = bool(shift.any())
 
-        def windows(at: np.ndarray | slice, offset: np.ndarray | int, width: int) -> np.ndarray:
-            found = dataset.windows(part[at], token[at] + offset, width)
-            return found + shift[at, None] if has_shift else found
+        def windows(at: _Runs, offset: np.ndarray | int, width: int, out: np.ndarray | None = None) -> np.ndarray:
+            direct = out if dtype == dataset.manifest.id_dtype else None
+            found = dataset.windows(part[at], token[at] + offset, width, direct)
+            return np.add(found, shift[at, None], out=direct) if has_shift else found
 
         write_runs(ids, self._dest[stored], self._length[stored], windows, may_overrun=True)
         ids[self._dest[literal]] = runs.run_value[literal]
@@ -153,15 +160,16 @@ class _Placed:
 
     def positions(self) -> np.ndarray:
         """In 16 bits where they fit."""
-        positions = self._empty("int16" if self._width <= 2**15 else "int32")
-        counting = np.arange(2 * self._width, dtype=positions.dtype)
+        end = self._width + _MAX_BLOCK
+        positions = self._empty("int16" if end <= 2**15 else "int32")
+        counting = np.arange(end, dtype=positions.dtype)
         first_run = self._sequences.first_run[:-1]
         dest, length, start = self._dest[first_run], self._length_of_row, np.zeros(len(first_run), np.int64)
         if self._has_gaps:
             dest, length = self._dest, self._length * self._sequences.run_valid
             start = self._counted[:-1] - np.repeat(self._counted[first_run], self._num_of_row)
 
-        def windows(at: np.ndarray | slice, offset: np.ndarray | int, width: int) -> np.ndarray:
+        def windows(at: _Runs, offset: np.ndarray | int, width: int, out: np.ndarray | None = None) -> np.ndarray:
             where = start[at] + offset
             return counting[:width] if not where.any() else windows_of(counting, width)[where]
 
@@ -200,8 +208,8 @@ class _Placed:
         return np.flatnonzero(~runs.run_loss & runs.run_valid & (self._length > 0))
 
     def _empty(self, dtype: str) -> np.ndarray:
-        """Flat, with room for a run behind the last one to be written as long as any."""
-        return empty((self._size + self._width,), dtype)
+        """Flat, with room behind the last bin for a block that begins in it."""
+        return empty((self._size + _MAX_BLOCK,), dtype)
 
     def _cleared(self, out: np.ndarray, value: int) -> np.ndarray:
         block = out[: self._size].reshape(self._shape)
@@ -220,8 +228,11 @@ class _Placed:
 
 
 class _Windows(Protocol):
-    def __call__(self, at: np.ndarray | slice, offset: np.ndarray | int, width: int) -> np.ndarray:
-        """[num_runs, width], or what can be broadcast to it: of the runs `at`, `width` values from `offset` on."""
+    def __call__(self, at: _Runs, offset: np.ndarray | int, width: int, out: np.ndarray | None = None) -> np.ndarray:
+        """[num_runs, width], or what can be broadcast to it: of the runs `at`, `width` values from `offset` on.
+
+        It may be `out`, filled.
+        """
         ...
 
 
@@ -230,13 +241,15 @@ def write_runs(
 ) -> None:
     """out[dest : dest + length] = windows, for every run; in ascending order, lengths are at least 1.
 
-    `may_overrun`: what stands behind a run, up to the length of the longest, may be overwritten.
+    `may_overrun`: what stands between and behind runs may be overwritten.
     """
     if not len(length):
         return
+    if may_overrun:
+        _write_blocks(out, dest, length, windows)
+        return
     longest = int(length.max())
-    is_even = may_overrun or int(length.min()) == longest
-    if is_even and longest * len(length) <= 2 * int(length.sum()):
+    if int(length.min()) == longest:
         windows_of(out, longest)[dest] = windows(slice(None), 0, longest)
         return
     exponents = np.frexp(length)[1] - 1
@@ -250,12 +263,33 @@ def write_runs(
             view[dest[at] + rest] = windows(at, rest, width)
 
 
+def _write_blocks(out: np.ndarray, dest: np.ndarray, length: np.ndarray, windows: _Windows) -> None:
+    """Whole blocks of one width, each as if the run in which it begins went on to its end; then the heads of all runs,
+    in order, as long as a block: what a block or the head before wrote too much, they put right.
+    """
+    width = min(_MAX_BLOCK, max(_MIN_BLOCK, 1 << (int(length.sum()) // (4 * len(length))).bit_length()))
+    first, last = -(-dest // width), -(-(dest + length) // width)
+    num_blocks = last - first
+    run = np.repeat(np.arange(len(dest)), num_blocks)
+    if len(run):
+        block = np.arange(len(run)) + np.repeat(first - (np.cumsum(num_blocks) - num_blocks), num_blocks)
+        blocks = out[: len(out) // width * width].reshape(-1, width)
+        target = blocks[block[0] : block[-1] + 1]
+        is_whole = len(target) == len(block)
+        found = windows(run, block * width - dest[run], width, target if is_whole else None)
+        if not is_whole:
+            blocks[block] = found
+        elif found is not target:
+            target[:] = found
+    windows_of(out, width)[dest] = windows(slice(None), 0, width)
+
+
 def _put(
     out: np.ndarray, dest: np.ndarray, length: np.ndarray, value: np.ndarray | int, *, may_overrun: bool = False
 ) -> None:
     """out[dest : dest + length] = value, one for all runs or one for each."""
     values = np.broadcast_to(np.asarray(value, out.dtype), dest.shape)[:, None]
-    write_runs(out, dest, length, lambda at, offset, width: values[at], may_overrun=may_overrun)
+    write_runs(out, dest, length, lambda at, offset, width, out=None: values[at], may_overrun=may_overrun)
 
 
 def _widened(block: np.ndarray, dtype: str) -> np.ndarray:

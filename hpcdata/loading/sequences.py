@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from hpcdata.loading.dataset import SpanTable
+from hpcdata.loading.forks import Lazy
 from hpcdata.samples import LOSS_FLAG, Kind
 
 LITERAL = -1
@@ -89,6 +90,17 @@ class Sequences:
             **{name: getattr(self, name)[runs] for name in _RUN_COLUMNS},
         )
 
+    def take(self, rows: np.ndarray) -> Sequences:
+        """These rows ([n], in any order, repeated or not)."""
+        num_runs = np.diff(self.first_run)[rows]
+        ends = np.cumsum(num_runs)
+        runs = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self.first_run[rows] - (ends - num_runs), num_runs)
+        return Sequences(
+            first_run=np.append(0, ends),
+            **{name: getattr(self, name)[rows] for name in _ROW_COLUMNS},
+            **{name: getattr(self, name)[runs] for name in _RUN_COLUMNS},
+        )
+
     @classmethod
     def join(cls, several: list[Sequences]) -> Sequences:
         if len(several) == 1:
@@ -130,7 +142,6 @@ class Lineup:
         self._all_images = np.bincount(table.row[table.kind == Kind.IMAGE], minlength=num_rows)
         self._spans = spans = _in_order(table, form)
         self._image = spans.kind == Kind.IMAGE
-        self._lost = spans.flags & LOSS_FLAG > 0
         self._len = spans.length
         self._unconditional = np.zeros(num_rows, bool) if unconditional is None else unconditional
         if self._unconditional.any():
@@ -151,11 +162,16 @@ class Lineup:
         if text_limit is not None and in_columns:
             self._open_gap(text_limit)
 
+    @Lazy
+    def _lost(self) -> np.ndarray:
+        return self._spans.flags & LOSS_FLAG > 0
+
     @property
     def grid(self) -> np.ndarray:
         grid = np.zeros(self._num_rows, np.int64)
         images = np.flatnonzero(self._image)[::-1]
-        grid[self._spans.row[images]] = self._spans.height[images] * 65536 + self._spans.width[images]
+        if len(images):
+            grid[self._spans.row[images]] = self._spans.height[images] * 65536 + self._spans.width[images]
         return grid
 
     def sequences(self) -> Sequences:

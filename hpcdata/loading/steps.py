@@ -3,23 +3,25 @@
     steps = StepDataset(loader)
     DataLoader(steps, batch_size=None, num_workers=2)             # batches in the loader's order, whatever the workers
     StatefulDataLoader(steps, batch_size=None, num_workers=2)     # with the state_dict of its own
+    accelerator.prepare(steps.dataloader(num_workers=2))          # a DataLoader that accelerate leaves as it is
 
 A TokenLoader needs no worker processes, and is faster without; this is for code that insists on a DataLoader. Item k
 is the loader's k-th batch of this rank from where the loader stood when it was passed. Items do not depend on each
 other, so that workers, prefetching and restarts cannot change them; the loader itself does not move. These are the
-batches of one rank already: `accelerator.prepare` would share them out once more, so give it the TokenLoader.
+batches of one rank already: `accelerator.prepare` would share them out once more, or fail, if it was not told so.
 """
 
 from __future__ import annotations
 
 import bisect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hpcdata.errors import UserError
 from hpcdata.loading.state import check_state
 
 if TYPE_CHECKING:
     import torch
+    from torch.utils.data import DataLoader, Dataset
 
     from hpcdata.loading.loader import TokenLoader
 
@@ -45,6 +47,15 @@ class StepDataset:
         if not 0 <= step < len(self):
             raise IndexError(f"step {step} of {len(self)}")
         return self.loader.batch_at(*self._place(step))
+
+    def dataloader(self, **options: Any) -> DataLoader[dict[str, torch.Tensor]]:
+        """torch's DataLoader of the batches of this rank, marked as prepared for accelerate."""
+        from torch.utils.data import DataLoader
+
+        batches = cast("Dataset[dict[str, torch.Tensor]]", self)
+        loader = DataLoader(batches, batch_size=None, **options)
+        vars(loader)["_is_accelerate_prepared"] = True
+        return loader
 
     def state_dict_at(self, step: int) -> dict[str, Any]:
         """The state of a TokenLoader that has delivered the first `step` items."""

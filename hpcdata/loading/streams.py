@@ -20,14 +20,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hpcdata.counts import Counts
 from hpcdata.errors import UserError
+from hpcdata.loading.blocksahead import BlocksAhead
 from hpcdata.loading.dataset import TokenDataset
 from hpcdata.loading.manifest import LayoutDefaults, Manifest
 from hpcdata.loading.mixture import POLICIES, Schedule, integer_weights, make_schedule
-from hpcdata.loading.order import BlockOrder, Order, find_order, rows_of_epochs
+from hpcdata.loading.order import Order, find_order, rows_of_epochs
 from hpcdata.loading.sampling import derived_seed, select
 from hpcdata.loading.seeding import example_seeds
-from hpcdata.tables import Counts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,34 +67,13 @@ class Stream(Protocol):
         """positions: [n] integers in [0, num_samples)."""
         ...
 
-    def will_draw(self, epoch: int, start: int, stop: int) -> None:
-        """These positions are next: what blocks need is read ahead."""
+    def will_draw(self, epoch: int, start: int, stop: int) -> bool:
+        """These positions are next: what blocks need is read ahead. True when that is all that they need."""
         ...
 
     def settings(self) -> dict[str, Any]:
         """What the order depends on, as plain values."""
         ...
-
-
-class _BlocksAhead:
-    """Which blocks of one source the kernel was asked for."""
-
-    def __init__(self) -> None:
-        self._order: tuple[Order, int] | None = None
-        self._position = self._slot = 0
-
-    def reach(self, dataset: TokenDataset, first_row: int, order: Order, epoch: int, start: int, stop: int) -> None:
-        """Positions `start` to `stop` - 1 of an epoch are next. `first_row`: where the source begins in the dataset."""
-        if not isinstance(order, BlockOrder) or start >= stop:
-            return
-        if self._order != (order, epoch) or start + order.window_rows < self._position:  # or gone back far
-            self._order, self._position, self._slot = (order, epoch), start, 0
-        self._position = max(self._position, start)
-        self._slot = max(self._slot, start // order.window_rows * order.window_blocks)
-        slot = order.slots_ahead(stop - 1)
-        if slot > self._slot:
-            dataset.will_read(order.ranges(epoch, self._slot, slot) + np.array([first_row, 0]))
-            self._slot = slot
 
 
 class SingleStream:
@@ -103,7 +83,7 @@ class SingleStream:
         self.dataset, self._order, self._seed = dataset, order, seed
         self.names: tuple[str, ...] = (dataset.path.resolve().name,)
         self.sizes: tuple[int, ...] = (len(dataset),)
-        self._ahead = _BlocksAhead()
+        self._ahead = BlocksAhead()
 
     def num_samples(self, epoch: int) -> int | None:
         return len(self.dataset)
@@ -113,8 +93,8 @@ class SingleStream:
         seeds = example_seeds(self._seed, np.full(1, epoch), rows, len(self.dataset))
         return Draws(rows=rows, seeds=seeds, source=np.zeros(len(rows), np.int64))
 
-    def will_draw(self, epoch: int, start: int, stop: int) -> None:
-        self._ahead.reach(self.dataset, 0, self._order, epoch, start, stop)
+    def will_draw(self, epoch: int, start: int, stop: int) -> bool:
+        return self._ahead.reach(self.dataset, 0, self._order, epoch, start, stop)
 
     def settings(self) -> dict[str, Any]:
         return {}
@@ -189,7 +169,7 @@ class MixtureStream:
             for source, selection, name in zip(mixture.sources, mixture.selections, mixture.names, strict=True)
         ]
         self._latest: tuple[int, Schedule] | None = None
-        self._ahead = [_BlocksAhead() for _ in mixture.names]
+        self._ahead = [BlocksAhead() for _ in mixture.names]
 
     def num_samples(self, epoch: int) -> int | None:
         return self.schedule(epoch).num_samples
@@ -212,15 +192,17 @@ class MixtureStream:
         seeds = example_seeds(self._seed, (epoch << 20) + times, rows, sizes)
         return Draws(rows=rows + self.mixture.first_row[source], seeds=seeds, source=source)
 
-    def will_draw(self, epoch: int, start: int, stop: int) -> None:
+    def will_draw(self, epoch: int, start: int, stop: int) -> bool:
         if not self._shuffle or all(source.order == "shuffled" for source in self.mixture.sources):
-            return
-        schedule = self.schedule(epoch)
+            return False
+        schedule, is_all = self.schedule(epoch), True
         for index, (before, after) in enumerate(zip(schedule.counts(start), schedule.counts(stop), strict=True)):
             times = max(0, after - 1) // self.sizes[index]
             first = int(self.mixture.first_row[index]) + self._selections[index].first
             begin, end = max(0, before - times * self.sizes[index]), after - times * self.sizes[index]
-            self._ahead[index].reach(self.dataset, first, self._order(index, epoch), times, begin, end)
+            is_asked = self._ahead[index].reach(self.dataset, first, self._order(index, epoch), times, begin, end)
+            is_all &= is_asked or begin >= end
+        return is_all
 
     def changed(self, epoch: int, position: int, weights: Mapping[str, float]) -> MixtureStream:
         """The same stream with other weights from a position on; a weight of 0 leaves a source out."""

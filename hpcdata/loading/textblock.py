@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcdata.loading.arrays import empty, fill_behind, widen
+from hpcdata.loading.arrays import Behind, empty, fill_behind, widen
 from hpcdata.loading.dataset import SpanTable, TokenDataset
 
 
@@ -39,48 +39,79 @@ def make_text_block(
 
     `out`: where they go ([num_rows, width] int64 or uint16), otherwise into new memory.
     """
-    start, room = int(frame.bos is not None), width - frame.num_added
-    is_single = len(texts.row) <= texts.num_rows and bool((texts.row[1:] != texts.row[:-1]).all())
-    total = _total(texts, is_single)
-    taken = np.minimum(total, room)
-    lengths = taken + frame.num_added
     ids = empty((texts.num_rows, width), np.int64) if out is None else out
-    if is_single:
-        _place_single(dataset, texts, taken, ids[:, start : start + room], frame.pad)
-    else:
-        _place_several(dataset, texts, ids[:, start : start + room])
-        fill_behind(ids[:, start:], taken, frame.pad)
-    ids[:, start + room :] = frame.pad
-    if frame.bos is not None:
-        ids[:, 0] = frame.bos
-    if frame.eos is not None:
-        ids[np.arange(len(ids)), lengths - 1] = frame.eos
-    return TextBlock(ids=ids, lengths=lengths, num_truncated=int(np.count_nonzero(total > room)))
+    return TextRows(dataset, texts, width, frame).place(ids)
 
 
-def _total(texts: SpanTable, is_single: bool) -> np.ndarray:
-    """[num_rows] int64: ids of text of each row."""
-    if is_single and len(texts.row) == texts.num_rows:
-        return texts.length
-    return np.bincount(texts.row, texts.length, texts.num_rows).astype(np.int64)
+class TextRows:
+    """The same for some rows at a time: what all of them have in common is found once."""
 
+    def __init__(self, dataset: TokenDataset, texts: SpanTable, width: int, frame: Frame) -> None:
+        self._dataset, self._texts, self._frame = dataset, texts, frame
+        self._start, self._room = int(frame.bos is not None), width - frame.num_added
+        self._is_single = len(texts.row) <= texts.num_rows and bool((texts.row[1:] != texts.row[:-1]).all())
+        self._is_even = self._is_single and len(texts.row) == texts.num_rows
+        total = texts.length if self._is_even else np.bincount(texts.row, texts.length, texts.num_rows).astype(np.int64)
+        taken = np.minimum(total, self._room)
+        self.lengths = taken + frame.num_added
+        self.num_truncated = np.append(0, np.cumsum(total > self._room))
+        """Of the rows before each."""
+        self._taken = taken
+        if self._is_single:
+            self._width = min(self._room, int(taken.max(initial=0)))
+            self._places = dataset.places(texts.part, texts.first_token)
+            self._behind = Behind(taken[texts.row], self._width)
 
-def _place_single(dataset: TokenDataset, texts: SpanTable, taken: np.ndarray, out: np.ndarray, pad: int) -> None:
-    """At most one span a row: whole windows at once, padded behind `taken` while they are narrow, then widened."""
-    width = min(out.shape[1], int(taken.max(initial=0)))
-    windows = dataset.windows(texts.part, texts.first_token, width)
-    fits = 0 <= pad <= np.iinfo(windows.dtype).max
-    lengths = taken[texts.row]
-    if fits:
-        fill_behind(windows, lengths, pad)
-    if len(texts.row) == len(out):
-        widen(windows, out[:, :width])
-    else:
-        out[:, :width] = pad
-        out[texts.row, :width] = windows
-    out[:, width:] = pad
-    if not fits:
-        fill_behind(out, taken, pad)
+    def place(self, ids: np.ndarray, first: int = 0) -> TextBlock:
+        """Fills `ids`, as above, with the rows from `first` on."""
+        frame, stop = self._frame, first + len(ids)
+        inside, lengths = ids[:, self._start : self._start + self._room], self.lengths[first:stop]
+        if self._is_even:
+            self._place_even(inside, first)
+        elif self._is_single:
+            self._place_single(inside, first)
+        else:
+            _place_several(self._dataset, self._texts.between(first, stop), inside)
+            fill_behind(ids[:, self._start :], self._taken[first:stop], frame.pad)
+        ids[:, self._start + self._room :] = frame.pad
+        if frame.bos is not None:
+            ids[:, 0] = frame.bos
+        if frame.eos is not None:
+            ids[np.arange(len(ids)), lengths - 1] = frame.eos
+        num_truncated = int(self.num_truncated[stop] - self.num_truncated[first])
+        return TextBlock(ids=ids, lengths=lengths, num_truncated=num_truncated)
+
+    def _place_even(self, out: np.ndarray, first: int) -> None:
+        """A span in every row: whole windows at once."""
+        filled = out[:, : self._width]
+        if filled.dtype == self._dataset.manifest.id_dtype:
+            self._places.copy(filled, first)
+            self._behind.fill(filled, self._frame.pad, first)
+        else:
+            widen(self._windows(filled.shape, first), filled)
+            if not self._fits:
+                self._behind.fill(filled, self._frame.pad, first)
+        out[:, self._width :] = self._frame.pad
+
+    def _place_single(self, out: np.ndarray, first: int) -> None:
+        """At most one span a row."""
+        begin, end = np.searchsorted(self._texts.row, (first, first + len(out))).tolist()
+        out[:] = self._frame.pad
+        out[self._texts.row[begin:end] - first, : self._width] = self._windows((end - begin, self._width), begin)
+        if not self._fits:
+            fill_behind(out, self._taken[first : first + len(out)], self._frame.pad)
+
+    def _windows(self, shape: tuple[int, ...], first: int) -> np.ndarray:
+        """Of the spans from `first` on, padded while they are narrow."""
+        windows = empty(shape, self._dataset.manifest.id_dtype)
+        self._places.copy(windows, first)
+        if self._fits:
+            self._behind.fill(windows, self._frame.pad, first)
+        return windows
+
+    @property
+    def _fits(self) -> bool:
+        return 0 <= self._frame.pad <= np.iinfo(self._dataset.manifest.id_dtype).max
 
 
 def _place_several(dataset: TokenDataset, texts: SpanTable, out: np.ndarray) -> None:

@@ -40,6 +40,7 @@ PEERS = {
     "hpcdata_packed": ("", (0, 2), "rows of 4,096, cu_seqlens"),
     "hpcdata_packed_all_keys": ("", (0, 2), "and masks, labels, positions, segments"),
     "c_gather": ("", (0,), "the limit: one loop in C, rows known before"),
+    "c_gather_uint16": ("", (0,), "the limit of uint16 out"),
     "statefuldataloader": (OTHERS, (0, 1, 2), "map-style over a flat memmap"),
     "statefuldataloader_batched": (OTHERS, (0, 1, 2), "with `__getitems__` written for this benchmark"),
     "tensordict": (OTHERS, (0,), "its own batched rows, padded int32 on disk; with workers it hangs"),
@@ -204,7 +205,7 @@ def report(
 def version(python: str, name: str) -> str:
     if name.startswith("hpcdata"):
         return importlib.metadata.version("hpcdata")
-    if name == "c_gather":
+    if name.startswith("c_gather"):
         return subprocess.run(["gcc", "-dumpversion"], capture_output=True, text=True, check=True).stdout.strip()
     code = f"import importlib.metadata as m; print(m.version({PACKAGES.get(name, name)!r}))"
     return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()

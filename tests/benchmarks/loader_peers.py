@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 WIDTH, BATCH = 1024, 256
-PREFETCH = 4
+PREFETCH = 16
 
 
 class Samples:
@@ -272,7 +272,7 @@ def _hpcdata(
 _SOURCE = """
 #include <stdint.h>
 void gather(const uint16_t *ids, const int64_t *starts, const int64_t *ends, const int64_t *rows, int64_t num_rows,
-            int64_t width, int64_t *out) {
+            int64_t width, OUT *out) {
     for (int64_t row = 0; row < num_rows; row++, out += width) {
         const uint16_t *from = ids + starts[rows[row]];
         int64_t length = ends[rows[row]] - starts[rows[row]];
@@ -283,14 +283,15 @@ void gather(const uint16_t *ids, const int64_t *starts, const int64_t *ends, con
 """
 
 
-def c_gather(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+def c_gather(data: Path, scratch: Path, workers: int, dtype: torch.dtype = torch.int64) -> Iterator[torch.Tensor]:
     """The limit: one loop in C, rows known in advance, into memory that is written again and again."""
     source, library = scratch / "gather.c", scratch / "gather.so"
     source.write_text(_SOURCE)
-    subprocess.run(["gcc", "-O3", "-march=native", "-shared", "-fPIC", "-o", library, source], check=True)
+    kind = f"-DOUT={str(dtype).removeprefix('torch.')}_t"
+    subprocess.run(["gcc", "-O3", "-march=native", kind, "-shared", "-fPIC", "-o", library, source], check=True)
     gather = ctypes.CDLL(str(library)).gather
     samples = Samples(data)
-    buffers = [torch.empty((BATCH, WIDTH), dtype=torch.int64) for _ in range(2)]
+    buffers = [torch.empty((BATCH, WIDTH), dtype=dtype) for _ in range(2)]
 
     def epoch() -> Iterator[torch.Tensor]:
         rows = np.random.default_rng().permutation(len(samples))
@@ -303,11 +304,15 @@ def c_gather(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
     return epochs(epoch)
 
 
+def c_gather_uint16(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    return c_gather(data, scratch, workers, torch.uint16)
+
+
 PEERS: dict[str, Callable[[Path, Path, int], Iterator[torch.Tensor]]] = {
     peer.__name__: peer
     for peer in (
         *(hpcdata, hpcdata_1000_parts, hpcdata_uint16, hpcdata_all_keys, hpcdata_mixture),
-        *(hpcdata_packed, hpcdata_packed_all_keys, c_gather),
+        *(hpcdata_packed, hpcdata_packed_all_keys, c_gather, c_gather_uint16),
         *(
             statefuldataloader,
             statefuldataloader_batched,

@@ -100,6 +100,7 @@ def test_the_grid_of_each_picture_is_stored(tmp_path: Path, source: Path):
     assert len(set(expected)) > 2
 
 
+@pytest.mark.slow
 def test_where_a_task_was_stopped_changes_nothing(tmp_path: Path, source: Path):
     small_run(tmp_path / "whole", RATIO, source=source)
     prepare(small_config(tmp_path / "stopped", RATIO, source=source))

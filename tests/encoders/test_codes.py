@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from hpcdata.combine import CombineOptions, combine
 from hpcdata.encoders.codes import COMPARE_EVERY, PictureEncoder
 from hpcdata.loading.manifest import read_manifest
 from hpcdata.shard import read_summary
-from hpcdata.status import describe, read_status
+from hpcdata.status import read_status
+from hpcdata.summary import describe
 from tests.runs import small_run
 
 
@@ -25,8 +27,11 @@ class Halving:
         self.shapes: list[tuple[int, ...]] = []
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return self.start(images)()
+
+    def start(self, images: torch.Tensor) -> Callable[[], torch.Tensor]:
         self.shapes.append(tuple(images.shape))
-        return images[:, 0, ::2, ::2].int()
+        return lambda: images[:, 0, ::2, ::2].int()
 
     def encode_in_fp32(self, images: torch.Tensor) -> torch.Tensor:
         codes = images[:, 0, ::2, ::2].int()

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpcdata.counts import Sizes
 from hpcdata.encoders.examples import BatchEncoder, PreparedBatch
 from hpcdata.samples import Documents, Reason, Record, Reject, Sample, TextPart
-from hpcdata.tables import Sizes, to_columns
+from hpcdata.tables import to_columns
 
 
 class OneForEachX:

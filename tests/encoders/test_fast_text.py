@@ -254,6 +254,42 @@ def test_only_where_a_tokenizer_composes_is_text_composed_for_the_fast_engine(tm
     assert fast._routed(texts) == []
 
 
+@pytest.mark.parametrize("is_normalized", [False, True])
+@pytest.mark.parametrize(
+    ("token", "text"),
+    [
+        ("[MASK]", "say [MAS\u212a] now"),  # the Kelvin sign becomes a K
+        ("<x;>", "a <x\u037e> b"),
+        ("caf\u00e9", "a cafe\u0301 b"),
+        ("cafe\u0301", "a caf\u00e9 b"),
+        ("cafe\u0301", "a cafe\u0301 b"),
+    ],
+)
+def test_text_that_becomes_an_added_token_when_it_is_composed(tmp_path, token, text, is_normalized):
+    """The reference may look for added tokens before it composes; text must never become a control id."""
+    path = with_nfc(train_bpe(tmp_path / "tokenizer.json"))
+    content = json.loads(path.read_text())
+    added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": is_normalized, "special": False}
+    content["added_tokens"].append({"id": max(content["model"]["vocab"].values()) + 1, "content": token, **added})
+    path.write_text(json.dumps(content))
+    spy = Spy(loaded(path))
+    fast = fast_text.speed_up(spy)
+    assert fast is not None
+    same(fast, spy, ["plain text"] * 20 + [text])
+    assert fast._composed([text], fast._routed([text]))[0] == [0]
+
+
+def test_a_sentencepiece_model_with_rules_of_its_own_is_left_to_the_reference(tmp_path):
+    rules = "65 301\tE9\n1100 1161\tAC00\n"
+    (tmp_path / "rules.tsv").write_text(rules)
+    path = train_sentencepiece(
+        tmp_path / "tokenizer.model",
+        normalization_rule_tsv=str(tmp_path / "rules.tsv"),
+        remove_extra_whitespaces=False,
+    )
+    assert fast_text.speed_up(loaded(path)) is None
+
+
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cn"]), max_size=30), max_size=9))
 @settings(deadline=None, max_examples=100)
 def test_rows_with_characters_of_a_table(texts):

@@ -68,6 +68,7 @@ def tokenizer_bytes(recipe: Recipe) -> bytes:
     return (Path(recipe.output_dir) / training.TOKENIZER).read_bytes()
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_in_the_same_bytes(recipe, tmp_path):
     assert training.train(recipe, stop=StopFlag())
     other = dataclasses.replace(recipe, output_dir=str(tmp_path / "interrupted"))

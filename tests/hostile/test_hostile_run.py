@@ -21,10 +21,10 @@ from PIL import Image
 
 from hpcdata import verify
 from hpcdata.combine import CombineOptions, combine
+from hpcdata.counts import Counts
 from hpcdata.plan import RunPaths, load_plan
 from hpcdata.planning import prepare
 from hpcdata.retry import rows_of
-from hpcdata.tables import Counts
 from tests.evidence import BAD_INPUTS, Evidence
 from tests.runs import small_config
 

@@ -51,15 +51,15 @@ def test_the_same_batches_and_states(dataset, num_threads, options):
 @pytest.mark.parametrize("step", [0, 1, 7])
 def test_an_error_in_a_thread_arrives_in_its_place(dataset, monkeypatch, step):
     loader = make(dataset)
-    batch = type(loader.layout).batch
+    arrays = type(loader.layout)._arrays
 
-    def fail(self, dataset, rows, *arguments):
-        if len(rows) and rows[0] == bad:
+    def fail(self, index, *arguments):
+        if len(index) and index[0] == bad:
             raise ZeroDivisionError
-        return batch(self, dataset, rows, *arguments)
+        return arrays(self, index, *arguments)
 
-    bad = make(dataset).rows(0, step)[0]
-    monkeypatch.setattr(type(loader.layout), "batch", fail)
+    bad = make(dataset).batch_at(0, step)["index"][0]
+    monkeypatch.setattr(type(loader.layout), "_arrays", fail)
     ahead = BackgroundLoader(loader, num_ahead=3, num_threads=3)
     with pytest.raises(ZeroDivisionError):
         list(ahead)

@@ -48,6 +48,10 @@ def test_read_ahead_asks_only_after_waiting(monkeypatch):
     assert not ahead.will_need(ranges)
     faults[0] += 1
     assert [ahead.will_need(ranges) for _ in range(70)] == [True] * 64 + [False] * 6
+    faults[0] += 4
+    assert not ahead.will_need(np.zeros((256, 2), np.uint64))
+    faults[0] += 5
+    assert ahead.will_need(np.zeros((256, 2), np.uint64))
 
 
 @settings(max_examples=60, deadline=None)

@@ -139,3 +139,38 @@ def test_two_processes_are_killed_and_one_goes_on(tmp_path, launcher):
     loader = make_loader(str(dataset), launcher, rank=0, world_size=1)
     expected = [(batch["index"].tolist(), batch_digest([batch])) for batch in loader]
     assert [(line["indices"], line["digest"]) for line in before + after] == expected
+
+
+PREPARED = """
+import json, sys
+import torch
+from accelerate import Accelerator
+from hpcdata.loading.steps import StepDataset
+from tests.loading.test_torchrun import make_loader
+
+dataset, out, launcher = sys.argv[1:4]
+torch.set_num_threads(1)
+accelerator = Accelerator(cpu=True)
+steps = StepDataset(make_loader(dataset, launcher))
+model, prepared = accelerator.prepare(torch.nn.Linear(2, 2), steps.dataloader(num_workers=1))
+rows = [batch["index"].tolist() for batch in prepared]
+accelerator.save_state(f"{out}/state")
+accelerator.wait_for_everyone()
+accelerator.load_state(f"{out}/state")
+with open(f"{out}/{accelerator.process_index}.json", "w") as file:
+    json.dump(rows, file)
+"""
+
+
+@pytest.mark.slow
+def test_a_dataloader_of_steps_is_prepared_on_two_ranks(tmp_path):
+    dataset = made.make_dataset(tmp_path / "data", made.split(made.pairs(100)))
+    program = tmp_path / "prepared.py"
+    program.write_text(PREPARED)
+    job = start(program, "torchrun", 2, str(dataset), str(tmp_path))
+    _, error = job.communicate(timeout=120)
+    assert job.returncode == 0, error
+    shares = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    torch.set_num_threads(1)
+    whole = [batch["index"].tolist() for batch in make_loader(str(dataset), "torchrun", rank=0, world_size=1)]
+    assert [first + second for first, second in zip(*shares, strict=True)] == whole

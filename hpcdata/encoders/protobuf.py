@@ -1,0 +1,39 @@
+"""The one field of a SentencePiece model that its library does not tell: the rules by which it replaces characters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+
+def charsmap(model: bytes) -> bytes:
+    """What a SentencePiece model replaces before anything else: ModelProto.normalizer_spec.precompiled_charsmap."""
+    return b"".join(rules for spec in _messages(model, 3) for rules in _messages(spec, 2))
+
+
+def _messages(data: bytes, wanted: int) -> Iterator[bytes]:
+    """The strings, bytes and messages in a field of a protocol buffer."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        field, wire = tag >> 3, tag & 7
+        if wire == 0:
+            _, at = _varint(data, at)
+        elif wire == 2:
+            size, at = _varint(data, at)
+            if field == wanted:
+                yield data[at : at + size]
+            at += size
+        elif wire in (1, 5):
+            at += 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"wire type {wire} in a protocol buffer")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """(a number of 7 bits a byte, where it ends)."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value, shift, at = value | (byte & 0x7F) << shift, shift + 7, at + 1
+        if byte < 0x80:
+            return value, at
