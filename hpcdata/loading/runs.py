@@ -1,9 +1,9 @@
 """Sequences -> arrays: runs of stored ids and literals, laid end to end in bins of one width.
 
-Nothing is done per id in Python, and little per id at all. Runs are written as windows of an array: as one block of
-windows of the longest run, in order, so that every run puts right what the one before it wrote too much; or, where that
-would write much more than is wanted, in windows of 1, 2, 4... ids, two of them for each run (from its start, and up to
-its end). Ids and positions stay in 16 bits as long as they fit, and are widened last.
+Nothing is done per id in Python, and little per id at all. Where runs follow each other, whole blocks of one width are
+copied from the run in which each begins, then the head of every run, in order: it puts right what the run before wrote
+too much. Runs with something between them are written in windows of 1, 2, 4... ids, two of them for each run (from its
+start, and up to its end). Ids and positions stay in 16 bits as long as they fit, and are widened last.
 """
 
 from __future__ import annotations
