@@ -22,10 +22,12 @@ from typing import Any, NamedTuple
 
 from hpcdata import livelock
 from hpcdata.counts import Counts
+from hpcdata.forked import share_out
 from hpcdata.ledger import LedgerReader
 
 RATE_WINDOW_S = 600.0
 SPENT = ("read_s", "decode_s", "encode_s", "write_s")
+_MANY_LEDGERS = 1000
 PREEMPTED, VANISHED, RUNNING = "preempted", "vanished", "running"
 
 
@@ -69,6 +71,13 @@ class Process:
     claim: dict[str, Any] | None = None
     latest: dict[str, Any] | None = None
     """The last checkpoint since the claim: like `segment`, not yet in the sums."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Segments as plain tuples, which pickle many times faster."""
+        return {**vars(self), "segments": [tuple(item) for item in self.segments]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, segments=list(map(Segment._make, state["segments"])))
 
     @property
     def task(self) -> str:
@@ -168,7 +177,36 @@ class History:
         """Shard -> times of checkpoints, the last of each claim at least, that were ahead of it."""
 
     def read(self) -> None:
-        for attempt, events in self._reader.read():
+        names = self._reader.list_new()
+        if self.processes or len(names) < _MANY_LEDGERS:
+            self._read(names)
+        else:
+            for part in share_out(self._read_apart, names):
+                self._merge(part)
+
+    def _read_apart(self, names: Sequence[str]) -> History:
+        part = History(LedgerReader(self._reader.folder))
+        part._read(names)
+        return part
+
+    def _merge(self, part: History) -> None:
+        """Adds what was read of other files."""
+        self._reader.offsets.update(part._reader.offsets)
+        self.processes.update(part.processes)
+        for name in self.commits.keys() & part.commits.keys():  # committed again after somebody removed it
+            self._count(self.commits[name], -1)
+        self.commits.update(part.commits)
+        self._numbers = list(map(operator.add, self._numbers, part._numbers))
+        self._rejected.update(part._rejected)
+        self.conflicts += part.conflicts
+        self.inherited_lost_s += part.inherited_lost_s
+        for name, claims in part._claims.items():
+            self._claims.setdefault(name, []).extend(claims)
+        for name, times in part._advances.items():
+            self._advances.setdefault(name, []).extend(times)
+
+    def _read(self, names: Sequence[str]) -> None:
+        for attempt, events in self._reader.read(names):
             process = self.processes.setdefault(attempt, Process(attempt=attempt))
             for event in events:
                 self._add(process, event)

@@ -26,7 +26,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,25 +63,28 @@ class LedgerReader:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._read: dict[str, int] = {}
+        self.folder = folder
+        self.offsets: dict[str, int] = {}
         """File name -> bytes read of it, up to the end of a line."""
 
-    def read(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        """(attempt, new events in their order) of every process that has any."""
+    def list_new(self) -> list[str]:
+        """Names of the files that have something to read."""
         try:
-            entries = [entry for entry in os.scandir(self._folder) if entry.name.endswith(".jsonl")]
+            entries = [entry for entry in os.scandir(self.folder) if entry.name.endswith(".jsonl")]
         except FileNotFoundError:
-            return
-        for entry in entries:
-            start = self._read.get(entry.name, 0)
-            if start and entry.stat().st_size <= start:
-                continue
-            data = _read_from(entry.path, start)
+            return []
+        offsets = self.offsets
+        return [item.name for item in entries if item.name not in offsets or item.stat().st_size > offsets[item.name]]
+
+    def read(self, names: Sequence[str] | None = None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """(attempt, new events in their order) of every process that has any; of all, or of some files."""
+        for name in self.list_new() if names is None else names:
+            start = self.offsets.get(name, 0)
+            data = _read_from(f"{self.folder}/{name}", start)
             data = data[: data.rfind(b"\n") + 1]  # the rest is being written, or was cut by a kill
             if data:
-                self._read[entry.name] = start + len(data)
-                yield entry.name.removesuffix(".jsonl"), _parse(_without_outdated(data))
+                self.offsets[name] = start + len(data)
+                yield name.removesuffix(".jsonl"), _parse(_without_outdated(data))
 
 
 def _read_from(path: str, start: int) -> bytes:

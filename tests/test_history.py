@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from hpcdata import history
 from hpcdata.counts import Counts
 from hpcdata.history import History, Process
 from hpcdata.ledger import LedgerReader
+from tests import synthetic
 
 
 def event(kind: str, time: float, **fields: Any) -> dict[str, Any]:
@@ -130,3 +133,27 @@ def test_the_account_counts_a_shard_once_and_only_those_that_are_there(tmp_path:
     made = read(tmp_path, a=[start(0), *commits])
     assert made.account({"x", "y"}) == counts[0] + counts[1]
     assert made.account({"y"}) == counts[1]
+
+
+def test_ledgers_read_by_several_processes_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic.write(tmp_path / "run", synthetic.Options(num_shards=60, num_tasks=5, preempted=0.5))
+    folder = tmp_path / "run/ledger"
+    alone = History(LedgerReader(folder))
+    alone.read()
+    monkeypatch.setattr(history, "_MANY_LEDGERS", 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    children, fork = list[int](), os.fork
+    monkeypatch.setattr(os, "fork", lambda: children.append(fork()) or children[-1])
+    shared = History(LedgerReader(folder))
+    for _ in range(2):
+        shared.read()
+        assert len(children) == 2
+        assert shared.processes == alone.processes
+        assert shared.commits == alone.commits
+        assert shared.account(set(alone.commits)) == alone.account(set(alone.commits))
+        assert shared.inherited_lost_s == pytest.approx(alone.inherited_lost_s)
+        assert shared.stuck({f"{number:05}-of-00060" for number in range(60)}, 1e9) == alone.stuck(
+            {f"{number:05}-of-00060" for number in range(60)}, 1e9
+        )
+        assert shared.spent == pytest.approx(alone.spent)

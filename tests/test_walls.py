@@ -31,6 +31,7 @@ LAYERS = (
         "counts",
         "memory",
         "gpumeter",
+        "forked",
     ),
     ("charts", "keys"),
     ("ledger", "claims", "tables", "sources.base"),
