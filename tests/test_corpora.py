@@ -89,6 +89,7 @@ def test_names_that_give_one_key_are_numbered(tmp_path, monkeypatch):
     assert found == [("a-b", "Space."), ("a-b-2", "Hyphen."), ("a-b-3", "Dot.")]
 
 
+@pytest.mark.slow
 @needs_openclipart
 def test_openclipart_has_its_pairs(openclipart):
     keys = [pair.key for pair in openclipart]

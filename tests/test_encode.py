@@ -354,6 +354,7 @@ def test_the_output_directory_of_another_run_is_refused(tmp_path: Path) -> None:
         prepare(small_config(tmp_path / "run", source=_other_tar(tmp_path)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_a_crash_at_any_step_of_planning_is_finished_by_the_next_launch(
     tmp_path: Path, evidence: Evidence, after: bool

@@ -30,6 +30,7 @@ def failing(number: int) -> Callable[..., Any]:
     return fail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
 def test_without_hard_links(tmp_path: Path, monkeypatch: Patch, evidence: Evidence, number: int) -> None:
     small_run(tmp_path / "with")

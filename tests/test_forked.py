@@ -12,9 +12,20 @@ from hpcdata import forked
 
 
 @pytest.fixture(autouse=True)
-def three_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def children(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Three cores; returns the processes that were forked."""
+    children, fork = list[int](), os.fork
+    monkeypatch.setattr(os, "fork", lambda: children.append(fork()) or children[-1])
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
     monkeypatch.setattr(threading, "active_count", lambda: 1)
+    return children
+
+
+def are_gone(children: list[int]) -> bool:
+    for child in children:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(child, os.WNOHANG)
+    return len(children) == 2
 
 
 def where(items: list[int]) -> tuple[int, int]:
@@ -29,7 +40,7 @@ def test_each_item_is_in_one_share_and_each_share_in_a_process() -> None:
 
 
 @pytest.mark.parametrize("how", ["raises", "dies", "says what cannot be pickled"])
-def test_a_share_whose_child_fails_is_computed_here(how: str) -> None:
+def test_a_share_whose_child_fails_is_computed_here(how: str, children: list[int]) -> None:
     parent = os.getpid()
 
     def fail_in_children(items: list[int]) -> object:
@@ -42,11 +53,10 @@ def test_a_share_whose_child_fails_is_computed_here(how: str) -> None:
         return sum(items)
 
     assert sum(forked.share_out(fail_in_children, list(range(100)))) == sum(range(100))  # type: ignore[arg-type]
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)  # none is left
+    assert are_gone(children)
 
 
-def test_an_error_here_is_an_error_and_leaves_no_child() -> None:
+def test_an_error_here_is_an_error_and_leaves_no_child(children: list[int]) -> None:
     parent = os.getpid()
 
     def fail(items: list[int]) -> int:
@@ -56,8 +66,7 @@ def test_an_error_here_is_an_error_and_leaves_no_child() -> None:
 
     with pytest.raises(ValueError, match="here"):
         forked.share_out(fail, list(range(100)))
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert are_gone(children)
 
 
 def test_where_there_are_threads_nothing_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:

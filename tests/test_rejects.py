@@ -117,6 +117,7 @@ def test_a_retry_writes_what_a_run_over_good_inputs_writes(made: tuple[Path, Pat
     assert account(run) == account(tmp_path / "good"), "also how many texts were cut"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"compact": True}, {"move_files": True}, {"delete_after_combining": True}])
 def test_retries_and_combining_in_any_order(made: tuple[Path, Path], options: dict[str, bool]) -> None:
     run, pictures = made
@@ -246,6 +247,7 @@ def test_the_command(made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
     assert "tried      4\nwritten    1 (missing_image 1) in retry-00001\nrejected   3" in out
 
 
+@pytest.mark.slow
 def test_reading_a_long_list_takes_constant_memory(tmp_path: Path) -> None:
     import tracemalloc
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -86,6 +86,7 @@ ONLY_IN = {
 }
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Name below `hpcdata` -> file."""
     found = {}
@@ -97,13 +98,16 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(path: Path) -> Iterator[str]:
+@functools.cache
+def imports(path: Path) -> list[str]:
     """Full names of what a module imports, also inside functions."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
 
 
 def layer(name: str) -> int | None:

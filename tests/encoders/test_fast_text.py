@@ -254,6 +254,7 @@ def test_only_where_a_tokenizer_composes_is_text_composed_for_the_fast_engine(tm
     assert fast._routed(texts) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_normalized", [False, True])
 @pytest.mark.parametrize(
     ("token", "text"),

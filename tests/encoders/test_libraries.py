@@ -85,6 +85,7 @@ def emu3_model(arch: Emu3Architecture):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "model.vqmodel."])
 @torch.inference_mode()
 def test_emu3(tmp_path, prefix):

@@ -280,7 +280,7 @@ def smooth(width: int, height: int) -> Image.Image:
 @pytest.mark.parametrize("kind", ["JPEG", "MPO"])
 @pytest.mark.parametrize(
     ("width", "height", "scale"),
-    [(1024, 1024, 8), (1040, 1033, 8), (600, 1000, 4), (1001, 603, 4), (300, 300, 2), (301, 299, 2)],
+    [(1024, 1024, 8), (1040, 1033, 8), (1001, 603, 4), (301, 299, 2)],
 )
 def test_a_draft_of_a_large_jpeg_has_nearly_its_pixels(
     kind: str, orientation: int, width: int, height: int, scale: int, monkeypatch: pytest.MonkeyPatch

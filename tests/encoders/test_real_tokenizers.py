@@ -54,6 +54,7 @@ def pages() -> list[str]:
     return [html.unescape(re.sub(r"<[^>]*>", " ", file.read_text(errors="replace"))) for file in files]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("corpus", [captions, pages])
 def test_ids_are_those_of_the_reference(tokenizer: Path, corpus) -> None:
     texts = corpus()

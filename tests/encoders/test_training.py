@@ -131,6 +131,7 @@ def test_the_result_is_exact_and_encodes_as_it_was_trained(recipe):
     assert 10 * np.log10(255**2 / error) > 15, "a warm start is a patch quantizer already"
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(recipe, monkeypatch):
     losses = []
     real = training._loss

@@ -138,6 +138,7 @@ def test_errors_arrive_and_threads_end(dataset, monkeypatch):
         BackgroundLoader(make(dataset), num_ahead=0)
 
 
+@pytest.mark.slow
 def test_a_process_ends_with_batches_left(dataset):
     program = """
 import sys

@@ -112,7 +112,7 @@ def test_positions_outside_are_refused(order, position):
         order.rows(0, np.array([position]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(1, 500), st.integers(1, 70), st.integers(1, 9), st.integers(-(2**70), 2**70), st.integers(0, 2**40))
 def test_block_order_is_bijective(num_samples, block_rows, window_blocks, seed, epoch):
     order = BlockOrder(num_samples=num_samples, seed=seed, block_rows=block_rows, window_blocks=window_blocks)

@@ -238,7 +238,7 @@ ODD_LINES = [
 @example(rows=ODD_LINES, first=0, batch_size=4, field=None)
 @settings(deadline=None, max_examples=100)
 def test_documents_in_bulk_are_the_records(tmp_path_factory, rows, first, batch_size, field):
-    path = write(tmp_path_factory.mktemp("lines") / "x.json.zst", b"\n".join(rows))
+    path = write(tmp_path_factory.mktemp("lines") / "x.jsonl.zst", b"\n".join(rows))
     file, options = one_input(path, "text"), Options(max_record_bytes=256, text_field=field)
     found = scan(file, every=3, options=options)
     first = min(first, found.num_samples)

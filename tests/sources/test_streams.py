@@ -44,6 +44,7 @@ def test_shards_in_turn_decompress_a_file_once(tmp_path, suffix, opened):
     assert len(opened) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @given(slices=st.lists(st.tuples(st.integers(0, 2999), st.integers(0, 1500)), max_size=5))
 @settings(max_examples=15, deadline=None)
