@@ -126,7 +126,6 @@ class Observer:
         try:
             return self._look(ask_scheduler)
         finally:
-            gc.freeze()  # nor later
             if collects:
                 gc.enable()
 
@@ -297,6 +296,7 @@ def _show(options: argparse.Namespace) -> int:
             raise UserError(f"--every {options.every}: expected a number of seconds above 0")
         return watch(observer, options.every)
     status = observer.look(ask_scheduler=True)
+    gc.freeze()  # what was read stays to the end
     if options.html:
         from hpcdata.page import render
 

@@ -5,6 +5,7 @@ Names, hosts and messages come from other processes: they are shown as plain tex
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ def watch(observer: Observer, every_s: float, *, output: IO[str] | None = None) 
     """
     console = Console(file=output or sys.stdout, highlight=False, markup=False, emoji=False)
     status = observer.look(ask_scheduler=True)
+    gc.freeze()  # what was read stays, and is too much to be looked through again and again
     try:
         if console.is_terminal:
             with Live(console=console, auto_refresh=False, vertical_overflow="crop", transient=True) as live:

@@ -66,6 +66,7 @@ def grow(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [remove, Path.touch, grow])
 @pytest.mark.parametrize(("kind", "num_samples"), [("tar", NUM_TAR_SAMPLES), ("jsonl", 3), ("txt", 1)])
 def test_the_samples_of_a_changed_input_are_rejected_by_its_name(

@@ -109,6 +109,7 @@ def test_of_two_that_run_at_once_one_acts(run: Path, fake: FakeSlurm) -> None:
     assert submitted(fake) == ["tasks", "finish afterany:4244"]
 
 
+@pytest.mark.slow
 def test_one_at_a_time(run: Path, fake: FakeSlurm) -> None:
     with Claims(run / "claims", Owner.of_this_process("other"), timeout_s=120) as claims:
         assert claims.try_claim("finish")
