@@ -176,6 +176,7 @@ def test_combine_killed_at_any_step_can_be_repeated_and_loses_nothing(
     assert number > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_replacing_a_dataset_killed_between_its_renames_loses_nothing(

@@ -154,6 +154,7 @@ def test_codes_do_not_depend_on_threads_autocast_or_double_precision(tokenizer):
     assert torch.equal(double.encode(images), expected), "what a GPU computes"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [64, 256])
 def test_decoded_pictures_look_like_the_originals(tokenizer, side):
     images = quickstart_pictures(side, 24)
