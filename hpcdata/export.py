@@ -42,9 +42,10 @@ import numpy as np
 
 from hpcdata import files
 from hpcdata.errors import UserError
+from hpcdata.loading.arrays import ragged
 from hpcdata.loading.dataset import SpanTable, TokenDataset
 from hpcdata.loading.layout import Layout
-from hpcdata.loading.textblock import Frame, columns_of, make_text_block, ragged
+from hpcdata.loading.textblock import Frame, columns_of, make_text_block
 from hpcdata.samples import Kind
 
 log = logging.getLogger(__name__)

@@ -109,6 +109,15 @@ def as_signed(block: np.ndarray) -> np.ndarray:
     return block.view(np.int16) if block.dtype == np.uint16 else block
 
 
+def ragged(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(which run, place in it) of every element of runs of these lengths that stand end to end."""
+    if len(lengths) and lengths.min() == lengths.max() == 1:
+        return np.arange(len(lengths)), np.zeros(len(lengths), np.int64)
+    ends = np.cumsum(lengths, dtype=np.int64)
+    run = np.repeat(np.arange(len(lengths)), lengths)
+    return run, np.arange(len(run)) - np.repeat(ends - lengths, lengths)
+
+
 def windows_of(values: np.ndarray, width: int) -> np.ndarray:
     """[len(values) - width + 1, width]: all windows of contiguous values, as the rows of a view that may be written."""
     return np.ndarray((len(values) - width + 1, width), values.dtype, values.data, strides=values.strides * 2)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from hpcdata.loading.arrays import ragged
 from hpcdata.loading.layoutbase import Batch, Layout
 from hpcdata.loading.runs import Bins
 from hpcdata.loading.streams import Draws, Stream
@@ -137,11 +138,10 @@ class PlainSteps:
         starts, stops = share.of_each(edges[:-1], edges[1:])
         is_asked = self.stream.will_draw(epoch, int(starts[0]), int(stops[-1]))
         sizes = stops - starts
-        ends = np.cumsum(sizes)
-        positions = np.arange(ends[-1]) + np.repeat(starts - (ends - sizes), sizes)
-        draws = self.stream.draws(epoch, positions)
+        of_step, within = ragged(sizes)
+        draws = self.stream.draws(epoch, starts[of_step] + within)
         num_spans = 1 if self._ahead is None else _SPANS_AHEAD  # the first batch is waited for
-        return _Ahead(epoch, step, share, draws, [0, *ends.tolist()], num_spans, is_asked)
+        return _Ahead(epoch, step, share, draws, [0, *np.cumsum(sizes).tolist()], num_spans, is_asked)
 
 
 class _Ahead:

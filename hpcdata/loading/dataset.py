@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcdata.loading.arrays import empty
+from hpcdata.loading.arrays import empty, ragged
 from hpcdata.loading.forks import ForkLock, Lazy
 from hpcdata.loading.manifest import Manifest, Part
 from hpcdata.loading.maps import map_column
@@ -151,7 +151,7 @@ class TokenDataset:
             index, num_spans = maps.column("samples/index")[at], maps.column("samples/num_spans")[at]
             first_span = maps.column("samples/first_span")[at] + maps.spans[parts]
             first_token = maps.column("samples/first_token")[at]
-            row, within = _ragged(num_spans)
+            row, within = ragged(num_spans)
             at = first_span[row] + within
             length = maps.column("spans/length")[at].astype(np.int64)
             kind = maps.column("spans/kind")[at].astype(np.int64)
@@ -298,12 +298,3 @@ class _OpenPart:
 def _span(kind: int, ids: np.ndarray, height: int, width: int, flags: int) -> Span:
     role, loss = Role(flags & ROLE_MASK), bool(flags & LOSS_FLAG)
     return Span(kind=Kind(kind), ids=ids, height=height, width=width, role=role, loss=loss)
-
-
-def _ragged(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(which run, place in it) of every element of runs of these lengths that stand end to end."""
-    if len(lengths) and lengths.min() == lengths.max() == 1:
-        return np.arange(len(lengths)), np.zeros(len(lengths), np.int64)
-    ends = np.cumsum(lengths, dtype=np.int64)
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    return row, np.arange(len(row)) - np.repeat(ends - lengths, lengths)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from hpcdata.loading.arrays import empty, fill_behind, prefix_mask, widen, windows_of
+from hpcdata.loading.arrays import empty, fill_behind, prefix_mask, ragged, widen, windows_of
 from hpcdata.loading.dataset import TokenDataset
 from hpcdata.loading.forks import Lazy
 from hpcdata.loading.sequences import LITERAL, Sequences
@@ -269,10 +269,9 @@ def _write_blocks(out: np.ndarray, dest: np.ndarray, length: np.ndarray, windows
     """
     width = min(_MAX_BLOCK, max(_MIN_BLOCK, 1 << (int(length.sum()) // (4 * len(length))).bit_length()))
     first, last = -(-dest // width), -(-(dest + length) // width)
-    num_blocks = last - first
-    run = np.repeat(np.arange(len(dest)), num_blocks)
+    run, within = ragged(last - first)
     if len(run):
-        block = np.arange(len(run)) + np.repeat(first - (np.cumsum(num_blocks) - num_blocks), num_blocks)
+        block = first[run] + within
         blocks = out[: len(out) // width * width].reshape(-1, width)
         target = blocks[block[0] : block[-1] + 1]
         is_whole = len(target) == len(block)

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from hpcdata.loading.arrays import ragged
 from hpcdata.loading.dataset import SpanTable
 from hpcdata.loading.forks import Lazy
 from hpcdata.samples import LOSS_FLAG, Kind
@@ -93,10 +94,10 @@ class Sequences:
     def take(self, rows: np.ndarray) -> Sequences:
         """These rows ([n], in any order, repeated or not)."""
         num_runs = np.diff(self.first_run)[rows]
-        ends = np.cumsum(num_runs)
-        runs = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self.first_run[rows] - (ends - num_runs), num_runs)
+        row, within = ragged(num_runs)
+        runs = self.first_run[rows][row] + within
         return Sequences(
-            first_run=np.append(0, ends),
+            first_run=np.append(0, np.cumsum(num_runs)),
             **{name: getattr(self, name)[rows] for name in _ROW_COLUMNS},
             **{name: getattr(self, name)[runs] for name in _RUN_COLUMNS},
         )

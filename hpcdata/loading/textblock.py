@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcdata.loading.arrays import Behind, empty, fill_behind, widen
+from hpcdata.loading.arrays import Behind, empty, fill_behind, ragged, widen
 from hpcdata.loading.dataset import SpanTable, TokenDataset
 
 
@@ -128,9 +128,3 @@ def columns_of(spans: SpanTable) -> np.ndarray:
     is_first = np.ones(len(before), bool)
     is_first[1:] = spans.row[1:] != spans.row[:-1]
     return before - before[is_first][np.cumsum(is_first) - 1]
-
-
-def ragged(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(which run, place in it) of every element of runs of these lengths that stand end to end."""
-    starts = np.cumsum(lengths) - lengths
-    return np.repeat(np.arange(len(lengths)), lengths), np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
