@@ -58,12 +58,9 @@ class EncodedBatch:
         spans = [span for example in self.examples for span in example.spans]
         images = [span for span in spans if span.kind == Kind.IMAGE]
         image_tokens = sum(len(span.ids) for span in images)
-        reasons = Counter(row.reason for row in self.rejects)
-        return Counts(
-            inputs=len(self.examples) + len(self.rejects),
-            written=len(self.examples),
-            duplicate=reasons.pop(DUPLICATE, 0),
-            rejected=reasons,
+        return _counts(
+            len(self.examples),
+            self.rejects,
             truncated_texts=self.truncated_texts,
             text_tokens=sum(len(span.ids) for span in spans) - image_tokens,
             image_tokens=image_tokens,
@@ -101,15 +98,7 @@ class EncodedDocuments:
         )
 
     def counts(self) -> Counts:
-        reasons = Counter(row.reason for row in self.rejects)
-        return Counts(
-            inputs=len(self.index) + len(self.rejects),
-            written=len(self.index),
-            duplicate=reasons.pop(DUPLICATE, 0),
-            rejected=reasons,
-            truncated_texts=self.truncated_texts,
-            text_tokens=len(self.ids),
-        )
+        return _counts(len(self.index), self.rejects, truncated_texts=self.truncated_texts, text_tokens=len(self.ids))
 
 
 Encoded = EncodedBatch | EncodedDocuments
@@ -127,6 +116,14 @@ class Rows:
     kind: np.ndarray
     flags: np.ndarray
     ids: np.ndarray
+
+
+def _counts(num_written: int, rejects: Sequence[RejectRow], **others: int) -> Counts:
+    reasons = Counter(row.reason for row in rejects)
+    duplicate = reasons.pop(DUPLICATE, 0)
+    return Counts(
+        inputs=num_written + len(rejects), written=num_written, duplicate=duplicate, rejected=reasons, **others
+    )
 
 
 def to_columns(rows: Rows, id_dtype: str, start: Sizes) -> tuple[dict[str, np.ndarray], Sizes, int]:

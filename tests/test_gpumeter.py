@@ -32,16 +32,22 @@ def wait_for(meter: GpuMeter, *, known: bool) -> None:
         time.sleep(0.01)
 
 
-def test_busy_seconds_are_the_samples_times_the_seconds_between_them(tmp_path: Path) -> None:
-    meter = GpuMeter(program(tmp_path, "echo 50"), "GPU-1", sample_s=0.02)
-    wait_for(meter, known=True)
+def count_for(meter: GpuMeter, seconds: float) -> tuple[float, float]:
+    """(busy seconds that the meter counts in about so many, how many they were); closes it."""
     before, started = meter.busy_s(), time.monotonic()
-    time.sleep(1)
+    time.sleep(seconds)
     after, seconds = meter.busy_s(), time.monotonic() - started
     meter.close()
     assert before is not None
     assert after is not None
-    assert after - before == pytest.approx(seconds / 2, abs=0.2)
+    return after - before, seconds
+
+
+def test_busy_seconds_are_the_samples_times_the_seconds_between_them(tmp_path: Path) -> None:
+    meter = GpuMeter(program(tmp_path, "echo 50"), "GPU-1", sample_s=0.02)
+    wait_for(meter, known=True)
+    counted_s, seconds = count_for(meter, 1)
+    assert counted_s == pytest.approx(seconds / 2, abs=0.2)
     assert (tmp_path / "arguments").read_text().split()[:2] == ["--id=GPU-1", "--query-gpu=utilization.gpu"]
     assert "gpumeter" not in {thread.name for thread in threading.enumerate()}
 
@@ -62,13 +68,8 @@ def test_a_sample_that_a_signal_kills_is_made_up_for_by_the_next(tmp_path: Path)
     until = time.monotonic() + 20
     while not (tmp_path / "third").exists() and time.monotonic() < until:
         time.sleep(0.01)
-    started, before = time.monotonic(), meter.busy_s()
-    time.sleep(0.5)
-    after, seconds = meter.busy_s(), time.monotonic() - started
-    meter.close()
-    assert before is not None
-    assert after is not None
-    assert after - before == pytest.approx(seconds, abs=0.2)
+    counted_s, seconds = count_for(meter, 0.5)
+    assert counted_s == pytest.approx(seconds, abs=0.2)
 
 
 def test_a_gpu_that_falls_silent_is_unknown_from_then_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,7 @@ class BatchEncoder:
         )
 
     def _encode_documents(self, batch: Documents, first_index: int, source: str) -> EncodedDocuments:
-        """As `_encode_records` does it for samples of one text, without an object for each of them."""
+        """As records are encoded for samples of one text, without an object for each of them."""
         assert self._text is not None
         ids, lengths, num_truncated = np.zeros(0, np.int32), np.zeros(0, np.int64), 0
         if batch.texts:
