@@ -14,7 +14,7 @@ import numpy as np
 
 from hpcdata.loading.arrays import ragged
 from hpcdata.loading.layoutbase import Batch, Layout
-from hpcdata.loading.runs import Bins
+from hpcdata.loading.placed import Bins
 from hpcdata.loading.streams import Draws, Stream
 
 _ROWS_AHEAD = 16_384

@@ -21,8 +21,8 @@ from hpcdata.loading.layoutbase import (
     default_shift,
 )
 from hpcdata.loading.manifest import Manifest
+from hpcdata.loading.placed import IGNORED_LABEL, position_dtype
 from hpcdata.loading.places import Places
-from hpcdata.loading.runs import IGNORED_LABEL, position_dtype
 from hpcdata.loading.sequences import Controls, Form, Lineup
 from hpcdata.loading.textblock import TextRows
 from hpcdata.samples import Kind
@@ -107,7 +107,7 @@ class _Rows:
         except UserError:
             return  # the batches that are refused, or differ in their grid, are found one by one
         self._texts = TextRows(dataset, texts, layout.text_columns, layout.frame)
-        self._places = dataset.places(images.part, images.first_token)
+        self._places = dataset.places(images.part, images.first_token, images.length)
         self._num_ids = np.append(0, np.cumsum(self._texts.lengths)).tolist()
 
     def batch(self, first: int, stop: int) -> Batch:
@@ -204,13 +204,10 @@ class T2I(Fixed):
 
     def _place_images(self, places: Places, first: int, rows: np.ndarray, out: np.ndarray) -> None:
         """Shifted codes of at most one image a row, padding in rows without one."""
-        codes, shift = empty((len(rows), out.shape[1]), places.dtype), self.img_token_shift or 0
-        places.copy(codes, first)
-        if len(rows) == len(out):
-            widen(codes, out, shift)
-        else:
+        is_full = len(rows) == len(out)
+        if not is_full:
             out[:] = self.frame.pad
-            out[rows] = codes.astype(out.dtype) + out.dtype.type(shift)
+        places.place(out, first, rows=None if is_full else rows, shift=self.img_token_shift or 0)
 
     def _columns_of_image(self, images: SpanTable) -> int:
         if not len(images.row):

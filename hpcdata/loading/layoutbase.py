@@ -13,7 +13,8 @@ import numpy as np
 from hpcdata.errors import UserError
 from hpcdata.loading.dataset import SpanTable, TokenDataset
 from hpcdata.loading.manifest import Manifest
-from hpcdata.loading.runs import IGNORED_LABEL, Bins, assemble
+from hpcdata.loading.placed import IGNORED_LABEL, Bins
+from hpcdata.loading.runs import assemble
 from hpcdata.loading.sequences import Controls, Form, Lineup, Sequences
 from hpcdata.loading.textblock import Frame
 

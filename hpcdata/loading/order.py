@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from hpcdata.errors import UserError
+from hpcdata.loading.compiled import kernels
 
 NUM_ROUNDS = 8
 _MIN_BITS = 6
@@ -186,6 +187,9 @@ def _round_keys(purpose: str) -> tuple[np.uint64, ...]:
 def _permute(positions: np.ndarray, num_samples: int, keys: Keys) -> np.ndarray:
     """The Feistel network on as many bits as `num_samples` needs, walking on from results past the end."""
     num_bits = max(_MIN_BITS, (num_samples - 1).bit_length())
+    compiled = kernels()
+    if compiled is not None and isinstance(keys, tuple):
+        return compiled.permute(np.ascontiguousarray(positions), num_samples, num_bits, np.array(keys))
     values = _feistel(positions.astype(np.uint64), keys, num_bits)
     outside = np.flatnonzero(values >= num_samples)
     while outside.size:

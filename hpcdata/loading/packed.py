@@ -16,7 +16,7 @@ from hpcdata.loading.batches import Mark, Share
 from hpcdata.loading.forks import ForkLock
 from hpcdata.loading.layoutbase import Batch, BatchCounts, Layout
 from hpcdata.loading.packing import Packing, Placement
-from hpcdata.loading.runs import Bins
+from hpcdata.loading.placed import Bins
 from hpcdata.loading.sequences import Lineup, Sequences
 from hpcdata.loading.streams import Draws, Stream
 

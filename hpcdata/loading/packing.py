@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from hpcdata.errors import UserError
+from hpcdata.loading.compiled import kernels
 
 _UNITS_OF_MEAN = 384
 """Lengths are rounded up to units of this part of their mean: it costs about 0.1 % of the room."""
@@ -178,6 +179,23 @@ def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
     counts = np.bincount(lengths, minlength=1)
     by_length = _sorting(lengths, capacity)[counts[0] :]
     counts[0] = 0
+    compiled = kernels()
+    placed = _contents(counts, capacity) if compiled is None else compiled.best_fit(counts, capacity)
+    _, per_bin, first_bin, num_alike = placed[_sorting(placed[:, 0], capacity)].T
+    total = per_bin * num_alike
+    within = np.arange(int(total.sum())) - np.repeat(np.cumsum(total) - total, total)
+    bin_of = np.full(len(lengths), -1, np.int64)
+    bin_of[by_length] = np.repeat(first_bin, total) + within // np.repeat(per_bin, total)
+    return bin_of
+
+
+def _sorting(values: np.ndarray, most: int) -> np.ndarray:
+    """Stable argsort of integers from 0 to `most`: numpy has one in linear time for 16 bits."""
+    return np.argsort(values.astype(np.uint16) if most < 2**16 else values, kind="stable")
+
+
+def _contents(counts: np.ndarray, capacity: int) -> np.ndarray:
+    """[n, 4] int64: a length, how many of it in a bin, the first bin, how many bins are alike."""
     values, count = np.flatnonzero(counts).tolist(), counts.tolist()
     used: list[int] = []
     num_bins = 0
@@ -190,18 +208,7 @@ def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
             if not left:
                 del values[bisect_left(values, length)]
         num_bins += repeats
-    placed = np.array(used, np.int64).reshape(-1, 4)
-    _, per_bin, first_bin, num_alike = placed[_sorting(placed[:, 0], capacity)].T
-    total = per_bin * num_alike
-    within = np.arange(int(total.sum())) - np.repeat(np.cumsum(total) - total, total)
-    bin_of = np.full(len(lengths), -1, np.int64)
-    bin_of[by_length] = np.repeat(first_bin, total) + within // np.repeat(per_bin, total)
-    return bin_of
-
-
-def _sorting(values: np.ndarray, most: int) -> np.ndarray:
-    """Stable argsort of integers from 0 to `most`: numpy has one in linear time for 16 bits."""
-    return np.argsort(values.astype(np.uint16) if most < 2**16 else values, kind="stable")
+    return np.array(used, np.int64).reshape(-1, 4)
 
 
 def _best_content(values: list[int], count: list[int], capacity: int) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""Places in the ids of a dataset, from which windows are copied: looked up once for the batches of many steps."""
+"""Places in the ids of a dataset, from which rows are copied: looked up once for the batches of many steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpcdata.loading.arrays import as_signed
+from hpcdata.loading.arrays import Behind, as_signed, empty, widen
+from hpcdata.loading.compiled import kernels
+from hpcdata.loading.forks import Lazy
 from hpcdata.loading.parts import PartMaps
 
 if TYPE_CHECKING:
@@ -14,22 +16,34 @@ if TYPE_CHECKING:
 
 
 class Places:
-    """Some ids of a dataset, each the first of a window."""
+    """Runs of ids of a dataset."""
 
-    def __init__(self, maps: PartMaps, part: np.ndarray, start: np.ndarray) -> None:
-        """part, start: [num_places], as in a SpanTable."""
-        import torch
-
-        self._maps, self._part = maps, part
+    def __init__(self, maps: PartMaps, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> None:
+        """part, start, length: [num_places], as in a SpanTable."""
+        self._maps, self._part, self._length = maps, part, length
         self._start = start + maps.tokens[part]
-        self._where = torch.from_numpy(self._start)
-        self.dtype = maps.column("tokens/ids").dtype
-        self._latest = int(self._start.max(initial=0))
+        self._column = maps.column("tokens/ids")
+
+    def place(
+        self, out: np.ndarray, first: int = 0, *, rows: np.ndarray | None = None, shift: int = 0, pad: int = 0
+    ) -> None:
+        """Row `rows[n]` of `out` (by default n) = the ids of place `first` + n, plus `shift`, and `pad` behind them.
+
+        out: [num_rows, width] of the dataset's dtype or int64; no row that is meant has more ids.
+        """
+        compiled = kernels()
+        if compiled is None:
+            self._place(out, first, rows, shift, pad)
+            return
+        these = slice(first, first + len(out if rows is None else rows))
+        with self._maps.opened(self._part[these]):
+            ids, start, length = self._column, self._start[these], self._length[these]
+            compiled.place_rows(ids, start, length, out, rows=rows, shift=shift, pad=pad)
 
     def copy(self, out: np.ndarray, first: int = 0) -> None:
         """out: [num_rows, width] of the dataset's dtype; row r becomes the window at place `first` + r.
 
-        What stands behind the end of a span is somebody else's, or zeros: mask it.
+        What stands behind the end of a run is somebody else's, or zeros: mask it.
         """
         if not out.size:
             return
@@ -40,6 +54,45 @@ class Places:
                 _gather(ids, self._where[rows], out)
             else:
                 _gather_at_the_end(ids, self._start[rows], out)
+
+    def _place(self, out: np.ndarray, first: int, rows: np.ndarray | None, shift: int, pad: int) -> None:
+        """By whole windows, padded while they are narrow if they can be."""
+        num_rows, width = len(out if rows is None else rows), self._longest
+        is_direct = rows is None and not shift and out.dtype == self._column.dtype
+        windows = out[:, :width] if is_direct else empty((num_rows, width), self._column.dtype)
+        self.copy(windows, first)
+        fits = 0 <= pad - shift <= np.iinfo(windows.dtype).max
+        if fits:
+            self._behind.fill(windows, pad - shift, first)
+        if not is_direct:
+            wide = out[:, :width] if rows is None else empty(windows.shape, out.dtype)
+            widen(windows, wide, shift)
+            if not fits:
+                self._behind.fill(wide, pad, first)
+            if rows is not None:
+                out[rows, :width] = wide
+        if rows is None:
+            out[:, width:] = pad
+        else:
+            out[rows, width:] = pad
+
+    @Lazy
+    def _where(self) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(self._start)
+
+    @Lazy
+    def _latest(self) -> int:
+        return int(self._start.max(initial=0))
+
+    @Lazy
+    def _longest(self) -> int:
+        return int(self._length.max(initial=0))
+
+    @Lazy
+    def _behind(self) -> Behind:
+        return Behind(self._length, self._longest)
 
 
 def _gather(ids: torch.Tensor, where: torch.Tensor, out: np.ndarray) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcdata.loading.arrays import Behind, empty, fill_behind, ragged, widen
+from hpcdata.loading.arrays import empty, fill_behind, ragged
 from hpcdata.loading.dataset import SpanTable, TokenDataset
 
 
@@ -58,18 +58,18 @@ class TextRows:
         """Of the rows before each."""
         self._taken = taken
         if self._is_single:
-            self._width = min(self._room, int(taken.max(initial=0)))
-            self._places = dataset.places(texts.part, texts.first_token)
-            self._behind = Behind(taken[texts.row], self._width)
+            self._places = dataset.places(texts.part, texts.first_token, taken[texts.row])
 
     def place(self, ids: np.ndarray, first: int = 0) -> TextBlock:
         """Fills `ids`, as above, with the rows from `first` on."""
         frame, stop = self._frame, first + len(ids)
         inside, lengths = ids[:, self._start : self._start + self._room], self.lengths[first:stop]
         if self._is_even:
-            self._place_even(inside, first)
+            self._places.place(inside, first, pad=frame.pad)
         elif self._is_single:
-            self._place_single(inside, first)
+            begin, end = np.searchsorted(self._texts.row, (first, stop)).tolist()
+            inside[:] = frame.pad
+            self._places.place(inside, begin, rows=self._texts.row[begin:end] - first, pad=frame.pad)
         else:
             _place_several(self._dataset, self._texts.between(first, stop), inside)
             fill_behind(ids[:, self._start :], self._taken[first:stop], frame.pad)
@@ -80,38 +80,6 @@ class TextRows:
             ids[np.arange(len(ids)), lengths - 1] = frame.eos
         num_truncated = int(self.num_truncated[stop] - self.num_truncated[first])
         return TextBlock(ids=ids, lengths=lengths, num_truncated=num_truncated)
-
-    def _place_even(self, out: np.ndarray, first: int) -> None:
-        """A span in every row: whole windows at once."""
-        filled = out[:, : self._width]
-        if filled.dtype == self._dataset.manifest.id_dtype:
-            self._places.copy(filled, first)
-            self._behind.fill(filled, self._frame.pad, first)
-        else:
-            widen(self._windows(filled.shape, first), filled)
-            if not self._fits:
-                self._behind.fill(filled, self._frame.pad, first)
-        out[:, self._width :] = self._frame.pad
-
-    def _place_single(self, out: np.ndarray, first: int) -> None:
-        """At most one span a row."""
-        begin, end = np.searchsorted(self._texts.row, (first, first + len(out))).tolist()
-        out[:] = self._frame.pad
-        out[self._texts.row[begin:end] - first, : self._width] = self._windows((end - begin, self._width), begin)
-        if not self._fits:
-            fill_behind(out, self._taken[first : first + len(out)], self._frame.pad)
-
-    def _windows(self, shape: tuple[int, ...], first: int) -> np.ndarray:
-        """Of the spans from `first` on, padded while they are narrow."""
-        windows = empty(shape, self._dataset.manifest.id_dtype)
-        self._places.copy(windows, first)
-        if self._fits:
-            self._behind.fill(windows, self._frame.pad, first)
-        return windows
-
-    @property
-    def _fits(self) -> bool:
-        return 0 <= self._frame.pad <= np.iinfo(self._dataset.manifest.id_dtype).max
 
 
 def _place_several(dataset: TokenDataset, texts: SpanTable, out: np.ndarray) -> None:

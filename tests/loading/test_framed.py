@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hpcdata.errors import UserError
 from hpcdata.loading.dataset import TokenDataset
 from hpcdata.loading.layout import SFT, T2I, Caption, Interleaved, LiquidT2I, Text
-from hpcdata.loading.runs import Bins
+from hpcdata.loading.placed import Bins
 from hpcdata.samples import Example, Kind, Role
 from tests.loading import made
 

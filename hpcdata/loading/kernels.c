@@ -1,0 +1,275 @@
+/* The inner loops of the loader, compiled. Each does what the NumPy code beside its caller does, and nothing else: see
+ * compiled.py for what they are given. All of them check what they index before they touch it, and return 0; or they
+ * touch nothing and return -1 when a place is outside of its array.
+ *
+ * Rows of a shuffled batch come from all over the memory. What makes copying them fast is to ask for the next row while
+ * this one is copied: the processor does not see by itself where it begins. */
+#include <stdint.h>
+#include <string.h>
+
+typedef int64_t i64;
+
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define FOR_EACH_CPU __attribute__((target_clones("default", "avx2")))
+#else
+#define FOR_EACH_CPU
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+enum { VERSION = 1, AHEAD = 2, LINE = 64 };
+
+i64 kernels_version(void) { return VERSION; }
+
+INLINE void fetch(const char *from, i64 num_bytes) {
+    for (i64 at = 0; at < num_bytes; at += LINE) __builtin_prefetch(from + at);
+}
+
+/* out = ids + value for `count` ids; out = value. */
+#define DEFINE_COPY(NAME, IN, OUT)                                                                                     \
+    INLINE void NAME(OUT *restrict out, const IN *restrict ids, i64 count, i64 value) {                                \
+        const OUT added = (OUT)value;                                                                                  \
+        for (i64 at = 0; at < count; at++) out[at] = (OUT)ids[at] + added;                                             \
+    }
+#define DEFINE_FILL(NAME, OUT)                                                                                         \
+    INLINE void NAME(OUT *restrict out, i64 count, i64 value) {                                                        \
+        const OUT element = (OUT)value;                                                                                \
+        for (i64 at = 0; at < count; at++) out[at] = element;                                                          \
+    }
+#define DEFINE_COUNT(NAME, OUT)                                                                                        \
+    INLINE void NAME(OUT *restrict out, i64 count, i64 first) {                                                        \
+        for (i64 at = 0; at < count; at++) out[at] = (OUT)(first + at);                                                \
+    }
+DEFINE_COPY(copy_2_2, uint16_t, uint16_t)
+DEFINE_COPY(copy_2_4, uint16_t, uint32_t)
+DEFINE_COPY(copy_2_8, uint16_t, uint64_t)
+DEFINE_COPY(copy_4_4, int32_t, uint32_t)
+DEFINE_COPY(copy_4_8, int32_t, uint64_t)
+DEFINE_FILL(fill_1, uint8_t)
+DEFINE_FILL(fill_2, uint16_t)
+DEFINE_FILL(fill_4, uint32_t)
+DEFINE_FILL(fill_8, uint64_t)
+DEFINE_COUNT(count_2, uint16_t)
+DEFINE_COUNT(count_4, uint32_t)
+DEFINE_COUNT(count_8, uint64_t)
+
+static int runs_fit(const i64 *at, const i64 *length, i64 num_runs, i64 size) {
+    i64 is_outside = 0;
+    for (i64 run = 0; run < num_runs; run++)
+        is_outside |= at[run] < 0 || length[run] < 0 || length[run] > size - at[run];
+    return !is_outside;
+}
+
+/* Row `rows[r]` of out (NULL: row r) = `length[r]` ids from `start[r]`, plus `shift`, and `pad` up to `width`. */
+#define PLACE_ROWS(IN, OUT, COPY, FILL)                                                                                \
+    for (i64 row = 0; row < num_rows; row++) {                                                                         \
+        OUT *to = (OUT *)out + (rows ? rows[row] : row) * stride;                                                      \
+        if (row + AHEAD < num_rows)                                                                                    \
+            fetch((const char *)((const IN *)ids + start[row + AHEAD]), length[row + AHEAD] * (i64)sizeof(IN));        \
+        COPY(to, (const IN *)ids + start[row], length[row], shift);                                                    \
+        FILL(to + length[row], width - length[row], pad);                                                              \
+    }                                                                                                                  \
+    return 0
+FOR_EACH_CPU
+i64 place_rows(const void *ids, i64 num_ids, i64 id_bytes, const i64 *start, const i64 *length, const i64 *rows,
+               i64 num_rows, void *out, i64 out_bytes, i64 out_rows, i64 stride, i64 width, i64 shift, i64 pad) {
+    i64 is_outside = !runs_fit(start, length, num_rows, num_ids) || (!rows && num_rows > out_rows);
+    for (i64 row = 0; row < num_rows; row++)
+        is_outside |= length[row] > width || (rows && (rows[row] < 0 || rows[row] >= out_rows));
+    if (is_outside) return -1;
+    switch (10 * id_bytes + out_bytes) {
+    case 22: PLACE_ROWS(uint16_t, uint16_t, copy_2_2, fill_2);
+    case 24: PLACE_ROWS(uint16_t, uint32_t, copy_2_4, fill_4);
+    case 28: PLACE_ROWS(uint16_t, uint64_t, copy_2_8, fill_8);
+    case 44: PLACE_ROWS(int32_t, uint32_t, copy_4_4, fill_4);
+    case 48: PLACE_ROWS(int32_t, uint64_t, copy_4_8, fill_8);
+    default: return -1;
+    }
+}
+
+/* Runs stand at `dest` in out: `length` ids from `start`, plus `value`; or `value` alone where `start` is negative. */
+#define PLACE_RUNS(IN, OUT, COPY, FILL)                                                                                \
+    for (i64 run = 0; run < num_runs; run++) {                                                                         \
+        OUT *to = (OUT *)out + dest[run];                                                                              \
+        i64 next = run + 2 * AHEAD;                                                                                    \
+        if (next < num_runs && start[next] >= 0)                                                                       \
+            fetch((const char *)((const IN *)ids + start[next]), length[next] * (i64)sizeof(IN));                      \
+        if (start[run] < 0) FILL(to, length[run], value[run]);                                                         \
+        else COPY(to, (const IN *)ids + start[run], length[run], value[run]);                                          \
+    }                                                                                                                  \
+    return 0
+FOR_EACH_CPU
+i64 place_runs(const void *ids, i64 num_ids, i64 id_bytes, const i64 *start, const i64 *value, const i64 *dest,
+               const i64 *length, i64 num_runs, void *out, i64 out_bytes, i64 size) {
+    i64 is_outside = !runs_fit(dest, length, num_runs, size);
+    for (i64 run = 0; run < num_runs; run++) is_outside |= start[run] >= 0 && length[run] > num_ids - start[run];
+    if (is_outside) return -1;
+    switch (10 * id_bytes + out_bytes) {
+    case 22: PLACE_RUNS(uint16_t, uint16_t, copy_2_2, fill_2);
+    case 24: PLACE_RUNS(uint16_t, uint32_t, copy_2_4, fill_4);
+    case 28: PLACE_RUNS(uint16_t, uint64_t, copy_2_8, fill_8);
+    case 44: PLACE_RUNS(int32_t, uint32_t, copy_4_4, fill_4);
+    case 48: PLACE_RUNS(int32_t, uint64_t, copy_4_8, fill_8);
+    default: return -1;
+    }
+}
+
+/* Runs of one value each. */
+#define FILL_RUNS(OUT, FILL)                                                                                           \
+    for (i64 run = 0; run < num_runs; run++) FILL((OUT *)out + dest[run], length[run], value[run]);                    \
+    return 0
+FOR_EACH_CPU
+i64 fill_runs(const i64 *value, const i64 *dest, const i64 *length, i64 num_runs, void *out, i64 out_bytes, i64 size) {
+    if (!runs_fit(dest, length, num_runs, size)) return -1;
+    switch (out_bytes) {
+    case 1: FILL_RUNS(uint8_t, fill_1);
+    case 2: FILL_RUNS(uint16_t, fill_2);
+    case 4: FILL_RUNS(uint32_t, fill_4);
+    case 8: FILL_RUNS(uint64_t, fill_8);
+    default: return -1;
+    }
+}
+
+/* Runs that count up from `first`, or are 0 where it is negative. */
+#define COUNT_RUNS(OUT, COUNT, FILL)                                                                                   \
+    for (i64 run = 0; run < num_runs; run++) {                                                                         \
+        if (first[run] < 0) FILL((OUT *)out + dest[run], length[run], 0);                                              \
+        else COUNT((OUT *)out + dest[run], length[run], first[run]);                                                   \
+    }                                                                                                                  \
+    return 0
+FOR_EACH_CPU
+i64 count_runs(const i64 *first, const i64 *dest, const i64 *length, i64 num_runs, void *out, i64 out_bytes, i64 size) {
+    if (!runs_fit(dest, length, num_runs, size)) return -1;
+    switch (out_bytes) {
+    case 2: COUNT_RUNS(uint16_t, count_2, fill_2);
+    case 4: COUNT_RUNS(uint32_t, count_4, fill_4);
+    case 8: COUNT_RUNS(uint64_t, count_8, fill_8);
+    default: return -1;
+    }
+}
+
+/* The Feistel network of order.py on `num_bits` bits, walking on from results past the end. */
+enum { MAX_ROUNDS = 64 };
+
+INLINE uint64_t mix(uint64_t value, uint64_t key, int num_bits) {
+    uint64_t mixed = (value ^ key) * 0xBF58476D1CE4E5B9u;
+    mixed = (mixed ^ (mixed >> 31)) * 0x94D049BB133111EBu;
+    return mixed >> (64 - num_bits);
+}
+
+INLINE uint64_t feistel(uint64_t value, const uint64_t *keys, i64 num_rounds, int low_bits, int high_bits) {
+    uint64_t low = value & (((uint64_t)1 << low_bits) - 1), high = value >> low_bits;
+    for (i64 round = 0; round < num_rounds; round += 2) {
+        low ^= mix(high, keys[round], low_bits);
+        high ^= mix(low, keys[round + 1], high_bits);
+    }
+    return high << low_bits | low;
+}
+
+i64 permute(const i64 *positions, i64 num_positions, i64 num_samples, i64 num_bits, const uint64_t *keys,
+            i64 num_rounds, i64 *out) {
+    int low_bits = (int)(num_bits / 2), high_bits = (int)(num_bits - low_bits);
+    if (num_rounds % 2 || low_bits < 1 || num_bits > 63 || num_samples > (i64)1 << num_bits) return -1;
+    for (i64 at = 0; at < num_positions; at++)
+        if (positions[at] < 0 || positions[at] >= num_samples) return -1;
+    for (i64 at = 0; at < num_positions; at++) {
+        uint64_t value = (uint64_t)positions[at];
+        do value = feistel(value, keys, num_rounds, low_bits, high_bits);
+        while (value >= (uint64_t)num_samples);
+        out[at] = (i64)value;
+    }
+    return 0;
+}
+
+/* The bins of packing.py, one content after the other. `values` are the lengths that occur, ascending, and there are
+ * `count[length]` of each; both are used up. `taken`, [capacity + 1] zeros, is how many of a length the bin has. */
+typedef struct {
+    i64 *values, num_values, *count, *taken, *content, num_content;
+} Bin;
+
+INLINE i64 num_not_above(const i64 *values, i64 stop, i64 most) { /* bisect_right */
+    i64 first = 0;
+    while (first < stop) {
+        i64 middle = (first + stop) / 2;
+        if (values[middle] <= most) first = middle + 1;
+        else stop = middle;
+    }
+    return first;
+}
+
+static void add_to(Bin *bin, i64 length, i64 number) {
+    if (!bin->taken[length]) bin->content[bin->num_content++] = length;
+    bin->taken[length] += number;
+}
+
+enum { NUM_PAIRS = 6 };
+
+/* The pair near the middle that leaves the least room, if it is less than `instead_of` leaves. */
+static int closing_pair(const Bin *bin, i64 room, i64 instead_of, i64 *pair) {
+    const i64 *values = bin->values, *count = bin->count, *taken = bin->taken;
+    i64 least = room - instead_of, half = num_not_above(values, bin->num_values, room / 2) - 1;
+    int is_found = 0;
+    for (i64 place = half; place >= 0 && place > half - NUM_PAIRS; place--) {
+        i64 small = values[place], large = values[num_not_above(values, bin->num_values, room - small) - 1];
+        if (room - small - large < least && count[small] - taken[small] > (small == large) &&
+            count[large] > taken[large]) {
+            least = room - small - large, pair[0] = small, pair[1] = large, is_found = 1;
+            if (!least) break;
+        }
+    }
+    return is_found;
+}
+
+static void fill_bin(Bin *bin, i64 capacity) {
+    i64 room = capacity, above = bin->num_values, least = bin->values[0], pair[2];
+    while (above && room >= least) {
+        above = num_not_above(bin->values, above, room) - 1;
+        i64 length = bin->values[above], number = room / length;
+        if (number > bin->count[length]) number = bin->count[length];
+        add_to(bin, length, number);
+        room -= number * length;
+        if (0 < room && room < least && closing_pair(bin, room + length, length, pair)) {
+            bin->taken[length]--; /* its place stays, with none of it */
+            for (int side = 0; side < 2; side++) {
+                if (pair[side] == length) bin->taken[length]++;
+                else add_to(bin, pair[side], 1);
+            }
+            return;
+        }
+    }
+}
+
+static void forget(Bin *bin, i64 length) {
+    i64 place = num_not_above(bin->values, bin->num_values, length) - 1;
+    bin->num_values--;
+    memmove(bin->values + place, bin->values + place + 1, (bin->num_values - place) * sizeof(i64));
+}
+
+/* Rows of `used`: a length, how many in a bin, the first of the bins, how many are alike. Returns the number of rows,
+ * or -1 where lengths are not from 1 to `capacity`. */
+i64 best_fit(i64 *values, i64 num_values, i64 *count, i64 *taken, i64 *content, i64 capacity, i64 *used) {
+    Bin bin = {values, num_values, count, taken, content, 0};
+    i64 num_used = 0, num_bins = 0;
+    if (num_values && (values[0] < 1 || values[num_values - 1] > capacity)) return -1;
+    for (i64 at = 1; at < num_values; at++)
+        if (values[at] <= values[at - 1]) return -1;
+    while (bin.num_values) {
+        bin.num_content = 0;
+        fill_bin(&bin, capacity);
+        i64 repeats = INT64_MAX;
+        for (i64 at = 0; at < bin.num_content; at++) {
+            i64 length = content[at], number = taken[length];
+            if (number && count[length] / number < repeats) repeats = count[length] / number;
+        }
+        for (i64 at = 0; at < bin.num_content; at++) {
+            i64 length = content[at], number = taken[length];
+            taken[length] = 0;
+            if (!number) continue;
+            i64 row[] = {length, number, num_bins, repeats};
+            memcpy(used + 4 * num_used++, row, sizeof row);
+            count[length] -= number * repeats;
+            if (!count[length]) forget(&bin, length);
+        }
+        num_bins += repeats;
+    }
+    return num_used;
+}
