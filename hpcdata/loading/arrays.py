@@ -20,6 +20,7 @@ from hpcdata.loading.forks import ForkLock
 if TYPE_CHECKING:
     import torch
 
+IGNORED_LABEL = -100
 _MIN_BYTES = 2**16
 _MAX_BUFFERS = 48
 _MAX_TOTAL_BYTES = 2**28
@@ -35,6 +36,11 @@ def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
         return np.empty(shape, element)
     with _lock:
         return np.ndarray(shape, element, _buffer(num_bytes))
+
+
+def position_dtype(id_dtype: str, width: int) -> str:
+    """Positions are as wide as ids, unless the row is too long for that."""
+    return "int32" if id_dtype == "uint16" and width > 2**16 else id_dtype
 
 
 def prefix_mask(lengths: np.ndarray, width: int, out: np.ndarray | None = None) -> np.ndarray:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from hpcdata.loading.arrays import ragged
+from hpcdata.loading.bins import Bins
 from hpcdata.loading.layoutbase import Batch, Layout
-from hpcdata.loading.placed import Bins
 from hpcdata.loading.streams import Draws, Stream
 
 _ROWS_AHEAD = 16_384
@@ -106,7 +106,9 @@ class PlainSteps:
         def make() -> Batch:
             sequences = self.layout.sequences(self.stream.dataset.spans(draws.rows), draws.seeds)
             width = self.layout.width(self._lengths(epoch, step))
-            return self.layout.assemble(self.stream.dataset, sequences, Bins.one_each(len(draws.rows), width))
+            num_rows = len(draws.rows)
+            arranged = self.layout.arrange(self.stream.dataset, sequences, Bins.one_each(num_rows))
+            return arranged.batch(0, num_rows, num_rows, width)
 
         return make, draws.source
 

@@ -21,9 +21,11 @@ VERSION = 1
 """Of the functions in kernels.c: a library that was built from an older one is not used."""
 _ARGUMENTS = {
     "place_rows": "pnnpppnpnnnnnn",
-    "place_runs": "pnnppppnpnn",
-    "fill_runs": "pppnpnn",
-    "count_runs": "pppnpnn",
+    "place_runs": "pnnppppnpnnn",
+    "fill_runs": "pppnpnnn",
+    "count_runs": "pppnpnnn",
+    "num_spans_of": "pnnp",
+    "find_spans": "ppnpppppnppppn",
     "permute": "pnnnpnp",
     "best_fit": "pnpppnp",
     "kernels_version": "",
@@ -90,20 +92,29 @@ class Kernels:
         dest: np.ndarray,
         length: np.ndarray,
         out: np.ndarray,
+        *,
+        pad: int = 0,
     ) -> None:
-        """out[dest : dest + length] = the ids from `start` plus `value`, or `value` alone where `start` is negative."""
+        """Runs of the flat `out`, in its order: ids from `start` plus `value`, or `value` alone if `start` is negative.
+
+        Between them goes `pad`.
+        """
         runs = (_at(start, len(dest)), _at(value, len(dest)), _at(dest, len(dest)), _at(length, len(dest)), len(dest))
-        _check(self._library.place_runs(*_ids(ids), *runs, *_out(out)))
+        _check(self._library.place_runs(*_ids(ids), *runs, *_out(out), pad))
 
-    def fill_runs(self, value: np.ndarray, dest: np.ndarray, length: np.ndarray, out: np.ndarray) -> None:
-        """out[dest : dest + length] = value."""
+    def fill_runs(
+        self, value: np.ndarray, dest: np.ndarray, length: np.ndarray, out: np.ndarray, *, pad: int = 0
+    ) -> None:
+        """Runs of the flat `out`, in its order: `value` on each, `pad` between them."""
         runs = (_at(value, len(dest)), _at(dest, len(dest)), _at(length, len(dest)), len(dest))
-        _check(self._library.fill_runs(*runs, *_out(out)))
+        _check(self._library.fill_runs(*runs, *_out(out), pad))
 
-    def count_runs(self, first: np.ndarray, dest: np.ndarray, length: np.ndarray, out: np.ndarray) -> None:
-        """out[dest : dest + length] = first, first + 1..., or 0 where `first` is negative."""
+    def count_runs(
+        self, first: np.ndarray, dest: np.ndarray, length: np.ndarray, out: np.ndarray, *, pad: int = 0
+    ) -> None:
+        """Runs of the flat `out`, in its order: `first`, `first` + 1... on each, `pad` between them."""
         runs = (_at(first, len(dest)), _at(dest, len(dest)), _at(length, len(dest)), len(dest))
-        _check(self._library.count_runs(*runs, *_out(out)))
+        _check(self._library.count_runs(*runs, *_out(out), pad))
 
     def permute(self, positions: np.ndarray, num_samples: int, num_bits: int, keys: np.ndarray) -> np.ndarray:
         """rows: [n] int64, of the positions ([n] int64), by the round keys ([num_rounds] uint64)."""

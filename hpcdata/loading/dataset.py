@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from hpcdata.loading.arrays import empty, ragged
-from hpcdata.loading.compiled import kernels
 from hpcdata.loading.forks import ForkLock, Lazy
 from hpcdata.loading.manifest import Manifest, Part
 from hpcdata.loading.maps import map_column
@@ -180,25 +179,6 @@ class TokenDataset:
         ids = empty((len(start), width), self.manifest.id_dtype) if out is None else out
         self.places(part, start, np.full(len(start), width)).copy(ids)
         return ids
-
-    def place_runs(
-        self,
-        out: np.ndarray,
-        part: np.ndarray,
-        start: np.ndarray,
-        value: np.ndarray,
-        dest: np.ndarray,
-        length: np.ndarray,
-    ) -> None:
-        """out[dest : dest + length] = ids from `start` in the tokens of `part`, plus `value` ([num_runs] each).
-
-        Where `part` is negative, `value` alone. Only with compiled loops, see hpcdata.loading.compiled.
-        """
-        maps, compiled = self._maps, kernels()
-        assert compiled is not None
-        with maps.opened(part[part >= 0]):
-            at = np.where(part < 0, -1, start + maps.tokens[part])
-            compiled.place_runs(maps.column("tokens/ids"), at, value, dest, length, out)
 
     def ids(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
         """ids: [sum of `length`], runs end to end from `start` in the tokens of `part` ([num_runs] each)."""

@@ -10,18 +10,24 @@ from typing import ClassVar, Self
 import numpy as np
 
 from hpcdata.errors import UserError
-from hpcdata.loading.arrays import empty, fill_behind, prefix_mask, prefix_positions, widen
+from hpcdata.loading.arranged import Batch, BatchCounts
+from hpcdata.loading.arrays import (
+    IGNORED_LABEL,
+    empty,
+    fill_behind,
+    position_dtype,
+    prefix_mask,
+    prefix_positions,
+    widen,
+)
 from hpcdata.loading.dataset import SpanTable, TokenDataset
 from hpcdata.loading.layoutbase import (
-    Batch,
-    BatchCounts,
     Layout,
     check_shift,
     default_image_tokens,
     default_shift,
 )
 from hpcdata.loading.manifest import Manifest
-from hpcdata.loading.placed import IGNORED_LABEL, position_dtype
 from hpcdata.loading.places import Places
 from hpcdata.loading.sequences import Controls, Form, Lineup
 from hpcdata.loading.textblock import TextRows

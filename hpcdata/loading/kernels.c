@@ -16,7 +16,7 @@ typedef int64_t i64;
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-enum { VERSION = 1, AHEAD = 2, LINE = 64 };
+enum { VERSION = 1, AHEAD = 2, FAR = 16, LINE = 64 };
 
 i64 kernels_version(void) { return VERSION; }
 
@@ -86,65 +86,128 @@ i64 place_rows(const void *ids, i64 num_ids, i64 id_bytes, const i64 *start, con
     }
 }
 
-/* Runs stand at `dest` in out: `length` ids from `start`, plus `value`; or `value` alone where `start` is negative. */
-#define PLACE_RUNS(IN, OUT, COPY, FILL)                                                                                \
+/* Runs stand at `dest` in out, in this order, and do not overlap. */
+static int runs_are_apart(const i64 *dest, const i64 *length, i64 num_runs, i64 size) {
+    i64 is_wrong = 0, end = 0;
+    for (i64 run = 0; run < num_runs; run++) {
+        is_wrong |= dest[run] < end || dest[run] > size || length[run] < 0 || length[run] > size - dest[run];
+        end = dest[run] + length[run];
+    }
+    return !is_wrong;
+}
+
+/* WRITE each run, and `pad` between, before and behind them. */
+#define TILE(OUT, FILL, WRITE)                                                                                         \
+    OUT *to = out;                                                                                                     \
+    i64 end = 0;                                                                                                       \
     for (i64 run = 0; run < num_runs; run++) {                                                                         \
-        OUT *to = (OUT *)out + dest[run];                                                                              \
+        FILL(to + end, dest[run] - end, pad);                                                                          \
+        WRITE;                                                                                                         \
+        end = dest[run] + length[run];                                                                                 \
+    }                                                                                                                  \
+    FILL(to + end, size - end, pad);                                                                                   \
+    return 0
+
+/* `length` ids from `start`, plus `value`; or `value` alone where `start` is negative. */
+#define PLACE_RUNS(IN, OUT, COPY, FILL)                                                                                \
+    const IN *from = ids;                                                                                              \
+    TILE(OUT, FILL, {                                                                                                  \
         i64 next = run + 2 * AHEAD;                                                                                    \
         if (next < num_runs && start[next] >= 0)                                                                       \
-            fetch((const char *)((const IN *)ids + start[next]), length[next] * (i64)sizeof(IN));                      \
-        if (start[run] < 0) FILL(to, length[run], value[run]);                                                         \
-        else COPY(to, (const IN *)ids + start[run], length[run], value[run]);                                          \
-    }                                                                                                                  \
-    return 0
+            fetch((const char *)(from + start[next]), length[next] * (i64)sizeof(IN));                                 \
+        if (start[run] < 0) FILL(to + dest[run], length[run], value[run]);                                             \
+        else COPY(to + dest[run], from + start[run], length[run], value[run]);                                         \
+    })
 FOR_EACH_CPU
 i64 place_runs(const void *ids, i64 num_ids, i64 id_bytes, const i64 *start, const i64 *value, const i64 *dest,
-               const i64 *length, i64 num_runs, void *out, i64 out_bytes, i64 size) {
-    i64 is_outside = !runs_fit(dest, length, num_runs, size);
+               const i64 *length, i64 num_runs, void *out, i64 out_bytes, i64 size, i64 pad) {
+    i64 is_outside = !runs_are_apart(dest, length, num_runs, size);
     for (i64 run = 0; run < num_runs; run++) is_outside |= start[run] >= 0 && length[run] > num_ids - start[run];
     if (is_outside) return -1;
     switch (10 * id_bytes + out_bytes) {
-    case 22: PLACE_RUNS(uint16_t, uint16_t, copy_2_2, fill_2);
-    case 24: PLACE_RUNS(uint16_t, uint32_t, copy_2_4, fill_4);
-    case 28: PLACE_RUNS(uint16_t, uint64_t, copy_2_8, fill_8);
-    case 44: PLACE_RUNS(int32_t, uint32_t, copy_4_4, fill_4);
-    case 48: PLACE_RUNS(int32_t, uint64_t, copy_4_8, fill_8);
+    case 22: { PLACE_RUNS(uint16_t, uint16_t, copy_2_2, fill_2); }
+    case 24: { PLACE_RUNS(uint16_t, uint32_t, copy_2_4, fill_4); }
+    case 28: { PLACE_RUNS(uint16_t, uint64_t, copy_2_8, fill_8); }
+    case 44: { PLACE_RUNS(int32_t, uint32_t, copy_4_4, fill_4); }
+    case 48: { PLACE_RUNS(int32_t, uint64_t, copy_4_8, fill_8); }
     default: return -1;
     }
 }
 
-/* Runs of one value each. */
-#define FILL_RUNS(OUT, FILL)                                                                                           \
-    for (i64 run = 0; run < num_runs; run++) FILL((OUT *)out + dest[run], length[run], value[run]);                    \
-    return 0
+/* One value for each run. */
+#define FILL_RUNS(OUT, FILL) TILE(OUT, FILL, FILL(to + dest[run], length[run], value[run]))
 FOR_EACH_CPU
-i64 fill_runs(const i64 *value, const i64 *dest, const i64 *length, i64 num_runs, void *out, i64 out_bytes, i64 size) {
-    if (!runs_fit(dest, length, num_runs, size)) return -1;
+i64 fill_runs(const i64 *value, const i64 *dest, const i64 *length, i64 num_runs, void *out, i64 out_bytes, i64 size,
+              i64 pad) {
+    if (!runs_are_apart(dest, length, num_runs, size)) return -1;
     switch (out_bytes) {
-    case 1: FILL_RUNS(uint8_t, fill_1);
-    case 2: FILL_RUNS(uint16_t, fill_2);
-    case 4: FILL_RUNS(uint32_t, fill_4);
-    case 8: FILL_RUNS(uint64_t, fill_8);
+    case 1: { FILL_RUNS(uint8_t, fill_1); }
+    case 2: { FILL_RUNS(uint16_t, fill_2); }
+    case 4: { FILL_RUNS(uint32_t, fill_4); }
+    case 8: { FILL_RUNS(uint64_t, fill_8); }
     default: return -1;
     }
 }
 
-/* Runs that count up from `first`, or are 0 where it is negative. */
-#define COUNT_RUNS(OUT, COUNT, FILL)                                                                                   \
-    for (i64 run = 0; run < num_runs; run++) {                                                                         \
-        if (first[run] < 0) FILL((OUT *)out + dest[run], length[run], 0);                                              \
-        else COUNT((OUT *)out + dest[run], length[run], first[run]);                                                   \
-    }                                                                                                                  \
-    return 0
+/* Runs that count up from `first`. */
+#define COUNT_RUNS(OUT, FILL, COUNT) TILE(OUT, FILL, COUNT(to + dest[run], length[run], first[run]))
 FOR_EACH_CPU
-i64 count_runs(const i64 *first, const i64 *dest, const i64 *length, i64 num_runs, void *out, i64 out_bytes, i64 size) {
-    if (!runs_fit(dest, length, num_runs, size)) return -1;
+i64 count_runs(const i64 *first, const i64 *dest, const i64 *length, i64 num_runs, void *out, i64 out_bytes, i64 size,
+               i64 pad) {
+    if (!runs_are_apart(dest, length, num_runs, size)) return -1;
     switch (out_bytes) {
-    case 2: COUNT_RUNS(uint16_t, count_2, fill_2);
-    case 4: COUNT_RUNS(uint32_t, count_4, fill_4);
-    case 8: COUNT_RUNS(uint64_t, count_8, fill_8);
+    case 2: { COUNT_RUNS(uint16_t, fill_2, count_2); }
+    case 4: { COUNT_RUNS(uint32_t, fill_4, count_4); }
+    case 8: { COUNT_RUNS(uint64_t, fill_8, count_8); }
     default: return -1;
     }
+}
+
+/* What samples consist of. Sample `sample[n]` of the columns of samples is in part `part[n]`, whose spans begin at
+ * `base[part]` of the columns of spans. `find_spans` is called for the number of spans first, then for the spans. */
+i64 num_spans_of(const i64 *sample, i64 num_rows, i64 num_samples, const int32_t *num_spans) {
+    i64 total = 0, is_outside = 0;
+    for (i64 row = 0; row < num_rows; row++) is_outside |= sample[row] < 0 || sample[row] >= num_samples;
+    if (is_outside) return -1;
+    for (i64 row = 0; row < num_rows; row++) {
+        if (row + FAR < num_rows) __builtin_prefetch(num_spans + sample[row + FAR]);
+        is_outside |= num_spans[sample[row]] < 0;
+        total += num_spans[sample[row]];
+    }
+    return is_outside ? -1 : total;
+}
+
+i64 find_spans(const i64 *sample, const i64 *part, i64 num_rows, const i64 *index, const int32_t *num_spans,
+               const i64 *first_span, const i64 *first_token, const i64 *base, i64 num_in_column,
+               const int32_t *length, const uint8_t *kind, i64 *out_index, i64 *out, i64 total) {
+    i64 *row_of = out, *kind_of = out + total, *length_of = out + 2 * total, *part_of = out + 3 * total;
+    i64 *token_of = out + 4 * total, *place_of = out + 5 * total, found = 0;
+    for (i64 row = 0; row < num_rows; row++) {
+        if (row + FAR < num_rows) {
+            i64 next = sample[row + FAR];
+            __builtin_prefetch(index + next);
+            __builtin_prefetch(first_span + next);
+            __builtin_prefetch(first_token + next);
+        }
+        i64 at = sample[row], first = first_span[at] + base[part[row]];
+        if (num_spans[at] > total - found || first < 0 || num_spans[at] > num_in_column - first) return -1;
+        out_index[row] = index[at];
+        for (i64 place = first; place < first + num_spans[at]; place++, found++) {
+            __builtin_prefetch(length + place);
+            __builtin_prefetch(kind + place);
+            row_of[found] = row;
+            part_of[found] = part[row];
+            place_of[found] = place;
+        }
+    }
+    for (i64 span = 0; span < found; span++) {
+        i64 place = place_of[span], row = row_of[span];
+        length_of[span] = length[place];
+        kind_of[span] = kind[place];
+        token_of[span] = span && row_of[span - 1] == row ? token_of[span - 1] + length_of[span - 1]
+                                                         : first_token[sample[row]];
+    }
+    return found;
 }
 
 /* The Feistel network of order.py on `num_bits` bits, walking on from results past the end. */

@@ -11,10 +11,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from hpcdata.errors import UserError
+from hpcdata.loading.arranged import Arranged, Batch, BatchCounts
+from hpcdata.loading.arrays import IGNORED_LABEL
+from hpcdata.loading.bins import Bins
 from hpcdata.loading.dataset import SpanTable, TokenDataset
 from hpcdata.loading.manifest import Manifest
-from hpcdata.loading.placed import IGNORED_LABEL, Bins
-from hpcdata.loading.runs import assemble
 from hpcdata.loading.sequences import Controls, Form, Lineup, Sequences
 from hpcdata.loading.textblock import Frame
 
@@ -22,30 +23,6 @@ KEYS = ("input_ids", "attention_mask", "modality", "labels", "position_ids", "in
 PACKED_KEYS = ("segment_ids", "cu_seqlens")
 """Only in packed batches; `max_seqlen` comes with the second."""
 __all__ = ["IGNORED_LABEL", "KEYS", "PACKED_KEYS", "Batch", "BatchCounts", "Layout"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchCounts:
-    """The account of one batch, or of several added up."""
-
-    samples: int = 0
-    text_tokens: int = 0
-    """Valid text ids, with those that the layout adds."""
-    image_tokens: int = 0
-    padding: int = 0
-    truncated_texts: int = 0
-    left_out_images: int = 0
-    skipped_samples: int = 0
-    """Samples that are too long for the layout: delivered as padding (`too_long="skip"`)."""
-
-    def __add__(self, other: BatchCounts) -> BatchCounts:
-        return BatchCounts(**{name: value + vars(other)[name] for name, value in vars(self).items()})
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Batch:
-    arrays: dict[str, np.ndarray]
-    counts: BatchCounts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,20 +105,20 @@ class Layout:
         table: what `dataset.spans(rows)` returns, if it was looked up before.
         """
         sequences = self.sequences(table or dataset.spans(rows), rows if seeds is None else seeds)
-        return self.assemble(dataset, sequences, Bins.one_each(len(rows), self.width(sequences.length)))
+        arranged = self.arrange(dataset, sequences, Bins.one_each(len(rows)))
+        return arranged.batch(0, len(rows), len(rows), self.width(sequences.length))
 
     def prepare(self, dataset: TokenDataset, table: SpanTable, seeds: np.ndarray) -> Callable[[int, int], Batch]:
         """What makes the batch of rows `first` to `stop` - 1 of a table: for several steps that share one lookup.
 
         In a batch of its own width; a sample that does not fit is an error of the batch that it is in.
         """
-        lineup = self.lineup(table, seeds)
-        sequences = lineup.sequences()
+        sequences = self.lineup(table, seeds).sequences()
+        arranged = self.arrange(dataset, sequences, Bins.one_each(len(sequences.index)))
 
         def batch(first: int, stop: int) -> Batch:
-            some = sequences.between(first, stop)
-            self.check_length(some.index, some.too_long)
-            return self.assemble(dataset, some, Bins.one_each(stop - first, self.width(some.length)))
+            self.check_length(sequences.index[first:stop], sequences.too_long[first:stop])
+            return arranged.batch(first, stop, stop - first, self.width(sequences.length[first:stop]))
 
         return batch
 
@@ -156,27 +133,11 @@ class Layout:
         self.check_length(lineup.index, lineup.too_long)
         return lineup.sequences()
 
-    def assemble(self, dataset: TokenDataset, sequences: Sequences, bins: Bins, *, packed: bool = False) -> Batch:
-        """The arrays of sequences that stand in bins."""
+    def arrange(self, dataset: TokenDataset, sequences: Sequences, bins: Bins, *, packed: bool = False) -> Arranged:
+        """What makes the batches of sequences that stand in bins."""
         keys = self.keys if packed else tuple(key for key in self.keys if key not in PACKED_KEYS)
         narrow = "uint16" if self._fits_16_bits(dataset.manifest) else "int64"
-        arrays = assemble(dataset, sequences, bins, keys, self.controls.pad, self.ids, narrow)
-        if "index" in keys:
-            arrays["index"] = sequences.index
-        num_text_tokens = int((sequences.text_tokens if bins.length is None else bins.length).sum())
-        num_image_tokens = int(sequences.image_tokens.sum())
-        num_skipped = int(sequences.too_long.sum())
-        whole = len(sequences.length) if bins.start is None else int(np.count_nonzero(bins.start == 0))
-        counts = BatchCounts(
-            samples=whole - num_skipped,
-            text_tokens=num_text_tokens,
-            image_tokens=num_image_tokens,
-            padding=bins.num_bins * bins.width - num_text_tokens - num_image_tokens,
-            truncated_texts=int(sequences.truncated.sum()),
-            left_out_images=int(sequences.left_out_images.sum()),
-            skipped_samples=num_skipped,
-        )
-        return Batch(arrays=arrays, counts=counts)
+        return Arranged(dataset, sequences, bins, keys=keys, pad=self.controls.pad, id_dtype=self.ids, narrow=narrow)
 
     def width(self, lengths: np.ndarray) -> int:
         """Columns for sequences of these lengths, by the pad mode."""

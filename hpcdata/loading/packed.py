@@ -9,14 +9,17 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 
+from hpcdata.loading.arranged import Arranged, Batch, BatchCounts
 from hpcdata.loading.batches import Mark, Share
+from hpcdata.loading.bins import Bins
 from hpcdata.loading.forks import ForkLock
-from hpcdata.loading.layoutbase import Batch, BatchCounts, Layout
+from hpcdata.loading.layoutbase import Layout
 from hpcdata.loading.packing import Packing, Placement
-from hpcdata.loading.placed import Bins
 from hpcdata.loading.sequences import Lineup, Sequences
 from hpcdata.loading.streams import Draws, Stream
 
@@ -26,20 +29,40 @@ _ROWS_AHEAD = 16_384
 
 
 class _Window:
-    """A packed window: its bins, and the draws of their rows, bin after bin; their runs are made when wanted."""
+    """A packed window: its bins, and the draws of their rows, bin after bin; their batches are made when wanted."""
 
-    def __init__(self, lineup: Lineup, draws: Draws, placement: Placement, skipped: np.ndarray) -> None:
+    def __init__(
+        self, arrange: Callable[[Sequences, Bins], Arranged], lineup: Lineup, draws: Draws, placement: Placement
+    ) -> None:
+        self.draws, self.placement = draws.take(placement.sample), placement
+        self.skipped = draws.source[lineup.too_long]
+        """Sources of the samples that are in no bin."""
+        self._first_row = placement.first_row.tolist()
+        self._arrange, self._lock = arrange, ForkLock()
         self._lineup: Lineup | None = lineup
-        self.draws, self.placement, self.skipped = draws, placement, skipped
-        self._lock = ForkLock()
+        self._arranged: Arranged | None = None
+
+    def batch(self, first: int, stop: int, num_bins: int, width: int | None) -> Batch:
+        """Of bins `first` to `stop` - 1, and empty ones behind them; of `width`, unless it is that of the bins."""
+        with self._lock:
+            if self._arranged is None:
+                placement = self.placement
+                bins = Bins(first_row=placement.first_row, start=placement.start, length=placement.length)
+                self._arranged = self._arrange(self.sequences, bins)
+        return self._arranged.batch(first, stop, num_bins, int(self.placement.width[first]) if width is None else width)
 
     @property
     def sequences(self) -> Sequences:
+        """Of its rows."""
         with self._lock:
             if self._lineup is not None:
                 self._sequences = self._lineup.sequences().take(self.placement.sample)
                 self._lineup = None
             return self._sequences
+
+    def rows(self, first: int, stop: int) -> slice:
+        """The rows of bins `first` to `stop` - 1."""
+        return slice(self._first_row[first], self._first_row[stop])
 
 
 class PackedSteps:
@@ -52,6 +75,10 @@ class PackedSteps:
         self._ahead: tuple[tuple[int, int], Draws] | None = None
         self._windows: dict[tuple[int, int], _Window] = {}
         self._epoch, self._first_window, self._edges = 0, 0, [0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was looked up belongs to the process that has the dataset mapped."""
+        return {**vars(self), "_windows": {}}
 
     def num_steps(self, epoch: int) -> int | None:
         """Found by packing the whole epoch: a pass over the lengths of all samples."""
@@ -71,16 +98,19 @@ class PackedSteps:
 
     def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], np.ndarray]:
         pieces = self._pieces(epoch, step, share)
+        start, stop = share.of(0, self.size)
         num_skipped = 0
         if share.rank == 0:  # one rank counts what is in no bin
-            begun = [window for window, first, _ in self._pieces(epoch, step, Share()) if first == 0]
-            num_skipped = sum(len(window.skipped) for window in begun)
+            whole = pieces if share.world_size == 1 else self._pieces(epoch, step, Share())
+            num_skipped = sum(len(window.skipped) for window, first, _ in whole if first == 0)
 
         def make() -> Batch:
-            sequences = Sequences.join([window.sequences.between(*_rows(window, *bins)) for window, *bins in pieces])
-            start, stop = share.of(0, self.size)
-            bins = _bins(pieces, stop - start, self.packing.length)
-            batch = self.layout.assemble(self.stream.dataset, sequences, bins, packed=True)
+            num_left, batches = stop - start, []
+            for place, (window, first, last) in enumerate(pieces):
+                num_bins = last - first if place < len(pieces) - 1 else num_left
+                batches.append(window.batch(first, last, num_bins, self.packing.length))
+                num_left -= num_bins
+            batch = Batch.join(batches)
             return Batch(arrays=batch.arrays, counts=batch.counts + BatchCounts(skipped_samples=num_skipped))
 
         return make, _draws_of(pieces).source
@@ -154,7 +184,7 @@ class PackedSteps:
         lineup = self.layout.lineup(table, draws.seeds, room=self.room)
         self.layout.check_length(lineup.index, lineup.too_long)
         placement = self.packing.place(lineup.length, lineup.grid, self.size)
-        return _Window(lineup, draws.take(placement.sample), placement, draws.source[lineup.too_long])
+        return _Window(partial(self.layout.arrange, self.stream.dataset, packed=True), lineup, draws, placement)
 
     def _draws(self, epoch: int, window: int) -> Draws:
         """Of the samples of a window; those of some windows behind it are found at the same time."""
@@ -171,29 +201,4 @@ class PackedSteps:
 
 
 def _draws_of(pieces: list[tuple[_Window, int, int]]) -> Draws:
-    return Draws.join([window.draws.take(slice(*_rows(window, *bins))) for window, *bins in pieces])
-
-
-def _rows(window: _Window, first: int, last: int) -> tuple[int, int]:
-    """The rows of bins `first` to `last` - 1."""
-    return int(window.placement.first_row[first]), int(window.placement.first_row[last])
-
-
-def _bins(pieces: list[tuple[_Window, int, int]], num_bins: int, width: int | None) -> Bins:
-    """Where the rows of some bins go; bins without rows stand at the end, and bins that are missing are empty."""
-    sizes, starts, lengths = [], [], []
-    for window, first, last in pieces:
-        placement = window.placement
-        rows = slice(*_rows(window, first, last))
-        sizes.append(np.diff(placement.first_row[first : last + 1]))
-        if placement.start is not None and placement.length is not None:
-            starts.append(placement.start[rows])
-            lengths.append(placement.length[rows])
-    num_rows = np.concatenate(sizes)
-    return Bins(
-        num_bins=num_bins,
-        width=int(pieces[0][0].placement.width[pieces[0][1]]) if width is None else width,
-        first_row=np.concatenate([[0], np.cumsum(num_rows[num_rows > 0])]),
-        start=np.concatenate(starts) if starts else None,
-        length=np.concatenate(lengths) if lengths else None,
-    )
+    return Draws.join([window.draws.take(window.rows(*bins)) for window, *bins in pieces])

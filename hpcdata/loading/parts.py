@@ -59,6 +59,8 @@ class PartMaps:
         self._opened: dict[int, None] = {}
         fits = len(parts) * len(wanted) <= MAX_MAPS
         self._max_open = len(parts) if fits else max(1, MAX_MAPS // (2 * len(wanted)))  # a gap can be a map, too
+        self.may_close = not fits
+        """Whether a part that is mapped now may be unmapped later."""
         self._lock: ForkLock | nullcontext[None] = nullcontext() if fits else ForkLock()
 
     def __reduce__(self) -> NoReturn:

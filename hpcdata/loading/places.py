@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,14 +15,18 @@ from hpcdata.loading.parts import PartMaps
 if TYPE_CHECKING:
     import torch
 
+LITERAL = -1
+"""`part` of a run that is no stored ids."""
+
 
 class Places:
     """Runs of ids of a dataset."""
 
     def __init__(self, maps: PartMaps, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> None:
-        """part, start, length: [num_places], as in a SpanTable."""
+        """part, start, length: [num_places], as in a SpanTable; a part of LITERAL is none."""
         self._maps, self._part, self._length = maps, part, length
-        self._start = start + maps.tokens[part]
+        self.start = np.where(part < 0, LITERAL, start + maps.tokens[part])
+        """In the column of all ids."""
         self._column = maps.column("tokens/ids")
 
     def place(
@@ -36,9 +41,16 @@ class Places:
             self._place(out, first, rows, shift, pad)
             return
         these = slice(first, first + len(out if rows is None else rows))
-        with self._maps.opened(self._part[these]):
-            ids, start, length = self._column, self._start[these], self._length[these]
-            compiled.place_rows(ids, start, length, out, rows=rows, shift=shift, pad=pad)
+        start, length, place = self.start[these], self._length[these], compiled.place_rows
+        self.within(these, lambda ids: place(ids, start, length, out, rows=rows, shift=shift, pad=pad))
+
+    def within(self, these: slice, copy: Callable[[np.ndarray], None]) -> None:
+        """Calls `copy` with the column of all ids, in which these places are mapped."""
+        if self._stay_mapped:
+            copy(self._column)
+            return
+        with self._maps.opened(_parts(self._part[these])):
+            copy(self._column)
 
     def copy(self, out: np.ndarray, first: int = 0) -> None:
         """out: [num_rows, width] of the dataset's dtype; row r becomes the window at place `first` + r.
@@ -53,7 +65,7 @@ class Places:
             if self._latest < num_windows:
                 _gather(ids, self._where[rows], out)
             else:
-                _gather_at_the_end(ids, self._start[rows], out)
+                _gather_at_the_end(ids, self.start[rows], out)
 
     def _place(self, out: np.ndarray, first: int, rows: np.ndarray | None, shift: int, pad: int) -> None:
         """By whole windows, padded while they are narrow if they can be."""
@@ -77,14 +89,21 @@ class Places:
             out[rows, width:] = pad
 
     @Lazy
+    def _stay_mapped(self) -> bool:
+        if self._maps.may_close:
+            return False
+        with self._maps.opened(_parts(self._part)):
+            return True
+
+    @Lazy
     def _where(self) -> torch.Tensor:
         import torch
 
-        return torch.from_numpy(self._start)
+        return torch.from_numpy(self.start)
 
     @Lazy
     def _latest(self) -> int:
-        return int(self._start.max(initial=0))
+        return int(self.start.max(initial=0))
 
     @Lazy
     def _longest(self) -> int:
@@ -93,6 +112,10 @@ class Places:
     @Lazy
     def _behind(self) -> Behind:
         return Behind(self._length, self._longest)
+
+
+def _parts(part: np.ndarray) -> np.ndarray:
+    return part[part >= 0]
 
 
 def _gather(ids: torch.Tensor, where: torch.Tensor, out: np.ndarray) -> None:

@@ -19,10 +19,8 @@ import numpy as np
 from hpcdata.loading.arrays import ragged
 from hpcdata.loading.dataset import SpanTable
 from hpcdata.loading.forks import Lazy
+from hpcdata.loading.places import LITERAL
 from hpcdata.samples import LOSS_FLAG, Kind
-
-LITERAL = -1
-"""`part` of a run that repeats its value."""
 
 
 @dataclass(frozen=True, kw_only=True)

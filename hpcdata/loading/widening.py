@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from hpcdata.loading.placed import IGNORED_LABEL
+from hpcdata.loading.arrays import IGNORED_LABEL
 
 if TYPE_CHECKING:
     import torch

@@ -12,10 +12,21 @@ from typing import Protocol
 
 import numpy as np
 
-from hpcdata.loading.arrays import empty, fill_behind, prefix_mask, ragged, widen, windows_of
+from hpcdata.loading.arrays import (
+    IGNORED_LABEL,
+    empty,
+    fill_behind,
+    position_dtype,
+    prefix_mask,
+    ragged,
+    widen,
+    windows_of,
+)
+from hpcdata.loading.bins import Bins
+from hpcdata.loading.dataset import TokenDataset
 from hpcdata.loading.forks import Lazy
-from hpcdata.loading.placed import IGNORED_LABEL, Placed
-from hpcdata.loading.sequences import LITERAL
+from hpcdata.loading.places import LITERAL
+from hpcdata.loading.sequences import Sequences
 
 _MIN_BLOCK, _MAX_BLOCK = 16, 256
 _FEW_ROWS = 64
@@ -23,8 +34,42 @@ _FEW_ROWS = 64
 _Runs = np.ndarray | slice
 
 
-class Windowed(Placed):
-    """The arrays of a batch."""
+class Windowed:
+    """What makes the arrays of batches of some of the bins."""
+
+    def __init__(
+        self, dataset: TokenDataset, sequences: Sequences, bins: Bins, *, pad: int, id_dtype: str, narrow: str
+    ) -> None:
+        """`id_dtype`: of the arrays of ids; `narrow`: one that holds every id of the layout."""
+        self.dataset, self.pad, self.id_dtype, self.narrow = dataset, pad, id_dtype, narrow
+        self._sequences, self._bins = sequences, bins
+
+    def batch(self, first: int, stop: int, num_bins: int, width: int) -> WindowedBatch:
+        """Of bins `first` to `stop` - 1, with empty ones behind them so that there are `num_bins` of `width`."""
+        bins = self._bins.between(first, stop)
+        rows = self._bins.first_row[[first, stop]].tolist()
+        return WindowedBatch(self, self._sequences.between(*rows), bins, num_bins, width)
+
+
+class WindowedBatch:
+    """The runs of a batch, each with its place (`dest`) in the ids of all bins, and the arrays made of them."""
+
+    def __init__(self, context: Windowed, sequences: Sequences, bins: Bins, num_bins: int, width: int) -> None:
+        self._context, self._sequences, self._bins, self._width = context, sequences, bins, width
+        self._shape, self._size = (num_bins, width), num_bins * width
+        self._num_of_row = np.diff(sequences.first_run)
+        length, self._token = bins.clip(sequences)
+        self._valid_of_bin = _fill_up(length, sequences, bins, width)
+        end = np.cumsum(length)
+        self._length, self._dest = length, end - length
+        self._counted = np.append(0, np.cumsum(length * sequences.run_valid))
+        """Valid ids before each run."""
+        used = np.zeros(num_bins, np.int64)
+        used[: len(self._valid_of_bin)] = self._valid_of_bin
+        self._used = used
+        valid = self._counted[sequences.first_run[bins.first_row]]
+        self._has_gaps = bool((np.diff(valid) != self._valid_of_bin).any())
+        """Whether there is padding in front of ids: in columns of their own, images begin behind it."""
 
     @Lazy
     def valid(self) -> np.ndarray:
@@ -35,12 +80,12 @@ class Windowed(Placed):
         return valid
 
     def ids(self) -> np.ndarray:
-        return _widened(self._ids, self._id_dtype)
+        return _widened(self._ids, self._context.id_dtype)
 
     @Lazy
     def _ids(self) -> np.ndarray:
         """In 16 bits where they fit."""
-        runs, dtype, dataset = self._sequences, self._narrow, self._dataset
+        runs, dtype, dataset = self._sequences, self._context.narrow, self._context.dataset
         ids = self._empty(dtype)
         is_stored, is_used = runs.run_part != LITERAL, self._length > 0
         stored, literal = np.flatnonzero(is_stored & is_used), np.flatnonzero(~is_stored & is_used & runs.run_valid)
@@ -54,7 +99,7 @@ class Windowed(Placed):
 
         write_runs(ids, self._dest[stored], self._length[stored], windows, may_overrun=True)
         ids[self._dest[literal]] = runs.run_value[literal]
-        return self._cleared(ids, self._pad)
+        return self._cleared(ids, self._context.pad)
 
     def labels(self) -> np.ndarray:
         labels = empty(self._shape, np.int64)
@@ -94,15 +139,35 @@ class Windowed(Placed):
         kept = length > 0
         dest, length, start = dest[kept], length[kept], start[kept]
         write_runs(positions, dest, length, windows, may_overrun=True)
-        return _widened(self._cleared(positions, 0), self._position_dtype)
+        return _widened(self._cleared(positions, 0), position_dtype(self._context.id_dtype, self._width))
 
     def segments(self) -> np.ndarray:
         segments = self._empty("int32")
         kept = self._length_of_row > 0
-        in_bin = self._place_in_bin + 1
+        in_bin = self._bins.place_of_row() + 1
         dest = self._dest[self._sequences.first_run[:-1]]
         _put(segments, dest[kept], self._length_of_row[kept], in_bin[kept].astype(np.int32), may_overrun=True)
         return self._cleared(segments, 0)
+
+    def edges(self) -> np.ndarray:
+        """Where segments begin in the flat batch: of rows, of the padding behind them, and the end."""
+        first_run, length, dest = self._sequences.first_run, self._length, self._dest
+        used = int(dest[-1] + length[-1]) if len(dest) else 0
+        begins = np.zeros(len(dest), bool)
+        begins[first_run[1:] - 1] = True
+        begins &= length > 0
+        begins[first_run[:-1]] = True
+        edges = np.concatenate([dest[begins], [used, self._size]])
+        return np.concatenate([edges[:1], edges[1:][edges[1:] > edges[:-1]]])
+
+    @Lazy
+    def _length_of_row(self) -> np.ndarray:
+        return np.diff(self._counted[self._sequences.first_run])
+
+    @Lazy
+    def _is_trained(self) -> np.ndarray:
+        """Which runs have labels."""
+        return self._sequences.run_loss & self._sequences.run_valid
 
     @Lazy
     def _untrained(self) -> np.ndarray:
@@ -183,6 +248,16 @@ def _write_blocks(out: np.ndarray, dest: np.ndarray, length: np.ndarray, windows
         elif found is not target:
             target[:] = found
     windows_of(out, width)[dest] = windows(slice(None), 0, width)
+
+
+def _fill_up(length: np.ndarray, sequences: Sequences, bins: Bins, width: int) -> np.ndarray:
+    """Gives the last run of each bin, which is padding, what is left of the width; returns what was there before."""
+    of_runs = np.append(0, np.cumsum(length))
+    edges = of_runs[sequences.first_run[bins.first_row]]
+    used = np.diff(edges)
+    assert not len(used) or used.max() <= width, "a bin is too full"
+    length[sequences.first_run[bins.first_row[1:]] - 1] = width - used
+    return used
 
 
 def _put(

@@ -1,0 +1,60 @@
+"""Where the sequences of a window stand: end to end in bins of one width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcdata.loading.sequences import Sequences
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bins:
+    """Bin after bin, in the order of the rows."""
+
+    first_row: np.ndarray
+    """[num_bins + 1]; bins without rows stand behind the others of their batch."""
+    start: np.ndarray | None = None
+    """[num_rows]: leave out as many ids of each row (a document that goes on in another bin)."""
+    length: np.ndarray | None = None
+    """[num_rows]: and take as many."""
+
+    @classmethod
+    def one_each(cls, num_rows: int) -> Bins:
+        """A bin for every row."""
+        return cls(first_row=np.arange(num_rows + 1))
+
+    @property
+    def num_bins(self) -> int:
+        return len(self.first_row) - 1
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.first_row[-1])
+
+    def between(self, first: int, stop: int) -> Bins:
+        """Those of bins `first` to `stop` - 1 that have rows, by themselves."""
+        rows = slice(*self.first_row[[first, stop]].tolist())
+        return Bins(
+            first_row=np.unique(self.first_row[first : stop + 1] - rows.start),
+            start=None if self.start is None else self.start[rows],
+            length=None if self.length is None else self.length[rows],
+        )
+
+    def place_of_row(self) -> np.ndarray:
+        """[num_rows]: of each row among those of its bin."""
+        return np.arange(self.num_rows) - np.repeat(self.first_row[:-1], np.diff(self.first_row))
+
+    def clip(self, sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
+        """(length, token): of each run how many ids are taken, and where they start in its part."""
+        if self.start is None or self.length is None:
+            return sequences.run_length.copy(), sequences.run_token
+        num_of_row = np.diff(sequences.first_run)
+        end = np.cumsum(sequences.run_length)
+        offset = end - sequences.run_length
+        offset -= np.repeat(np.append(offset, 0)[sequences.first_run[:-1]], num_of_row)
+        start = np.repeat(self.start, num_of_row)
+        low = np.maximum(offset, start)
+        high = np.minimum(offset + sequences.run_length, start + np.repeat(self.length, num_of_row))
+        return np.maximum(high - low, 0), sequences.run_token + low - offset
