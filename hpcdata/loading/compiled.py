@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from collections.abc import Mapping
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -115,6 +116,26 @@ class Kernels:
         """Runs of the flat `out`, in its order: `first`, `first` + 1... on each, `pad` between them."""
         runs = (_at(first, len(dest)), _at(dest, len(dest)), _at(length, len(dest)), len(dest))
         _check(self._library.count_runs(*runs, *_out(out), pad))
+
+    def find_spans(
+        self, sample: np.ndarray, part: np.ndarray, base: np.ndarray, columns: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the samples at rows `sample` of the columns, in parts `part` ([n] each), consist of.
+
+        base: [num_parts], where the spans of each begin. Returns ([n], their index) and [6, num_spans]: row of
+        `sample`, kind, length, part, first token, and row of the columns of spans.
+        """
+        index, num_spans = columns["samples/index"], columns["samples/num_spans"]
+        num_rows, length = len(sample), columns["spans/length"]
+        rows = (_at(sample, num_rows), _at(part, num_rows), num_rows)
+        total = self._library.num_spans_of(rows[0], num_rows, len(index), num_spans.ctypes.data)
+        _check(total)
+        found, spans = np.empty(num_rows, np.int64), np.empty((6, total), np.int64)
+        of_samples = [columns[f"samples/{name}"].ctypes.data for name in ("num_spans", "first_span", "first_token")]
+        of_spans = (_at(base, len(base)), len(length), length.ctypes.data, columns["spans/kind"].ctypes.data)
+        out = (found.ctypes.data, spans.ctypes.data, total)
+        _check(self._library.find_spans(*rows, index.ctypes.data, *of_samples, *of_spans, *out))
+        return found, spans
 
     def permute(self, positions: np.ndarray, num_samples: int, num_bits: int, keys: np.ndarray) -> np.ndarray:
         """rows: [n] int64, of the positions ([n] int64), by the round keys ([num_rounds] uint64)."""

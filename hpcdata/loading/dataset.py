@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from hpcdata.loading.arrays import empty, ragged
+from hpcdata.loading.compiled import kernels
 from hpcdata.loading.forks import ForkLock, Lazy
 from hpcdata.loading.manifest import Manifest, Part
 from hpcdata.loading.maps import map_column
@@ -144,31 +145,14 @@ class TokenDataset:
         rows = np.asarray(rows, dtype=np.int64)
         if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of a dataset of {len(self)} samples")
-        parts, maps = self._parts_of(rows), self._maps
+        parts, maps, compiled = self._parts_of(rows), self._maps, kernels()
         maps.advise(rows)
+        at = rows + (maps.samples - self._first_row[:-1])[parts]
         with maps.opened(parts):
-            at = rows + (maps.samples - self._first_row[:-1])[parts]
-            index, num_spans = maps.column("samples/index")[at], maps.column("samples/num_spans")[at]
-            first_span = maps.column("samples/first_span")[at] + maps.spans[parts]
-            first_token = maps.column("samples/first_token")[at]
-            row, within = ragged(num_spans)
-            at = first_span[row] + within
-            length = maps.column("spans/length")[at].astype(np.int64)
-            kind = maps.column("spans/kind")[at].astype(np.int64)
-        first_token = first_token[row]
-        if within.any():
-            before = np.cumsum(length) - length
-            first_token += before - before[np.arange(len(row)) - within]
-        return SpanTable(
-            index=index.astype(np.int64, copy=False),
-            row=row,
-            kind=kind,
-            length=length,
-            part=parts[row],
-            first_token=first_token,
-            place=at,
-            maps=maps,
-        )
+            if compiled is None:
+                return _find_spans(maps, at, parts)
+            index, spans = compiled.find_spans(at, parts, maps.spans, maps.columns)
+        return SpanTable(index=index, maps=maps, **dict(zip(_COLUMNS, spans, strict=True)))
 
     def places(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> Places:
         """From where rows are copied: `length` ids from `start` in the tokens of `part` ([num_places] each)."""
@@ -273,6 +257,31 @@ class TokenDataset:
                 self._open_parts.pop(next(iter(self._open_parts)))
             part = self._open_parts[part_index] = _OpenPart(self.manifest, self.manifest.parts[part_index])
         return part
+
+
+def _find_spans(maps: PartMaps, at: np.ndarray, parts: np.ndarray) -> SpanTable:
+    """Of rows `at` of the columns of samples, in `parts` ([num_rows] each)."""
+    index, num_spans = maps.column("samples/index")[at], maps.column("samples/num_spans")[at]
+    first_span = maps.column("samples/first_span")[at] + maps.spans[parts]
+    first_token = maps.column("samples/first_token")[at]
+    row, within = ragged(num_spans)
+    place = first_span[row] + within
+    length = maps.column("spans/length")[place].astype(np.int64)
+    kind = maps.column("spans/kind")[place].astype(np.int64)
+    first_token = first_token[row]
+    if within.any():
+        before = np.cumsum(length) - length
+        first_token += before - before[np.arange(len(row)) - within]
+    return SpanTable(
+        index=index.astype(np.int64, copy=False),
+        row=row,
+        kind=kind,
+        length=length,
+        part=parts[row],
+        first_token=first_token,
+        place=place,
+        maps=maps,
+    )
 
 
 class _OpenPart:

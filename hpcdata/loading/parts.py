@@ -70,6 +70,11 @@ class PartMaps:
         """ "spans/length" and the like: read it inside `opened` only, and let no view of it out."""
         return self._ranges[name].array
 
+    @Lazy
+    def columns(self) -> dict[str, np.ndarray]:
+        """All of them, to be read inside `opened` only."""
+        return {name: column.array for name, column in self._ranges.items()}
+
     def range(self, name: str) -> ColumnRange:
         return self._ranges[name]
 
