@@ -66,7 +66,7 @@ def _packed(steps: PackedSteps, epoch: int, num_steps: int) -> np.ndarray:
     for window, num_bins in steps.windows(epoch, num_steps * steps.size):
         placement, num_rows = window.placement, int(window.placement.first_row[num_bins])
         draws = window.draws.take(slice(0, num_rows))
-        sequences = window.sequences.between(0, num_rows)
+        sequences = window.sequences().between(0, num_rows)
         text, whole = sequences.text_tokens, np.ones(num_rows, bool)
         if placement.start is not None and placement.length is not None:
             text, whole = placement.length[:num_rows], placement.start[:num_rows] == 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +17,7 @@ from hpcdata.loading.tiled import Tiled
 from hpcdata.loading.windowed import Windowed
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchCounts:
+class BatchCounts(NamedTuple):
     """The account of one batch, or of several added up."""
 
     samples: int = 0
@@ -30,12 +30,11 @@ class BatchCounts:
     skipped_samples: int = 0
     """Samples that are too long for the layout: delivered as padding (`too_long="skip"`)."""
 
-    def __add__(self, other: BatchCounts) -> BatchCounts:
-        return BatchCounts(**{name: value + vars(other)[name] for name, value in vars(self).items()})
+    def __add__(self, other: BatchCounts) -> BatchCounts:  # type: ignore[override]
+        return BatchCounts._make(map(operator.add, self, other))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Batch:
+class Batch(NamedTuple):
     arrays: dict[str, np.ndarray]
     counts: BatchCounts
 
@@ -66,23 +65,28 @@ class Arranged:
         narrow: str = "int64",
     ) -> None:
         """`keys`: which arrays to make; `id_dtype`: of the ids; `narrow`: one that holds every id of the layout."""
-        self._keys, self._id_dtype, self._index = keys, id_dtype, sequences.index
+        sample = bins.sample
+        self._keys, self._id_dtype, self._index = keys, id_dtype, sequences.index[sample]
         self._first_row, compiled = bins.first_row.tolist(), kernels()
         self._window: Tiled | Windowed
         if compiled is None:
             self._window = Windowed(dataset, sequences, bins, pad=pad, id_dtype=id_dtype, narrow=narrow)
         else:
             self._window = Tiled(dataset, sequences, bins, compiled, pad=pad, id_dtype=id_dtype)
+        self._counted = np.zeros((len(sample) + 1, len(BatchCounts._fields)), np.int64)
+        """Of the rows before each: what BatchCounts has, samples with those that are skipped, and no padding."""
+        pieces, none = bins.pieces, np.zeros(len(sample), np.int64)
         columns = (
-            np.ones_like(sequences.length) if bins.start is None else bins.start == 0,
-            sequences.text_tokens if bins.length is None else bins.length,
-            sequences.image_tokens,
-            sequences.truncated,
-            sequences.left_out_images,
-            sequences.too_long,
+            none + 1 if pieces is None else pieces[0] == 0,
+            sequences.text_tokens[sample] if pieces is None else pieces[1],
+            sequences.image_tokens[sample],
+            none,
+            sequences.truncated[sample],
+            sequences.left_out_images[sample],
+            sequences.too_long[sample],
         )
-        self._counted = np.zeros((len(sequences.index) + 1, len(columns)), np.int64)
-        np.cumsum(np.stack(columns, axis=1), axis=0, out=self._counted[1:])
+        for column, counted in zip(columns, self._counted.T, strict=True):
+            np.cumsum(column, out=counted[1:])
 
     def batch(self, first: int, stop: int, num_bins: int, width: int) -> Batch:
         """Of bins `first` to `stop` - 1, with empty ones behind them so that there are `num_bins` of `width`."""
@@ -90,23 +94,16 @@ class Arranged:
         arrays = self._arrays(first, stop, num_bins, width)
         if "index" in self._keys:
             arrays["index"] = self._index[begin:end]
-        samples, text, image, truncated, left_out, too_long = (self._counted[end] - self._counted[begin]).tolist()
-        counts = BatchCounts(
-            samples=samples - too_long,
-            text_tokens=text,
-            image_tokens=image,
-            padding=num_bins * width - text - image,
-            truncated_texts=truncated,
-            left_out_images=left_out,
-            skipped_samples=too_long,
-        )
-        return Batch(arrays=arrays, counts=counts)
+        counts = BatchCounts(*(self._counted[end] - self._counted[begin]).tolist())
+        padding = num_bins * width - counts.text_tokens - counts.image_tokens
+        samples = counts.samples - counts.skipped_samples
+        return Batch(arrays=arrays, counts=counts._replace(samples=samples, padding=padding))
 
     def _arrays(self, first: int, stop: int, num_bins: int, width: int) -> dict[str, np.ndarray]:
         keys, batch = self._keys, self._window.batch(first, stop, num_bins, width)
         arrays: dict[str, np.ndarray] = {}
         if "attention_mask" in keys:
-            arrays["attention_mask"] = batch.valid
+            arrays["attention_mask"] = batch.valid()
         if "input_ids" in keys:
             arrays["input_ids"] = batch.ids()
         if "labels" in keys and self._id_dtype == "int64":
@@ -121,9 +118,8 @@ class Arranged:
             arrays["segment_ids"] = batch.segments()
         found = {key: arrays[key] for key in (*keys, "loss_mask") if key in arrays}
         if "cu_seqlens" in keys:
-            edges = batch.edges()
-            found["cu_seqlens"] = edges.astype(np.int32)
-            found["max_seqlen"] = np.array(np.diff(edges).max(initial=0))
+            found["cu_seqlens"], longest = batch.edges()
+            found["max_seqlen"] = np.array(longest)
         return found
 
 

@@ -166,7 +166,8 @@ class _Ahead:
         self._num_spans_ahead, self._is_asked = num_spans, is_asked
 
     def has(self, epoch: int, step: int, share: Share) -> bool:
-        return self._epoch == epoch and self._share == share and 0 <= step - self._first_step < len(self._edges) - 1
+        is_mine = share is self._share or share == self._share  # the first is faster, and nearly always so
+        return is_mine and self._epoch == epoch and 0 <= step - self._first_step < len(self._edges) - 1
 
     def draws(self, step: int) -> Draws:
         return self._draws.take(self._rows(step))

@@ -11,8 +11,10 @@ from hpcdata.loading.sequences import Sequences
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bins:
-    """Bin after bin, in the order of the rows."""
+    """Bin after bin: their rows, and which sequence each row is."""
 
+    sample: np.ndarray
+    """[num_rows]: a number within the sequences."""
     first_row: np.ndarray
     """[num_bins + 1]; bins without rows stand behind the others of their batch."""
     start: np.ndarray | None = None
@@ -23,7 +25,7 @@ class Bins:
     @classmethod
     def one_each(cls, num_rows: int) -> Bins:
         """A bin for every row."""
-        return cls(first_row=np.arange(num_rows + 1))
+        return cls(sample=np.arange(num_rows), first_row=np.arange(num_rows + 1))
 
     @property
     def num_bins(self) -> int:
@@ -33,10 +35,16 @@ class Bins:
     def num_rows(self) -> int:
         return int(self.first_row[-1])
 
+    @property
+    def pieces(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """(start, length), where rows are pieces of sequences."""
+        return None if self.start is None or self.length is None else (self.start, self.length)
+
     def between(self, first: int, stop: int) -> Bins:
         """Those of bins `first` to `stop` - 1 that have rows, by themselves."""
         rows = slice(*self.first_row[[first, stop]].tolist())
         return Bins(
+            sample=self.sample[rows],
             first_row=np.unique(self.first_row[first : stop + 1] - rows.start),
             start=None if self.start is None else self.start[rows],
             length=None if self.length is None else self.length[rows],
@@ -46,15 +54,15 @@ class Bins:
         """[num_rows]: of each row among those of its bin."""
         return np.arange(self.num_rows) - np.repeat(self.first_row[:-1], np.diff(self.first_row))
 
-    def clip(self, sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
-        """(length, token): of each run how many ids are taken, and where they start in its part."""
+    def clip(self, rows: Sequences) -> tuple[np.ndarray, np.ndarray]:
+        """(length, token): of each run of the rows how many ids are taken, and where they start in its part."""
         if self.start is None or self.length is None:
-            return sequences.run_length.copy(), sequences.run_token
-        num_of_row = np.diff(sequences.first_run)
-        end = np.cumsum(sequences.run_length)
-        offset = end - sequences.run_length
-        offset -= np.repeat(np.append(offset, 0)[sequences.first_run[:-1]], num_of_row)
+            return rows.run_length.copy(), rows.run_token
+        num_of_row = np.diff(rows.first_run)
+        end = np.cumsum(rows.run_length)
+        offset = end - rows.run_length
+        offset -= np.repeat(np.append(offset, 0)[rows.first_run[:-1]], num_of_row)
         start = np.repeat(self.start, num_of_row)
         low = np.maximum(offset, start)
-        high = np.minimum(offset + sequences.run_length, start + np.repeat(self.length, num_of_row))
-        return np.maximum(high - low, 0), sequences.run_token + low - offset
+        high = np.minimum(offset + rows.run_length, start + np.repeat(self.length, num_of_row))
+        return np.maximum(high - low, 0), rows.run_token + low - offset

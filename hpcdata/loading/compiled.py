@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -22,9 +22,10 @@ VERSION = 1
 """Of the functions in kernels.c: a library that was built from an older one is not used."""
 _ARGUMENTS = {
     "place_rows": "pnnpppnpnnnnnn",
-    "place_runs": "pnnppppnpnnn",
-    "fill_runs": "pppnpnnn",
-    "count_runs": "pppnpnnn",
+    "place_runs": "pnnppppnnpnnn",
+    "fill_runs": "pppnnpnnn",
+    "count_runs": "pppnnpnnn",
+    "tile": "pnppppppnpnpp",
     "num_spans_of": "pnnp",
     "find_spans": "ppnpppppnppppn",
     "permute": "pnnnpnp",
@@ -61,61 +62,49 @@ class Kernels:
         if library.kernels_version() != VERSION:
             raise ImportError(f"{path.name} has version {library.kernels_version()}, expected {VERSION}")
 
-    def place_rows(
-        self,
-        ids: np.ndarray,
-        start: np.ndarray,
-        length: np.ndarray,
-        out: np.ndarray,
-        *,
-        rows: np.ndarray | None = None,
-        shift: int = 0,
-        pad: int = 0,
-    ) -> None:
-        """out[rows[n]] (by default out[n]) = `length[n]` ids from `start[n]`, plus `shift`, with `pad` behind them.
-
-        out: [num_rows, width] of uint16, int32 or int64; its columns stand next to each other.
-        """
-        if not out.size:
-            return
-        assert out.strides[1] == out.itemsize
-        stride = out.strides[0] // out.itemsize
-        where = None if rows is None else _at(rows, len(start))
-        shape = (len(start), out.ctypes.data, out.itemsize, len(out), stride, out.shape[1])
-        places = (_at(start, len(start)), _at(length, len(start)), where)
-        _check(self._library.place_rows(*_ids(ids), *places, *shape, shift, pad))
+    def place_rows(self, ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> PlaceRows:
+        """What copies rows of `length` ids from `start` ([n] each)."""
+        return PlaceRows(self._library.place_rows, ids, start, length)
 
     def place_runs(
+        self, ids: np.ndarray, start: np.ndarray, value: np.ndarray, dest: np.ndarray, length: np.ndarray
+    ) -> WriteRuns:
+        """What writes ids from `start` plus `value`, or `value` alone where `start` is negative."""
+        return WriteRuns(self._library.place_runs, _ids(ids), (start, value, dest, length))
+
+    def fill_runs(self, value: np.ndarray, dest: np.ndarray, length: np.ndarray) -> WriteRuns:
+        """What writes one `value` on each run."""
+        return WriteRuns(self._library.fill_runs, (), (value, dest, length))
+
+    def count_runs(self, first: np.ndarray, dest: np.ndarray, length: np.ndarray) -> WriteRuns:
+        """What writes `first`, `first` + 1... on each run."""
+        return WriteRuns(self._library.count_runs, (), (first, dest, length))
+
+    def tile(
         self,
-        ids: np.ndarray,
-        start: np.ndarray,
-        value: np.ndarray,
-        dest: np.ndarray,
-        length: np.ndarray,
-        out: np.ndarray,
-        *,
-        pad: int = 0,
-    ) -> None:
-        """Runs of the flat `out`, in its order: ids from `start` plus `value`, or `value` alone if `start` is negative.
+        first_run: np.ndarray,
+        run_length: np.ndarray,
+        run_valid: np.ndarray,
+        sample: np.ndarray,
+        pieces: tuple[np.ndarray, np.ndarray] | None,
+        first_row: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where the runs of bins stand, for rows `sample` ([num_rows]) of sequences; see kernels.c.
 
-        Between them goes `pad`.
+        `pieces`: of each row how many ids are left out, and how many are taken. Returns [6, num_kept] runs (which one,
+        bin, column, length, ids left out, row), [num_rows] in which column each row begins, [num_bins] columns used.
         """
-        runs = (_at(start, len(dest)), _at(value, len(dest)), _at(dest, len(dest)), _at(length, len(dest)), len(dest))
-        _check(self._library.place_runs(*_ids(ids), *runs, *_out(out), pad))
-
-    def fill_runs(
-        self, value: np.ndarray, dest: np.ndarray, length: np.ndarray, out: np.ndarray, *, pad: int = 0
-    ) -> None:
-        """Runs of the flat `out`, in its order: `value` on each, `pad` between them."""
-        runs = (_at(value, len(dest)), _at(dest, len(dest)), _at(length, len(dest)), len(dest))
-        _check(self._library.fill_runs(*runs, *_out(out), pad))
-
-    def count_runs(
-        self, first: np.ndarray, dest: np.ndarray, length: np.ndarray, out: np.ndarray, *, pad: int = 0
-    ) -> None:
-        """Runs of the flat `out`, in its order: `first`, `first` + 1... on each, `pad` between them."""
-        runs = (_at(first, len(dest)), _at(dest, len(dest)), _at(length, len(dest)), len(dest))
-        _check(self._library.count_runs(*runs, *_out(out), pad))
+        num_rows, num_bins, num_runs = len(sample), len(first_row) - 1, len(run_length)
+        room = int((first_run[1:] - first_run[:-1])[sample].sum())
+        kept, begin, used = np.empty((6, room), np.int64), np.empty(num_rows, np.int64), np.empty(num_bins, np.int64)
+        sequences = (_at(first_run, len(first_run)), len(first_run) - 1, _at(run_length, num_runs))
+        rows = (_at(run_valid, num_runs, np.bool_), _at(sample, num_rows))
+        skip, take = (None, None) if pieces is None else (_at(piece, num_rows) for piece in pieces)
+        assert num_rows == first_row[-1]
+        bins = (_at(first_row, num_bins + 1), num_bins, kept.ctypes.data, room, begin.ctypes.data, used.ctypes.data)
+        num_kept = self._library.tile(*sequences, *rows, skip, take, *bins)
+        _check(num_kept)
+        return kept[:, :num_kept], begin, used
 
     def find_spans(
         self, sample: np.ndarray, part: np.ndarray, base: np.ndarray, columns: Mapping[str, np.ndarray]
@@ -159,6 +148,44 @@ class Kernels:
         return used[:num_used]
 
 
+class PlaceRows:
+    """Copies some of its rows at a time: their addresses are looked up once."""
+
+    def __init__(self, place_rows: Callable[..., int], ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> None:
+        self._place, self._ids, self._rows = place_rows, _ids(ids), (start, length)
+        self._start, self._length, self._num_rows = _at(start, len(start)), _at(length, len(start)), len(start)
+
+    def __call__(
+        self, out: np.ndarray, first: int, num_rows: int, rows: np.ndarray | None, shift: int, pad: int
+    ) -> None:
+        """out[rows[n]] (by default out[n]) = the ids of row `first` + n, plus `shift`, with `pad` behind them.
+
+        out: [at least num_rows, width] of uint16, int32 or int64; its columns stand next to each other.
+        """
+        item_bytes, (row_bytes, column_bytes), (out_rows, width) = out.itemsize, out.strides, out.shape
+        assert column_bytes == item_bytes or width < 2
+        assert 0 <= first <= first + num_rows <= self._num_rows
+        places = (self._start + 8 * first, self._length + 8 * first, None if rows is None else _at(rows, num_rows))
+        shape = (out.ctypes.data, item_bytes, out_rows, row_bytes // item_bytes, width)
+        _check(self._place(*self._ids, *places, num_rows, *shape, shift, pad))
+
+
+class WriteRuns:
+    """Writes some of its runs at a time: their addresses are looked up once. They stand at `dest`, in this order."""
+
+    def __init__(self, write: Callable[..., int], source: tuple[int, ...], columns: tuple[np.ndarray, ...]) -> None:
+        self._write, self._source, self._columns, self._num_runs = write, source, columns, len(columns[0])
+        self._addresses = [_at(column, self._num_runs) for column in columns]
+
+    def __call__(self, out: np.ndarray, first: int, stop: int, base: int, pad: int = 0) -> None:
+        """Runs `first` to `stop` - 1, at `dest` - `base` of the flat `out`, and `pad` between them."""
+        assert 0 <= first <= stop <= self._num_runs
+        assert out.flags.c_contiguous
+        columns = [address + 8 * first for address in self._addresses]
+        place = (stop - first, base, out.ctypes.data, out.itemsize, out.size, pad)
+        _check(self._write(*self._source, *columns, *place))
+
+
 def _at(array: np.ndarray, size: int, dtype: type = np.int64) -> int:
     assert array.dtype == dtype
     assert array.shape == (size,)
@@ -168,11 +195,6 @@ def _at(array: np.ndarray, size: int, dtype: type = np.int64) -> int:
 
 def _ids(ids: np.ndarray) -> tuple[int, int, int]:
     return ids.ctypes.data, len(ids), ids.itemsize
-
-
-def _out(out: np.ndarray) -> tuple[int, int, int]:
-    assert out.flags.c_contiguous
-    return out.ctypes.data, out.itemsize, out.size
 
 
 def _check(answer: int) -> None:

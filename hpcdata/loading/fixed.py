@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
@@ -57,12 +58,16 @@ class Fixed(Layout):
         return super().prepare(dataset, table, seeds) if self.pad != "max_len" else _Rows(self, dataset, table).batch
 
     def _arrays(
-        self, index: np.ndarray, lengths: np.ndarray, ids: np.ndarray, has_image: np.ndarray
+        self, index: np.ndarray, lengths: np.ndarray, ids: np.ndarray, with_image: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """The arrays `keys`: `lengths` ids of text, padding behind them, and an image where there is one."""
+        """The arrays `keys`: `lengths` ids of text, padding behind them, and an image in the rows `with_image`."""
+        arrays = {"input_ids": ids, "index": index}
+        if self._has_only_ids:
+            return {key: arrays[key] for key in self.keys if key in arrays}
         columns, shape = self.text_columns, ids.shape
         num_image = shape[1] - columns
-        arrays = {"input_ids": ids, "index": index}
+        has_image = np.zeros(len(ids), bool)
+        has_image[with_image] = True
         is_wide = self.ids == "int64"
         if "attention_mask" in self.keys or ("labels" in self.keys and not is_wide):
             mask = arrays["attention_mask"] = empty(shape, bool)
@@ -87,6 +92,10 @@ class Fixed(Layout):
                 positions[~has_image, columns:] = 0
         return {key: arrays[key] for key in (*self.keys, "loss_mask") if key in arrays}
 
+    @cached_property
+    def _has_only_ids(self) -> bool:
+        return set(self.keys).isdisjoint({"attention_mask", "modality", "labels", "position_ids"})
+
     def _check_spans(self, texts: SpanTable, images: SpanTable) -> None:
         """Raises UserError for samples that the layout does not take."""
 
@@ -103,7 +112,7 @@ class _Rows:
     """The rows of a table, for batches of some of them: what these have in common is found once."""
 
     def __init__(self, layout: Fixed, dataset: TokenDataset, table: SpanTable) -> None:
-        self._layout, self._dataset, self._table = layout, dataset, table
+        self._layout, self._dataset, self._table, self._columns = layout, dataset, table, layout.text_columns
         self._images = images = table.of_kind(Kind.IMAGE)
         texts = table.of_kind(Kind.TEXT)
         self._num_image: int | None = None
@@ -124,24 +133,23 @@ class _Rows:
             layout._check_spans(part.of_kind(Kind.TEXT), part.of_kind(Kind.IMAGE))
             layout._columns_of_image(part.of_kind(Kind.IMAGE))
             return _Rows(layout, self._dataset, part).batch(0, stop - first)
-        columns = layout.text_columns
+        columns = self._columns
         ids = empty((stop - first, columns + num_image), layout.ids)
-        text = self._texts.place(ids[:, :columns], first)
+        self._texts.place(ids[:, :columns] if num_image else ids, first)
         begin, rows = self._images_of(first, stop)
         if num_image:
             layout._place_images(self._places, begin, rows, ids[:, columns:])
-        has_image = np.zeros(len(ids), bool)
-        has_image[rows] = True
         num_text_tokens, num_image_tokens = self._num_ids[stop] - self._num_ids[first], num_image * len(rows)
         counts = BatchCounts(
             samples=len(ids),
             text_tokens=num_text_tokens,
             image_tokens=num_image_tokens,
             padding=ids.size - num_text_tokens - num_image_tokens,
-            truncated_texts=text.num_truncated,
+            truncated_texts=self._texts.num_truncated[stop] - self._texts.num_truncated[first],
             left_out_images=0 if layout.form.images else len(rows),
         )
-        return Batch(arrays=layout._arrays(self._table.index[first:stop], text.lengths, ids, has_image), counts=counts)
+        lengths = self._texts.lengths[first:stop]
+        return Batch(arrays=layout._arrays(self._table.index[first:stop], lengths, ids, rows), counts=counts)
 
     def _images_of(self, first: int, stop: int) -> tuple[int, np.ndarray]:
         """The first image of these rows, and in which of them there are images."""

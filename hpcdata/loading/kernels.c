@@ -86,12 +86,13 @@ i64 place_rows(const void *ids, i64 num_ids, i64 id_bytes, const i64 *start, con
     }
 }
 
-/* Runs stand at `dest` in out, in this order, and do not overlap. */
-static int runs_are_apart(const i64 *dest, const i64 *length, i64 num_runs, i64 size) {
+/* Runs stand at `dest` - `base` in out, in this order, and do not overlap. */
+static int runs_are_apart(const i64 *dest, const i64 *length, i64 num_runs, i64 base, i64 size) {
     i64 is_wrong = 0, end = 0;
     for (i64 run = 0; run < num_runs; run++) {
-        is_wrong |= dest[run] < end || dest[run] > size || length[run] < 0 || length[run] > size - dest[run];
-        end = dest[run] + length[run];
+        i64 at = dest[run] - base;
+        is_wrong |= at < end || at > size || length[run] < 0 || length[run] > size - at;
+        end = at + length[run];
     }
     return !is_wrong;
 }
@@ -101,9 +102,10 @@ static int runs_are_apart(const i64 *dest, const i64 *length, i64 num_runs, i64 
     OUT *to = out;                                                                                                     \
     i64 end = 0;                                                                                                       \
     for (i64 run = 0; run < num_runs; run++) {                                                                         \
-        FILL(to + end, dest[run] - end, pad);                                                                          \
+        i64 at = dest[run] - base;                                                                                     \
+        FILL(to + end, at - end, pad);                                                                                 \
         WRITE;                                                                                                         \
-        end = dest[run] + length[run];                                                                                 \
+        end = at + length[run];                                                                                        \
     }                                                                                                                  \
     FILL(to + end, size - end, pad);                                                                                   \
     return 0
@@ -115,13 +117,13 @@ static int runs_are_apart(const i64 *dest, const i64 *length, i64 num_runs, i64 
         i64 next = run + 2 * AHEAD;                                                                                    \
         if (next < num_runs && start[next] >= 0)                                                                       \
             fetch((const char *)(from + start[next]), length[next] * (i64)sizeof(IN));                                 \
-        if (start[run] < 0) FILL(to + dest[run], length[run], value[run]);                                             \
-        else COPY(to + dest[run], from + start[run], length[run], value[run]);                                         \
+        if (start[run] < 0) FILL(to + at, length[run], value[run]);                                             \
+        else COPY(to + at, from + start[run], length[run], value[run]);                                         \
     })
 FOR_EACH_CPU
 i64 place_runs(const void *ids, i64 num_ids, i64 id_bytes, const i64 *start, const i64 *value, const i64 *dest,
-               const i64 *length, i64 num_runs, void *out, i64 out_bytes, i64 size, i64 pad) {
-    i64 is_outside = !runs_are_apart(dest, length, num_runs, size);
+               const i64 *length, i64 num_runs, i64 base, void *out, i64 out_bytes, i64 size, i64 pad) {
+    i64 is_outside = !runs_are_apart(dest, length, num_runs, base, size);
     for (i64 run = 0; run < num_runs; run++) is_outside |= start[run] >= 0 && length[run] > num_ids - start[run];
     if (is_outside) return -1;
     switch (10 * id_bytes + out_bytes) {
@@ -135,11 +137,11 @@ i64 place_runs(const void *ids, i64 num_ids, i64 id_bytes, const i64 *start, con
 }
 
 /* One value for each run. */
-#define FILL_RUNS(OUT, FILL) TILE(OUT, FILL, FILL(to + dest[run], length[run], value[run]))
+#define FILL_RUNS(OUT, FILL) TILE(OUT, FILL, FILL(to + at, length[run], value[run]))
 FOR_EACH_CPU
-i64 fill_runs(const i64 *value, const i64 *dest, const i64 *length, i64 num_runs, void *out, i64 out_bytes, i64 size,
-              i64 pad) {
-    if (!runs_are_apart(dest, length, num_runs, size)) return -1;
+i64 fill_runs(const i64 *value, const i64 *dest, const i64 *length, i64 num_runs, i64 base, void *out, i64 out_bytes,
+              i64 size, i64 pad) {
+    if (!runs_are_apart(dest, length, num_runs, base, size)) return -1;
     switch (out_bytes) {
     case 1: { FILL_RUNS(uint8_t, fill_1); }
     case 2: { FILL_RUNS(uint16_t, fill_2); }
@@ -150,17 +152,51 @@ i64 fill_runs(const i64 *value, const i64 *dest, const i64 *length, i64 num_runs
 }
 
 /* Runs that count up from `first`. */
-#define COUNT_RUNS(OUT, FILL, COUNT) TILE(OUT, FILL, COUNT(to + dest[run], length[run], first[run]))
+#define COUNT_RUNS(OUT, FILL, COUNT) TILE(OUT, FILL, COUNT(to + at, length[run], first[run]))
 FOR_EACH_CPU
-i64 count_runs(const i64 *first, const i64 *dest, const i64 *length, i64 num_runs, void *out, i64 out_bytes, i64 size,
-               i64 pad) {
-    if (!runs_are_apart(dest, length, num_runs, size)) return -1;
+i64 count_runs(const i64 *first, const i64 *dest, const i64 *length, i64 num_runs, i64 base, void *out, i64 out_bytes,
+               i64 size, i64 pad) {
+    if (!runs_are_apart(dest, length, num_runs, base, size)) return -1;
     switch (out_bytes) {
     case 2: { COUNT_RUNS(uint16_t, fill_2, count_2); }
     case 4: { COUNT_RUNS(uint32_t, fill_4, count_4); }
     case 8: { COUNT_RUNS(uint64_t, fill_8, count_8); }
     default: return -1;
     }
+}
+
+/* Where the runs of bins stand. Row r of a bin is sequence `sample[r]`, whose runs begin at `first_run`; of its ids,
+ * `skip[r]` are left out and `take[r]` are taken (NULL: all). Runs that are valid and have ids left are kept, [6, room]:
+ * which run, its bin, its column there, its length, how many of its ids are left out, and its row. `begin`: in which
+ * column each row begins; `used`: how many columns of a bin are taken. Returns the number of runs that were kept. */
+i64 tile(const i64 *first_run, i64 num_sequences, const i64 *run_length, const uint8_t *run_valid, const i64 *sample,
+         const i64 *skip, const i64 *take, const i64 *first_row, i64 num_bins, i64 *out, i64 room, i64 *begin,
+         i64 *used) {
+    i64 kept = 0;
+    for (i64 bin = 0; bin < num_bins; bin++) {
+        i64 column = 0;
+        for (i64 row = first_row[bin]; row < first_row[bin + 1]; row++) {
+            if (sample[row] < 0 || sample[row] >= num_sequences) return -1;
+            i64 low = skip ? skip[row] : 0, high = skip ? low + take[row] : INT64_MAX, offset = 0;
+            begin[row] = column;
+            for (i64 run = first_run[sample[row]]; run < first_run[sample[row] + 1]; run++) {
+                i64 end = offset + run_length[run];
+                i64 from = offset > low ? offset : low, length = (end < high ? end : high) - from;
+                if (length > 0) {
+                    if (run_valid[run]) {
+                        if (kept == room) return -1;
+                        i64 *to = out + kept++;
+                        to[0] = run, to[room] = bin, to[2 * room] = column, to[3 * room] = length;
+                        to[4 * room] = from - offset, to[5 * room] = row;
+                    }
+                    column += length;
+                }
+                offset = end;
+            }
+        }
+        used[bin] = column;
+    }
+    return kept;
 }
 
 /* What samples consist of. Sample `sample[n]` of the columns of samples is in part `part[n]`, whose spans begin at

@@ -38,8 +38,7 @@ class _Window:
         self.skipped = draws.source[lineup.too_long]
         """Sources of the samples that are in no bin."""
         self._first_row = placement.first_row.tolist()
-        self._arrange, self._lock = arrange, ForkLock()
-        self._lineup: Lineup | None = lineup
+        self._arrange, self._lineup, self._lock = arrange, lineup, ForkLock()
         self._arranged: Arranged | None = None
 
     def batch(self, first: int, stop: int, num_bins: int, width: int | None) -> Batch:
@@ -47,18 +46,18 @@ class _Window:
         with self._lock:
             if self._arranged is None:
                 placement = self.placement
-                bins = Bins(first_row=placement.first_row, start=placement.start, length=placement.length)
-                self._arranged = self._arrange(self.sequences, bins)
+                bins = Bins(
+                    sample=placement.sample,
+                    first_row=placement.first_row,
+                    start=placement.start,
+                    length=placement.length,
+                )
+                self._arranged = self._arrange(self._lineup.sequences(), bins)
         return self._arranged.batch(first, stop, num_bins, int(self.placement.width[first]) if width is None else width)
 
-    @property
     def sequences(self) -> Sequences:
         """Of its rows."""
-        with self._lock:
-            if self._lineup is not None:
-                self._sequences = self._lineup.sequences().take(self.placement.sample)
-                self._lineup = None
-            return self._sequences
+        return self._lineup.sequences().take(self.placement.sample)
 
     def rows(self, first: int, stop: int) -> slice:
         """The rows of bins `first` to `stop` - 1."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hpcdata.loading.arrays import Behind, as_signed, empty, widen
-from hpcdata.loading.compiled import kernels
+from hpcdata.loading.compiled import PlaceRows, kernels
 from hpcdata.loading.forks import Lazy
 from hpcdata.loading.parts import PartMaps
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LITERAL = -1
 """`part` of a run that is no stored ids."""
+_NOTHING = nullcontext()
 
 
 class Places:
@@ -27,7 +28,8 @@ class Places:
         self._maps, self._part, self._length = maps, part, length
         self.start = np.where(part < 0, LITERAL, start + maps.tokens[part])
         """In the column of all ids."""
-        self._column = maps.column("tokens/ids")
+        self.ids = maps.column("tokens/ids")
+        """All ids: read where these places are `mapped`."""
 
     def place(
         self, out: np.ndarray, first: int = 0, *, rows: np.ndarray | None = None, shift: int = 0, pad: int = 0
@@ -36,21 +38,18 @@ class Places:
 
         out: [num_rows, width] of the dataset's dtype or int64; no row that is meant has more ids.
         """
-        compiled = kernels()
-        if compiled is None:
+        place, num_rows = self._place_rows, len(out if rows is None else rows)
+        if place is None:
             self._place(out, first, rows, shift, pad)
             return
-        these = slice(first, first + len(out if rows is None else rows))
-        start, length, place = self.start[these], self._length[these], compiled.place_rows
-        self.within(these, lambda ids: place(ids, start, length, out, rows=rows, shift=shift, pad=pad))
+        with self.mapped(slice(first, first + num_rows)):
+            place(out, first, num_rows, rows, shift, pad)
 
-    def within(self, these: slice, copy: Callable[[np.ndarray], None]) -> None:
-        """Calls `copy` with the column of all ids, in which these places are mapped."""
+    def mapped(self, these: slice) -> AbstractContextManager[None]:
+        """Inside, the ids of these places are mapped."""
         if self._stay_mapped:
-            copy(self._column)
-            return
-        with self._maps.opened(_parts(self._part[these])):
-            copy(self._column)
+            return _NOTHING
+        return self._maps.opened(_parts(self._part[these]))
 
     def copy(self, out: np.ndarray, first: int = 0) -> None:
         """out: [num_rows, width] of the dataset's dtype; row r becomes the window at place `first` + r.
@@ -70,8 +69,8 @@ class Places:
     def _place(self, out: np.ndarray, first: int, rows: np.ndarray | None, shift: int, pad: int) -> None:
         """By whole windows, padded while they are narrow if they can be."""
         num_rows, width = len(out if rows is None else rows), self._longest
-        is_direct = rows is None and not shift and out.dtype == self._column.dtype
-        windows = out[:, :width] if is_direct else empty((num_rows, width), self._column.dtype)
+        is_direct = rows is None and not shift and out.dtype == self.ids.dtype
+        windows = out[:, :width] if is_direct else empty((num_rows, width), self.ids.dtype)
         self.copy(windows, first)
         fits = 0 <= pad - shift <= np.iinfo(windows.dtype).max
         if fits:
@@ -87,6 +86,11 @@ class Places:
             out[:, width:] = pad
         else:
             out[rows, width:] = pad
+
+    @Lazy
+    def _place_rows(self) -> PlaceRows | None:
+        compiled = kernels()
+        return None if compiled is None else compiled.place_rows(self.ids, self.start, self._length)
 
     @Lazy
     def _stay_mapped(self) -> bool:

@@ -86,7 +86,7 @@ class SingleStream:
         self._ahead = BlocksAhead()
 
     def num_samples(self, epoch: int) -> int | None:
-        return len(self.dataset)
+        return self.sizes[0]
 
     def draws(self, epoch: int, positions: np.ndarray) -> Draws:
         rows = self._order.rows(epoch, positions)

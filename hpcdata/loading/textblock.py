@@ -40,7 +40,9 @@ def make_text_block(
     `out`: where they go ([num_rows, width] int64 or uint16), otherwise into new memory.
     """
     ids = empty((texts.num_rows, width), np.int64) if out is None else out
-    return TextRows(dataset, texts, width, frame).place(ids)
+    rows = TextRows(dataset, texts, width, frame)
+    rows.place(ids)
+    return TextBlock(ids=ids, lengths=rows.lengths, num_truncated=rows.num_truncated[-1])
 
 
 class TextRows:
@@ -54,16 +56,16 @@ class TextRows:
         total = texts.length if self._is_even else np.bincount(texts.row, texts.length, texts.num_rows).astype(np.int64)
         taken = np.minimum(total, self._room)
         self.lengths = taken + frame.num_added
-        self.num_truncated = np.append(0, np.cumsum(total > self._room))
+        self.num_truncated = np.append(0, np.cumsum(total > self._room)).tolist()
         """Of the rows before each."""
         self._taken = taken
         if self._is_single:
             self._places = dataset.places(texts.part, texts.first_token, taken[texts.row])
 
-    def place(self, ids: np.ndarray, first: int = 0) -> TextBlock:
+    def place(self, ids: np.ndarray, first: int = 0) -> None:
         """Fills `ids`, as above, with the rows from `first` on."""
         frame, stop = self._frame, first + len(ids)
-        inside, lengths = ids[:, self._start : self._start + self._room], self.lengths[first:stop]
+        inside = ids if not frame.num_added else ids[:, self._start : self._start + self._room]
         if self._is_even:
             self._places.place(inside, first, pad=frame.pad)
         elif self._is_single:
@@ -73,13 +75,11 @@ class TextRows:
         else:
             _place_several(self._dataset, self._texts.between(first, stop), inside)
             fill_behind(ids[:, self._start :], self._taken[first:stop], frame.pad)
-        ids[:, self._start + self._room :] = frame.pad
         if frame.bos is not None:
             ids[:, 0] = frame.bos
         if frame.eos is not None:
-            ids[np.arange(len(ids)), lengths - 1] = frame.eos
-        num_truncated = int(self.num_truncated[stop] - self.num_truncated[first])
-        return TextBlock(ids=ids, lengths=lengths, num_truncated=num_truncated)
+            ids[:, -1] = frame.pad
+            ids[np.arange(len(ids)), self.lengths[first:stop] - 1] = frame.eos
 
 
 def _place_several(dataset: TokenDataset, texts: SpanTable, out: np.ndarray) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from hpcdata.loading.arrays import IGNORED_LABEL, empty, position_dtype
 from hpcdata.loading.bins import Bins
-from hpcdata.loading.compiled import Kernels
+from hpcdata.loading.compiled import Kernels, WriteRuns
 from hpcdata.loading.dataset import TokenDataset
 from hpcdata.loading.forks import Lazy
 from hpcdata.loading.places import LITERAL
@@ -30,57 +30,31 @@ class Tiled:
         id_dtype: str,
     ) -> None:
         self.compiled, self.pad, self.id_dtype = compiled, pad, id_dtype
-        num_runs = np.diff(sequences.first_run)
-        length, token = bins.clip(sequences)
-        dest = np.append(0, np.cumsum(length))
-        first_run = sequences.first_run[bins.first_row]  # of each bin
-        of_bin = dest[first_run]
-        bin_of = np.repeat(np.arange(bins.num_bins), np.diff(first_run))
-        kept = np.flatnonzero(sequences.run_valid & (length > 0))
-        self.run_bin, self.length = bin_of[kept], length[kept]
-        self.column = dest[kept] - of_bin[self.run_bin]
-        self.first_run = np.searchsorted(self.run_bin, np.arange(bins.num_bins + 1)).tolist()
-        self._row = np.repeat(np.arange(len(num_runs)), num_runs)[kept]
-        self._sequences, self._bins, self._kept = sequences, bins, kept
-        self.places = dataset.places(sequences.run_part[kept], token[kept], self.length)
-        self.value = sequences.run_value[kept]
-        self._begin_rows(dest[sequences.first_run[:-1]], of_bin)
+        self._sequences, self.bins = sequences, bins
+        lined_up = (sequences.first_run, sequences.run_length, sequences.run_valid)
+        kept, self.begin, self.used = compiled.tile(*lined_up, bins.sample, bins.pieces, bins.first_row)
+        self._run, self.bin, self.column, self.length, skipped, self._row = kept
+        token = sequences.run_token[self._run] + skipped
+        self.places = dataset.places(sequences.run_part[self._run], token, self.length)
+        self.value = sequences.run_value[self._run]
+        self.first_run = np.searchsorted(self.bin, np.arange(bins.num_bins + 1)).tolist()
+        self._flat: _Flat | None = None
 
     def batch(self, first: int, stop: int, num_bins: int, width: int) -> TiledBatch:
         """Of bins `first` to `stop` - 1, with empty ones behind them so that there are `num_bins` of `width`."""
-        return TiledBatch(self, first, stop, num_bins, width)
-
-    def _begin_rows(self, dest: np.ndarray, of_bin: np.ndarray) -> None:
-        """In which bin and column segments begin: of rows, and of the padding behind them."""
-        bins = self._bins
-        bin_of_row = np.repeat(np.arange(bins.num_bins), np.diff(bins.first_row))
-        filled = np.flatnonzero(np.diff(bins.first_row))
-        edge_bin = np.concatenate([bin_of_row, filled])
-        column = np.concatenate([dest - of_bin[bin_of_row], np.diff(of_bin)[filled]])
-        order = np.argsort(edge_bin, kind="stable")
-        self.edge_bin, self.edge_column = edge_bin[order], column[order]
-        self.first_edge = np.searchsorted(self.edge_bin, np.arange(bins.num_bins + 1)).tolist()
-        self.num_filled = np.searchsorted(filled, np.arange(bins.num_bins + 1)).tolist()
-        """Bins with rows before each."""
-
-    @Lazy
-    def ones(self) -> np.ndarray:
-        return np.ones(len(self.length), np.int64)
+        flat = self._flat
+        if flat is None or flat.width != width:
+            flat = self._flat = _Flat(self, width)
+        return TiledBatch(self, flat, first, stop, num_bins)
 
     @Lazy
     def is_trained(self) -> np.ndarray:
         """Of each run, whether it has labels: 0 or 1."""
-        return self._sequences.run_loss[self._kept].astype(np.int64)
-
-    @Lazy
-    def label(self) -> tuple[np.ndarray, np.ndarray]:
-        """(start, value): as those of ids, where there are labels."""
-        is_trained = self.is_trained > 0
-        return np.where(is_trained, self.places.start, LITERAL), np.where(is_trained, self.value, IGNORED_LABEL)
+        return self._sequences.run_loss[self._run].astype(np.int64)
 
     @Lazy
     def is_image(self) -> np.ndarray:
-        return self._sequences.run_image[self._kept].astype(np.int64)
+        return self._sequences.run_image[self._run].astype(np.int64)
 
     @Lazy
     def position(self) -> np.ndarray:
@@ -92,63 +66,126 @@ class Tiled:
 
     @Lazy
     def segment(self) -> np.ndarray:
-        return (self._bins.place_of_row() + 1)[self._row]
+        return (self.bins.place_of_row() + 1)[self._row]
+
+
+class _Flat:
+    """The runs of a window in bins of one width that stand end to end."""
+
+    def __init__(self, window: Tiled, width: int) -> None:
+        self._window, self.width = window, width
+        self._dest = window.bin * width + window.column
+
+    @Lazy
+    def ids(self) -> WriteRuns:
+        return self._place(self._window.places.start, self._window.value)
+
+    @Lazy
+    def labels(self) -> WriteRuns:
+        window = self._window
+        is_trained = window.is_trained > 0
+        start = np.where(is_trained, window.places.start, LITERAL)
+        return self._place(start, np.where(is_trained, window.value, IGNORED_LABEL))
+
+    @Lazy
+    def valid(self) -> WriteRuns:
+        return self._fill(np.ones_like(self._dest))
+
+    @Lazy
+    def loss_mask(self) -> WriteRuns:
+        return self._fill(self._window.is_trained)
+
+    @Lazy
+    def modality(self) -> WriteRuns:
+        return self._fill(self._window.is_image)
+
+    @Lazy
+    def segments(self) -> WriteRuns:
+        return self._fill(self._window.segment)
+
+    @Lazy
+    def positions(self) -> WriteRuns:
+        window = self._window
+        return window.compiled.count_runs(window.position, self._dest, window.length)
+
+    @Lazy
+    def edges(self) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        """(where segments begin, how long they are, the first of each bin): of rows, and of the padding behind them.
+
+        All but the last of the bins without rows have none, as there is one padding behind the others.
+        """
+        window, bins, width = self._window, self._window.bins, self.width
+        filled = np.flatnonzero(np.diff(bins.first_row))
+        at = np.concatenate([np.repeat(np.arange(bins.num_bins), np.diff(bins.first_row)), filled])
+        column = np.concatenate([window.begin, window.used[filled]])
+        order = np.argsort(at, kind="stable")
+        at, column = at[order], column[order]
+        end = np.append(column[1:], width)
+        end[:-1][at[1:] != at[:-1]] = width
+        kept = np.flatnonzero(end > column)
+        first = np.searchsorted(at[kept], np.arange(bins.num_bins + 1)).tolist()
+        return (at * width + column)[kept], (end - column)[kept], first
+
+    @Lazy
+    def num_filled(self) -> list[int]:
+        """Bins with rows before each."""
+        return np.append(0, np.cumsum(np.diff(self._window.bins.first_row) > 0)).tolist()
+
+    def _place(self, start: np.ndarray, value: np.ndarray) -> WriteRuns:
+        window = self._window
+        return window.compiled.place_runs(window.places.ids, start, value, self._dest, window.length)
+
+    def _fill(self, value: np.ndarray) -> WriteRuns:
+        return self._window.compiled.fill_runs(value, self._dest, self._window.length)
 
 
 class TiledBatch:
     """The arrays of some bins."""
 
-    def __init__(self, window: Tiled, first: int, stop: int, num_bins: int, width: int) -> None:
-        self._window, self._width, self._shape, self._size = window, width, (num_bins, width), num_bins * width
-        self._first, self._stop = first, stop
-        self._runs = runs = slice(window.first_run[first], window.first_run[stop])
-        self._dest = (window.run_bin[runs] - first) * width + window.column[runs]
-        self._length = window.length[runs]
+    def __init__(self, window: Tiled, flat: _Flat, first: int, stop: int, num_bins: int) -> None:
+        self._window, self._flat, self._bins, self._shape = window, flat, (first, stop), (num_bins, flat.width)
+        self._runs = (window.first_run[first], window.first_run[stop], first * flat.width)
 
-    @property
     def valid(self) -> np.ndarray:
-        return self._filled(self._window.ones, bool)
+        return self._written(self._flat.valid, bool)
 
     def ids(self) -> np.ndarray:
-        window = self._window
-        return self._placed(window.places.start, window.value, window.id_dtype, window.pad)
+        return self._placed(self._flat.ids, self._window.id_dtype, self._window.pad)
 
     def labels(self) -> np.ndarray:
-        return self._placed(*self._window.label, "int64", IGNORED_LABEL)
+        return self._placed(self._flat.labels, "int64", IGNORED_LABEL)
 
     def loss_mask(self) -> np.ndarray:
-        return self._filled(self._window.is_trained, bool)
+        return self._written(self._flat.loss_mask, bool)
 
     def modality(self) -> np.ndarray:
-        return self._filled(self._window.is_image, np.int8)
+        return self._written(self._flat.modality, np.int8)
 
     def positions(self) -> np.ndarray:
-        out = empty(self._shape, position_dtype(self._window.id_dtype, self._width))
-        self._window.compiled.count_runs(self._window.position[self._runs], self._dest, self._length, out)
-        return out
+        return self._written(self._flat.positions, position_dtype(self._window.id_dtype, self._flat.width))
 
     def segments(self) -> np.ndarray:
-        return self._filled(self._window.segment, np.int32)
+        return self._written(self._flat.segments, np.int32)
 
-    def edges(self) -> np.ndarray:
-        """Where segments begin in the flat batch: of rows, of the padding behind them, and the end."""
-        window = self._window
-        num_filled = window.num_filled[self._stop] - window.num_filled[self._first]
-        some = slice(window.first_edge[self._first], window.first_edge[self._stop])
-        begins = (window.edge_bin[some] - self._first) * self._width + window.edge_column[some]
-        edges = np.concatenate([begins, [num_filled * self._width, self._size]])
-        return np.concatenate([edges[:1], edges[1:][edges[1:] > edges[:-1]]])
+    def edges(self) -> tuple[np.ndarray, int]:
+        """([num_segments + 1] int32, the longest): where segments begin in the flat batch, and its end."""
+        (first, stop), (num_bins, width) = self._bins, self._shape
+        begin, length, first_edge = self._flat.edges
+        some, num_edges = slice(first_edge[first], first_edge[stop]), first_edge[stop] - first_edge[first]
+        num_filled = self._flat.num_filled[stop] - self._flat.num_filled[first]
+        num_empty = num_bins - num_filled
+        edges = np.empty(num_edges + 1 + (num_empty > 0), np.int32)
+        np.subtract(begin[some], first * width, out=edges[:num_edges], casting="unsafe")
+        edges[num_edges], edges[-1] = num_filled * width, num_bins * width
+        return edges, max(num_empty * width, int(np.maximum.reduce(length[some], initial=0)))
 
-    def _placed(self, start: np.ndarray, value: np.ndarray, dtype: str, pad: int) -> np.ndarray:
-        runs, window, out = self._runs, self._window, empty(self._shape, dtype)
-        place = window.compiled.place_runs
-        window.places.within(
-            runs, lambda ids: place(ids, start[runs], value[runs], self._dest, self._length, out, pad=pad)
-        )
+    def _placed(self, place: WriteRuns, dtype: str, pad: int) -> np.ndarray:
+        out, (first, stop, base) = empty(self._shape, dtype), self._runs
+        with self._window.places.mapped(slice(first, stop)):
+            place(out, first, stop, base, pad)
         return out
 
-    def _filled(self, value: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
-        """`value` ([num_runs]) on each run, 0 between them."""
+    def _written(self, write: WriteRuns, dtype: np.typing.DTypeLike) -> np.ndarray:
         out = empty(self._shape, dtype)
-        self._window.compiled.fill_runs(value[self._runs], self._dest, self._length, out)
+        write(out, *self._runs)
         return out

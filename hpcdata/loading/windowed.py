@@ -42,13 +42,13 @@ class Windowed:
     ) -> None:
         """`id_dtype`: of the arrays of ids; `narrow`: one that holds every id of the layout."""
         self.dataset, self.pad, self.id_dtype, self.narrow = dataset, pad, id_dtype, narrow
-        self._sequences, self._bins = sequences, bins
+        self._rows, self._bins = sequences.take(bins.sample), bins
 
     def batch(self, first: int, stop: int, num_bins: int, width: int) -> WindowedBatch:
         """Of bins `first` to `stop` - 1, with empty ones behind them so that there are `num_bins` of `width`."""
         bins = self._bins.between(first, stop)
         rows = self._bins.first_row[[first, stop]].tolist()
-        return WindowedBatch(self, self._sequences.between(*rows), bins, num_bins, width)
+        return WindowedBatch(self, self._rows.between(*rows), bins, num_bins, width)
 
 
 class WindowedBatch:
@@ -71,8 +71,11 @@ class WindowedBatch:
         self._has_gaps = bool((np.diff(valid) != self._valid_of_bin).any())
         """Whether there is padding in front of ids: in columns of their own, images begin behind it."""
 
-    @Lazy
     def valid(self) -> np.ndarray:
+        return self._valid
+
+    @Lazy
+    def _valid(self) -> np.ndarray:
         valid = prefix_mask(self._used, self._width)
         if self._has_gaps:
             gaps = np.flatnonzero(~self._sequences.run_valid & (self._length > 0))
@@ -111,7 +114,7 @@ class WindowedBatch:
         return labels
 
     def loss_mask(self) -> np.ndarray:
-        mask = self.valid.copy()
+        mask = self._valid.copy()
         _put(mask.reshape(-1), self._dest[self._untrained], self._length[self._untrained], False)
         return mask
 
@@ -149,8 +152,11 @@ class WindowedBatch:
         _put(segments, dest[kept], self._length_of_row[kept], in_bin[kept].astype(np.int32), may_overrun=True)
         return self._cleared(segments, 0)
 
-    def edges(self) -> np.ndarray:
-        """Where segments begin in the flat batch: of rows, of the padding behind them, and the end."""
+    def edges(self) -> tuple[np.ndarray, int]:
+        """([num_segments + 1] int32, the longest): where segments begin in the flat batch, and its end.
+
+        They are rows, and the padding behind them.
+        """
         first_run, length, dest = self._sequences.first_run, self._length, self._dest
         used = int(dest[-1] + length[-1]) if len(dest) else 0
         begins = np.zeros(len(dest), bool)
@@ -158,7 +164,8 @@ class WindowedBatch:
         begins &= length > 0
         begins[first_run[:-1]] = True
         edges = np.concatenate([dest[begins], [used, self._size]])
-        return np.concatenate([edges[:1], edges[1:][edges[1:] > edges[:-1]]])
+        edges = np.concatenate([edges[:1], edges[1:][edges[1:] > edges[:-1]]])
+        return edges.astype(np.int32), int(np.diff(edges).max(initial=0))
 
     @Lazy
     def _length_of_row(self) -> np.ndarray:
@@ -186,7 +193,7 @@ class WindowedBatch:
     def _clear(self, block: np.ndarray, value: int) -> None:
         """Puts `value` on all padding."""
         if self._has_gaps:
-            np.copyto(block, np.array(value).astype(block.dtype), where=~self.valid)
+            np.copyto(block, np.array(value).astype(block.dtype), where=~self._valid)
         elif len(block) <= _FEW_ROWS:
             for row, used in zip(block, self._used.tolist(), strict=True):
                 row[used:] = value

@@ -66,7 +66,7 @@ def test_t2i_by_hand(tmp_path):
     assert (arrays["modality"] == [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]).all()
     assert arrays["labels"].tolist()[0] == [1, 5, 0, 9, 2, -100, *SHIFTED]
     assert arrays["index"].tolist() == [10, 20, 30, 40, 50]
-    assert dataclasses.asdict(batch.counts) == {
+    assert batch.counts._asdict() == {
         "samples": 5,
         "text_tokens": 5 + 6 + 2 + 3 + 3,
         "image_tokens": 16,
