@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Several
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,21 @@ class Bins:
             first_row=np.unique(self.first_row[first : stop + 1] - rows.start),
             start=None if self.start is None else self.start[rows],
             length=None if self.length is None else self.length[rows],
+        )
+
+    @classmethod
+    def join(cls, several: Several[Bins]) -> Bins:
+        """One after the other."""
+        if len(several) == 1:
+            return several[0]
+        pieces = [bins.pieces for bins in several if bins.pieces is not None]
+        start, length = map(np.concatenate, zip(*pieces, strict=True)) if pieces else (None, None)
+        sizes = np.concatenate([np.diff(bins.first_row) for bins in several])
+        return cls(
+            sample=np.concatenate([bins.sample for bins in several]),
+            first_row=np.append(0, np.cumsum(sizes)),
+            start=start,
+            length=length,
         )
 
     def place_of_row(self) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcdata.loading.arranged import Arranged, Batch, BatchCounts
+from hpcdata.loading.arranged import Arranged, Batch, BatchCounts, make_batch
 from hpcdata.loading.batches import Mark, Share
 from hpcdata.loading.bins import Bins
 from hpcdata.loading.forks import ForkLock
@@ -41,8 +41,9 @@ class _Window:
         self._arrange, self._lineup, self._lock = arrange, lineup, ForkLock()
         self._arranged: Arranged | None = None
 
-    def batch(self, first: int, stop: int, num_bins: int, width: int | None) -> Batch:
-        """Of bins `first` to `stop` - 1, and empty ones behind them; of `width`, unless it is that of the bins."""
+    @property
+    def arranged(self) -> Arranged:
+        """What makes batches of its bins."""
         with self._lock:
             if self._arranged is None:
                 placement = self.placement
@@ -53,7 +54,7 @@ class _Window:
                     length=placement.length,
                 )
                 self._arranged = self._arrange(self._lineup.sequences(), bins)
-        return self._arranged.batch(first, stop, num_bins, int(self.placement.width[first]) if width is None else width)
+        return self._arranged
 
     def sequences(self) -> Sequences:
         """Of its rows."""
@@ -104,13 +105,13 @@ class PackedSteps:
             num_skipped = sum(len(window.skipped) for window, first, _ in whole if first == 0)
 
         def make() -> Batch:
-            num_left, batches = stop - start, []
-            for place, (window, first, last) in enumerate(pieces):
-                num_bins = last - first if place < len(pieces) - 1 else num_left
-                batches.append(window.batch(first, last, num_bins, self.packing.length))
-                num_left -= num_bins
-            batch = Batch.join(batches)
-            return Batch(arrays=batch.arrays, counts=batch.counts + BatchCounts(skipped_samples=num_skipped))
+            width = self.packing.length
+            if width is None:
+                window, first, _ = pieces[0]
+                width = int(window.placement.width[first])
+            bins = [(window.arranged, first, last) for window, first, last in pieces]
+            batch = make_batch(bins, stop - start, width)
+            return batch._replace(counts=batch.counts + BatchCounts(skipped_samples=num_skipped))
 
         return make, _draws_of(pieces).source
 

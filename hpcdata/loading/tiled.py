@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Several
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
 import numpy as np
 
 from hpcdata.loading.arrays import IGNORED_LABEL, empty, position_dtype
@@ -40,12 +44,11 @@ class Tiled:
         self.first_run = np.searchsorted(self.bin, np.arange(bins.num_bins + 1)).tolist()
         self._flat: _Flat | None = None
 
-    def batch(self, first: int, stop: int, num_bins: int, width: int) -> TiledBatch:
-        """Of bins `first` to `stop` - 1, with empty ones behind them so that there are `num_bins` of `width`."""
+    def flat(self, width: int) -> _Flat:
         flat = self._flat
         if flat is None or flat.width != width:
             flat = self._flat = _Flat(self, width)
-        return TiledBatch(self, flat, first, stop, num_bins)
+        return flat
 
     @Lazy
     def is_trained(self) -> np.ndarray:
@@ -131,6 +134,16 @@ class _Flat:
         """Bins with rows before each."""
         return np.append(0, np.cumsum(np.diff(self._window.bins.first_row) > 0)).tolist()
 
+    def write(self, name: str, out: np.ndarray, first: int, stop: int, pad: int) -> None:
+        """Bins `first` to `stop` - 1 into the rows of `out`; `pad` where there is nothing."""
+        first_run = self._window.first_run
+        write: WriteRuns = getattr(self, name)
+        write(out, first_run[first], first_run[stop], first * self.width, pad)
+
+    def mapped(self, first: int, stop: int) -> AbstractContextManager[None]:
+        first_run = self._window.first_run
+        return self._window.places.mapped(slice(first_run[first], first_run[stop]))
+
     def _place(self, start: np.ndarray, value: np.ndarray) -> WriteRuns:
         window = self._window
         return window.compiled.place_runs(window.places.ids, start, value, self._dest, window.length)
@@ -139,53 +152,66 @@ class _Flat:
         return self._window.compiled.fill_runs(value, self._dest, self._window.length)
 
 
+class _Piece(NamedTuple):
+    """Some bins of a window, and which rows of the batch they are."""
+
+    flat: _Flat
+    first: int
+    stop: int
+    rows: slice
+
+
 class TiledBatch:
     """The arrays of some bins."""
 
-    def __init__(self, window: Tiled, flat: _Flat, first: int, stop: int, num_bins: int) -> None:
-        self._window, self._flat, self._bins, self._shape = window, flat, (first, stop), (num_bins, flat.width)
-        self._runs = (window.first_run[first], window.first_run[stop], first * flat.width)
+    def __init__(self, pieces: Several[tuple[Tiled, int, int]], num_bins: int, width: int) -> None:
+        """(window, first bin, last bin + 1) of each piece; empty bins behind them make it `num_bins` of `width`."""
+        self._shape, self._pieces, at = (num_bins, width), [], 0
+        self._window = pieces[0][0]
+        for place, (window, first, stop) in enumerate(pieces):
+            end = at + stop - first if place < len(pieces) - 1 else num_bins
+            self._pieces.append(_Piece(window.flat(width), first, stop, slice(at, end)))
+            at = end
 
     def valid(self) -> np.ndarray:
-        return self._written(self._flat.valid, bool)
+        return self._written("valid", bool)
 
     def ids(self) -> np.ndarray:
-        return self._placed(self._flat.ids, self._window.id_dtype, self._window.pad)
+        return self._written("ids", self._window.id_dtype, self._window.pad)
 
     def labels(self) -> np.ndarray:
-        return self._placed(self._flat.labels, "int64", IGNORED_LABEL)
+        return self._written("labels", "int64", IGNORED_LABEL)
 
     def loss_mask(self) -> np.ndarray:
-        return self._written(self._flat.loss_mask, bool)
+        return self._written("loss_mask", bool)
 
     def modality(self) -> np.ndarray:
-        return self._written(self._flat.modality, np.int8)
+        return self._written("modality", np.int8)
 
     def positions(self) -> np.ndarray:
-        return self._written(self._flat.positions, position_dtype(self._window.id_dtype, self._flat.width))
+        return self._written("positions", position_dtype(self._window.id_dtype, self._shape[1]))
 
     def segments(self) -> np.ndarray:
-        return self._written(self._flat.segments, np.int32)
+        return self._written("segments", np.int32)
 
     def edges(self) -> tuple[np.ndarray, int]:
         """([num_segments + 1] int32, the longest): where segments begin in the flat batch, and its end."""
-        (first, stop), (num_bins, width) = self._bins, self._shape
-        begin, length, first_edge = self._flat.edges
-        some, num_edges = slice(first_edge[first], first_edge[stop]), first_edge[stop] - first_edge[first]
-        num_filled = self._flat.num_filled[stop] - self._flat.num_filled[first]
-        num_empty = num_bins - num_filled
-        edges = np.empty(num_edges + 1 + (num_empty > 0), np.int32)
-        np.subtract(begin[some], first * width, out=edges[:num_edges], casting="unsafe")
-        edges[num_edges], edges[-1] = num_filled * width, num_bins * width
-        return edges, max(num_empty * width, int(np.maximum.reduce(length[some], initial=0)))
+        (num_bins, width), num_filled, longest = self._shape, 0, 0
+        edges: list[np.ndarray | list[int]] = []
+        for flat, first, stop, rows in self._pieces:
+            begin, length, first_edge = flat.edges
+            some = slice(first_edge[first], first_edge[stop])
+            edges.append(begin[some] - (first - rows.start) * width)
+            longest = max(longest, int(np.maximum.reduce(length[some], initial=0)))
+            num_filled += flat.num_filled[stop] - flat.num_filled[first]
+        if num_filled < num_bins:
+            edges.append([num_filled * width])
+        edges.append([num_bins * width])
+        return np.concatenate(edges).astype(np.int32), max(longest, (num_bins - num_filled) * width)
 
-    def _placed(self, place: WriteRuns, dtype: str, pad: int) -> np.ndarray:
-        out, (first, stop, base) = empty(self._shape, dtype), self._runs
-        with self._window.places.mapped(slice(first, stop)):
-            place(out, first, stop, base, pad)
-        return out
-
-    def _written(self, write: WriteRuns, dtype: np.typing.DTypeLike) -> np.ndarray:
+    def _written(self, name: str, dtype: np.typing.DTypeLike, pad: int = 0) -> np.ndarray:
         out = empty(self._shape, dtype)
-        write(out, *self._runs)
+        for flat, first, stop, rows in self._pieces:
+            with flat.mapped(first, stop):
+                flat.write(name, out[rows], first, stop, pad)
         return out

@@ -8,6 +8,7 @@ start, and up to its end). Ids and positions stay in 16 bits as long as they fit
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Several
 from typing import Protocol
 
 import numpy as np
@@ -44,18 +45,20 @@ class Windowed:
         self.dataset, self.pad, self.id_dtype, self.narrow = dataset, pad, id_dtype, narrow
         self._rows, self._bins = sequences.take(bins.sample), bins
 
-    def batch(self, first: int, stop: int, num_bins: int, width: int) -> WindowedBatch:
-        """Of bins `first` to `stop` - 1, with empty ones behind them so that there are `num_bins` of `width`."""
-        bins = self._bins.between(first, stop)
-        rows = self._bins.first_row[[first, stop]].tolist()
-        return WindowedBatch(self, self._rows.between(*rows), bins, num_bins, width)
+    def between(self, first: int, stop: int) -> tuple[Sequences, Bins]:
+        """The rows of bins `first` to `stop` - 1."""
+        return self._rows.between(*self._bins.first_row[[first, stop]].tolist()), self._bins.between(first, stop)
 
 
 class WindowedBatch:
     """The runs of a batch, each with its place (`dest`) in the ids of all bins, and the arrays made of them."""
 
-    def __init__(self, context: Windowed, sequences: Sequences, bins: Bins, num_bins: int, width: int) -> None:
-        self._context, self._sequences, self._bins, self._width = context, sequences, bins, width
+    def __init__(self, pieces: Several[tuple[Windowed, int, int]], num_bins: int, width: int) -> None:
+        """(window, first bin, last bin + 1) of each piece; empty bins behind them make it `num_bins` of `width`."""
+        self._context, self._width = pieces[0][0], width
+        rows = [window.between(first, stop) for window, first, stop in pieces]
+        sequences = self._sequences = Sequences.join([sequences for sequences, _ in rows])
+        bins = self._bins = Bins.join([bins for _, bins in rows])
         self._shape, self._size = (num_bins, width), num_bins * width
         self._num_of_row = np.diff(sequences.first_run)
         length, self._token = bins.clip(sequences)
