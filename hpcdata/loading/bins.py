@@ -18,6 +18,8 @@ class Bins:
     """[num_rows]: a number within the sequences."""
     first_row: np.ndarray
     """[num_bins + 1]; bins without rows stand behind the others of their batch."""
+    width: np.ndarray | None = None
+    """[num_bins]: the columns of each; None where they depend on the batch, which then has no segments."""
     start: np.ndarray | None = None
     """[num_rows]: leave out as many ids of each row (a document that goes on in another bin)."""
     length: np.ndarray | None = None

@@ -15,8 +15,14 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from hpcdata.loading.arrays import empty
+
+if TYPE_CHECKING:
+    from hpcdata.loading.bins import Bins
 
 VERSION = 1
 """Of the functions in kernels.c: a library that was built from an older one is not used."""
@@ -25,15 +31,16 @@ _ARGUMENTS = {
     "place_runs": "pnnppppnnpnnn",
     "fill_runs": "pppnnpnnn",
     "count_runs": "pppnnpnnn",
-    "tile": "pnppppppnpnpp",
+    "tile": "pnpppppppnpnppnp",
     "num_spans_of": "pnnp",
     "find_spans": "ppnpppppnppppn",
     "permute": "pnnnpnp",
-    "best_fit": "pnpppnp",
+    "best_fit": "pnnppp",
     "kernels_version": "",
 }
 """Of each function: pointers and numbers."""
 _TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
+_ANY_WIDTH = np.iinfo(np.int64).max
 _log = logging.getLogger(__name__)
 
 
@@ -81,30 +88,29 @@ class Kernels:
         return WriteRuns(self._library.count_runs, (), (first, dest, length))
 
     def tile(
-        self,
-        first_run: np.ndarray,
-        run_length: np.ndarray,
-        run_valid: np.ndarray,
-        sample: np.ndarray,
-        pieces: tuple[np.ndarray, np.ndarray] | None,
-        first_row: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where the runs of bins stand, for rows `sample` ([num_rows]) of sequences; see kernels.c.
+        self, first_run: np.ndarray, run_length: np.ndarray, run_valid: np.ndarray, bins: Bins
+    ) -> tuple[np.ndarray, list[int], np.ndarray, list[int]]:
+        """Where the runs of bins stand, and the segments.
 
-        `pieces`: of each row how many ids are left out, and how many are taken. Returns [6, num_kept] runs (which one,
-        bin, column, length, ids left out, row), [num_rows] in which column each row begins, [num_bins] columns used.
+        Returns [6, num_kept] runs (which of the sequences', bin, column, length, ids left out, row), the first of each
+        bin, [3, num_edges] segments (bin, column, length), the first of each bin.
         """
-        num_rows, num_bins, num_runs = len(sample), len(first_row) - 1, len(run_length)
-        room = int((first_run[1:] - first_run[:-1])[sample].sum())
-        kept, begin, used = np.empty((6, room), np.int64), np.empty(num_rows, np.int64), np.empty(num_bins, np.int64)
+        sample, num_rows, num_bins, num_runs = bins.sample, bins.num_rows, bins.num_bins, len(run_length)
+        room, num_edges = int((first_run[1:] - first_run[:-1])[sample].sum()), num_rows + num_bins
+        kept, edges, firsts = (
+            empty((6, room), np.int64),
+            empty((3, num_edges), np.int64),
+            np.empty((2, num_bins + 1), int),
+        )
+        skip, take = (None, None) if bins.pieces is None else (_at(piece, num_rows) for piece in bins.pieces)
+        width = np.full(num_bins, _ANY_WIDTH) if bins.width is None else bins.width
         sequences = (_at(first_run, len(first_run)), len(first_run) - 1, _at(run_length, num_runs))
-        rows = (_at(run_valid, num_runs, np.bool_), _at(sample, num_rows))
-        skip, take = (None, None) if pieces is None else (_at(piece, num_rows) for piece in pieces)
-        assert num_rows == first_row[-1]
-        bins = (_at(first_row, num_bins + 1), num_bins, kept.ctypes.data, room, begin.ctypes.data, used.ctypes.data)
-        num_kept = self._library.tile(*sequences, *rows, skip, take, *bins)
-        _check(num_kept)
-        return kept[:, :num_kept], begin, used
+        rows = (_at(run_valid, num_runs, np.bool_), _at(sample, num_rows), skip, take)
+        of_bins = (_at(bins.first_row, num_bins + 1), _at(width, num_bins), num_bins)
+        out = (kept.ctypes.data, room, firsts[0].ctypes.data, edges.ctypes.data, num_edges, firsts[1].ctypes.data)
+        _check(self._library.tile(*sequences, *rows, *of_bins, *out))
+        first_kept, first_edge = firsts.tolist()
+        return kept[:, : first_kept[-1]], first_kept, edges[:, : first_edge[-1]], first_edge
 
     def find_spans(
         self, sample: np.ndarray, part: np.ndarray, base: np.ndarray, columns: Mapping[str, np.ndarray]
@@ -119,7 +125,7 @@ class Kernels:
         rows = (_at(sample, num_rows), _at(part, num_rows), num_rows)
         total = self._library.num_spans_of(rows[0], num_rows, len(index), num_spans.ctypes.data)
         _check(total)
-        found, spans = np.empty(num_rows, np.int64), np.empty((6, total), np.int64)
+        found, spans = empty((num_rows,), np.int64), empty((6, total), np.int64)
         of_samples = [columns[f"samples/{name}"].ctypes.data for name in ("num_spans", "first_span", "first_token")]
         of_spans = (_at(base, len(base)), len(length), length.ctypes.data, columns["spans/kind"].ctypes.data)
         out = (found.ctypes.data, spans.ctypes.data, total)
@@ -134,18 +140,16 @@ class Kernels:
         _check(self._library.permute(_at(positions, len(rows)), *sizes, *network, rows.ctypes.data))
         return rows
 
-    def best_fit(self, count: np.ndarray, capacity: int) -> np.ndarray:
-        """[n, 4] int64: a length, how many of it in a bin, the first bin, how many bins are alike.
-
-        count: [longest + 1], how many samples there are of each length; none of length 0.
-        """
-        values, left = np.flatnonzero(count), count.astype(np.int64)
-        taken, content = np.zeros(capacity + 1, np.int64), np.empty(len(values) + 2, np.int64)
-        used = np.empty((int(left.sum()), 4), np.int64)
-        arrays = (values.ctypes.data, len(values), *(array.ctypes.data for array in (left, taken, content)))
-        num_used = self._library.best_fit(*arrays, capacity, used.ctypes.data)
-        _check(num_used)
-        return used[:num_used]
+    def best_fit(self, lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
+        """(sample, first_row) of best fit bins: see hpcdata.loading.packing. lengths: [num_samples] int64."""
+        num_samples = len(lengths)
+        sample, first_row = np.empty(num_samples, np.int64), np.empty(num_samples + 1, np.int64)
+        scratch = empty((9 * num_samples + 3 * (capacity + 2),), np.int64)
+        out = (sample.ctypes.data, first_row.ctypes.data, scratch.ctypes.data)
+        num_bins = self._library.best_fit(_at(lengths, num_samples), num_samples, capacity, *out)
+        _check(num_bins)
+        first_row = first_row[: num_bins + 1]
+        return sample[: first_row[-1]], first_row
 
 
 class PlaceRows:

@@ -167,18 +167,20 @@ i64 count_runs(const i64 *first, const i64 *dest, const i64 *length, i64 num_run
 
 /* Where the runs of bins stand. Row r of a bin is sequence `sample[r]`, whose runs begin at `first_run`; of its ids,
  * `skip[r]` are left out and `take[r]` are taken (NULL: all). Runs that are valid and have ids left are kept, [6, room]:
- * which run, its bin, its column there, its length, how many of its ids are left out, and its row. `begin`: in which
- * column each row begins; `used`: how many columns of a bin are taken. Returns the number of runs that were kept. */
+ * which run, its bin, its column there, its length, how many of its ids are left out, and its row. `first_kept`: the
+ * first of them in each bin, and how many there are. `edges`: [3, rows + bins], bin, column and length of segments:
+ * rows, and the padding behind them in bins with rows, none of length 0; `first_edge` as `first_kept`.
+ * Returns -1 where `room` or a width is too small. */
 i64 tile(const i64 *first_run, i64 num_sequences, const i64 *run_length, const uint8_t *run_valid, const i64 *sample,
-         const i64 *skip, const i64 *take, const i64 *first_row, i64 num_bins, i64 *out, i64 room, i64 *begin,
-         i64 *used) {
-    i64 kept = 0;
+         const i64 *skip, const i64 *take, const i64 *first_row, const i64 *width, i64 num_bins, i64 *out, i64 room,
+         i64 *first_kept, i64 *edges, i64 num_edges, i64 *first_edge) {
+    i64 kept = 0, edge = 0, *edge_column = edges + num_edges, *edge_length = edges + 2 * num_edges;
     for (i64 bin = 0; bin < num_bins; bin++) {
         i64 column = 0;
+        first_kept[bin] = kept, first_edge[bin] = edge;
         for (i64 row = first_row[bin]; row < first_row[bin + 1]; row++) {
             if (sample[row] < 0 || sample[row] >= num_sequences) return -1;
-            i64 low = skip ? skip[row] : 0, high = skip ? low + take[row] : INT64_MAX, offset = 0;
-            begin[row] = column;
+            i64 low = skip ? skip[row] : 0, high = skip ? low + take[row] : INT64_MAX, offset = 0, begin = column;
             for (i64 run = first_run[sample[row]]; run < first_run[sample[row] + 1]; run++) {
                 i64 end = offset + run_length[run];
                 i64 from = offset > low ? offset : low, length = (end < high ? end : high) - from;
@@ -193,9 +195,14 @@ i64 tile(const i64 *first_run, i64 num_sequences, const i64 *run_length, const u
                 }
                 offset = end;
             }
+            if (column > begin)
+                edges[edge] = bin, edge_column[edge] = begin, edge_length[edge] = column - begin, edge++;
         }
-        used[bin] = column;
+        if (column > width[bin]) return -1;
+        if (first_row[bin + 1] > first_row[bin] && column < width[bin])
+            edges[edge] = bin, edge_column[edge] = column, edge_length[edge] = width[bin] - column, edge++;
     }
+    first_kept[num_bins] = kept, first_edge[num_bins] = edge;
     return kept;
 }
 
@@ -343,32 +350,63 @@ static void forget(Bin *bin, i64 length) {
     memmove(bin->values + place, bin->values + place + 1, (bin->num_values - place) * sizeof(i64));
 }
 
-/* Rows of `used`: a length, how many in a bin, the first of the bins, how many are alike. Returns the number of rows,
- * or -1 where lengths are not from 1 to `capacity`. */
-i64 best_fit(i64 *values, i64 num_values, i64 *count, i64 *taken, i64 *content, i64 capacity, i64 *used) {
-    Bin bin = {values, num_values, count, taken, content, 0};
+/* Rows of `used`: a length, how many in a bin, the first of the bins, how many are alike. Returns how many rows. */
+static i64 fill_bins(Bin *bin, i64 capacity, i64 *used) {
     i64 num_used = 0, num_bins = 0;
-    if (num_values && (values[0] < 1 || values[num_values - 1] > capacity)) return -1;
-    for (i64 at = 1; at < num_values; at++)
-        if (values[at] <= values[at - 1]) return -1;
-    while (bin.num_values) {
-        bin.num_content = 0;
-        fill_bin(&bin, capacity);
+    while (bin->num_values) {
+        bin->num_content = 0;
+        fill_bin(bin, capacity);
         i64 repeats = INT64_MAX;
-        for (i64 at = 0; at < bin.num_content; at++) {
-            i64 length = content[at], number = taken[length];
-            if (number && count[length] / number < repeats) repeats = count[length] / number;
+        for (i64 at = 0; at < bin->num_content; at++) {
+            i64 length = bin->content[at], number = bin->taken[length];
+            if (number && bin->count[length] / number < repeats) repeats = bin->count[length] / number;
         }
-        for (i64 at = 0; at < bin.num_content; at++) {
-            i64 length = content[at], number = taken[length];
-            taken[length] = 0;
+        for (i64 at = 0; at < bin->num_content; at++) {
+            i64 length = bin->content[at], number = bin->taken[length];
+            bin->taken[length] = 0;
             if (!number) continue;
             i64 row[] = {length, number, num_bins, repeats};
             memcpy(used + 4 * num_used++, row, sizeof row);
-            count[length] -= number * repeats;
-            if (!count[length]) forget(&bin, length);
+            bin->count[length] -= number * repeats;
+            if (!bin->count[length]) forget(bin, length);
         }
         num_bins += repeats;
     }
     return num_used;
+}
+
+/* The rows of best fit bins: samples of `length` up to `capacity`, those of length 0 in none. `sample` and `first_row`
+ * as in `tile`, bins in the order of their first samples, samples in their order in each. `scratch` is
+ * [9 num_samples + 3 (capacity + 2)]. Returns the number of bins. */
+i64 best_fit(const i64 *length, i64 num_samples, i64 capacity, i64 *sample, i64 *first_row, i64 *scratch) {
+    i64 *count = scratch, *taken = count + capacity + 2, *next = taken + capacity + 2;
+    i64 *values = next + capacity + 2, *content = values + num_samples, *bin_of = content + num_samples;
+    i64 *by_length = bin_of + num_samples, *rank = by_length + num_samples, *used = rank + num_samples;
+    Bin bin = {values, 0, count, taken, content, 0};
+    for (i64 at = 0; at < num_samples; at++)
+        if (length[at] < 0 || length[at] > capacity) return -1;
+    memset(count, 0, 2 * (capacity + 2) * sizeof(i64));
+    for (i64 at = 0; at < num_samples; at++) count[length[at]]++, rank[at] = -1;
+    for (i64 value = 0, end = 0; value <= capacity; end += count[value++]) next[value] = end;
+    for (i64 at = 0; at < num_samples; at++) by_length[next[length[at]]++] = at, bin_of[at] = -1;
+    for (i64 value = 1; value <= capacity; value++) {
+        next[value] -= count[value];
+        if (count[value]) values[bin.num_values++] = value;
+    }
+    i64 num_used = fill_bins(&bin, capacity, used), num_bins = 0;
+    for (const i64 *row = used; row < used + 4 * num_used; row += 4)
+        for (i64 alike = 0; alike < row[3]; alike++)
+            for (i64 number = 0; number < row[1]; number++) bin_of[by_length[next[row[0]]++]] = row[2] + alike;
+    memset(first_row, 0, (num_samples + 1) * sizeof(i64));
+    for (i64 at = 0; at < num_samples; at++) {
+        if (bin_of[at] < 0) continue;
+        if (rank[bin_of[at]] < 0) rank[bin_of[at]] = num_bins++;
+        bin_of[at] = rank[bin_of[at]];
+        first_row[bin_of[at] + 1]++;
+    }
+    for (i64 at = 0; at < num_bins; at++) first_row[at + 1] += first_row[at];
+    memcpy(by_length, first_row, num_bins * sizeof(i64)); /* where the next sample of a bin goes */
+    for (i64 at = 0; at < num_samples; at++)
+        if (bin_of[at] >= 0) sample[by_length[bin_of[at]]++] = at;
+    return num_bins;
 }

@@ -50,6 +50,7 @@ class _Window:
                 bins = Bins(
                     sample=placement.sample,
                     first_row=placement.first_row,
+                    width=placement.width,
                     start=placement.start,
                     length=placement.length,
                 )

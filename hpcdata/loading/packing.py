@@ -81,18 +81,15 @@ class BestFit:
         _check(length=self.length, window=self.window)
 
     def place(self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int) -> Placement:
-        bin_of = best_fit_decreasing(lengths, self.length)
-        num_bins = int(bin_of.max(initial=-1)) + 1
-        sample = np.flatnonzero(bin_of >= 0)
-        bins = bin_of[sample]
-        first_seen = np.full(num_bins, len(lengths))
-        first_seen[bins[::-1]] = sample[::-1]
-        rank = np.empty(num_bins, np.int64)
-        rank[_sorting(first_seen, len(lengths))] = np.arange(num_bins)
-        ranks = rank[bins]
-        first_row = np.concatenate([[0], np.cumsum(np.bincount(ranks, minlength=num_bins))])
-        sample = sample[_sorting(ranks, num_bins)]
-        return Placement(sample=sample, first_row=first_row, width=np.full(num_bins, self.length))
+        mean = int(lengths.sum()) // max(1, int(np.count_nonzero(lengths)))
+        unit = max(1, mean // _UNITS_OF_MEAN)
+        capacity, compiled = self.length // unit, kernels()
+        lengths = np.minimum(-(-lengths // unit), capacity)
+        if compiled is None:
+            sample, first_row = _rows_of(best_fit_decreasing(lengths, capacity))
+        else:
+            sample, first_row = compiled.best_fit(lengths, capacity)
+        return Placement(sample=sample, first_row=first_row, width=np.full(len(first_row) - 1, self.length))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,24 +166,33 @@ def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
     """bin_of: [num_samples] int64, -1 for samples of length 0; no length is greater than `capacity`.
 
     One bin after the other takes the longest samples that fit; where that would close it with room left, the last of
-    them makes way for the pair that fits best. As many bins are filled alike as there are samples for: lengths are
+    them makes way for the pair that fits best. As many bins are filled alike as there are samples for: lengths were
     rounded up a little, so that many are equal. The work grows with the number of bins that are different.
     """
-    mean = int(lengths.sum()) // max(1, int(np.count_nonzero(lengths)))
-    unit = max(1, mean // _UNITS_OF_MEAN)
-    capacity //= unit
-    lengths = np.minimum(-(-lengths // unit), capacity)
     counts = np.bincount(lengths, minlength=1)
     by_length = _sorting(lengths, capacity)[counts[0] :]
     counts[0] = 0
-    compiled = kernels()
-    placed = _contents(counts, capacity) if compiled is None else compiled.best_fit(counts, capacity)
+    placed = _contents(counts, capacity)
     _, per_bin, first_bin, num_alike = placed[_sorting(placed[:, 0], capacity)].T
     total = per_bin * num_alike
     within = np.arange(int(total.sum())) - np.repeat(np.cumsum(total) - total, total)
     bin_of = np.full(len(lengths), -1, np.int64)
     bin_of[by_length] = np.repeat(first_bin, total) + within // np.repeat(per_bin, total)
     return bin_of
+
+
+def _rows_of(bin_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(sample, first_row) of a placement: bins in the order of their first samples."""
+    num_bins = int(bin_of.max(initial=-1)) + 1
+    sample = np.flatnonzero(bin_of >= 0)
+    bins = bin_of[sample]
+    first_seen = np.full(num_bins, len(bin_of))
+    first_seen[bins[::-1]] = sample[::-1]
+    rank = np.empty(num_bins, np.int64)
+    rank[_sorting(first_seen, len(bin_of))] = np.arange(num_bins)
+    ranks = rank[bins]
+    first_row = np.concatenate([[0], np.cumsum(np.bincount(ranks, minlength=num_bins))])
+    return sample[_sorting(ranks, num_bins)], first_row
 
 
 def _sorting(values: np.ndarray, most: int) -> np.ndarray:

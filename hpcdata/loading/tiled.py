@@ -36,12 +36,11 @@ class Tiled:
         self.compiled, self.pad, self.id_dtype = compiled, pad, id_dtype
         self._sequences, self.bins = sequences, bins
         lined_up = (sequences.first_run, sequences.run_length, sequences.run_valid)
-        kept, self.begin, self.used = compiled.tile(*lined_up, bins.sample, bins.pieces, bins.first_row)
+        kept, self.first_run, self.edges, self.first_edge = compiled.tile(*lined_up, bins)
         self._run, self.bin, self.column, self.length, skipped, self._row = kept
         token = sequences.run_token[self._run] + skipped
         self.places = dataset.places(sequences.run_part[self._run], token, self.length)
         self.value = sequences.run_value[self._run]
-        self.first_run = np.searchsorted(self.bin, np.arange(bins.num_bins + 1)).tolist()
         self._flat: _Flat | None = None
 
     def flat(self, width: int) -> _Flat:
@@ -112,27 +111,23 @@ class _Flat:
         return window.compiled.count_runs(window.position, self._dest, window.length)
 
     @Lazy
-    def edges(self) -> tuple[np.ndarray, np.ndarray, list[int]]:
-        """(where segments begin, how long they are, the first of each bin): of rows, and of the padding behind them.
-
-        All but the last of the bins without rows have none, as there is one padding behind the others.
-        """
-        window, bins, width = self._window, self._window.bins, self.width
-        filled = np.flatnonzero(np.diff(bins.first_row))
-        at = np.concatenate([np.repeat(np.arange(bins.num_bins), np.diff(bins.first_row)), filled])
-        column = np.concatenate([window.begin, window.used[filled]])
-        order = np.argsort(at, kind="stable")
-        at, column = at[order], column[order]
-        end = np.append(column[1:], width)
-        end[:-1][at[1:] != at[:-1]] = width
-        kept = np.flatnonzero(end > column)
-        first = np.searchsorted(at[kept], np.arange(bins.num_bins + 1)).tolist()
-        return (at * width + column)[kept], (end - column)[kept], first
+    def edges(self) -> np.ndarray:
+        """Where segments begin: rows, and the padding behind them. Bins without rows have none."""
+        at, column, _ = self._window.edges
+        return at * self.width + column
 
     @Lazy
     def num_filled(self) -> list[int]:
         """Bins with rows before each."""
         return np.append(0, np.cumsum(np.diff(self._window.bins.first_row) > 0)).tolist()
+
+    @property
+    def segment_length(self) -> np.ndarray:
+        return self._window.edges[2]
+
+    def segments_of(self, first: int, stop: int) -> slice:
+        """Of these bins."""
+        return slice(self._window.first_edge[first], self._window.first_edge[stop])
 
     def write(self, name: str, out: np.ndarray, first: int, stop: int, pad: int) -> None:
         """Bins `first` to `stop` - 1 into the rows of `out`; `pad` where there is nothing."""
@@ -199,10 +194,9 @@ class TiledBatch:
         (num_bins, width), num_filled, longest = self._shape, 0, 0
         edges: list[np.ndarray | list[int]] = []
         for flat, first, stop, rows in self._pieces:
-            begin, length, first_edge = flat.edges
-            some = slice(first_edge[first], first_edge[stop])
-            edges.append(begin[some] - (first - rows.start) * width)
-            longest = max(longest, int(np.maximum.reduce(length[some], initial=0)))
+            some = flat.segments_of(first, stop)
+            edges.append(flat.edges[some] - (first - rows.start) * width)
+            longest = max(longest, int(np.maximum.reduce(flat.segment_length[some], initial=0)))
             num_filled += flat.num_filled[stop] - flat.num_filled[first]
         if num_filled < num_bins:
             edges.append([num_filled * width])
