@@ -50,7 +50,7 @@ def _plain(steps: PlainSteps, epoch: int, num_steps: int) -> np.ndarray:
     at_a_time = max(1, _ROWS_AT_A_TIME // size) * size
     for start in range(0, stop, at_a_time):
         draws = stream.draws(epoch, np.arange(start, min(start + at_a_time, stop)))
-        lined_up = layout.lineup(stream.dataset.spans(draws.rows), draws.seeds).sequences()
+        lined_up = layout.lineup(stream.dataset.spans(draws.rows), layout.seeds_of(draws)).sequences()
         longest = np.maximum.reduceat(lined_up.length, np.arange(0, len(draws.rows), size))
         widths = np.array([layout.width(length) for length in longest[:, None]])
         padding = np.repeat(widths, size)[: len(draws.rows)] - lined_up.text_tokens - lined_up.image_tokens

@@ -14,8 +14,9 @@ import numpy as np
 
 from hpcdata.loading.arrays import ragged
 from hpcdata.loading.bins import Bins
+from hpcdata.loading.draws import Draws
 from hpcdata.loading.layoutbase import Batch, Layout
-from hpcdata.loading.streams import Draws, Stream
+from hpcdata.loading.streams import Stream
 
 _ROWS_AHEAD = 16_384
 """Rows of the order that are computed at a time."""
@@ -104,7 +105,7 @@ class PlainSteps:
         draws = ahead.draws(step)
 
         def make() -> Batch:
-            sequences = self.layout.sequences(self.stream.dataset.spans(draws.rows), draws.seeds)
+            sequences = self.layout.sequences(self.stream.dataset.spans(draws.rows), self.layout.seeds_of(draws))
             width = self.layout.width(self._lengths(epoch, step))
             num_rows = len(draws.rows)
             arranged = self.layout.arrange(self.stream.dataset, sequences, Bins.one_each(num_rows))
@@ -128,7 +129,7 @@ class PlainSteps:
     def _lengths(self, epoch: int, step: int) -> np.ndarray:
         """Of the whole global batch: a width that depended on the world size would change what a model sees."""
         draws = self.draws(epoch, step, Share())
-        return self.layout.lineup(self.stream.dataset.spans(draws.rows), draws.seeds).length
+        return self.layout.lineup(self.stream.dataset.spans(draws.rows), self.layout.seeds_of(draws)).length
 
     def _look_ahead(self, epoch: int, step: int, share: Share) -> _Ahead:
         self._range(epoch, step)
@@ -187,7 +188,7 @@ class _Ahead:
             table = stream.dataset.spans(draws.rows)
             if not self._is_asked:
                 stream.dataset.will_need(table)
-            self._batch = layout.prepare(stream.dataset, table, draws.seeds)
+            self._batch = layout.prepare(stream.dataset, table, layout.seeds_of(draws))
         return self._batch, start - self._start, stop - self._start
 
     def _rows(self, step: int) -> slice:

@@ -54,7 +54,7 @@ class Fixed(Layout):
             return super().batch(dataset, rows, seeds, table)
         return _Rows(self, dataset, table or dataset.spans(rows)).batch(0, len(rows))
 
-    def prepare(self, dataset: TokenDataset, table: SpanTable, seeds: np.ndarray) -> Callable[[int, int], Batch]:
+    def prepare(self, dataset: TokenDataset, table: SpanTable, seeds: np.ndarray | None) -> Callable[[int, int], Batch]:
         return super().prepare(dataset, table, seeds) if self.pad != "max_len" else _Rows(self, dataset, table).batch
 
     def _arrays(
@@ -207,7 +207,7 @@ class T2I(Fixed):
     def controls(self) -> Controls:
         return dataclasses.replace(super().controls, img_token_shift=self.img_token_shift or 0)
 
-    def lineup(self, table: SpanTable, seeds: np.ndarray, *, room: int | None = None) -> Lineup:
+    def lineup(self, table: SpanTable, seeds: np.ndarray | None, *, room: int | None = None) -> Lineup:
         """Texts of at most `block_size` ids; without `room` (not packed), images start where they do in `batch`."""
         self._check_spans(table.of_kind(Kind.TEXT), table.of_kind(Kind.IMAGE))
         return Lineup(table, self.form, self.controls, text_limit=self.block_size, limit=room, in_columns=room is None)

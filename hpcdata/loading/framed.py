@@ -76,8 +76,15 @@ class LiquidT2I(Framed):
     def controls(self) -> Controls:
         return dataclasses.replace(super().controls, unconditional=self.unconditional_id or 0)
 
-    def unconditional(self, seeds: np.ndarray) -> np.ndarray | None:
-        return uniform(seeds) < self.unconditional_share if self.unconditional_share else None
+    @property
+    def draws_lots(self) -> bool:
+        return self.unconditional_share > 0
+
+    def unconditional(self, seeds: np.ndarray | None) -> np.ndarray | None:
+        if not self.draws_lots:
+            return None
+        assert seeds is not None
+        return uniform(seeds) < self.unconditional_share
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from hpcdata.loading.arranged import Arranged, Batch, BatchCounts
 from hpcdata.loading.arrays import IGNORED_LABEL
 from hpcdata.loading.bins import Bins
 from hpcdata.loading.dataset import SpanTable, TokenDataset
+from hpcdata.loading.draws import Draws
 from hpcdata.loading.manifest import Manifest
 from hpcdata.loading.sequences import Controls, Form, Lineup, Sequences
 from hpcdata.loading.textblock import Frame
@@ -108,7 +109,7 @@ class Layout:
         arranged = self.arrange(dataset, sequences, Bins.one_each(len(rows)))
         return arranged.batch(0, len(rows), len(rows), self.width(sequences.length))
 
-    def prepare(self, dataset: TokenDataset, table: SpanTable, seeds: np.ndarray) -> Callable[[int, int], Batch]:
+    def prepare(self, dataset: TokenDataset, table: SpanTable, seeds: np.ndarray | None) -> Callable[[int, int], Batch]:
         """What makes the batch of rows `first` to `stop` - 1 of a table: for several steps that share one lookup.
 
         In a batch of its own width; a sample that does not fit is an error of the batch that it is in.
@@ -122,12 +123,12 @@ class Layout:
 
         return batch
 
-    def lineup(self, table: SpanTable, seeds: np.ndarray, *, room: int | None = None) -> Lineup:
+    def lineup(self, table: SpanTable, seeds: np.ndarray | None, *, room: int | None = None) -> Lineup:
         """The rows of the table, lined up by the form; at most `room` ids each where they are packed."""
         limit = self.max_width if room is None else min(room, self.max_width)
         return Lineup(table, self.form, self.controls, limit=limit, unconditional=self.unconditional(seeds))
 
-    def sequences(self, table: SpanTable, seeds: np.ndarray, *, room: int | None = None) -> Sequences:
+    def sequences(self, table: SpanTable, seeds: np.ndarray | None, *, room: int | None = None) -> Sequences:
         """The runs of the table's rows. Raises UserError for samples that are too long and must not be cut."""
         lineup = self.lineup(table, seeds, room=room)
         self.check_length(lineup.index, lineup.too_long)
@@ -146,8 +147,17 @@ class Layout:
         multiple = 1 if self.pad == "batch_max" else int(self.pad.removeprefix("to_"))
         return max(1, -(-int(lengths.max(initial=0)) // multiple)) * multiple
 
-    def unconditional(self, seeds: np.ndarray) -> np.ndarray | None:
-        """[num_rows] bool: whose text is dropped this time."""
+    @property
+    def draws_lots(self) -> bool:
+        """Whether it looks at seeds."""
+        return False
+
+    def seeds_of(self, draws: Draws) -> np.ndarray | None:
+        """Those that `lineup` wants: to compute them takes its time."""
+        return draws.seeds if self.draws_lots else None
+
+    def unconditional(self, seeds: np.ndarray | None) -> np.ndarray | None:
+        """[num_rows] bool: whose text is dropped this time; None where nobody's is."""
         return None
 
     def check_length(self, index: np.ndarray, too_long: np.ndarray) -> None:

@@ -17,11 +17,12 @@ import numpy as np
 from hpcdata.loading.arranged import Arranged, Batch, BatchCounts, make_batch
 from hpcdata.loading.batches import Mark, Share
 from hpcdata.loading.bins import Bins
+from hpcdata.loading.draws import Draws
 from hpcdata.loading.forks import ForkLock
 from hpcdata.loading.layoutbase import Layout
 from hpcdata.loading.packing import Packing, Placement
 from hpcdata.loading.sequences import Lineup, Sequences
-from hpcdata.loading.streams import Draws, Stream
+from hpcdata.loading.streams import Stream
 
 _MAX_WINDOWS = 4
 _ROWS_AHEAD = 16_384
@@ -182,7 +183,7 @@ class PackedSteps:
     def _pack(self, epoch: int, window: int) -> _Window:
         draws = self._draws(epoch, window)
         table = self.stream.dataset.spans(draws.rows)
-        lineup = self.layout.lineup(table, draws.seeds, room=self.room)
+        lineup = self.layout.lineup(table, self.layout.seeds_of(draws), room=self.room)
         self.layout.check_length(lineup.index, lineup.too_long)
         placement = self.packing.place(lineup.length, lineup.grid, self.size)
         return _Window(partial(self.layout.arrange, self.stream.dataset, packed=True), lineup, draws, placement)

@@ -24,32 +24,12 @@ from hpcdata.counts import Counts
 from hpcdata.errors import UserError
 from hpcdata.loading.blocksahead import BlocksAhead
 from hpcdata.loading.dataset import TokenDataset
+from hpcdata.loading.draws import Draws
 from hpcdata.loading.manifest import LayoutDefaults, Manifest
 from hpcdata.loading.mixture import POLICIES, Schedule, integer_weights, make_schedule
 from hpcdata.loading.order import Order, find_order, rows_of_epochs
 from hpcdata.loading.sampling import derived_seed, select
 from hpcdata.loading.seeding import example_seeds
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Draws:
-    """What stands at some positions, [n] int64 each."""
-
-    rows: np.ndarray
-    """Of the stream's dataset."""
-    seeds: np.ndarray
-    """Of each example in this epoch, uint64: see hpcdata.loading.seeding."""
-    source: np.ndarray
-
-    def take(self, at: np.ndarray | slice) -> Draws:
-        return Draws(rows=self.rows[at], seeds=self.seeds[at], source=self.source[at])
-
-    @classmethod
-    def join(cls, several: Sequence[Draws]) -> Draws:
-        if len(several) == 1:
-            return several[0]
-        names = ("rows", "seeds", "source")
-        return cls(**{name: np.concatenate([getattr(draws, name) for draws in several]) for name in names})
 
 
 class Stream(Protocol):
@@ -90,8 +70,11 @@ class SingleStream:
 
     def draws(self, epoch: int, positions: np.ndarray) -> Draws:
         rows = self._order.rows(epoch, positions)
-        seeds = example_seeds(self._seed, np.full(1, epoch), rows, len(self.dataset))
-        return Draws(rows=rows, seeds=seeds, source=np.zeros(len(rows), np.int64))
+
+        def seeds() -> np.ndarray:
+            return example_seeds(self._seed, np.full(1, epoch), rows, self.sizes[0])
+
+        return Draws(rows=rows, source=np.zeros(len(rows), np.int64), make_seeds=seeds)
 
     def will_draw(self, epoch: int, start: int, stop: int) -> bool:
         return self._ahead.reach(self.dataset, 0, self._order, epoch, start, stop)
@@ -188,9 +171,12 @@ class MixtureStream:
             if len(at):
                 times[at], within = np.divmod(draw[at], size)
                 rows[at] = self._rows(index, epoch, times[at], within)
-        sizes = np.array([selection.size for selection in self._selections])[source]
-        seeds = example_seeds(self._seed, (epoch << 20) + times, rows, sizes)
-        return Draws(rows=rows + self.mixture.first_row[source], seeds=seeds, source=source)
+
+        def seeds() -> np.ndarray:
+            sizes = np.array([selection.size for selection in self._selections])[source]
+            return example_seeds(self._seed, (epoch << 20) + times, rows, sizes)
+
+        return Draws(rows=rows + self.mixture.first_row[source], source=source, make_seeds=seeds)
 
     def will_draw(self, epoch: int, start: int, stop: int) -> bool:
         if not self._shuffle or all(source.order == "shuffled" for source in self.mixture.sources):
