@@ -123,7 +123,7 @@ class _Rows:
             return  # the batches that are refused, or differ in their grid, are found one by one
         self._texts = TextRows(dataset, texts, layout.text_columns, layout.frame)
         self._places = dataset.places(images.part, images.first_token, images.length)
-        self._num_ids = np.append(0, np.cumsum(self._texts.lengths)).tolist()
+        self._num_ids = np.append(0, np.cumsum(self._texts.lengths))
 
     def batch(self, first: int, stop: int) -> Batch:
         """Of rows `first` to `stop` - 1."""
@@ -139,13 +139,13 @@ class _Rows:
         begin, rows = self._images_of(first, stop)
         if num_image:
             layout._place_images(self._places, begin, rows, ids[:, columns:])
-        num_text_tokens, num_image_tokens = self._num_ids[stop] - self._num_ids[first], num_image * len(rows)
+        num_text_tokens, num_image_tokens = int(self._num_ids[stop] - self._num_ids[first]), num_image * len(rows)
         counts = BatchCounts(
             samples=len(ids),
             text_tokens=num_text_tokens,
             image_tokens=num_image_tokens,
             padding=ids.size - num_text_tokens - num_image_tokens,
-            truncated_texts=self._texts.num_truncated[stop] - self._texts.num_truncated[first],
+            truncated_texts=int(self._texts.num_truncated[stop] - self._texts.num_truncated[first]),
             left_out_images=0 if layout.form.images else len(rows),
         )
         lengths = self._texts.lengths[first:stop]

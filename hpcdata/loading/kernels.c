@@ -14,6 +14,11 @@ typedef int64_t i64;
 #else
 #define FOR_EACH_CPU
 #endif
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#define FOR_EACH_CPU_THAT_MULTIPLIES __attribute__((target_clones("default", "arch=x86-64-v4"))) /* 64 bits, in vectors */
+#else
+#define FOR_EACH_CPU_THAT_MULTIPLIES
+#endif
 #define INLINE static inline __attribute__((always_inline))
 
 enum { VERSION = 1, AHEAD = 2, FAR = 16, LINE = 64 };
@@ -254,7 +259,7 @@ i64 find_spans(const i64 *sample, const i64 *part, i64 num_rows, const i64 *inde
 }
 
 /* The Feistel network of order.py on `num_bits` bits, walking on from results past the end. */
-enum { MAX_ROUNDS = 64 };
+enum { NUM_ROUNDS = 8 };
 
 INLINE uint64_t mix(uint64_t value, uint64_t key, int num_bits) {
     uint64_t mixed = (value ^ key) * 0xBF58476D1CE4E5B9u;
@@ -262,27 +267,25 @@ INLINE uint64_t mix(uint64_t value, uint64_t key, int num_bits) {
     return mixed >> (64 - num_bits);
 }
 
-INLINE uint64_t feistel(uint64_t value, const uint64_t *keys, i64 num_rounds, int low_bits, int high_bits) {
-    uint64_t low = value & (((uint64_t)1 << low_bits) - 1), high = value >> low_bits;
-    for (i64 round = 0; round < num_rounds; round += 2) {
+INLINE i64 feistel(i64 value, const uint64_t *keys, int low_bits, int high_bits) {
+    uint64_t low = (uint64_t)value & (((uint64_t)1 << low_bits) - 1), high = (uint64_t)value >> low_bits;
+    for (int round = 0; round < NUM_ROUNDS; round += 2) {
         low ^= mix(high, keys[round], low_bits);
         high ^= mix(low, keys[round + 1], high_bits);
     }
-    return high << low_bits | low;
+    return (i64)(high << low_bits | low);
 }
 
-i64 permute(const i64 *positions, i64 num_positions, i64 num_samples, i64 num_bits, const uint64_t *keys,
-            i64 num_rounds, i64 *out) {
+FOR_EACH_CPU_THAT_MULTIPLIES
+i64 permute(const i64 *restrict positions, i64 num_positions, i64 num_samples, i64 num_bits, const uint64_t *keys,
+            i64 num_rounds, i64 *restrict out) {
     int low_bits = (int)(num_bits / 2), high_bits = (int)(num_bits - low_bits);
-    if (num_rounds % 2 || low_bits < 1 || num_bits > 63 || num_samples > (i64)1 << num_bits) return -1;
+    i64 is_outside = num_rounds != NUM_ROUNDS || low_bits < 1 || num_bits > 62 || num_samples > (i64)1 << num_bits;
+    for (i64 at = 0; at < num_positions; at++) is_outside |= positions[at] < 0 || positions[at] >= num_samples;
+    if (is_outside) return -1;
+    for (i64 at = 0; at < num_positions; at++) out[at] = feistel(positions[at], keys, low_bits, high_bits);
     for (i64 at = 0; at < num_positions; at++)
-        if (positions[at] < 0 || positions[at] >= num_samples) return -1;
-    for (i64 at = 0; at < num_positions; at++) {
-        uint64_t value = (uint64_t)positions[at];
-        do value = feistel(value, keys, num_rounds, low_bits, high_bits);
-        while (value >= (uint64_t)num_samples);
-        out[at] = (i64)value;
-    }
+        while (out[at] >= num_samples) out[at] = feistel(out[at], keys, low_bits, high_bits);
     return 0;
 }
 

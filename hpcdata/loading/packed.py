@@ -80,7 +80,7 @@ class PackedSteps:
 
     def __getstate__(self) -> dict[str, Any]:
         """What was looked up belongs to the process that has the dataset mapped."""
-        return {**vars(self), "_windows": {}}
+        return {**vars(self), "_windows": {}, "_ahead": None}
 
     def num_steps(self, epoch: int) -> int | None:
         """Found by packing the whole epoch: a pass over the lengths of all samples."""

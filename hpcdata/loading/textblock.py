@@ -42,7 +42,7 @@ def make_text_block(
     ids = empty((texts.num_rows, width), np.int64) if out is None else out
     rows = TextRows(dataset, texts, width, frame)
     rows.place(ids)
-    return TextBlock(ids=ids, lengths=rows.lengths, num_truncated=rows.num_truncated[-1])
+    return TextBlock(ids=ids, lengths=rows.lengths, num_truncated=int(rows.num_truncated[-1]))
 
 
 class TextRows:
@@ -56,7 +56,7 @@ class TextRows:
         total = texts.length if self._is_even else np.bincount(texts.row, texts.length, texts.num_rows).astype(np.int64)
         taken = np.minimum(total, self._room)
         self.lengths = taken + frame.num_added
-        self.num_truncated = np.append(0, np.cumsum(total > self._room)).tolist()
+        self.num_truncated = np.append(0, np.cumsum(total > self._room))
         """Of the rows before each."""
         self._taken = taken
         if self._is_single:
