@@ -30,7 +30,8 @@ from hpcdata.counts import Counts
 from hpcdata.encoders.building import arithmetic
 from hpcdata.errors import UserError
 from hpcdata.ledger import read_ledgers
-from hpcdata.loading.manifest import FILE_NAME, LayoutDefaults, Manifest, Part, parse_manifest
+from hpcdata.loading.manifest import FILE_NAME, LayoutDefaults, Manifest, parse_manifest
+from hpcdata.loading.partlist import Part, Parts
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan
 from hpcdata.recovered import PREFIX, not_rejected, read_recovered, retry_header, retry_number
 from hpcdata.shard import ShardHeader, ShardSummary
@@ -234,7 +235,7 @@ def _manifest(
     return Manifest(
         fingerprint=plan.fingerprint,
         id_dtype=plan.id_dtype,
-        parts=tuple(_part(name, summary) for name, summary in parts),
+        parts=Parts.of(_part(name, summary) for name, summary in parts),
         counts=counts,
         content_digest=digest.to_hex(content),
         text=plan.text,

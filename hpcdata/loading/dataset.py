@@ -22,9 +22,10 @@ import numpy as np
 from hpcdata.loading.arrays import empty, ragged
 from hpcdata.loading.compiled import kernels
 from hpcdata.loading.forks import ForkLock, Lazy
-from hpcdata.loading.manifest import Manifest, Part
+from hpcdata.loading.manifest import Manifest
 from hpcdata.loading.maps import map_column
 from hpcdata.loading.opening import open_manifest
+from hpcdata.loading.partlist import Part
 from hpcdata.loading.parts import PartMaps
 from hpcdata.loading.places import Places
 from hpcdata.loading.readahead import ReadAhead, will_need
@@ -107,8 +108,7 @@ class TokenDataset:
         """
         self.manifest = path if isinstance(path, Manifest) else open_manifest(path, allow_tmp=allow_tmp)
         self.path = path.folder if isinstance(path, Manifest) else Path(path)
-        samples = [part.samples for part in self.manifest.parts]
-        self._first_row = np.concatenate([[0], np.cumsum(samples, dtype=np.int64)])
+        self._first_row = np.concatenate([[0], np.cumsum(np.array(self.manifest.parts.samples, np.int64))])
         self._reset()
 
     def __len__(self) -> int:
@@ -189,15 +189,16 @@ class TokenDataset:
             for name in ("index", "num_spans", "first_span", "first_token"):
                 asked.append(maps.range(f"samples/{name}").spans_of(base + first, stop - first))
             will_need(np.concatenate(asked))
-            is_last, asked, parts = stop == num_samples[part], [], [self.manifest.parts[at] for at in part.tolist()]
-            for table, names, bases in (
-                ("span", ("spans/length", "spans/kind", "spans/grid", "spans/flags"), maps.spans),
-                ("token", ("tokens/ids",), maps.tokens),
+            is_last, asked, parts = stop == num_samples[part], [], self.manifest.parts
+            for table, names, bases, num_rows in (
+                ("span", ("spans/length", "spans/kind", "spans/grid", "spans/flags"), maps.spans, parts.spans),
+                ("token", ("tokens/ids",), maps.tokens, parts.tokens),
             ):
                 offsets = maps.column(f"samples/first_{table}")
-                ends = [getattr(each, f"{table}s") for each in parts]
                 start = offsets[base + first]
-                end = np.where(is_last, ends, offsets[base + np.where(is_last, first, stop)])
+                end = np.where(
+                    is_last, np.array(num_rows, np.int64)[part], offsets[base + np.where(is_last, first, stop)]
+                )
                 asked += [maps.range(name).spans_of(start + bases[part], end - start) for name in names]
             will_need(np.concatenate(asked))
 

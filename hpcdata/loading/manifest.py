@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +21,13 @@ from hpcdata import files
 from hpcdata.counts import Counts
 from hpcdata.errors import UserError
 from hpcdata.identities import ImageIdentity, TextIdentity
+from hpcdata.loading.partlist import NUMBERS, Parts, parse
 from hpcdata.plan import Plan
 from hpcdata.typed import checked
 
 FORMAT = "hpcdata-dataset-1"
 FILE_NAME = "manifest.json"
 _MAX_BYTES = 2**30
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One folder of column files, with the rows of its tables. `path` is relative to the dataset folder."""
-
-    path: str
-    shard: int
-    samples: int
-    spans: int
-    tokens: int
-    key_bytes: int
-    content_digest: str
-    may_grow: bool = False
-    """Of an unfinished run: its files can be longer than these rows. Never stored."""
-
-
-_PART_FIELDS = ("path", "shard", "samples", "spans", "tokens", "key_bytes", "content_digest")
-_PART_KEYS = frozenset(_PART_FIELDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +56,7 @@ class Manifest:
     """Of the plan."""
     id_dtype: str
     """"uint16" or "int32"."""
-    parts: tuple[Part, ...]
+    parts: Parts
     counts: Counts
     content_digest: str
     text: TextIdentity | None = None
@@ -87,7 +69,7 @@ class Manifest:
 
     @property
     def num_samples(self) -> int:
-        return sum(part.samples for part in self.parts)
+        return sum(self.parts.samples)
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`."""
@@ -95,7 +77,7 @@ class Manifest:
             "format": FORMAT,
             "fingerprint": self.fingerprint,
             "id_dtype": self.id_dtype,
-            "parts": [{name: vars(part)[name] for name in _PART_FIELDS} for part in self.parts],
+            "parts": self.parts.stored(),
             "counts": self.counts.to_mapping(),
             "content_digest": self.content_digest,
             "text": dataclasses.asdict(self.text) if self.text else None,
@@ -125,7 +107,7 @@ def parse_manifest(data: bytes, folder: Path = Path()) -> Manifest:
 
 def _parse(data: bytes, folder: Path, where: Path) -> Manifest:
     try:
-        values = orjson.loads(data)
+        values = parse(data)
     except orjson.JSONDecodeError as error:
         raise UserError(f"{where} is not JSON ({error}): run hpcdata.combine again") from None
     found = values.get("format") if isinstance(values, dict) else None
@@ -137,7 +119,7 @@ def _parse(data: bytes, folder: Path, where: Path) -> Manifest:
             if item is not None:
                 checked(item)
         return manifest
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{where} is damaged ({type(error).__name__}: {error}): run hpcdata.combine again") from None
 
 
@@ -172,7 +154,7 @@ def _from_values(values: dict[str, Any], folder: Path) -> Manifest:
     return Manifest(
         fingerprint=values["fingerprint"],
         id_dtype=values["id_dtype"],
-        parts=tuple(map(_part, values["parts"])),
+        parts=Parts.of_values(values["parts"]),
         counts=Counts.from_mapping(values["counts"]),
         content_digest=values["content_digest"],
         text=TextIdentity(**values["text"]) if values.get("text") else None,
@@ -183,32 +165,19 @@ def _from_values(values: dict[str, Any], folder: Path) -> Manifest:
     )
 
 
-def _part(values: dict[str, Any]) -> Part:
-    """Part(**values), three times as fast: a dataset may have ten thousand."""
-    if values.keys() != _PART_KEYS:
-        return Part(**values)  # says what is wrong
-    part = object.__new__(Part)
-    object.__setattr__(part, "__dict__", values)
-    return part
-
-
 def _check(manifest: Manifest, where: Path) -> None:
     if manifest.id_dtype not in ("uint16", "int32"):
         raise UserError(f"{where}: id_dtype is {manifest.id_dtype!r}, expected uint16 or int32")
-    of_parts = zip(*map(attrgetter(*_PART_FIELDS), manifest.parts), strict=True)  # of ten thousand parts
-    columns = dict(zip(_PART_FIELDS, of_parts, strict=True)) if manifest.parts else dict.fromkeys(_PART_FIELDS, ())
-    for name, values in columns.items():
-        if set(map(type, values)) - {str if name in ("path", "content_digest") else int}:
-            raise UserError(
-                f"{where} is damaged: a part has no path, digest or numbers of rows: run hpcdata.combine again"
-            )
-    for path in columns["path"]:
-        if path[:1] == "/" or (".." in path and ".." in path.split("/")):
-            raise UserError(f"{where}: part {path!r} is outside the dataset folder")
-    for name in ("shard", "samples", "spans", "tokens", "key_bytes"):
-        if min(columns[name], default=0) < 0:
-            path = columns["path"][columns[name].index(min(columns[name]))]
-            raise UserError(f"{where}: part {path!r} has a negative number of rows")
+    parts = manifest.parts
+    paths = "\n" + "\n".join(parts.path)
+    if "\n/" in paths or ".." in paths:
+        for path in parts.path:
+            if path[:1] == "/" or ".." in path.split("/"):
+                raise UserError(f"{where}: part {path!r} is outside the dataset folder")
+    for name in NUMBERS:
+        column: array[int] = vars(parts)[name]
+        if min(column, default=0) < 0:
+            raise UserError(f"{where}: part {parts.path[column.index(min(column))]!r} has a negative number of rows")
     if manifest.num_samples != manifest.counts.written:
         raise UserError(
             f"{where} is damaged: its parts hold {manifest.num_samples} samples, its account says "

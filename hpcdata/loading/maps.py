@@ -15,7 +15,6 @@ import ctypes
 import mmap
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 ALIGN = 4096
 """Parts begin at multiples of this many rows: whole pages for every dtype, and the same rows in every column."""
+_PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
@@ -34,6 +34,7 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _FAILED = ctypes.c_void_p(-1).value
 _MAP_FIXED = 0x10
+_SHARED = mmap.MAP_SHARED
 _RESERVE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 
@@ -46,7 +47,30 @@ def map_column(path: str, dtype: str, shape: tuple[int, ...], *, may_grow: bool 
     expected = element.itemsize * int(np.prod(shape, dtype=np.int64))
     if not expected:
         return np.zeros(shape, element)
-    return np.asarray(_Mapping(_map_file(path, expected, may_grow=may_grow), expected, element.str, shape))
+    return np.asarray(_Mapping(map_file(path, expected, may_grow=may_grow), expected, element.str, shape))
+
+
+def map_file(path: str, num_bytes: int, address: int | None = None, *, may_grow: bool = False) -> int:
+    """The address of the file's pages, `address` where one is given. Raises UserError as `map_column` does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: the part is damaged, restore it or run hpcdata.combine again") from None
+    try:
+        found = os.lseek(descriptor, 0, os.SEEK_END)
+        if found < num_bytes or (found > num_bytes and not may_grow):
+            raise UserError(
+                f"{path} has {found} bytes, the manifest says {num_bytes}: "
+                "the part is damaged, restore it or run hpcdata.combine again"
+            )
+        return _mmap(address, num_bytes, _SHARED if address is None else _SHARED | _MAP_FIXED, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unmap(address: int, num_bytes: int) -> None:
+    """Gives a file of a `ColumnRange` back; its rows read as zeros from now on."""
+    _mmap(address, num_bytes, _RESERVE | _MAP_FIXED, -1)
 
 
 class ColumnRange:
@@ -78,23 +102,22 @@ class ColumnRange:
         tensor = torch.frombuffer(raw, dtype=getattr(torch, np.dtype(kind).name))
         return tensor.view(self.array.shape)
 
-    def map(self, part: int, path: str, *, may_grow: bool = False) -> None:
-        """Puts the file of a part in its place. Raises UserError when it is missing or of another size."""
-        num_bytes = int(self._num_rows[part]) * self._row_bytes
-        if num_bytes:
-            _map_file(path, num_bytes, self._address_of(part), may_grow=may_grow)
+    @property
+    def num_maps(self) -> int:
+        """When all parts are mapped: the files, and what is left of the range behind each."""
+        num_bytes = self._num_rows * self._row_bytes
+        gaps = -(-self._num_rows // ALIGN) * ALIGN * self._row_bytes - -(-num_bytes // _PAGE) * _PAGE
+        return int(np.count_nonzero(num_bytes) + np.count_nonzero(gaps))
 
-    def unmap(self, part: int) -> None:
-        """Gives the file of a part back; its rows read as zeros from now on."""
-        num_bytes = int(self._num_rows[part]) * self._row_bytes
-        if num_bytes:
-            _mmap(self._address_of(part), num_bytes, _RESERVE | _MAP_FIXED, -1)
+    def places(self, parts: np.ndarray) -> list[tuple[int, int]]:
+        """(address, bytes) of each of these parts, for `map_file` and `unmap`."""
+        addresses = self._address + self._bases[parts] * self._row_bytes
+        return list(zip(addresses.tolist(), (self._num_rows[parts] * self._row_bytes).tolist(), strict=True))
 
-    def advise(self, part: int, advice: int) -> None:
-        """madvise for one mapped part; what the kernel makes of it is no error."""
-        num_bytes = int(self._num_rows[part]) * self._row_bytes
-        if num_bytes:
-            _libc.madvise(self._address_of(part), num_bytes, advice)
+    def advise(self, first: int, last: int, advice: int) -> None:
+        """madvise for all from one part to another; what the kernel makes of it is no error."""
+        (start, _), (end, num_bytes) = self.places(np.array([first, last]))
+        _libc.madvise(start, end + num_bytes - start, advice)
 
     def spans_of(self, start: np.ndarray, length: np.ndarray) -> np.ndarray:
         """[n, 2] uint64: address and bytes of `length` rows from row `start`, for `will_need`."""
@@ -103,33 +126,12 @@ class ColumnRange:
         ranges[:, 1] = length * self._row_bytes
         return ranges
 
-    def _address_of(self, part: int) -> int:
-        return self._address + int(self._bases[part]) * self._row_bytes
-
 
 def aligned_bases(num_rows: Sequence[int] | np.ndarray) -> tuple[np.ndarray, int]:
     """Where parts of these rows begin in a `ColumnRange`, and how many rows it has altogether."""
     ends = np.cumsum(-(-np.asarray(num_rows, np.int64) // ALIGN) * ALIGN)
     total = int(ends[-1]) if len(ends) else 0
     return np.concatenate([[0], ends[:-1]]).astype(np.int64), max(total, ALIGN)
-
-
-def _map_file(path: str | Path, expected: int, address: int | None = None, *, may_grow: bool = False) -> int:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: the part is damaged, restore it or run hpcdata.combine again") from None
-    try:
-        found = os.lseek(descriptor, 0, os.SEEK_END)
-        if found < expected or (found > expected and not may_grow):
-            raise UserError(
-                f"{path} has {found} bytes, the manifest says {expected}: "
-                "the part is damaged, restore it or run hpcdata.combine again"
-            )
-        flags = mmap.MAP_SHARED if address is None else mmap.MAP_SHARED | _MAP_FIXED
-        return _mmap(address, expected, flags, descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _mmap(address: int | None, num_bytes: int, flags: int, descriptor: int) -> int:

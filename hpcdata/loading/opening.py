@@ -16,7 +16,8 @@ from typing import Any
 from hpcdata import digest, shard
 from hpcdata.counts import Counts, Sizes
 from hpcdata.errors import UserError
-from hpcdata.loading.manifest import FILE_NAME, LayoutDefaults, Manifest, Part, read_manifest
+from hpcdata.loading.manifest import FILE_NAME, LayoutDefaults, Manifest, read_manifest
+from hpcdata.loading.partlist import Part, Parts
 from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan
 
 
@@ -151,7 +152,7 @@ def _manifest(
     return Manifest(
         fingerprint=fingerprint,
         id_dtype=id_dtype,
-        parts=tuple(piece.part(root) for piece in pieces),
+        parts=Parts.of(piece.part(root) for piece in pieces),
         counts=counts,
         content_digest=digest.to_hex(content),
         folder=root,

@@ -10,6 +10,7 @@ were opened last; for these, block order or `combine --compact` is the faster wa
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,13 +21,15 @@ import numpy as np
 from hpcdata.columns import Column, columns
 from hpcdata.loading.forks import ForkLock, Lazy
 from hpcdata.loading.manifest import Manifest
-from hpcdata.loading.maps import ColumnRange, aligned_bases
+from hpcdata.loading.maps import ColumnRange, aligned_bases, map_file, unmap
 from hpcdata.loading.readahead import MADV_NORMAL, MADV_RANDOM
 
 if TYPE_CHECKING:
     import torch
 
 MAX_MAPS = 54_000
+_PASSED_OVER = 16
+"""The kernel is told about new parts in one call, or in one for each where it would have to look at so many others."""
 DETAILS = ("spans/grid", "spans/flags")
 """Columns that not every layout needs: mapped when they are wanted."""
 _KEY_COLUMNS = ("samples/first_key", "keys/bytes")
@@ -39,9 +42,9 @@ class PartMaps:
         parts = self._parts = manifest.parts
         self._folder = f"{manifest.folder}/"
         rows = {
-            "tokens": np.array([part.tokens for part in parts], np.int64),
-            "spans": np.array([part.spans for part in parts], np.int64),
-            "samples": np.array([part.samples for part in parts], np.int64),
+            "tokens": np.array(parts.tokens, np.int64),
+            "spans": np.array(parts.spans, np.int64),
+            "samples": np.array(parts.samples, np.int64),
         }
         layout = {table: (rows[table], *aligned_bases(rows[table])) for table in rows}
         self.tokens, self.spans, self.samples = (bases for _, bases, _ in layout.values())
@@ -57,8 +60,8 @@ class PartMaps:
         self._advice: int | None = None
         self._is_open, self._has_details = np.zeros((2, len(parts)), bool)
         self._opened: dict[int, None] = {}
-        fits = len(parts) * len(wanted) <= MAX_MAPS
-        self._max_open = len(parts) if fits else max(1, MAX_MAPS // (2 * len(wanted)))  # a gap can be a map, too
+        fits = sum(column.num_maps for column in self._ranges.values()) <= MAX_MAPS
+        self._max_open = len(parts) if fits else max(1, MAX_MAPS // (2 * len(wanted)))  # gaps are maps, too
         self.may_close = not fits
         """Whether a part that is mapped now may be unmapped later."""
         self._lock: ForkLock | nullcontext[None] = nullcontext() if fits else ForkLock()
@@ -86,6 +89,8 @@ class PartMaps:
         """Looks at the first rows that somebody wants, and tells the kernel whether they come here and there."""
         if self._advice is None:
             self._advice = MADV_RANDOM if (rows[1:] < rows[:-1]).any() else MADV_NORMAL
+            if self._advice == MADV_RANDOM and len(self._parts):
+                self._advise([(0, len(self._parts) - 1)], self._files + self._details)
 
     @contextmanager
     def opened(self, parts: np.ndarray, *, details: bool = False) -> Iterator[None]:
@@ -94,34 +99,53 @@ class PartMaps:
             if not self._is_open[parts].all():
                 self._open(np.unique(parts))
             if details and not self._has_details[parts].all():
-                for part in np.unique(parts[~self._has_details[parts]]).tolist():
-                    self._map(part, self._details)
-                    self._has_details[part] = True
+                self._map(np.unique(parts[~self._has_details[parts]]), self._details, self._has_details)
             yield
 
     def _open(self, parts: np.ndarray) -> None:
         if self._max_open < len(self._parts):
             for part in parts[self._is_open[parts]].tolist():
                 self._opened[part] = self._opened.pop(part)  # wanted now: not the one to close for another
-        for part in parts[~self._is_open[parts]].tolist():
-            while len(self._opened) >= max(self._max_open, len(parts)):
-                self._close(next(iter(self._opened)))
-            self._map(part, self._files)
-            self._opened[part] = None
-            self._is_open[part] = True
+        new = parts[~self._is_open[parts]]
+        num_more = len(self._opened) + len(new) - max(self._max_open, len(parts))
+        if num_more > 0:
+            self._close(list(itertools.islice(self._opened, num_more)))
+        self._map(new, self._files, self._is_open)
 
-    def _map(self, part: int, files: list[tuple[ColumnRange, str]]) -> None:
-        folder, may_grow = self._folder + self._parts[part].path, self._parts[part].may_grow
-        for column, path in files:
-            column.map(part, folder + path, may_grow=may_grow)
-            if self._advice == MADV_RANDOM:
-                column.advise(part, MADV_RANDOM)
+    def _map(self, parts: np.ndarray, files: list[tuple[ColumnRange, str]], is_mapped: np.ndarray) -> None:
+        """Sets `is_mapped` for those that are there, also when one is not."""
+        suffixes, done = [suffix for _, suffix in files], 0
+        places = zip(*(column.places(parts) for column, _ in files), strict=True)
+        try:
+            for part, of_part in zip(parts.tolist(), places, strict=True):
+                folder, may_grow = self._folder + self._parts.path[part], self._parts.may_grow[part]
+                for suffix, (address, num_bytes) in zip(suffixes, of_part, strict=True):
+                    if num_bytes:
+                        map_file(folder + suffix, num_bytes, address, may_grow=may_grow)
+                done += 1
+        finally:
+            self._opened.update(dict.fromkeys(parts[:done].tolist()))
+            is_mapped[parts[:done]] = True
+            if self._advice == MADV_RANDOM and done:
+                ends = [(int(parts[0]), int(parts[done - 1]))]
+                passed_over = min(ends[0][1] - ends[0][0], len(self._opened)) // done
+                self._advise(ends if passed_over < _PASSED_OVER else [(p, p) for p in parts[:done].tolist()], files)
 
-    def _close(self, part: int) -> None:
-        del self._opened[part]
-        self._is_open[part] = self._has_details[part] = False
+    def _close(self, parts: list[int]) -> None:
+        for part in parts:
+            del self._opened[part]
+        self._is_open[parts] = self._has_details[parts] = False
         for column, _ in self._files + self._details:
-            column.unmap(part)
+            for address, num_bytes in column.places(np.array(parts)):
+                if num_bytes:
+                    unmap(address, num_bytes)
+        if self._advice == MADV_RANDOM:
+            self._advise([(part, part) for part in parts], self._files + self._details)  # joins it with its neighbours
+
+    def _advise(self, ranges: list[tuple[int, int]], files: list[tuple[ColumnRange, str]]) -> None:
+        for column, _ in files:
+            for first, last in ranges:
+                column.advise(first, last, MADV_RANDOM)
 
 
 def _name(column: Column) -> str:

@@ -28,6 +28,7 @@ from hpcdata.loading.draws import Draws
 from hpcdata.loading.manifest import LayoutDefaults, Manifest
 from hpcdata.loading.mixture import POLICIES, Schedule, integer_weights, make_schedule
 from hpcdata.loading.order import Order, find_order, rows_of_epochs
+from hpcdata.loading.partlist import Parts
 from hpcdata.loading.sampling import derived_seed, select
 from hpcdata.loading.seeding import example_seeds
 
@@ -277,7 +278,7 @@ def _joined(names: Sequence[str], manifests: Sequence[Manifest]) -> Manifest:
     return Manifest(
         fingerprint=_digest([manifest.fingerprint for manifest in manifests]),
         id_dtype=first.id_dtype,
-        parts=tuple(parts),
+        parts=Parts.of(parts),
         counts=sum((manifest.counts for manifest in manifests), Counts()),
         content_digest=_digest([manifest.content_digest for manifest in manifests]),
         text=_same("text tokenizer", names, [manifest.text for manifest in manifests]),

@@ -238,3 +238,40 @@ def test_an_empty_dataset(tmp_path):
     dataset = TokenDataset(made.make_dataset(tmp_path, [[]]))
     assert (len(dataset), list(dataset)) == (0, [])
     assert dataset.spans(np.zeros(0, np.int64)).num_rows == 0
+
+
+def test_maps_stay_few(tmp_path, monkeypatch):
+    """What lies between two parts is a map, too: where they were closed, it is one with their places."""
+    examples = made.pairs(300)
+    monkeypatch.setattr(parts_module, "MAX_MAPS", 9 * 300 + 100)  # enough for the files alone
+    dataset = TokenDataset(made.make_dataset(tmp_path, [[example] for example in examples]))
+    with open("/proc/self/maps") as maps:
+        before = len(maps.readlines())
+    for rows in np.random.default_rng(0).permutation(3000).reshape(-1, 50) % 300:
+        table = dataset.spans(rows)
+        assert table.index.tolist() == [examples[row].index for row in rows]
+        assert table.flags.tolist() == [span.flags for row in rows for span in examples[row].spans]
+        with open("/proc/self/maps") as maps:
+            assert len(maps.readlines()) - before <= parts_module.MAX_MAPS
+    assert len(dataset._maps._opened) > 100
+
+
+@pytest.mark.parametrize("passed_over", [0, 16])
+def test_what_is_closed_is_joined_with_its_neighbours(tmp_path, monkeypatch, passed_over):
+    monkeypatch.setattr(parts_module, "_PASSED_OVER", passed_over)
+    dataset = TokenDataset(made.make_dataset(tmp_path, [[example] for example in made.pairs(40)]))
+    rows = np.random.default_rng(0).permutation(40)
+    dataset.spans(np.array([7, 7, 6]))
+    maps = dataset._maps
+
+    def count() -> int:
+        ranges = [(column._address, column._address + column._owner._num_bytes) for column in maps._ranges.values()]
+        with open("/proc/self/maps") as lines:
+            starts = [int(line.split("-")[0], 16) for line in lines]
+        return sum(first <= start < end for start in starts for first, end in ranges)
+
+    before = count()
+    dataset.spans(rows)
+    assert count() > 7 * 40
+    maps._close([part for part in maps._opened if part not in (6, 7)])
+    assert count() == before
