@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -23,8 +23,9 @@ from hpcdata.loading.arrays import empty
 
 if TYPE_CHECKING:
     from hpcdata.loading.bins import Bins
+    from hpcdata.loading.parts import PartMaps
 
-VERSION = 1
+VERSION = 2
 """Of the functions in kernels.c: a library that was built from an older one is not used."""
 _ARGUMENTS = {
     "place_rows": "pnnpppnpnnnnnn",
@@ -32,14 +33,15 @@ _ARGUMENTS = {
     "fill_runs": "pppnnpnnn",
     "count_runs": "pppnnpnnn",
     "tile": "pnpppppppnpnppnp",
-    "num_spans_of": "pnnp",
-    "find_spans": "ppnpppppnppppn",
+    "num_spans_of": "ppnnppp",
+    "find_spans": "ppnpppppnpppppn",
     "permute": "pnnnpnp",
     "best_fit": "pnnppp",
     "kernels_version": "",
 }
 """Of each function: pointers and numbers."""
 _TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
+DAMAGED = "a sample points outside of its part, or a batch is too small: the dataset is damaged"
 _ANY_WIDTH = np.iinfo(np.int64).max
 _log = logging.getLogger(__name__)
 
@@ -112,24 +114,24 @@ class Kernels:
         first_kept, first_edge = firsts.tolist()
         return kept[:, : first_kept[-1]], first_kept, edges[:, : first_edge[-1]], first_edge
 
-    def find_spans(
-        self, sample: np.ndarray, part: np.ndarray, base: np.ndarray, columns: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def find_spans(self, sample: np.ndarray, part: np.ndarray, maps: PartMaps) -> tuple[np.ndarray, np.ndarray]:
         """What the samples at rows `sample` of the columns, in parts `part` ([n] each), consist of.
 
-        base: [num_parts], where the spans of each begin. Returns ([n], their index) and [6, num_spans]: row of
-        `sample`, kind, length, part, first token, and row of the columns of spans.
+        Returns ([n], their index) and [6, num_spans]: row of `sample`, kind, length, part, first token, and row of the
+        columns of spans.
         """
-        index, num_spans = columns["samples/index"], columns["samples/num_spans"]
-        num_rows, length = len(sample), columns["spans/length"]
+        columns, num_parts = maps.columns, len(maps.spans)
+        of_samples = [columns[f"samples/{name}"].ctypes.data for name in ("num_spans", "first_span", "first_token")]
+        index, num_rows, length = columns["samples/index"], len(sample), columns["spans/length"]
         rows = (_at(sample, num_rows), _at(part, num_rows), num_rows)
-        total = self._library.num_spans_of(rows[0], num_rows, len(index), num_spans.ctypes.data)
+        num_spans, num_tokens = (_at(num, num_parts) for num in (maps.num_spans, maps.num_tokens))
+        total = self._library.num_spans_of(*rows, len(index), *of_samples[:2], num_spans)
         _check(total)
         found, spans = empty((num_rows,), np.int64), empty((6, total), np.int64)
-        of_samples = [columns[f"samples/{name}"].ctypes.data for name in ("num_spans", "first_span", "first_token")]
-        of_spans = (_at(base, len(base)), len(length), length.ctypes.data, columns["spans/kind"].ctypes.data)
+        bases = (_at(maps.spans, num_parts), len(length), num_tokens)
+        of_spans = (length.ctypes.data, columns["spans/kind"].ctypes.data)
         out = (found.ctypes.data, spans.ctypes.data, total)
-        _check(self._library.find_spans(*rows, index.ctypes.data, *of_samples, *of_spans, *out))
+        _check(self._library.find_spans(*rows, index.ctypes.data, *of_samples, *bases, *of_spans, *out))
         return found, spans
 
     def permute(self, positions: np.ndarray, num_samples: int, num_bits: int, keys: np.ndarray) -> np.ndarray:
@@ -203,4 +205,4 @@ def _ids(ids: np.ndarray) -> tuple[int, int, int]:
 
 def _check(answer: int) -> None:
     if answer < 0:
-        raise IndexError("a sample points outside of its part, or a batch is too small: the dataset is damaged")
+        raise IndexError(DAMAGED)

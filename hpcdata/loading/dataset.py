@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from hpcdata.loading.arrays import empty, ragged
-from hpcdata.loading.compiled import kernels
+from hpcdata.loading.compiled import DAMAGED, kernels
 from hpcdata.loading.forks import ForkLock, Lazy
 from hpcdata.loading.manifest import Manifest
 from hpcdata.loading.maps import map_column
@@ -151,7 +151,7 @@ class TokenDataset:
         with maps.opened(parts):
             if compiled is None:
                 return _find_spans(maps, at, parts)
-            index, spans = compiled.find_spans(at, parts, maps.spans, maps.columns)
+            index, spans = compiled.find_spans(at, parts, maps)
         return SpanTable(index=index, maps=maps, **dict(zip(_COLUMNS, spans, strict=True)))
 
     def places(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> Places:
@@ -263,7 +263,9 @@ class TokenDataset:
 def _find_spans(maps: PartMaps, at: np.ndarray, parts: np.ndarray) -> SpanTable:
     """Of rows `at` of the columns of samples, in `parts` ([num_rows] each)."""
     index, num_spans = maps.column("samples/index")[at], maps.column("samples/num_spans")[at]
-    first_span = maps.column("samples/first_span")[at] + maps.spans[parts]
+    first_span = maps.column("samples/first_span")[at]
+    _check_inside(first_span, num_spans, maps.num_spans[parts])
+    first_span += maps.spans[parts]
     first_token = maps.column("samples/first_token")[at]
     row, within = ragged(num_spans)
     place = first_span[row] + within
@@ -273,16 +275,24 @@ def _find_spans(maps: PartMaps, at: np.ndarray, parts: np.ndarray) -> SpanTable:
     if within.any():
         before = np.cumsum(length) - length
         first_token += before - before[np.arange(len(row)) - within]
+    part = parts[row]
+    _check_inside(first_token, length, maps.num_tokens[part])
     return SpanTable(
         index=index.astype(np.int64, copy=False),
         row=row,
         kind=kind,
         length=length,
-        part=parts[row],
+        part=part,
         first_token=first_token,
         place=place,
         maps=maps,
     )
+
+
+def _check_inside(first: np.ndarray, count: np.ndarray, size: np.ndarray) -> None:
+    """Raises IndexError unless all rows `first` to `first + count` are there, of `size` ([n] each)."""
+    if ((first < 0) | (count < 0) | (count > size - first)).any():
+        raise IndexError(DAMAGED)
 
 
 class _OpenPart:

@@ -21,7 +21,7 @@ typedef int64_t i64;
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-enum { VERSION = 1, AHEAD = 2, FAR = 16, LINE = 64 };
+enum { VERSION = 2, AHEAD = 2, FAR = 16, LINE = 64 };
 
 i64 kernels_version(void) { return VERSION; }
 
@@ -212,22 +212,29 @@ i64 tile(const i64 *first_run, i64 num_sequences, const i64 *run_length, const u
 }
 
 /* What samples consist of. Sample `sample[n]` of the columns of samples is in part `part[n]`, whose spans begin at
- * `base[part]` of the columns of spans. `find_spans` is called for the number of spans first, then for the spans. */
-i64 num_spans_of(const i64 *sample, i64 num_rows, i64 num_samples, const int32_t *num_spans) {
+ * `base[part]` of the columns of spans. `num_spans_of` is called for the number of spans first, then `find_spans` for
+ * the spans. Both refuse what is outside of its part: behind it may be another, or one that is not mapped. */
+i64 num_spans_of(const i64 *sample, const i64 *part, i64 num_rows, i64 num_samples, const int32_t *num_spans,
+                 const i64 *first_span, const i64 *spans_of_part) {
     i64 total = 0, is_outside = 0;
     for (i64 row = 0; row < num_rows; row++) is_outside |= sample[row] < 0 || sample[row] >= num_samples;
     if (is_outside) return -1;
     for (i64 row = 0; row < num_rows; row++) {
-        if (row + FAR < num_rows) __builtin_prefetch(num_spans + sample[row + FAR]);
-        is_outside |= num_spans[sample[row]] < 0;
-        total += num_spans[sample[row]];
+        if (row + FAR < num_rows) {
+            __builtin_prefetch(num_spans + sample[row + FAR]);
+            __builtin_prefetch(first_span + sample[row + FAR]);
+        }
+        i64 count = num_spans[sample[row]], first = first_span[sample[row]];
+        is_outside |= count < 0 || first < 0 || count > spans_of_part[part[row]] - first;
+        total += count;
     }
     return is_outside ? -1 : total;
 }
 
 i64 find_spans(const i64 *sample, const i64 *part, i64 num_rows, const i64 *index, const int32_t *num_spans,
                const i64 *first_span, const i64 *first_token, const i64 *base, i64 num_in_column,
-               const int32_t *length, const uint8_t *kind, i64 *out_index, i64 *out, i64 total) {
+               const i64 *tokens_of_part, const int32_t *length, const uint8_t *kind, i64 *out_index, i64 *out,
+               i64 total) {
     i64 *row_of = out, *kind_of = out + total, *length_of = out + 2 * total, *part_of = out + 3 * total;
     i64 *token_of = out + 4 * total, *place_of = out + 5 * total, found = 0;
     for (i64 row = 0; row < num_rows; row++) {
@@ -254,6 +261,8 @@ i64 find_spans(const i64 *sample, const i64 *part, i64 num_rows, const i64 *inde
         kind_of[span] = kind[place];
         token_of[span] = span && row_of[span - 1] == row ? token_of[span - 1] + length_of[span - 1]
                                                          : first_token[sample[row]];
+        i64 token = token_of[span], most = tokens_of_part[part[row]];
+        if (length[place] < 0 || token < 0 || length[place] > most - token) return -1;
     }
     return found;
 }

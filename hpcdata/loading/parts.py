@@ -46,6 +46,7 @@ class PartMaps:
             "spans": np.array(parts.spans, np.int64),
             "samples": np.array(parts.samples, np.int64),
         }
+        self.num_tokens, self.num_spans = rows["tokens"], rows["spans"]
         layout = {table: (rows[table], *aligned_bases(rows[table])) for table in rows}
         self.tokens, self.spans, self.samples = (bases for _, bases, _ in layout.values())
         wanted = [column for column in columns(manifest.id_dtype) if _name(column) not in _KEY_COLUMNS]

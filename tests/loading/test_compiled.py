@@ -249,19 +249,29 @@ def test_runs_behind_the_ids_are_refused_and_nothing_is_written(loops):
     assert (out == UNTOUCHED).all()
 
 
-def test_damaged_columns_are_errors(loops, tmp_path):
-    """Offsets that point out of their part must never be followed."""
-    folder = made.make_dataset(tmp_path / "damaged", [made.pairs(20)])
-    for column, value in (("samples/first_span", 10**9), ("samples/num_spans", -1), ("samples/num_spans", 10**6)):
-        file = folder / "parts/00000-of-00001" / f"{column}.memmap"
-        kept = file.read_bytes()
-        values = np.frombuffer(kept, "<i4" if "num" in column else "<i8").copy()
-        values[7] = value
-        file.write_bytes(values.tobytes())
-        with pytest.raises((IndexError, MemoryError)):
-            TokenDataset(folder).spans(np.arange(20))
+@pytest.mark.parametrize("way", [contextlib.nullcontext, by_numpy])
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *(("samples/first_span", value) for value in (-1, -4096, 39, 4096, 10**9, 2**63 - 1, -(2**63))),
+        *(("samples/num_spans", value) for value in (-1, 27, 10**6, 2**31 - 1)),
+        *(("samples/first_token", value) for value in (-1, -4096, 500, 4096, 2**63 - 1, -(2**63))),
+        *(("spans/length", value) for value in (-1, -(2**31), 500, 2**31 - 1)),
+    ],
+)
+def test_damaged_columns_are_errors(loops, tmp_path, way, column, value):
+    """Offsets that point out of their part must never be followed: another part, or none, is behind it."""
+    folder = made.make_dataset(tmp_path / "damaged", [made.pairs(20), made.pairs(20)])
+    file = folder / "parts/00000-of-00002" / f"{column}.memmap"
+    kept = file.read_bytes()
+    values = np.frombuffer(kept, "<i8" if "first" in column else "<i4").copy()
+    values[7] = value
+    file.write_bytes(values.tobytes())
+    with way():
+        with pytest.raises(IndexError, match="the dataset is damaged"):
+            TokenDataset(folder).spans(np.arange(40))
         file.write_bytes(kept)
-    assert len(TokenDataset(folder).spans(np.arange(20)).row) == 40
+        assert len(TokenDataset(folder).spans(np.arange(40)).row) == 80
 
 
 def test_bins_that_are_too_full_are_refused(loops):
