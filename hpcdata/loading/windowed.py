@@ -148,11 +148,12 @@ class WindowedBatch:
         return _widened(self._cleared(positions, 0), position_dtype(self._context.id_dtype, self._width))
 
     def segments(self) -> np.ndarray:
-        segments = self._empty("int32")
-        kept = self._length_of_row > 0
+        segments, first_run = self._empty("int32"), self._sequences.first_run
+        dest = self._dest[first_run[:-1]]
+        length = self._dest[first_run[1:] - 1] - dest  # with the padding in front of ids
+        kept = length > 0
         in_bin = self._bins.place_of_row() + 1
-        dest = self._dest[self._sequences.first_run[:-1]]
-        _put(segments, dest[kept], self._length_of_row[kept], in_bin[kept].astype(np.int32), may_overrun=True)
+        _put(segments, dest[kept], length[kept], in_bin[kept].astype(np.int32), may_overrun=True)
         return self._cleared(segments, 0)
 
     def edges(self) -> tuple[np.ndarray, int]:

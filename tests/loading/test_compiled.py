@@ -136,6 +136,11 @@ def test_packed_batches_are_those_of_numpy(loops, dataset, layout, packing, worl
         check_equal(dataset, layout=layout, packing=packing, **options)
 
 
+@pytest.mark.parametrize("ids", ["int64", "uint16"])
+def test_bins_with_padding_in_front_of_images_are_those_of_numpy(loops, pairs, ids):
+    check_equal(pairs, layout=T2I(block_size=12, ids=ids), packing=Buckets(multiple=4, window=60), global_batch_size=4)
+
+
 def test_batches_of_int32_ids_are_those_of_numpy(loops, tmp_path):
     folder = made.make_dataset(tmp_path / "wide", made.split(made.pairs(100)), id_dtype="int32")
     check_equal(folder, layout=T2I(block_size=12), global_batch_size=8)
