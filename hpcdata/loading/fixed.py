@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
@@ -22,6 +21,7 @@ from hpcdata.loading.arrays import (
     widen,
 )
 from hpcdata.loading.dataset import SpanTable, TokenDataset
+from hpcdata.loading.forks import Lazy
 from hpcdata.loading.layoutbase import (
     Layout,
     check_shift,
@@ -92,7 +92,7 @@ class Fixed(Layout):
                 positions[~has_image, columns:] = 0
         return {key: arrays[key] for key in (*self.keys, "loss_mask") if key in arrays}
 
-    @cached_property
+    @Lazy
     def _has_only_ids(self) -> bool:
         return set(self.keys).isdisjoint({"attention_mask", "modality", "labels", "position_ids"})
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from hpcdata.errors import UserError
 from hpcdata.loading.account import SourceAccount, make_account
 from hpcdata.loading.batches import Mark, PlainSteps, Share, Steps
 from hpcdata.loading.dataset import TokenDataset
+from hpcdata.loading.forks import Lazy
 from hpcdata.loading.layout import BatchCounts, Layout, find_layout
 from hpcdata.loading.order import Order, find_order
 from hpcdata.loading.packed import PackedSteps
@@ -276,7 +276,7 @@ class TokenLoader:
             return layout
         return layout.with_room(_UNLIMITED if self.packing.cuts else self.packing.length, force=self.packing.cuts)
 
-    @cached_property
+    @Lazy
     def _settings(self) -> dict[str, Any]:
         """They never change: weights that do are no part of them."""
         settings = {

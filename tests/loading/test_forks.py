@@ -4,6 +4,7 @@ import os
 import pickle
 import threading
 import time
+from pathlib import Path
 
 from hpcdata import BackgroundLoader, TokenDataset, TokenLoader
 from hpcdata.loading import arrays
@@ -55,6 +56,12 @@ def test_a_child_has_the_locks_free():
     finally:
         release.set()
         thread.join()
+
+
+def test_cached_values_have_no_lock_of_python():
+    """`functools.cached_property` has one for all instances, and a child can find it held."""
+    for path in Path(arrays.__file__).parent.glob("*.py"):
+        assert "import cached_property" not in path.read_text(), path
 
 
 def test_a_copy_is_another_lock():
