@@ -35,12 +35,14 @@ if [[ -z ${HPCDATA_TEST_TOKENIZERS:-} ]]; then # packages that tokenizers of pub
 fi
 [[ $# -eq 0 ]] || exec python -m pytest "$@"
 
-# All of them: those on SLURM wait most of their time, so they run beside the others.
+# All of them: those on SLURM wait most of their time, so they run beside the others. Loaders are tested once more as
+# they are without the compiled loops.
 log=$(mktemp)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -f "$log"' EXIT
 python -m pytest -m slurm >"$log" 2>&1 &
 status=0
 python -m pytest -m "not slurm" || status=$?
+HPCDATA_KERNELS=0 python -m pytest -q tests/loading -m "not slow" --deselect tests/loading/test_compiled.py || status=$?
 wait $! || status=$?
 cat "$log"
 exit "$status"

@@ -99,11 +99,8 @@ class Kernels:
         """
         sample, num_rows, num_bins, num_runs = bins.sample, bins.num_rows, bins.num_bins, len(run_length)
         room, num_edges = int((first_run[1:] - first_run[:-1])[sample].sum()), num_rows + num_bins
-        kept, edges, firsts = (
-            empty((6, room), np.int64),
-            empty((3, num_edges), np.int64),
-            np.empty((2, num_bins + 1), int),
-        )
+        kept, edges = empty((6, room), np.int64), empty((3, num_edges), np.int64)
+        firsts = np.empty((2, num_bins + 1), np.int64)
         skip, take = (None, None) if bins.pieces is None else (_at(piece, num_rows) for piece in bins.pieces)
         width = np.full(num_bins, _ANY_WIDTH) if bins.width is None else bins.width
         sequences = (_at(first_run, len(first_run)), len(first_run) - 1, _at(run_length, num_runs))

@@ -176,9 +176,12 @@ class TokenDataset:
     def will_need(self, table: SpanTable) -> bool:
         """Asks the kernel for the ids of these spans if reads have had to wait lately; True when it was asked."""
         maps = self._maps
+        if not self._read_ahead.is_wanted(len(table.part)):
+            return False
         with maps.opened(table.part):
-            ranges = maps.range("tokens/ids").spans_of(table.first_token + maps.tokens[table.part], table.length)
-            return self._read_ahead.will_need(ranges)
+            return will_need(
+                maps.range("tokens/ids").spans_of(table.first_token + maps.tokens[table.part], table.length)
+            )
 
     def will_read(self, ranges: np.ndarray) -> None:
         """Asks the kernel for all of these samples ([n, 2]: first row, number of rows), which are wanted soon."""

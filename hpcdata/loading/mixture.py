@@ -63,8 +63,13 @@ class _Split(NamedTuple):
 
     def num_left(self, positions: np.ndarray) -> np.ndarray:
         """How many of the first `positions` belong to the left branch."""
+        return self.split(positions)[0]
+
+    def split(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(how many before each position belong to the left branch, whether it does itself)."""
         periods, rest = np.divmod(positions, self.total)
-        return periods * self.left + (rest * self.left + self.total // 2) // self.total
+        before, over = np.divmod(rest * self.left + self.total // 2, self.total)
+        return periods * self.left + before, over + self.left >= self.total
 
     def position(self, branch: int, draw: int) -> int:
         """The position of the branch's draw: the inverse of what `num_left` counts."""
@@ -99,8 +104,7 @@ class Interleave:
             if not isinstance(node, _Split):
                 source[at], draw[at] = node, local
                 continue
-            before = node.num_left(local)
-            goes_left = node.num_left(local + 1) > before
+            before, goes_left = node.split(local)
             goes_right = ~goes_left
             stack.append((node.branches[0], before[goes_left], at[goes_left]))
             stack.append((node.branches[1], (local - before)[goes_right], at[goes_right]))
@@ -145,6 +149,10 @@ class Schedule:
     def places(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """positions: [n] integers -> (source, draw): [n] int64 each."""
         positions = np.asarray(positions, np.int64)
+        if len(self.stages) == 1:
+            (stage,) = self.stages
+            source, local = stage.interleave.places(positions - stage.start)
+            return source, local + np.array(stage.base, np.int64)[source]
         stage_of = np.searchsorted([stage.start for stage in self.stages], positions, side="right") - 1
         source, draw = np.empty_like(positions), np.empty_like(positions)
         for stage_index in np.unique(stage_of).tolist():

@@ -63,9 +63,9 @@ class ShuffledOrder:
     def rows_of_epochs(self, epochs: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """`rows` of as many epochs as there are positions: [n] int64 each; for sources with many short epochs."""
         positions = _checked(positions, self.num_samples)
+        if len(epochs) and epochs.min() == epochs.max():
+            return self.rows(int(epochs[0]), positions)
         found, which = np.unique(epochs, return_inverse=True)
-        if len(found) == 1:
-            return self.rows(int(found[0]), positions)
         keys = np.stack([np.array(round_keys(self.seed, epoch)) for epoch in found.tolist()], axis=1)[:, which]
         return _permute(positions, self.num_samples, keys)
 

@@ -29,7 +29,7 @@ _libc.syscall.restype = ctypes.c_long
 
 
 class ReadAhead:
-    """Asks for pages only while the process waits for the disk: a dataset in RAM costs nothing."""
+    """Says when to ask for pages: only while the process waits for the disk, as a dataset in RAM costs nothing."""
 
     _KEEP = 64
     """Requests after which it is found out anew whether they are needed."""
@@ -38,16 +38,16 @@ class ReadAhead:
         self._faults = _major_faults()
         self._left = 0
 
-    def will_need(self, ranges: np.ndarray) -> bool:
-        """ranges: [n, 2] uint64 of address and bytes. True when the kernel was asked."""
+    def is_wanted(self, num_ranges: int) -> bool:
+        """Whether to ask for so many ranges now."""
         faults = _major_faults()
-        if faults > self._faults + len(ranges) // _RANGES_A_FAULT:
+        if faults > self._faults + num_ranges // _RANGES_A_FAULT:
             self._left = self._KEEP
         self._faults = faults
         if not self._left:
             return False
         self._left -= 1
-        return will_need(ranges)
+        return True
 
 
 def will_need(ranges: np.ndarray) -> bool:

@@ -62,23 +62,24 @@ class TextRows:
         if self._is_single:
             self._places = dataset.places(texts.part, texts.first_token, taken[texts.row])
 
-    def place(self, ids: np.ndarray, first: int = 0) -> None:
-        """Fills `ids`, as above, with the rows from `first` on."""
+    def place(self, ids: np.ndarray, first: int = 0, *, pad: int | None = None) -> None:
+        """Fills `ids`, as above, with the rows from `first` on; with another `pad` than the frame's if there is one."""
         frame, stop = self._frame, first + len(ids)
+        pad = frame.pad if pad is None else pad
         inside = ids if not frame.num_added else ids[:, self._start : self._start + self._room]
         if self._is_even:
-            self._places.place(inside, first, pad=frame.pad)
+            self._places.place(inside, first, pad=pad)
         elif self._is_single:
             begin, end = np.searchsorted(self._texts.row, (first, stop)).tolist()
-            inside[:] = frame.pad
-            self._places.place(inside, begin, rows=self._texts.row[begin:end] - first, pad=frame.pad)
+            inside[:] = pad
+            self._places.place(inside, begin, rows=self._texts.row[begin:end] - first, pad=pad)
         else:
             _place_several(self._dataset, self._texts.between(first, stop), inside)
-            fill_behind(ids[:, self._start :], self._taken[first:stop], frame.pad)
+            fill_behind(ids[:, self._start :], self._taken[first:stop], pad)
         if frame.bos is not None:
             ids[:, 0] = frame.bos
         if frame.eos is not None:
-            ids[:, -1] = frame.pad
+            ids[:, -1] = pad
             ids[np.arange(len(ids)), self.lengths[first:stop] - 1] = frame.eos
 
 

@@ -39,8 +39,12 @@ PEERS = {
     "hpcdata_mixture": ("", (0, 2), "two sources"),
     "hpcdata_packed": ("", (0, 2), "rows of 4,096, cu_seqlens"),
     "hpcdata_packed_all_keys": ("", (0, 2), "and masks, labels, positions, segments"),
+    "hpcdata_numpy": ("", (0,), "without the compiled loops"),
+    "hpcdata_numpy_packed": ("", (0,), "without the compiled loops, rows of 4,096, cu_seqlens"),
     "c_gather": ("", (0,), "the limit: one loop in C, rows known before"),
     "c_gather_uint16": ("", (0,), "the limit of uint16 out"),
+    "c_gather_ahead": ("", (0,), "the same, asking for the row behind the next"),
+    "c_gather_ahead_uint16": ("", (0,), "the same, uint16 out"),
     "statefuldataloader": (OTHERS, (0, 1, 2), "map-style over a flat memmap"),
     "statefuldataloader_batched": (OTHERS, (0, 1, 2), "with `__getitems__` written for this benchmark"),
     "tensordict": (OTHERS, (0,), "its own batched rows, padded int32 on disk; with workers it hangs"),
@@ -79,6 +83,8 @@ class Runner:
         arguments = [self.python, HERE / "loader_peers.py", self.name, self.data, self.scratch / self.name]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
         environment["PYTHONWARNINGS"] = "ignore"
+        if "numpy" in self.name:
+            environment["HPCDATA_KERNELS"] = "0"
         log = open(self.scratch / f"{self.name}.log", "a")  # noqa: SIM115 - the process keeps it
         self.process = subprocess.Popen(
             [*map(str, arguments), str(self.workers)],

@@ -245,6 +245,15 @@ def hpcdata_packed_all_keys(data: Path, scratch: Path, workers: int) -> Iterator
     return _packed(_hpcdata(data / "dataset-1", workers, keys=None, packing=4 * WIDTH, global_batch_size=48))
 
 
+def hpcdata_numpy(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    """In a process with HPCDATA_KERNELS=0."""
+    return hpcdata(data, scratch, workers)
+
+
+def hpcdata_numpy_packed(data: Path, scratch: Path, workers: int) -> Iterator[Packed]:
+    return hpcdata_packed(data, scratch, workers)
+
+
 class Packed(NamedTuple):
     """A batch of several samples a row."""
 
@@ -276,6 +285,9 @@ void gather(const uint16_t *ids, const int64_t *starts, const int64_t *ends, con
     for (int64_t row = 0; row < num_rows; row++, out += width) {
         const uint16_t *from = ids + starts[rows[row]];
         int64_t length = ends[rows[row]] - starts[rows[row]];
+        if (AHEAD && row + AHEAD < num_rows)
+            for (int64_t at = starts[rows[row + AHEAD]]; at < ends[rows[row + AHEAD]]; at += 32)
+                __builtin_prefetch(ids + at);
         for (int64_t at = 0; at < length; at++) out[at] = from[at];
         for (int64_t at = length; at < width; at++) out[at] = 0;
     }
@@ -283,12 +295,17 @@ void gather(const uint16_t *ids, const int64_t *starts, const int64_t *ends, con
 """
 
 
-def c_gather(data: Path, scratch: Path, workers: int, dtype: torch.dtype = torch.int64) -> Iterator[torch.Tensor]:
-    """The limit: one loop in C, rows known in advance, into memory that is written again and again."""
+def c_gather(
+    data: Path, scratch: Path, workers: int, dtype: torch.dtype = torch.int64, ahead: int = 0
+) -> Iterator[torch.Tensor]:
+    """The limit: one loop in C, rows known in advance, into memory that is written again and again.
+
+    `ahead`: asks the processor for the row so far ahead, which it does not do by itself as rows are anywhere.
+    """
     source, library = scratch / "gather.c", scratch / "gather.so"
     source.write_text(_SOURCE)
-    kind = f"-DOUT={str(dtype).removeprefix('torch.')}_t"
-    subprocess.run(["gcc", "-O3", "-march=native", kind, "-shared", "-fPIC", "-o", library, source], check=True)
+    kind = (f"-DOUT={str(dtype).removeprefix('torch.')}_t", f"-DAHEAD={ahead}")
+    subprocess.run(["gcc", "-O3", "-march=native", *kind, "-shared", "-fPIC", "-o", library, source], check=True)
     gather = ctypes.CDLL(str(library)).gather
     samples = Samples(data)
     buffers = [torch.empty((BATCH, WIDTH), dtype=dtype) for _ in range(2)]
@@ -308,11 +325,20 @@ def c_gather_uint16(data: Path, scratch: Path, workers: int) -> Iterator[torch.T
     return c_gather(data, scratch, workers, torch.uint16)
 
 
+def c_gather_ahead(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    return c_gather(data, scratch, workers, ahead=2)
+
+
+def c_gather_ahead_uint16(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    return c_gather(data, scratch, workers, torch.uint16, ahead=2)
+
+
 PEERS: dict[str, Callable[[Path, Path, int], Iterator[torch.Tensor]]] = {
     peer.__name__: peer
     for peer in (
         *(hpcdata, hpcdata_1000_parts, hpcdata_uint16, hpcdata_all_keys, hpcdata_mixture),
-        *(hpcdata_packed, hpcdata_packed_all_keys, c_gather, c_gather_uint16),
+        *(hpcdata_packed, hpcdata_packed_all_keys, hpcdata_numpy, hpcdata_numpy_packed),
+        *(c_gather, c_gather_uint16, c_gather_ahead, c_gather_ahead_uint16),
         *(
             statefuldataloader,
             statefuldataloader_batched,

@@ -15,6 +15,7 @@ from hpcdata import TokenDataset, TokenLoader
 from hpcdata.errors import UserError
 from hpcdata.loading.ahead import BackgroundLoader
 from hpcdata.loading.arrays import empty
+from hpcdata.loading.fixedrows import FixedRows
 from hpcdata.loading.layout import Caption
 from hpcdata.loading.steps import StepDataset
 from hpcdata.loading.streams import Mixture, Source
@@ -51,15 +52,15 @@ def test_the_same_batches_and_states(dataset, num_threads, options):
 @pytest.mark.parametrize("step", [0, 1, 7])
 def test_an_error_in_a_thread_arrives_in_its_place(dataset, monkeypatch, step):
     loader = make(dataset)
-    arrays = type(loader.layout)._arrays
+    batch = FixedRows.batch
 
-    def fail(self, index, *arguments):
-        if len(index) and index[0] == bad:
+    def fail(self, first, stop):
+        if self._table.index[first] == bad:
             raise ZeroDivisionError
-        return arrays(self, index, *arguments)
+        return batch(self, first, stop)
 
     bad = make(dataset).batch_at(0, step)["index"][0]
-    monkeypatch.setattr(type(loader.layout), "_arrays", fail)
+    monkeypatch.setattr(FixedRows, "batch", fail)
     ahead = BackgroundLoader(loader, num_ahead=3, num_threads=3)
     with pytest.raises(ZeroDivisionError):
         list(ahead)

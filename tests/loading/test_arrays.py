@@ -40,18 +40,16 @@ def test_widening_does_not_know_signs(shift):
 def test_read_ahead_asks_only_after_waiting(monkeypatch):
     from hpcdata.loading import readahead
 
-    faults, asked = [10], []
+    faults = [10]
     monkeypatch.setattr(readahead, "_major_faults", lambda: faults[0])
-    monkeypatch.setattr(readahead, "will_need", lambda ranges: not asked.append(1))
     ahead = ReadAhead()
-    ranges = np.zeros((1, 2), np.uint64)
-    assert not ahead.will_need(ranges)
+    assert not ahead.is_wanted(1)
     faults[0] += 1
-    assert [ahead.will_need(ranges) for _ in range(70)] == [True] * 64 + [False] * 6
+    assert [ahead.is_wanted(1) for _ in range(70)] == [True] * 64 + [False] * 6
     faults[0] += 4
-    assert not ahead.will_need(np.zeros((256, 2), np.uint64))
+    assert not ahead.is_wanted(256)
     faults[0] += 5
-    assert ahead.will_need(np.zeros((256, 2), np.uint64))
+    assert ahead.is_wanted(256)
 
 
 @settings(max_examples=60, deadline=None)
