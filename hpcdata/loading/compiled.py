@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hpcdata.loading.bins import Bins
     from hpcdata.loading.parts import PartMaps
 
-VERSION = 2
+VERSION = 3
 """Of the functions in kernels.c: a library that was built from an older one is not used."""
 _ARGUMENTS = {
     "place_rows": "pnnpppnpnnnnnn",
@@ -36,7 +36,7 @@ _ARGUMENTS = {
     "num_spans_of": "ppnnppp",
     "find_spans": "ppnpppppnpppppn",
     "permute": "pnnnpnp",
-    "best_fit": "pnnppp",
+    "best_fit": "pnnnppp",
     "kernels_version": "",
 }
 """Of each function: pointers and numbers."""
@@ -143,9 +143,10 @@ class Kernels:
         """(sample, first_row) of best fit bins: see hpcdata.loading.packing. lengths: [num_samples] int64."""
         num_samples = len(lengths)
         sample, first_row = np.empty(num_samples, np.int64), np.empty(num_samples + 1, np.int64)
-        scratch = empty((9 * num_samples + 3 * (capacity + 2),), np.int64)
+        longest = int(lengths.max(initial=0))
+        scratch = empty((9 * num_samples + 3 * (longest + 2),), np.int64)
         out = (sample.ctypes.data, first_row.ctypes.data, scratch.ctypes.data)
-        num_bins = self._library.best_fit(_at(lengths, num_samples), num_samples, capacity, *out)
+        num_bins = self._library.best_fit(_at(lengths, num_samples), num_samples, longest, capacity, *out)
         _check(num_bins)
         first_row = first_row[: num_bins + 1]
         return sample[: first_row[-1]], first_row
@@ -166,8 +167,10 @@ class PlaceRows:
         out: [at least num_rows, width] of uint16, int32 or int64; its columns stand next to each other.
         """
         item_bytes, (row_bytes, column_bytes), (out_rows, width) = out.itemsize, out.strides, out.shape
-        assert column_bytes == item_bytes or width < 2
-        assert 0 <= first <= first + num_rows <= self._num_rows
+        if (column_bytes != item_bytes and width > 1) or not 0 <= first <= first + num_rows <= self._num_rows:
+            raise IndexError(
+                f"rows {first} to {first + num_rows} of {self._num_rows}, columns {column_bytes} bytes apart"
+            )
         places = (self._start + 8 * first, self._length + 8 * first, None if rows is None else _at(rows, num_rows))
         shape = (out.ctypes.data, item_bytes, out_rows, row_bytes // item_bytes, width)
         _check(self._place(*self._ids, *places, num_rows, *shape, shift, pad))
@@ -182,17 +185,16 @@ class WriteRuns:
 
     def __call__(self, out: np.ndarray, first: int, stop: int, base: int, pad: int = 0) -> None:
         """Runs `first` to `stop` - 1, at `dest` - `base` of the flat `out`, and `pad` between them."""
-        assert 0 <= first <= stop <= self._num_runs
-        assert out.flags.c_contiguous
+        if not (0 <= first <= stop <= self._num_runs and out.flags.c_contiguous):
+            raise IndexError(f"runs {first} to {stop} of {self._num_runs}, into strides of {out.strides}")
         columns = [address + 8 * first for address in self._addresses]
         place = (stop - first, base, out.ctypes.data, out.itemsize, out.size, pad)
         _check(self._write(*self._source, *columns, *place))
 
 
 def _at(array: np.ndarray, size: int, dtype: type = np.int64) -> int:
-    assert array.dtype == dtype
-    assert array.shape == (size,)
-    assert array.flags.c_contiguous
+    if array.dtype != dtype or array.shape != (size,) or not array.flags.c_contiguous:
+        raise TypeError(f"expected {size} contiguous {np.dtype(dtype)}, got {array.shape} {array.dtype}")
     return array.ctypes.data
 
 

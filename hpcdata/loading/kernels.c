@@ -21,7 +21,7 @@ typedef int64_t i64;
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-enum { VERSION = 2, AHEAD = 2, FAR = 16, LINE = 64 };
+enum { VERSION = 3, AHEAD = 2, FAR = 16, LINE = 64 };
 
 i64 kernels_version(void) { return VERSION; }
 
@@ -122,8 +122,8 @@ static int runs_are_apart(const i64 *dest, const i64 *length, i64 num_runs, i64 
         i64 next = run + 2 * AHEAD;                                                                                    \
         if (next < num_runs && start[next] >= 0)                                                                       \
             fetch((const char *)(from + start[next]), length[next] * (i64)sizeof(IN));                                 \
-        if (start[run] < 0) FILL(to + at, length[run], value[run]);                                             \
-        else COPY(to + at, from + start[run], length[run], value[run]);                                         \
+        if (start[run] < 0) FILL(to + at, length[run], value[run]);                                                    \
+        else COPY(to + at, from + start[run], length[run], value[run]);                                                \
     })
 FOR_EACH_CPU
 i64 place_runs(const void *ids, i64 num_ids, i64 id_bytes, const i64 *start, const i64 *value, const i64 *dest,
@@ -180,6 +180,8 @@ i64 tile(const i64 *first_run, i64 num_sequences, const i64 *run_length, const u
          const i64 *skip, const i64 *take, const i64 *first_row, const i64 *width, i64 num_bins, i64 *out, i64 room,
          i64 *first_kept, i64 *edges, i64 num_edges, i64 *first_edge) {
     i64 kept = 0, edge = 0, *edge_column = edges + num_edges, *edge_length = edges + 2 * num_edges;
+    for (i64 bin = 0; bin < num_bins; bin++)
+        if (first_row[0] || first_row[bin] > first_row[bin + 1]) return -1;
     for (i64 bin = 0; bin < num_bins; bin++) {
         i64 column = 0;
         first_kept[bin] = kept, first_edge[bin] = edge;
@@ -387,21 +389,22 @@ static i64 fill_bins(Bin *bin, i64 capacity, i64 *used) {
     return num_used;
 }
 
-/* The rows of best fit bins: samples of `length` up to `capacity`, those of length 0 in none. `sample` and `first_row`
+/* The rows of best fit bins: samples of `length` up to `longest` <= `capacity`, those of length 0 in none. `sample` and `first_row`
  * as in `tile`, bins in the order of their first samples, samples in their order in each. `scratch` is
- * [9 num_samples + 3 (capacity + 2)]. Returns the number of bins. */
-i64 best_fit(const i64 *length, i64 num_samples, i64 capacity, i64 *sample, i64 *first_row, i64 *scratch) {
-    i64 *count = scratch, *taken = count + capacity + 2, *next = taken + capacity + 2;
-    i64 *values = next + capacity + 2, *content = values + num_samples, *bin_of = content + num_samples;
+ * [9 num_samples + 3 (longest + 2)]. Returns the number of bins. */
+i64 best_fit(const i64 *length, i64 num_samples, i64 longest, i64 capacity, i64 *sample, i64 *first_row,
+             i64 *scratch) {
+    i64 *count = scratch, *taken = count + longest + 2, *next = taken + longest + 2;
+    i64 *values = next + longest + 2, *content = values + num_samples, *bin_of = content + num_samples;
     i64 *by_length = bin_of + num_samples, *rank = by_length + num_samples, *used = rank + num_samples;
     Bin bin = {values, 0, count, taken, content, 0};
     for (i64 at = 0; at < num_samples; at++)
-        if (length[at] < 0 || length[at] > capacity) return -1;
-    memset(count, 0, 2 * (capacity + 2) * sizeof(i64));
+        if (length[at] < 0 || length[at] > longest || longest > capacity) return -1;
+    memset(count, 0, 2 * (longest + 2) * sizeof(i64));
     for (i64 at = 0; at < num_samples; at++) count[length[at]]++, rank[at] = -1;
-    for (i64 value = 0, end = 0; value <= capacity; end += count[value++]) next[value] = end;
+    for (i64 value = 0, end = 0; value <= longest; end += count[value++]) next[value] = end;
     for (i64 at = 0; at < num_samples; at++) by_length[next[length[at]]++] = at, bin_of[at] = -1;
-    for (i64 value = 1; value <= capacity; value++) {
+    for (i64 value = 1; value <= longest; value++) {
         next[value] -= count[value];
         if (count[value]) values[bin.num_values++] = value;
     }

@@ -287,6 +287,15 @@ def test_bins_that_are_too_full_are_refused(loops):
         loops.tile(first_run, np.array([5, 5]), valid, bins)
     with pytest.raises(IndexError):
         loops.best_fit(np.array([5, 10]), 9)
+    for first_row in ([0, 3, 2], [1, 2, 2]):
+        with pytest.raises(IndexError):
+            loops.tile(first_run, np.array([4, 5]), valid, Bins(sample=np.arange(2), first_row=np.array(first_row)))
+    with pytest.raises(TypeError):
+        loops.best_fit(np.array([5, 10], np.int32), 99)
+
+
+def test_bins_may_be_longer_than_memory(loops):
+    assert loops.best_fit(np.array([5, 10]), 2**60)[1].tolist() == [0, 2]
 
 
 def test_positions_outside_of_the_order_are_refused(loops):
