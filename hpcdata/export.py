@@ -42,10 +42,10 @@ import numpy as np
 
 from hpcdata import files
 from hpcdata.errors import UserError
-from hpcdata.loading.arrays import ragged
+from hpcdata.loading.arrays import before_in_row, ragged
 from hpcdata.loading.dataset import SpanTable, TokenDataset
 from hpcdata.loading.layout import Layout
-from hpcdata.loading.textblock import Frame, columns_of, make_text_block
+from hpcdata.loading.textblock import Frame, make_text_block
 from hpcdata.samples import Kind
 
 log = logging.getLogger(__name__)
@@ -189,7 +189,7 @@ class _Export:
         block = make_text_block(self.dataset, spans, self.width, self.frame)
         self.truncated_texts += block.num_truncated
         images = spans.select(spans.kind == Kind.IMAGE)
-        start = columns_of(spans)[spans.kind == Kind.IMAGE] + (self.frame.bos is not None)
+        start = before_in_row(spans.row, spans.length)[spans.kind == Kind.IMAGE] + (self.frame.bos is not None)
         source, within = ragged(images.length)
         modality = np.zeros((table.num_rows, self.width), np.int8)
         modality[images.row[source], start[source] + within] = 1
@@ -202,7 +202,7 @@ class _Export:
 
     def _without_cut_images(self, table: SpanTable) -> SpanTable:
         """Rows end before the first image that would not fit whole."""
-        column = columns_of(table)
+        column = before_in_row(table.row, table.length)
         room = self.width - self.frame.num_added
         is_image = table.kind == Kind.IMAGE
         is_cut = is_image & (column + table.length > room)

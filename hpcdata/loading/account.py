@@ -64,15 +64,15 @@ def _packed(steps: PackedSteps, epoch: int, num_steps: int) -> np.ndarray:
     total = np.zeros((len(_COLUMNS), num_sources), np.int64)
     behind = last_source = 0
     for window, num_bins in steps.windows(epoch, num_steps * steps.size):
-        placement, num_rows = window.placement, int(window.placement.first_row[num_bins])
+        bins, num_rows = window.bins, int(window.bins.first_row[num_bins])
         draws = window.draws.take(slice(0, num_rows))
         sequences = window.sequences().between(0, num_rows)
         text, whole = sequences.text_tokens, np.ones(num_rows, bool)
-        if placement.start is not None and placement.length is not None:
-            text, whole = placement.length[:num_rows], placement.start[:num_rows] == 0
+        if bins.start is not None and bins.length is not None:
+            text, whole = bins.length[:num_rows], bins.start[:num_rows] == 0
         used = np.concatenate([[0], np.cumsum(text + sequences.image_tokens)])
-        edges = placement.first_row[: num_bins + 1]
-        free = placement.width[:num_bins] - np.diff(used[edges])
+        edges = bins.first_row[: num_bins + 1]
+        free = bins.width[:num_bins] - np.diff(used[edges])
         none = np.zeros(num_rows, np.int64)
         total += _by_source(draws.source, (whole, text, sequences.image_tokens, none, none), num_sources)
         before = np.concatenate([[last_source], draws.source])[edges[1:]]

@@ -76,9 +76,9 @@ class Arranged:
         for column, counted in zip(columns, self._counted.T, strict=True):
             np.cumsum(column, out=counted[1:])
 
-    def batch(self, first: int, stop: int, num_bins: int, width: int) -> Batch:
-        """Of bins `first` to `stop` - 1, with empty ones behind them so that there are `num_bins` of `width`."""
-        return make_batch([(self, first, stop)], num_bins, width)
+    def batch(self, first: int, stop: int, width: int) -> Batch:
+        """Of bins `first` to `stop` - 1."""
+        return make_batch([(self, first, stop)], stop - first, width)
 
     def index(self, first: int, stop: int) -> np.ndarray:
         """The samples' indices in the plan, bin after bin."""

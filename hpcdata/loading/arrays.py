@@ -124,6 +124,16 @@ def ragged(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return run, np.arange(len(run)) - np.repeat(ends - lengths, lengths)
 
 
+def before_in_row(row: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """[num_spans]: the sum of `lengths` of the spans before each in its row; `row` is ascending."""
+    if not len(row):
+        return np.zeros(0, np.int64)
+    before = np.cumsum(lengths) - lengths
+    first = np.ones(len(row), bool)
+    first[1:] = row[1:] != row[:-1]
+    return before - before[first][np.cumsum(first) - 1]
+
+
 def windows_of(values: np.ndarray, width: int) -> np.ndarray:
     """[len(values) - width + 1, width]: all windows of contiguous values, as the rows of a view that may be written."""
     return np.ndarray((len(values) - width + 1, width), values.dtype, values.data, strides=values.strides * 2)

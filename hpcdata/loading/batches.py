@@ -109,7 +109,7 @@ class PlainSteps:
             width = self.layout.width(self._lengths(epoch, step))
             num_rows = len(draws.rows)
             arranged = self.layout.arrange(self.stream.dataset, sequences, Bins.one_each(num_rows))
-            return arranged.batch(0, num_rows, num_rows, width)
+            return arranged.batch(0, num_rows, width)
 
         return make, draws.source
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpcdata.loading.arrays import ragged
 from hpcdata.loading.sequences import Sequences
+
+_ANY_WIDTH = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -18,8 +21,8 @@ class Bins:
     """[num_rows]: a number within the sequences."""
     first_row: np.ndarray
     """[num_bins + 1]; bins without rows stand behind the others of their batch."""
-    width: np.ndarray | None = None
-    """[num_bins]: the columns of each; None where they depend on the batch, which then has no segments."""
+    width: np.ndarray
+    """[num_bins]: the columns of each."""
     start: np.ndarray | None = None
     """[num_rows]: leave out as many ids of each row (a document that goes on in another bin)."""
     length: np.ndarray | None = None
@@ -27,8 +30,9 @@ class Bins:
 
     @classmethod
     def one_each(cls, num_rows: int) -> Bins:
-        """A bin for every row."""
-        return cls(sample=np.arange(num_rows), first_row=np.arange(num_rows + 1))
+        """A bin for every row, as wide as the batch that it will be in, which has no segments."""
+        width = np.full(num_rows, _ANY_WIDTH)
+        return cls(sample=np.arange(num_rows), first_row=np.arange(num_rows + 1), width=width)
 
     @property
     def num_bins(self) -> int:
@@ -46,9 +50,11 @@ class Bins:
     def between(self, first: int, stop: int) -> Bins:
         """Those of bins `first` to `stop` - 1 that have rows, by themselves."""
         rows = slice(*self.first_row[[first, stop]].tolist())
+        edges = self.first_row[first : stop + 1] - rows.start
         return Bins(
             sample=self.sample[rows],
-            first_row=np.unique(self.first_row[first : stop + 1] - rows.start),
+            first_row=np.unique(edges),
+            width=self.width[first:stop][np.diff(edges) > 0],
             start=None if self.start is None else self.start[rows],
             length=None if self.length is None else self.length[rows],
         )
@@ -64,13 +70,14 @@ class Bins:
         return cls(
             sample=np.concatenate([bins.sample for bins in several]),
             first_row=np.append(0, np.cumsum(sizes)),
+            width=np.concatenate([bins.width for bins in several]),
             start=start,
             length=length,
         )
 
     def place_of_row(self) -> np.ndarray:
         """[num_rows]: of each row among those of its bin."""
-        return np.arange(self.num_rows) - np.repeat(self.first_row[:-1], np.diff(self.first_row))
+        return ragged(np.diff(self.first_row))[1]
 
     def clip(self, rows: Sequences) -> tuple[np.ndarray, np.ndarray]:
         """(length, token): of each run of the rows how many ids are taken, and where they start in its part."""

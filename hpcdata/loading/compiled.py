@@ -42,7 +42,6 @@ _ARGUMENTS = {
 """Of each function: pointers and numbers."""
 _TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
 DAMAGED = "a sample points outside of its part, or a batch is too small: the dataset is damaged"
-_ANY_WIDTH = np.iinfo(np.int64).max
 _log = logging.getLogger(__name__)
 
 
@@ -102,10 +101,9 @@ class Kernels:
         kept, edges = empty((6, room), np.int64), empty((3, num_edges), np.int64)
         firsts = np.empty((2, num_bins + 1), np.int64)
         skip, take = (None, None) if bins.pieces is None else (_at(piece, num_rows) for piece in bins.pieces)
-        width = np.full(num_bins, _ANY_WIDTH) if bins.width is None else bins.width
         sequences = (_at(first_run, len(first_run)), len(first_run) - 1, _at(run_length, num_runs))
         rows = (_at(run_valid, num_runs, np.bool_), _at(sample, num_rows), skip, take)
-        of_bins = (_at(bins.first_row, num_bins + 1), _at(width, num_bins), num_bins)
+        of_bins = (_at(bins.first_row, num_bins + 1), _at(bins.width, num_bins), num_bins)
         out = (kept.ctypes.data, room, firsts[0].ctypes.data, edges.ctypes.data, num_edges, firsts[1].ctypes.data)
         _check(self._library.tile(*sequences, *rows, *of_bins, *out))
         first_kept, first_edge = firsts.tolist()

@@ -192,16 +192,14 @@ class TokenDataset:
             for name in ("index", "num_spans", "first_span", "first_token"):
                 asked.append(maps.range(f"samples/{name}").spans_of(base + first, stop - first))
             will_need(np.concatenate(asked))
-            is_last, asked, parts = stop == num_samples[part], [], self.manifest.parts
+            is_last, asked = stop == num_samples[part], []
             for table, names, bases, num_rows in (
-                ("span", ("spans/length", "spans/kind", "spans/grid", "spans/flags"), maps.spans, parts.spans),
-                ("token", ("tokens/ids",), maps.tokens, parts.tokens),
+                ("span", ("spans/length", "spans/kind", "spans/grid", "spans/flags"), maps.spans, maps.num_spans),
+                ("token", ("tokens/ids",), maps.tokens, maps.num_tokens),
             ):
                 offsets = maps.column(f"samples/first_{table}")
                 start = offsets[base + first]
-                end = np.where(
-                    is_last, np.array(num_rows, np.int64)[part], offsets[base + np.where(is_last, first, stop)]
-                )
+                end = np.where(is_last, num_rows[part], offsets[base + np.where(is_last, first, stop)])
                 asked += [maps.range(name).spans_of(start + bases[part], end - start) for name in names]
             will_need(np.concatenate(asked))
 

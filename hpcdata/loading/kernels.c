@@ -1,6 +1,6 @@
 /* The inner loops of the loader, compiled. Each does what the NumPy code beside its caller does, and nothing else: see
- * compiled.py for what they are given. All of them check what they index before they touch it, and return 0; or they
- * touch nothing and return -1 when a place is outside of its array.
+ * compiled.py for what they are given. All of them check what they index before they touch it, and return -1 when a place
+ * is outside of its array; those that write batches have then touched nothing.
  *
  * Rows of a shuffled batch come from all over the memory. What makes copying them fast is to ask for the next row while
  * this one is copied: the processor does not see by itself where it begins. */
@@ -10,12 +10,13 @@
 typedef int64_t i64;
 
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_EACH_CPU __attribute__((target_clones("default", "avx2")))
+#define CLONES(...) __attribute__((target_clones("default", __VA_ARGS__)))
 #else
-#define FOR_EACH_CPU
+#define CLONES(...)
 #endif
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
-#define FOR_EACH_CPU_THAT_MULTIPLIES __attribute__((target_clones("default", "arch=x86-64-v4"))) /* 64 bits, in vectors */
+#define FOR_EACH_CPU CLONES("avx2")
+#if __GNUC__ >= 12
+#define FOR_EACH_CPU_THAT_MULTIPLIES CLONES("arch=x86-64-v4") /* 64 bits, in vectors */
 #else
 #define FOR_EACH_CPU_THAT_MULTIPLIES
 #endif

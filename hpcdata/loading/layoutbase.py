@@ -107,7 +107,7 @@ class Layout:
         """
         sequences = self.sequences(table or dataset.spans(rows), rows if seeds is None else seeds)
         arranged = self.arrange(dataset, sequences, Bins.one_each(len(rows)))
-        return arranged.batch(0, len(rows), len(rows), self.width(sequences.length))
+        return arranged.batch(0, len(rows), self.width(sequences.length))
 
     def prepare(self, dataset: TokenDataset, table: SpanTable, seeds: np.ndarray | None) -> Callable[[int, int], Batch]:
         """What makes the batch of rows `first` to `stop` - 1 of a table: for several steps that share one lookup.
@@ -119,7 +119,7 @@ class Layout:
 
         def batch(first: int, stop: int) -> Batch:
             self.check_length(sequences.index[first:stop], sequences.too_long[first:stop])
-            return arranged.batch(first, stop, stop - first, self.width(sequences.length[first:stop]))
+            return arranged.batch(first, stop, self.width(sequences.length[first:stop]))
 
         return batch
 

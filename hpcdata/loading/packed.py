@@ -20,7 +20,7 @@ from hpcdata.loading.bins import Bins
 from hpcdata.loading.draws import Draws
 from hpcdata.loading.forks import ForkLock
 from hpcdata.loading.layoutbase import Layout
-from hpcdata.loading.packing import Packing, Placement
+from hpcdata.loading.packing import Packing
 from hpcdata.loading.sequences import Lineup, Sequences
 from hpcdata.loading.streams import Stream
 
@@ -33,12 +33,12 @@ class _Window:
     """A packed window: its bins, and the draws of their rows, bin after bin; their batches are made when wanted."""
 
     def __init__(
-        self, arrange: Callable[[Sequences, Bins], Arranged], lineup: Lineup, draws: Draws, placement: Placement
+        self, arrange: Callable[[Sequences, Bins], Arranged], lineup: Lineup, draws: Draws, bins: Bins
     ) -> None:
-        self.draws, self.placement = draws.take(placement.sample), placement
+        self.draws, self.bins = draws.take(bins.sample), bins
         self.skipped = draws.source[lineup.too_long]
         """Sources of the samples that are in no bin."""
-        self._first_row = placement.first_row.tolist()
+        self._first_row = bins.first_row.tolist()
         self._arrange, self._lineup, self._lock = arrange, lineup, ForkLock()
         self._arranged: Arranged | None = None
 
@@ -47,20 +47,12 @@ class _Window:
         """What makes batches of its bins."""
         with self._lock:
             if self._arranged is None:
-                placement = self.placement
-                bins = Bins(
-                    sample=placement.sample,
-                    first_row=placement.first_row,
-                    width=placement.width,
-                    start=placement.start,
-                    length=placement.length,
-                )
-                self._arranged = self._arrange(self._lineup.sequences(), bins)
+                self._arranged = self._arrange(self._lineup.sequences(), self.bins)
         return self._arranged
 
     def sequences(self) -> Sequences:
         """Of its rows."""
-        return self._lineup.sequences().take(self.placement.sample)
+        return self._lineup.sequences().take(self.bins.sample)
 
     def rows(self, first: int, stop: int) -> slice:
         """The rows of bins `first` to `stop` - 1."""
@@ -110,9 +102,9 @@ class PackedSteps:
             width = self.packing.length
             if width is None:
                 window, first, _ = pieces[0]
-                width = int(window.placement.width[first])
-            bins = [(window.arranged, first, last) for window, first, last in pieces]
-            batch = make_batch(bins, stop - start, width)
+                width = int(window.bins.width[first])
+            arranged = [(window.arranged, first, last) for window, first, last in pieces]
+            batch = make_batch(arranged, stop - start, width)
             return batch._replace(counts=batch.counts + BatchCounts(skipped_samples=num_skipped))
 
         return make, _draws_of(pieces).source
@@ -155,7 +147,7 @@ class PackedSteps:
                 return
             if (bin_index is not None and self._edges[-1] >= bin_index) or (window is not None and num_seen >= window):
                 return
-            self._edges.append(self._edges[-1] + self._window(epoch, num_seen).placement.num_bins)
+            self._edges.append(self._edges[-1] + self._window(epoch, num_seen).bins.num_bins)
 
     def _pieces(self, epoch: int, step: int, share: Share) -> list[tuple[_Window, int, int]]:
         """(window, first bin, last bin + 1) of the share."""
@@ -185,8 +177,8 @@ class PackedSteps:
         table = self.stream.dataset.spans(draws.rows)
         lineup = self.layout.lineup(table, self.layout.seeds_of(draws), room=self.room)
         self.layout.check_length(lineup.index, lineup.too_long)
-        placement = self.packing.place(lineup.length, lineup.grid, self.size)
-        return _Window(partial(self.layout.arrange, self.stream.dataset, packed=True), lineup, draws, placement)
+        bins = self.packing.place(lineup.length, lineup.grid, self.size)
+        return _Window(partial(self.layout.arrange, self.stream.dataset, packed=True), lineup, draws, bins)
 
     def _draws(self, epoch: int, window: int) -> Draws:
         """Of the samples of a window; those of some windows behind it are found at the same time."""

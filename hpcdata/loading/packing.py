@@ -21,31 +21,13 @@ from typing import Protocol
 import numpy as np
 
 from hpcdata.errors import UserError
+from hpcdata.loading.bins import Bins
 from hpcdata.loading.compiled import kernels
 
 _UNITS_OF_MEAN = 384
 """Lengths are rounded up to units of this part of their mean: it costs about 0.1 % of the room."""
 _NUM_PAIRS = 6
 """Pairs that are looked at before a bin is closed."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Placement:
-    """The bins of a window. Samples are numbers within the window; those of length 0 are in no bin."""
-
-    sample: np.ndarray
-    """[num_rows]: bin after bin."""
-    first_row: np.ndarray
-    """[num_bins + 1]; a bin may have no rows."""
-    width: np.ndarray
-    """[num_bins]"""
-    start: np.ndarray | None = None
-    length: np.ndarray | None = None
-    """[num_rows] each, where a row is a piece of a sample: the ids to leave out and to take."""
-
-    @property
-    def num_bins(self) -> int:
-        return len(self.width)
 
 
 class Packing(Protocol):
@@ -64,8 +46,11 @@ class Packing(Protocol):
         """Whether a sample may go on in another bin."""
         ...
 
-    def place(self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int) -> Placement:
-        """lengths, grids: [num_samples], of the sequences of a window and of their first images."""
+    def place(self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int) -> Bins:
+        """The bins of a window, all that are `bins_per_step` to a step; sequences of length 0 are in none.
+
+        lengths, grids: [num_samples], of its sequences and of their first images.
+        """
         ...
 
 
@@ -80,7 +65,7 @@ class BestFit:
     def __post_init__(self) -> None:
         _check(length=self.length, window=self.window)
 
-    def place(self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int) -> Placement:
+    def place(self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int) -> Bins:
         mean = int(lengths.sum()) // max(1, int(np.count_nonzero(lengths)))
         unit = max(1, mean // _UNITS_OF_MEAN)
         capacity, compiled = self.length // unit, kernels()
@@ -89,7 +74,7 @@ class BestFit:
             sample, first_row = _rows_of(best_fit_decreasing(lengths, capacity))
         else:
             sample, first_row = compiled.best_fit(lengths, capacity)
-        return Placement(sample=sample, first_row=first_row, width=np.full(len(first_row) - 1, self.length))
+        return Bins(sample=sample, first_row=first_row, width=np.full(len(first_row) - 1, self.length))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +88,7 @@ class Concat:
     def __post_init__(self) -> None:
         _check(length=self.length, window=self.window)
 
-    def place(self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int) -> Placement:
+    def place(self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int) -> Bins:
         if grids.any():
             raise UserError("Concat cuts samples anywhere, and images must not be cut: use BestFit, or layout text")
         ends = np.cumsum(lengths)
@@ -111,7 +96,7 @@ class Concat:
         edges = np.arange(0, total, self.length)
         cuts = np.unique(np.concatenate([(ends - lengths)[lengths > 0], edges]))
         sample = np.searchsorted(ends, cuts, side="right")
-        return Placement(
+        return Bins(
             sample=sample,
             first_row=np.append(np.searchsorted(cuts, edges), len(cuts)),
             width=np.full(len(edges), self.length),
@@ -135,7 +120,7 @@ class Buckets:
     def __post_init__(self) -> None:
         _check(multiple=self.multiple, window=self.window)
 
-    def place(self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int) -> Placement:
+    def place(self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int) -> Bins:
         sample = np.flatnonzero(lengths)
         keys = np.stack([grids[sample], -(-lengths[sample] // self.multiple)], axis=1)
         found, bucket = np.unique(keys, axis=0, return_inverse=True)
@@ -150,7 +135,7 @@ class Buckets:
         at = np.repeat(first[order] - (np.cumsum(batch_sizes) - batch_sizes), batch_sizes) + np.arange(len(sample))
         is_full = np.arange(bins_per_step) < batch_sizes[:, None]
         widths = found[bucket[by_bucket[first[order]]], 1] * self.multiple
-        return Placement(
+        return Bins(
             sample=sample[by_bucket[at]],
             first_row=np.concatenate([[0], np.cumsum(is_full.reshape(-1))]),
             width=np.repeat(widths, bins_per_step),

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from hpcdata.loading.arrays import ragged
+from hpcdata.loading.arrays import before_in_row, ragged
 from hpcdata.loading.dataset import SpanTable
 from hpcdata.loading.forks import Lazy
 from hpcdata.loading.places import LITERAL
@@ -256,12 +256,12 @@ class Lineup:
         row, text = self._spans.row, ~self._image
         if self._form.cut == "text":
             fixed = self.length - np.bincount(row, self._len * text, self._num_rows).astype(np.int64)
-            room = (limit - fixed)[row] - _before_in_row(row, self._len * text)
+            room = (limit - fixed)[row] - before_in_row(row, self._len * text)
             kept = np.where(text, np.clip(room, 0, self._len), self._len)
             too_long = fixed > limit
         else:
             limit_of = limit[row]
-            offset = _before_in_row(row, self._len + self._head + self._tail) + self._lead[row] + self._head
+            offset = before_in_row(row, self._len + self._head + self._tail) + self._lead[row] + self._head
             kept = np.clip(limit_of - offset, 0, self._len)
             ends = np.where(self._image, offset + self._len + self._tail, 0)
             too_long = (np.bincount(row, ends > limit_of, self._num_rows) > 0) | (self._lead > limit)
@@ -276,7 +276,7 @@ class Lineup:
     def _open_gap(self, text_columns: int) -> None:
         """Padding in front of each image, so that it starts at column `text_columns`."""
         row = self._spans.row
-        before = _before_in_row(row, self._len + self._tail) + self._lead[row]
+        before = before_in_row(row, self._len + self._tail) + self._lead[row]
         self._head = np.where(self._image, text_columns - before, 0)
         self._head_slot = self._image
         self._measure()
@@ -310,13 +310,3 @@ def _in_order(table: SpanTable, form: Form) -> SpanTable:
     if np.all(key[1:] >= key[:-1]):
         return spans
     return spans.select(np.argsort(key, kind="stable"))
-
-
-def _before_in_row(row: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """[num_spans]: the sum of `lengths` of the spans before each in its row; `row` is ascending."""
-    if not len(row):
-        return np.zeros(0, np.int64)
-    before = np.cumsum(lengths) - lengths
-    first = np.ones(len(row), bool)
-    first[1:] = row[1:] != row[:-1]
-    return before - before[first][np.cumsum(first) - 1]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcdata.loading.arrays import empty, fill_behind, ragged
+from hpcdata.loading.arrays import before_in_row, empty, fill_behind, ragged
 from hpcdata.loading.dataset import SpanTable, TokenDataset
 
 
@@ -85,15 +85,7 @@ class TextRows:
 
 def _place_several(dataset: TokenDataset, texts: SpanTable, out: np.ndarray) -> None:
     """Several spans a row, each behind the one before it, as far as there is room."""
-    column = columns_of(texts)
+    column = before_in_row(texts.row, texts.length)
     take = np.clip(out.shape[1] - column, 0, texts.length)
     source, within = ragged(take)
     out[texts.row[source], column[source] + within] = dataset.ids(texts.part, texts.first_token, take)
-
-
-def columns_of(spans: SpanTable) -> np.ndarray:
-    """[num_spans]: where each span begins when the spans of a row stand end to end."""
-    before = np.cumsum(spans.length) - spans.length
-    is_first = np.ones(len(before), bool)
-    is_first[1:] = spans.row[1:] != spans.row[:-1]
-    return before - before[is_first][np.cumsum(is_first) - 1]

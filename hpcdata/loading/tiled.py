@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpcdata.loading.arrays import IGNORED_LABEL, empty, position_dtype
+from hpcdata.loading.arrays import IGNORED_LABEL, before_in_row, empty, position_dtype
 from hpcdata.loading.bins import Bins
 from hpcdata.loading.compiled import Kernels, WriteRuns
 from hpcdata.loading.dataset import TokenDataset
@@ -61,30 +61,32 @@ class Tiled:
     @Lazy
     def position(self) -> np.ndarray:
         """Valid ids before each run in its row."""
-        before = np.cumsum(self.length) - self.length
-        is_first = np.ones(len(before), bool)
-        is_first[1:] = self._row[1:] != self._row[:-1]
-        return before - before[is_first][np.cumsum(is_first) - 1]
+        return before_in_row(self._row, self.length)
 
     @Lazy
     def segment(self) -> np.ndarray:
         return (self.bins.place_of_row() + 1)[self._row]
+
+    @Lazy
+    def num_filled(self) -> list[int]:
+        """Bins with rows before each."""
+        return np.append(0, np.cumsum(np.diff(self.bins.first_row) > 0)).tolist()
 
 
 class _Flat:
     """The runs of a window in bins of one width that stand end to end."""
 
     def __init__(self, window: Tiled, width: int) -> None:
-        self._window, self.width = window, width
+        self.window, self.width = window, width
         self._dest = window.bin * width + window.column
 
     @Lazy
     def ids(self) -> WriteRuns:
-        return self._place(self._window.places.start, self._window.value)
+        return self._place(self.window.places.start, self.window.value)
 
     @Lazy
     def labels(self) -> WriteRuns:
-        window = self._window
+        window = self.window
         is_trained = window.is_trained > 0
         start = np.where(is_trained, window.places.start, LITERAL)
         return self._place(start, np.where(is_trained, window.value, IGNORED_LABEL))
@@ -95,56 +97,43 @@ class _Flat:
 
     @Lazy
     def loss_mask(self) -> WriteRuns:
-        return self._fill(self._window.is_trained)
+        return self._fill(self.window.is_trained)
 
     @Lazy
     def modality(self) -> WriteRuns:
-        return self._fill(self._window.is_image)
+        return self._fill(self.window.is_image)
 
     @Lazy
     def segments(self) -> WriteRuns:
-        return self._fill(self._window.segment)
+        return self._fill(self.window.segment)
 
     @Lazy
     def positions(self) -> WriteRuns:
-        window = self._window
+        window = self.window
         return window.compiled.count_runs(window.position, self._dest, window.length)
 
     @Lazy
     def edges(self) -> np.ndarray:
         """Where segments begin: rows, and the padding behind them. Bins without rows have none."""
-        at, column, _ = self._window.edges
+        at, column, _ = self.window.edges
         return at * self.width + column
-
-    @Lazy
-    def num_filled(self) -> list[int]:
-        """Bins with rows before each."""
-        return np.append(0, np.cumsum(np.diff(self._window.bins.first_row) > 0)).tolist()
-
-    @property
-    def segment_length(self) -> np.ndarray:
-        return self._window.edges[2]
-
-    def segments_of(self, first: int, stop: int) -> slice:
-        """Of these bins."""
-        return slice(self._window.first_edge[first], self._window.first_edge[stop])
 
     def write(self, name: str, out: np.ndarray, first: int, stop: int, pad: int) -> None:
         """Bins `first` to `stop` - 1 into the rows of `out`; `pad` where there is nothing."""
-        first_run = self._window.first_run
+        first_run = self.window.first_run
         write: WriteRuns = getattr(self, name)
         write(out, first_run[first], first_run[stop], first * self.width, pad)
 
     def mapped(self, first: int, stop: int) -> AbstractContextManager[None]:
-        first_run = self._window.first_run
-        return self._window.places.mapped(slice(first_run[first], first_run[stop]))
+        first_run = self.window.first_run
+        return self.window.places.mapped(slice(first_run[first], first_run[stop]))
 
     def _place(self, start: np.ndarray, value: np.ndarray) -> WriteRuns:
-        window = self._window
+        window = self.window
         return window.compiled.place_runs(window.places.ids, start, value, self._dest, window.length)
 
     def _fill(self, value: np.ndarray) -> WriteRuns:
-        return self._window.compiled.fill_runs(value, self._dest, self._window.length)
+        return self.window.compiled.fill_runs(value, self._dest, self.window.length)
 
 
 class _Piece(NamedTuple):
@@ -194,10 +183,11 @@ class TiledBatch:
         (num_bins, width), num_filled, longest = self._shape, 0, 0
         edges: list[np.ndarray | list[int]] = []
         for flat, first, stop, rows in self._pieces:
-            some = flat.segments_of(first, stop)
+            window = flat.window
+            some = slice(window.first_edge[first], window.first_edge[stop])
             edges.append(flat.edges[some] - (first - rows.start) * width)
-            longest = max(longest, int(np.maximum.reduce(flat.segment_length[some], initial=0)))
-            num_filled += flat.num_filled[stop] - flat.num_filled[first]
+            longest = max(longest, int(np.maximum.reduce(window.edges[2][some], initial=0)))
+            num_filled += window.num_filled[stop] - window.num_filled[first]
         if num_filled < num_bins:
             edges.append([num_filled * width])
         edges.append([num_bins * width])

@@ -288,8 +288,9 @@ def test_bins_that_are_too_full_are_refused(loops):
     with pytest.raises(IndexError):
         loops.best_fit(np.array([5, 10]), 9)
     for first_row in ([0, 3, 2], [1, 2, 2]):
+        bins = Bins(sample=np.arange(2), first_row=np.array(first_row), width=np.array([9, 9]))
         with pytest.raises(IndexError):
-            loops.tile(first_run, np.array([4, 5]), valid, Bins(sample=np.arange(2), first_row=np.array(first_row)))
+            loops.tile(first_run, np.array([4, 5]), valid, bins)
     with pytest.raises(TypeError):
         loops.best_fit(np.array([5, 10], np.int32), 99)
 

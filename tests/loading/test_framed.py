@@ -251,7 +251,7 @@ def test_runs_make_what_the_fast_ways_make(tmp_path_factory, width, seed, rows):
         fast = bound.batch(dataset, rows)
         sequences = bound.sequences(dataset.spans(rows), rows)
         arranged = bound.arrange(dataset, sequences, Bins.one_each(len(rows)))
-        slow = arranged.batch(0, len(rows), len(rows), bound.max_width)
+        slow = arranged.batch(0, len(rows), bound.max_width)
         assert fast.counts == slow.counts
         for key in KEYS:
             assert fast.arrays[key].dtype == slow.arrays[key].dtype
