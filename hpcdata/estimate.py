@@ -24,6 +24,7 @@ from pathlib import Path
 from hpcdata import units
 from hpcdata.config import RunConfig
 from hpcdata.counts import Counts
+from hpcdata.encoders.examples import decoding_threads
 from hpcdata.errors import UserError
 from hpcdata.plan import Plan, RunPaths, ShardSpec
 from hpcdata.planning import prepare
@@ -137,24 +138,25 @@ def _time_sample(plan: Plan, paths: RunPaths, config: RunConfig) -> _Sample:
     encoder = tokenizers.encoder(plan)
 
     def encoded(spec: ShardSpec, skip: int) -> Iterator[Encoded]:
-        end, threads = min(spec.count, skip + MAX_SAMPLES), config.loader.num_workers
-        batches = read_batches(plan, paths, spec, start=skip, end=end, num_threads=threads)
+        end = min(spec.count, skip + MAX_SAMPLES)
+        batches = read_batches(plan, paths, spec, start=skip, end=end, threads=threads)
         with contextlib.closing(batches):  # type: ignore[type-var]
             for batch in batches:
                 yield encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label)
 
-    with contextlib.closing(encoded(*places[0])) as batches:  # type: ignore[type-var]
-        next(batches)
-    start_s, kept, rates, seconds = time.monotonic() - started, [], [], 0.0
-    for spec, skip in places:
-        began, number, taken_s = time.monotonic(), 0, 0.0
-        for batch in encoded(spec, skip):
-            kept.append(batch)
-            number, taken_s = number + batch.counts().inputs, time.monotonic() - began
-            if taken_s >= config.estimate_s / len(places):
-                break
-        rates.append(number / max(taken_s, 1e-9))
-        seconds += taken_s
+    with decoding_threads(config.loader.num_workers) as threads:
+        with contextlib.closing(encoded(*places[0])) as batches:  # type: ignore[type-var]
+            next(batches)
+        start_s, kept, rates, seconds = time.monotonic() - started, [], [], 0.0
+        for spec, skip in places:
+            began, number, taken_s = time.monotonic(), 0, 0.0
+            for batch in encoded(spec, skip):
+                kept.append(batch)
+                number, taken_s = number + batch.counts().inputs, time.monotonic() - began
+                if taken_s >= config.estimate_s / len(places):
+                    break
+            rates.append(number / max(taken_s, 1e-9))
+            seconds += taken_s
     return _Sample(batches=kept, rates=rates, seconds=seconds, start_s=start_s, device=tokenizers.device)
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import errno
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Literal
 
@@ -57,11 +58,14 @@ def read_batches(
     *,
     start: int,
     end: int,
-    num_threads: int,
+    threads: Executor,
     policy: Policy = "refuse",
     clock: WorkClock | None = None,
 ) -> Iterator[Batch]:
-    """Samples `start` to `end` of a shard in batches, documents in bulk. The clock gets what reading takes."""
+    """Samples `start` to `end` of a shard in batches, documents in bulk. The clock gets what reading takes.
+
+    threads: decode the pictures, see `decoding_threads`.
+    """
     clock, size = clock or WorkClock(), plan.batch_size
     if plan.text and not plan.image and sources.gives_documents(spec.source.file.format):
         require_unchanged(spec, paths.root, policy)
@@ -76,7 +80,7 @@ def read_batches(
         return clock.timed(documents, "read_s")
     records = clock.timed(read_shard(plan, paths, spec, skip=start, policy=policy), "read_s")
     records = itertools.islice(records, end - start)
-    return prepare_batches(records, batch_size=size, num_threads=num_threads, options=PixelOptions.of(plan))
+    return prepare_batches(records, batch_size=size, threads=threads, options=PixelOptions.of(plan))
 
 
 def _file(paths: RunPaths, spec: ShardSpec) -> sources.InputFile:

@@ -6,7 +6,6 @@ says which of its samples take part, and gets what the encoder makes of them.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import tempfile
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 from hpcdata import sources
 from hpcdata.config import RunConfig
 from hpcdata.encoders import building
-from hpcdata.encoders.examples import PixelOptions, PreparedBatch, prepare_batches
+from hpcdata.encoders.examples import PixelOptions, PreparedBatch, decoding_threads, prepare_batches
 from hpcdata.errors import UserError
 from hpcdata.plan import Plan, RunPaths, ShardSpec
 from hpcdata.planning import source_options
@@ -46,11 +45,13 @@ class Reencoder:
         tokenizers = building.build(plan, runtime)
         self._text, self.device = tokenizers.text, tokenizers.device
         self._encoder, self._texts_alone = (tokenizers.encoder(plan, with_images=kept) for kept in (True, False))
+        self._threads = decoding_threads(runtime.loader.num_workers)
 
     def __enter__(self) -> Reencoder:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._threads.shutdown(cancel_futures=True)
         self._listings.cleanup()
 
     def batches(
@@ -85,14 +86,8 @@ class Reencoder:
         return encoded.truncated_texts
 
     def _encode(self, spec: ShardSpec, records: list[Record]) -> EncodedBatch:
-        prepared = prepare_batches(
-            records,
-            batch_size=len(records),
-            num_threads=self._runtime.loader.num_workers,
-            options=PixelOptions.of(self._plan),
-        )
-        with contextlib.closing(prepared):  # type: ignore[type-var]
-            batch = next(prepared)
+        options = PixelOptions.of(self._plan)
+        (batch,) = prepare_batches(records, batch_size=len(records), threads=self._threads, options=options)
         return self._encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label)
 
     def _source(self, spec: ShardSpec) -> _Source:

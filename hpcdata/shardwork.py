@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hpcdata import gpumeter, poison
 from hpcdata.clock import WorkClock
 from hpcdata.encoders import batching, building
-from hpcdata.encoders.examples import Batch, PreparedBatch
+from hpcdata.encoders.examples import Batch, PreparedBatch, decoding_threads
 from hpcdata.errors import UserError
 from hpcdata.ledger import Ledger
 from hpcdata.plan import Plan, RunPaths, ShardSpec
@@ -33,7 +33,7 @@ RATE_EVERY_S = 30.0
 
 
 class ShardWork:
-    """What a process needs for any shard of its run. `watchdog` is to be entered by the caller."""
+    """What a process needs for any shard of its run, until `close`. `watchdog` is to be entered by the caller."""
 
     def __init__(
         self, plan: Plan, paths: RunPaths, runtime: RunConfig, stop: StopFlag, ledger: Ledger, watchdog: Watchdog
@@ -45,8 +45,10 @@ class ShardWork:
         self._encoder, self._device = tokenizers.encoder(plan), tokenizers.device
         self._gpu = gpumeter.start(self._device)
         self._num_ahead = 1 if self._device.startswith("cuda") else 0
+        self._threads = decoding_threads(runtime.loader.num_workers)
 
     def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
         if self._gpu is not None:
             self._gpu.close()
 
@@ -220,7 +222,7 @@ class ShardWork:
                     spec,
                     start=start,
                     end=end,
-                    num_threads=self._runtime.loader.num_workers,
+                    threads=self._threads,
                     policy=self._runtime.data.on_changed_input,
                     clock=clock,
                 )

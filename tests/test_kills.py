@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcdata.claims import Claims, Owner
 from hpcdata.plan import load_plan
 from hpcdata.planning import prepare
 from hpcdata.status import read_status
@@ -89,5 +90,6 @@ def test_the_bytes_are_those_of_an_undisturbed_process(
     evidence(KILLS, hit, folder)
     status = read_status(folder)
     assert (status.counts["written"], status.counts["rejected"]) == (load_plan(folder).num_samples, {})
-    assert not [path for path in (folder / "claims").iterdir() if not path.name.startswith(".now.")]
+    with Claims(folder / "claims", Owner.of_this_process("observer"), timeout_s=60) as claims:
+        assert claims.find_alive(claims.list_names()) == {}, "only who is killed behind a commit leaves its claim"
     shutil.rmtree(folder)

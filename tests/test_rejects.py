@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,23 @@ def account(run: Path) -> Counts:
     assert not report.problems
     assert report.counts.is_balanced()
     return report.counts
+
+
+def test_no_thread_is_left_to_the_garbage_collector(made: tuple[Path, Path]) -> None:
+    """It runs in any line of any thread, also where threads start and end: to wait for one there is a deadlock."""
+    run, pictures = made
+    write_picture(pictures, 1)
+    before = threading.enumerate()
+    gc.disable()
+    try:
+        small_run(
+            run.parent / "again", "data.n_train_samples=null", "data.shard_size=6", source=run.parent / "in.jsonl"
+        )
+        retry(run)
+        prove(run, 99, 0)
+        assert threading.enumerate() == before
+    finally:
+        gc.enable()
 
 
 def test_rejects_are_listed_and_counted(made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, overload
@@ -76,8 +76,17 @@ class PreparedBatch:
 Batch = PreparedBatch | Documents
 
 
+def decoding_threads(number: int) -> ThreadPoolExecutor:
+    """Threads that decode pictures. Whoever makes them ends them.
+
+    Never a generator: left in a reference cycle it would be closed by the garbage collector, in any line of any thread.
+    Where that line starts or ends a thread, waiting for one is a deadlock.
+    """
+    return ThreadPoolExecutor(max(1, number), thread_name_prefix="decode")
+
+
 def prepare_batches(
-    records: Iterable[Record], *, batch_size: int, num_threads: int, options: PixelOptions | None
+    records: Iterable[Record], *, batch_size: int, threads: Executor, options: PixelOptions | None
 ) -> Iterator[PreparedBatch]:
     """Cuts records into batches and decodes their images `BATCHES_AHEAD` batches ahead of the consumer.
 
@@ -88,18 +97,19 @@ def prepare_batches(
         while batch := list(islice(records, batch_size)):
             yield PreparedBatch(records=batch, pixels=[[]] * len(batch))
         return
-    pending: deque[tuple[list[Record], list[Future[list[np.ndarray]]]]] = deque()
-    pool = ThreadPoolExecutor(max(1, num_threads), thread_name_prefix="decode")
+    pending: deque[tuple[list[Record], list[Future[list[np.ndarray] | BadSample]]]] = deque()
     try:
         while True:
             while len(pending) <= BATCHES_AHEAD and (batch := list(islice(records, batch_size))):
-                pending.append((batch, [pool.submit(load_images, record, options) for record in batch]))
+                pending.append((batch, [threads.submit(_load_or_reject, record, options) for record in batch]))
             if not pending:
                 return
             batch, futures = pending.popleft()
-            yield PreparedBatch(records=batch, pixels=[_result(future) for future in futures])
+            yield PreparedBatch(records=batch, pixels=[future.result() for future in futures])
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for _, futures in pending:
+            for future in futures:
+                future.cancel()
 
 
 class BatchEncoder:
@@ -137,11 +147,12 @@ class BatchEncoder:
         rejects: dict[int, RejectRow] = {}
         good: list[tuple[Sample, list[np.ndarray]]] = []
         for record, images in zip(batch.records, batch.pixels, strict=True):
-            try:
-                good.append((self._check(record), _raise_or(images)))
-            except BadSample as error:
-                row = _reject_row(record, error.reason, error.message, first_index, source)
+            checked = _checked(record, images)
+            if isinstance(checked, BadSample):
+                row = _reject_row(record, checked.reason, checked.message, first_index, source)
                 rejects[row.index] = row
+            else:
+                good.append(checked)
         finish_images = self._image.start([image for _, images in good for image in images]) if self._image else list
         text_ids = list(self._encode_texts([sample for sample, _ in good]))
         return lambda: self._finish_records(good, rejects, text_ids, finish_images(), first_index, source)
@@ -206,18 +217,6 @@ class BatchEncoder:
                 num_compared, num_equal = num_compared + compared, num_equal + equal
         return num_compared, num_equal
 
-    def _check(self, record: Record) -> Sample:
-        match record:
-            case Reject():
-                raise BadSample(record.reason, record.message)
-            case Duplicate():
-                raise _DuplicateSample
-            case Sample():
-                for part in record.parts:
-                    if isinstance(part, TextPart):
-                        check_text(part.text)
-                return record
-
     def _encode_texts(self, samples: Sequence[Sample]) -> Iterator[np.ndarray]:
         texts = [part.text for sample in samples for part in sample.parts if isinstance(part, TextPart)]
         if not texts or self._text is None:
@@ -243,11 +242,6 @@ class BatchEncoder:
         return spans, num_truncated
 
 
-class _DuplicateSample(BadSample):
-    def __init__(self) -> None:
-        super().__init__(Reason.BAD_RECORD, "same key and same bytes as an earlier record of this file")
-
-
 def load_images(record: Record, options: PixelOptions | None) -> list[np.ndarray]:
     """The pixels of a record's images, in order. Raises BadSample, which names a picture that is a file of its own."""
     if options is None or not isinstance(record, Sample):
@@ -265,11 +259,28 @@ def _load(blob: Blob, options: PixelOptions) -> np.ndarray:
         raise BadSample(bad.reason, f"{blob.name}: {bad.message}" if blob.name else bad.message) from None
 
 
-def _result(future: Future[list[np.ndarray]]) -> list[np.ndarray] | BadSample:
+def _load_or_reject(record: Record, options: PixelOptions) -> list[np.ndarray] | BadSample:
+    """Raises no BadSample: its traceback, in the thread that waits for it, would hold whole batches."""
     try:
-        return future.result()
+        return load_images(record, options)
     except BadSample as error:
-        return error
+        return BadSample(error.reason, error.message)
+
+
+def _checked(record: Record, images: list[np.ndarray] | BadSample) -> tuple[Sample, list[np.ndarray]] | BadSample:
+    """A sample and its pixels, or why it cannot be encoded."""
+    match record:
+        case Reject():
+            return BadSample(record.reason, record.message)
+        case Duplicate():
+            return BadSample(Reason.BAD_RECORD, "same key and same bytes as an earlier record of this file")
+    try:
+        for part in record.parts:
+            if isinstance(part, TextPart):
+                check_text(part.text)
+    except BadSample as error:  # as above
+        return BadSample(error.reason, error.message)
+    return images if isinstance(images, BadSample) else (record, images)
 
 
 def _cut(ids: np.ndarray, offsets: np.ndarray, block_size: int | None) -> tuple[np.ndarray, np.ndarray, int]:
@@ -290,12 +301,6 @@ def _without_ids(batch: Documents, row: int) -> Reject:
         message=_NO_IDS,
         offset=batch.offsets[row],
     )
-
-
-def _raise_or(images: list[np.ndarray] | BadSample) -> list[np.ndarray]:
-    if isinstance(images, BadSample):
-        raise images
-    return images
 
 
 def _reject_row(record: Record, reason: str, message: str, first_index: int, source: str) -> RejectRow:

@@ -166,8 +166,12 @@ class _Workers:
         return made, state
 
     def stop(self) -> None:
-        """Returns when the threads have left the loader alone."""
+        """Returns when the threads have left the loader alone; at once in one of them, which the garbage collector
+        may have interrupted in its turn: the others cannot end before it goes on.
+        """
         self._stopped.set()
+        if threading.current_thread() in self._threads:
+            return
         for thread in self._threads:
             while thread.is_alive() and not sys.is_finalizing():  # daemons never end in an interpreter that does
                 try:

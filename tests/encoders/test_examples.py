@@ -1,17 +1,27 @@
-"""Documents in bulk become what single samples become.   pytest tests/encoders/test_examples.py"""
+"""Batches of examples; documents in bulk become what single samples become.   pytest tests/encoders/test_examples.py"""
 
 from __future__ import annotations
 
+import gc
+import io
+import weakref
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from hpcdata.counts import Sizes
-from hpcdata.encoders.examples import BatchEncoder, PreparedBatch
-from hpcdata.samples import Documents, Reason, Record, Reject, Sample, TextPart
+from hpcdata.encoders.examples import (
+    BatchEncoder,
+    PixelOptions,
+    PreparedBatch,
+    decoding_threads,
+    prepare_batches,
+)
+from hpcdata.samples import Blob, Documents, ImagePart, Reason, Record, Reject, Sample, TextPart
 from hpcdata.tables import to_columns
 
 
@@ -58,3 +68,29 @@ def test_documents_in_bulk_become_what_samples_become(rows, block_size, first):
     assert {path: (values.dtype, values.tolist()) for path, values in columns.items()} == {
         path: (values.dtype, values.tolist()) for path, values in expected.items()
     }
+
+
+def test_a_batch_with_rejects_is_freed_at_once():
+    """Tracebacks of what was wrong with its samples would hold all its pixels until the next garbage collection."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "png")
+    parts = [
+        (TextPart(text="x"), ImagePart(blob=Blob(path="", data=file.getvalue()))),
+        (TextPart(text="x"), ImagePart(blob=Blob(path="", data=b"no picture"))),
+        (TextPart(text="\ud800"), ImagePart(blob=Blob(path="", data=file.getvalue()))),
+    ]
+    records = [Sample(position=row, key=str(row), parts=parts[row]) for row in range(3)]
+    options = PixelOptions(sizes=((8, 8),), max_pixels=64, max_bytes=1000, jpeg_draft=False)
+    gc.disable()
+    try:
+        with decoding_threads(2) as threads:
+            (batch,) = prepare_batches(records, batch_size=3, threads=threads, options=options)
+        encoded = BatchEncoder(text=OneForEachX(), image=None, block_size=None).encode(
+            batch, first_index=0, source="a.tar"
+        )
+        assert [row.reason for row in encoded.rejects] == [Reason.UNREADABLE_IMAGE, Reason.UNREADABLE_TEXT]
+        pixels = weakref.ref(batch.pixels[0][0])
+        del batch, encoded
+        assert pixels() is None
+    finally:
+        gc.enable()

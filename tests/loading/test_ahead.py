@@ -139,6 +139,28 @@ def test_errors_arrive_and_threads_end(dataset, monkeypatch):
         BackgroundLoader(make(dataset), num_ahead=0)
 
 
+def test_an_iterator_that_one_of_its_own_threads_collects_ends(dataset, monkeypatch):
+    """The thread has the turn that the other one waits for."""
+    loader, may_drop, calls = make(dataset), threading.Event(), itertools.count()
+    take, iterators = loader.take, []
+
+    def dropping():
+        if next(calls) == 3:
+            may_drop.wait(10)
+            iterators.clear()
+        return take()
+
+    monkeypatch.setattr(loader, "take", dropping)
+    iterators.append(iter(BackgroundLoader(loader)))
+    next(iterators[0])
+    threads = [thread for thread in threading.enumerate() if thread.name == "hpcdata-ahead"]
+    may_drop.set()
+    for thread in threads:
+        thread.join(10)
+    assert len(threads) == 2
+    assert not any(thread.is_alive() for thread in threads)
+
+
 @pytest.mark.slow
 def test_a_process_ends_with_batches_left(dataset):
     program = """
