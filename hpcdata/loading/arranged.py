@@ -1,4 +1,4 @@
-"""Sequences -> batches: runs of stored ids and literals, laid end to end in bins of one width."""
+"""Samples that are lined up -> batches: runs of stored ids and literals, laid end to end in bins of one width."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from hpcdata.loading.bins import Bins
-from hpcdata.loading.compiled import kernels
+from hpcdata.loading.compiled import NUM_COUNTS, kernels
 from hpcdata.loading.dataset import TokenDataset
-from hpcdata.loading.sequences import Sequences
+from hpcdata.loading.sequences import Lineup, Sequences
 from hpcdata.loading.tiled import Tiled, TiledBatch
 from hpcdata.loading.windowed import Windowed, WindowedBatch
 
@@ -39,12 +39,12 @@ class Batch(NamedTuple):
 
 
 class Arranged:
-    """Sequences in bins, for batches of some of the bins: what these have in common is found once."""
+    """Samples in bins, for batches of some of the bins: what these have in common is found once."""
 
     def __init__(
         self,
         dataset: TokenDataset,
-        sequences: Sequences,
+        lineup: Lineup,
         bins: Bins,
         *,
         keys: tuple[str, ...],
@@ -53,28 +53,16 @@ class Arranged:
         narrow: str = "int64",
     ) -> None:
         """`keys`: which arrays to make; `id_dtype`: of the ids; `narrow`: one that holds every id of the layout."""
-        sample = bins.sample
-        self.keys, self.id_dtype, self._index = keys, id_dtype, sequences.index[sample]
+        self.keys, self.id_dtype, self._index = keys, id_dtype, lineup.index[bins.sample]
         self._first_row, compiled = bins.first_row.tolist(), kernels()
         self.window: Tiled | Windowed
         if compiled is None:
+            sequences = lineup.sequences()
             self.window = Windowed(dataset, sequences, bins, pad=pad, id_dtype=id_dtype, narrow=narrow)
+            self._counted = _count(sequences, bins)
         else:
-            self.window = Tiled(dataset, sequences, bins, compiled, pad=pad, id_dtype=id_dtype)
-        self._counted = np.zeros((len(sample) + 1, len(BatchCounts._fields)), np.int64)
-        """Of the rows before each: what BatchCounts has, samples with those that are skipped, and no padding."""
-        pieces, none = bins.pieces, np.zeros(len(sample), np.int64)
-        columns = (
-            none + 1 if pieces is None else pieces[0] == 0,
-            sequences.text_tokens[sample] if pieces is None else pieces[1],
-            sequences.image_tokens[sample],
-            none,
-            sequences.truncated[sample],
-            sequences.left_out_images[sample],
-            sequences.too_long[sample],
-        )
-        for column, counted in zip(columns, self._counted.T, strict=True):
-            np.cumsum(column, out=counted[1:])
+            self.window = Tiled(dataset, lineup, bins, compiled, pad=pad, id_dtype=id_dtype)
+            self._counted = self.window.counted
 
     def batch(self, first: int, stop: int, width: int) -> Batch:
         """Of bins `first` to `stop` - 1."""
@@ -88,6 +76,24 @@ class Arranged:
         begin, end = self._first_row[first], self._first_row[stop]
         counts = BatchCounts(*(self._counted[end] - self._counted[begin]).tolist())
         return counts._replace(samples=counts.samples - counts.skipped_samples)
+
+
+def _count(sequences: Sequences, bins: Bins) -> np.ndarray:
+    """[num_rows + 1, NUM_COUNTS]: what BatchCounts has, of the rows before each, skipped samples among the others."""
+    sample, pieces = bins.sample, bins.pieces
+    counted, none = np.zeros((len(sample) + 1, NUM_COUNTS), np.int64), np.zeros(len(sample), np.int64)
+    columns = (
+        none + 1 if pieces is None else pieces[0] == 0,
+        sequences.text_tokens[sample] if pieces is None else pieces[1],
+        sequences.image_tokens[sample],
+        none,
+        sequences.truncated[sample],
+        sequences.left_out_images[sample],
+        sequences.too_long[sample],
+    )
+    for column, of_column in zip(columns, counted.T, strict=True):
+        np.cumsum(column, out=of_column[1:])
+    return counted
 
 
 Piece = tuple[Arranged, int, int]

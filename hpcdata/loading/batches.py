@@ -105,11 +105,10 @@ class PlainSteps:
         draws = ahead.draws(step)
 
         def make() -> Batch:
-            sequences = self.layout.sequences(self.stream.dataset.spans(draws.rows), self.layout.seeds_of(draws))
-            width = self.layout.width(self._lengths(epoch, step))
-            num_rows = len(draws.rows)
-            arranged = self.layout.arrange(self.stream.dataset, sequences, Bins.one_each(num_rows))
-            return arranged.batch(0, num_rows, width)
+            lineup = self.layout.lineup(self.stream.dataset.spans(draws.rows), self.layout.seeds_of(draws))
+            self.layout.check_length(lineup.index, lineup.too_long)
+            width, num_rows = self.layout.width(self._lengths(epoch, step)), lineup.num_rows
+            return self.layout.arrange(self.stream.dataset, lineup, Bins.one_each(num_rows)).batch(0, num_rows, width)
 
         return make, draws.source
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,15 +24,16 @@ from hpcdata.loading.arrays import empty
 if TYPE_CHECKING:
     from hpcdata.loading.bins import Bins
     from hpcdata.loading.parts import PartMaps
+    from hpcdata.loading.sequences import Lineup
 
-VERSION = 3
+VERSION = 4
 """Of the functions in kernels.c: a library that was built from an older one is not used."""
 _ARGUMENTS = {
     "place_rows": "pnnpppnpnnnnnn",
     "place_runs": "pnnppppnnpnnn",
     "fill_runs": "pppnnpnnn",
     "count_runs": "pppnnpnnn",
-    "tile": "pnpppppppnpnppnp",
+    "tile": "ppp",
     "num_spans_of": "ppnnppp",
     "find_spans": "ppnpppppnpppppn",
     "permute": "pnnnpnp",
@@ -41,6 +42,7 @@ _ARGUMENTS = {
 }
 """Of each function: pointers and numbers."""
 _TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
+NUM_COUNTS, NUM_RUN_COLUMNS = 7, 10
 DAMAGED = "a sample points outside of its part, or a batch is too small: the dataset is damaged"
 _log = logging.getLogger(__name__)
 
@@ -88,26 +90,35 @@ class Kernels:
         """What writes `first`, `first` + 1... on each run."""
         return WriteRuns(self._library.count_runs, (), (first, dest, length))
 
-    def tile(
-        self, first_run: np.ndarray, run_length: np.ndarray, run_valid: np.ndarray, bins: Bins
-    ) -> tuple[np.ndarray, list[int], np.ndarray, list[int]]:
-        """Where the runs of bins stand, and the segments.
-
-        Returns [6, num_kept] runs (which of the sequences', bin, column, length, ids left out, row), the first of each
-        bin, [3, num_edges] segments (bin, column, length), the first of each bin.
-        """
-        sample, num_rows, num_bins, num_runs = bins.sample, bins.num_rows, bins.num_bins, len(run_length)
-        room, num_edges = int((first_run[1:] - first_run[:-1])[sample].sum()), num_rows + num_bins
-        kept, edges = empty((6, room), np.int64), empty((3, num_edges), np.int64)
-        firsts = np.empty((2, num_bins + 1), np.int64)
+    def tile(self, lineup: Lineup, bins: Bins) -> Tiles:
+        """Where the runs of bins stand."""
+        num_rows, num_bins = bins.num_rows, bins.num_bins
+        room, num_edges = _most_runs(lineup, bins), num_rows + num_bins
+        runs, edges = empty((NUM_RUN_COLUMNS, room), np.int64), empty((3, num_edges), np.int64)
+        firsts, counted = np.empty((2, num_bins + 1), np.int64), empty((num_rows + 1, NUM_COUNTS), np.int64)
         skip, take = (None, None) if bins.pieces is None else (_at(piece, num_rows) for piece in bins.pieces)
-        sequences = (_at(first_run, len(first_run)), len(first_run) - 1, _at(run_length, num_runs))
-        rows = (_at(run_valid, num_runs, np.bool_), _at(sample, num_rows), skip, take)
-        of_bins = (_at(bins.first_row, num_bins + 1), _at(bins.width, num_bins), num_bins)
-        out = (kept.ctypes.data, room, firsts[0].ctypes.data, edges.ctypes.data, num_edges, firsts[1].ctypes.data)
-        _check(self._library.tile(*sequences, *rows, *of_bins, *out))
-        first_kept, first_edge = firsts.tolist()
-        return kept[:, : first_kept[-1]], first_kept, edges[:, : first_edge[-1]], first_edge
+        of_bins = _Bins(
+            num_bins=num_bins,
+            sample=_at(bins.sample, num_rows),
+            skip=skip,
+            take=take,
+            first_row=_at(bins.first_row, num_bins + 1),
+            width=_at(bins.width, num_bins),
+        )
+        out = _Tiles(
+            room=room,
+            num_edges=num_edges,
+            runs=runs.ctypes.data,
+            first_kept=firsts[0].ctypes.data,
+            edges=edges.ctypes.data,
+            first_edge=firsts[1].ctypes.data,
+            counted=counted.ctypes.data,
+        )
+        scratch = np.empty(lineup.num_rows + 1, np.int64)
+        _check(self._library.tile(ctypes.byref(_lined_up(lineup, scratch)), ctypes.byref(of_bins), ctypes.byref(out)))
+        first_run, first_edge = firsts.tolist()
+        runs, edges = runs[:, : first_run[-1]], edges[:, : first_edge[-1]]
+        return Tiles(runs, first_run, edges, first_edge, counted)
 
     def find_spans(self, sample: np.ndarray, part: np.ndarray, maps: PartMaps) -> tuple[np.ndarray, np.ndarray]:
         """What the samples at rows `sample` of the columns, in parts `part` ([n] each), consist of.
@@ -150,6 +161,22 @@ class Kernels:
         return sample[: first_row[-1]], first_row
 
 
+class Tiles(NamedTuple):
+    """Where the runs of bins stand: those with ids; the room between them is padding."""
+
+    runs: np.ndarray
+    """[NUM_RUN_COLUMNS, num_runs], bin after bin: bin, column, length, part (LITERAL: `value` repeated), token, value (or
+    what is added to ids), is_image, is_trained, position (ids before it in its row), segment (row of its bin, from 1).
+    """
+    first_run: list[int]
+    """[num_bins + 1]"""
+    edges: np.ndarray
+    """[3, num_edges]: bin, column and length of segments: rows, and the padding behind them."""
+    first_edge: list[int]
+    counted: np.ndarray
+    """[num_rows + 1, NUM_COUNTS]: what BatchCounts has, of the rows before each, skipped samples among the others."""
+
+
 class PlaceRows:
     """Copies some of its rows at a time: their addresses are looked up once."""
 
@@ -188,6 +215,61 @@ class WriteRuns:
         columns = [address + 8 * first for address in self._addresses]
         place = (stop - first, base, out.ctypes.data, out.itemsize, out.size, pad)
         _check(self._write(*self._source, *columns, *place))
+
+
+def _structure(name: str, numbers: str, pointers: str) -> type[ctypes.Structure]:
+    kinds = ((numbers, ctypes.c_int64), (pointers, ctypes.c_void_p))
+    return type(
+        name, (ctypes.Structure,), {"_fields_": [(field, kind) for names, kind in kinds for field in names.split()]}
+    )
+
+
+_Lineup = _structure(
+    "_Lineup",
+    "num_samples num_spans has_bos has_end framed bos unconditional eos boi eoi pad img_token_shift bos_trained "
+    "text_trained boi_trained image_trained eoi_trained eos_trained",
+    "row part token taken head tail is_image has_loss lead end left_out_images is_unconditional too_long truncated "
+    "first_span",
+)
+_Bins = _structure("_Bins", "num_bins", "sample skip take first_row width")
+_Tiles = _structure("_Tiles", "room num_edges", "runs first_kept edges first_edge counted")
+
+
+def _lined_up(lineup: Lineup, scratch: np.ndarray) -> ctypes.Structure:
+    """It points into arrays that it does not keep: those of the lineup, and `scratch`."""
+    spans, form, controls, num_rows = lineup.spans, lineup.form, lineup.controls, lineup.num_rows
+    of_spans = {"row": spans.row, "part": spans.part, "token": spans.first_token}
+    of_spans |= {name: getattr(lineup, name) for name in ("taken", "head", "tail")}
+    of_rows = {name: getattr(lineup, name) for name in ("lead", "end", "left_out_images")}
+    flags = {"is_unconditional": lineup.unconditional, "too_long": lineup.too_long, "truncated": lineup.truncated}
+    num_spans = len(lineup.taken)
+    return _Lineup(
+        num_samples=num_rows,
+        num_spans=num_spans,
+        has_bos=controls.bos is not None,
+        has_end=lineup.has_end,
+        framed=form.framed,
+        bos=controls.bos or 0,
+        eos=controls.eos or 0,
+        **{name: getattr(controls, name) for name in ("unconditional", "boi", "eoi", "pad", "img_token_shift")},
+        **{f"{kind}_trained": kind in form.loss for kind in ("bos", "text", "boi", "image", "eoi", "eos")},
+        **{name: _at(column, num_spans) for name, column in of_spans.items()},
+        is_image=_at(lineup.is_image, num_spans, np.bool_),
+        has_loss=_at(lineup.has_loss, num_spans, np.bool_) if form.eos == "turns" else None,
+        **{name: _at(column, num_rows) for name, column in of_rows.items()},
+        **{name: _at(column, num_rows, np.bool_) for name, column in flags.items()},
+        first_span=_at(scratch, num_rows + 1),
+    )
+
+
+def _most_runs(lineup: Lineup, bins: Bins) -> int:
+    """At least as many as the rows of the bins have."""
+    of_row = 1 + int(lineup.lead.max(initial=0))
+    of_span = 1 + bool(lineup.head.any()) + bool(lineup.tail.any())
+    if bins.pieces is None:  # every sample at most once
+        return bins.num_rows * of_row + len(lineup.taken) * of_span
+    num_spans = np.bincount(lineup.spans.row, minlength=lineup.num_rows)
+    return bins.num_rows * of_row + int(num_spans[bins.sample].sum()) * of_span
 
 
 def _at(array: np.ndarray, size: int, dtype: type = np.int64) -> int:

@@ -22,7 +22,7 @@ typedef int64_t i64;
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-enum { VERSION = 3, AHEAD = 2, FAR = 16, LINE = 64 };
+enum { VERSION = 4, AHEAD = 2, FAR = 16, LINE = 64 };
 
 i64 kernels_version(void) { return VERSION; }
 
@@ -171,47 +171,120 @@ i64 count_runs(const i64 *first, const i64 *dest, const i64 *length, i64 num_run
     }
 }
 
-/* Where the runs of bins stand. Row r of a bin is sequence `sample[r]`, whose runs begin at `first_run`; of its ids,
- * `skip[r]` are left out and `take[r]` are taken (NULL: all). Runs that are valid and have ids left are kept, [6, room]:
- * which run, its bin, its column there, its length, how many of its ids are left out, and its row. `first_kept`: the
- * first of them in each bin, and how many there are. `edges`: [3, rows + bins], bin, column and length of segments:
- * rows, and the padding behind them in bins with rows, none of length 0; `first_edge` as `first_kept`.
- * Returns -1 where `room` or a width is too small. */
-i64 tile(const i64 *first_run, i64 num_sequences, const i64 *run_length, const uint8_t *run_valid, const i64 *sample,
-         const i64 *skip, const i64 *take, const i64 *first_row, const i64 *width, i64 num_bins, i64 *out, i64 room,
-         i64 *first_kept, i64 *edges, i64 num_edges, i64 *first_edge) {
-    i64 kept = 0, edge = 0, *edge_column = edges + num_edges, *edge_length = edges + 2 * num_edges;
-    for (i64 bin = 0; bin < num_bins; bin++)
-        if (first_row[0] || first_row[bin] > first_row[bin + 1]) return -1;
-    for (i64 bin = 0; bin < num_bins; bin++) {
-        i64 column = 0;
-        first_kept[bin] = kept, first_edge[bin] = edge;
-        for (i64 row = first_row[bin]; row < first_row[bin + 1]; row++) {
-            if (sample[row] < 0 || sample[row] >= num_sequences) return -1;
-            i64 low = skip ? skip[row] : 0, high = skip ? low + take[row] : INT64_MAX, offset = 0, begin = column;
-            for (i64 run = first_run[sample[row]]; run < first_run[sample[row] + 1]; run++) {
-                i64 end = offset + run_length[run];
-                i64 from = offset > low ? offset : low, length = (end < high ? end : high) - from;
-                if (length > 0) {
-                    if (run_valid[run]) {
-                        if (kept == room) return -1;
-                        i64 *to = out + kept++;
-                        to[0] = run, to[room] = bin, to[2 * room] = column, to[3 * room] = length;
-                        to[4 * room] = from - offset, to[5 * room] = row;
-                    }
-                    column += length;
-                }
-                offset = end;
-            }
-            if (column > begin)
-                edges[edge] = bin, edge_column[edge] = begin, edge_length[edge] = column - begin, edge++;
+/* Samples that are lined up (`Lineup` of sequences.py), and the bins that they stand in. Runs of row r of a bin are those of
+ * sample `sample[r]`; of their ids, `skip[r]` are left out and `take[r]` are taken (NULL: all). Those that are valid and
+ * have ids left are kept, in columns of `room`: see `Tiles` of compiled.py. `first_kept`: the first of them in each bin,
+ * and how many there are. `edges`: [3, num_edges], bin, column and length of segments: rows, and the padding behind them
+ * in bins with rows, none of length 0; `first_edge` as `first_kept`. `counted`: [rows + 1, NUM_COUNTS], the account of
+ * the rows before each. */
+typedef struct {
+    i64 num_samples, num_spans, has_bos, has_end, framed;
+    i64 bos, unconditional, eos, boi, eoi, pad, img_token_shift;
+    i64 bos_trained, text_trained, boi_trained, image_trained, eoi_trained, eos_trained;
+    const i64 *row, *part, *token, *taken, *head, *tail;  /* of spans; rows are ascending */
+    const uint8_t *is_image, *has_loss;                   /* NULL: all texts have */
+    const i64 *lead, *end, *left_out_images;              /* of samples */
+    const uint8_t *is_unconditional, *too_long, *truncated;
+    i64 *first_span; /* [num_samples + 1], to be filled in */
+} Lineup;
+
+typedef struct {
+    i64 num_bins;
+    const i64 *sample, *skip, *take, *first_row, *width;
+} Bins;
+
+typedef struct {
+    i64 room, num_edges;
+    i64 *runs, *first_kept, *edges, *first_edge, *counted;
+} Tiles;
+
+typedef struct {
+    i64 kept, bin, column, segment;             /* of the batch */
+    i64 offset, low, high, position, num_image; /* of the row */
+} Place;
+
+enum { LITERAL = -1, NUM_COUNTS = 7 };
+
+INLINE int put(const Tiles *tiles, Place *at, i64 length, i64 part, i64 token, i64 value, i64 is_image, i64 is_trained,
+               int is_valid) {
+    i64 end = at->offset + length, from = at->offset > at->low ? at->offset : at->low;
+    i64 taken = (end < at->high ? end : at->high) - from;
+    if (taken > 0) {
+        if (is_valid) {
+            if (at->kept == tiles->room) return 0;
+            i64 *to = tiles->runs + at->kept++, room = tiles->room;
+            i64 run[] = {at->bin, at->column, taken, part, token + from - at->offset, value, is_image, is_trained,
+                         at->position, at->segment};
+            for (int column = 0; column < (int)(sizeof run / sizeof *run); column++) to[column * room] = run[column];
+            at->position += taken;
+            if (is_image) at->num_image += taken;
         }
-        if (column > width[bin]) return -1;
-        if (first_row[bin + 1] > first_row[bin] && column < width[bin])
-            edges[edge] = bin, edge_column[edge] = column, edge_length[edge] = width[bin] - column, edge++;
+        at->column += taken;
     }
-    first_kept[num_bins] = kept, first_edge[num_bins] = edge;
-    return kept;
+    at->offset = end;
+    return 1;
+}
+
+INLINE int put_id(const Tiles *tiles, Place *at, i64 length, i64 value, i64 is_trained) {
+    return put(tiles, at, length, LITERAL, 0, value, 0, is_trained, 1);
+}
+
+/* The runs of one sample, in their order. */
+INLINE int put_sample(const Lineup *all, const Tiles *tiles, Place *at, i64 sample) {
+    i64 drops_text = all->is_unconditional[sample], is_good = 1;
+    if (all->has_bos) is_good &= put_id(tiles, at, 1, all->bos, all->bos_trained);
+    if (drops_text) is_good &= put_id(tiles, at, 1, all->unconditional, all->text_trained);
+    if (all->lead[sample] > all->has_bos + drops_text) is_good &= put_id(tiles, at, 1, all->eos, all->eos_trained);
+    for (i64 span = all->first_span[sample]; span < all->first_span[sample + 1]; span++) {
+        i64 is_image = all->is_image[span], has_loss = !all->has_loss || all->has_loss[span];
+        is_good &= put(tiles, at, all->head[span], LITERAL, 0, all->framed ? all->boi : all->pad, 0, all->boi_trained,
+                       (int)all->framed);
+        is_good &= put(tiles, at, all->taken[span], all->part[span], all->token[span],
+                       is_image ? all->img_token_shift : 0, is_image,
+                       is_image ? all->image_trained : all->text_trained && has_loss, 1);
+        is_good &= put_id(tiles, at, all->tail[span], is_image ? all->eoi : all->eos,
+                          is_image ? all->eoi_trained : all->eos_trained);
+    }
+    if (all->has_end) is_good &= put_id(tiles, at, all->end[sample], all->eos, all->eos_trained);
+    return (int)is_good;
+}
+
+/* Returns how many runs are kept, -1 where `room` or a width is too small. */
+i64 tile(const Lineup *all, const Bins *bins, const Tiles *tiles) {
+    i64 span = 0, edge = 0, num_edges = tiles->num_edges, *counted = tiles->counted;
+    for (i64 sample = 0; sample <= all->num_samples; sample++) {
+        while (span < all->num_spans && all->row[span] < sample) span++;
+        all->first_span[sample] = span;
+    }
+    for (i64 bin = 0; bin < bins->num_bins; bin++)
+        if (bins->first_row[0] || bins->first_row[bin] > bins->first_row[bin + 1]) return -1;
+    Place at = {0};
+    memset(counted, 0, NUM_COUNTS * sizeof(i64));
+    for (i64 bin = 0; bin < bins->num_bins; bin++) {
+        i64 first = bins->first_row[bin], stop = bins->first_row[bin + 1];
+        tiles->first_kept[bin] = at.kept, tiles->first_edge[bin] = edge;
+        at.bin = bin, at.column = 0;
+        for (i64 row = first; row < stop; row++, counted += NUM_COUNTS) {
+            i64 sample = bins->sample[row], begin = at.column;
+            if (sample < 0 || sample >= all->num_samples) return -1;
+            at.segment = row - first + 1, at.offset = at.position = at.num_image = 0;
+            at.low = bins->skip ? bins->skip[row] : 0, at.high = bins->skip ? at.low + bins->take[row] : INT64_MAX;
+            if (!all->too_long[sample] && !put_sample(all, tiles, &at, sample)) return -1;
+            i64 counts[NUM_COUNTS] = {at.low == 0, at.position - at.num_image, at.num_image, 0, all->truncated[sample],
+                                      all->left_out_images[sample], all->too_long[sample]};
+            for (int count = 0; count < NUM_COUNTS; count++)
+                counted[NUM_COUNTS + count] = counted[count] + counts[count];
+            if (at.column == begin) continue;
+            tiles->edges[edge] = bin, tiles->edges[num_edges + edge] = begin;
+            tiles->edges[2 * num_edges + edge++] = at.column - begin;
+        }
+        if (at.column > bins->width[bin]) return -1;
+        if (first == stop || at.column == bins->width[bin]) continue;
+        tiles->edges[edge] = bin, tiles->edges[num_edges + edge] = at.column;
+        tiles->edges[2 * num_edges + edge++] = bins->width[bin] - at.column;
+    }
+    tiles->first_kept[bins->num_bins] = at.kept, tiles->first_edge[bins->num_bins] = edge;
+    return at.kept;
 }
 
 /* What samples consist of. Sample `sample[n]` of the columns of samples is in part `part[n]`, whose spans begin at

@@ -17,7 +17,7 @@ from hpcdata.loading.bins import Bins
 from hpcdata.loading.dataset import SpanTable, TokenDataset
 from hpcdata.loading.draws import Draws
 from hpcdata.loading.manifest import Manifest
-from hpcdata.loading.sequences import Controls, Form, Lineup, Sequences
+from hpcdata.loading.sequences import Controls, Form, Lineup
 from hpcdata.loading.textblock import Frame
 
 KEYS = ("input_ids", "attention_mask", "modality", "labels", "position_ids", "index")
@@ -105,21 +105,22 @@ class Layout:
         seeds: [num_rows], see hpcdata.loading.seeding; by default the rows. Only layouts that draw lots look at them.
         table: what `dataset.spans(rows)` returns, if it was looked up before.
         """
-        sequences = self.sequences(table or dataset.spans(rows), rows if seeds is None else seeds)
-        arranged = self.arrange(dataset, sequences, Bins.one_each(len(rows)))
-        return arranged.batch(0, len(rows), self.width(sequences.length))
+        lineup = self.lineup(table or dataset.spans(rows), rows if seeds is None else seeds)
+        self.check_length(lineup.index, lineup.too_long)
+        arranged = self.arrange(dataset, lineup, Bins.one_each(len(rows)))
+        return arranged.batch(0, len(rows), self.width(lineup.length))
 
     def prepare(self, dataset: TokenDataset, table: SpanTable, seeds: np.ndarray | None) -> Callable[[int, int], Batch]:
         """What makes the batch of rows `first` to `stop` - 1 of a table: for several steps that share one lookup.
 
         In a batch of its own width; a sample that does not fit is an error of the batch that it is in.
         """
-        sequences = self.lineup(table, seeds).sequences()
-        arranged = self.arrange(dataset, sequences, Bins.one_each(len(sequences.index)))
+        lineup = self.lineup(table, seeds)
+        arranged = self.arrange(dataset, lineup, Bins.one_each(lineup.num_rows))
 
         def batch(first: int, stop: int) -> Batch:
-            self.check_length(sequences.index[first:stop], sequences.too_long[first:stop])
-            return arranged.batch(first, stop, self.width(sequences.length[first:stop]))
+            self.check_length(lineup.index[first:stop], lineup.too_long[first:stop])
+            return arranged.batch(first, stop, self.width(lineup.length[first:stop]))
 
         return batch
 
@@ -128,17 +129,11 @@ class Layout:
         limit = self.max_width if room is None else min(room, self.max_width)
         return Lineup(table, self.form, self.controls, limit=limit, unconditional=self.unconditional(seeds))
 
-    def sequences(self, table: SpanTable, seeds: np.ndarray | None, *, room: int | None = None) -> Sequences:
-        """The runs of the table's rows. Raises UserError for samples that are too long and must not be cut."""
-        lineup = self.lineup(table, seeds, room=room)
-        self.check_length(lineup.index, lineup.too_long)
-        return lineup.sequences()
-
-    def arrange(self, dataset: TokenDataset, sequences: Sequences, bins: Bins, *, packed: bool = False) -> Arranged:
-        """What makes the batches of sequences that stand in bins."""
+    def arrange(self, dataset: TokenDataset, lineup: Lineup, bins: Bins, *, packed: bool = False) -> Arranged:
+        """What makes the batches of samples that stand in bins."""
         keys = self.keys if packed else tuple(key for key in self.keys if key not in PACKED_KEYS)
         narrow = "uint16" if self._fits_16_bits(dataset.manifest) else "int64"
-        return Arranged(dataset, sequences, bins, keys=keys, pad=self.controls.pad, id_dtype=self.ids, narrow=narrow)
+        return Arranged(dataset, lineup, bins, keys=keys, pad=self.controls.pad, id_dtype=self.ids, narrow=narrow)
 
     def width(self, lengths: np.ndarray) -> int:
         """Columns for sequences of these lengths, by the pad mode."""

@@ -32,9 +32,7 @@ _ROWS_AHEAD = 16_384
 class _Window:
     """A packed window: its bins, and the draws of their rows, bin after bin; their batches are made when wanted."""
 
-    def __init__(
-        self, arrange: Callable[[Sequences, Bins], Arranged], lineup: Lineup, draws: Draws, bins: Bins
-    ) -> None:
+    def __init__(self, arrange: Callable[[Lineup, Bins], Arranged], lineup: Lineup, draws: Draws, bins: Bins) -> None:
         self.draws, self.bins = draws.take(bins.sample), bins
         self.skipped = draws.source[lineup.too_long]
         """Sources of the samples that are in no bin."""
@@ -47,7 +45,7 @@ class _Window:
         """What makes batches of its bins."""
         with self._lock:
             if self._arranged is None:
-                self._arranged = self._arrange(self._lineup.sequences(), self.bins)
+                self._arranged = self._arrange(self._lineup, self.bins)
         return self._arranged
 
     def sequences(self) -> Sequences:

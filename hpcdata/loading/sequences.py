@@ -119,7 +119,15 @@ _ROW_COLUMNS = tuple(
 
 
 class Lineup:
-    """A batch of rows, lined up: lengths at once, `sequences()` when the runs are wanted too."""
+    """A batch of rows, lined up: lengths at once, `sequences()` when the runs are wanted too.
+
+    Row columns are [num_rows], span columns [num_spans]:
+
+        index, length, truncated, too_long     as in Sequences
+        lead                                   runs before the spans of a row
+        end                                    ids of the eos behind them
+        taken, head, tail                      ids of a span itself, in front of it and behind it
+    """
 
     def __init__(
         self,
@@ -136,72 +144,81 @@ class Lineup:
         start there, behind padding. `unconditional`: [num_rows] bool, whose text is replaced by one id.
         """
         self.index = table.index
-        self._form, self._controls = form, controls
-        self._num_rows = num_rows = table.num_rows
+        self.form, self.controls = form, controls
+        self.num_rows = num_rows = table.num_rows
         self._all_images = np.bincount(table.row[table.kind == Kind.IMAGE], minlength=num_rows)
-        self._spans = spans = _in_order(table, form)
-        self._image = spans.kind == Kind.IMAGE
-        self._len = spans.length
-        self._unconditional = np.zeros(num_rows, bool) if unconditional is None else unconditional
-        if self._unconditional.any():
-            self._len = np.where(~self._image & self._unconditional[spans.row], 0, spans.length)
-        self._head = (self._image & form.framed).astype(np.int64)
-        self._tail = self._head + (self._ends_text() if controls.eos is not None else 0)
-        self._head_slot, self._tail_slot = self._head > 0, self._tail > 0
-        self._lead = np.full(num_rows, int(controls.bos is not None)) + self._unconditional
+        self.spans = spans = _in_order(table, form)
+        self.is_image = spans.kind == Kind.IMAGE
+        self.taken = spans.length
+        self.unconditional = np.zeros(num_rows, bool) if unconditional is None else unconditional
+        if self.unconditional.any():
+            self.taken = np.where(~self.is_image & self.unconditional[spans.row], 0, spans.length)
+        self.head = (self.is_image & form.framed).astype(np.int64)
+        self.tail = self.head + (self._ends_text() if controls.eos is not None else 0)
+        self._head_slot, self._tail_slot = self.head > 0, self.tail > 0
+        self.lead = np.full(num_rows, int(controls.bos is not None)) + self.unconditional
         if form.eos == "text" and controls.eos is not None:
-            self._lead += np.bincount(spans.row[~self._image], minlength=num_rows) == 0
-        self._end = np.full(num_rows, int(form.eos == "end" and controls.eos is not None))
+            self.lead += np.bincount(spans.row[~self.is_image], minlength=num_rows) == 0
+        self.end = np.full(num_rows, int(self.has_end))
         self._measure()
         self.truncated = self.too_long = np.zeros(num_rows, bool)
         if text_limit is not None:
-            self._cut(text_limit + np.bincount(spans.row, self._len * self._image, num_rows).astype(np.int64))
+            self._cut(text_limit + np.bincount(spans.row, self.taken * self.is_image, num_rows).astype(np.int64))
         if limit is not None:
             self._cut(np.full(num_rows, limit))
         if text_limit is not None and in_columns:
             self._open_gap(text_limit)
 
     @Lazy
-    def _lost(self) -> np.ndarray:
-        return self._spans.flags & LOSS_FLAG > 0
+    def has_loss(self) -> np.ndarray:
+        """[num_spans]: the loss flags."""
+        return self.spans.flags & LOSS_FLAG > 0
+
+    @Lazy
+    def left_out_images(self) -> np.ndarray:
+        return self._all_images if not self.form.images else np.where(self.too_long, self._all_images, 0)
+
+    @property
+    def has_end(self) -> bool:
+        return self.form.eos == "end" and self.controls.eos is not None
 
     @property
     def grid(self) -> np.ndarray:
-        grid = np.zeros(self._num_rows, np.int64)
-        images = np.flatnonzero(self._image)[::-1]
+        grid = np.zeros(self.num_rows, np.int64)
+        images = np.flatnonzero(self.is_image)[::-1]
         if len(images):
-            grid[self._spans.row[images]] = self._spans.height[images] * 65536 + self._spans.width[images]
+            grid[self.spans.row[images]] = self.spans.height[images] * 65536 + self.spans.width[images]
         return grid
 
     def sequences(self) -> Sequences:
         """The runs of all rows."""
-        spans, controls, form, loss = self._spans, self._controls, self._form, self._form.loss
+        spans, controls, form, loss = self.spans, self.controls, self.form, self.form.loss
         row = spans.row
         slots = 1 + self._head_slot.astype(np.int64) + self._tail_slot
-        lead, end = self._lead, int(form.eos == "end" and controls.eos is not None)
-        num_runs = lead + end + 1 + np.bincount(row, slots, self._num_rows).astype(np.int64)
+        lead, end = self.lead, int(self.has_end)
+        num_runs = lead + end + 1 + np.bincount(row, slots, self.num_rows).astype(np.int64)
         first_run = np.concatenate([[0], np.cumsum(num_runs)])
         before = np.cumsum(slots) - slots
-        first_span = np.searchsorted(row, np.arange(self._num_rows))
+        first_span = np.searchsorted(row, np.arange(self.num_rows))
         at_row = np.append(before, slots.sum())[first_span]
         at = first_run[row] + lead[row] + before - at_row[row] + self._head_slot
         runs = _Columns(int(first_run[-1]), controls.pad)
-        runs.put(at, self._len, np.where(self._image, controls.img_token_shift, 0), valid=True)
-        runs.part[at], runs.token[at], runs.image[at] = spans.part, spans.first_token, self._image
-        flagged = self._lost if form.eos == "turns" else np.ones(len(row), bool)
-        runs.loss[at] = np.where(self._image, "image" in loss, ("text" in loss) & flagged)
+        runs.put(at, self.taken, np.where(self.is_image, controls.img_token_shift, 0), valid=True)
+        runs.part[at], runs.token[at], runs.image[at] = spans.part, spans.first_token, self.is_image
+        flagged = self.has_loss if form.eos == "turns" else np.ones(len(row), bool)
+        runs.loss[at] = np.where(self.is_image, "image" in loss, ("text" in loss) & flagged)
         heads, tails = np.flatnonzero(self._head_slot), np.flatnonzero(self._tail_slot)
-        runs.put(at[heads] - 1, self._head[heads], controls.boi, loss="boi" in loss, valid=form.framed)
+        runs.put(at[heads] - 1, self.head[heads], controls.boi, loss="boi" in loss, valid=form.framed)
         if not form.framed:
             runs.value[at[heads] - 1] = controls.pad
-        is_eoi = self._image[tails]
-        runs.put(at[tails] + 1, self._tail[tails], np.where(is_eoi, controls.eoi, controls.eos or 0), valid=True)
+        is_eoi = self.is_image[tails]
+        runs.put(at[tails] + 1, self.tail[tails], np.where(is_eoi, controls.eoi, controls.eos or 0), valid=True)
         runs.loss[at[tails] + 1] = np.where(is_eoi, "eoi" in loss, "eos" in loss)
         self._put_row_controls(runs, first_run, end)
         kept = np.where(self.too_long, 0, 1)
         runs.length *= np.repeat(kept, num_runs)
-        image_tokens = np.bincount(row, self._len * self._image, self._num_rows).astype(np.int64) * kept
-        gap = np.bincount(row, self._head * (not form.framed), self._num_rows).astype(np.int64) * kept
+        image_tokens = np.bincount(row, self.taken * self.is_image, self.num_rows).astype(np.int64) * kept
+        gap = np.bincount(row, self.head * (not form.framed), self.num_rows).astype(np.int64) * kept
         return Sequences(
             index=self.index,
             length=self.length,
@@ -210,7 +227,7 @@ class Lineup:
             image_tokens=image_tokens,
             truncated=self.truncated,
             too_long=self.too_long,
-            left_out_images=self._all_images if not form.images else np.where(self.too_long, self._all_images, 0),
+            left_out_images=self.left_out_images,
             grid=self.grid,
             run_length=runs.length,
             run_value=runs.value,
@@ -222,52 +239,52 @@ class Lineup:
         )
 
     def _put_row_controls(self, runs: _Columns, first_run: np.ndarray, end: int) -> None:
-        controls, loss, starts = self._controls, self._form.loss, first_run[:-1]
+        controls, loss, starts = self.controls, self.form.loss, first_run[:-1]
         if controls.bos is not None:
             runs.put(starts, 1, controls.bos, loss="bos" in loss, valid=True)
-        where = starts[self._unconditional] + int(controls.bos is not None)
+        where = starts[self.unconditional] + int(controls.bos is not None)
         runs.put(where, 1, controls.unconditional, loss="text" in loss, valid=True)
-        if self._form.eos == "text" and controls.eos is not None:
-            textless = self._lead - self._unconditional - int(controls.bos is not None) > 0
-            runs.put((starts + self._lead)[textless] - 1, 1, controls.eos, loss="eos" in loss, valid=True)
+        if self.form.eos == "text" and controls.eos is not None:
+            textless = self.lead - self.unconditional - int(controls.bos is not None) > 0
+            runs.put((starts + self.lead)[textless] - 1, 1, controls.eos, loss="eos" in loss, valid=True)
         if end:
-            runs.put(first_run[1:] - 2, self._end, controls.eos or 0, loss="eos" in loss, valid=True)
+            runs.put(first_run[1:] - 2, self.end, controls.eos or 0, loss="eos" in loss, valid=True)
 
     def _ends_text(self) -> np.ndarray:
         """Whether an eos stands behind each span."""
-        text = ~self._image
-        if self._form.eos == "end":
+        text = ~self.is_image
+        if self.form.eos == "end":
             return np.zeros(len(text), np.int64)
-        if self._form.eos == "turns":
-            text = text & self._lost
+        if self.form.eos == "turns":
+            text = text & self.has_loss
         continued = np.zeros(len(text), bool)
-        continued[:-1] = text[1:] & (self._spans.row[1:] == self._spans.row[:-1])
+        continued[:-1] = text[1:] & (self.spans.row[1:] == self.spans.row[:-1])
         return (text & ~continued).astype(np.int64)
 
     def _measure(self) -> None:
-        of_spans = np.bincount(self._spans.row, self._len + self._head + self._tail, self._num_rows)
-        self.length = of_spans.astype(np.int64) + self._lead + self._end
+        of_spans = np.bincount(self.spans.row, self.taken + self.head + self.tail, self.num_rows)
+        self.length = of_spans.astype(np.int64) + self.lead + self.end
 
     def _cut(self, limit: np.ndarray) -> None:
         """Makes every row at most `limit` long, or marks it as too long and empties it."""
         over = self.length > limit
         if not over.any():
             return
-        row, text = self._spans.row, ~self._image
-        if self._form.cut == "text":
-            fixed = self.length - np.bincount(row, self._len * text, self._num_rows).astype(np.int64)
-            room = (limit - fixed)[row] - before_in_row(row, self._len * text)
-            kept = np.where(text, np.clip(room, 0, self._len), self._len)
+        row, text = self.spans.row, ~self.is_image
+        if self.form.cut == "text":
+            fixed = self.length - np.bincount(row, self.taken * text, self.num_rows).astype(np.int64)
+            room = (limit - fixed)[row] - before_in_row(row, self.taken * text)
+            kept = np.where(text, np.clip(room, 0, self.taken), self.taken)
             too_long = fixed > limit
         else:
             limit_of = limit[row]
-            offset = before_in_row(row, self._len + self._head + self._tail) + self._lead[row] + self._head
-            kept = np.clip(limit_of - offset, 0, self._len)
-            ends = np.where(self._image, offset + self._len + self._tail, 0)
-            too_long = (np.bincount(row, ends > limit_of, self._num_rows) > 0) | (self._lead > limit)
-            self._tail = np.where(offset + self._len + self._tail > limit_of, 0, self._tail)
-            self._end = np.where(over, 0, self._end)
-        self._len = kept
+            offset = before_in_row(row, self.taken + self.head + self.tail) + self.lead[row] + self.head
+            kept = np.clip(limit_of - offset, 0, self.taken)
+            ends = np.where(self.is_image, offset + self.taken + self.tail, 0)
+            too_long = (np.bincount(row, ends > limit_of, self.num_rows) > 0) | (self.lead > limit)
+            self.tail = np.where(offset + self.taken + self.tail > limit_of, 0, self.tail)
+            self.end = np.where(over, 0, self.end)
+        self.taken = kept
         self._measure()
         self.too_long = self.too_long | too_long
         self.truncated = (self.truncated | over) & ~self.too_long
@@ -275,10 +292,10 @@ class Lineup:
 
     def _open_gap(self, text_columns: int) -> None:
         """Padding in front of each image, so that it starts at column `text_columns`."""
-        row = self._spans.row
-        before = before_in_row(row, self._len + self._tail) + self._lead[row]
-        self._head = np.where(self._image, text_columns - before, 0)
-        self._head_slot = self._image
+        row = self.spans.row
+        before = before_in_row(row, self.taken + self.tail) + self.lead[row]
+        self.head = np.where(self.is_image, text_columns - before, 0)
+        self._head_slot = self.is_image
         self._measure()
 
 

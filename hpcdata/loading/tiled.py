@@ -8,25 +8,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpcdata.loading.arrays import IGNORED_LABEL, before_in_row, empty, position_dtype
+from hpcdata.loading.arrays import IGNORED_LABEL, empty, position_dtype
 from hpcdata.loading.bins import Bins
 from hpcdata.loading.compiled import Kernels, WriteRuns
 from hpcdata.loading.dataset import TokenDataset
 from hpcdata.loading.forks import Lazy
 from hpcdata.loading.places import LITERAL
-from hpcdata.loading.sequences import Sequences
+from hpcdata.loading.sequences import Lineup
 
 
 class Tiled:
-    """What makes the arrays of batches of some of the bins, equal to those of windowed.py.
-
-    Runs are those with ids, [num_runs] each; the room between them is padding.
-    """
+    """What makes the arrays of batches of some of the bins, equal to those of windowed.py. Runs: see `Tiles`."""
 
     def __init__(
         self,
         dataset: TokenDataset,
-        sequences: Sequences,
+        lineup: Lineup,
         bins: Bins,
         compiled: Kernels,
         *,
@@ -34,13 +31,12 @@ class Tiled:
         id_dtype: str,
     ) -> None:
         self.compiled, self.pad, self.id_dtype = compiled, pad, id_dtype
-        self._sequences, self.bins = sequences, bins
-        lined_up = (sequences.first_run, sequences.run_length, sequences.run_valid)
-        kept, self.first_run, self.edges, self.first_edge = compiled.tile(*lined_up, bins)
-        self._run, self.bin, self.column, self.length, skipped, self._row = kept
-        token = sequences.run_token[self._run] + skipped
-        self.places = dataset.places(sequences.run_part[self._run], token, self.length)
-        self.value = sequences.run_value[self._run]
+        self.bins = bins
+        tiles = compiled.tile(lineup, bins)
+        self.first_run, self.edges, self.first_edge, self.counted = tiles[1:]
+        self.bin, self.column, self.length, part, token, self.value, *others = tiles.runs
+        self.is_image, self.is_trained, self.position, self.segment = others
+        self.places = dataset.places(part, token, self.length)
         self._flat: _Flat | None = None
 
     def flat(self, width: int) -> _Flat:
@@ -48,24 +44,6 @@ class Tiled:
         if flat is None or flat.width != width:
             flat = self._flat = _Flat(self, width)
         return flat
-
-    @Lazy
-    def is_trained(self) -> np.ndarray:
-        """Of each run, whether it has labels: 0 or 1."""
-        return self._sequences.run_loss[self._run].astype(np.int64)
-
-    @Lazy
-    def is_image(self) -> np.ndarray:
-        return self._sequences.run_image[self._run].astype(np.int64)
-
-    @Lazy
-    def position(self) -> np.ndarray:
-        """Valid ids before each run in its row."""
-        return before_in_row(self._row, self.length)
-
-    @Lazy
-    def segment(self) -> np.ndarray:
-        return (self.bins.place_of_row() + 1)[self._row]
 
     @Lazy
     def num_filled(self) -> list[int]:

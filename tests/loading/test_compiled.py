@@ -19,9 +19,11 @@ from hpcdata import TokenDataset, TokenLoader
 from hpcdata.loading import compiled
 from hpcdata.loading.bins import Bins
 from hpcdata.loading.compiled import Kernels, kernels
+from hpcdata.loading.dataset import SpanTable
 from hpcdata.loading.layout import SFT, T2I, Caption, Interleaved, LiquidT2I, Text
 from hpcdata.loading.order import round_keys
 from hpcdata.loading.packing import BestFit, Buckets, Concat
+from hpcdata.loading.sequences import Controls, Form, Lineup
 from hpcdata.samples import Example, Role
 from tests.loading import made
 
@@ -279,18 +281,28 @@ def test_damaged_columns_are_errors(loops, tmp_path, way, column, value):
         assert len(TokenDataset(folder).spans(np.arange(40)).row) == 80
 
 
+def texts(*lengths: int) -> Lineup:
+    """Samples of one text each."""
+    columns = {name: np.zeros(len(lengths), np.int64) for name in ("index", "kind", "part", "first_token", "place")}
+    table = SpanTable(**columns, row=np.arange(len(lengths)), length=np.array(lengths), maps=None)
+    return Lineup(table, Form(), Controls())
+
+
 def test_bins_that_are_too_full_are_refused(loops):
-    first_run, valid = np.array([0, 1, 2]), np.ones(2, bool)
     bins = Bins(sample=np.arange(2), first_row=np.array([0, 2]), width=np.array([9]))
-    assert loops.tile(first_run, np.array([4, 5]), valid, bins)[1] == [0, 2]
+    assert loops.tile(texts(4, 5), bins).first_run == [0, 2]
     with pytest.raises(IndexError):
-        loops.tile(first_run, np.array([5, 5]), valid, bins)
+        loops.tile(texts(5, 5), bins)
     with pytest.raises(IndexError):
         loops.best_fit(np.array([5, 10]), 9)
     for first_row in ([0, 3, 2], [1, 2, 2]):
         bins = Bins(sample=np.arange(2), first_row=np.array(first_row), width=np.array([9, 9]))
         with pytest.raises(IndexError):
-            loops.tile(first_run, np.array([4, 5]), valid, bins)
+            loops.tile(texts(4, 5), bins)
+    for sample in ([0, 2], [-1, 1]):
+        bins = Bins(sample=np.array(sample), first_row=np.array([0, 2]), width=np.array([9]))
+        with pytest.raises(IndexError):
+            loops.tile(texts(4, 5), bins)
     with pytest.raises(TypeError):
         loops.best_fit(np.array([5, 10], np.int32), 99)
 

@@ -249,8 +249,8 @@ def test_runs_make_what_the_fast_ways_make(tmp_path_factory, width, seed, rows):
     for layout in (T2I(block_size=width), Text(max_length=width)):
         bound = layout.bind(dataset.manifest)
         fast = bound.batch(dataset, rows)
-        sequences = bound.sequences(dataset.spans(rows), rows)
-        arranged = bound.arrange(dataset, sequences, Bins.one_each(len(rows)))
+        lineup = bound.lineup(dataset.spans(rows), rows)
+        arranged = bound.arrange(dataset, lineup, Bins.one_each(len(rows)))
         slow = arranged.batch(0, len(rows), bound.max_width)
         assert fast.counts == slow.counts
         for key in KEYS:
