@@ -73,13 +73,12 @@ class Arranged:
         return self._index[self._first_row[first] : self._first_row[stop]]
 
     def counts(self, first: int, stop: int) -> BatchCounts:
-        begin, end = self._first_row[first], self._first_row[stop]
-        counts = BatchCounts(*(self._counted[end] - self._counted[begin]).tolist())
-        return counts._replace(samples=counts.samples - counts.skipped_samples)
+        counts = BatchCounts(*(self._counted[stop] - self._counted[first]).tolist())
+        return counts._replace(samples=counts.samples - counts.skipped_samples) if counts.skipped_samples else counts
 
 
 def _count(sequences: Sequences, bins: Bins) -> np.ndarray:
-    """[num_rows + 1, NUM_COUNTS]: what BatchCounts has, of the rows before each, skipped samples among the others."""
+    """[num_bins + 1, NUM_COUNTS]: what BatchCounts has, of the bins before each, skipped samples among the others."""
     sample, pieces = bins.sample, bins.pieces
     counted, none = np.zeros((len(sample) + 1, NUM_COUNTS), np.int64), np.zeros(len(sample), np.int64)
     columns = (
@@ -93,7 +92,7 @@ def _count(sequences: Sequences, bins: Bins) -> np.ndarray:
     )
     for column, of_column in zip(columns, counted.T, strict=True):
         np.cumsum(column, out=of_column[1:])
-    return counted
+    return counted[bins.first_row]
 
 
 Piece = tuple[Arranged, int, int]

@@ -61,8 +61,8 @@ class Steps(Protocol):
         """The samples of the share, in the order of its batch."""
         ...
 
-    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], np.ndarray]:
-        """What makes the batch of the share, later and in any thread, and the sources of its samples."""
+    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], Callable[[], np.ndarray]]:
+        """What makes the batch of the share, and what finds the sources of its samples: later, and in any thread."""
         ...
 
     def mark(self, epoch: int, step: int) -> Mark: ...
@@ -95,13 +95,13 @@ class PlainSteps:
     def draws(self, epoch: int, step: int, share: Share) -> Draws:
         return self.stream.draws(epoch, np.arange(*share.of(*self._range(epoch, step))))
 
-    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], np.ndarray]:
+    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], Callable[[], np.ndarray]]:
         ahead = self._ahead
         if ahead is None or not ahead.has(epoch, step, share):
             ahead = self._ahead = self._look_ahead(epoch, step, share)
         if self.layout.pad == "max_len" or share.world_size == 1:
             batch, first, stop = ahead.step(step, self.stream, self.layout)
-            return lambda: batch(first, stop), ahead.source(step)
+            return lambda: batch(first, stop), lambda: ahead.source(step)
         draws = ahead.draws(step)
 
         def make() -> Batch:
@@ -110,7 +110,7 @@ class PlainSteps:
             width, num_rows = self.layout.width(self._lengths(epoch, step)), lineup.num_rows
             return self.layout.arrange(self.stream.dataset, lineup, Bins.one_each(num_rows)).batch(0, num_rows, width)
 
-        return make, draws.source
+        return make, lambda: draws.source
 
     def mark(self, epoch: int, step: int) -> Mark:
         return Mark()

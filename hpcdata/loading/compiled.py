@@ -90,12 +90,12 @@ class Kernels:
         """What writes `first`, `first` + 1... on each run."""
         return WriteRuns(self._library.count_runs, (), (first, dest, length))
 
-    def tile(self, lineup: Lineup, bins: Bins) -> Tiles:
-        """Where the runs of bins stand."""
+    def tile(self, lineup: Lineup, bins: Bins, maps: PartMaps) -> Tiles:
+        """Where the runs of bins stand, and where their ids come from."""
         num_rows, num_bins = bins.num_rows, bins.num_bins
         room, num_edges = _most_runs(lineup, bins), num_rows + num_bins
         runs, edges = empty((NUM_RUN_COLUMNS, room), np.int64), empty((3, num_edges), np.int64)
-        firsts, counted = np.empty((2, num_bins + 1), np.int64), empty((num_rows + 1, NUM_COUNTS), np.int64)
+        firsts, counted = np.empty((2, num_bins + 1), np.int64), empty((num_bins + 1, NUM_COUNTS), np.int64)
         skip, take = (None, None) if bins.pieces is None else (_at(piece, num_rows) for piece in bins.pieces)
         of_bins = _Bins(
             num_bins=num_bins,
@@ -114,8 +114,9 @@ class Kernels:
             first_edge=firsts[1].ctypes.data,
             counted=counted.ctypes.data,
         )
-        scratch = np.empty(lineup.num_rows + 1, np.int64)
-        _check(self._library.tile(ctypes.byref(_lined_up(lineup, scratch)), ctypes.byref(of_bins), ctypes.byref(out)))
+        first_span = np.empty(lineup.num_rows + 1, np.int64)  # theirs to fill in
+        lined_up = _lined_up(lineup, maps.tokens, first_span)
+        _check(self._library.tile(ctypes.byref(lined_up), ctypes.byref(of_bins), ctypes.byref(out)))
         first_run, first_edge = firsts.tolist()
         runs, edges = runs[:, : first_run[-1]], edges[:, : first_edge[-1]]
         return Tiles(runs, first_run, edges, first_edge, counted)
@@ -162,11 +163,14 @@ class Kernels:
 
 
 class Tiles(NamedTuple):
-    """Where the runs of bins stand: those with ids; the room between them is padding."""
+    """Where the runs of bins stand: those with ids; the room between them is padding.
+
+    `start` is a place in the column of all ids; LITERAL, as is `part`, for a `value` that is repeated.
+    """
 
     runs: np.ndarray
-    """[NUM_RUN_COLUMNS, num_runs], bin after bin: bin, column, length, part (LITERAL: `value` repeated), token, value (or
-    what is added to ids), is_image, is_trained, position (ids before it in its row), segment (row of its bin, from 1).
+    """[NUM_RUN_COLUMNS, num_runs], bin after bin: bin, column, length, part, start, value (or what is added to ids),
+    is_image, is_trained, position (ids before it in its row), segment (row of its bin, from 1).
     """
     first_run: list[int]
     """[num_bins + 1]"""
@@ -174,7 +178,7 @@ class Tiles(NamedTuple):
     """[3, num_edges]: bin, column and length of segments: rows, and the padding behind them."""
     first_edge: list[int]
     counted: np.ndarray
-    """[num_rows + 1, NUM_COUNTS]: what BatchCounts has, of the rows before each, skipped samples among the others."""
+    """[num_bins + 1, NUM_COUNTS]: what BatchCounts has, of the bins before each, skipped samples among the others."""
 
 
 class PlaceRows:
@@ -218,47 +222,50 @@ class WriteRuns:
 
 
 def _structure(name: str, numbers: str, pointers: str) -> type[ctypes.Structure]:
-    kinds = ((numbers, ctypes.c_int64), (pointers, ctypes.c_void_p))
-    return type(
-        name, (ctypes.Structure,), {"_fields_": [(field, kind) for names, kind in kinds for field in names.split()]}
-    )
+    """As in kernels.c, in that order."""
+    fields: list[tuple[str, type]] = [(field, ctypes.c_int64) for field in numbers.split()]
+    fields += [(field, ctypes.c_void_p) for field in pointers.split()]
+    return type(name, (ctypes.Structure,), {"_fields_": fields})
 
 
 _Lineup = _structure(
     "_Lineup",
-    "num_samples num_spans has_bos has_end framed bos unconditional eos boi eoi pad img_token_shift bos_trained "
-    "text_trained boi_trained image_trained eoi_trained eos_trained",
-    "row part token taken head tail is_image has_loss lead end left_out_images is_unconditional too_long truncated "
-    "first_span",
+    "num_samples num_spans num_parts has_bos has_end framed bos unconditional eos boi eoi img_token_shift "
+    "bos_trained text_trained boi_trained image_trained eoi_trained eos_trained",
+    "row part token taken head tail first_token_of_part is_image has_loss "
+    "lead end left_out_images is_unconditional too_long truncated first_span",
 )
 _Bins = _structure("_Bins", "num_bins", "sample skip take first_row width")
 _Tiles = _structure("_Tiles", "room num_edges", "runs first_kept edges first_edge counted")
 
 
-def _lined_up(lineup: Lineup, scratch: np.ndarray) -> ctypes.Structure:
-    """It points into arrays that it does not keep: those of the lineup, and `scratch`."""
+def _lined_up(lineup: Lineup, first_tokens: np.ndarray, first_span: np.ndarray) -> ctypes.Structure:
+    """It points into arrays that it does not keep: those of the lineup, and the others."""
     spans, form, controls, num_rows = lineup.spans, lineup.form, lineup.controls, lineup.num_rows
     of_spans = {"row": spans.row, "part": spans.part, "token": spans.first_token}
     of_spans |= {name: getattr(lineup, name) for name in ("taken", "head", "tail")}
+    of_spans = {name: column for name, column in of_spans.items() if name not in ("head", "tail") or column.any()}
     of_rows = {name: getattr(lineup, name) for name in ("lead", "end", "left_out_images")}
     flags = {"is_unconditional": lineup.unconditional, "too_long": lineup.too_long, "truncated": lineup.truncated}
     num_spans = len(lineup.taken)
     return _Lineup(
         num_samples=num_rows,
         num_spans=num_spans,
+        num_parts=len(first_tokens),
         has_bos=controls.bos is not None,
         has_end=lineup.has_end,
         framed=form.framed,
         bos=controls.bos or 0,
         eos=controls.eos or 0,
-        **{name: getattr(controls, name) for name in ("unconditional", "boi", "eoi", "pad", "img_token_shift")},
+        **{name: getattr(controls, name) for name in ("unconditional", "boi", "eoi", "img_token_shift")},
         **{f"{kind}_trained": kind in form.loss for kind in ("bos", "text", "boi", "image", "eoi", "eos")},
         **{name: _at(column, num_spans) for name, column in of_spans.items()},
+        first_token_of_part=_at(first_tokens, len(first_tokens)),
         is_image=_at(lineup.is_image, num_spans, np.bool_),
         has_loss=_at(lineup.has_loss, num_spans, np.bool_) if form.eos == "turns" else None,
         **{name: _at(column, num_rows) for name, column in of_rows.items()},
         **{name: _at(column, num_rows, np.bool_) for name, column in flags.items()},
-        first_span=_at(scratch, num_rows + 1),
+        first_span=_at(first_span, num_rows + 1),
     )
 
 

@@ -145,7 +145,7 @@ class TokenDataset:
         rows = np.asarray(rows, dtype=np.int64)
         if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of a dataset of {len(self)} samples")
-        parts, maps, compiled = self._parts_of(rows), self._maps, kernels()
+        parts, maps, compiled = self._parts_of(rows), self.maps, kernels()
         maps.advise(rows)
         at = rows + (maps.samples - self._first_row[:-1])[parts]
         with maps.opened(parts):
@@ -156,7 +156,8 @@ class TokenDataset:
 
     def places(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> Places:
         """From where rows are copied: `length` ids from `start` in the tokens of `part` ([num_places] each)."""
-        return Places(self._maps, part, start, length)
+        maps = self.maps
+        return Places(maps, part, start + maps.tokens[part], length)
 
     def windows(self, part: np.ndarray, start: np.ndarray, width: int, out: np.ndarray | None = None) -> np.ndarray:
         """ids: [num_windows, width] from `start` in the tokens of `part`; what stands behind a span is to be masked."""
@@ -166,7 +167,7 @@ class TokenDataset:
 
     def ids(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
         """ids: [sum of `length`], runs end to end from `start` in the tokens of `part` ([num_runs] each)."""
-        maps = self._maps
+        maps = self.maps
         ends = np.cumsum(length)
         first = start + maps.tokens[part] - (ends - length)
         with maps.opened(part):
@@ -175,7 +176,7 @@ class TokenDataset:
 
     def will_need(self, table: SpanTable) -> bool:
         """Asks the kernel for the ids of these spans if reads have had to wait lately; True when it was asked."""
-        maps = self._maps
+        maps = self.maps
         if not self._read_ahead.is_wanted(len(table.part)):
             return False
         with maps.opened(table.part):
@@ -186,7 +187,7 @@ class TokenDataset:
     def will_read(self, ranges: np.ndarray) -> None:
         """Asks the kernel for all of these samples ([n, 2]: first row, number of rows), which are wanted soon."""
         part, first, stop = self._within_parts(ranges)
-        maps, num_samples = self._maps, np.diff(self._first_row)
+        maps, num_samples = self.maps, np.diff(self._first_row)
         with maps.opened(part, details=True):
             base, asked = maps.samples[part], []
             for name in ("index", "num_spans", "first_span", "first_token"):
@@ -215,7 +216,8 @@ class TokenDataset:
         return np.array(pieces, np.int64).reshape(-1, 3).T
 
     @property
-    def _maps(self) -> PartMaps:
+    def maps(self) -> PartMaps:
+        """The columns of all parts."""
         maps = self._mapped
         if maps is None:
             with self._lock:
@@ -235,7 +237,7 @@ class TokenDataset:
 
     def _example(self, row: int) -> Example:
         part_index = bisect.bisect_right(self._first_row, row) - 1
-        local, maps = row - int(self._first_row[part_index]), self._maps
+        local, maps = row - int(self._first_row[part_index]), self.maps
         with maps.opened(np.array([part_index]), details=True):
             part = self._part(part_index)
             at = int(maps.samples[part_index]) + local

@@ -175,13 +175,15 @@ i64 count_runs(const i64 *first, const i64 *dest, const i64 *length, i64 num_run
  * sample `sample[r]`; of their ids, `skip[r]` are left out and `take[r]` are taken (NULL: all). Those that are valid and
  * have ids left are kept, in columns of `room`: see `Tiles` of compiled.py. `first_kept`: the first of them in each bin,
  * and how many there are. `edges`: [3, num_edges], bin, column and length of segments: rows, and the padding behind them
- * in bins with rows, none of length 0; `first_edge` as `first_kept`. `counted`: [rows + 1, NUM_COUNTS], the account of
- * the rows before each. */
+ * in bins with rows, none of length 0; `first_edge` as `first_kept`. `counted`: [num_bins + 1, NUM_COUNTS], the account
+ * of the bins before each. */
 typedef struct {
-    i64 num_samples, num_spans, has_bos, has_end, framed;
-    i64 bos, unconditional, eos, boi, eoi, pad, img_token_shift;
+    i64 num_samples, num_spans, num_parts, has_bos, has_end, framed;
+    i64 bos, unconditional, eos, boi, eoi, img_token_shift;
     i64 bos_trained, text_trained, boi_trained, image_trained, eoi_trained, eos_trained;
-    const i64 *row, *part, *token, *taken, *head, *tail;  /* of spans; rows are ascending */
+    const i64 *row, *part, *token, *taken;                /* of spans; rows are ascending */
+    const i64 *head, *tail;                               /* NULL: none has */
+    const i64 *first_token_of_part;
     const uint8_t *is_image, *has_loss;                   /* NULL: all texts have */
     const i64 *lead, *end, *left_out_images;              /* of samples */
     const uint8_t *is_unconditional, *too_long, *truncated;
@@ -205,7 +207,7 @@ typedef struct {
 
 enum { LITERAL = -1, NUM_COUNTS = 7 };
 
-INLINE int put(const Tiles *tiles, Place *at, i64 length, i64 part, i64 token, i64 value, i64 is_image, i64 is_trained,
+INLINE int put(const Tiles *tiles, Place *at, i64 length, i64 part, i64 start, i64 value, i64 is_image, i64 is_trained,
                int is_valid) {
     i64 end = at->offset + length, from = at->offset > at->low ? at->offset : at->low;
     i64 taken = (end < at->high ? end : at->high) - from;
@@ -213,8 +215,8 @@ INLINE int put(const Tiles *tiles, Place *at, i64 length, i64 part, i64 token, i
         if (is_valid) {
             if (at->kept == tiles->room) return 0;
             i64 *to = tiles->runs + at->kept++, room = tiles->room;
-            i64 run[] = {at->bin, at->column, taken, part, token + from - at->offset, value, is_image, is_trained,
-                         at->position, at->segment};
+            i64 run[] = {at->bin, at->column, taken, part, start < 0 ? start : start + from - at->offset, value,
+                         is_image, is_trained, at->position, at->segment};
             for (int column = 0; column < (int)(sizeof run / sizeof *run); column++) to[column * room] = run[column];
             at->position += taken;
             if (is_image) at->num_image += taken;
@@ -226,7 +228,7 @@ INLINE int put(const Tiles *tiles, Place *at, i64 length, i64 part, i64 token, i
 }
 
 INLINE int put_id(const Tiles *tiles, Place *at, i64 length, i64 value, i64 is_trained) {
-    return put(tiles, at, length, LITERAL, 0, value, 0, is_trained, 1);
+    return put(tiles, at, length, LITERAL, LITERAL, value, 0, is_trained, 1);
 }
 
 /* The runs of one sample, in their order. */
@@ -236,22 +238,34 @@ INLINE int put_sample(const Lineup *all, const Tiles *tiles, Place *at, i64 samp
     if (drops_text) is_good &= put_id(tiles, at, 1, all->unconditional, all->text_trained);
     if (all->lead[sample] > all->has_bos + drops_text) is_good &= put_id(tiles, at, 1, all->eos, all->eos_trained);
     for (i64 span = all->first_span[sample]; span < all->first_span[sample + 1]; span++) {
-        i64 is_image = all->is_image[span], has_loss = !all->has_loss || all->has_loss[span];
-        is_good &= put(tiles, at, all->head[span], LITERAL, 0, all->framed ? all->boi : all->pad, 0, all->boi_trained,
-                       (int)all->framed);
-        is_good &= put(tiles, at, all->taken[span], all->part[span], all->token[span],
+        i64 is_image = all->is_image[span], has_loss = !all->has_loss || all->has_loss[span], part = all->part[span];
+        is_good &= part >= 0 && part < all->num_parts;
+        if (!is_good) return 0;
+        if (all->head)
+            is_good &= put(tiles, at, all->head[span], LITERAL, LITERAL, all->boi, 0, all->boi_trained, (int)all->framed);
+        is_good &= put(tiles, at, all->taken[span], part, all->token[span] + all->first_token_of_part[part],
                        is_image ? all->img_token_shift : 0, is_image,
                        is_image ? all->image_trained : all->text_trained && has_loss, 1);
-        is_good &= put_id(tiles, at, all->tail[span], is_image ? all->eoi : all->eos,
-                          is_image ? all->eoi_trained : all->eos_trained);
+        if (all->tail)
+            is_good &= put_id(tiles, at, all->tail[span], is_image ? all->eoi : all->eos,
+                              is_image ? all->eoi_trained : all->eos_trained);
     }
     if (all->has_end) is_good &= put_id(tiles, at, all->end[sample], all->eos, all->eos_trained);
     return (int)is_good;
 }
 
+INLINE void fetch_spans(const Lineup *all, i64 sample) {
+    if (sample < 0 || sample >= all->num_samples) return;
+    i64 span = all->first_span[sample];
+    __builtin_prefetch(all->part + span);
+    __builtin_prefetch(all->token + span);
+    __builtin_prefetch(all->taken + span);
+}
+
 /* Returns how many runs are kept, -1 where `room` or a width is too small. */
 i64 tile(const Lineup *all, const Bins *bins, const Tiles *tiles) {
     i64 span = 0, edge = 0, num_edges = tiles->num_edges, *counted = tiles->counted;
+    i64 num_rows = bins->first_row[bins->num_bins];
     for (i64 sample = 0; sample <= all->num_samples; sample++) {
         while (span < all->num_spans && all->row[span] < sample) span++;
         all->first_span[sample] = span;
@@ -264,16 +278,18 @@ i64 tile(const Lineup *all, const Bins *bins, const Tiles *tiles) {
         i64 first = bins->first_row[bin], stop = bins->first_row[bin + 1];
         tiles->first_kept[bin] = at.kept, tiles->first_edge[bin] = edge;
         at.bin = bin, at.column = 0;
-        for (i64 row = first; row < stop; row++, counted += NUM_COUNTS) {
+        memcpy(counted + NUM_COUNTS, counted, NUM_COUNTS * sizeof(i64));
+        counted += NUM_COUNTS;
+        for (i64 row = first; row < stop; row++) {
             i64 sample = bins->sample[row], begin = at.column;
             if (sample < 0 || sample >= all->num_samples) return -1;
+            if (row + FAR < num_rows) fetch_spans(all, bins->sample[row + FAR]);
             at.segment = row - first + 1, at.offset = at.position = at.num_image = 0;
             at.low = bins->skip ? bins->skip[row] : 0, at.high = bins->skip ? at.low + bins->take[row] : INT64_MAX;
             if (!all->too_long[sample] && !put_sample(all, tiles, &at, sample)) return -1;
             i64 counts[NUM_COUNTS] = {at.low == 0, at.position - at.num_image, at.num_image, 0, all->truncated[sample],
                                       all->left_out_images[sample], all->too_long[sample]};
-            for (int count = 0; count < NUM_COUNTS; count++)
-                counted[NUM_COUNTS + count] = counted[count] + counts[count];
+            for (int count = 0; count < NUM_COUNTS; count++) counted[count] += counts[count];
             if (at.column == begin) continue;
             tiles->edges[edge] = bin, tiles->edges[num_edges + edge] = begin;
             tiles->edges[2 * num_edges + edge++] = at.column - begin;

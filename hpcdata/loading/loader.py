@@ -241,14 +241,14 @@ class TokenLoader:
     def _plan(self, epoch: int, step: int) -> Callable[[], tuple[dict[str, torch.Tensor], BatchCounts]]:
         if not step:
             self._check_steps(self._steps, epoch)
-        make, source = self._steps.plan(epoch, step, self._share)
+        make, find_source = self._steps.plan(epoch, step, self._share)
 
         def tensors() -> tuple[dict[str, torch.Tensor], BatchCounts]:
             import torch
 
             batch = make()
             if isinstance(self.stream, MixtureStream):
-                batch.arrays["source"] = source
+                batch.arrays["source"] = find_source()
             return {key: torch.from_numpy(array) for key, array in batch.arrays.items()}, batch.counts
 
         return tensors

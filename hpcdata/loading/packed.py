@@ -18,7 +18,7 @@ from hpcdata.loading.arranged import Arranged, Batch, BatchCounts, make_batch
 from hpcdata.loading.batches import Mark, Share
 from hpcdata.loading.bins import Bins
 from hpcdata.loading.draws import Draws
-from hpcdata.loading.forks import ForkLock
+from hpcdata.loading.forks import ForkLock, Lazy
 from hpcdata.loading.layoutbase import Layout
 from hpcdata.loading.packing import Packing
 from hpcdata.loading.sequences import Lineup, Sequences
@@ -33,12 +33,17 @@ class _Window:
     """A packed window: its bins, and the draws of their rows, bin after bin; their batches are made when wanted."""
 
     def __init__(self, arrange: Callable[[Lineup, Bins], Arranged], lineup: Lineup, draws: Draws, bins: Bins) -> None:
-        self.draws, self.bins = draws.take(bins.sample), bins
+        self._draws, self.bins = draws, bins
         self.skipped = draws.source[lineup.too_long]
         """Sources of the samples that are in no bin."""
         self._first_row = bins.first_row.tolist()
         self._arrange, self._lineup, self._lock = arrange, lineup, ForkLock()
         self._arranged: Arranged | None = None
+
+    @Lazy
+    def draws(self) -> Draws:
+        """Of its rows."""
+        return self._draws.take(self.bins.sample)
 
     @property
     def arranged(self) -> Arranged:
@@ -88,7 +93,7 @@ class PackedSteps:
     def draws(self, epoch: int, step: int, share: Share) -> Draws:
         return _draws_of(self._pieces(epoch, step, share))
 
-    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], np.ndarray]:
+    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], Callable[[], np.ndarray]]:
         pieces = self._pieces(epoch, step, share)
         start, stop = share.of(0, self.size)
         num_skipped = 0
@@ -103,9 +108,11 @@ class PackedSteps:
                 width = int(window.bins.width[first])
             arranged = [(window.arranged, first, last) for window, first, last in pieces]
             batch = make_batch(arranged, stop - start, width)
+            if not num_skipped:
+                return batch
             return batch._replace(counts=batch.counts + BatchCounts(skipped_samples=num_skipped))
 
-        return make, _draws_of(pieces).source
+        return make, lambda: _draws_of(pieces).source
 
     def mark(self, epoch: int, step: int) -> Mark:
         """Of the window in which the step begins."""

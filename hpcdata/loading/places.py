@@ -24,10 +24,8 @@ class Places:
     """Runs of ids of a dataset."""
 
     def __init__(self, maps: PartMaps, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> None:
-        """part, start, length: [num_places], as in a SpanTable; a part of LITERAL is none."""
-        self._maps, self._part, self._length = maps, part, length
-        self.start = np.where(part < 0, LITERAL, start + maps.tokens[part])
-        """In the column of all ids."""
+        """part, start, length: [num_places]; `start` in the column of all ids; both are LITERAL for none."""
+        self._maps, self._part, self.start, self._length = maps, part, start, length
         self.ids = maps.column("tokens/ids")
         """All ids: read where these places are `mapped`."""
 

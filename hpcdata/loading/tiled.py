@@ -13,7 +13,7 @@ from hpcdata.loading.bins import Bins
 from hpcdata.loading.compiled import Kernels, WriteRuns
 from hpcdata.loading.dataset import TokenDataset
 from hpcdata.loading.forks import Lazy
-from hpcdata.loading.places import LITERAL
+from hpcdata.loading.places import LITERAL, Places
 from hpcdata.loading.sequences import Lineup
 
 
@@ -32,11 +32,11 @@ class Tiled:
     ) -> None:
         self.compiled, self.pad, self.id_dtype = compiled, pad, id_dtype
         self.bins = bins
-        tiles = compiled.tile(lineup, bins)
+        tiles = compiled.tile(lineup, bins, dataset.maps)
         self.first_run, self.edges, self.first_edge, self.counted = tiles[1:]
-        self.bin, self.column, self.length, part, token, self.value, *others = tiles.runs
+        self.bin, self.column, self.length, part, start, self.value, *others = tiles.runs
         self.is_image, self.is_trained, self.position, self.segment = others
-        self.places = dataset.places(part, token, self.length)
+        self.places = Places(dataset.maps, part, start, self.length)
         self._flat: _Flat | None = None
 
     def flat(self, width: int) -> _Flat:
@@ -49,6 +49,11 @@ class Tiled:
     def num_filled(self) -> list[int]:
         """Bins with rows before each."""
         return np.append(0, np.cumsum(np.diff(self.bins.first_row) > 0)).tolist()
+
+    @Lazy
+    def longest_edge(self) -> list[int]:
+        """The longest segment of each bin, where all have rows."""
+        return np.maximum.reduceat(self.edges[2], self.first_edge[:-1]).tolist()
 
 
 class _Flat:
@@ -92,9 +97,9 @@ class _Flat:
 
     @Lazy
     def edges(self) -> np.ndarray:
-        """Where segments begin: rows, and the padding behind them. Bins without rows have none."""
+        """Where segments begin: rows, and the padding behind them. Bins without rows have none. The end stands last."""
         at, column, _ = self.window.edges
-        return at * self.width + column
+        return np.append(at * self.width + column, self.window.bins.num_bins * self.width)
 
     def write(self, name: str, out: np.ndarray, first: int, stop: int, pad: int) -> None:
         """Bins `first` to `stop` - 1 into the rows of `out`; `pad` where there is nothing."""
@@ -159,6 +164,11 @@ class TiledBatch:
     def edges(self) -> tuple[np.ndarray, int]:
         """([num_segments + 1] int32, the longest): where segments begin in the flat batch, and its end."""
         (num_bins, width), num_filled, longest = self._shape, 0, 0
+        flat, first, stop, _ = self._pieces[0]
+        window = flat.window
+        if stop - first == num_bins and window.num_filled[-1] == window.bins.num_bins:  # nearly always
+            some = slice(window.first_edge[first], window.first_edge[stop] + 1)
+            return (flat.edges[some] - first * width).astype(np.int32), max(window.longest_edge[first:stop])
         edges: list[np.ndarray | list[int]] = []
         for flat, first, stop, rows in self._pieces:
             window = flat.window

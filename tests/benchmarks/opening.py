@@ -48,7 +48,7 @@ batches = iter(loader)
 next(batches)
 first = time.perf_counter()
 grown, mapped = used("RssAnon") - before, used("RssFile") - cached
-open_parts = len(loader.dataset._maps._opened)
+open_parts = len(loader.dataset.maps._opened)
 state = {**loader.state_dict(), "epoch": 1000, "step": 2_000_000}
 again = time.perf_counter()
 loader.load_state_dict(state)

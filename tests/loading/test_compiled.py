@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from tests.loading import made
 torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent.parent
 UNTOUCHED = 77
+MAPS = SimpleNamespace(tokens=np.zeros(1, np.int64))
 
 
 @pytest.fixture(scope="module")
@@ -290,19 +292,19 @@ def texts(*lengths: int) -> Lineup:
 
 def test_bins_that_are_too_full_are_refused(loops):
     bins = Bins(sample=np.arange(2), first_row=np.array([0, 2]), width=np.array([9]))
-    assert loops.tile(texts(4, 5), bins).first_run == [0, 2]
+    assert loops.tile(texts(4, 5), bins, MAPS).first_run == [0, 2]
     with pytest.raises(IndexError):
-        loops.tile(texts(5, 5), bins)
+        loops.tile(texts(5, 5), bins, MAPS)
     with pytest.raises(IndexError):
         loops.best_fit(np.array([5, 10]), 9)
     for first_row in ([0, 3, 2], [1, 2, 2]):
         bins = Bins(sample=np.arange(2), first_row=np.array(first_row), width=np.array([9, 9]))
         with pytest.raises(IndexError):
-            loops.tile(texts(4, 5), bins)
+            loops.tile(texts(4, 5), bins, MAPS)
     for sample in ([0, 2], [-1, 1]):
         bins = Bins(sample=np.array(sample), first_row=np.array([0, 2]), width=np.array([9]))
         with pytest.raises(IndexError):
-            loops.tile(texts(4, 5), bins)
+            loops.tile(texts(4, 5), bins, MAPS)
     with pytest.raises(TypeError):
         loops.best_fit(np.array([5, 10], np.int32), 99)
 

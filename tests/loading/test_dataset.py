@@ -194,7 +194,7 @@ def test_what_will_be_read_is_asked_for(made_dataset, monkeypatch):
     for start, size in np.concatenate(asked).tolist():
         asked_bytes |= set(range(start, start + size))
     wanted = set()
-    table, maps = dataset.spans(np.array([*range(3, 12), 58, 59])), dataset._maps
+    table, maps = dataset.spans(np.array([*range(3, 12), 58, 59])), dataset.maps
     for start, size in maps.range("tokens/ids").spans_of(table.first_token + maps.tokens[table.part], table.length):
         wanted |= set(range(int(start), int(start + size)))
     assert wanted <= asked_bytes
@@ -253,7 +253,7 @@ def test_maps_stay_few(tmp_path, monkeypatch):
         assert table.flags.tolist() == [span.flags for row in rows for span in examples[row].spans]
         with open("/proc/self/maps") as maps:
             assert len(maps.readlines()) - before <= parts_module.MAX_MAPS
-    assert len(dataset._maps._opened) > 100
+    assert len(dataset.maps._opened) > 100
 
 
 @pytest.mark.parametrize("passed_over", [0, 16])
@@ -262,7 +262,7 @@ def test_what_is_closed_is_joined_with_its_neighbours(tmp_path, monkeypatch, pas
     dataset = TokenDataset(made.make_dataset(tmp_path, [[example] for example in made.pairs(40)]))
     rows = np.random.default_rng(0).permutation(40)
     dataset.spans(np.array([7, 7, 6]))
-    maps = dataset._maps
+    maps = dataset.maps
 
     def count() -> int:
         ranges = [(column._address, column._address + column._owner._num_bytes) for column in maps._ranges.values()]
