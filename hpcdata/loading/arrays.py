@@ -31,11 +31,11 @@ _buffers: deque[np.ndarray] = deque()
 def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
     """np.empty, on recycled memory: that of an array made here is used again when no view or tensor of it is left."""
     element = np.dtype(dtype)
-    num_bytes = element.itemsize * math.prod(shape)
-    if num_bytes < _MIN_BYTES:
+    size = _size_of_buffer(shape, element.itemsize)
+    if size < _MIN_BYTES:
         return np.empty(shape, element)
     with _lock:
-        return np.ndarray(shape, element, _buffer(num_bytes))
+        return np.ndarray(shape, element, _buffer(size))
 
 
 def position_dtype(id_dtype: str, width: int) -> str:
@@ -158,10 +158,16 @@ def _step_windows(width: int, before: int, behind: int, dtype: str) -> torch.Ten
     return torch.from_numpy(steps).as_strided((width + 1, width), (1, 1))
 
 
-def _buffer(num_bytes: int) -> np.ndarray:
-    """A free buffer of about this size, or a new one in place of the one that was not wanted for longest."""
-    unit = 1 << (num_bytes.bit_length() - 3)
-    size = -(-num_bytes // unit) * unit  # four sizes for each power of two
+@lru_cache(maxsize=256)
+def _size_of_buffer(shape: tuple[int, ...], item_bytes: int) -> int:
+    """Bytes: there are four sizes for each power of two."""
+    num_bytes = item_bytes * math.prod(shape)
+    unit = 1 << max(0, num_bytes.bit_length() - 3)
+    return -(-num_bytes // unit) * unit
+
+
+def _buffer(size: int) -> np.ndarray:
+    """A free buffer of this size, or a new one in place of the one that was not wanted for longest."""
     for place in range(len(_buffers) - 1, -1, -1):  # what was used last is still in the processor's cache
         found = _buffers[place]
         if found.nbytes == size and sys.getrefcount(found) == _FREE:

@@ -143,11 +143,12 @@ class TokenDataset:
     def spans(self, rows: np.ndarray) -> SpanTable:
         """What the samples at `rows` ([num_rows] integers in [0, len)) consist of."""
         rows = np.asarray(rows, dtype=np.int64)
-        if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
+        if rows.size and rows.view(np.uint64).max() >= len(self):  # negative ones are the greatest
             raise IndexError(f"rows {rows.min()} to {rows.max()} of a dataset of {len(self)} samples")
         parts, maps, compiled = self._parts_of(rows), self.maps, kernels()
         maps.advise(rows)
-        at = rows + (maps.samples - self._first_row[:-1])[parts]
+        before = maps.samples - self._first_row[:-1]
+        at = rows + (before[parts] if len(before) > 1 else before)
         with maps.opened(parts):
             if compiled is None:
                 return _find_spans(maps, at, parts)

@@ -79,10 +79,9 @@ class PackedSteps:
 
     def num_steps(self, epoch: int) -> int | None:
         """Found by packing the whole epoch: a pass over the lengths of all samples."""
-        num_windows = self._num_windows(epoch)
-        if num_windows is None:
+        if self._num_windows(epoch) is None:
             return None
-        self._see(epoch, window=num_windows)
+        self._see(epoch)
         return self._steps_of(self._edges[-1])
 
     def has_step(self, epoch: int, step: int) -> bool:
@@ -141,16 +140,13 @@ class PackedSteps:
     def _steps_of(self, num_bins: int) -> int:
         return num_bins // self.size if self._drop_last else -(-num_bins // self.size)
 
-    def _see(self, epoch: int, *, bin_index: int | None = None, window: int | None = None) -> None:
-        """Packs windows until `bin_index` bins are known, or the first `window` windows, or all of the epoch."""
+    def _see(self, epoch: int, *, bin_index: int | None = None) -> None:
+        """Packs windows until `bin_index` bins are known, or all of the epoch."""
         if epoch != self._epoch or (bin_index is not None and bin_index <= self._edges[0] and self._first_window):
             self.restore(epoch, Mark())
-        num_windows = self._num_windows(epoch)
-        while True:
-            num_seen = self._first_window + len(self._edges) - 1
+        while bin_index is None or self._edges[-1] < bin_index:
+            num_seen, num_windows = self._first_window + len(self._edges) - 1, self._num_windows(epoch)
             if num_windows is not None and num_seen >= num_windows:
-                return
-            if (bin_index is not None and self._edges[-1] >= bin_index) or (window is not None and num_seen >= window):
                 return
             self._edges.append(self._edges[-1] + self._window(epoch, num_seen).bins.num_bins)
 
