@@ -1,6 +1,6 @@
 /* The inner loops of the loader, compiled. Each does what the NumPy code beside its caller does, and nothing else: see
- * compiled.py for what they are given. All of them check what they index before they touch it, and return -1 when a place
- * is outside of its array; those that write batches have then touched nothing.
+ * compiled.py for what they are given. All of them check what they index before they touch it, and return -1 when a
+ * place is outside of its array; those that write batches have then touched nothing.
  *
  * Rows of a shuffled batch come from all over the memory. What makes copying them fast is to ask for the next row while
  * this one is copied: the processor does not see by itself where it begins. */
@@ -171,12 +171,12 @@ i64 count_runs(const i64 *first, const i64 *dest, const i64 *length, i64 num_run
     }
 }
 
-/* Samples that are lined up (`Lineup` of sequences.py), and the bins that they stand in. Runs of row r of a bin are those of
- * sample `sample[r]`; of their ids, `skip[r]` are left out and `take[r]` are taken (NULL: all). Those that are valid and
- * have ids left are kept, in columns of `room`: see `Tiles` of compiled.py. `first_kept`: the first of them in each bin,
- * and how many there are. `edges`: [3, num_edges], bin, column and length of segments: rows, and the padding behind them
- * in bins with rows, none of length 0; `first_edge` as `first_kept`. `counted`: [num_bins + 1, NUM_COUNTS], the account
- * of the bins before each. */
+/* Samples that are lined up (`Lineup` of sequences.py), and the bins that they stand in. Runs of row r of a bin are
+ * those of sample `sample[r]`; of their ids, `skip[r]` are left out and `take[r]` are taken (NULL: all). Those that are
+ * valid and have ids left are kept, in columns of `room`: see `Tiles` of compiled.py. `first_kept`: the first of them
+ * in each bin, and how many there are. `edges`: [3, num_edges], bin, column and length of segments: rows, and the
+ * padding behind them in bins with rows, none of length 0; `first_edge` as `first_kept`. `counted`: [num_bins + 1,
+ * NUM_COUNTS], the account of the bins before each. */
 typedef struct {
     i64 num_samples, num_spans, num_parts, has_bos, has_end, framed;
     i64 bos, unconditional, eos, boi, eoi, img_token_shift;
@@ -242,7 +242,8 @@ INLINE int put_sample(const Lineup *all, const Tiles *tiles, Place *at, i64 samp
         is_good &= part >= 0 && part < all->num_parts;
         if (!is_good) return 0;
         if (all->head)
-            is_good &= put(tiles, at, all->head[span], LITERAL, LITERAL, all->boi, 0, all->boi_trained, (int)all->framed);
+            is_good &= put(tiles, at, all->head[span], LITERAL, LITERAL, all->boi, 0, all->boi_trained,
+                           (int)all->framed); /* else it is padding */
         is_good &= put(tiles, at, all->taken[span], part, all->token[span] + all->first_token_of_part[part],
                        is_image ? all->img_token_shift : 0, is_image,
                        is_image ? all->image_trained : all->text_trained && has_loss, 1);
@@ -479,8 +480,8 @@ static i64 fill_bins(Bin *bin, i64 capacity, i64 *used) {
     return num_used;
 }
 
-/* The rows of best fit bins: samples of `length` up to `longest` <= `capacity`, those of length 0 in none. `sample` and `first_row`
- * as in `tile`, bins in the order of their first samples, samples in their order in each. `scratch` is
+/* The rows of best fit bins: samples of `length` up to `longest` <= `capacity`, those of length 0 in none. `sample` and
+ * `first_row` as in `Bins`, bins in the order of their first samples, samples in their order in each. `scratch` is
  * [9 num_samples + 3 (longest + 2)]. Returns the number of bins. */
 i64 best_fit(const i64 *length, i64 num_samples, i64 longest, i64 capacity, i64 *sample, i64 *first_row,
              i64 *scratch) {

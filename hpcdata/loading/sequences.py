@@ -119,7 +119,8 @@ _ROW_COLUMNS = tuple(
 
 
 class Lineup:
-    """A batch of rows, lined up: lengths at once, `sequences()` when the runs are wanted too.
+    """A batch of rows, lined up: lengths at once, `sequences()` when the runs are wanted too (which kernels.c finds by
+    itself).
 
     Row columns are [num_rows], span columns [num_spans]:
 
