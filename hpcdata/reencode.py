@@ -45,13 +45,11 @@ class Reencoder:
         tokenizers = building.build(plan, runtime)
         self._text, self.device = tokenizers.text, tokenizers.device
         self._encoder, self._texts_alone = (tokenizers.encoder(plan, with_images=kept) for kept in (True, False))
-        self._threads = decoding_threads(runtime.loader.num_workers)
 
     def __enter__(self) -> Reencoder:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._threads.shutdown(cancel_futures=True)
         self._listings.cleanup()
 
     def batches(
@@ -87,7 +85,8 @@ class Reencoder:
 
     def _encode(self, spec: ShardSpec, records: list[Record]) -> EncodedBatch:
         options = PixelOptions.of(self._plan)
-        (batch,) = prepare_batches(records, batch_size=len(records), threads=self._threads, options=options)
+        with decoding_threads(self._runtime.loader.num_workers) as threads:
+            (batch,) = prepare_batches(records, batch_size=len(records), threads=threads, options=options)
         return self._encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label)
 
     def _source(self, spec: ShardSpec) -> _Source:

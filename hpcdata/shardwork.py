@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
 from hpcdata import gpumeter, poison
@@ -33,7 +34,7 @@ RATE_EVERY_S = 30.0
 
 
 class ShardWork:
-    """What a process needs for any shard of its run, until `close`. `watchdog` is to be entered by the caller."""
+    """What a process needs for any shard of its run. `watchdog` is to be entered by the caller."""
 
     def __init__(
         self, plan: Plan, paths: RunPaths, runtime: RunConfig, stop: StopFlag, ledger: Ledger, watchdog: Watchdog
@@ -45,10 +46,8 @@ class ShardWork:
         self._encoder, self._device = tokenizers.encoder(plan), tokenizers.device
         self._gpu = gpumeter.start(self._device)
         self._num_ahead = 1 if self._device.startswith("cuda") else 0
-        self._threads = decoding_threads(runtime.loader.num_workers)
 
     def close(self) -> None:
-        self._threads.shutdown(cancel_futures=True)
         if self._gpu is not None:
             self._gpu.close()
 
@@ -80,7 +79,8 @@ class ShardWork:
             return
         with contextlib.closing(writer):
             try:
-                self._fill(spec, writer, notes, clock)
+                with decoding_threads(self._runtime.loader.num_workers) as threads:
+                    self._fill(spec, writer, notes, clock, threads)
             except (UserError, OSError, LostShard, ShardConflict) as error:
                 if isinstance(error, OSError) and writer.is_gone():  # a stale handle, as network file systems have
                     raise LostShard(spec.name) from None
@@ -114,7 +114,9 @@ class ShardWork:
                 writer.append(batch)
             self._commit(spec, writer, notes, clock)
 
-    def _fill(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: WorkClock) -> None:
+    def _fill(
+        self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: WorkClock, threads: Executor
+    ) -> None:
         resumed = writer.samples_read
         self._ledger.write("claim", shard=spec.name, resumed=resumed, lost_s=notes.lost_s, device=self._device)
         log.info("shard %s: %s, %d samples", spec.name, f"resumes at {resumed}" if resumed else "fresh", spec.count)
@@ -122,7 +124,7 @@ class ShardWork:
         is_first = True
         writer.note_work()
         self._watchdog.beat()
-        for encoded in self._encoded(spec, notes, clock, skip=resumed):
+        for encoded in self._encoded(spec, notes, clock, threads, skip=resumed):
             with clock.spending("write_s"):
                 writer.append(encoded)
                 writer.note_work()
@@ -146,9 +148,12 @@ class ShardWork:
             self._require_unchanged(spec)
             self._commit(spec, writer, notes, clock)
 
-    def _encoded(self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, *, skip: int) -> Iterator[Encoded]:
+    def _encoded(
+        self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, threads: Executor, *, skip: int
+    ) -> Iterator[Encoded]:
         """The batches of a shard, encoded. A GPU computes one while what it made of the last one is written."""
-        batches = clock.timed(self._batches(spec, notes, clock, skip=skip), "decode_s", without="read_s")
+        batches = self._batches(spec, notes, clock, threads, skip=skip)
+        batches = clock.timed(batches, "decode_s", without="read_s")
         pending: deque[Callable[[], Encoded]] = deque()
         num_ahead = 0  # the first one is written before anything else
         while True:
@@ -196,7 +201,9 @@ class ShardWork:
             *(spec.name, seconds, counts.written, counts.rejected.total(), counts.duplicate),
         )
 
-    def _batches(self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, *, skip: int) -> Iterator[Batch]:
+    def _batches(
+        self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, threads: Executor, *, skip: int
+    ) -> Iterator[Batch]:
         """The batches of a shard, those that are suspected by way of a child process; ends early at a stop signal."""
         batch_size = self._plan.batch_size
         trial = poison.Trial(
@@ -222,7 +229,7 @@ class ShardWork:
                     spec,
                     start=start,
                     end=end,
-                    threads=self._threads,
+                    threads=threads,
                     policy=self._runtime.data.on_changed_input,
                     clock=clock,
                 )

@@ -6,6 +6,7 @@ becomes a reject row; its neighbours stay.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -76,13 +77,18 @@ class PreparedBatch:
 Batch = PreparedBatch | Documents
 
 
-def decoding_threads(number: int) -> ThreadPoolExecutor:
-    """Threads that decode pictures. Whoever makes them ends them.
+@contextlib.contextmanager
+def decoding_threads(number: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that decode pictures, and nothing else is decoded when they end.
 
-    Never a generator: left in a reference cycle it would be closed by the garbage collector, in any line of any thread.
-    Where that line starts or ends a thread, waiting for one is a deadlock.
+    For functions: a generator that is left in a reference cycle is closed by the garbage collector, in any line of any
+    thread. Where that line starts or ends a thread, waiting for one is a deadlock.
     """
-    return ThreadPoolExecutor(max(1, number), thread_name_prefix="decode")
+    threads = ThreadPoolExecutor(max(1, number), thread_name_prefix="decode")
+    try:
+        yield threads
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def prepare_batches(
@@ -104,8 +110,10 @@ def prepare_batches(
                 pending.append((batch, [threads.submit(_load_or_reject, record, options) for record in batch]))
             if not pending:
                 return
-            batch, futures = pending.popleft()
-            yield PreparedBatch(records=batch, pixels=[future.result() for future in futures])
+            batch, futures = pending[0]
+            prepared = PreparedBatch(records=batch, pixels=[future.result() for future in futures])
+            pending.popleft()
+            yield prepared
     finally:
         for _, futures in pending:
             for future in futures:

@@ -8,13 +8,15 @@
 The threads take turns to decide what is in the next batch, and copy it at the same time, outside of the interpreter's
 lock; batches arrive in their order, and so does an error. What was only prepared has not happened: state, counts and
 account are of the delivered batches, new weights hold from the next one on, and a loop follows a state that is loaded
-in its middle. The threads are stopped when the iterator is closed or collected; they never outlive the process, and
-nothing is shared with other processes.
+in its middle. The threads end when the iterator is closed or collected, soon after: nobody waits for them there, as the
+garbage collector may close it in any line, also in one that they wait for. They never outlive the process, and nothing
+is shared with other processes.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import queue
 import sys
 import threading
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     Made = tuple[Tensors, BatchCounts]
     _Work = tuple[Callable[[], Made] | BaseException | None, dict[str, Any]]
     _Result = tuple[Made | BaseException | None, dict[str, Any]]
+
+
+_LOOK_EVERY_S = 0.1
 
 
 class ResumableLoader(Protocol):
@@ -96,7 +101,7 @@ class BackgroundLoader:
                     yield batch
                     del batch  # it would keep the memory of the last batch from the next ones
             finally:
-                workers.stop()
+                workers.is_wanted = False
 
     def state_dict(self) -> dict[str, Any]:
         return self._state
@@ -148,7 +153,8 @@ class _Workers:
         self._ready: queue.Queue[Future[deque[_Result]]] = queue.Queue(num_ahead // self._at_a_time)
         self._results: deque[_Result] = deque()
         self._turn = threading.Lock()
-        self._stopped = threading.Event()
+        self.is_wanted = True
+        """Once this is false the threads end, the next time that one of them looks."""
         self._threads = [
             threading.Thread(target=self._run, name="hpcdata-ahead", daemon=True) for _ in range(num_threads)
         ]
@@ -166,12 +172,8 @@ class _Workers:
         return made, state
 
     def stop(self) -> None:
-        """Returns when the threads have left the loader alone; at once in one of them, which the garbage collector
-        may have interrupted in its turn: the others cannot end before it goes on.
-        """
-        self._stopped.set()
-        if threading.current_thread() in self._threads:
-            return
+        """Returns when the threads have left the loader alone."""
+        self.is_wanted = False
         for thread in self._threads:
             while thread.is_alive() and not sys.is_finalizing():  # daemons never end in an interpreter that does
                 try:
@@ -199,16 +201,25 @@ class _Workers:
     def _take(self) -> tuple[Future[deque[_Result]], list[_Work]] | None:
         """The next batches to make, with their place in the order; None when there is nothing left to do."""
         with self._turn:
-            if self._stopped.is_set():
+            if not self.is_wanted:
                 return None
             slot: Future[deque[_Result]] = Future()
             makes: list[_Work] = []
             while len(makes) < self._at_a_time and (not makes or callable(makes[-1][0])):
                 makes.append(self._take_one())
+            if not self._put(slot):
+                return None
             if not callable(makes[-1][0]):  # nothing comes behind it
-                self._stopped.set()
-            self._ready.put(slot)
+                self.is_wanted = False
             return slot, makes
+
+    def _put(self, slot: Future[deque[_Result]]) -> bool:
+        """Waits for room behind the others; False when it is not wanted any more."""
+        while self.is_wanted:
+            with contextlib.suppress(queue.Full):
+                self._ready.put(slot, timeout=_LOOK_EVERY_S)
+                return True
+        return False
 
     def _take_one(self) -> _Work:
         """What makes the next batch and the state after it: None behind the last, or what was raised."""

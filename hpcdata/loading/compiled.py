@@ -270,13 +270,10 @@ def _lined_up(lineup: Lineup, first_tokens: np.ndarray, first_span: np.ndarray) 
 
 
 def _most_runs(lineup: Lineup, bins: Bins) -> int:
-    """At least as many as the rows of the bins have."""
-    of_row = 1 + int(lineup.lead.max(initial=0))
+    """At least as many as the rows of the bins have: no id is in two of them, so a cut makes one run more."""
+    of_row = 2 + int(lineup.lead.max(initial=0))
     of_span = 1 + bool(lineup.head.any()) + bool(lineup.tail.any())
-    if bins.pieces is None:  # every sample at most once
-        return bins.num_rows * of_row + len(lineup.taken) * of_span
-    num_spans = np.bincount(lineup.spans.row, minlength=lineup.num_rows)
-    return bins.num_rows * of_row + int(num_spans[bins.sample].sum()) * of_span
+    return bins.num_rows * of_row + len(lineup.taken) * of_span
 
 
 def _at(array: np.ndarray, size: int, dtype: type = np.int64) -> int:

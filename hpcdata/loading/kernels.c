@@ -237,7 +237,7 @@ INLINE int put_sample(const Lineup *all, const Tiles *tiles, Place *at, i64 samp
     if (all->has_bos) is_good &= put_id(tiles, at, 1, all->bos, all->bos_trained);
     if (drops_text) is_good &= put_id(tiles, at, 1, all->unconditional, all->text_trained);
     if (all->lead[sample] > all->has_bos + drops_text) is_good &= put_id(tiles, at, 1, all->eos, all->eos_trained);
-    for (i64 span = all->first_span[sample]; span < all->first_span[sample + 1]; span++) {
+    for (i64 span = all->first_span[sample]; span < all->first_span[sample + 1] && at->offset < at->high; span++) {
         i64 is_image = all->is_image[span], has_loss = !all->has_loss || all->has_loss[span], part = all->part[span];
         is_good &= part >= 0 && part < all->num_parts;
         if (!is_good) return 0;
@@ -263,7 +263,7 @@ INLINE void fetch_spans(const Lineup *all, i64 sample) {
     __builtin_prefetch(all->taken + span);
 }
 
-/* Returns how many runs are kept, -1 where `room` or a width is too small. */
+/* Returns how many runs are kept, -1 where `room` or a width is too small, or a sample, a part or a bin is none. */
 i64 tile(const Lineup *all, const Bins *bins, const Tiles *tiles) {
     i64 span = 0, edge = 0, num_edges = tiles->num_edges, *counted = tiles->counted;
     i64 num_rows = bins->first_row[bins->num_bins];

@@ -152,6 +152,8 @@ class PackedSteps:
 
     def _pieces(self, epoch: int, step: int, share: Share) -> list[tuple[_Window, int, int]]:
         """(window, first bin, last bin + 1) of the share."""
+        if epoch == self._epoch and step * self.size < self._edges[0]:  # begins before the window that a state notes
+            self.restore(epoch, Mark())
         if step < 0 or not self.has_step(epoch, step):
             raise IndexError(f"step {step} is behind the end of epoch {epoch}")
         self._see(epoch, bin_index=(step + 1) * self.size)

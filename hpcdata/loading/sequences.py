@@ -1,11 +1,12 @@
 """Spans -> sequences: for each row the runs of ids that it consists of, control tokens included. No ids are read here.
 
-A `Form` says how a layout lines up the spans of a sample; `line_up` applies it to a batch of rows at once:
+A `Form` says how a layout lines up the spans of a sample; `Lineup` applies it to a batch of rows at once:
 
     row:   [bos] [unconditional] ( [boi] image [eoi] | text [eos] )* [eos] [padding]
 
 Every run is a stretch of stored ids with a number to add, or a literal repeated. The runs of consecutive rows tile the
-arrays that `arranged.py` makes of them, so that neither side ever works per id in Python.
+arrays that `windowed.py` makes of them, so that neither side ever works per id in Python. The compiled loops take a
+`Lineup` as it is, and find the runs by themselves.
 """
 
 from __future__ import annotations
@@ -119,15 +120,15 @@ _ROW_COLUMNS = tuple(
 
 
 class Lineup:
-    """A batch of rows, lined up: lengths at once, `sequences()` when the runs are wanted too (which kernels.c finds by
-    itself).
+    """A batch of rows, lined up: lengths at once, `sequences()` when the runs are wanted too.
 
-    Row columns are [num_rows], span columns [num_spans]:
+    Row columns are [num_rows], span columns [num_spans], of the `spans` that take part:
 
-        index, length, truncated, too_long     as in Sequences
-        lead                                   runs before the spans of a row
-        end                                    ids of the eos behind them
-        taken, head, tail                      ids of a span itself, in front of it and behind it
+        index, length, truncated, too_long, left_out_images      as in Sequences
+        unconditional                                            whether the text is replaced by one id
+        lead, end                                                runs before its spans, ids of the eos behind them
+        is_image, has_loss                                       kind of a span, its loss flag
+        taken, head, tail                                        ids of the span itself, in front of it and behind it
     """
 
     def __init__(

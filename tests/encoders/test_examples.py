@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import threading
 import weakref
 from collections.abc import Iterable, Sequence
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hpcdata.counts import Sizes
+from hpcdata.encoders import examples
 from hpcdata.encoders.examples import (
     BatchEncoder,
     PixelOptions,
@@ -94,3 +96,24 @@ def test_a_batch_with_rejects_is_freed_at_once():
         assert pixels() is None
     finally:
         gc.enable()
+
+
+def test_nothing_more_is_decoded_behind_an_error(monkeypatch):
+    """A crash in it would be taken for one of the next shard."""
+    begun, may_go_on = [], threading.Event()
+
+    def load(record, options):
+        begun.append(record.position)
+        if record.position:
+            may_go_on.wait(10)
+            return []
+        raise MemoryError
+
+    monkeypatch.setattr(examples, "load_images", load)
+    records = [Sample(position=row, key=str(row), parts=()) for row in range(30)]
+    options = PixelOptions(sizes=((8, 8),), max_pixels=64, max_bytes=1000, jpeg_draft=False)
+    with decoding_threads(1) as threads:
+        with pytest.raises(MemoryError):
+            list(prepare_batches(records, batch_size=8, threads=threads, options=options))
+        may_go_on.set()
+    assert begun in ([0], [0, 1])

@@ -13,6 +13,7 @@ import torch
 
 from hpcdata import TokenDataset, TokenLoader
 from hpcdata.errors import UserError
+from hpcdata.loading import arrays
 from hpcdata.loading.ahead import BackgroundLoader
 from hpcdata.loading.arrays import empty
 from hpcdata.loading.fixedrows import FixedRows
@@ -130,6 +131,9 @@ def test_errors_arrive_and_threads_end(dataset, monkeypatch):
     assert len(others()) == 2
     del batches
     gc.collect()
+    deadline = time.monotonic() + 10
+    while others() and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert not others()
     loader = make(dataset)
     monkeypatch.setattr(loader, "_plan", lambda epoch, step: 1 / 0)
@@ -139,13 +143,14 @@ def test_errors_arrive_and_threads_end(dataset, monkeypatch):
         BackgroundLoader(make(dataset), num_ahead=0)
 
 
-def test_an_iterator_that_one_of_its_own_threads_collects_ends(dataset, monkeypatch):
-    """The thread has the turn that the other one waits for."""
+@pytest.mark.parametrize("call", [3, 11])
+def test_an_iterator_that_one_of_its_own_threads_collects_ends(dataset, monkeypatch, call):
+    """The thread has the turn that the other one waits for; at the later call there is no room for its batches."""
     loader, may_drop, calls = make(dataset), threading.Event(), itertools.count()
     take, iterators = loader.take, []
 
     def dropping():
-        if next(calls) == 3:
+        if next(calls) == call:
             may_drop.wait(10)
             iterators.clear()
         return take()
@@ -159,6 +164,16 @@ def test_an_iterator_that_one_of_its_own_threads_collects_ends(dataset, monkeypa
         thread.join(10)
     assert len(threads) == 2
     assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.timeout(60)
+def test_an_iterator_is_closed_without_waiting(dataset):
+    """The garbage collector may close it in a line that holds a lock that its threads wait for."""
+    batches = iter(BackgroundLoader(make(dataset, layout=Caption(max_length=2000), num_epochs=100)))
+    next(batches)
+    time.sleep(0.1)  # until there is no room for more
+    with arrays._lock:
+        batches.close()
 
 
 @pytest.mark.slow

@@ -309,6 +309,23 @@ def test_bins_that_are_too_full_are_refused(loops):
         loops.best_fit(np.array([5, 10], np.int32), 99)
 
 
+def test_a_document_of_many_texts_in_many_bins_needs_no_more_room(loops):
+    num_spans, lineup = 1000, texts(*[7] * 1000)
+    row = np.zeros(num_spans, np.int64)
+    table = dataclasses.replace(lineup.spans, index=np.zeros(1, np.int64), row=row)
+    start = np.arange(0, 7000, 5)
+    bins = Bins(
+        sample=np.zeros(1400, np.int64),
+        first_row=np.arange(1401),
+        width=np.full(1400, 5),
+        start=start,
+        length=np.full(1400, 5),
+    )
+    lineup = Lineup(table, Form(), Controls())
+    assert loops.tile(lineup, bins, MAPS).first_run[-1] == len(np.union1d(start, np.arange(0, 7000, 7)))
+    assert compiled._most_runs(lineup, bins) < 5000
+
+
 def test_bins_may_be_longer_than_memory(loops):
     assert loops.best_fit(np.array([5, 10]), 2**60)[1].tolist() == [0, 2]
 

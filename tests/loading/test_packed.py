@@ -327,3 +327,23 @@ def test_bins_hold_samples_that_fill_them(capacity):
     assert sorted(placement.sample.tolist()) == np.flatnonzero(lengths).tolist()
     for first, last in itertools.pairwise(placement.first_row.tolist()):
         assert 0 < lengths[placement.sample[first:last]].sum() <= capacity
+
+
+def test_a_resumed_loader_tells_of_every_earlier_step(datasets):
+    """Also of one that begins before the window that the state notes, and ends in it."""
+
+    def make():
+        return TokenLoader(datasets(200), global_batch_size=4, layout="caption", packing=BestFit(length=30, window=40))
+
+    loader = make()
+    expected = [loader.batch_at(0, step)["index"].tolist() for step in range(20)]
+    walking, states = iter(loader), []
+    for _ in range(20):
+        states.append(loader.state_dict())
+        next(walking)
+    for at, state in enumerate(states):
+        for step in range(at):
+            resumed = make()
+            resumed.load_state_dict(state)
+            assert resumed.batch_at(0, step)["index"].tolist() == expected[step], (at, step)
+            assert resumed.rows(0, step).tolist() == make().rows(0, step).tolist(), (at, step)
