@@ -122,19 +122,26 @@ def test_what_was_only_prepared_is_prepared_again(dataset):
     assert indices(ahead) == indices(make(dataset))
 
 
-def test_errors_arrive_and_threads_end(dataset, monkeypatch):
-    def others() -> list[threading.Thread]:
-        return [thread for thread in threading.enumerate() if thread.name == "hpcdata-ahead"]
+def threads_of(iterator) -> list[threading.Thread]:
+    """Begins the iterator; those that it starts."""
+    before = threading.enumerate()
+    next(iterator)
+    return [thread for thread in threading.enumerate() if thread not in before]
 
+
+def have_ended(threads: list[threading.Thread]) -> bool:
+    for thread in threads:
+        thread.join(10)
+    return not any(thread.is_alive() for thread in threads)
+
+
+def test_errors_arrive_and_threads_end(dataset, monkeypatch):
     batches = iter(BackgroundLoader(make(dataset)))
-    next(batches)
-    assert len(others()) == 2
+    threads = threads_of(batches)
+    assert len(threads) == 2
     del batches
     gc.collect()
-    deadline = time.monotonic() + 10
-    while others() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not others()
+    assert have_ended(threads)
     loader = make(dataset)
     monkeypatch.setattr(loader, "_plan", lambda epoch, step: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -157,13 +164,11 @@ def test_an_iterator_that_one_of_its_own_threads_collects_ends(dataset, monkeypa
 
     monkeypatch.setattr(loader, "take", dropping)
     iterators.append(iter(BackgroundLoader(loader)))
-    next(iterators[0])
-    threads = [thread for thread in threading.enumerate() if thread.name == "hpcdata-ahead"]
+    threads = threads_of(iterators[0])
     may_drop.set()
-    for thread in threads:
-        thread.join(10)
     assert len(threads) == 2
-    assert not any(thread.is_alive() for thread in threads)
+    assert have_ended(threads)
+    assert not iterators
 
 
 @pytest.mark.timeout(60)
