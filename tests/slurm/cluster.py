@@ -163,8 +163,9 @@ class SlurmCluster:
         try:
             yield
         finally:
-            self._spawn_node(node)
-            self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+            self._spawn_node(node)  # it comes back by itself (ReturnToService=2)
+            state = ("sinfo", "--noheader", f"--nodes={node}", "--format=%T")
+            self.wait_until(lambda: "down" not in self.run(*state, check=False), f"{node} to come back")
 
     def kill_node(self, node: str) -> None:
         """Kills a node's slurmd for good; what runs there is not ended, and slurmctld finds out by itself."""
