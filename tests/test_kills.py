@@ -91,5 +91,7 @@ def test_the_bytes_are_those_of_an_undisturbed_process(
     status = read_status(folder)
     assert (status.counts["written"], status.counts["rejected"]) == (load_plan(folder).num_samples, {})
     with Claims(folder / "claims", Owner.of_this_process("observer"), timeout_s=60) as claims:
-        assert claims.find_alive(claims.list_names()) == {}, "only who is killed behind a commit leaves its claim"
+        left = claims.list_names()
+        assert claims.find_alive(left) == {}, "only who is killed behind a commit leaves its claim"
+        assert len(left) <= hit
     shutil.rmtree(folder)
