@@ -105,6 +105,13 @@ class Claims:
             for aside in self._folder.glob(f".{name}.*"):  # of processes killed while they took it over
                 aside.unlink(missing_ok=True)
 
+    def release_dead(self) -> None:
+        """Removes all claims of dead owners: once no shard is open, nobody else would take them over."""
+        names = self.list_names()
+        for name in names - self.find_alive(names).keys():
+            if self.try_claim(name):
+                self.release(name)
+
     def holds(self, name: str) -> bool:
         """False once another attempt has taken the claim over."""
         holder = self._holder(name)

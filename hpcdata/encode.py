@@ -142,6 +142,8 @@ class _Task:
             if all(self._claims.is_alive_elsewhere(name, waiting.get(name)) for name in names):
                 if names:
                     log.info("%d shards are left to other tasks that are at work", len(names))
+                else:
+                    self._claims.release_dead()  # of tasks that were killed between a commit and the release
                 return
             for name in names:
                 waiting.setdefault(name, self._claims.heartbeat(name))

@@ -75,6 +75,19 @@ def test_the_claim_of_a_killed_process_of_this_machine_is_taken_over_at_once(tmp
     assert claims.try_claim("shard")
 
 
+def test_claims_of_the_dead_are_removed_when_nothing_is_left_to_claim(tmp_path: Path) -> None:
+    """A task that is killed between a commit and the release leaves one that nobody would take over."""
+    dead = put(tmp_path, "dead", owner("dead", pid_started="1"))
+    silent = put(tmp_path, "silent", elsewhere("silent"))
+    age(silent, 100)
+    alive = [put(tmp_path, "alive", owner("alive")), put(tmp_path, "beating", elsewhere("beating"))]
+    with Claims(tmp_path, owner("me"), timeout_s=60) as claims:
+        claims.release_dead()
+        assert not dead.exists()
+        assert not silent.exists()
+        assert sorted(tmp_path.iterdir()) == sorted(alive)
+
+
 def test_a_reused_pid_does_not_keep_a_claim_alive(tmp_path: Path) -> None:
     put(tmp_path, "shard", owner("dead", pid=os.getpid(), pid_started="1"))
     assert Claims(tmp_path, owner("me"), timeout_s=3600).try_claim("shard")

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata.claims import Claims, Owner
 from hpcdata.plan import load_plan
 from hpcdata.planning import prepare
 from hpcdata.status import read_status
@@ -90,8 +89,5 @@ def test_the_bytes_are_those_of_an_undisturbed_process(
     evidence(KILLS, hit, folder)
     status = read_status(folder)
     assert (status.counts["written"], status.counts["rejected"]) == (load_plan(folder).num_samples, {})
-    with Claims(folder / "claims", Owner.of_this_process("observer"), timeout_s=60) as claims:
-        left = claims.list_names()
-        assert claims.find_alive(left) == {}, "only who is killed behind a commit leaves its claim"
-        assert len(left) <= hit
+    assert list((folder / "claims").iterdir()) == []
     shutil.rmtree(folder)
