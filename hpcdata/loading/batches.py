@@ -140,8 +140,12 @@ class PlainSteps:
         starts, stops = share.of_each(edges[:-1], edges[1:])
         is_asked = self.stream.will_draw(epoch, int(starts[0]), int(stops[-1]))
         sizes = stops - starts
-        of_step, within = ragged(sizes)
-        draws = self.stream.draws(epoch, starts[of_step] + within)
+        if share.world_size == 1:
+            positions = np.arange(edges[0], edges[-1])
+        else:
+            of_step, within = ragged(sizes)
+            positions = starts[of_step] + within
+        draws = self.stream.draws(epoch, positions)
         num_spans = 1 if self._ahead is None else _SPANS_AHEAD  # the first batch is waited for
         return _Ahead(epoch, step, share, draws, [0, *np.cumsum(sizes).tolist()], num_spans, is_asked)
 
@@ -181,13 +185,13 @@ class _Ahead:
         start, stop = self._edges[at], self._edges[at + 1]
         if self._batch is None or not self._start <= start <= stop <= self._stop:
             last = max(at + 1, bisect.bisect_right(self._edges, start + self._num_spans_ahead) - 1)
-            self._num_spans_ahead = min(_SPANS_AHEAD, 4 * (self._edges[last] - start))
-            self._start, self._stop = start, self._edges[last]
-            draws = self._draws.take(slice(start, self._stop))
+            draws = self._draws.take(slice(start, self._edges[last]))
             table = stream.dataset.spans(draws.rows)
             if not self._is_asked:
                 stream.dataset.will_need(table)
-            self._batch = layout.prepare(stream.dataset, table, layout.seeds_of(draws))
+            prepared = layout.prepare(stream.dataset, table, layout.seeds_of(draws))
+            self._batch, self._start, self._stop = prepared, start, self._edges[last]  # all, or as it was before
+            self._num_spans_ahead = min(_SPANS_AHEAD, 4 * (self._edges[last] - start))
         return self._batch, start - self._start, stop - self._start
 
     def _rows(self, step: int) -> slice:
