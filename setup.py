@@ -4,9 +4,10 @@ from setuptools import Extension, setup
 
 kernels = Extension(
     "hpcdata.loading._kernels",  # no module: a library for ctypes, so Python's headers are not needed
-    ["hpcdata/loading/kernels.c"],
-    depends=["setup.py"],
-    extra_compile_args=["-O3", "-std=gnu11"],
+    ["hpcdata/loading/kernels.c", "hpcdata/loading/parallel.c"],
+    depends=["setup.py", "hpcdata/loading/parallel.h"],
+    extra_compile_args=["-O3", "-std=gnu11", "-pthread"],
+    extra_link_args=["-pthread"],
     optional=True,
 )
 setup(ext_modules=[kernels])

@@ -36,13 +36,15 @@ fi
 [[ $# -eq 0 ]] || exec python -m pytest "$@"
 
 # All of them: those on SLURM wait most of their time, so they run beside the others. Loaders are tested once more as
-# they are without the compiled loops. Where one hangs, others may: each takes ten minutes to be given up, so a few do.
+# they are without the compiled loops, and once more with three threads for every copy. Where one hangs, others may: each takes ten minutes to be given up, so a few do.
 log=$(mktemp)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -f "$log"' EXIT
 python -m pytest --maxfail=3 -m slurm >"$log" 2>&1 &
 status=0
 python -m pytest --maxfail=3 -m "not slurm" || status=$?
-HPCDATA_KERNELS=0 python -m pytest -q tests/loading -m "not slow" --deselect tests/loading/test_compiled.py || status=$?
+HPCDATA_KERNELS=0 python -m pytest -q tests/loading -m "not slow" --deselect tests/loading/test_compiled.py \
+    --deselect tests/loading/test_threads.py || status=$?
+HPCDATA_TEST_THREADS=3 python -m pytest -q tests/loading -m "not slow" || status=$?
 wait $! || status=$?
 cat "$log"
 exit "$status"

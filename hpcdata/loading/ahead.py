@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hpcdata.errors import UserError
 from hpcdata.loading.account import SourceAccount
 from hpcdata.loading.layoutbase import BatchCounts
+from hpcdata.loading.threads import copy_alone
 
 if TYPE_CHECKING:
     import torch
@@ -182,6 +183,7 @@ class _Workers:
                     thread.join(0.01)
 
     def _run(self) -> None:
+        copy_alone()
         while (work := self._take()) is not None:
             slot, makes = work
             slot.set_result(deque((self._made(make), state) for make, state in makes))

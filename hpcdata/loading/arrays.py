@@ -115,6 +115,13 @@ def as_signed(block: np.ndarray) -> np.ndarray:
     return block.view(np.int16) if block.dtype == np.uint16 else block
 
 
+def totals_before(values: np.ndarray) -> np.ndarray:
+    """[n + 1] int64: the sum of the values before each, and of all."""
+    totals = np.zeros(len(values) + 1, np.int64)
+    np.cumsum(values, out=totals[1:])
+    return totals
+
+
 def ragged(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(which run, place in it) of every element of runs of these lengths that stand end to end."""
     if len(lengths) and lengths.min() == lengths.max() == 1:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Callable
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -20,27 +19,34 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from hpcdata.loading.arrays import empty
+from hpcdata.loading.threads import copy, num_threads
 
 if TYPE_CHECKING:
     from hpcdata.loading.bins import Bins
     from hpcdata.loading.parts import PartMaps
     from hpcdata.loading.sequences import Lineup
 
-VERSION = 4
+VERSION = 5
 """Of the functions in kernels.c: a library that was built from an older one is not used."""
 _ARGUMENTS = {
-    "place_rows": "pnnpppnpnnnnnn",
-    "place_runs": "pnnppppnnpnnn",
-    "fill_runs": "pppnnpnnn",
-    "count_runs": "pppnnpnnn",
+    "place_rows": "pnnpppnpnnnnnnnn",
+    "place_runs": "pnnppppnnpnnnnn",
+    "fill_runs": "pppnnpnnnnn",
+    "count_runs": "pppnnpnnnnn",
+    "finish": "n",
+    "set_min_bytes_each": "n",
     "tile": "ppp",
-    "num_spans_of": "ppnnppp",
-    "find_spans": "ppnpppppnpppppn",
-    "permute": "pnnnpnp",
+    "num_spans_of": "ppnnppppn",
+    "find_spans": "ppnppppnppppppn",
+    "permute": "pnnnpnpn",
     "best_fit": "pnnnppp",
     "kernels_version": "",
 }
 """Of each function: pointers and numbers."""
+_LOOKED_UP = (
+    *(f"samples/{name}" for name in ("index", "num_spans", "first_span", "first_token")),
+    *("spans/length", "spans/kind"),
+)
 _TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
 NUM_COUNTS, NUM_RUN_COLUMNS = 7, 10
 DAMAGED = "a sample points outside of its part, or a batch is too small: the dataset is damaged"
@@ -72,23 +78,27 @@ class Kernels:
         if library.kernels_version() != VERSION:
             raise ImportError(f"{path.name} has version {library.kernels_version()}, expected {VERSION}")
 
+    def set_min_bytes_each(self, num_bytes: int) -> int:
+        """From how many bytes for each threads share a copy or lookup: 256 KiB, but in tests. Returns what it was."""
+        return self._library.set_min_bytes_each(num_bytes)
+
     def place_rows(self, ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> PlaceRows:
         """What copies rows of `length` ids from `start` ([n] each)."""
-        return PlaceRows(self._library.place_rows, ids, start, length)
+        return PlaceRows(self._library, ids, start, length)
 
     def place_runs(
         self, ids: np.ndarray, start: np.ndarray, value: np.ndarray, dest: np.ndarray, length: np.ndarray
     ) -> WriteRuns:
         """What writes ids from `start` plus `value`, or `value` alone where `start` is negative."""
-        return WriteRuns(self._library.place_runs, _ids(ids), (start, value, dest, length))
+        return WriteRuns(self._library, "place_runs", (ids,), (start, value, dest, length))
 
     def fill_runs(self, value: np.ndarray, dest: np.ndarray, length: np.ndarray) -> WriteRuns:
         """What writes one `value` on each run."""
-        return WriteRuns(self._library.fill_runs, (), (value, dest, length))
+        return WriteRuns(self._library, "fill_runs", (), (value, dest, length))
 
     def count_runs(self, first: np.ndarray, dest: np.ndarray, length: np.ndarray) -> WriteRuns:
         """What writes `first`, `first` + 1... on each run."""
-        return WriteRuns(self._library.count_runs, (), (first, dest, length))
+        return WriteRuns(self._library, "count_runs", (), (first, dest, length))
 
     def tile(self, lineup: Lineup, bins: Bins, maps: PartMaps) -> Tiles:
         """Where the runs of bins stand, and where their ids come from."""
@@ -127,26 +137,28 @@ class Kernels:
         Returns ([n], their index) and [6, num_spans]: row of `sample`, kind, length, part, first token, and row of the
         columns of spans.
         """
-        columns, num_parts = maps.columns, len(maps.spans)
-        of_samples = [columns[f"samples/{name}"].ctypes.data for name in ("num_spans", "first_span", "first_token")]
-        index, num_rows, length = columns["samples/index"], len(sample), columns["spans/length"]
+        addresses, num_parts, num_rows, threads = maps.addresses, len(maps.spans), len(sample), num_threads()
+        num_samples, num_in_column = (len(maps.columns[name]) for name in ("samples/index", "spans/length"))
+        index, num_spans, first_span, first_token, length, kind = (addresses[name] for name in _LOOKED_UP)
         rows = (_at(sample, num_rows), _at(part, num_rows), num_rows)
-        num_spans, num_tokens = (_at(num, num_parts) for num in (maps.num_spans, maps.num_tokens))
-        total = self._library.num_spans_of(*rows, len(index), *of_samples[:2], num_spans)
+        spans_of_part, tokens_of_part = (_at(num, num_parts) for num in (maps.num_spans, maps.num_tokens))
+        found, indices = np.empty(num_rows + 1, np.int64), np.empty(num_rows, np.int64)
+        found_at = found.ctypes.data
+        of_parts = (num_samples, num_spans, first_span, spans_of_part)
+        total = self._library.num_spans_of(*rows, *of_parts, found_at, threads)
         _check(total)
-        found, spans = empty((num_rows,), np.int64), empty((6, total), np.int64)
-        bases = (_at(maps.spans, num_parts), len(length), num_tokens)
-        of_spans = (length.ctypes.data, columns["spans/kind"].ctypes.data)
-        out = (found.ctypes.data, spans.ctypes.data, total)
-        _check(self._library.find_spans(*rows, index.ctypes.data, *of_samples, *bases, *of_spans, *out))
-        return found, spans
+        spans = empty((6, total), np.int64)
+        of_samples = (index, first_span, first_token, _at(maps.spans, num_parts), num_in_column, tokens_of_part)
+        out = (found_at, indices.ctypes.data, spans.ctypes.data)
+        _check(self._library.find_spans(*rows, *of_samples, length, kind, *out, threads))
+        return indices, spans
 
     def permute(self, positions: np.ndarray, num_samples: int, num_bits: int, keys: np.ndarray) -> np.ndarray:
         """rows: [n] int64, of the positions ([n] int64), by the round keys ([num_rounds] uint64)."""
         rows = np.empty_like(positions)
         sizes = (len(positions), num_samples, num_bits)
         network = (_at(keys, len(keys), np.uint64), len(keys))
-        _check(self._library.permute(_at(positions, len(rows)), *sizes, *network, rows.ctypes.data))
+        _check(self._library.permute(_at(positions, len(rows)), *sizes, *network, rows.ctypes.data, num_threads()))
         return rows
 
     def best_fit(self, lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
@@ -184,16 +196,26 @@ class Tiles(NamedTuple):
 class PlaceRows:
     """Copies some of its rows at a time: their addresses are looked up once."""
 
-    def __init__(self, place_rows: Callable[..., int], ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> None:
-        self._place, self._ids, self._rows = place_rows, _ids(ids), (start, length)
+    def __init__(self, library: ctypes.CDLL, ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> None:
+        self._place, self._finish = library.place_rows, library.finish
+        self._ids, self._arrays = _ids(ids), (ids, start, length)
         self._start, self._length, self._num_rows = _at(start, len(start)), _at(length, len(start)), len(start)
 
     def __call__(
-        self, out: np.ndarray, first: int, num_rows: int, rows: np.ndarray | None, shift: int, pad: int
+        self,
+        out: np.ndarray,
+        first: int,
+        num_rows: int,
+        rows: np.ndarray | None,
+        shift: int,
+        pad: int,
+        *,
+        may_leave: bool = False,
     ) -> None:
         """out[rows[n]] (by default out[n]) = the ids of row `first` + n, plus `shift`, with `pad` behind them.
 
-        out: [at least num_rows, width] of uint16, int32 or int64; its columns stand next to each other.
+        out: [at least num_rows, width] of uint16, int32 or int64; its columns stand next to each other. `may_leave`:
+        the caller of `leave_last` touches it next.
         """
         item_bytes, (row_bytes, column_bytes), (out_rows, width) = out.itemsize, out.strides, out.shape
         if (column_bytes != item_bytes and width > 1) or not 0 <= first <= first + num_rows <= self._num_rows:
@@ -202,23 +224,34 @@ class PlaceRows:
             )
         places = (self._start + 8 * first, self._length + 8 * first, None if rows is None else _at(rows, num_rows))
         shape = (out.ctypes.data, item_bytes, out_rows, row_bytes // item_bytes, width)
-        _check(self._place(*self._ids, *places, num_rows, *shape, shift, pad))
+        arguments = (*self._ids, *places, num_rows, *shape, shift, pad)
+        _check(copy(self._place, arguments, (self._arrays, out, rows), self._finish, may_leave))
 
 
 class WriteRuns:
     """Writes some of its runs at a time: their addresses are looked up once. They stand at `dest`, in this order."""
 
-    def __init__(self, write: Callable[..., int], source: tuple[int, ...], columns: tuple[np.ndarray, ...]) -> None:
-        self._write, self._source, self._columns, self._num_runs = write, source, columns, len(columns[0])
+    def __init__(
+        self, library: ctypes.CDLL, name: str, source: tuple[np.ndarray, ...], columns: tuple[np.ndarray, ...]
+    ) -> None:
+        self._write, self._finish = getattr(library, name), library.finish
+        self._arrays, self._num_runs = (source, columns), len(columns[0])
+        self._source = [number for ids in source for number in _ids(ids)]
         self._addresses = [_at(column, self._num_runs) for column in columns]
 
-    def __call__(self, out: np.ndarray, first: int, stop: int, base: int, pad: int = 0) -> None:
-        """Runs `first` to `stop` - 1, at `dest` - `base` of the flat `out`, and `pad` between them."""
+    def __call__(
+        self, out: np.ndarray, first: int, stop: int, base: int, pad: int = 0, *, may_leave: bool = False
+    ) -> None:
+        """Runs `first` to `stop` - 1, at `dest` - `base` of the flat `out`, and `pad` between them.
+
+        `may_leave`: as for rows.
+        """
         if not (0 <= first <= stop <= self._num_runs and out.flags.c_contiguous):
             raise IndexError(f"runs {first} to {stop} of {self._num_runs}, into strides of {out.strides}")
         columns = [address + 8 * first for address in self._addresses]
         place = (stop - first, base, out.ctypes.data, out.itemsize, out.size, pad)
-        _check(self._write(*self._source, *columns, *place))
+        arguments = (*self._source, *columns, *place)
+        _check(copy(self._write, arguments, (self._arrays, out), self._finish, may_leave))
 
 
 def _structure(name: str, numbers: str, pointers: str) -> type[ctypes.Structure]:

@@ -158,7 +158,7 @@ class TokenDataset:
     def places(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> Places:
         """From where rows are copied: `length` ids from `start` in the tokens of `part` ([num_places] each)."""
         maps = self.maps
-        return Places(maps, part, start + maps.tokens[part], length)
+        return Places(maps, part, start + (maps.tokens[part] if len(maps.tokens) > 1 else maps.tokens), length)
 
     def windows(self, part: np.ndarray, start: np.ndarray, width: int, out: np.ndarray | None = None) -> np.ndarray:
         """ids: [num_windows, width] from `start` in the tokens of `part`; what stands behind a span is to be masked."""

@@ -122,7 +122,7 @@ class T2I(Fixed):
         is_full = len(rows) == len(out)
         if not is_full:
             out[:] = pad
-        places.place(out, first, rows=None if is_full else rows, shift=self.img_token_shift or 0)
+        places.place(out, first, rows=None if is_full else rows, shift=self.img_token_shift or 0, may_leave=True)
 
     def columns_of_image(self, images: SpanTable) -> int:
         if not len(images.row):

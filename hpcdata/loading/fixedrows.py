@@ -15,6 +15,7 @@ from hpcdata.loading.arrays import (
     position_dtype,
     prefix_mask,
     prefix_positions,
+    totals_before,
     widen,
 )
 from hpcdata.loading.compiled import Kernels, WriteRuns, kernels
@@ -42,9 +43,10 @@ class FixedRows:
             return  # the batches that are refused, or differ in their grid, are found one by one
         self._keys = (*layout.keys, "loss_mask")
         self._has_more_than_ids = not {"attention_mask", "modality", "labels", "position_ids"}.isdisjoint(layout.keys)
+        self._pad = layout.frame.pad
         self._texts = TextRows(dataset, texts, layout.text_columns, layout.frame)
         self._places = dataset.places(images.part, images.first_token, images.length)
-        self._num_ids = np.append(0, np.cumsum(self._texts.lengths))
+        self._num_ids = totals_before(self._texts.lengths)
 
     def batch(self, first: int, stop: int) -> Batch:
         """Of rows `first` to `stop` - 1."""
@@ -56,7 +58,7 @@ class FixedRows:
             return FixedRows(layout, self._dataset, part).batch(0, stop - first)
         ids = empty((stop - first, self._columns + num_image), layout.ids)
         begin, rows = self._images_of(first, stop)
-        self._place(ids, first, begin, rows, layout.frame.pad)
+        self._place(ids, first, begin, rows, self._pad)
         num_text_tokens, num_image_tokens = int(self._num_ids[stop] - self._num_ids[first]), num_image * len(rows)
         counts = BatchCounts(
             samples=len(ids),

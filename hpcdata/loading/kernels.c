@@ -4,6 +4,8 @@
  *
  * Rows of a shuffled batch come from all over the memory. What makes copying them fast is to ask for the next row while
  * this one is copied: the processor does not see by itself where it begins. */
+#include "parallel.h"
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -22,7 +24,7 @@ typedef int64_t i64;
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-enum { VERSION = 4, AHEAD = 2, FAR = 16, LINE = 64 };
+enum { VERSION = 5, AHEAD = 2, FAR = 16, LINE = 64 };
 
 i64 kernels_version(void) { return VERSION; }
 
@@ -58,6 +60,9 @@ DEFINE_COUNT(count_2, uint16_t)
 DEFINE_COUNT(count_4, uint32_t)
 DEFINE_COUNT(count_8, uint64_t)
 
+#define IN_PARALLEL(WORK, NUM_ITEMS, NUM_BYTES)                                                                        \
+    in_parallel(WORK, &all, sizeof all, NUM_ITEMS, NUM_BYTES, num_threads, may_leave != 0)
+
 static int runs_fit(const i64 *at, const i64 *length, i64 num_runs, i64 size) {
     i64 is_outside = 0;
     for (i64 run = 0; run < num_runs; run++)
@@ -65,31 +70,48 @@ static int runs_fit(const i64 *at, const i64 *length, i64 num_runs, i64 size) {
     return !is_outside;
 }
 
+/* What can be copied to what: bytes of an id, 10 times, and of an element of out. */
+static int is_pair(i64 pair) { return pair == 22 || pair == 24 || pair == 28 || pair == 44 || pair == 48; }
+
 /* Row `rows[r]` of out (NULL: row r) = `length[r]` ids from `start[r]`, plus `shift`, and `pad` up to `width`. */
+typedef struct {
+    const void *ids;
+    const i64 *start, *length, *rows;
+    void *out;
+    i64 pair, stride, width, shift, pad;
+} Rows;
+
 #define PLACE_ROWS(IN, OUT, COPY, FILL)                                                                                \
-    for (i64 row = 0; row < num_rows; row++) {                                                                         \
-        OUT *to = (OUT *)out + (rows ? rows[row] : row) * stride;                                                      \
-        if (row + AHEAD < num_rows)                                                                                    \
-            fetch((const char *)((const IN *)ids + start[row + AHEAD]), length[row + AHEAD] * (i64)sizeof(IN));        \
-        COPY(to, (const IN *)ids + start[row], length[row], shift);                                                    \
-        FILL(to + length[row], width - length[row], pad);                                                              \
+    for (i64 row = first; row < stop; row++) {                                                                         \
+        OUT *to = (OUT *)all.out + (all.rows ? all.rows[row] : row) * all.stride;                                      \
+        const IN *ids = all.ids;                                                                                       \
+        if (row + AHEAD < stop)                                                                                        \
+            fetch((const char *)(ids + all.start[row + AHEAD]), all.length[row + AHEAD] * (i64)sizeof(IN));            \
+        COPY(to, ids + all.start[row], all.length[row], all.shift);                                                    \
+        FILL(to + all.length[row], all.width - all.length[row], all.pad);                                              \
     }                                                                                                                  \
-    return 0
+    return
 FOR_EACH_CPU
-i64 place_rows(const void *ids, i64 num_ids, i64 id_bytes, const i64 *start, const i64 *length, const i64 *rows,
-               i64 num_rows, void *out, i64 out_bytes, i64 out_rows, i64 stride, i64 width, i64 shift, i64 pad) {
-    i64 is_outside = !runs_fit(start, length, num_rows, num_ids) || (!rows && num_rows > out_rows);
-    for (i64 row = 0; row < num_rows; row++)
-        is_outside |= length[row] > width || (rows && (rows[row] < 0 || rows[row] >= out_rows));
-    if (is_outside) return -1;
-    switch (10 * id_bytes + out_bytes) {
+void place_these_rows(const void *job, i64 first, i64 stop) {
+    const Rows all = *(const Rows *)job;
+    switch (all.pair) {
     case 22: PLACE_ROWS(uint16_t, uint16_t, copy_2_2, fill_2);
     case 24: PLACE_ROWS(uint16_t, uint32_t, copy_2_4, fill_4);
     case 28: PLACE_ROWS(uint16_t, uint64_t, copy_2_8, fill_8);
     case 44: PLACE_ROWS(int32_t, uint32_t, copy_4_4, fill_4);
     case 48: PLACE_ROWS(int32_t, uint64_t, copy_4_8, fill_8);
-    default: return -1;
     }
+}
+
+i64 place_rows(const void *ids, i64 num_ids, i64 id_bytes, const i64 *start, const i64 *length, const i64 *rows,
+               i64 num_rows, void *out, i64 out_bytes, i64 out_rows, i64 stride, i64 width, i64 shift, i64 pad,
+               i64 num_threads, i64 may_leave) {
+    const Rows all = {ids, start, length, rows, out, 10 * id_bytes + out_bytes, stride, width, shift, pad};
+    i64 is_outside = !runs_fit(start, length, num_rows, num_ids) || (!rows && num_rows > out_rows);
+    for (i64 row = 0; row < num_rows; row++)
+        is_outside |= length[row] > width || (rows && (rows[row] < 0 || rows[row] >= out_rows));
+    if (is_outside || !is_pair(all.pair)) return -1;
+    return IN_PARALLEL(place_these_rows, num_rows, num_rows * width * out_bytes);
 }
 
 /* Runs stand at `dest` - `base` in out, in this order, and do not overlap. */
@@ -103,72 +125,97 @@ static int runs_are_apart(const i64 *dest, const i64 *length, i64 num_runs, i64 
     return !is_wrong;
 }
 
-/* WRITE each run, and `pad` between, before and behind them. */
-#define TILE(OUT, FILL, WRITE)                                                                                         \
-    OUT *to = out;                                                                                                     \
-    i64 end = 0;                                                                                                       \
-    for (i64 run = 0; run < num_runs; run++) {                                                                         \
-        i64 at = dest[run] - base;                                                                                     \
-        FILL(to + end, at - end, pad);                                                                                 \
-        WRITE;                                                                                                         \
-        end = at + length[run];                                                                                        \
-    }                                                                                                                  \
-    FILL(to + end, size - end, pad);                                                                                   \
-    return 0
+/* Runs of out, and `pad` between, before and behind them. A run is `length` ids from `start`, plus `value`, or `value`
+ * alone where `start` is negative or NULL. */
+typedef struct {
+    const void *ids;
+    const i64 *start, *value, *dest, *length;
+    void *out;
+    i64 num_runs, pair, base, size, pad;
+} Runs;
 
-/* `length` ids from `start`, plus `value`; or `value` alone where `start` is negative. */
+#define TILE(OUT, FILL, WRITE)                                                                                         \
+    OUT *to = all.out;                                                                                                 \
+    i64 end = first ? all.dest[first - 1] - all.base + all.length[first - 1] : 0;                                      \
+    for (i64 run = first; run < stop; run++) {                                                                         \
+        i64 at = all.dest[run] - all.base, length = all.length[run];                                                   \
+        FILL(to + end, at - end, all.pad);                                                                             \
+        WRITE;                                                                                                         \
+        end = at + length;                                                                                             \
+    }                                                                                                                  \
+    if (stop == all.num_runs) FILL(to + end, all.size - end, all.pad);                                                 \
+    return
+
 #define PLACE_RUNS(IN, OUT, COPY, FILL)                                                                                \
-    const IN *from = ids;                                                                                              \
     TILE(OUT, FILL, {                                                                                                  \
+        const IN *ids = all.ids;                                                                                       \
         i64 next = run + 2 * AHEAD;                                                                                    \
-        if (next < num_runs && start[next] >= 0)                                                                       \
-            fetch((const char *)(from + start[next]), length[next] * (i64)sizeof(IN));                                 \
-        if (start[run] < 0) FILL(to + at, length[run], value[run]);                                                    \
-        else COPY(to + at, from + start[run], length[run], value[run]);                                                \
+        if (next < stop && all.start[next] >= 0)                                                                       \
+            fetch((const char *)(ids + all.start[next]), all.length[next] * (i64)sizeof(IN));                          \
+        if (all.start[run] < 0) FILL(to + at, length, all.value[run]);                                                 \
+        else COPY(to + at, ids + all.start[run], length, all.value[run]);                                              \
     })
 FOR_EACH_CPU
-i64 place_runs(const void *ids, i64 num_ids, i64 id_bytes, const i64 *start, const i64 *value, const i64 *dest,
-               const i64 *length, i64 num_runs, i64 base, void *out, i64 out_bytes, i64 size, i64 pad) {
-    i64 is_outside = !runs_are_apart(dest, length, num_runs, base, size);
-    for (i64 run = 0; run < num_runs; run++) is_outside |= start[run] >= 0 && length[run] > num_ids - start[run];
-    if (is_outside) return -1;
-    switch (10 * id_bytes + out_bytes) {
+void place_these_runs(const void *job, i64 first, i64 stop) {
+    const Runs all = *(const Runs *)job;
+    switch (all.pair) {
     case 22: { PLACE_RUNS(uint16_t, uint16_t, copy_2_2, fill_2); }
     case 24: { PLACE_RUNS(uint16_t, uint32_t, copy_2_4, fill_4); }
     case 28: { PLACE_RUNS(uint16_t, uint64_t, copy_2_8, fill_8); }
     case 44: { PLACE_RUNS(int32_t, uint32_t, copy_4_4, fill_4); }
     case 48: { PLACE_RUNS(int32_t, uint64_t, copy_4_8, fill_8); }
-    default: return -1;
     }
 }
 
+i64 place_runs(const void *ids, i64 num_ids, i64 id_bytes, const i64 *start, const i64 *value, const i64 *dest,
+               const i64 *length, i64 num_runs, i64 base, void *out, i64 out_bytes, i64 size, i64 pad,
+               i64 num_threads, i64 may_leave) {
+    const Runs all = {ids, start, value, dest, length, out, num_runs, 10 * id_bytes + out_bytes, base, size, pad};
+    i64 is_outside = !runs_are_apart(dest, length, num_runs, base, size);
+    for (i64 run = 0; run < num_runs; run++) is_outside |= start[run] >= 0 && length[run] > num_ids - start[run];
+    if (is_outside || !is_pair(all.pair)) return -1;
+    return IN_PARALLEL(place_these_runs, num_runs, size * out_bytes);
+}
+
 /* One value for each run. */
-#define FILL_RUNS(OUT, FILL) TILE(OUT, FILL, FILL(to + at, length[run], value[run]))
+#define FILL_RUNS(OUT, FILL) TILE(OUT, FILL, FILL(to + at, length, all.value[run]))
 FOR_EACH_CPU
-i64 fill_runs(const i64 *value, const i64 *dest, const i64 *length, i64 num_runs, i64 base, void *out, i64 out_bytes,
-              i64 size, i64 pad) {
-    if (!runs_are_apart(dest, length, num_runs, base, size)) return -1;
-    switch (out_bytes) {
+void fill_these_runs(const void *job, i64 first, i64 stop) {
+    const Runs all = *(const Runs *)job;
+    switch (all.pair) {
     case 1: { FILL_RUNS(uint8_t, fill_1); }
     case 2: { FILL_RUNS(uint16_t, fill_2); }
     case 4: { FILL_RUNS(uint32_t, fill_4); }
     case 8: { FILL_RUNS(uint64_t, fill_8); }
-    default: return -1;
     }
 }
 
-/* Runs that count up from `first`. */
-#define COUNT_RUNS(OUT, FILL, COUNT) TILE(OUT, FILL, COUNT(to + at, length[run], first[run]))
-FOR_EACH_CPU
-i64 count_runs(const i64 *first, const i64 *dest, const i64 *length, i64 num_runs, i64 base, void *out, i64 out_bytes,
-               i64 size, i64 pad) {
+i64 fill_runs(const i64 *value, const i64 *dest, const i64 *length, i64 num_runs, i64 base, void *out, i64 out_bytes,
+              i64 size, i64 pad, i64 num_threads, i64 may_leave) {
+    const Runs all = {NULL, NULL, value, dest, length, out, num_runs, out_bytes, base, size, pad};
     if (!runs_are_apart(dest, length, num_runs, base, size)) return -1;
-    switch (out_bytes) {
+    if (out_bytes != 1 && out_bytes != 2 && out_bytes != 4 && out_bytes != 8) return -1;
+    return IN_PARALLEL(fill_these_runs, num_runs, size * out_bytes);
+}
+
+/* Runs that count up from `value`. */
+#define COUNT_RUNS(OUT, FILL, COUNT) TILE(OUT, FILL, COUNT(to + at, length, all.value[run]))
+FOR_EACH_CPU
+void count_these_runs(const void *job, i64 first, i64 stop) {
+    const Runs all = *(const Runs *)job;
+    switch (all.pair) {
     case 2: { COUNT_RUNS(uint16_t, fill_2, count_2); }
     case 4: { COUNT_RUNS(uint32_t, fill_4, count_4); }
     case 8: { COUNT_RUNS(uint64_t, fill_8, count_8); }
-    default: return -1;
     }
+}
+
+i64 count_runs(const i64 *first, const i64 *dest, const i64 *length, i64 num_runs, i64 base, void *out, i64 out_bytes,
+               i64 size, i64 pad, i64 num_threads, i64 may_leave) {
+    const Runs all = {NULL, NULL, first, dest, length, out, num_runs, out_bytes, base, size, pad};
+    if (!runs_are_apart(dest, length, num_runs, base, size)) return -1;
+    if (out_bytes != 2 && out_bytes != 4 && out_bytes != 8) return -1;
+    return IN_PARALLEL(count_these_runs, num_runs, size * out_bytes);
 }
 
 /* Samples that are lined up (`Lineup` of sequences.py), and the bins that they stand in. Runs of row r of a bin are
@@ -305,59 +352,101 @@ i64 tile(const Lineup *all, const Bins *bins, const Tiles *tiles) {
 }
 
 /* What samples consist of. Sample `sample[n]` of the columns of samples is in part `part[n]`, whose spans begin at
- * `base[part]` of the columns of spans. `num_spans_of` is called for the number of spans first, then `find_spans` for
- * the spans. Both refuse what is outside of its part: behind it may be another, or one that is not mapped. */
+ * `base[part]` of the columns of spans. `num_spans_of` comes first: how many spans there are, and in `found`,
+ * [num_rows + 1], those before each row; then `find_spans`, into [6, spans]. Both refuse what is outside of its part:
+ * behind it may be another, or one that is not mapped. */
+typedef struct {
+    const i64 *sample, *part, *index, *first_span, *first_token, *base, *spans_of_part, *tokens_of_part;
+    const int32_t *num_spans, *length;
+    const uint8_t *kind;
+    i64 *found, *out_index, *out, num_rows, num_in_column, *is_outside;
+} Lookup;
+
+static void note(const Lookup *all, i64 is_outside) {
+    if (is_outside) __atomic_store_n(all->is_outside, 1, __ATOMIC_RELAXED);
+}
+
+static void count_these_spans(const void *job, i64 from, i64 stop) {
+    const Lookup *all = *(const Lookup *const *)job;
+    i64 is_outside = 0;
+    for (i64 row = from; row < stop; row++) {
+        if (row + FAR < stop) {
+            __builtin_prefetch(all->num_spans + all->sample[row + FAR]);
+            __builtin_prefetch(all->first_span + all->sample[row + FAR]);
+        }
+        i64 count = all->num_spans[all->sample[row]], first = all->first_span[all->sample[row]];
+        is_outside |= count < 0 || first < 0 || count > all->spans_of_part[all->part[row]] - first;
+        all->found[row] = count;
+    }
+    note(all, is_outside);
+}
+
 i64 num_spans_of(const i64 *sample, const i64 *part, i64 num_rows, i64 num_samples, const int32_t *num_spans,
-                 const i64 *first_span, const i64 *spans_of_part) {
+                 const i64 *first_span, const i64 *spans_of_part, i64 *found, i64 num_threads) {
     i64 total = 0, is_outside = 0;
+    const Lookup all = {.sample = sample, .part = part, .num_spans = num_spans, .first_span = first_span,
+                        .spans_of_part = spans_of_part, .found = found, .is_outside = &is_outside}, *job = &all;
     for (i64 row = 0; row < num_rows; row++) is_outside |= sample[row] < 0 || sample[row] >= num_samples;
     if (is_outside) return -1;
+    in_parallel(count_these_spans, &job, sizeof job, num_rows, 2 * LINE * num_rows, num_threads, 0);
     for (i64 row = 0; row < num_rows; row++) {
-        if (row + FAR < num_rows) {
-            __builtin_prefetch(num_spans + sample[row + FAR]);
-            __builtin_prefetch(first_span + sample[row + FAR]);
-        }
-        i64 count = num_spans[sample[row]], first = first_span[sample[row]];
-        is_outside |= count < 0 || first < 0 || count > spans_of_part[part[row]] - first;
+        i64 count = found[row];
+        found[row] = total;
         total += count;
     }
+    found[num_rows] = total;
     return is_outside ? -1 : total;
 }
 
-i64 find_spans(const i64 *sample, const i64 *part, i64 num_rows, const i64 *index, const int32_t *num_spans,
-               const i64 *first_span, const i64 *first_token, const i64 *base, i64 num_in_column,
-               const i64 *tokens_of_part, const int32_t *length, const uint8_t *kind, i64 *out_index, i64 *out,
-               i64 total) {
-    i64 *row_of = out, *kind_of = out + total, *length_of = out + 2 * total, *part_of = out + 3 * total;
-    i64 *token_of = out + 4 * total, *place_of = out + 5 * total, found = 0;
-    for (i64 row = 0; row < num_rows; row++) {
-        if (row + FAR < num_rows) {
-            i64 next = sample[row + FAR];
-            __builtin_prefetch(index + next);
-            __builtin_prefetch(first_span + next);
-            __builtin_prefetch(first_token + next);
+static void find_these_spans(const void *job, i64 from, i64 stop) {
+    const Lookup *all = *(const Lookup *const *)job;
+    i64 total = all->found[all->num_rows], is_outside = 0;
+    i64 *row_of = all->out, *kind_of = row_of + total, *length_of = kind_of + total, *part_of = length_of + total;
+    i64 *token_of = part_of + total, *place_of = token_of + total;
+    for (i64 row = from; row < stop; row++) {
+        if (row + FAR < stop) {
+            i64 next = all->sample[row + FAR];
+            __builtin_prefetch(all->index + next);
+            __builtin_prefetch(all->first_token + next);
         }
-        i64 at = sample[row], first = first_span[at] + base[part[row]];
-        if (num_spans[at] > total - found || first < 0 || num_spans[at] > num_in_column - first) return -1;
-        out_index[row] = index[at];
-        for (i64 place = first; place < first + num_spans[at]; place++, found++) {
-            __builtin_prefetch(length + place);
-            __builtin_prefetch(kind + place);
-            row_of[found] = row;
-            part_of[found] = part[row];
-            place_of[found] = place;
+        i64 at = all->sample[row], part = all->part[row], place = all->first_span[at] + all->base[part];
+        all->out_index[row] = all->index[at];
+        if (place < 0 || all->found[row + 1] - all->found[row] > all->num_in_column - place) {
+            note(all, 1); /* the file was changed since they were counted */
+            return;
+        }
+        for (i64 span = all->found[row]; span < all->found[row + 1]; span++, place++) {
+            __builtin_prefetch(all->length + place);
+            __builtin_prefetch(all->kind + place);
+            row_of[span] = row;
+            part_of[span] = part;
+            place_of[span] = place;
         }
     }
-    for (i64 span = 0; span < found; span++) {
-        i64 place = place_of[span], row = row_of[span];
-        length_of[span] = length[place];
-        kind_of[span] = kind[place];
-        token_of[span] = span && row_of[span - 1] == row ? token_of[span - 1] + length_of[span - 1]
-                                                         : first_token[sample[row]];
-        i64 token = token_of[span], most = tokens_of_part[part[row]];
-        if (length[place] < 0 || token < 0 || length[place] > most - token) return -1;
+    for (i64 row = from; row < stop; row++) {
+        i64 token = all->first_token[all->sample[row]], most = all->tokens_of_part[all->part[row]];
+        for (i64 span = all->found[row]; span < all->found[row + 1]; span++) {
+            i64 length = all->length[place_of[span]];
+            is_outside |= length < 0 || token < 0 || length > most - token;
+            length_of[span] = length;
+            kind_of[span] = all->kind[place_of[span]];
+            token_of[span] = token;
+            token += length;
+        }
     }
-    return found;
+    note(all, is_outside);
+}
+
+i64 find_spans(const i64 *sample, const i64 *part, i64 num_rows, const i64 *index, const i64 *first_span,
+               const i64 *first_token, const i64 *base, i64 num_in_column, const i64 *tokens_of_part,
+               const int32_t *length, const uint8_t *kind, i64 *found, i64 *out_index, i64 *out, i64 num_threads) {
+    i64 is_outside = 0;
+    const Lookup all = {.sample = sample, .part = part, .index = index, .first_span = first_span,
+                        .first_token = first_token, .base = base, .tokens_of_part = tokens_of_part, .length = length,
+                        .kind = kind, .found = found, .out_index = out_index, .out = out, .num_rows = num_rows,
+                        .num_in_column = num_in_column, .is_outside = &is_outside}, *job = &all;
+    in_parallel(find_these_spans, &job, sizeof job, num_rows, 4 * LINE * num_rows, num_threads, 0);
+    return is_outside ? -1 : 0;
 }
 
 /* The Feistel network of order.py on `num_bits` bits, walking on from results past the end. */
@@ -378,16 +467,31 @@ INLINE i64 feistel(i64 value, const uint64_t *keys, int low_bits, int high_bits)
     return (i64)(high << low_bits | low);
 }
 
+typedef struct {
+    const i64 *positions;
+    const uint64_t *keys;
+    i64 num_samples, *out;
+    int low_bits, high_bits;
+} Permutation;
+
 FOR_EACH_CPU_THAT_MULTIPLIES
-i64 permute(const i64 *restrict positions, i64 num_positions, i64 num_samples, i64 num_bits, const uint64_t *keys,
-            i64 num_rounds, i64 *restrict out) {
+void permute_these(const void *job, i64 first, i64 stop) {
+    const Permutation all = *(const Permutation *)job;
+    const i64 *restrict positions = all.positions;
+    i64 *restrict out = all.out;
+    for (i64 at = first; at < stop; at++) out[at] = feistel(positions[at], all.keys, all.low_bits, all.high_bits);
+    for (i64 at = first; at < stop; at++)
+        while (out[at] >= all.num_samples) out[at] = feistel(out[at], all.keys, all.low_bits, all.high_bits);
+}
+
+i64 permute(const i64 *positions, i64 num_positions, i64 num_samples, i64 num_bits, const uint64_t *keys,
+            i64 num_rounds, i64 *out, i64 num_threads) {
     int low_bits = (int)(num_bits / 2), high_bits = (int)(num_bits - low_bits);
+    const Permutation all = {positions, keys, num_samples, out, low_bits, high_bits};
     i64 is_outside = num_rounds != NUM_ROUNDS || low_bits < 1 || num_bits > 62 || num_samples > (i64)1 << num_bits;
     for (i64 at = 0; at < num_positions; at++) is_outside |= positions[at] < 0 || positions[at] >= num_samples;
     if (is_outside) return -1;
-    for (i64 at = 0; at < num_positions; at++) out[at] = feistel(positions[at], keys, low_bits, high_bits);
-    for (i64 at = 0; at < num_positions; at++)
-        while (out[at] >= num_samples) out[at] = feistel(out[at], keys, low_bits, high_bits);
+    in_parallel(permute_these, &all, sizeof all, num_positions, LINE * num_positions, num_threads, 0);
     return 0;
 }
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -36,21 +36,34 @@ from hpcdata.loading.packing import Packing, find_packing
 from hpcdata.loading.ranks import find_rank
 from hpcdata.loading.state import MAX_STATE_BYTES, STATE_VERSION, check_state, digest
 from hpcdata.loading.streams import Mixture, MixtureStream, SingleStream, Stream
+from hpcdata.loading.threads import LeftCopy, leave_last
 
 if TYPE_CHECKING:
     import torch
+
+    _Made = tuple[dict[str, torch.Tensor], BatchCounts]
 
 _UNLIMITED = 2**40
 _ROOM_FOR_DIGITS = 64
 """The numbers of a state grow after its ledger of weights was measured."""
 
 
+class _Begun(NamedTuple):
+    """A batch, and what other threads are still at of it."""
+
+    place: tuple[int, int]
+    """Its epoch and step."""
+    made: _Made
+    last: LeftCopy | None
+
+
 class TokenLoader:
     """Iterates over the batches of this rank, from where it stands to the end of `num_epochs` (None: without end).
 
     The loader itself is the cursor: `epoch` and `step` are those of the next batch, every iterator moves them, and an
-    error leaves them where they were. `counts` is the account of what this process has delivered, `account()` that of
-    all ranks since the beginning.
+    error leaves them where they were. With several threads (see hpcdata.loading.threads) the next batch is in work when
+    this one is delivered; that is no part of the state, and is let go of where the loader goes on elsewhere. `counts`
+    is the account of what this process has delivered, `account()` that of all ranks since the beginning.
     """
 
     def __init__(
@@ -83,6 +96,7 @@ class TokenLoader:
         self.layout = self._for_packing(find_layout(layout)).bind(self.dataset.manifest)
         self.epoch = self.step = 0
         self.counts = BatchCounts()
+        self._begun: _Begun | None = None
         self._share = Share(rank=self.rank, world_size=self.world_size)
         if global_batch_size < 1 or global_batch_size % self.world_size:
             raise UserError(
@@ -161,7 +175,7 @@ class TokenLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state`, saved on any world size. Raises UserError when it is of other data or settings."""
         check_state(state, self.state_dict())
-        before = self.stream, self._steps
+        before, self._begun = (self.stream, self._steps), None
         epoch, step = state.get("epoch"), state.get("step")
         try:
             if isinstance(self.stream, MixtureStream):
@@ -191,7 +205,7 @@ class TokenLoader:
         """
         if not isinstance(self.stream, MixtureStream):
             raise UserError("set_weights is for mixtures, this loader has one dataset")
-        before, position = self.stream, self.step * self.global_batch_size
+        before, position, self._begun = self.stream, self.step * self.global_batch_size, None
         mark = self._steps.mark(self.epoch, self.step)
         if self.packing is not None:
             is_begun = mark.first_bin < position
@@ -216,12 +230,16 @@ class TokenLoader:
         """
         return make_account(self._make_steps(), self.epoch, self.step)
 
-    def take(self) -> Callable[[], tuple[dict[str, torch.Tensor], BatchCounts]] | None:
+    def __getstate__(self) -> dict[str, Any]:
+        """What was begun belongs to this process."""
+        return {**vars(self), "_begun": None}
+
+    def take(self) -> Callable[[], _Made] | None:
         """Moves on by one batch and returns what makes it, in whichever thread it is called; None at the end."""
         if self.num_epochs is not None and self.epoch >= self.num_epochs:
             return None
         make = self._plan(self.epoch, self.step)
-        self._move()
+        self.epoch, self.step = self._following()
         return make
 
     def count(self, counts: BatchCounts) -> None:
@@ -229,21 +247,42 @@ class TokenLoader:
         self.counts += counts
 
     def _next(self) -> dict[str, torch.Tensor]:
-        tensors, counts = self._plan(self.epoch, self.step)()
-        self._move()
+        here, begun, self._begun = (self.epoch, self.step), self._begun, None
+        if begun is None or begun.place != here:
+            begun = self._begin(here)
+        following = self._following()
+        if begun.last is not None and self.counts.samples:  # the first batch is waited for
+            self._begun = self._begin_ahead(following)
+        tensors, counts = begun.made
+        if begun.last is not None:
+            begun.last.finish()
+        self.epoch, self.step = following
         self.count(counts)
         return tensors
 
-    def _move(self) -> None:
+    def _following(self) -> tuple[int, int]:
+        """The place of the batch behind the next."""
         has_next = self._steps.has_step(self.epoch, self.step + 1)
-        self.epoch, self.step = (self.epoch, self.step + 1) if has_next else (self.epoch + 1, 0)
+        return (self.epoch, self.step + 1) if has_next else (self.epoch + 1, 0)
 
-    def _plan(self, epoch: int, step: int) -> Callable[[], tuple[dict[str, torch.Tensor], BatchCounts]]:
+    def _begin(self, place: tuple[int, int]) -> _Begun:
+        return _Begun(place, *leave_last(self._plan(*place)))
+
+    def _begin_ahead(self, place: tuple[int, int]) -> _Begun | None:
+        """The next batch, while this one is at work; an error is raised again when it is its turn."""
+        if self.num_epochs is not None and place[0] >= self.num_epochs:
+            return None
+        try:
+            return self._begin(place)
+        except Exception:
+            return None
+
+    def _plan(self, epoch: int, step: int) -> Callable[[], _Made]:
         if not step:
             self._check_steps(self._steps, epoch)
         make, find_source = self._steps.plan(epoch, step, self._share)
 
-        def tensors() -> tuple[dict[str, torch.Tensor], BatchCounts]:
+        def tensors() -> _Made:
             import torch
 
             batch = make()

@@ -60,6 +60,7 @@ class PartMaps:
         self._files = list(files.values())
         self._advice: int | None = None
         self._is_open, self._has_details = np.zeros((2, len(parts)), bool)
+        self.are_all_open = not len(parts)
         self._opened: dict[int, None] = {}
         fits = sum(column.num_maps for column in self._ranges.values()) <= MAX_MAPS
         self._max_open = len(parts) if fits else max(1, MAX_MAPS // (2 * len(wanted)))  # gaps are maps, too
@@ -79,6 +80,11 @@ class PartMaps:
         """All of them, to be read inside `opened` only."""
         return {name: column.array for name, column in self._ranges.items()}
 
+    @Lazy
+    def addresses(self) -> dict[str, int]:
+        """Where they begin."""
+        return {name: column.ctypes.data for name, column in self.columns.items()}
+
     def range(self, name: str) -> ColumnRange:
         return self._ranges[name]
 
@@ -97,7 +103,7 @@ class PartMaps:
     def opened(self, parts: np.ndarray, *, details: bool = False) -> Iterator[None]:
         """Inside, the columns of `parts` ([n] integers, in any order, repeated or not) are mapped, as wanted."""
         with self._lock:
-            if not self._is_open[parts].all():
+            if not self.are_all_open and not self._is_open[parts].all():
                 self._open(np.unique(parts))
             if details and not self._has_details[parts].all():
                 self._map(np.unique(parts[~self._has_details[parts]]), self._details, self._has_details)
@@ -112,6 +118,7 @@ class PartMaps:
         if num_more > 0:
             self._close(list(itertools.islice(self._opened, num_more)))
         self._map(new, self._files, self._is_open)
+        self.are_all_open = len(self._opened) == len(self._parts)
 
     def _map(self, parts: np.ndarray, files: list[tuple[ColumnRange, str]], is_mapped: np.ndarray) -> None:
         """Sets `is_mapped` for those that are there, also when one is not."""
@@ -135,7 +142,7 @@ class PartMaps:
     def _close(self, parts: list[int]) -> None:
         for part in parts:
             del self._opened[part]
-        self._is_open[parts] = self._has_details[parts] = False
+        self._is_open[parts] = self._has_details[parts] = self.are_all_open = False
         for column, _ in self._files + self._details:
             for address, num_bytes in column.places(np.array(parts)):
                 if num_bytes:

@@ -30,22 +30,33 @@ class Places:
         """All ids: read where these places are `mapped`."""
 
     def place(
-        self, out: np.ndarray, first: int = 0, *, rows: np.ndarray | None = None, shift: int = 0, pad: int = 0
+        self,
+        out: np.ndarray,
+        first: int = 0,
+        *,
+        rows: np.ndarray | None = None,
+        shift: int = 0,
+        pad: int = 0,
+        may_leave: bool = False,
     ) -> None:
         """Row `rows[n]` of `out` (by default n) = the ids of place `first` + n, plus `shift`, and `pad` behind them.
 
-        out: [num_rows, width] of the dataset's dtype or int64; no row that is meant has more ids.
+        out: [num_rows, width] of the dataset's dtype or int64; no row that is meant has more ids. `may_leave`: the
+        caller of `leave_last` touches it next.
         """
         place, num_rows = self._place_rows, len(out if rows is None else rows)
         if place is None:
             self._place(out, first, rows, shift, pad)
+            return
+        if self.stay_mapped:
+            place(out, first, num_rows, rows, shift, pad, may_leave=may_leave)
             return
         with self.mapped(slice(first, first + num_rows)):
             place(out, first, num_rows, rows, shift, pad)
 
     def mapped(self, these: slice) -> AbstractContextManager[None]:
         """Inside, the ids of these places are mapped."""
-        if self._stay_mapped:
+        if self.stay_mapped:
             return _NOTHING
         return self._maps.opened(_parts(self._part[these]))
 
@@ -91,9 +102,10 @@ class Places:
         return None if compiled is None else compiled.place_rows(self.ids, self.start, self._length)
 
     @Lazy
-    def _stay_mapped(self) -> bool:
-        if self._maps.may_close:
-            return False
+    def stay_mapped(self) -> bool:
+        """Whether these ids stay where they are from now on."""
+        if self._maps.may_close or self._maps.are_all_open:
+            return not self._maps.may_close
         with self._maps.opened(_parts(self._part)):
             return True
 

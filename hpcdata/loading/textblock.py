@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcdata.loading.arrays import before_in_row, empty, fill_behind, ragged
+from hpcdata.loading.arrays import before_in_row, empty, fill_behind, ragged, totals_before
 from hpcdata.loading.dataset import SpanTable, TokenDataset
 
 
@@ -55,20 +55,21 @@ class TextRows:
         self._is_even = self._is_single and len(texts.row) == texts.num_rows
         total = texts.length if self._is_even else np.bincount(texts.row, texts.length, texts.num_rows).astype(np.int64)
         taken = np.minimum(total, self._room)
-        self.lengths = taken + frame.num_added
-        self.num_truncated = np.append(0, np.cumsum(total > self._room))
+        self._has_frame = frame.num_added > 0
+        self.lengths = taken + frame.num_added if self._has_frame else taken
+        self.num_truncated = totals_before(total > self._room)
         """Of the rows before each."""
         self._taken = taken
         if self._is_single:
-            self._places = dataset.places(texts.part, texts.first_token, taken[texts.row])
+            self._places = dataset.places(texts.part, texts.first_token, taken if self._is_even else taken[texts.row])
 
     def place(self, ids: np.ndarray, first: int = 0, *, pad: int | None = None) -> None:
         """Fills `ids`, as above, with the rows from `first` on; with another `pad` than the frame's if there is one."""
         frame, stop = self._frame, first + len(ids)
         pad = frame.pad if pad is None else pad
-        inside = ids if not frame.num_added else ids[:, self._start : self._start + self._room]
+        inside = ids if not self._has_frame else ids[:, self._start : self._start + self._room]
         if self._is_even:
-            self._places.place(inside, first, pad=pad)
+            self._places.place(inside, first, pad=pad, may_leave=not self._has_frame)
         elif self._is_single:
             begin, end = np.searchsorted(self._texts.row, (first, stop)).tolist()
             inside[:] = pad

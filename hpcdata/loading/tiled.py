@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Several
-from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import numpy as np
@@ -51,9 +50,10 @@ class Tiled:
         return np.append(0, np.cumsum(np.diff(self.bins.first_row) > 0)).tolist()
 
     @Lazy
-    def longest_edge(self) -> list[int]:
-        """The longest segment of each bin, where all have rows."""
-        return np.maximum.reduceat(self.edges[2], self.first_edge[:-1]).tolist()
+    def all_are_filled(self) -> bool:
+        """Whether all bins have rows."""
+        first_row = self.bins.first_row
+        return bool((first_row[1:] > first_row[:-1]).all())
 
 
 class _Flat:
@@ -103,13 +103,14 @@ class _Flat:
 
     def write(self, name: str, out: np.ndarray, first: int, stop: int, pad: int) -> None:
         """Bins `first` to `stop` - 1 into the rows of `out`; `pad` where there is nothing."""
-        first_run = self.window.first_run
+        first_run, places = self.window.first_run, self.window.places
         write: WriteRuns = getattr(self, name)
-        write(out, first_run[first], first_run[stop], first * self.width, pad)
-
-    def mapped(self, first: int, stop: int) -> AbstractContextManager[None]:
-        first_run = self.window.first_run
-        return self.window.places.mapped(slice(first_run[first], first_run[stop]))
+        runs = first_run[first], first_run[stop]
+        if places.stay_mapped:
+            write(out, *runs, first * self.width, pad, may_leave=True)
+            return
+        with places.mapped(slice(*runs)):
+            write(out, *runs, first * self.width, pad)
 
     def _place(self, start: np.ndarray, value: np.ndarray) -> WriteRuns:
         window = self.window
@@ -166,24 +167,24 @@ class TiledBatch:
         (num_bins, width), num_filled, longest = self._shape, 0, 0
         flat, first, stop, _ = self._pieces[0]
         window = flat.window
-        if stop - first == num_bins and window.num_filled[-1] == window.bins.num_bins:  # nearly always
-            some = slice(window.first_edge[first], window.first_edge[stop] + 1)
-            return (flat.edges[some] - first * width).astype(np.int32), max(window.longest_edge[first:stop])
-        edges: list[np.ndarray | list[int]] = []
+        if stop - first == num_bins and window.all_are_filled:  # nearly always
+            begin, end = window.first_edge[first], window.first_edge[stop]
+            edges = (flat.edges[begin : end + 1] - first * width).astype(np.int32)
+            return edges, int(window.edges[2][begin:end].max())
+        parts: list[np.ndarray | list[int]] = []
         for flat, first, stop, rows in self._pieces:
             window = flat.window
             some = slice(window.first_edge[first], window.first_edge[stop])
-            edges.append(flat.edges[some] - (first - rows.start) * width)
+            parts.append(flat.edges[some] - (first - rows.start) * width)
             longest = max(longest, int(np.maximum.reduce(window.edges[2][some], initial=0)))
             num_filled += window.num_filled[stop] - window.num_filled[first]
         if num_filled < num_bins:
-            edges.append([num_filled * width])
-        edges.append([num_bins * width])
-        return np.concatenate(edges).astype(np.int32), max(longest, (num_bins - num_filled) * width)
+            parts.append([num_filled * width])
+        parts.append([num_bins * width])
+        return np.concatenate(parts).astype(np.int32), max(longest, (num_bins - num_filled) * width)
 
     def _written(self, name: str, dtype: np.typing.DTypeLike, pad: int = 0) -> np.ndarray:
         out = empty(self._shape, dtype)
         for flat, first, stop, rows in self._pieces:
-            with flat.mapped(first, stop):
-                flat.write(name, out[rows], first, stop, pad)
+            flat.write(name, out[rows], first, stop, pad)
         return out

@@ -6,7 +6,7 @@
 of its own, the peers in their own environments (SCRATCH/venv-*, made from requirements-*.txt beside this file when
 they are not there). Before anything is timed each one runs an epoch whose ids are summed up: loaders that do not
 deliver the same ids are reported and not timed. Then all take turns, round by round; the figure is the median. Each
-peer runs at the number of workers at which it is fastest.
+peer runs as it is fastest: with workers of one thread each, or without, with one thread or with all that torch takes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ PEERS = {
     "webdataset": (OTHERS, (0, 1, 2), "tars, shuffle buffer of 1,000"),
     "mosaicml": (MOSAICML, (0, 1, 2), "MDS, local"),
 }
-"""Name -> requirements (none: this environment), numbers of workers (of hpcdata: threads) to try, what it does."""
+"""Name -> requirements (none: this environment), numbers of workers (hpcdata: threads ahead) to try, what it does."""
 PACKAGES = {
     "statefuldataloader": "torchdata",
     "statefuldataloader_batched": "torchdata",
@@ -72,6 +72,7 @@ class Runner:
 
     name: str
     workers: int
+    threads: int
     python: str
     data: Path
     scratch: Path
@@ -81,13 +82,13 @@ class Runner:
 
     def start(self) -> None:
         arguments = [self.python, HERE / "loader_peers.py", self.name, self.data, self.scratch / self.name]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-        environment["PYTHONWARNINGS"] = "ignore"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "ignore"}
+        environment["OMP_NUM_THREADS"] = str(self.threads)
         if "numpy" in self.name:
             environment["HPCDATA_KERNELS"] = "0"
         log = open(self.scratch / f"{self.name}.log", "a")  # noqa: SIM115 - the process keeps it
         self.process = subprocess.Popen(
-            [*map(str, arguments), str(self.workers)],
+            [*map(str, arguments), str(self.workers), str(self.threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -154,7 +155,7 @@ def run(names: Sequence[str], data: Path, scratch: Path, expected: int, options:
             problems[name] = str(error)
             continue
         runners.append(runner)
-        print(f"{name}: checked, {runner.workers} workers", file=sys.stderr)
+        print(f"{name}: checked, {runner.workers} workers, {runner.threads} threads", file=sys.stderr)
     for _ in range(options.rounds):
         for runner in runners:
             runner.rates.append(runner.time(options.seconds))
@@ -164,8 +165,12 @@ def run(names: Sequence[str], data: Path, scratch: Path, expected: int, options:
 
 
 def fastest(name: str, workers: Sequence[int], python: str, data: Path, scratch: Path, expected: int) -> Runner:
-    """The runner of a peer, checked, with the number of workers that is best in a short trial."""
-    trials = [Runner(name=name, workers=number, python=python, data=data, scratch=scratch) for number in workers]
+    """The runner of a peer, checked, with the numbers of workers and threads that are best in a short trial."""
+    numbers = [(number, 1) for number in workers] + [(0, os.cpu_count() or 1)]
+    trials = [
+        Runner(name=name, workers=number, threads=threads, python=python, data=data, scratch=scratch)
+        for number, threads in numbers
+    ]
     rates = []
     for runner in trials:
         runner.start()
@@ -191,18 +196,21 @@ def report(
         f"{cpu}, {os.cpu_count()} cores (load {os.getloadavg()[1]:.1f}), Linux {platform.release()}, Python "
         f"{platform.python_version()}, numpy {np.__version__}. {options.samples:,} samples of 512-1,024 uint16 ids, "
         f"shuffled, batches of 256, int64 [256, 1024] out, in the page cache; median of {options.rounds} interleaved "
-        f"rounds of {options.seconds} s. All deliver the same ids. Workers: the best of several numbers.\n"
+        f"rounds of {options.seconds} s. All deliver the same ids. Workers and threads: the best of several numbers.\n"
     )
     medians = {runner.name: statistics.median(runner.rates) for runner in runners}
     ours, limit = (medians.get(name, float("nan")) for name in ("hpcdata", "c_gather"))
-    print("| loader | | version | workers | samples/s (lowest-highest) | hpcdata is | of the C gather | RSS, MiB |")
+    print(
+        "| loader | | version | workers, threads | samples/s (lowest-highest) | hpcdata is | of C gather | RSS, MiB |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for runner in sorted(runners, key=lambda runner: -medians[runner.name]):
         python, rate = pythons[PEERS[runner.name][0]], medians[runner.name]
         low, high = min(runner.rates), max(runner.rates)
         print(
-            f"| {runner.name} | {PEERS[runner.name][2]} | {version(python, runner.name)} | {runner.workers} | "
-            f"{rate:,.0f} ({low:,.0f}-{high:,.0f}) | {ours / rate:.2f} x | {rate / limit:.2f} | {runner.rss_mib:.0f} |"
+            f"| {runner.name} | {PEERS[runner.name][2]} | {version(python, runner.name)} | "
+            f"{runner.workers}, {runner.threads} | {rate:,.0f} ({low:,.0f}-{high:,.0f}) | "
+            f"{ours / rate:.2f} x | {rate / limit:.2f} | {runner.rss_mib:.0f} |"
         )
     for name, problem in problems.items():
         print(f"| {name} | not measured: {problem.splitlines()[0][:100]} | | | | | | |")

@@ -1,6 +1,6 @@
 """One loader under test, in a process of its own, driven by loader.py over standard input and output.
 
-    python loader_peers.py PEER DATA SCRATCH WORKERS
+    python loader_peers.py PEER DATA SCRATCH WORKERS THREADS
 
 DATA has ids.npy (uint16, all samples end to end) and ends.npy. Every peer brings the same samples into the form that
 it reads, shuffles them, and yields [up to 256, 1024] int64 batches padded with zeros. Commands, one a line: `check`
@@ -211,7 +211,7 @@ def mosaicml(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
 
 
 def hpcdata(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
-    """`workers` are threads in the background; 0: none."""
+    """`workers` are threads that make batches ahead; 0: none."""
     return (batch["input_ids"] for batch in _hpcdata(data / "dataset-1", workers))
 
 
@@ -393,7 +393,7 @@ def measure(batches: Iterator[torch.Tensor], seconds: float) -> dict[str, float]
 
 def main() -> None:
     peer, data, scratch, workers = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(sys.argv[5]))
     scratch.mkdir(parents=True, exist_ok=True)
     batches = PEERS[peer](data, scratch, workers)
     num_samples = len(Samples(data))
