@@ -12,6 +12,7 @@ from hpcdata.loading.bins import Bins
 from hpcdata.loading.compiled import NUM_COUNTS, kernels
 from hpcdata.loading.dataset import TokenDataset
 from hpcdata.loading.sequences import Lineup, Sequences
+from hpcdata.loading.threads import Later
 from hpcdata.loading.tiled import Tiled, TiledBatch
 from hpcdata.loading.windowed import Windowed, WindowedBatch
 
@@ -64,9 +65,9 @@ class Arranged:
             self.window = Tiled(dataset, lineup, bins, compiled, pad=pad, id_dtype=id_dtype)
             self._counted = self.window.counted
 
-    def batch(self, first: int, stop: int, width: int) -> Batch:
-        """Of bins `first` to `stop` - 1."""
-        return make_batch([(self, first, stop)], stop - first, width)
+    def batch(self, first: int, stop: int, width: int, later: Later | None = None) -> Batch:
+        """Of bins `first` to `stop` - 1. With a `later`, the last of its arrays may be there then."""
+        return make_batch([(self, first, stop)], stop - first, width, later)
 
     def index(self, first: int, stop: int) -> np.ndarray:
         """The samples' indices in the plan, bin after bin."""
@@ -99,13 +100,16 @@ Piece = tuple[Arranged, int, int]
 """Bins of a window: the first, and the one behind the last."""
 
 
-def make_batch(pieces: Sequence[Piece], num_bins: int, width: int) -> Batch:
-    """Bins of several windows, with empty ones behind them so that there are `num_bins` of `width`."""
+def make_batch(pieces: Sequence[Piece], num_bins: int, width: int, later: Later | None = None) -> Batch:
+    """Bins of several windows, with empty ones behind them so that there are `num_bins` of `width`.
+
+    With a `later`, the last of its arrays may be there then.
+    """
     keys, id_dtype = pieces[0][0].keys, pieces[0][0].id_dtype
     counts = pieces[0][0].counts(*pieces[0][1:])
     for arranged, first, stop in pieces[1:]:
         counts += arranged.counts(first, stop)
-    arrays = _arrays(_placed(pieces, num_bins, width), keys, id_dtype)
+    arrays = _arrays(_placed(pieces, num_bins, width, later), keys, id_dtype)
     if "index" in keys:
         index = [arranged.index(first, stop) for arranged, first, stop in pieces]
         arrays["index"] = index[0] if len(index) == 1 else np.concatenate(index)
@@ -113,10 +117,10 @@ def make_batch(pieces: Sequence[Piece], num_bins: int, width: int) -> Batch:
     return Batch(arrays=arrays, counts=counts._replace(padding=padding))
 
 
-def _placed(pieces: Sequence[Piece], num_bins: int, width: int) -> TiledBatch | WindowedBatch:
+def _placed(pieces: Sequence[Piece], num_bins: int, width: int, later: Later | None) -> TiledBatch | WindowedBatch:
     tiled = [(piece[0].window, piece[1], piece[2]) for piece in pieces if isinstance(piece[0].window, Tiled)]
     if tiled:
-        return TiledBatch(tiled, num_bins, width)
+        return TiledBatch(tiled, num_bins, width, later)
     windowed = [(piece[0].window, piece[1], piece[2]) for piece in pieces if isinstance(piece[0].window, Windowed)]
     return WindowedBatch(windowed, num_bins, width)
 

@@ -15,8 +15,11 @@ import numpy as np
 from hpcdata.loading.arrays import ragged
 from hpcdata.loading.bins import Bins
 from hpcdata.loading.draws import Draws
-from hpcdata.loading.layoutbase import Batch, Layout
+from hpcdata.loading.layoutbase import Batch, Layout, MakeBatch
 from hpcdata.loading.streams import Stream
+from hpcdata.loading.threads import Later
+
+Make = Callable[[Later | None], Batch]
 
 _ROWS_AHEAD = 16_384
 """Rows of the order that are computed at a time."""
@@ -61,7 +64,7 @@ class Steps(Protocol):
         """The samples of the share, in the order of its batch."""
         ...
 
-    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], Callable[[], np.ndarray]]:
+    def plan(self, epoch: int, step: int, share: Share) -> tuple[Make, Callable[[], np.ndarray]]:
         """What makes the batch of the share, and what finds the sources of its samples: later, and in any thread."""
         ...
 
@@ -95,20 +98,21 @@ class PlainSteps:
     def draws(self, epoch: int, step: int, share: Share) -> Draws:
         return self.stream.draws(epoch, np.arange(*share.of(*self._range(epoch, step))))
 
-    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], Callable[[], np.ndarray]]:
+    def plan(self, epoch: int, step: int, share: Share) -> tuple[Make, Callable[[], np.ndarray]]:
         ahead = self._ahead
         if ahead is None or not ahead.has(epoch, step, share):
             ahead = self._ahead = self._look_ahead(epoch, step, share)
         if self.layout.pad == "max_len" or share.world_size == 1:
             batch, first, stop = ahead.step(step, self.stream, self.layout)
-            return lambda: batch(first, stop), lambda: ahead.source(step)
+            return lambda later: batch(first, stop, later), lambda: ahead.source(step)
         draws = ahead.draws(step)
 
-        def make() -> Batch:
+        def make(later: Later | None) -> Batch:
             lineup = self.layout.lineup(self.stream.dataset.spans(draws.rows), self.layout.seeds_of(draws))
             self.layout.check_length(lineup.index, lineup.too_long)
             width, num_rows = self.layout.width(self._lengths(epoch, step)), lineup.num_rows
-            return self.layout.arrange(self.stream.dataset, lineup, Bins.one_each(num_rows)).batch(0, num_rows, width)
+            arranged = self.layout.arrange(self.stream.dataset, lineup, Bins.one_each(num_rows))
+            return arranged.batch(0, num_rows, width, later)
 
         return make, lambda: draws.source
 
@@ -165,7 +169,7 @@ class _Ahead:
     ) -> None:
         """`num_spans`: rows whose spans are looked up first; then more. `is_asked`: whether the kernel reads them."""
         self._epoch, self._first_step, self._share, self._draws, self._edges = epoch, first_step, share, draws, edges
-        self._batch: Callable[[int, int], Batch] | None = None
+        self._batch: MakeBatch | None = None
         self._start = self._stop = 0
         self._num_spans_ahead, self._is_asked = num_spans, is_asked
 
@@ -179,7 +183,7 @@ class _Ahead:
     def source(self, step: int) -> np.ndarray:
         return self._draws.source[self._rows(step)]
 
-    def step(self, step: int, stream: Stream, layout: Layout) -> tuple[Callable[[int, int], Batch], int, int]:
+    def step(self, step: int, stream: Stream, layout: Layout) -> tuple[MakeBatch, int, int]:
         """What makes batches, and the rows of it that the step is."""
         at = step - self._first_step
         start, stop = self._edges[at], self._edges[at + 1]

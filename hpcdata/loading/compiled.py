@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from hpcdata.loading.arrays import empty
-from hpcdata.loading.threads import copy, num_threads
+from hpcdata.loading.threads import Later, copy, num_threads
 
 if TYPE_CHECKING:
     from hpcdata.loading.bins import Bins
@@ -80,7 +80,7 @@ class Kernels:
 
     def set_min_bytes_each(self, num_bytes: int) -> int:
         """From how many bytes for each threads share a copy or lookup: 256 KiB, but in tests. Returns what it was."""
-        return self._library.set_min_bytes_each(num_bytes)
+        return self._library.set_min_bytes_each(max(1, num_bytes))
 
     def place_rows(self, ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> PlaceRows:
         """What copies rows of `length` ids from `start` ([n] each)."""
@@ -210,12 +210,12 @@ class PlaceRows:
         shift: int,
         pad: int,
         *,
-        may_leave: bool = False,
+        later: Later | None = None,
     ) -> None:
         """out[rows[n]] (by default out[n]) = the ids of row `first` + n, plus `shift`, with `pad` behind them.
 
-        out: [at least num_rows, width] of uint16, int32 or int64; its columns stand next to each other. `may_leave`:
-        the caller of `leave_last` touches it next.
+        out: [at least num_rows, width] of uint16, int32 or int64; its columns stand next to each other. With a `later`,
+        it may be done then.
         """
         item_bytes, (row_bytes, column_bytes), (out_rows, width) = out.itemsize, out.strides, out.shape
         if (column_bytes != item_bytes and width > 1) or not 0 <= first <= first + num_rows <= self._num_rows:
@@ -225,7 +225,7 @@ class PlaceRows:
         places = (self._start + 8 * first, self._length + 8 * first, None if rows is None else _at(rows, num_rows))
         shape = (out.ctypes.data, item_bytes, out_rows, row_bytes // item_bytes, width)
         arguments = (*self._ids, *places, num_rows, *shape, shift, pad)
-        _check(copy(self._place, arguments, (self._arrays, out, rows), self._finish, may_leave))
+        _check(copy(self._place, arguments, (self._arrays, out, rows), self._finish, later))
 
 
 class WriteRuns:
@@ -240,18 +240,18 @@ class WriteRuns:
         self._addresses = [_at(column, self._num_runs) for column in columns]
 
     def __call__(
-        self, out: np.ndarray, first: int, stop: int, base: int, pad: int = 0, *, may_leave: bool = False
+        self, out: np.ndarray, first: int, stop: int, base: int, pad: int = 0, *, later: Later | None = None
     ) -> None:
         """Runs `first` to `stop` - 1, at `dest` - `base` of the flat `out`, and `pad` between them.
 
-        `may_leave`: as for rows.
+        With a `later`, it may be done then.
         """
         if not (0 <= first <= stop <= self._num_runs and out.flags.c_contiguous):
             raise IndexError(f"runs {first} to {stop} of {self._num_runs}, into strides of {out.strides}")
         columns = [address + 8 * first for address in self._addresses]
         place = (stop - first, base, out.ctypes.data, out.itemsize, out.size, pad)
         arguments = (*self._source, *columns, *place)
-        _check(copy(self._write, arguments, (self._arrays, out), self._finish, may_leave))
+        _check(copy(self._write, arguments, (self._arrays, out), self._finish, later))
 
 
 def _structure(name: str, numbers: str, pointers: str) -> type[ctypes.Structure]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -15,6 +14,7 @@ from hpcdata.loading.dataset import SpanTable, TokenDataset
 from hpcdata.loading.fixedrows import FixedRows
 from hpcdata.loading.layoutbase import (
     Layout,
+    MakeBatch,
     check_shift,
     default_image_tokens,
     default_shift,
@@ -22,6 +22,7 @@ from hpcdata.loading.layoutbase import (
 from hpcdata.loading.manifest import Manifest
 from hpcdata.loading.places import Places
 from hpcdata.loading.sequences import Controls, Form, Lineup
+from hpcdata.loading.threads import Later
 from hpcdata.samples import Kind
 
 
@@ -44,7 +45,7 @@ class Fixed(Layout):
             return super().batch(dataset, rows, seeds, table)
         return FixedRows(self, dataset, table or dataset.spans(rows)).batch(0, len(rows))
 
-    def prepare(self, dataset: TokenDataset, table: SpanTable, seeds: np.ndarray | None) -> Callable[[int, int], Batch]:
+    def prepare(self, dataset: TokenDataset, table: SpanTable, seeds: np.ndarray | None) -> MakeBatch:
         return (
             super().prepare(dataset, table, seeds) if self.pad != "max_len" else FixedRows(self, dataset, table).batch
         )
@@ -52,8 +53,10 @@ class Fixed(Layout):
     def check_spans(self, texts: SpanTable, images: SpanTable) -> None:
         """Raises UserError for samples that the layout does not take."""
 
-    def place_images(self, places: Places, first: int, rows: np.ndarray, out: np.ndarray, pad: int) -> None:
-        """Images from place `first` on, in these rows of `out`; `pad` in the others."""
+    def place_images(
+        self, places: Places, first: int, rows: np.ndarray, out: np.ndarray, pad: int, later: Later | None
+    ) -> None:
+        """Images from place `first` on, in these rows of `out`; `pad` in the others. With a `later`, done then."""
         raise NotImplementedError
 
     def columns_of_image(self, images: SpanTable) -> int:
@@ -117,12 +120,15 @@ class T2I(Fixed):
         _check_at_most_one(self.name, "text", texts)
         _check_at_most_one(self.name, "image", images)
 
-    def place_images(self, places: Places, first: int, rows: np.ndarray, out: np.ndarray, pad: int) -> None:
+    def place_images(
+        self, places: Places, first: int, rows: np.ndarray, out: np.ndarray, pad: int, later: Later | None
+    ) -> None:
         """Shifted codes of at most one image a row."""
         is_full = len(rows) == len(out)
         if not is_full:
             out[:] = pad
-        places.place(out, first, rows=None if is_full else rows, shift=self.img_token_shift or 0, may_leave=True)
+        shift = self.img_token_shift or 0
+        places.place(out, first, rows=None if is_full else rows, shift=shift, later=later)
 
     def columns_of_image(self, images: SpanTable) -> int:
         if not len(images.row):

@@ -22,6 +22,7 @@ from hpcdata.loading.compiled import Kernels, WriteRuns, kernels
 from hpcdata.loading.dataset import SpanTable, TokenDataset
 from hpcdata.loading.forks import Lazy
 from hpcdata.loading.textblock import TextRows
+from hpcdata.loading.threads import Later
 from hpcdata.samples import Kind
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class FixedRows:
         self._places = dataset.places(images.part, images.first_token, images.length)
         self._num_ids = totals_before(self._texts.lengths)
 
-    def batch(self, first: int, stop: int) -> Batch:
-        """Of rows `first` to `stop` - 1."""
+    def batch(self, first: int, stop: int, later: Later | None = None) -> Batch:
+        """Of rows `first` to `stop` - 1. With a `later`, its ids may be there then."""
         layout, num_image = self._layout, self._num_image
         if num_image is None:
             part = self._table.between(first, stop)
@@ -58,7 +59,7 @@ class FixedRows:
             return FixedRows(layout, self._dataset, part).batch(0, stop - first)
         ids = empty((stop - first, self._columns + num_image), layout.ids)
         begin, rows = self._images_of(first, stop)
-        self._place(ids, first, begin, rows, self._pad)
+        self._place(ids, first, begin, rows, self._pad, later)
         num_text_tokens, num_image_tokens = int(self._num_ids[stop] - self._num_ids[first]), num_image * len(rows)
         counts = BatchCounts(
             samples=len(ids),
@@ -102,7 +103,7 @@ class FixedRows:
     def _labels(self, ids: np.ndarray, first: int, stop: int) -> np.ndarray:
         labels, columns = empty(ids.shape, np.int64), self._columns
         if self._runs is not None:
-            self._place(labels, first, *self._images_of(first, stop), IGNORED_LABEL)
+            self._place(labels, first, *self._images_of(first, stop), IGNORED_LABEL, None)
             return labels
         widen(ids, labels)
         fill_behind(labels[:, :columns], self._texts.lengths[first:stop], IGNORED_LABEL)
@@ -122,13 +123,13 @@ class FixedRows:
             positions[~self._has_image(first, stop), columns:] = 0
         return positions
 
-    def _place(self, out: np.ndarray, first: int, begin: int, rows: np.ndarray, pad: int) -> None:
+    def _place(self, out: np.ndarray, first: int, begin: int, rows: np.ndarray, pad: int, later: Later | None) -> None:
         """Ids of texts from row `first` on, and of images from the place `begin` on, in these rows."""
         if not self._num_image:
-            self._texts.place(out, first, pad=pad)
+            self._texts.place(out, first, pad=pad, later=later)
             return
         self._texts.place(out[:, : self._columns], first, pad=pad)
-        self._layout.place_images(self._places, begin, rows, out[:, self._columns :], pad)
+        self._layout.place_images(self._places, begin, rows, out[:, self._columns :], pad, later)
 
     def _images_of(self, first: int, stop: int) -> tuple[int, np.ndarray]:
         """The first image of these rows, and in which of them there are images."""

@@ -409,12 +409,14 @@ static void find_these_spans(const void *job, i64 from, i64 stop) {
             __builtin_prefetch(all->index + next);
             __builtin_prefetch(all->first_token + next);
         }
-        i64 at = all->sample[row], part = all->part[row], place = all->first_span[at] + all->base[part];
+        i64 at = all->sample[row], part = all->part[row], first = all->first_span[at];
+        i64 base = all->base[part], num_behind = all->num_in_column - base - (first < 0 ? 0 : first);
         all->out_index[row] = all->index[at];
-        if (place < 0 || all->found[row + 1] - all->found[row] > all->num_in_column - place) {
+        if (first < 0 || all->found[row + 1] - all->found[row] > num_behind) {
             note(all, 1); /* the file was changed since they were counted */
             return;
         }
+        i64 place = first + base;
         for (i64 span = all->found[row]; span < all->found[row + 1]; span++, place++) {
             __builtin_prefetch(all->length + place);
             __builtin_prefetch(all->kind + place);
@@ -427,11 +429,12 @@ static void find_these_spans(const void *job, i64 from, i64 stop) {
         i64 token = all->first_token[all->sample[row]], most = all->tokens_of_part[all->part[row]];
         for (i64 span = all->found[row]; span < all->found[row + 1]; span++) {
             i64 length = all->length[place_of[span]];
-            is_outside |= length < 0 || token < 0 || length > most - token;
+            int is_bad = length < 0 || token < 0 || length > most - token;
+            is_outside |= is_bad;
             length_of[span] = length;
             kind_of[span] = all->kind[place_of[span]];
             token_of[span] = token;
-            token += length;
+            if (!is_bad) token += length;
         }
     }
     note(all, is_outside);

@@ -19,11 +19,14 @@ from hpcdata.loading.draws import Draws
 from hpcdata.loading.manifest import Manifest
 from hpcdata.loading.sequences import Controls, Form, Lineup
 from hpcdata.loading.textblock import Frame
+from hpcdata.loading.threads import Later
 
 KEYS = ("input_ids", "attention_mask", "modality", "labels", "position_ids", "index")
 PACKED_KEYS = ("segment_ids", "cu_seqlens")
 """Only in packed batches; `max_seqlen` comes with the second."""
-__all__ = ["IGNORED_LABEL", "KEYS", "PACKED_KEYS", "Batch", "BatchCounts", "Layout"]
+__all__ = ["IGNORED_LABEL", "KEYS", "PACKED_KEYS", "Batch", "BatchCounts", "Layout", "MakeBatch"]
+MakeBatch = Callable[[int, int, Later | None], Batch]
+"""Of some rows, from the first to the one behind the last. With a `later`, the last of its arrays may be there then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +113,7 @@ class Layout:
         arranged = self.arrange(dataset, lineup, Bins.one_each(len(rows)))
         return arranged.batch(0, len(rows), self.width(lineup.length))
 
-    def prepare(self, dataset: TokenDataset, table: SpanTable, seeds: np.ndarray | None) -> Callable[[int, int], Batch]:
+    def prepare(self, dataset: TokenDataset, table: SpanTable, seeds: np.ndarray | None) -> MakeBatch:
         """What makes the batch of rows `first` to `stop` - 1 of a table: for several steps that share one lookup.
 
         In a batch of its own width; a sample that does not fit is an error of the batch that it is in.
@@ -118,9 +121,9 @@ class Layout:
         lineup = self.lineup(table, seeds)
         arranged = self.arrange(dataset, lineup, Bins.one_each(lineup.num_rows))
 
-        def batch(first: int, stop: int) -> Batch:
+        def batch(first: int, stop: int, later: Later | None = None) -> Batch:
             self.check_length(lineup.index[first:stop], lineup.too_long[first:stop])
-            return arranged.batch(first, stop, self.width(lineup.length[first:stop]))
+            return arranged.batch(first, stop, self.width(lineup.length[first:stop]), later)
 
         return batch
 

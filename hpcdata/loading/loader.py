@@ -36,7 +36,7 @@ from hpcdata.loading.packing import Packing, find_packing
 from hpcdata.loading.ranks import find_rank
 from hpcdata.loading.state import MAX_STATE_BYTES, STATE_VERSION, check_state, digest
 from hpcdata.loading.streams import Mixture, MixtureStream, SingleStream, Stream
-from hpcdata.loading.threads import LeftCopy, leave_last
+from hpcdata.loading.threads import Later
 
 if TYPE_CHECKING:
     import torch
@@ -49,12 +49,12 @@ _ROOM_FOR_DIGITS = 64
 
 
 class _Begun(NamedTuple):
-    """A batch, and what other threads are still at of it."""
+    """A batch, and what other threads may still be at of it."""
 
     place: tuple[int, int]
     """Its epoch and step."""
     made: _Made
-    last: LeftCopy | None
+    later: Later
 
 
 class TokenLoader:
@@ -238,7 +238,7 @@ class TokenLoader:
         """Moves on by one batch and returns what makes it, in whichever thread it is called; None at the end."""
         if self.num_epochs is not None and self.epoch >= self.num_epochs:
             return None
-        make = self._plan(self.epoch, self.step)
+        self._begun, make = None, self._plan(self.epoch, self.step)
         self.epoch, self.step = self._following()
         return make
 
@@ -251,11 +251,10 @@ class TokenLoader:
         if begun is None or begun.place != here:
             begun = self._begin(here)
         following = self._following()
-        if begun.last is not None and self.counts.samples:  # the first batch is waited for
+        if begun.later.is_used and self.counts.samples and following[0] == here[0]:  # the first batch is waited for
             self._begun = self._begin_ahead(following)
         tensors, counts = begun.made
-        if begun.last is not None:
-            begun.last.finish()
+        begun.later.finish()
         self.epoch, self.step = following
         self.count(counts)
         return tensors
@@ -266,26 +265,25 @@ class TokenLoader:
         return (self.epoch, self.step + 1) if has_next else (self.epoch + 1, 0)
 
     def _begin(self, place: tuple[int, int]) -> _Begun:
-        return _Begun(place, *leave_last(self._plan(*place)))
+        later = Later()
+        return _Begun(place, self._plan(*place)(later), later)
 
     def _begin_ahead(self, place: tuple[int, int]) -> _Begun | None:
-        """The next batch, while this one is at work; an error is raised again when it is its turn."""
-        if self.num_epochs is not None and place[0] >= self.num_epochs:
-            return None
+        """The next batch of the epoch, while this one is at work; an error is raised again when it is its turn."""
         try:
             return self._begin(place)
         except Exception:
             return None
 
-    def _plan(self, epoch: int, step: int) -> Callable[[], _Made]:
+    def _plan(self, epoch: int, step: int) -> Callable[..., _Made]:
         if not step:
             self._check_steps(self._steps, epoch)
         make, find_source = self._steps.plan(epoch, step, self._share)
 
-        def tensors() -> _Made:
+        def tensors(later: Later | None = None) -> _Made:
             import torch
 
-            batch = make()
+            batch = make(later)
             if isinstance(self.stream, MixtureStream):
                 batch.arrays["source"] = find_source()
             return {key: torch.from_numpy(array) for key, array in batch.arrays.items()}, batch.counts

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hpcdata.loading.arranged import Arranged, Batch, BatchCounts, make_batch
-from hpcdata.loading.batches import Mark, Share
+from hpcdata.loading.batches import Make, Mark, Share
 from hpcdata.loading.bins import Bins
 from hpcdata.loading.draws import Draws
 from hpcdata.loading.forks import ForkLock, Lazy
@@ -23,6 +23,7 @@ from hpcdata.loading.layoutbase import Layout
 from hpcdata.loading.packing import Packing
 from hpcdata.loading.sequences import Lineup, Sequences
 from hpcdata.loading.streams import Stream
+from hpcdata.loading.threads import Later
 
 _MAX_WINDOWS = 4
 _ROWS_AHEAD = 16_384
@@ -92,7 +93,7 @@ class PackedSteps:
     def draws(self, epoch: int, step: int, share: Share) -> Draws:
         return _draws_of(self._pieces(epoch, step, share))
 
-    def plan(self, epoch: int, step: int, share: Share) -> tuple[Callable[[], Batch], Callable[[], np.ndarray]]:
+    def plan(self, epoch: int, step: int, share: Share) -> tuple[Make, Callable[[], np.ndarray]]:
         pieces = self._pieces(epoch, step, share)
         start, stop = share.of(0, self.size)
         num_skipped = 0
@@ -100,13 +101,13 @@ class PackedSteps:
             whole = pieces if share.world_size == 1 else self._pieces(epoch, step, Share())
             num_skipped = sum(len(window.skipped) for window, first, _ in whole if first == 0)
 
-        def make() -> Batch:
+        def make(later: Later | None) -> Batch:
             width = self.packing.length
             if width is None:
                 window, first, _ = pieces[0]
                 width = int(window.bins.width[first])
             arranged = [(window.arranged, first, last) for window, first, last in pieces]
-            batch = make_batch(arranged, stop - start, width)
+            batch = make_batch(arranged, stop - start, width, later)
             if not num_skipped:
                 return batch
             return batch._replace(counts=batch.counts + BatchCounts(skipped_samples=num_skipped))

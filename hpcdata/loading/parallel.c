@@ -2,7 +2,8 @@
  *
  * The caller publishes a job and works on it itself, chunk by chunk; a helper that is awake takes a seat, and chunks.
  * Only helpers that are at a chunk when none is left are waited for, so one that comes late costs nothing. They look
- * out for the next job for a moment, as waking a thread takes as long as copying a batch, and then sleep.
+ * out for the next job for a moment, as waking a thread takes as long as copying a batch, and then sleep; where batches
+ * come more seldom, as in a training, they sleep at once.
  *
  * There is one job at a time. A caller that finds another one's does its own alone; one that finds a job that was left
  * to the helpers ends it first. Helpers start with the first job that is large enough, take no signals, and end with
@@ -18,21 +19,21 @@
 
 typedef int64_t i64;
 
-enum { CHUNKS_EACH = 4, MAX_HELPERS = 7, PAUSES = 64, LOOK_OUT_NS = 1000 * 1000 };
+enum { CHUNKS_EACH = 4, MAX_HELPERS = 7, PAUSES = 64, A_ROW = 20, LOOK_OUT_NS = 1000 * 1000 };
 
 enum { FREE, TAKEN, LEFT, ENDING }; /* no job; its caller is at it; it was left; somebody ends one that was left */
 
 static atomic_llong min_bytes_each = 256 << 10; /* waking a thread for less is not worth it */
 
 static struct {
-    atomic_int state; /* who makes it TAKEN or ENDING has the job, and what stands here next */
+    atomic_int state; /* who makes it TAKEN or ENDING has the job, and may write what stands here next */
     int num_helpers;  /* that were started */
-    Work work;
+    Work work;        /* of the job: helpers read it, and what follows, with a seat */
     _Alignas(16) char job[MAX_JOB_BYTES];
     i64 num_items, per_chunk;
     atomic_llong next;  /* item that nobody has */
-    atomic_int seats;   /* of the job that nobody has; 0 or less: it is over */
-    atomic_int at_work; /* helpers that may be in the job */
+    atomic_int seats;   /* of the job that nobody has; 0 or less: there are none */
+    atomic_int inside;  /* helpers with a seat, and those that are about to find that there is none */
     atomic_llong num_jobs;
     pthread_mutex_t lock; /* of those who sleep */
     pthread_cond_t is_there;
@@ -60,10 +61,12 @@ static void take_chunks(void) {
     }
 }
 
-/* How many jobs there were, once that is not `seen`. */
+/* How many jobs there were, once that is not `seen`. It looks out where many in a row came soon enough for that: more
+ * than one batch has. */
 static i64 wait_for_a_job(i64 seen) {
-    i64 found;
-    for (i64 until = now_ns() + LOOK_OUT_NS; now_ns() < until;)
+    static _Thread_local i64 num_soon;
+    i64 found, begun = now_ns(), until = num_soon > A_ROW ? begun + LOOK_OUT_NS : begun;
+    while (now_ns() < until)
         for (int pause = 0; pause < PAUSES; pause++) {
             if ((found = atomic_load(&crew.num_jobs)) != seen) return found;
             pause_a_little();
@@ -73,15 +76,16 @@ static i64 wait_for_a_job(i64 seen) {
     while ((found = atomic_load(&crew.num_jobs)) == seen) pthread_cond_wait(&crew.is_there, &crew.lock);
     atomic_fetch_sub(&crew.asleep, 1);
     pthread_mutex_unlock(&crew.lock);
+    num_soon = now_ns() - begun < LOOK_OUT_NS ? num_soon + 1 : 0;
     return found;
 }
 
 static void *help(void *nothing) {
     for (i64 seen = 0;;) {
         seen = wait_for_a_job(seen);
-        atomic_fetch_add(&crew.at_work, 1); /* and then a seat: who ends a job takes the seats, and then looks here */
+        atomic_fetch_add(&crew.inside, 1); /* and then a seat: who ends a job takes the seats, and then looks here */
         if (atomic_fetch_sub(&crew.seats, 1) > 0) take_chunks();
-        atomic_fetch_sub(&crew.at_work, 1);
+        atomic_fetch_sub(&crew.inside, 1);
     }
     return nothing;
 }
@@ -96,7 +100,7 @@ static void forget_the_helpers(void) {
     crew.is_there = condition;
     crew.num_helpers = 0;
     atomic_store(&crew.seats, 0);
-    atomic_store(&crew.at_work, 0);
+    atomic_store(&crew.inside, 0);
     atomic_store(&crew.asleep, 0);
     atomic_store(&crew.next, 0); /* chunks may be half done */
     atomic_store(&crew.state, state == LEFT || state == ENDING ? LEFT : FREE);
@@ -107,10 +111,8 @@ static void look_out_for_forks(void) { pthread_atfork(NULL, NULL, forget_the_hel
 /* Signals are for threads of the interpreter; faults are those of whoever makes them. */
 static int start_a_helper(void) {
     static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     sigset_t every, before;
     pthread_t thread;
-    pthread_once(&once, look_out_for_forks);
     sigfillset(&every);
     for (unsigned fault = 0; fault < sizeof faults / sizeof *faults; fault++) sigdelset(&every, faults[fault]);
     pthread_sigmask(SIG_SETMASK, &every, &before);
@@ -136,7 +138,7 @@ static void publish(Work work, const void *job, i64 job_bytes, i64 num_items, i6
     atomic_fetch_add(&crew.num_jobs, 1);
     if (atomic_load(&crew.asleep)) {
         pthread_mutex_lock(&crew.lock);
-        pthread_cond_broadcast(&crew.is_there);
+        for (i64 helper = 0; helper < num_helpers; helper++) pthread_cond_signal(&crew.is_there);
         pthread_mutex_unlock(&crew.lock);
     }
 }
@@ -144,7 +146,7 @@ static void publish(Work work, const void *job, i64 job_bytes, i64 num_items, i6
 static void end_the_job(void) {
     take_chunks();
     atomic_store(&crew.seats, 0);
-    for (int pause = 0; atomic_load(&crew.at_work); pause++)
+    for (int pause = 0; atomic_load(&crew.inside); pause++)
         if (pause < PAUSES) pause_a_little();
         else sched_yield(); /* its core may be ours */
     atomic_store(&crew.state, FREE);
@@ -154,10 +156,12 @@ static int take(int state, int as) { return atomic_compare_exchange_strong(&crew
 
 i64 in_parallel(Work work, const void *job, i64 job_bytes, i64 num_items, i64 num_bytes, i64 num_threads,
                 int may_leave) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     i64 num_helpers = num_threads - 1, most = num_bytes / atomic_load(&min_bytes_each) - 1, number = 0;
     if (num_helpers > MAX_HELPERS) num_helpers = MAX_HELPERS;
     if (num_helpers > most) num_helpers = most;
     if (num_helpers > num_items - 1) num_helpers = num_items - 1; /* none: `work` is called all the same */
+    if (num_helpers > 0) pthread_once(&once, look_out_for_forks);
     if (num_helpers > 0 && take(LEFT, ENDING)) end_the_job();
     if (num_helpers < 1 || job_bytes > MAX_JOB_BYTES || !take(FREE, TAKEN)) {
         work(job, 0, num_items);
@@ -175,9 +179,12 @@ i64 in_parallel(Work work, const void *job, i64 job_bytes, i64 num_items, i64 nu
 i64 set_min_bytes_each(i64 num_bytes) { return atomic_exchange(&min_bytes_each, num_bytes); }
 
 i64 finish(i64 number) {
-    for (int pause = 0; atomic_load(&crew.num_jobs) == number && atomic_load(&crew.state) != FREE; pause++)
+    for (int pause = 0;; pause++) {
+        int state = atomic_load(&crew.state);
+        if (number < 0 ? state != LEFT && state != ENDING : state == FREE || atomic_load(&crew.num_jobs) != number)
+            return 0;
         if (take(LEFT, ENDING)) end_the_job();
         else if (pause < PAUSES) pause_a_little();
         else sched_yield();
-    return 0;
+    }
 }

@@ -11,6 +11,7 @@ from hpcdata.loading.arrays import Behind, as_signed, empty, widen
 from hpcdata.loading.compiled import PlaceRows, kernels
 from hpcdata.loading.forks import Lazy
 from hpcdata.loading.parts import PartMaps
+from hpcdata.loading.threads import Later
 
 if TYPE_CHECKING:
     import torch
@@ -37,19 +38,19 @@ class Places:
         rows: np.ndarray | None = None,
         shift: int = 0,
         pad: int = 0,
-        may_leave: bool = False,
+        later: Later | None = None,
     ) -> None:
         """Row `rows[n]` of `out` (by default n) = the ids of place `first` + n, plus `shift`, and `pad` behind them.
 
-        out: [num_rows, width] of the dataset's dtype or int64; no row that is meant has more ids. `may_leave`: the
-        caller of `leave_last` touches it next.
+        out: [num_rows, width] of the dataset's dtype or int64; no row that is meant has more ids. With a `later`, it
+        may be done then.
         """
         place, num_rows = self._place_rows, len(out if rows is None else rows)
         if place is None:
             self._place(out, first, rows, shift, pad)
             return
         if self.stay_mapped:
-            place(out, first, num_rows, rows, shift, pad, may_leave=may_leave)
+            place(out, first, num_rows, rows, shift, pad, later=later)
             return
         with self.mapped(slice(first, first + num_rows)):
             place(out, first, num_rows, rows, shift, pad)
@@ -104,10 +105,12 @@ class Places:
     @Lazy
     def stay_mapped(self) -> bool:
         """Whether these ids stay where they are from now on."""
-        if self._maps.may_close or self._maps.are_all_open:
-            return not self._maps.may_close
-        with self._maps.opened(_parts(self._part)):
-            return True
+        if self._maps.may_close:
+            return False
+        if not self._maps.are_all_open:
+            with self._maps.opened(_parts(self._part)):
+                pass
+        return True
 
     @Lazy
     def _where(self) -> torch.Tensor:

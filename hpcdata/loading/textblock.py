@@ -8,6 +8,7 @@ import numpy as np
 
 from hpcdata.loading.arrays import before_in_row, empty, fill_behind, ragged, totals_before
 from hpcdata.loading.dataset import SpanTable, TokenDataset
+from hpcdata.loading.threads import Later
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +64,16 @@ class TextRows:
         if self._is_single:
             self._places = dataset.places(texts.part, texts.first_token, taken if self._is_even else taken[texts.row])
 
-    def place(self, ids: np.ndarray, first: int = 0, *, pad: int | None = None) -> None:
-        """Fills `ids`, as above, with the rows from `first` on; with another `pad` than the frame's if there is one."""
+    def place(self, ids: np.ndarray, first: int = 0, *, pad: int | None = None, later: Later | None = None) -> None:
+        """Fills `ids`, as above, with the rows from `first` on; with another `pad` than the frame's if there is one.
+
+        With a `later`, it may be done then.
+        """
         frame, stop = self._frame, first + len(ids)
         pad = frame.pad if pad is None else pad
         inside = ids if not self._has_frame else ids[:, self._start : self._start + self._room]
         if self._is_even:
-            self._places.place(inside, first, pad=pad, may_leave=not self._has_frame)
+            self._places.place(inside, first, pad=pad, later=None if self._has_frame else later)
         elif self._is_single:
             begin, end = np.searchsorted(self._texts.row, (first, stop)).tolist()
             inside[:] = pad

@@ -1,11 +1,11 @@
-"""How many threads copy a batch together, and copies that are left to the others while this one goes on.
+"""How many threads share a copy, and copies that go on in the others while this one does something else.
 
-    batch, last = leave_last(make)      # its last copy may go on in other threads
-    ...                                 # meanwhile, this one does something else
-    last.finish()                       # now it is done: the batch may be looked at
+    later = Later()
+    batch = make(later)      # its last copy may be left to other threads
+    ...
+    later.finish()           # now it is done: the batch may be looked at
 
-The other threads are those of parallel.c: they never hold the interpreter's lock. What they read and write is kept
-until they are done, whatever happens to the batch and to this thread.
+The other threads are those of parallel.c: they never hold the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
 
-T = TypeVar("T")
+_ANY = -1
+"""The number of whichever copy was left, for `finish` of parallel.c."""
 _keys = itertools.count()
 _kept: dict[int, object] = {}
-"""What copies that were left read and write."""
-_latest: list[Any] = []
+"""What copies that were left read and write: it must not be let go of before they are done, whatever happens."""
 
 
 def num_threads() -> int:
@@ -30,8 +29,8 @@ def num_threads() -> int:
     So `torch.set_num_threads` and OMP_NUM_THREADS hold here, too, as well as the rules of others: one in the workers of
     a DataLoader and, unless it is told otherwise, in the processes of torchrun.
     """
-    torch = sys.modules.get("torch")
-    return 1 if torch is None or _this_thread.copies_alone else torch.get_num_threads()
+    of_torch = getattr(sys.modules.get("torch"), "get_num_threads", None)  # another thread may be importing it
+    return 1 if of_torch is None or _this_thread.copies_alone else of_torch()
 
 
 def copy_alone() -> None:
@@ -39,66 +38,73 @@ def copy_alone() -> None:
     _this_thread.copies_alone = True
 
 
-class LeftCopy:
-    """One that other threads are at. It is done, at the latest, when this object is let go of."""
+class Later:
+    """The last copy of a batch, if it was left to other threads. Done, at the latest, when this object is let go of.
 
-    def __init__(self, number: int, finish: Callable[[int], object], key: int) -> None:
-        self._number, self._finish, self._key = number, finish, key
+    Whoever passes it on to a copy neither reads nor writes what that writes from then on.
+    """
+
+    _library_finish: Callable[[int], object] | None = None
+    _key = _number = 0
+
+    def __init__(self) -> None:
+        self._key = next(_keys)
+
+    @property
+    def is_used(self) -> bool:
+        return self._number != 0
 
     def finish(self, kept: dict[int, object] = _kept) -> None:  # module names may be gone by then
         """Returns when it is done. In any thread, and as often as one likes."""
-        self._finish(self._number)
-        kept.pop(self._key, None)
+        if self._number and self._library_finish is not None:
+            self._library_finish(self._number)
+            kept.pop(self._key, None)
+            self._number = 0
 
     __del__ = finish
 
-
-def leave_last(make: Callable[[], T]) -> tuple[T, LeftCopy | None]:
-    """What `make` returns, and its last copy if that was left to other threads: to be finished before it is looked at.
-
-    Only of copies that `make` neither looks at nor changes afterwards, and that are worth it.
-    """
-    _this_thread.may_leave = True
-    try:
-        made = make()
-        return made, _this_thread.left
-    finally:
-        _this_thread.may_leave, _this_thread.left = False, None
+    def call(
+        self, function: Callable[..., int], arguments: tuple[object, ...], arrays: object, finish: Callable[..., object]
+    ) -> int:
+        """As `copy`. What is known is noted before the call: an interrupt may come in any of these lines."""
+        self.finish()
+        _kept[self._key] = arrays
+        self._library_finish = _at_exit[0] = finish
+        self._number = _ANY
+        answer = function(*arguments, num_threads(), True)
+        if answer > 0:
+            self._number = answer
+        else:
+            self._number = 0
+            del _kept[self._key]
+        return answer
 
 
 def copy(
     function: Callable[..., int],
     arguments: tuple[object, ...],
     arrays: object,
-    finish: Callable[[int], object],
-    may_leave: bool,
+    finish: Callable[..., object],
+    later: Later | None,
 ) -> int:
-    """What a function of kernels.c answers, negative when it copied nothing. `arrays`: all that it reads and writes."""
-    if not (may_leave and _this_thread.may_leave):
+    """What a function of kernels.c answers, negative when it copied nothing. `arrays`: all that it reads and writes.
+
+    With a `later` it may be left, until that is finished.
+    """
+    if later is None:
         return function(*arguments, num_threads(), False)
-    key = next(_keys)
-    _kept[key] = arrays  # before the call: an interrupt in these lines must not let go of them
-    number = function(*arguments, num_threads(), True)
-    if number > 0:
-        _this_thread.left = LeftCopy(number, finish, key)
-        _latest[:] = finish, number
-    else:
-        del _kept[key]
-    return number
+    return later.call(function, arguments, arrays, finish)
 
 
 class _ThisThread(threading.local):
     copies_alone = False
-    may_leave = False
-    left: LeftCopy | None = None
 
 
 _this_thread = _ThisThread()
+_at_exit: list[Callable[..., object]] = [lambda number: None]
 
 
 @atexit.register
-def _finish_latest() -> None:
-    """There is one at a time. Afterwards the interpreter unmaps what it reads."""
-    if _latest:
-        finish, number = _latest
-        finish(number)
+def _finish_any() -> None:
+    """Afterwards the interpreter unmaps what helpers read."""
+    _at_exit[0](_ANY)

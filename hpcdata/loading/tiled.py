@@ -14,6 +14,7 @@ from hpcdata.loading.dataset import TokenDataset
 from hpcdata.loading.forks import Lazy
 from hpcdata.loading.places import LITERAL, Places
 from hpcdata.loading.sequences import Lineup
+from hpcdata.loading.threads import Later
 
 
 class Tiled:
@@ -101,13 +102,13 @@ class _Flat:
         at, column, _ = self.window.edges
         return np.append(at * self.width + column, self.window.bins.num_bins * self.width)
 
-    def write(self, name: str, out: np.ndarray, first: int, stop: int, pad: int) -> None:
+    def write(self, name: str, out: np.ndarray, first: int, stop: int, pad: int, later: Later | None) -> None:
         """Bins `first` to `stop` - 1 into the rows of `out`; `pad` where there is nothing."""
         first_run, places = self.window.first_run, self.window.places
         write: WriteRuns = getattr(self, name)
         runs = first_run[first], first_run[stop]
         if places.stay_mapped:
-            write(out, *runs, first * self.width, pad, may_leave=True)
+            write(out, *runs, first * self.width, pad, later=later)
             return
         with places.mapped(slice(*runs)):
             write(out, *runs, first * self.width, pad)
@@ -132,9 +133,12 @@ class _Piece(NamedTuple):
 class TiledBatch:
     """The arrays of some bins."""
 
-    def __init__(self, pieces: Several[tuple[Tiled, int, int]], num_bins: int, width: int) -> None:
-        """(window, first bin, last bin + 1) of each piece; empty bins behind them make it `num_bins` of `width`."""
-        self._shape, self._pieces, at = (num_bins, width), [], 0
+    def __init__(self, pieces: Several[tuple[Tiled, int, int]], num_bins: int, width: int, later: Later | None) -> None:
+        """(window, first bin, last bin + 1) of each piece; empty bins behind them make it `num_bins` of `width`.
+
+        With a `later`, the array that was asked for last may be there then: none is looked at here.
+        """
+        self._shape, self._pieces, self._later, at = (num_bins, width), [], later, 0
         self._window = pieces[0][0]
         for place, (window, first, stop) in enumerate(pieces):
             end = at + stop - first if place < len(pieces) - 1 else num_bins
@@ -186,5 +190,5 @@ class TiledBatch:
     def _written(self, name: str, dtype: np.typing.DTypeLike, pad: int = 0) -> np.ndarray:
         out = empty(self._shape, dtype)
         for flat, first, stop, rows in self._pieces:
-            flat.write(name, out[rows], first, stop, pad)
+            flat.write(name, out[rows], first, stop, pad, self._later)
         return out
