@@ -8,9 +8,17 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from hpcdata.loading.compiled import kernels
+from hpcdata.loading.compiled import Kernels, kernels
 
 _NUM_THREADS = int(os.environ.get("HPCDATA_TEST_THREADS", "0"))
+
+
+@pytest.fixture(scope="module")
+def loops() -> Kernels:
+    found = kernels()
+    if found is None:
+        pytest.skip("the compiled loops were not built: install hpcdata where there is a C compiler")
+    return found
 
 
 @pytest.fixture(autouse=bool(_NUM_THREADS))

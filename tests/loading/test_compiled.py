@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hpcdata import TokenDataset, TokenLoader
 from hpcdata.loading import compiled
 from hpcdata.loading.bins import Bins
-from hpcdata.loading.compiled import Kernels, kernels
+from hpcdata.loading.compiled import kernels
 from hpcdata.loading.dataset import SpanTable
 from hpcdata.loading.layout import SFT, T2I, Caption, Interleaved, LiquidT2I, Text
 from hpcdata.loading.order import round_keys
@@ -32,14 +32,6 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent.parent
 UNTOUCHED = 77
 MAPS = SimpleNamespace(tokens=np.zeros(1, np.int64))
-
-
-@pytest.fixture(scope="module")
-def loops() -> Kernels:
-    found = kernels()
-    if found is None:
-        pytest.skip("the compiled loops were not built: install hpcdata where there is a C compiler")
-    return found
 
 
 @contextlib.contextmanager

@@ -25,7 +25,6 @@ from hypothesis import strategies as st
 from hpcdata import BackgroundLoader, Mixture, Source, TokenDataset, TokenLoader
 from hpcdata.errors import UserError
 from hpcdata.loading import threads
-from hpcdata.loading.compiled import Kernels, kernels
 from hpcdata.loading.layout import Caption, Text
 from hpcdata.samples import Example
 from tests.loading import made
@@ -33,14 +32,6 @@ from tests.loading.test_forks import in_child
 
 ROOT = Path(__file__).parent.parent.parent
 UNTOUCHED = 77
-
-
-@pytest.fixture(scope="module")
-def loops() -> Kernels:
-    found = kernels()
-    if found is None:
-        pytest.skip("the compiled loops were not built: install hpcdata where there is a C compiler")
-    return found
 
 
 @pytest.fixture(autouse=True)
