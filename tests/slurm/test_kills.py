@@ -73,7 +73,7 @@ def test_the_time_limit_makes_a_checkpoint_and_the_job_comes_back(
     """SLURM looks every half minute: until its USR2 is there the task stands still, to be neither done nor killed."""
     folder = tmp_path / "run"
     submit(capsys, *arguments(folder, source, "cluster.array=0", "cluster.time_min=1", "cluster.signal_delay_s=45"))
-    wait_for_status(login_node, folder, 60)
+    wait_for_status(login_node, folder, 1)  # soon, as it is to stop before it is done
     pid = pid_of_the_task(folder)
     os.kill(pid, signal.SIGSTOP)
     login_node.wait_until(lambda: has_ended(pid) or None, "the warning, which SLURM begins with SIGCONT")
