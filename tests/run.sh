@@ -36,7 +36,8 @@ fi
 [[ $# -eq 0 ]] || exec python -m pytest "$@"
 
 # All of them: those on SLURM wait most of their time, so they run beside the others. Loaders are tested once more as
-# they are without the compiled loops, and once more with three threads for every copy. Where one hangs, others may: each takes ten minutes to be given up, so a few do.
+# they are without the compiled loops, and once more with three threads for every copy. Where one hangs, others may: each
+# takes ten minutes to be given up, so a few do.
 log=$(mktemp)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -f "$log"' EXIT
 python -m pytest --maxfail=3 -m slurm >"$log" 2>&1 &

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpcdata.loading.arrays import totals_before
 from hpcdata.loading.batches import PlainSteps, Steps
 from hpcdata.loading.packed import PackedSteps
 
@@ -70,7 +71,7 @@ def _packed(steps: PackedSteps, epoch: int, num_steps: int) -> np.ndarray:
         text, whole = sequences.text_tokens, np.ones(num_rows, bool)
         if bins.start is not None and bins.length is not None:
             text, whole = bins.length[:num_rows], bins.start[:num_rows] == 0
-        used = np.concatenate([[0], np.cumsum(text + sequences.image_tokens)])
+        used = totals_before(text + sequences.image_tokens)
         edges = bins.first_row[: num_bins + 1]
         free = bins.width[:num_bins] - np.diff(used[edges])
         none = np.zeros(num_rows, np.int64)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from hpcdata.loading.arrays import ragged
+from hpcdata.loading.arrays import ragged, totals_before
 from hpcdata.loading.bins import Bins
 from hpcdata.loading.draws import Draws
 from hpcdata.loading.layoutbase import Batch, Layout, MakeBatch
@@ -151,7 +151,7 @@ class PlainSteps:
             positions = starts[of_step] + within
         draws = self.stream.draws(epoch, positions)
         num_spans = 1 if self._ahead is None else _SPANS_AHEAD  # the first batch is waited for
-        return _Ahead(epoch, step, share, draws, [0, *np.cumsum(sizes).tolist()], num_spans, is_asked)
+        return _Ahead(epoch, step, share, draws, totals_before(sizes).tolist(), num_spans, is_asked)
 
 
 class _Ahead:

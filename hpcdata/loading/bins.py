@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcdata.loading.arrays import ragged
+from hpcdata.loading.arrays import ragged, totals_before
 from hpcdata.loading.sequences import Sequences
 
 _ANY_WIDTH = np.iinfo(np.int64).max
@@ -69,7 +69,7 @@ class Bins:
         sizes = np.concatenate([np.diff(bins.first_row) for bins in several])
         return cls(
             sample=np.concatenate([bins.sample for bins in several]),
-            first_row=np.append(0, np.cumsum(sizes)),
+            first_row=totals_before(sizes),
             width=np.concatenate([bins.width for bins in several]),
             start=start,
             length=length,

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcdata.loading.arrays import empty, ragged
+from hpcdata.loading.arrays import empty, ragged, totals_before
 from hpcdata.loading.compiled import DAMAGED, kernels
 from hpcdata.loading.forks import ForkLock, Lazy
 from hpcdata.loading.manifest import Manifest
@@ -108,7 +108,7 @@ class TokenDataset:
         """
         self.manifest = path if isinstance(path, Manifest) else open_manifest(path, allow_tmp=allow_tmp)
         self.path = path.folder if isinstance(path, Manifest) else Path(path)
-        self._first_row = np.concatenate([[0], np.cumsum(np.array(self.manifest.parts.samples, np.int64))])
+        self._first_row = totals_before(np.array(self.manifest.parts.samples, np.int64))
         self._reset()
 
     def __len__(self) -> int:

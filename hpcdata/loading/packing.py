@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from hpcdata.errors import UserError
+from hpcdata.loading.arrays import totals_before
 from hpcdata.loading.bins import Bins
 from hpcdata.loading.compiled import kernels
 
@@ -137,7 +138,7 @@ class Buckets:
         widths = found[bucket[by_bucket[first[order]]], 1] * self.multiple
         return Bins(
             sample=sample[by_bucket[at]],
-            first_row=np.concatenate([[0], np.cumsum(is_full.reshape(-1))]),
+            first_row=totals_before(is_full.reshape(-1)),
             width=np.repeat(widths, bins_per_step),
         )
 
@@ -176,7 +177,7 @@ def _rows_of(bin_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rank = np.empty(num_bins, np.int64)
     rank[_sorting(first_seen, len(bin_of))] = np.arange(num_bins)
     ranks = rank[bins]
-    first_row = np.concatenate([[0], np.cumsum(np.bincount(ranks, minlength=num_bins))])
+    first_row = totals_before(np.bincount(ranks, minlength=num_bins))
     return sample[_sorting(ranks, num_bins)], first_row
 
 

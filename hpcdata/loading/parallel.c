@@ -161,8 +161,10 @@ i64 in_parallel(Work work, const void *job, i64 job_bytes, i64 num_items, i64 nu
     if (num_helpers > MAX_HELPERS) num_helpers = MAX_HELPERS;
     if (num_helpers > most) num_helpers = most;
     if (num_helpers > num_items - 1) num_helpers = num_items - 1; /* none: `work` is called all the same */
-    if (num_helpers > 0) pthread_once(&once, look_out_for_forks);
-    if (num_helpers > 0 && take(LEFT, ENDING)) end_the_job();
+    if (num_helpers > 0) {
+        pthread_once(&once, look_out_for_forks);
+        if (take(LEFT, ENDING)) end_the_job();
+    }
     if (num_helpers < 1 || job_bytes > MAX_JOB_BYTES || !take(FREE, TAKEN)) {
         work(job, 0, num_items);
         return 0;

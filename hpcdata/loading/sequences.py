@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from hpcdata.loading.arrays import before_in_row, ragged
+from hpcdata.loading.arrays import before_in_row, ragged, totals_before
 from hpcdata.loading.dataset import SpanTable
 from hpcdata.loading.forks import Lazy
 from hpcdata.loading.places import LITERAL
@@ -96,7 +96,7 @@ class Sequences:
         row, within = ragged(num_runs)
         runs = self.first_run[rows][row] + within
         return Sequences(
-            first_run=np.append(0, np.cumsum(num_runs)),
+            first_run=totals_before(num_runs),
             **{name: getattr(self, name)[rows] for name in _ROW_COLUMNS},
             **{name: getattr(self, name)[runs] for name in _RUN_COLUMNS},
         )
@@ -110,7 +110,7 @@ class Sequences:
             name: np.concatenate([getattr(sequences, name) for sequences in several])
             for name in (*_ROW_COLUMNS, *_RUN_COLUMNS)
         }
-        return cls(first_run=np.append(0, np.cumsum(num_runs)), **columns)
+        return cls(first_run=totals_before(num_runs), **columns)
 
 
 _RUN_COLUMNS = tuple(field.name for field in dataclasses.fields(Sequences) if field.name.startswith("run_"))
@@ -199,7 +199,7 @@ class Lineup:
         slots = 1 + self._head_slot.astype(np.int64) + self._tail_slot
         lead, end = self.lead, int(self.has_end)
         num_runs = lead + end + 1 + np.bincount(row, slots, self.num_rows).astype(np.int64)
-        first_run = np.concatenate([[0], np.cumsum(num_runs)])
+        first_run = totals_before(num_runs)
         before = np.cumsum(slots) - slots
         first_span = np.searchsorted(row, np.arange(self.num_rows))
         at_row = np.append(before, slots.sum())[first_span]

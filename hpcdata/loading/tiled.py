@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpcdata.loading.arrays import IGNORED_LABEL, empty, position_dtype
+from hpcdata.loading.arrays import IGNORED_LABEL, empty, position_dtype, totals_before
 from hpcdata.loading.bins import Bins
 from hpcdata.loading.compiled import Kernels, WriteRuns
 from hpcdata.loading.dataset import TokenDataset
@@ -48,7 +48,7 @@ class Tiled:
     @Lazy
     def num_filled(self) -> list[int]:
         """Bins with rows before each."""
-        return np.append(0, np.cumsum(np.diff(self.bins.first_row) > 0)).tolist()
+        return totals_before(np.diff(self.bins.first_row) > 0).tolist()
 
     @Lazy
     def all_are_filled(self) -> bool:

@@ -20,6 +20,7 @@ from hpcdata.loading.arrays import (
     position_dtype,
     prefix_mask,
     ragged,
+    totals_before,
     widen,
     windows_of,
 )
@@ -65,7 +66,7 @@ class WindowedBatch:
         self._valid_of_bin = _fill_up(length, sequences, bins, width)
         end = np.cumsum(length)
         self._length, self._dest = length, end - length
-        self._counted = np.append(0, np.cumsum(length * sequences.run_valid))
+        self._counted = totals_before(length * sequences.run_valid)
         """Valid ids before each run."""
         used = np.zeros(num_bins, np.int64)
         used[: len(self._valid_of_bin)] = self._valid_of_bin
@@ -263,7 +264,7 @@ def _write_blocks(out: np.ndarray, dest: np.ndarray, length: np.ndarray, windows
 
 def _fill_up(length: np.ndarray, sequences: Sequences, bins: Bins, width: int) -> np.ndarray:
     """Gives the last run of each bin, which is padding, what is left of the width; returns what was there before."""
-    of_runs = np.append(0, np.cumsum(length))
+    of_runs = totals_before(length)
     edges = of_runs[sequences.first_run[bins.first_row]]
     used = np.diff(edges)
     assert not len(used) or used.max() <= width, "a bin is too full"
