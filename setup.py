@@ -3,9 +3,9 @@
 from setuptools import Extension, setup
 
 kernels = Extension(
-    "hpcdata.loading._kernels",  # no module: a library for ctypes, so Python's headers are not needed
-    ["hpcdata/loading/kernels.c", "hpcdata/loading/parallel.c"],
-    depends=["setup.py", "hpcdata/loading/parallel.h"],
+    "hpcdata.native._kernels",  # no module: a library for ctypes, so Python's headers are not needed
+    ["hpcdata/native/kernels.c", "hpcdata/native/parallel.c"],
+    depends=["setup.py", "hpcdata/native/parallel.h"],
     extra_compile_args=["-O3", "-std=gnu11", "-pthread"],
     extra_link_args=["-pthread"],
     optional=True,

@@ -10,13 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpcdata.loading.ahead import BackgroundLoader
-    from hpcdata.loading.dataset import TokenDataset
-    from hpcdata.loading.layout import SFT, T2I, Caption, Interleaved, LiquidT2I, Text
+    from hpcdata.dataset.dataset import TokenDataset
+    from hpcdata.loading.background import BackgroundLoader
+    from hpcdata.loading.layouts.named import SFT, T2I, Caption, Interleaved, LiquidT2I, Text
+    from hpcdata.loading.layouts.widening import widen
     from hpcdata.loading.loader import TokenLoader
-    from hpcdata.loading.packing import BestFit, Buckets, Concat
     from hpcdata.loading.streams import Mixture, Source
-    from hpcdata.loading.widening import widen
+    from hpcdata.order.packing import BestFit, Buckets, Concat
 
     __version__: str
 
@@ -40,13 +40,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "TokenDataset": "hpcdata.loading.dataset",
+    "TokenDataset": "hpcdata.dataset.dataset",
     "TokenLoader": "hpcdata.loading.loader",
-    **dict.fromkeys(("SFT", "T2I", "Caption", "Interleaved", "LiquidT2I", "Text"), "hpcdata.loading.layout"),
-    **dict.fromkeys(("BestFit", "Buckets", "Concat"), "hpcdata.loading.packing"),
+    **dict.fromkeys(("SFT", "T2I", "Caption", "Interleaved", "LiquidT2I", "Text"), "hpcdata.loading.layouts.named"),
+    **dict.fromkeys(("BestFit", "Buckets", "Concat"), "hpcdata.order.packing"),
     **dict.fromkeys(("Mixture", "Source"), "hpcdata.loading.streams"),
-    "BackgroundLoader": "hpcdata.loading.ahead",
-    "widen": "hpcdata.loading.widening",
+    "BackgroundLoader": "hpcdata.loading.background",
+    "widen": "hpcdata.loading.layouts.widening",
 }
 
 

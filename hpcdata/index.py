@@ -1,163 +1,55 @@
-"""Index tars for wids: `python -m hpcdata.index '/data/*.tar'` writes shardindex.json, as `widsindex create` does.
+"""Index: writes the index of tars that wids reads, as `widsindex create` does.
 
-    {"__kind__": "wids-shard-index-v1", "wids_version": 1, "name": ...,
-     "shardlist": [{"url": ..., "nsamples": ..., "filesize": ...}, ...]}
+    hpcdata index '/data/*.tar'                         -> shardindex.json
+    hpcdata index '/data/*.tar' -o /data/index.json --checksums
 
 Only headers are read, in parallel over the files; `--checksums` adds the md5sum of every tar, which reads them whole.
-Urls that were given as relative paths are relative to the index, absolute ones stay so. Samples are counted as wids
-itself counts them when it opens a tar, so that every index is one that it can read.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import multiprocessing
 import os
-import re
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 
-from hpcdata.errors import UserError
-from hpcdata.sources.base import InputFile
-from hpcdata.sources.patterns import expand_paths
-from hpcdata.sources.streams import open_input
-from hpcdata.sources.tarscan import Damage, FileSource, members
-from hpcdata.sources.wids import INDEX_NAMES, KIND
-
-_KEY = re.compile(rb"((?:.*/)?.*?)\.", re.DOTALL)
-_NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_]+")
-_PIECE_BYTES = 1 << 22
+from hpcdata.base.command import Parser, run
 
 
-@dataclass(frozen=True, kw_only=True)
-class IndexedTar:
-    path: str
-    num_samples: int
-    size_bytes: int
-    md5sum: str | None
-    damages: tuple[int, ...]
-    """Offsets of damaged regions: wids stops reading at the first."""
-
-
-def make_index(patterns: Sequence[str], output: str, *, num_workers: int, has_checksums: bool) -> list[IndexedTar]:
-    """Writes the index of all tars that the patterns name. Raises UserError."""
-    paths = sorted(set(expand_paths(patterns)))
-    others = [path for path in paths if not path.lower().endswith(".tar") or not os.path.isfile(path)]
-    if others:
-        raise UserError(f"{others[0]} is no plain tar: wids reads nothing else")
-    folder = os.path.dirname(os.path.abspath(output))
-    if not os.path.isdir(folder):
-        raise UserError(f"--output={output}: the folder {folder} does not exist")
-    tars = list(_indexed(paths, num_workers, has_checksums))
-    is_relative = not any(os.path.isabs(os.path.expanduser(pattern)) for pattern in patterns)
-    entries = [_entry(tar, os.path.relpath(tar.path, folder) if is_relative else tar.path) for tar in tars]
-    entries.sort(key=lambda entry: str(entry["url"]))
-    name = _name(os.path.splitext(patterns[0])[0])
-    _write(output, {"__kind__": KIND, "wids_version": 1, "shardlist": entries, "name": name})
-    return tars
-
-
-def index_tar(path: str, *, has_checksum: bool) -> IndexedTar:
-    """Counts the samples of one tar from its headers."""
-    descriptor = open_input(InputFile(path=path, label=path, format="tar"))
-    try:
-        damages: list[int] = []
-        num_samples = count_samples(FileSource(descriptor), damages)
-        md5sum = _md5sum(descriptor) if has_checksum else None
-        size = os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)
-    return IndexedTar(path=path, num_samples=num_samples, size_bytes=size, md5sum=md5sum, damages=tuple(damages))
-
-
-def count_samples(source: FileSource, damages: list[int]) -> int:
-    """Runs of members with the same key, of the members whose name is new and has a dot; notes damage."""
-    seen: set[bytes] = set()
-    num_samples, key = 0, b""
-    for member in members(source):
-        if isinstance(member, Damage):
-            damages.append(member.start)
-            continue
-        match = _KEY.match(member.name)
-        if match is None or member.name in seen:
-            continue
-        seen.add(member.name)
-        if not num_samples or match[1] != key:
-            num_samples, key = num_samples + 1, match[1]
-    return num_samples
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    started = time.monotonic()
-    try:
-        tars = make_index(options.tars, options.output, num_workers=options.workers, has_checksums=options.checksums)
-    except UserError as error:
-        sys.stderr.write(f"hpcdata.index: {error}\n")
-        return 1
-    for tar in tars:
-        if tar.damages:
-            sys.stderr.write(f"hpcdata.index: {tar.path} is damaged at byte {tar.damages[0]}\n")
-    seconds = time.monotonic() - started
-    num_samples = sum(tar.num_samples for tar in tars)
-    rate = num_samples / max(seconds, 1e-9)
-    sys.stdout.write(
-        f"{options.output}: {len(tars)} tars, {num_samples} samples, {seconds:.1f} s ({rate:.0f} samples/s)\n"
-    )
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m hpcdata.index", description="Index WebDataset tars for wids.")
+def parser() -> Parser:
+    parser = Parser("index", __doc__)
     parser.add_argument("tars", nargs="+", help="paths, globs or brace lists of tars")
-    parser.add_argument("--output", "-o", default=INDEX_NAMES[-1], help="the index file (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+    parser.add_argument("--output", "-o", default="shardindex.json", help="the index file (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     parser.add_argument("--checksums", action="store_true", help="add the md5sum of every tar")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
-def _indexed(paths: list[str], num_workers: int, has_checksums: bool) -> Iterator[IndexedTar]:
-    work = partial(index_tar, has_checksum=has_checksums)
-    num_workers = min(num_workers, len(paths))
-    if num_workers < 2:
-        yield from map(work, paths)
-        return
-    with multiprocessing.get_context("spawn").Pool(num_workers) as pool:
-        yield from pool.imap(work, paths, chunksize=max(1, min(16, len(paths) // (4 * num_workers))))
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    return run(lambda: _index(options))
 
 
-def _entry(tar: IndexedTar, url: str) -> dict[str, str | int]:
-    entry: dict[str, str | int] = {"url": url, "nsamples": tar.num_samples, "filesize": tar.size_bytes}
-    return entry if tar.md5sum is None else entry | {"md5sum": tar.md5sum}
+def _index(options: argparse.Namespace) -> int:
+    import json
+    import time
 
+    from hpcdata.convert.wids_index import make_index
 
-def _md5sum(descriptor: int) -> str:
-    hasher = hashlib.md5(usedforsecurity=False)
-    offset = 0
-    while piece := os.pread(descriptor, _PIECE_BYTES, offset):
-        hasher.update(piece)
-        offset += len(piece)
-    return hasher.hexdigest()
-
-
-def _name(path: str) -> str:
-    """The words of a path that are no numbers, each once."""
-    words = [word for word in _NOT_IN_NAME.split(path) if not re.fullmatch(r"\d*", word)]
-    return "-".join(dict.fromkeys(words))
-
-
-def _write(path: str, index: dict[str, object]) -> None:
-    partial_path = f"{path}.{os.getpid()}.partial"
-    with open(partial_path, "w", encoding="utf-8") as out:
-        json.dump(index, out, indent=2)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(partial_path, path)
+    started = time.monotonic()
+    tars = make_index(options.tars, options.output, num_workers=options.workers, has_checksums=options.checksums)
+    seconds, num_samples = time.monotonic() - started, sum(tar.num_samples for tar in tars)
+    for tar in tars:
+        if tar.damages:
+            print(f"hpcdata: {tar.path} is damaged at byte {tar.damages[0]}", file=sys.stderr)
+    if options.json:
+        damaged = {tar.path: list(tar.damages) for tar in tars if tar.damages}
+        print(json.dumps({"index": options.output, "tars": len(tars), "samples": num_samples, "damaged": damaged}))
+        return 0
+    rate = num_samples / max(seconds, 1e-9)
+    print(f"{options.output}: {len(tars)} tars, {num_samples} samples, {seconds:.1f} s ({rate:.0f} samples/s)")
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,246 +1,55 @@
-"""Launch: one command line -> a plan and the processes that work on it, here or on a cluster.
+"""Launch: plans a run and starts its tasks; the same line again continues it.
 
-    python -m hpcdata.launch +experiments=quickstart
-    python -m hpcdata.launch +experiments='[webdataset,tokenize,vq16_t2i]' data.raw_data_dir='/data/{000..575}.tar' \\
-        data.token_output_dir=/out cluster=slurm cluster.partition=preempt cluster.array=0-100%25
+    hpcdata launch +experiments=quickstart          the whole way on embedded pictures, about a minute
+    hpcdata launch +experiments='[webdataset,tokenize,vq16_t2i]' ...
+                                                    image-text pairs; needs data.raw_data_dir, data.token_output_dir,
+                                                    text.tokenizer and image.checkpoint
+    hpcdata launch +experiments=text ...            documents
+    hpcdata launch ... cluster=NAME                 inline (this process), local (processes here), slurm (an array)
+    hpcdata launch ... estimate=true                says what it will take, from a timed sample, and starts nothing
+    hpcdata launch ... --cfg                        prints the configuration and stops
 
-Everything that can be checked is checked before anything is started. The same line again, with any array size,
-continues a run that was interrupted.
+Everything that can be checked is checked before anything is started.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hpcdata import config as configuration
-from hpcdata.compose import compose
-from hpcdata.config import RunConfig
-from hpcdata.errors import UserError
-from hpcdata.keys import describe_keys
-from hpcdata.plan import Plan, RunPaths
-from hpcdata.slurm.array import parse_array
+from hpcdata.base.command import run, wants_help
 
-if TYPE_CHECKING:
-    from hpcdata.slurm.runs import Submitted
-
-log = logging.getLogger(__name__)
-
-_HELP = """usage: python -m hpcdata.launch [+experiments=NAME or '[NAME,NAME]'] [cluster=NAME] [key=value ...] [--cfg]
-
-Plans a run and starts its tasks; the same line again continues it.
-
-  +experiments=quickstart                        the whole way on embedded pictures, about a minute
-  +experiments='[webdataset,tokenize,vq16_t2i]'  image-text pairs; needs data.raw_data_dir, data.token_output_dir,
-                                                 text.tokenizer and image.checkpoint
-  +experiments=text                              documents
-  cluster=inline | local | slurm                 this process, processes of this machine, a SLURM array
-  estimate=true                                  say what it will take, from a timed sample, and start nothing
-  --cfg                                          print the configuration and stop
-
-keys:
-"""
-
-
-def launch(config: RunConfig) -> int:
-    """Plans the run and starts it; returns an exit code. Raises UserError before anything is started."""
-    config = fit_to_cluster(config)
-    if config.estimate:
-        return _estimate(config)
-    plan = _prepare(config)
-    output_dir = Path(config.data.token_output_dir).absolute()
-    for note in _size_notes(plan, config):
-        log.info("%s", note)
-    log.info(
-        "%s: %d samples in %d shards, ids stored as %s", output_dir, plan.num_samples, plan.num_shards, plan.id_dtype
-    )
-    return start(output_dir, plan, config)
-
-
-def _estimate(config: RunConfig) -> int:
-    """Prints what the run will cost, or what is left of it; starts nothing."""
-    from hpcdata import estimate
-    from hpcdata.preflight import check_output
-    from hpcdata.slurm.limits import read_controller
-    from hpcdata.status import read_status
-
-    output_dir = Path(config.data.token_output_dir).absolute()
-    status = read_status(output_dir) if RunPaths(output_dir).plan.exists() else None
-    if status and status.is_finished:
-        print(f"all shards of {output_dir} are committed")
-        return 0
-    found = estimate.estimate(config, status.num_shards - status.done if status else None)
-    size = read_controller().max_array_size if config.cluster.kind == "slurm" else None
-    print(estimate.describe(found, config, max_array_size=size))
-    for line in check_output(output_dir, None):
-        print(line)
-    return 0
-
-
-def fit_to_cluster(config: RunConfig) -> RunConfig:
-    """Refuses what the scheduler would never run, and says what its limits mean (see `preflight`)."""
-    if config.cluster.kind != "slurm":
-        return config
-    from hpcdata.preflight import check_cluster
-    from hpcdata.slurm.submit import require_slurm
-
-    require_slurm()
-    checked = check_cluster(config)
-    for line in checked.lines:
-        log.info("%s", line)
-    return checked.config
-
-
-def start(output_dir: Path, plan: Plan, config: RunConfig) -> int:
-    """Starts what is left to do of a planned run; returns an exit code. Raises UserError."""
-    if config.cluster.kind == "slurm":
-        return _launch_slurm(output_dir, plan, config)
-    code = _run_here(output_dir, config)
-    return _finish(output_dir, plan, config) if code == 0 else code
-
-
-def notes(config: RunConfig) -> list[str]:
-    """Why an option that was set changes nothing here."""
-    texts = []
-    if not config.data.split_dataset:
-        texts.append("data.split_dataset=false has no effect: tasks always divide the shards among them")
-    if config.data.use_identity_collate:
-        texts.append("data.use_identity_collate needs no setting: samples are never stacked before they are encoded")
-    return texts
-
-
-def _size_notes(plan: Plan, config: RunConfig) -> list[str]:
-    num_tasks = parse_array(config.cluster.array).num_tasks
-    if config.cluster.kind == "inline" or num_tasks <= plan.num_shards:
-        return []
-    return [
-        f"{num_tasks} tasks for {plan.num_shards} shards: no more than {plan.num_shards} are of use; a smaller "
-        "data.shard_size would give each one some work"
-    ]
-
-
-def _launch_slurm(output_dir: Path, plan: Plan, config: RunConfig) -> int:
-    from hpcdata.outcome import read_outcome
-    from hpcdata.preflight import check_output
-    from hpcdata.slurm import runs
-    from hpcdata.status import read_status
-
-    status = read_status(output_dir)
-    outcome = read_outcome(RunPaths(output_dir))
-    if status.combined and outcome and outcome.outcome == "finished":
-        print(f"finished  {status.combined}: {outcome.account}, {outcome.reason}")
-        return 0
-    if status.is_finished and not runs.wants_finish(config):
-        print(f"all shards are committed\nnext      python -m hpcdata.combine {output_dir}")
-        return 0
-    num_open = plan.num_shards - status.done
-    for line in check_output(output_dir, plan, num_open=num_open):
-        log.info("%s", line)
-    submitted = runs.submit_run(output_dir, config, num_open=num_open, samples_done=status.samples_done)
-    print(describe_submission(submitted, output_dir, config))
-    return 0
-
-
-def describe_submission(submitted: Submitted, output_dir: Path, config: RunConfig) -> str:
-    """What a person needs to know of a submission."""
-    lines = [f"submitted {', '.join(submitted.job_ids) or 'no tasks, all shards are committed'}"]
-    if submitted.job_ids:
-        lines[0] += f" ({submitted.num_tasks} tasks)"
-    if submitted.finish_id:
-        lines.append(f"finish    job {submitted.finish_id} submits again what is missing, then combines and verifies")
-    if submitted.problem:
-        lines.append(f"note      {submitted.problem}")
-    lines += [f"logs      {submitted.logs}", f"progress  python -m hpcdata.status {output_dir}"]
-    if submitted.finish_id is None:
-        lines.append(f"then      python -m hpcdata.combine {output_dir}")
-    return "\n".join([*lines, f"stop      python -m hpcdata.cancel {output_dir}"])
-
-
-def _run_here(output_dir: Path, config: RunConfig) -> int:
-    if config.cluster.kind == "local":
-        from hpcdata.local import run_local
-
-        return run_local(output_dir, config.cluster)
-    from hpcdata.slurm.task import run_array_task
-
-    return run_array_task(output_dir)
-
-
-def _finish(output_dir: Path, plan: Plan, config: RunConfig) -> int:
-    from hpcdata.finish import finish
-    from hpcdata.status import read_status
-    from hpcdata.summary import describe
-
-    status = read_status(output_dir)
-    if not status.is_finished:
-        print(describe(status, output_dir))
-        print("not finished: run the same line again to continue")
-        return 1
-    if 2 * status.counts["written"] < status.samples_done:
-        log.warning("most inputs were rejected, see: python -m hpcdata.rejects %s", output_dir)
-    if config.finish.combine:
-        return finish(output_dir, plan, config)
-    print(describe(status, output_dir))
-    print(f"next      python -m hpcdata.combine {output_dir}")
-    return 0
-
-
-def run_task_by_hand(arguments: Sequence[str]) -> int:
-    """`jobs/precompute_tokens.py`: plans the run unless another process did, then works on it as one array task."""
-    from hpcdata.logs import configure
-
-    if not arguments or "-h" in arguments or "--help" in arguments:
-        print(_HELP.replace("python -m hpcdata.launch", "jobs/precompute_tokens.py"), describe_keys(), sep="")
-        return 0
-    configure("precompute")
-    try:
-        config = compose(arguments)
-        from hpcdata.slurm.signals import StopFlag
-        from hpcdata.slurm.task import leave, run_array_task
-
-        with StopFlag() as stop:  # from here on a preempted task goes back to the queue
-            plan = _prepare(config)
-            if stop.received:
-                return leave(stop)
-        if config.cluster.kind != "inline":
-            log.info("cluster=%s has no effect on a task that was started by hand", config.cluster.kind)
-        log.info("%d samples in %d shards", plan.num_samples, plan.num_shards)
-        return run_array_task(Path(config.data.token_output_dir).absolute())
-    except (UserError, OSError) as error:
-        print(f"hpcdata: {error}", file=sys.stderr)
-        return 1
-
-
-def _prepare(config: RunConfig) -> Plan:
-    from hpcdata.planning import prepare
-
-    plan = prepare(config)
-    for note in notes(config):
-        log.info("%s", note)
-    return plan
+USAGE = "usage: hpcdata launch [+experiments=NAME or '[NAME,NAME]'] [cluster=NAME] [key=value ...] [--cfg]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from hpcdata.logs import configure
-
     overrides = list(sys.argv[1:] if arguments is None else arguments)
-    if not overrides or "-h" in overrides or "--help" in overrides:
-        print(_HELP, describe_keys(), sep="")
+    if not overrides or wants_help(overrides):
+        print_help()
         return 0
+    return run(lambda: _launch(overrides))
+
+
+def print_help(usage: str = USAGE) -> None:
+    from hpcdata.config.help import describe_keys
+
+    print(usage, __doc__, f"keys:\n\n{describe_keys()}", sep="\n\n")
+
+
+def _launch(overrides: Sequence[str]) -> int:
+    import json
+
+    from hpcdata.base.logs import configure
+    from hpcdata.cluster.launching import launch
+    from hpcdata.config import values
+    from hpcdata.config.compose import compose
+
     configure("launch")
-    try:
-        config = compose([argument for argument in overrides if argument != "--cfg"])
-        if "--cfg" in overrides:
-            print(json.dumps(configuration.to_mapping(config), indent=1))
-            return 0
-        return launch(config)
-    except (UserError, OSError) as error:
-        print(f"hpcdata: {error}", file=sys.stderr)
-        return 1
+    config = compose([argument for argument in overrides if argument != "--cfg"])
+    if "--cfg" in overrides:
+        print(json.dumps(values.to_mapping(config), indent=1))
+        return 0
+    return launch(config)
 
 
 if __name__ == "__main__":

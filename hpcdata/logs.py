@@ -1,47 +1,56 @@
-"""How log lines look, in one place: time, level, who, what. Called by entry points only.
+"""Logs: the ends of the logs that matter; tasks that failed alike are told once.
 
-`python -m hpcdata.logs OUT --failed` shows the ends of the logs that matter, see `tails`.
+    hpcdata logs OUT --failed            tasks that failed, died or are gone, with the end of their log
+    hpcdata logs OUT --task 4242_7       one task, whatever became of it
+    hpcdata logs OUT --tail 50           more lines; without --failed those of all tasks
 
-2026-11-21 09:12:57 INFO [4242_7/0@node3] shard 00003-of-00064: committed in 41.2 s: ...
+Lines that could quote captions or prompts are left out; `--raw` shows everything.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
+import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
+
+from hpcdata.base.command import Parser, run
 
 
-def configure(prefix: str | None = None, level: int = logging.INFO) -> None:
-    """Sends all log lines to stderr, each with `[prefix]` (by default `process_name()`). May be called again."""
-    name = process_name() if prefix is None else prefix
-    escaped = name.replace("%", "%%")
-    formatter = logging.Formatter(f"%(asctime)s %(levelname)s [{escaped}] %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+def parser() -> Parser:
+    parser = Parser("logs", __doc__)
+    parser.add_run()
+    parser.add_argument("--failed", action="store_true", help="only tasks that failed or died")
+    parser.add_argument("--task", metavar="T", help="only this one, as status names it: 4242_7 or 4242_7/0")
+    parser.add_argument("--tail", type=int, default=15, metavar="N", help="lines of each log (15)")
+    parser.add_argument("--raw", action="store_true", help="all lines as they are; may show texts of samples")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a task")
+    return parser
 
 
-def process_name(environ: Mapping[str, str] = os.environ) -> str:
-    """`job_element/process@node` under SLURM, `pid@host` elsewhere."""
-    job_id = slurm_job_id(environ)
-    if job_id is None:
-        return f"{os.getpid()}@{socket.gethostname()}"
-    return f"{job_id}/{environ.get('SLURM_PROCID', '0')}@{environ.get('SLURMD_NODENAME', socket.gethostname())}"
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    return run(lambda: _show(options))
 
 
-def slurm_job_id(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The id that scontrol and sacct take for this job or array element, None outside of SLURM.
+def _show(options: argparse.Namespace) -> int:
+    import dataclasses
+    import json
 
-    An element's SLURM_JOB_ID will not do: for the last element it is the id of the whole array.
-    """
-    array, index = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{index}" if array and index else environ.get("SLURM_JOB_ID")
+    from hpcdata.report.tails import read_tails, show
+
+    tails = read_tails(
+        options.run, only_failed=options.failed, task=options.task, num_lines=options.tail, raw=options.raw
+    )
+    if options.json:
+        for tail in tails:
+            print(json.dumps(dataclasses.asdict(tail)))
+        return 0
+    for line in show(tails):
+        print(line)
+    if not tails:
+        print("no task has failed" if options.failed else "no task has started")
+    return 0
 
 
 if __name__ == "__main__":
-    from hpcdata.tails import main
-
     sys.exit(main())

@@ -1,252 +1,33 @@
 """Preflight: what the cluster and the output folder mean for a run, a line each; refuses what cannot work.
 
-    python -m hpcdata.preflight ...the arguments of hpcdata.launch...
+    hpcdata preflight ...the arguments of hpcdata launch...
 
 The launcher does the same before each submission. It asks the scheduler a handful of questions and starts nothing.
-What is not told (limits of accounts, often) is not assumed. Transient settings that make no sense on this cluster are
-changed, which is said.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
-from hpcdata.columns import columns
-from hpcdata.config import ClusterConfig, RunConfig
-from hpcdata.errors import UserError
-from hpcdata.plan import Plan, RunPaths, load_plan
-from hpcdata.slurm import limits
-from hpcdata.slurm.array import parse_array, split
-from hpcdata.slurm.limits import Controller, NodeKind, Partition
-
-SHORT_WARNING_S = 10
-"""A batch and a checkpoint may take longer than that."""
-LONG_INTERVAL_S = 60.0
-SHORTER_INTERVAL_S = 30.0
-MIN_FREE_BYTES = 64 * 2**20
-MIN_FREE_FILES = 1000
-_BYTES_A_TOKEN_OF_TEXT = 4
-_TOKENS_A_TEXT = 256
-_OTHER_BYTES_A_SAMPLE = 120
-"""Keys, spans, offsets and digests."""
-_OTHER_FILES_A_SHARD = 16
-"""Folders, metadata and the ledger of rejects, also in the dataset."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checked:
-    config: RunConfig
-    """What was given, or what is better here."""
-    lines: list[str]
-
-
-def check_cluster(config: RunConfig) -> Checked:
-    """Reads the cluster's limits. Raises UserError for what it would never run."""
-    controller, partitions = limits.read_controller(), limits.read_partitions()
-    chosen = _choose(config.cluster.partition, "cluster.partition", partitions)
-    if config.finish.partition:
-        _choose(config.finish.partition, "finish.partition", partitions)
-    for partition in chosen:
-        _require_time(config, partition)
-    if chosen:
-        _require_nodes(config.cluster, [partition.name for partition in chosen], limits.read_nodes())
-    config, changes = _adapt(config, controller, chosen)
-    lines = [*changes, *_array_lines(config, controller)]
-    for partition in chosen:
-        lines += _preemption_lines(config, controller, partition)
-    return Checked(config=config, lines=lines)
-
-
-def check_output(output_dir: Path, plan: Plan | None, *, num_open: int | None = None) -> list[str]:
-    """Free space against what is still to be written. Raises UserError when it does not fit."""
-    folder = output_dir.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"data.token_output_dir={output_dir}: {folder} is not writable")
-    stats = os.statvfs(folder)
-    free_bytes, free_files = stats.f_bavail * stats.f_frsize, stats.f_favail
-    has_file_count = stats.f_files > 0  # some file systems have no fixed number
-    need_bytes, need_files = predict(plan, num_open) if plan else (0, 0)
-    if free_bytes < max(MIN_FREE_BYTES, need_bytes):
-        raise UserError(f"{folder} has {_size(free_bytes)} free, the run needs about {_size(need_bytes)}: make room")
-    if has_file_count and free_files < max(MIN_FREE_FILES, need_files):
-        raise UserError(
-            f"{folder} has room for {free_files} files, the run makes about {need_files}: make room, or use a larger "
-            "data.shard_size"
-        )
-    needs = f", the run needs about {_size(need_bytes)} in {need_files} files" if plan else ""
-    return [f"output: {_size(free_bytes)}{f' and {free_files} files' if has_file_count else ''} free{needs}"]
-
-
-def predict(plan: Plan, num_open: int | None = None) -> tuple[int, int]:
-    """(bytes, files) of the shards that are not there yet and of their dataset, on the safe side for short texts."""
-    item_size = 4 if plan.id_dtype == "int32" else 2
-    side = plan.config.data.resolution // plan.image.downsample if plan.image else 0
-    texts = 0.0
-    if plan.text:
-        longest = plan.config.data.block_size or _TOKENS_A_TEXT
-        raw = sum(source.size for source in plan.inputs) / _BYTES_A_TOKEN_OF_TEXT
-        texts = min(raw, float(longest * plan.num_samples)) if plan.image else raw
-    total = plan.num_samples * (side * side * item_size + _OTHER_BYTES_A_SAMPLE) + texts * item_size
-    share = 1.0 if num_open is None else num_open / max(1, plan.num_shards)
-    files_a_shard = len(columns(plan.id_dtype)) + _OTHER_FILES_A_SHARD
-    return round(total * share), round(plan.num_shards * files_a_shard * share)
-
-
-def _choose(wanted: str | None, key: str, partitions: dict[str, Partition]) -> list[Partition]:
-    """The partitions that jobs may go to; empty when the cluster does not tell."""
-    if not partitions:
-        return []
-    if wanted is None:
-        return [partition for partition in partitions.values() if partition.is_default]
-    unknown = [name for name in wanted.split(",") if name not in partitions]
-    if unknown:
-        raise UserError(f"{key}={wanted}: there is no partition {unknown[0]}, only {', '.join(sorted(partitions))}")
-    return [partitions[name] for name in wanted.split(",")]
-
-
-def _require_time(config: RunConfig, partition: Partition) -> None:
-    most = partition.max_time_min
-    limits_min = {"cluster.time_min": config.cluster.time_min}
-    if config.finish.partition in (None, partition.name) and config.finish.time_min:
-        limits_min["finish.time_min"] = config.finish.time_min
-    for key, asked in limits_min.items():
-        if most is not None and asked > most:
-            raise UserError(
-                f"{key}={asked} is over the limit of partition {partition.name}: use {key}={most} or less; tasks come "
-                "back by themselves and continue"
-            )
-
-
-def _require_nodes(cluster: ClusterConfig, names: Sequence[str], kinds: Sequence[NodeKind]) -> None:
-    """Raises UserError when no node has what one task of the array asks of it."""
-    kinds = [kind for kind in kinds if kind.partition in names]
-    if not kinds:
-        return
-    per_gpu = cluster.additional_parameters.get("cpus_per_gpu", cluster.additional_parameters.get("cpus-per-gpu"))
-    cpus = cluster.gpus_per_node * int(per_gpu) if per_gpu else cluster.cpus_per_task * cluster.tasks_per_node
-    asked = {
-        "cluster.gpus_per_node": (cluster.gpus_per_node, "gpus", "GPUs"),
-        "cluster.cpus_per_task * tasks_per_node": (cpus, "cpus", "CPUs"),
-        "cluster.mem_gb": (round((cluster.mem_gb or 0) * 1024), "memory_mb", "MB of memory"),
-    }
-    where = f"partition {','.join(names)}"
-    fitting = list(kinds)
-    for key, (value, attribute, unit) in asked.items():
-        most = max(getattr(kind, attribute) for kind in kinds)
-        if value > most:
-            raise UserError(f"{key}={value}: no node of {where} has more than {most} {unit}")
-        fitting = [kind for kind in fitting if getattr(kind, attribute) >= value]
-    if sum(kind.num_nodes for kind in fitting) < cluster.nodes:
-        raise UserError(
-            f"cluster.nodes={cluster.nodes}: {where} has {sum(kind.num_nodes for kind in fitting)} nodes with "
-            f"{cluster.gpus_per_node} GPUs, {cpus} CPUs and {cluster.mem_gb or 0} GB at once"
-        )
-
-
-def _adapt(config: RunConfig, controller: Controller, chosen: Sequence[Partition]) -> tuple[RunConfig, list[str]]:
-    """Changes transient settings that make no sense here; says which."""
-    cluster, data, lines = config.cluster, config.data, []
-    if cluster.signal_delay_s >= cluster.time_min * 60:
-        delay_s = cluster.time_min * 30
-        lines.append(
-            f"cluster.signal_delay_s={cluster.signal_delay_s} is no less than the time limit: set to {delay_s}"
-        )
-        cluster = dataclasses.replace(cluster, signal_delay_s=delay_s)
-    short = [partition for partition in chosen if _warning_s(controller, partition) < SHORT_WARNING_S]
-    if short and controller.preempts and data.save_tmp_interval > LONG_INTERVAL_S:
-        lines.append(
-            f"data.save_tmp_interval={data.save_tmp_interval:g} set to {SHORTER_INTERVAL_S:g}: partition "
-            f"{short[0].name} kills {_warning_s(controller, short[0])} s after its warning"
-        )
-        data = dataclasses.replace(data, save_tmp_interval=SHORTER_INTERVAL_S)
-    return dataclasses.replace(config, cluster=cluster, data=data), lines
-
-
-def _array_lines(config: RunConfig, controller: Controller) -> Iterator[str]:
-    array = parse_array(config.cluster.array)
-    pieces = split(array, controller.max_array_size)
-    if len(pieces) > 1:
-        yield (
-            f"cluster.array={config.cluster.array}: {len(pieces)} arrays, as one may hold {controller.max_array_size} "
-            f"tasks here; {array.max_running} tasks run at a time in all"
-        )
-    most = limits.read_max_submit(config.cluster.account, config.cluster.qos)
-    if most is not None and array.num_tasks >= most:
-        yield (
-            f"no more than {most} jobs may be submitted at a time: as many tasks as fit start now, the finishing job "
-            "submits again what they leave"
-        )
-
-
-def _preemption_lines(config: RunConfig, controller: Controller, partition: Partition) -> Iterator[str]:
-    if not partition.is_up:
-        yield f"partition {partition.name} is not up: tasks wait until it is"
-    mode, interval_s = partition.preempt_mode, config.data.save_tmp_interval
-    if not controller.preempts or mode == "OFF":
-        yield f"partition {partition.name} does not preempt; a node that is lost costs up to {interval_s:g} s a task"
-        return
-    warning_s = _warning_s(controller, partition)
-    may_lose = f"up to {interval_s:g} s of work a task are lost when a batch takes longer (data.save_tmp_interval)"
-    yield f"partition {partition.name} preempts ({mode}) and kills {warning_s} s after SIGTERM: {may_lose}"
-    if controller.warns_before_preemption:
-        yield f"preempted tasks are warned by SIGUSR2 {config.cluster.signal_delay_s} s ahead (send_user_signal)"
-    if mode == "CANCEL":
-        brought = config.finish.combine is not False
-        yield "preempted tasks do not come back by themselves" + (
-            ": the finishing job submits again what they leave" if brought else ": submit again, or set finish.combine"
-        )
-
-
-def _warning_s(controller: Controller, partition: Partition) -> int:
-    """Seconds between SIGTERM and SIGKILL of a preempted task."""
-    return partition.grace_time_s or controller.kill_wait_s
-
-
-def _size(num_bytes: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if num_bytes < 1024:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1024
-    return f"{num_bytes:.3g} TiB"
+from hpcdata.base.command import run, wants_help
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from hpcdata.compose import compose
-
     overrides = list(sys.argv[1:] if arguments is None else arguments)
-    if not overrides or "-h" in overrides or "--help" in overrides:
+    if not overrides or wants_help(overrides):
         print(__doc__)
         return 0
-    try:
-        for line in check(compose(overrides)):
-            print(line)
-    except (UserError, OSError) as error:
-        print(f"hpcdata: {error}", file=sys.stderr)
-        return 1
+    return run(lambda: _check(overrides))
+
+
+def _check(overrides: Sequence[str]) -> int:
+    from hpcdata.cluster.preflight import check
+    from hpcdata.config.compose import compose
+
+    for line in check(compose(overrides)):
+        print(line)
     return 0
-
-
-def check(config: RunConfig) -> list[str]:
-    """Everything that can be said before a plan is made; raises UserError for what cannot work."""
-    from hpcdata import planning, sources
-
-    planning.check(config)
-    listed = sources.list_inputs(config.data.raw_data_dir, config.data.source)
-    total = sum(Path(item.path).stat().st_size for item in listed)
-    lines = [f"inputs: {len(listed)} files, {_size(total)}"]
-    output_dir = Path(config.data.token_output_dir)
-    plan = load_plan(output_dir) if RunPaths(output_dir).plan.exists() else None
-    lines += check_output(output_dir, plan)
-    if config.cluster.kind == "slurm":
-        lines += check_cluster(config).lines
-    return lines
 
 
 if __name__ == "__main__":

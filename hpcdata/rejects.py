@@ -1,9 +1,9 @@
 """Rejects: lists and counts what a run has not written, and tries it again.
 
-    python -m hpcdata.rejects OUT                       counts by reason, and the first rows
-    python -m hpcdata.rejects OUT --reason truncated    all rows of one reason (`--reason duplicate` for duplicates)
-    python -m hpcdata.rejects OUT --json                one JSON object a row
-    python -m hpcdata.rejects OUT --retry               encodes them again, after a path was fixed; then combine again
+    hpcdata rejects OUT                       counts by reason, and the first rows
+    hpcdata rejects OUT --reason truncated    all rows of one reason (`--reason duplicate` for duplicates)
+    hpcdata rejects OUT --json                one JSON object a row
+    hpcdata rejects OUT --retry               makes them again, after a path was fixed; then combine again
 
 Rows are read from the shards' ledgers one at a time.
 """
@@ -11,62 +11,64 @@ Rows are read from the shards' ledgers one at a time.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hpcdata.errors import UserError
-from hpcdata.plan import RunPaths, load_plan
-from hpcdata.retry import RetryResult, retry, rows_of
-from hpcdata.tables import DUPLICATE, RejectRow
+from hpcdata.base.command import Parser, run
+
+if TYPE_CHECKING:
+    from hpcdata.shards.rejects import RejectRow
+    from hpcdata.work.retry import RetryResult
 
 FIRST_ROWS = 20
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m hpcdata.rejects", description=__doc__.split("\n\n")[0])
-    parser.add_argument("run", help="output directory of the run (data.token_output_dir)")
+def parser() -> Parser:
+    parser = Parser("rejects", __doc__)
+    parser.add_run()
     parser.add_argument("--reason", help="only rejects for this reason")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line, all rows")
-    parser.add_argument("--retry", action="store_true", help="encode them again and add what succeeds")
+    parser.add_argument("--retry", action="store_true", help="make them again and add what succeeds")
     parser.add_argument(
-        "--accept_changed", action="store_true", help="with --retry: read inputs that changed since they were planned"
+        "--accept-changed", action="store_true", help="with --retry: read inputs that changed since they were planned"
     )
-    options = parser.parse_args(arguments)
-    try:
-        if options.retry:
-            return _retry(options)
-        return _list(Path(options.run), options.reason, as_json=options.json)
-    except BrokenPipeError:  # `| head`
-        sys.stderr.close()
-        return 0
-    except (UserError, OSError) as error:
-        print(f"hpcdata: {error}", file=sys.stderr)
-        return 1
+    return parser
 
 
-def _list(run: Path, reason: str | None, *, as_json: bool) -> int:
-    plan, paths = load_plan(run), RunPaths(run.absolute())
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    return run(lambda: _retry(options) if options.retry else _list(options))
+
+
+def _list(options: argparse.Namespace) -> int:
+    import dataclasses
+    import json
+
+    from hpcdata.run.rejects import rows_of
+    from hpcdata.shards.rejects import DUPLICATE
+
     counts: Counter[str] = Counter()
     shown = 0
-    for row in rows_of(paths, plan):
+    for row in rows_of(Path(options.run)):
         counts[row.reason] += 1
-        if row.reason != reason if reason else row.reason == DUPLICATE:
+        if row.reason != options.reason if options.reason else row.reason == DUPLICATE:
             continue
-        if as_json:
+        if options.json:
             print(json.dumps(dataclasses.asdict(row)))
-        elif reason or shown < FIRST_ROWS:
+        elif options.reason or shown < FIRST_ROWS:
             print(_line(row))
         shown += 1
-    if not as_json:
-        _print_counts(counts, hidden=0 if reason else max(0, shown - FIRST_ROWS))
+    if not options.json:
+        _print_counts(counts, hidden=0 if options.reason else max(0, shown - FIRST_ROWS))
     return 0
 
 
 def _print_counts(counts: Counter[str], *, hidden: int) -> None:
+    from hpcdata.shards.rejects import DUPLICATE
+
     if hidden:
         print(f"... and {hidden} more (--reason R or --json lists them)")
     duplicates = counts.pop(DUPLICATE, 0)
@@ -81,7 +83,11 @@ def _line(row: RejectRow) -> str:
 
 
 def _retry(options: argparse.Namespace) -> int:
-    from hpcdata.logs import configure
+    import dataclasses
+    import json
+
+    from hpcdata.base.logs import configure
+    from hpcdata.work.retry import retry
 
     configure("retry")
     result = retry(options.run, reason=options.reason, accept_changed=options.accept_changed)
@@ -92,7 +98,7 @@ def _retry(options: argparse.Namespace) -> int:
     return 1 if result.problems else 0
 
 
-def _print_result(result: RetryResult, run: str) -> None:
+def _print_result(result: RetryResult, path: str) -> None:
     def named(counts: Counter[str]) -> str:
         return f" ({', '.join(f'{reason} {number}' for reason, number in sorted(counts.items()))})" if counts else ""
 
@@ -104,7 +110,7 @@ def _print_result(result: RetryResult, run: str) -> None:
     for problem in result.problems:
         print(f"not read   {problem}")
     if result.parts:
-        print(f"next       python -m hpcdata.combine {run}")
+        print(f"next       python -m hpcdata.combine {path}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Resume: goes on with a run from what its folder remembers, with other transient settings if wanted.
 
-    python -m hpcdata.resume OUT
-    python -m hpcdata.resume OUT cluster.array=0-199%50 cluster.partition=preempt
+    hpcdata resume OUT
+    hpcdata resume OUT cluster.array=0-199%50 cluster.partition=preempt
 
 While tasks are still in the queue, settings take their place: the new tasks are submitted first, then the old ones are
 ended, which makes each of them write a checkpoint that the new ones continue. To add tasks, launch the same line again.
@@ -9,79 +9,31 @@ ended, which makes each of them write a checkpoint that the new ones continue. T
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcdata import submissions
-from hpcdata.compose import override
-from hpcdata.config import RunConfig
-from hpcdata.errors import UserError
-from hpcdata.plan import Plan, RunPaths, load_runtime
+from hpcdata.base.command import Parser, run
 
 
-def resume(output_dir: Path, overrides: Sequence[str]) -> int:
-    """Returns an exit code. Raises UserError before anything is changed."""
-    from hpcdata.launch import fit_to_cluster
-    from hpcdata.planning import reopen
-
-    config = fit_to_cluster(override(load_runtime(output_dir), overrides))
-    plan = reopen(output_dir, config)
-    return (
-        _resume_slurm(output_dir, plan, config, overrides) if config.cluster.kind == "slurm" else _start(plan, config)
-    )
-
-
-def _resume_slurm(output_dir: Path, plan: Plan, config: RunConfig, overrides: Sequence[str]) -> int:
-    from hpcdata.slurm import queue, runs
-
-    paths = RunPaths(output_dir.absolute())
-    old = queue.active_jobs(paths, submissions.read(paths))
-    tasks = tuple(job.job_id for job in old if job.kind == "tasks")
-    finishing = [job.job_id for job in old if job.kind == "finish"]
-    if tasks and not overrides:
-        return _keep(output_dir, config, tasks, finishing)
-    code = _start(plan, config)
-    if old and code == 0:
-        runs.replace_jobs(paths, old)
-        print(f"replaces  {', '.join(job.job_id for job in old)}: its tasks make a checkpoint and end")
-    return code
-
-
-def _keep(output_dir: Path, config: RunConfig, tasks: tuple[str, ...], finishing: list[str]) -> int:
-    from hpcdata.slurm import runs
-    from hpcdata.status import read_status
-
-    print(f"{', '.join(tasks)} are still in the queue: nothing is submitted (key=value replaces them)")
-    if runs.wants_finish(config) and not finishing:
-        done = read_status(output_dir).samples_done
-        job_id = runs.submit_finish(output_dir, config, after=tasks, samples_done=done, by="user")
-        print(f"finish    job {job_id} submits again what is missing, then combines and verifies")
-    return 0
-
-
-def _start(plan: Plan, config: RunConfig) -> int:
-    from hpcdata.launch import start
-
-    return start(Path(config.data.token_output_dir).absolute(), plan, config)
+def parser() -> Parser:
+    parser = Parser("resume", __doc__)
+    parser.add_run()
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that do not change what is written")
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from hpcdata.logs import configure
+    options = parser().parse_args(arguments)
+    return run(lambda: _resume(Path(options.run), options.overrides))
 
-    parser = argparse.ArgumentParser(
-        prog="python -m hpcdata.resume", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", help="output directory of the run (data.token_output_dir)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that do not change what is written")
-    options = parser.parse_args(arguments)
+
+def _resume(path: Path, overrides: Sequence[str]) -> int:
+    from hpcdata.base.logs import configure
+    from hpcdata.cluster.resuming import resume
+
     configure("resume")
-    try:
-        return resume(Path(options.run), options.overrides)
-    except (UserError, OSError) as error:
-        print(f"hpcdata: {error}", file=sys.stderr)
-        return 1
+    return resume(path, overrides)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,28 @@
-"""One array task by hand: `sbatch`, `srun`, `accelerate launch` or plain `python` start any number of these.
+"""One array task of a run, planned by the first that starts: for sbatch scripts, srun and accelerate launch.
 
     accelerate launch jobs/precompute_tokens.py +experiments='[webdataset,tokenize,vq16_t2i]' data.raw_data_dir=... ...
 
-The first process makes the plan, all of them work on it, each on its own device. The same line again continues.
+The arguments are those of `hpcdata launch`.
 """
 
 import sys
 
-from hpcdata.launch import run_task_by_hand
+from hpcdata.base.command import run, wants_help
+
+
+def main() -> int:
+    from hpcdata.base.logs import configure
+    from hpcdata.cluster.launching import work_as_task
+    from hpcdata.config.compose import compose
+    from hpcdata.launch import print_help
+
+    arguments = sys.argv[1:]
+    if not arguments or wants_help(arguments):
+        print_help("usage: jobs/precompute_tokens.py [+experiments=NAME] [key=value ...]")
+        return 0
+    configure("precompute")
+    return run(lambda: work_as_task(compose(arguments)))
+
 
 if __name__ == "__main__":
-    sys.exit(run_task_by_hand(sys.argv[1:]))
+    sys.exit(main())

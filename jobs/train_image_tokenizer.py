@@ -8,12 +8,12 @@ OUT/tokenizer.safetensors; every key is in `hpcdata/encoders/recipe.py`.
 
 import sys
 
-from hpcdata import logs
-from hpcdata.compose import compose_job
-from hpcdata.encoders.recipe import Recipe
-from hpcdata.errors import UserError
-from hpcdata.slurm.signals import StopFlag
-from hpcdata.slurm.task import leave
+from hpcdata.base import logs
+from hpcdata.base.errors import UserError
+from hpcdata.base.signals import StopFlag
+from hpcdata.cluster.task import leave
+from hpcdata.config.compose import compose_job
+from hpcdata.encoders.training.recipe import Recipe
 
 
 def main(arguments: list[str]) -> int:
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     logs.configure()
     try:
         recipe = compose_job("train_image_tokenizer", Recipe, arguments)
-        from hpcdata.encoders.training import train
+        from hpcdata.encoders.training.train import train
 
         with StopFlag() as stop:
             return 0 if train(recipe, stop=stop) else leave(stop)

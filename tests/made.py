@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcdata.config import from_mapping
-from hpcdata.identities import ImageIdentity, TextIdentity
-from hpcdata.plan import Plan, PlannedInput, RunPaths, load_plan
+from hpcdata.config.values import from_mapping
+from hpcdata.run.identities import ImageIdentity, TextIdentity
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import Plan, PlannedInput, load_plan
 from hpcdata.samples import Example, Kind, Role, Span
-from hpcdata.shard import ShardHeader
+from hpcdata.shards.rejects import RejectRow
+from hpcdata.shards.shard import ShardHeader
+from hpcdata.shards.tables import EncodedBatch
+from hpcdata.shards.takeover import open_shard
 from hpcdata.sources.base import InputFile, Scan
-from hpcdata.tables import EncodedBatch, RejectRow
-from hpcdata.takeover import open_shard
 
 FINGERPRINT = "f" * 64
 

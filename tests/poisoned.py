@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-DECODING = ("hpcdata.encoders.pixels", "load")
+DECODING = ("hpcdata.media.pixels", "load")
 READING = ("hpcdata.sources.base", "decoded_text")
 DEATHS = {
     "segfault": "import ctypes; ctypes.string_at(0)",

@@ -21,8 +21,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from hpcdata.version import code_version  # noqa: E402
-from tests.evidence import KINDS, NOTHING, Account  # noqa: E402
+from hpcdata.base.version import code_version
+from tests.evidence import KINDS, NOTHING, Account
 
 
 class Collector:

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 from hpcdata import embedded
-from hpcdata.compose import compose
-from hpcdata.config import RunConfig
-from hpcdata.encode import TaskOutcome, run_task
-from hpcdata.plan import Plan
-from hpcdata.planning import prepare
+from hpcdata.config.compose import compose
+from hpcdata.config.schema import RunConfig
+from hpcdata.run.plan import Plan
+from hpcdata.run.planning import prepare
+from hpcdata.work.task import TaskOutcome, run_task
 
 
 class StopAfter:
@@ -62,7 +62,7 @@ def start_task(output_dir: Path, **environment: str) -> subprocess.Popen[bytes]:
     """One array task as a process, its output in `<output_dir>.log`."""
     with open(f"{output_dir}.log", "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "hpcdata.encode", str(output_dir)],
+            [sys.executable, "-m", "hpcdata.cluster.task", str(output_dir)],
             stdout=log,
             stderr=log,
             env={**os.environ, **environment},

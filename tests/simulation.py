@@ -19,12 +19,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hpcdata.claims import Claims, Owner
-from hpcdata.ledger import Ledger
-from hpcdata.picking import Picker
-from hpcdata.plan import Plan, RunPaths, ShardSpec, load_plan
-from hpcdata.store import LostShard, ShardConflict
-from hpcdata.takeover import open_shard
+from hpcdata.run.claims import Claims, Owner
+from hpcdata.run.ledger import Ledger
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.picking import Picker
+from hpcdata.run.plan import Plan, ShardSpec, load_plan
+from hpcdata.shards.takeover import open_shard
+from hpcdata.shards.writing import LostShard, ShardConflict
 from tests import made
 
 TIMEOUT_S = 2.0

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcdata import config as configuration
-from hpcdata import files
-from hpcdata.claims import Owner
-from hpcdata.counts import Counts, Sizes
-from hpcdata.plan import Plan, RunPaths, ShardSpec
-from hpcdata.shard import SHARD, ShardSummary
+from hpcdata.base import files
+from hpcdata.config import values as configuration
+from hpcdata.run.claims import Owner
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import Plan, ShardSpec
+from hpcdata.shards.counts import Counts, Sizes
+from hpcdata.shards.shard import SHARD, ShardSummary
 from tests import made
 
 HOURS_AGO = 2.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hpcdata.budget import Round, decide
-from hpcdata.config import FinishConfig
+from hpcdata.cluster.budget import Round, decide
+from hpcdata.config.schema import FinishConfig
 
 FINISH = FinishConfig(max_failed=2, max_lost=3, max_submissions=6)
 

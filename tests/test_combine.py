@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcdata import TokenDataset, combine, verify
-from hpcdata.claims import Claims, Owner
-from hpcdata.combine import CombineOptions
-from hpcdata.errors import UserError
-from hpcdata.plan import RunPaths
+from hpcdata import TokenDataset
+from hpcdata.base.errors import UserError
+from hpcdata.dataset import combining as combine
+from hpcdata.dataset import verifying as verify
+from hpcdata.dataset.combining import CombineOptions
+from hpcdata.run.claims import Claims, Owner
+from hpcdata.run.paths import RunPaths
 from tests import made
 from tests.crashes import Crash, crash_at
 from tests.evidence import CRASHES, Evidence

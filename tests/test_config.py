@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from hpcdata import compose, config
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
+from hpcdata.config import compose
+from hpcdata.config import schema as config
 
 PATHS = ["data.raw_data_dir=/in", "data.token_output_dir=/out"]
 SEED = shlex.split(

@@ -20,16 +20,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hpcdata import TokenDataset, embedded, files, shard, sources, verify
-from hpcdata.combine import CombineOptions, combine
-from hpcdata.encode import TaskOutcome, run_task
-from hpcdata.errors import UserError
-from hpcdata.ledger import read_ledgers
-from hpcdata.plan import RunPaths, load_plan
-from hpcdata.planning import prepare
+from hpcdata import TokenDataset, embedded, sources
+from hpcdata.base import files
+from hpcdata.base.errors import UserError
+from hpcdata.dataset import verifying as verify
+from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.report.status import read_status
+from hpcdata.run.ledger import read_ledgers
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import load_plan
+from hpcdata.run.planning import prepare
 from hpcdata.samples import Blob, Kind
-from hpcdata.status import read_status
-from hpcdata.store import ShardWriter
+from hpcdata.shards import shard
+from hpcdata.shards.writing import ShardWriter
+from hpcdata.work.task import TaskOutcome, run_task
 from tests.crashes import Crash, crash_at
 from tests.evidence import CRASHES, KILLS, Evidence
 from tests.runs import StopAfter, small_config, small_run, start_task

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hpcdata import estimate, launch
-from hpcdata.counts import Counts
+from hpcdata.cluster import launching as launch
+from hpcdata.shards.counts import Counts
+from hpcdata.work import estimate
 from tests.runs import small_arguments, small_config, small_run
 
 TOLERANCE = 0.1

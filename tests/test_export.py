@@ -8,10 +8,10 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from hpcdata import export
-from hpcdata.errors import UserError
-from hpcdata.export import ExportOptions, export_unidisc
-from hpcdata.loading.dataset import TokenDataset
+from hpcdata.base.errors import UserError
+from hpcdata.convert import unidisc as export
+from hpcdata.convert.unidisc import ExportOptions, export_unidisc
+from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.samples import Example, Kind
 from tests.loading import made
 

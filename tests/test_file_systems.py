@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from hpcdata import launch, rejects, verify
-from hpcdata.combine import CombineOptions, combine
-from hpcdata.encode import run_task
-from hpcdata.errors import UserError
-from hpcdata.planning import prepare
+from hpcdata import rejects
+from hpcdata.base.errors import UserError
+from hpcdata.cluster import launching as launch
+from hpcdata.dataset import verifying as verify
+from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.run.planning import prepare
+from hpcdata.work.task import run_task
 from tests.evidence import FAULTS, Evidence
 from tests.runs import StopAfter, small_config, small_run
 from tests.trees import sha256_tree
@@ -116,8 +118,8 @@ def test_a_read_only_output_is_one_line(tmp_path: Path, monkeypatch: Patch, caps
 @pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
 def test_an_input_that_goes_while_its_run_is_at_work_is_named(tmp_path: Path, change: Callable[[Path], Any]) -> None:
     from hpcdata import embedded
-    from hpcdata.encode import TaskOutcome
-    from hpcdata.ledger import read_ledgers
+    from hpcdata.run.ledger import read_ledgers
+    from hpcdata.work.task import TaskOutcome
 
     source = tmp_path / "in.tar"
     source.write_bytes(Path(embedded.path("quickstart.tar")).read_bytes())

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from hpcdata import forked
+from hpcdata.base import forked
 
 
 @pytest.fixture(autouse=True)

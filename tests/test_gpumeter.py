@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import gpumeter, shardwork, status
-from hpcdata.clock import WorkClock
-from hpcdata.gpumeter import GpuMeter
+from hpcdata.report import status
+from hpcdata.work import gpumeter, shardwork
+from hpcdata.work.clock import WorkClock
+from hpcdata.work.gpumeter import GpuMeter
 from tests.runs import small_run
 
 

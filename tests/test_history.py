@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from hpcdata import history
-from hpcdata.counts import Counts
-from hpcdata.history import History, Process
-from hpcdata.ledger import LedgerReader
+from hpcdata.run import history
+from hpcdata.run.history import History, Process
+from hpcdata.run.ledger import LedgerReader
+from hpcdata.shards.counts import Counts
 from tests import synthetic
 
 

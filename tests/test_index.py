@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcdata import index
+from hpcdata.convert import wids_index as index
 from hpcdata.sources import list_inputs
 
 PAIRS = [("0.jpg", b"picture"), ("0.txt", b"text 0"), ("1.jpg", b"picture"), ("1.txt", b"text 1")]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hpcdata import config, keys
+from hpcdata.config import help as keys
+from hpcdata.config import schema as config
 
 
 def test_every_key_is_described() -> None:

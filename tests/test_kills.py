@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata.plan import load_plan
-from hpcdata.planning import prepare
-from hpcdata.status import read_status
+from hpcdata.report.status import read_status
+from hpcdata.run.plan import load_plan
+from hpcdata.run.planning import prepare
 from tests.evidence import KILLS, Evidence
 from tests.runs import small_config, small_run, start_task
 from tests.trees import sha256_tree

@@ -14,11 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpcdata import TokenDataset, launch
-from hpcdata.combine import CombineOptions, combine
-from hpcdata.plan import load_plan
+from hpcdata import TokenDataset
+from hpcdata.cluster import launching as launch
+from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.report.status import read_status
+from hpcdata.run.plan import load_plan
 from hpcdata.samples import Kind
-from hpcdata.status import read_status
 from tests.runs import small_arguments, small_config, small_run
 from tests.trees import sha256_tree
 

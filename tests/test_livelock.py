@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata.livelock import History, batch_seconds
-from hpcdata.plan import load_plan
-from hpcdata.planning import prepare
-from hpcdata.shard import read_progress
-from hpcdata.status import read_status
-from hpcdata.summary import describe
+from hpcdata.report.status import read_status
+from hpcdata.report.summary import describe
+from hpcdata.run.livelock import History, batch_seconds
+from hpcdata.run.plan import load_plan
+from hpcdata.run.planning import prepare
+from hpcdata.shards.shard import read_progress
 from tests.poisoned import READING, install
 from tests.runs import small_config, small_run, start_task
 from tests.test_poison import ROOT, members

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hpcdata import logs
+from hpcdata.base import logs
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +21,8 @@ def _restored_logging() -> Iterator[None]:
 def test_format(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("42_7/0@node3 100%")
     logs.configure("42_7/0@node3 100%")  # again: still one line each
-    logging.getLogger("hpcdata.encode").info("shard %s: fresh", "00003-of-00064")
-    logging.getLogger("hpcdata.encode").debug("unseen")
+    logging.getLogger("hpcdata.work.task").info("shard %s: fresh", "00003-of-00064")
+    logging.getLogger("hpcdata.work.task").debug("unseen")
     written = capsys.readouterr()
     assert written.out == ""
     pattern = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO \[42_7/0@node3 100%\] shard 00003-of-00064: fresh\n"

@@ -13,14 +13,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from hpcdata.encode import run_task
 from hpcdata.encoders.examples import BatchEncoder
-from hpcdata.ledger import read_ledgers
-from hpcdata.planning import prepare
-from hpcdata.shard import list_attempts, read_progress, read_work_note
-from hpcdata.status import read_status
-from hpcdata.store import ShardWriter
-from hpcdata.tables import Encoded
+from hpcdata.report.status import read_status
+from hpcdata.run.ledger import read_ledgers
+from hpcdata.run.planning import prepare
+from hpcdata.shards.shard import list_attempts, read_progress, read_work_note
+from hpcdata.shards.tables import Encoded
+from hpcdata.shards.writing import ShardWriter
+from hpcdata.work.task import run_task
 from tests.crashes import Crash
 from tests.poisoned import READING, install
 from tests.runs import StopAfter, small_config, start_task
@@ -43,7 +43,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     monkeypatch.setattr(BatchEncoder, "start", slow_start)
     fake = SimpleNamespace(monotonic=lambda: clock.now, process_time=lambda: clock.now)
-    for module in ("hpcdata.shardwork", "hpcdata.clock"):
+    for module in ("hpcdata.work.shardwork", "hpcdata.work.clock"):
         monkeypatch.setattr(f"{module}.time", fake)
     return clock
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import memory
+from hpcdata.base import memory
 
 GIB = 2**30
 

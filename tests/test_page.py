@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpcdata import codes, combine, gantt, page, status
-from hpcdata.charts import elapsed, round_values
-from hpcdata.combine import CombineOptions
-from hpcdata.encode import TaskOutcome, run_task
-from hpcdata.loading.dataset import TokenDataset
-from hpcdata.plan import RunPaths, load_plan
-from hpcdata.planning import prepare
+from hpcdata.dataset import combining as combine
+from hpcdata.dataset.combining import CombineOptions
+from hpcdata.dataset.dataset import TokenDataset
+from hpcdata.report import codes, gantt, page, status
+from hpcdata.report.charts import elapsed, round_values
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import load_plan
+from hpcdata.run.planning import prepare
 from hpcdata.samples import Kind
+from hpcdata.work.task import TaskOutcome, run_task
 from tests import browser, made, synthetic
 from tests.runs import StopAfter, small_config, small_run
 

@@ -13,10 +13,11 @@ from unittest import mock
 
 import pytest
 
-from hpcdata.claims import Claims, Owner
-from hpcdata.picking import MISSES, Picker
-from hpcdata.plan import Plan, RunPaths
-from hpcdata.takeover import open_shard
+from hpcdata.run.claims import Claims, Owner
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.picking import MISSES, Picker
+from hpcdata.run.plan import Plan
+from hpcdata.shards.takeover import open_shard
 from tests import made
 
 CALLS = ("open", "stat", "listdir", "scandir", "unlink", "rename", "utime", "mkdir", "link", "replace", "readlink")

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import TokenDataset, embedded, poison, verify
-from hpcdata.combine import CombineOptions, combine
-from hpcdata.ledger import read_ledgers
-from hpcdata.planning import prepare
-from hpcdata.status import read_status
+from hpcdata import TokenDataset, embedded
+from hpcdata.dataset import verifying as verify
+from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.report.status import read_status
+from hpcdata.run.ledger import read_ledgers
+from hpcdata.run.planning import prepare
+from hpcdata.work import poison
 from tests.evidence import POISON, Evidence
 from tests.poisoned import READING, install
 from tests.runs import small_config, small_run, start_task
@@ -161,7 +163,7 @@ def test_bytes_do_not_depend_on_how_the_poison_was_found(tmp_path: Path, evidenc
 
 @pytest.mark.slow
 def test_a_local_run_goes_on_after_its_only_task_crashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hpcdata.local import run_local
+    from hpcdata.cluster.local import run_local
 
     folder = tmp_path / "run"
     config = small_config(folder, "data.max_crashes=1", "cluster=local", "cluster.array=0")

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import shard, verify
-from hpcdata.combine import CombineOptions, combine
-from hpcdata.tables import EncodedBatch
-from hpcdata.takeover import open_shard
+from hpcdata.dataset import verifying as verify
+from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.shards import shard
+from hpcdata.shards.tables import EncodedBatch
+from hpcdata.shards.takeover import open_shard
 from tests import made
 from tests.crashes import Crash
 from tests.evidence import CRASHES, Evidence

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import launch, preflight
-from hpcdata.errors import UserError
-from hpcdata.slurm import limits
+from hpcdata.base.errors import UserError
+from hpcdata.cluster import launching as launch
+from hpcdata.cluster import limits, preflight
 from tests import made
 from tests.runs import small_arguments, small_config
 from tests.slurm.fakes import FakeSlurm

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hpcdata import preview
+from hpcdata.report import preview
 
 RED, BLUE = np.array([200, 0, 0], np.uint8), np.array([0, 0, 200], np.uint8)
 

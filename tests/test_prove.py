@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcdata import shard, verify
-from hpcdata.combine import CombineOptions, combine
-from hpcdata.digest import sha256_file
-from hpcdata.prove import compare, prove
+from hpcdata.base.digest import sha256_file
+from hpcdata.dataset import verifying as verify
+from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.samples import Example, Kind, Span
+from hpcdata.shards import shard
+from hpcdata.work.prove import compare, prove
 from tests.runs import small_run
 
 

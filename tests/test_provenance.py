@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from hpcdata import embedded, verify
-from hpcdata.combine import CombineOptions, combine
-from hpcdata.version import code_version
+from hpcdata import embedded
+from hpcdata.base.version import code_version
+from hpcdata.dataset import verifying as verify
+from hpcdata.dataset.combining import CombineOptions, combine
 from tests import made
 from tests.runs import small_run
 

@@ -12,18 +12,21 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hpcdata import embedded, sources, verify
-from hpcdata.combine import CombineOptions, combine
-from hpcdata.counts import Counts
-from hpcdata.encode import TaskOutcome, run_task
-from hpcdata.errors import UserError
-from hpcdata.plan import RunPaths, load_plan
-from hpcdata.planning import prepare
-from hpcdata.prove import prove
-from hpcdata.retry import retry, rows_of
+from hpcdata import embedded, sources
+from hpcdata.base.errors import UserError
+from hpcdata.dataset import verifying as verify
+from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import load_plan
+from hpcdata.run.planning import prepare
+from hpcdata.run.rejects import rows_of
 from hpcdata.samples import Blob
-from hpcdata.store import ShardWriter
-from hpcdata.tables import RejectRow
+from hpcdata.shards.counts import Counts
+from hpcdata.shards.rejects import RejectRow
+from hpcdata.shards.writing import ShardWriter
+from hpcdata.work.prove import prove
+from hpcdata.work.retry import retry
+from hpcdata.work.task import TaskOutcome, run_task
 from tests.evidence import CHANGES, Evidence
 from tests.runs import StopAfter, small_config, small_run
 from tests.trees import sha256_tree, tree

@@ -14,16 +14,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hpcdata import TokenDataset, rejects, verify
-from hpcdata.claims import Claims, Owner
-from hpcdata.combine import CombineOptions, combine
-from hpcdata.counts import Counts
-from hpcdata.errors import UserError
-from hpcdata.plan import Plan, RunPaths, load_plan
-from hpcdata.prove import prove
-from hpcdata.recovered import RECOVERED
-from hpcdata.retry import retry, rows_of
-from hpcdata.shard import read_summary
+from hpcdata import TokenDataset, rejects
+from hpcdata.base.errors import UserError
+from hpcdata.dataset import verifying as verify
+from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.run.claims import Claims, Owner
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import Plan, load_plan
+from hpcdata.run.rejects import rows_of
+from hpcdata.shards.counts import Counts
+from hpcdata.shards.recovered import RECOVERED
+from hpcdata.shards.shard import read_summary
+from hpcdata.work.prove import prove
+from hpcdata.work.retry import retry
 from tests.crashes import Crash, crash_at
 from tests.evidence import CRASHES, Evidence
 from tests.runs import small_run
@@ -270,7 +273,7 @@ def test_the_command(made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 def test_reading_a_long_list_takes_constant_memory(tmp_path: Path) -> None:
     import tracemalloc
 
-    from hpcdata.recovered import read_rejects
+    from hpcdata.shards.rejects import read_rejects
 
     row = {"index": 1, "key": "k" * 200, "source": "s", "offset": 0, "reason": "truncated", "message": "m"}
     (tmp_path / "rejects.jsonl").write_text((json.dumps(row) + "\n") * 50_000)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from hpcdata import Mixture, Source, TokenLoader
-from hpcdata.loading.layout import T2I, Caption
-from hpcdata.loading.packing import Buckets
-from hpcdata.replay import batch_digest, main
+from hpcdata.loading.layouts.named import T2I, Caption
+from hpcdata.loading.replaying import batch_digest
+from hpcdata.order.packing import Buckets
+from hpcdata.replay import main
 from tests.loading import made
 
 torch.set_num_threads(1)

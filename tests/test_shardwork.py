@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata.encode import TaskOutcome, run_task
 from hpcdata.encoders.examples import BatchEncoder
-from hpcdata.planning import prepare
-from hpcdata.poison import CrashNotes
-from hpcdata.shardwork import ShardWork
-from hpcdata.store import ShardWriter
-from hpcdata.tables import Encoded
+from hpcdata.run.planning import prepare
+from hpcdata.shards.tables import Encoded
+from hpcdata.shards.writing import ShardWriter
+from hpcdata.work.poison import CrashNotes
+from hpcdata.work.shardwork import ShardWork
+from hpcdata.work.task import TaskOutcome, run_task
 from tests.runs import StopAfter, small_config, small_run
 from tests.trees import tree
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata.counts import Counts
-from hpcdata.ledger import read_ledgers
-from hpcdata.plan import RunPaths
-from hpcdata.shard import check_files, read_summary
-from hpcdata.status import read_status
+from hpcdata.report.status import read_status
+from hpcdata.run.ledger import read_ledgers
+from hpcdata.run.paths import RunPaths
+from hpcdata.shards.counts import Counts
+from hpcdata.shards.shard import check_files, read_summary
 from tests import made
 
 NUM_TASKS, NUM_PROCESSES, NUM_SHARDS, SHARD_SIZE = 1000, 4, 1000, 8

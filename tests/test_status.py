@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import combine, shard, status, submissions, summary
-from hpcdata.combine import CombineOptions
-from hpcdata.counts import Counts
-from hpcdata.plan import RunPaths
-from hpcdata.slurm.queue import JobStates
+from hpcdata.dataset import combining as combine
+from hpcdata.dataset.combining import CombineOptions
+from hpcdata.report import status, summary
+from hpcdata.run import submissions
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.queue import JobStates
+from hpcdata.shards import shard
+from hpcdata.shards.counts import Counts
 from tests import made, synthetic
 
 

@@ -12,12 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcdata import digest, files, shard, store
+from hpcdata.base import digest, files
 from hpcdata.samples import Example, Kind, Span
-from hpcdata.shard import Progress
-from hpcdata.store import LostShard, ShardConflict, ShardWriter
-from hpcdata.tables import EncodedBatch, read_columns, sum_columns
-from hpcdata.takeover import open_shard
+from hpcdata.shards import shard
+from hpcdata.shards import writing as store
+from hpcdata.shards.shard import Progress
+from hpcdata.shards.tables import EncodedBatch, read_columns, sum_columns
+from hpcdata.shards.takeover import open_shard
+from hpcdata.shards.writing import LostShard, ShardConflict, ShardWriter
 from tests import made
 from tests.crashes import Crash, crash_at, fault_at
 from tests.evidence import CRASHES, FAULTS, Evidence

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import cancel, embedded, outcome, resume, submissions
-from hpcdata.claims import Claims, Owner
-from hpcdata.errors import UserError
-from hpcdata.ledger import Ledger
-from hpcdata.plan import RunPaths
-from hpcdata.planning import prepare
-from hpcdata.slurm.runs import submit_run
-from hpcdata.supervise import supervise
+from hpcdata import embedded
+from hpcdata.base.errors import UserError
+from hpcdata.cluster import cancelling as cancel
+from hpcdata.cluster import resuming as resume
+from hpcdata.cluster.runs import submit_run
+from hpcdata.cluster.supervise import supervise
+from hpcdata.run import outcome, submissions
+from hpcdata.run.claims import Claims, Owner
+from hpcdata.run.ledger import Ledger
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.planning import prepare
 from tests.runs import small_config, small_run
 from tests.slurm.fakes import FakeSlurm
 
@@ -45,7 +48,7 @@ def submitted(fake: FakeSlurm) -> list[str]:
     """`tasks` or `finish`, and what they wait for, of each script after the first two."""
     found = []
     for script in fake.scripts()[2:]:
-        kind = "finish" if "hpcdata.supervise" in script else "tasks"
+        kind = "finish" if "hpcdata.cluster.supervise" in script else "tasks"
         options = [line.split("=", 1)[1] for line in script.splitlines() if line.startswith("#SBATCH --dependency")]
         found.append(" ".join([kind, *options]))
     return found

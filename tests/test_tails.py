@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from hpcdata import tails
-from hpcdata.planning import prepare
-from hpcdata.slurm.queue import JobStates
+from hpcdata.report import tails
+from hpcdata.run.planning import prepare
+from hpcdata.run.queue import JobStates
 from tests import made
 from tests.runs import small_config
 
@@ -139,7 +139,7 @@ def test_a_real_local_task_that_was_killed(tmp_path: Path, monkeypatch: pytest.M
     prepare(small_config(folder))
     (folder / "logs").mkdir()
     with open(folder / "logs/local_1_0.log", "wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "hpcdata.encode", str(folder)], stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, "-m", "hpcdata.cluster.task", str(folder)], stdout=log, stderr=log)
     while b": fresh" not in (folder / "logs/local_1_0.log").read_bytes() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from hpcdata.base.typed import checked
 from hpcdata.sources.base import InputFile, Scan
-from hpcdata.typed import checked
 
 
 @dataclass(frozen=True, kw_only=True)

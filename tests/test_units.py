@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcdata import units
+from hpcdata.base import units
 
 
 @pytest.mark.parametrize(

@@ -94,10 +94,10 @@ def test_a_test_protects_from(defect: str) -> None:
 def test_ids_never_wrap() -> None:
     import numpy as np
 
-    from hpcdata.columns import id_dtype_for
-    from hpcdata.counts import Sizes
     from hpcdata.samples import Example, Kind, Span
-    from hpcdata.tables import EncodedBatch, to_columns
+    from hpcdata.shards.columns import id_dtype_for
+    from hpcdata.shards.counts import Sizes
+    from hpcdata.shards.tables import EncodedBatch, to_columns
 
     assert [id_dtype_for(size) for size in (32768, 32769, 65536, 65537)] == ["uint16", "uint16", "uint16", "int32"]
 
@@ -117,7 +117,7 @@ def test_a_text_only_row_shifts_no_image(tmp_path: Path) -> None:
     from PIL import Image
 
     from hpcdata import TokenDataset
-    from hpcdata.combine import CombineOptions, combine
+    from hpcdata.dataset.combining import CombineOptions, combine
     from hpcdata.samples import Kind
     from tests.runs import small_run
 
@@ -145,11 +145,11 @@ def test_combining_takes_no_memory_for_the_data(tmp_path: Path) -> None:
 
     import numpy as np
 
-    from hpcdata.combine import CombineOptions, combine
-    from hpcdata.plan import RunPaths
+    from hpcdata.dataset.combining import CombineOptions, combine
+    from hpcdata.run.paths import RunPaths
     from hpcdata.samples import Example, Kind, Span
-    from hpcdata.tables import EncodedBatch
-    from hpcdata.takeover import open_shard
+    from hpcdata.shards.tables import EncodedBatch
+    from hpcdata.shards.takeover import open_shard
     from tests import made
 
     plan, paths = made.plan(2, shard_size=1), RunPaths(tmp_path)
@@ -174,7 +174,7 @@ def test_logs_have_no_text_of_the_data(tmp_path: Path) -> None:
 
     source = tmp_path / "x.jsonl"
     source.write_text('{"text": "a very private prompt"}\n{"text": "a very private prompt", "image": "gone.png"}\n')
-    from hpcdata.planning import prepare
+    from hpcdata.run.planning import prepare
 
     prepare(small_config(tmp_path / "run", "data.n_train_samples=null", source=source))
     assert start_task(tmp_path / "run").wait(120) == 0
@@ -184,7 +184,7 @@ def test_logs_have_no_text_of_the_data(tmp_path: Path) -> None:
 
 def test_tars_of_equal_names_do_not_collide(tmp_path: Path) -> None:
     from hpcdata import TokenDataset
-    from hpcdata.combine import CombineOptions, combine
+    from hpcdata.dataset.combining import CombineOptions, combine
     from tests.runs import small_run
     from tests.test_encode import make_tar, png
 
@@ -199,7 +199,7 @@ def test_tars_of_equal_names_do_not_collide(tmp_path: Path) -> None:
 
 
 def test_planning_draws_nothing(tmp_path: Path) -> None:
-    from hpcdata.planning import prepare
+    from hpcdata.run.planning import prepare
     from tests.runs import small_config
 
     plans = [prepare(small_config(tmp_path / name)) for name in "ab"]

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hpcdata import status, watch
-from hpcdata.outcome import Outcome, write_outcome
-from hpcdata.plan import RunPaths
+from hpcdata.report import status, watch
+from hpcdata.run.outcome import Outcome, write_outcome
+from hpcdata.run.paths import RunPaths
 from tests import made, synthetic
 from tests.runs import small_run
 

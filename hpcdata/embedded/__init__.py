@@ -13,7 +13,7 @@ QUICKSTART = "quickstart.tar"
 TOKENIZER = "tokenizer.json"
 """Byte-level BPE of 4096 ids; `<s>`, `</s>` and `<pad>` are its special tokens."""
 IMAGE_TOKENIZER = "image_tokenizer.safetensors"
-"""The weights of `hpcdata.encoders.exact_vq`, fp16: 4096 codes of 8 x 8 pixels, code 0 is white."""
+"""The weights of `hpcdata.encoders.image.exact_vq`, fp16: 4096 codes of 8 x 8 pixels, code 0 is white."""
 
 
 def path(name: str) -> Path:

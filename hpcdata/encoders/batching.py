@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hpcdata import files
+from hpcdata.base import files
 from hpcdata.encoders import building
-from hpcdata.plan import SIZES_A_BATCH, Plan, RunPaths, load_plan
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import SIZES_A_BATCH, Plan, load_plan
 
 if TYPE_CHECKING:
-    from hpcdata.config import RunConfig
-    from hpcdata.encoders.image import ImageTokenizer
+    from hpcdata.config.schema import RunConfig
+    from hpcdata.encoders.image.tokenizer import ImageTokenizer
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def best_size(rate: Callable[[int], float | None]) -> int:
 def _find(plan: Plan, runtime: RunConfig) -> int:
     if plan.image is None:
         return ON_CPU
-    from hpcdata.encoders import image
+    from hpcdata.encoders.image import tokenizer as image
 
     device = building.device_of(runtime)
     if device == "cpu":

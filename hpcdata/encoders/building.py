@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hpcdata.encoders.codes import PictureEncoder
 from hpcdata.encoders.examples import BatchEncoder
+from hpcdata.encoders.image.codes import PictureEncoder
 
 if TYPE_CHECKING:
-    from hpcdata.config import RunConfig
-    from hpcdata.encoders.image import ImageTokenizer
-    from hpcdata.encoders.text import TextTokenizer
-    from hpcdata.plan import Plan
+    from hpcdata.config.schema import RunConfig
+    from hpcdata.encoders.image.tokenizer import ImageTokenizer
+    from hpcdata.encoders.text.tokenizer import TextTokenizer
+    from hpcdata.run.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ def build(plan: Plan, runtime: RunConfig) -> Tokenizers:
     tokenizer, device = build_text(plan, runtime), "none"
     codec = None
     if plan.image is not None:
-        from hpcdata.encoders import image
+        from hpcdata.encoders.image import tokenizer as image
 
         device = device_of(runtime)
         threads, batch_size = plan.config.image.cpu_threads, plan.picture_batch_size
@@ -48,7 +48,7 @@ def build(plan: Plan, runtime: RunConfig) -> Tokenizers:
 
 
 def build_text(plan: Plan, runtime: RunConfig) -> TextTokenizer | None:
-    from hpcdata.encoders import text
+    from hpcdata.encoders.text import tokenizer as text
 
     config = runtime.text
     if not plan.text or not config.tokenizer:
@@ -58,23 +58,9 @@ def build_text(plan: Plan, runtime: RunConfig) -> TextTokenizer | None:
 
 def device_of(runtime: RunConfig) -> str:
     """What the image tokenizer of this process runs on. Raises UserError for a GPU that is not there."""
-    from hpcdata.encoders import image
+    from hpcdata.encoders.image import tokenizer as image
 
     return image.resolve_device(_local_device(runtime.image.device))
-
-
-def arithmetic(plan: Plan) -> dict[str, Any] | None:
-    """How codes are computed (`encoders.image.set_reproducible`), None for a run without images."""
-    if plan.image is None:
-        return None
-    threads, batch_size = plan.config.image.cpu_threads, plan.batch_size
-    switches = {
-        "compile": plan.config.image.compile,
-        "tf32": False,
-        "cudnn_benchmark": False,
-        "deterministic_algorithms": True,
-    }
-    return {"dtype": plan.image.precision, "cpu_threads": threads, "batch_size": batch_size, **switches}
 
 
 def _local_device(device: str) -> str:

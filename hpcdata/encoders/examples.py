@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from hpcdata.encoders import buckets
-from hpcdata.encoders.buckets import Size
-from hpcdata.encoders.text import TextTokenizer, check_text
+from hpcdata.encoders.text.tokenizer import TextTokenizer, check_text
+from hpcdata.media import sizes as buckets
+from hpcdata.media.sizes import Size
 from hpcdata.samples import (
     BadSample,
     Blob,
@@ -34,11 +34,12 @@ from hpcdata.samples import (
     Span,
     TextPart,
 )
-from hpcdata.tables import DUPLICATE, Encoded, EncodedBatch, EncodedDocuments, RejectRow
+from hpcdata.shards.rejects import DUPLICATE, RejectRow
+from hpcdata.shards.tables import Encoded, EncodedBatch, EncodedDocuments
 
 if TYPE_CHECKING:
-    from hpcdata.encoders.codes import PictureEncoder
-    from hpcdata.plan import Plan
+    from hpcdata.encoders.image.codes import PictureEncoder
+    from hpcdata.run.plan import Plan
 
 BATCHES_AHEAD = 2
 _NO_IDS = "the tokenizer makes no ids of the text"
@@ -258,7 +259,7 @@ def load_images(record: Record, options: PixelOptions | None) -> list[np.ndarray
 
 
 def _load(blob: Blob, options: PixelOptions) -> np.ndarray:
-    from hpcdata.encoders import pixels  # and Pillow: a run of documents does without
+    from hpcdata.media import pixels
 
     try:
         data = blob.read(max_bytes=options.max_bytes)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcdata.loading.arrays import totals_before
 from hpcdata.loading.batches import PlainSteps, Steps
-from hpcdata.loading.packed import PackedSteps
+from hpcdata.loading.packed_batches import PackedSteps
+from hpcdata.native.arrays import totals_before
 
 _COLUMNS = ("samples", "text_tokens", "image_tokens", "padding", "skipped_samples")
 _ROWS_AT_A_TIME = 16_384

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from hpcdata.loading.arrays import ragged, totals_before
-from hpcdata.loading.bins import Bins
-from hpcdata.loading.draws import Draws
-from hpcdata.loading.layoutbase import Batch, Layout, MakeBatch
+from hpcdata.loading.layouts.base import Batch, Layout, MakeBatch
 from hpcdata.loading.streams import Stream
-from hpcdata.loading.threads import Later
+from hpcdata.native.arrays import ragged, totals_before
+from hpcdata.native.threads import Later
+from hpcdata.order.bins import Bins
+from hpcdata.order.draws import Draws
 
 Make = Callable[[Later | None], Batch]
 

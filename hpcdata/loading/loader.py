@@ -1,7 +1,7 @@
 """TokenLoader: shuffled, mixed, packed, distributed batches of tensors that resume exactly, on any number of ranks.
 
     loader = TokenLoader("/out", global_batch_size=256, layout="t2i", seed=7)
-    for batch in loader:                       # dict of tensors, see hpcdata.loading.layout
+    for batch in loader:                       # dict of tensors, see hpcdata.loading.layouts.named
         ...
         torch.save({"loader": loader.state_dict(), ...}, ...)
 
@@ -24,19 +24,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
+from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.loading.account import SourceAccount, make_account
 from hpcdata.loading.batches import Mark, PlainSteps, Share, Steps
-from hpcdata.loading.dataset import TokenDataset
-from hpcdata.loading.forks import Lazy
-from hpcdata.loading.layout import BatchCounts, Layout, find_layout
-from hpcdata.loading.order import Order, find_order
-from hpcdata.loading.packed import PackedSteps
-from hpcdata.loading.packing import Packing, find_packing
-from hpcdata.loading.ranks import find_rank
-from hpcdata.loading.state import MAX_STATE_BYTES, STATE_VERSION, check_state, digest
+from hpcdata.loading.layouts.named import BatchCounts, Layout, find_layout
+from hpcdata.loading.packed_batches import PackedSteps
 from hpcdata.loading.streams import Mixture, MixtureStream, SingleStream, Stream
-from hpcdata.loading.threads import Later
+from hpcdata.native.forks import Lazy
+from hpcdata.native.threads import Later
+from hpcdata.order.order import Order, find_order
+from hpcdata.order.packing import Packing, find_packing
+from hpcdata.order.ranks import find_rank
+from hpcdata.order.state import MAX_STATE_BYTES, STATE_VERSION, check_state, digest
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +61,7 @@ class TokenLoader:
     """Iterates over the batches of this rank, from where it stands to the end of `num_epochs` (None: without end).
 
     The loader itself is the cursor: `epoch` and `step` are those of the next batch, every iterator moves them, and an
-    error leaves them where they were. With several threads (see hpcdata.loading.threads) the next batch is in work when
+    error leaves them where they were. With several threads (see hpcdata.native.threads) the next batch is in work when
     this one is delivered; that is no part of the state, and is let go of where the loader goes on elsewhere. `counts`
     is the account of what this process has delivered, `account()` that of all ranks since the beginning.
     """

@@ -20,17 +20,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hpcdata.counts import Counts
-from hpcdata.errors import UserError
-from hpcdata.loading.blocksahead import BlocksAhead
-from hpcdata.loading.dataset import TokenDataset
-from hpcdata.loading.draws import Draws
-from hpcdata.loading.manifest import LayoutDefaults, Manifest
-from hpcdata.loading.mixture import POLICIES, Schedule, integer_weights, make_schedule
-from hpcdata.loading.order import Order, find_order, rows_of_epochs
-from hpcdata.loading.partlist import Parts
-from hpcdata.loading.sampling import derived_seed, select
-from hpcdata.loading.seeding import example_seeds
+from hpcdata.base.errors import UserError
+from hpcdata.dataset.dataset import TokenDataset
+from hpcdata.dataset.manifest import LayoutDefaults, Manifest
+from hpcdata.dataset.partlist import Parts
+from hpcdata.loading.block_prefetch import BlocksAhead
+from hpcdata.order.draws import Draws
+from hpcdata.order.mixture import POLICIES, Schedule, integer_weights, make_schedule
+from hpcdata.order.order import Order, find_order, rows_of_epochs
+from hpcdata.order.sampling import derived_seed, select
+from hpcdata.order.seeding import example_seeds
+from hpcdata.shards.counts import Counts
 
 
 class Stream(Protocol):
@@ -102,7 +102,7 @@ class Source:
 
 
 class Mixture:
-    """Weighted sources; see hpcdata.loading.mixture for the policies.
+    """Weighted sources; see hpcdata.order.mixture for the policies.
 
     `strategy` says what weights are relative to: `weights` (nothing), `proportional` (the samples of a source),
     `sqrt` (their square root), `power:A` (their A-th power: the smaller A, the more small sources are upsampled) or

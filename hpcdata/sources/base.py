@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample, TextPart
 
 _COMMON_IMAGES = {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff"}

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
 from hpcdata.sources.base import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, clean_name
 
 _SIDECARS = (*TEXT_EXTENSIONS, "json")

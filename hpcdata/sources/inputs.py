@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample
 from hpcdata.sources import wids
 from hpcdata.sources.base import IMAGE_EXTENSIONS, InputFile, Scan, clean_name

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
 from hpcdata.sources.base import InputFile
 from hpcdata.sources.streams import BrokenStream, chunks
 

@@ -12,7 +12,7 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample, TextPart
 from hpcdata.sources.base import (
     DOCUMENT_FIELDS,

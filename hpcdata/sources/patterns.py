@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
 
 _MOST_NAMES = 1_000_000
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")

@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, Blob, ImagePart, Reason, Role, TextPart
 from hpcdata.sources.base import (
     DOCUMENT_FIELDS,

@@ -20,7 +20,7 @@ from typing import Any
 
 import zstandard
 
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, Reason
 from hpcdata.sources.base import InputFile
 

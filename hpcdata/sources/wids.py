@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlparse
 
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
 from hpcdata.sources.patterns import is_remote, remote_error
 
 INDEX_NAMES = ("index.json", "shardindex.json")

@@ -16,9 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from hpcdata.tables import EncodedBatch  # noqa: E402
-from hpcdata.takeover import open_shard  # noqa: E402
-from tests import made  # noqa: E402
+from hpcdata.shards.tables import EncodedBatch
+from hpcdata.shards.takeover import open_shard
+from tests import made
 
 INTERVAL_S = 30.0
 SAMPLES_PER_S = 500

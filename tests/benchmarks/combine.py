@@ -27,10 +27,10 @@ from processes import timed
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from hpcdata.plan import RunPaths  # noqa: E402
-from hpcdata.tables import EncodedBatch  # noqa: E402
-from hpcdata.takeover import open_shard  # noqa: E402
-from tests import made  # noqa: E402
+from hpcdata.run.paths import RunPaths
+from hpcdata.shards.tables import EncodedBatch
+from hpcdata.shards.takeover import open_shard
+from tests import made
 
 BYTES_A_SAMPLE = 640
 BATCH = 512

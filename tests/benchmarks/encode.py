@@ -39,8 +39,8 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from hpcdata import embedded  # noqa: E402
-from tests import corpora  # noqa: E402
+from hpcdata import embedded
+from tests import corpora
 
 MAX_PIXELS = 2**20
 MIN_SIDE = 256
@@ -108,8 +108,8 @@ def write_random_weights(preset: str, path: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from hpcdata.encoders import vqgan
-    from hpcdata.encoders.presets import VqganArchitecture, architecture_of
+    from hpcdata.encoders.image import vqgan
+    from hpcdata.encoders.image.presets import VqganArchitecture, architecture_of
 
     architecture = architecture_of(preset)
     if not isinstance(architecture, VqganArchitecture):
@@ -182,10 +182,10 @@ def _script(options: argparse.Namespace) -> dict[str, float]:
     """Batch 1, fp32, the network as it comes: no layout, no threads ahead, no settings."""
     import torch
 
-    from hpcdata.encoders import vqgan
-    from hpcdata.encoders.checkpoints import load_weights
-    from hpcdata.encoders.pixels import load_square
-    from hpcdata.encoders.presets import architecture_of
+    from hpcdata.encoders.image import vqgan
+    from hpcdata.encoders.image.checkpoints import load_weights
+    from hpcdata.encoders.image.presets import architecture_of
+    from hpcdata.media.pixels import load_square
 
     torch.set_num_threads(options.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -212,9 +212,9 @@ def _script(options: argparse.Namespace) -> dict[str, float]:
 def _bare(options: argparse.Namespace) -> dict[str, float]:
     import torch
 
-    from hpcdata.config import ImageConfig
-    from hpcdata.encoders import image
-    from hpcdata.encoders.pixels import load_square
+    from hpcdata.config.schema import ImageConfig
+    from hpcdata.encoders.image import tokenizer as image
+    from hpcdata.media.pixels import load_square
 
     config = ImageConfig(
         tokenizer=options.tokenizer,
@@ -242,9 +242,9 @@ def _hpcdata(options: argparse.Namespace) -> dict[str, float]:
     import unittest.mock
 
     from hpcdata import TokenDataset
-    from hpcdata.encoders.codes import PictureEncoder
-    from hpcdata.ledger import read_ledgers
-    from hpcdata.plan import RunPaths
+    from hpcdata.encoders.image.codes import PictureEncoder
+    from hpcdata.run.ledger import read_ledgers
+    from hpcdata.run.paths import RunPaths
 
     no_comparison = unittest.mock.patch.object(PictureEncoder, "compare", return_value=(0, 0))
     with no_comparison, tempfile.TemporaryDirectory(dir=options.scratch) as folder:
@@ -259,10 +259,10 @@ def _hpcdata(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _array_task(options: argparse.Namespace, folder: Path, *, num_samples: int) -> None:
-    from hpcdata.compose import compose
-    from hpcdata.encode import run_task
-    from hpcdata.planning import prepare
-    from hpcdata.slurm.signals import StopFlag
+    from hpcdata.base.signals import StopFlag
+    from hpcdata.config.compose import compose
+    from hpcdata.run.planning import prepare
+    from hpcdata.work.task import run_task
 
     overrides = {
         "data.raw_data_dir": options.scratch / "pictures.tar",

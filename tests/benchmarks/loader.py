@@ -258,7 +258,7 @@ def make_data(folder: Path, num_samples: int) -> int:
 def make_dataset(folder: Path, ids: np.ndarray, lengths: np.ndarray, num_parts: int) -> None:
     """A dataset of texts as combine leaves it."""
     sys.path.insert(0, str(ROOT))
-    from hpcdata.columns import columns
+    from hpcdata.shards.columns import columns
 
     ends = np.cumsum(lengths)
     parts = []

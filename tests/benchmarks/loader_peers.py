@@ -270,7 +270,7 @@ def _hpcdata(
     dataset: object, workers: int, keys: tuple[str, ...] | None = ("input_ids",), ids: str = "int64", **options: object
 ) -> Iterator[dict[str, torch.Tensor]]:
     from hpcdata import BackgroundLoader, TokenLoader
-    from hpcdata.loading.layout import Text
+    from hpcdata.loading.layouts.named import Text
 
     layout = Text(ids=ids, **({"keys": keys} if keys else {}))
     options = {"global_batch_size": BATCH, "drop_last": False, "rank": 0, "world_size": 1, **options}

@@ -109,7 +109,7 @@ def make_dataset(folder: Path, num_parts: int, samples: int) -> None:
     import numpy as np
 
     sys.path.insert(0, str(ROOT))
-    from hpcdata.columns import columns
+    from hpcdata.shards.columns import columns
 
     if (folder / "manifest.json").exists():
         return

@@ -19,11 +19,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from hpcdata import shard
-from hpcdata.claims import Claims, Owner
-from hpcdata.picking import Picker
-from hpcdata.plan import RunPaths, load_plan
-from hpcdata.status import Observer
+from hpcdata.report.status import Observer
+from hpcdata.run.claims import Claims, Owner
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.picking import Picker
+from hpcdata.run.plan import load_plan
+from hpcdata.shards import shard
 from tests import synthetic
 
 

@@ -26,7 +26,8 @@ import torch
 from PIL import Image
 
 from hpcdata import embedded
-from hpcdata.encoders import exact_vq, pixels
+from hpcdata.encoders.image import exact_vq
+from hpcdata.media import pixels
 from hpcdata.samples import BadSample
 from tests import corpora
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata.combine import CombineOptions, combine
+from hpcdata.base.errors import UserError
+from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.dataset.manifest import read_manifest
+from hpcdata.dataset.verifying import verify
 from hpcdata.encoders import batching
-from hpcdata.errors import UserError
-from hpcdata.estimate import estimate
-from hpcdata.loading.manifest import read_manifest
-from hpcdata.plan import load_plan
-from hpcdata.planning import prepare
-from hpcdata.prove import prove
-from hpcdata.status import read_status
-from hpcdata.verify import verify
+from hpcdata.report.status import read_status
+from hpcdata.run.plan import load_plan
+from hpcdata.run.planning import prepare
+from hpcdata.work.estimate import estimate
+from hpcdata.work.prove import prove
 from tests.runs import small_config, small_run
 from tests.trees import sha256_tree
 

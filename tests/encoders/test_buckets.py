@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hpcdata import Buckets, Interleaved, TokenDataset, TokenLoader
-from hpcdata.encode import TaskOutcome, run_task
-from hpcdata.encoders import buckets, pixels
-from hpcdata.errors import UserError
-from hpcdata.finish import finish
-from hpcdata.planning import prepare
+from hpcdata.base.errors import UserError
+from hpcdata.cluster.finish import finish
+from hpcdata.media import pixels
+from hpcdata.media import sizes as buckets
+from hpcdata.run.planning import prepare
+from hpcdata.work.task import TaskOutcome, run_task
 from tests import corpora
 from tests.runs import StopAfter, small_config, small_run
 from tests.trees import sha256_tree

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hpcdata.encoders import vqgan
-from hpcdata.encoders.image import PRESETS
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
+from hpcdata.encoders.image import vqgan
+from hpcdata.encoders.image.tokenizer import PRESETS
 from tests.encoders import vqgan_reference as reference
 
 Weights = dict[str, torch.Tensor]

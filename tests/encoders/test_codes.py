@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from hpcdata.combine import CombineOptions, combine
-from hpcdata.encoders.codes import COMPARE_EVERY, PictureEncoder
-from hpcdata.loading.manifest import read_manifest
-from hpcdata.shard import read_summary
-from hpcdata.status import read_status
-from hpcdata.summary import describe
+from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.dataset.manifest import read_manifest
+from hpcdata.encoders.image.codes import COMPARE_EVERY, PictureEncoder
+from hpcdata.report.status import read_status
+from hpcdata.report.summary import describe
+from hpcdata.shards.shard import read_summary
 from tests.runs import small_run
 
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from hpcdata import embedded
-from hpcdata.encoders import exact_vq, pixels
-from hpcdata.encoders.exact_vq import LATENT_CHANNELS
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
+from hpcdata.encoders.image import exact_vq
+from hpcdata.encoders.image.exact_vq import LATENT_CHANNELS
+from hpcdata.media import pixels
 
 WEIGHTS = str(embedded.path(embedded.IMAGE_TOKENIZER))
 

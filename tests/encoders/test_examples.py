@@ -14,17 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hpcdata.counts import Sizes
 from hpcdata.encoders import examples
-from hpcdata.encoders.examples import (
-    BatchEncoder,
-    PixelOptions,
-    PreparedBatch,
-    decoding_threads,
-    prepare_batches,
-)
+from hpcdata.encoders.examples import BatchEncoder, PixelOptions, PreparedBatch, decoding_threads, prepare_batches
 from hpcdata.samples import Blob, Documents, ImagePart, Reason, Record, Reject, Sample, TextPart
-from hpcdata.tables import to_columns
+from hpcdata.shards.counts import Sizes
+from hpcdata.shards.tables import to_columns
 
 
 class OneForEachX:

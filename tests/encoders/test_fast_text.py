@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcdata import embedded
-from hpcdata.encoders import fast_text, text
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
+from hpcdata.encoders.text import fast as fast_text
+from hpcdata.encoders.text import tokenizer as text
 from tests import corpora, runs, trees
 from tests.encoders.test_text import train_bpe, train_sentencepiece, train_unigram
 

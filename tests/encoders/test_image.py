@@ -9,10 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcdata.config import ImageConfig
-from hpcdata.encoders import image, presets
-from hpcdata.errors import UserError
-from hpcdata.identities import ImageIdentity
+from hpcdata.base.errors import UserError
+from hpcdata.config.schema import ImageConfig
+from hpcdata.encoders.image import presets
+from hpcdata.encoders.image import tokenizer as image
+from hpcdata.run.identities import ImageIdentity
 from tests.encoders import vqgan_reference as reference
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hpcdata.encoders import emu3, vqgan
-from hpcdata.encoders.presets import PRESETS, Emu3Architecture, VqganArchitecture
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
+from hpcdata.encoders.image import emu3, vqgan
+from hpcdata.encoders.image.presets import PRESETS, Emu3Architecture, VqganArchitecture
 from tests.encoders.test_vqgan import encode, pictures
 
 TINY_LDM = VqganArchitecture(

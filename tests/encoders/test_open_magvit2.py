@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from hpcdata.encoders import open_magvit2
-from hpcdata.encoders.presets import OpenMagvit2Architecture
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
+from hpcdata.encoders.image import open_magvit2_lfq as open_magvit2
+from hpcdata.encoders.image.presets import OpenMagvit2Architecture
 from tests.encoders.test_vqgan import encode, pictures
 
 TINY = OpenMagvit2Architecture(num_bits=18, base_channels=32, channel_multipliers=(1, 1, 2), num_res_blocks=2)

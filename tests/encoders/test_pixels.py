@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hpcdata.encoders import pixels
-from hpcdata.encoders.pixels import load_square
+from hpcdata.media import pixels
+from hpcdata.media.pixels import load_square
 from hpcdata.samples import BadSample, Reason
 from tests.runs import small_run
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcdata.encoders import fast_text, text
+from hpcdata.encoders.text import fast as fast_text
+from hpcdata.encoders.text import tokenizer as text
 from tests import corpora
 
 HANDBOOK = Path("/usr/share/doc/debian-handbook/html")

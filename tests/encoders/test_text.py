@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from hpcdata.encoders import text
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
+from hpcdata.encoders.text import tokenizer as text
 from hpcdata.samples import BadSample, Reason
 
 CORPUS = [

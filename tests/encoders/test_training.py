@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from hpcdata import embedded
-from hpcdata.config import build
-from hpcdata.encoders import exact_vq, training
-from hpcdata.encoders.crops import Crops
-from hpcdata.encoders.recipe import Recipe
-from hpcdata.errors import UserError
-from hpcdata.slurm.signals import StopFlag
+from hpcdata.base.errors import UserError
+from hpcdata.base.signals import StopFlag
+from hpcdata.config.values import build
+from hpcdata.encoders.image import exact_vq
+from hpcdata.encoders.training import train as training
+from hpcdata.encoders.training.crops import Crops
+from hpcdata.encoders.training.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent.parent
 

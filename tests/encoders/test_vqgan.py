@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from hpcdata.encoders import quantized, vqgan
-from hpcdata.encoders.presets import PRESETS
-from hpcdata.encoders.quantized import Codebook, QuantizedTokenizer
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
+from hpcdata.encoders.image import quantized, vqgan
+from hpcdata.encoders.image.presets import PRESETS
+from hpcdata.encoders.image.quantized import Codebook, QuantizedTokenizer
 from tests.encoders import vqgan_reference as reference
 
 CASES = {

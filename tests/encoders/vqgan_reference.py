@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from hpcdata.encoders.presets import VqganArchitecture
+from hpcdata.encoders.image.presets import VqganArchitecture
 
 TINY_LLAMAGEN = VqganArchitecture(
     codebook_size=96,

@@ -79,7 +79,6 @@ def _fuzz(name: str, arguments: list[str]) -> None:
 
     with warnings.catch_warnings(), atheris.instrument_imports(include=["hpcdata"]):
         warnings.simplefilter("ignore")
-        from hpcdata.sources import documents, lines, parquet, tars  # noqa: F401 - imported late: not instrumented else
         from tests.fuzz.targets import TARGETS
     atheris.Setup([sys.argv[0], *arguments], TARGETS[name])
     atheris.Fuzz()

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import zstandard
 
-from hpcdata import shard
-from hpcdata.combine import CombineOptions, combine
-from hpcdata.config import to_mapping
-from hpcdata.files import to_json
+from hpcdata.base.files import to_json
+from hpcdata.config.values import to_mapping
+from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.shards import shard
 from tests import made
 
 PAIR = (

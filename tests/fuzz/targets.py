@@ -10,14 +10,17 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from hpcdata import shard, sources
-from hpcdata.claims import _read_owner
-from hpcdata.errors import UserError
-from hpcdata.ledger import read_ledgers
-from hpcdata.loading.manifest import parse_manifest
-from hpcdata.plan import RunPaths, load_plan
-from hpcdata.recovered import read_recovered, read_rejects
+from hpcdata import sources
+from hpcdata.base.errors import UserError
+from hpcdata.dataset.manifest import parse_manifest
+from hpcdata.run.claims import _read_owner
+from hpcdata.run.ledger import read_ledgers
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import load_plan
 from hpcdata.samples import Record
+from hpcdata.shards import shard
+from hpcdata.shards.recovered import read_recovered
+from hpcdata.shards.rejects import read_rejects
 from hpcdata.sources import InputFile, Options
 from hpcdata.sources.wids import is_index, read_index
 

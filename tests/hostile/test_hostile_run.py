@@ -19,12 +19,13 @@ import pytest
 import zstandard
 from PIL import Image
 
-from hpcdata import verify
-from hpcdata.combine import CombineOptions, combine
-from hpcdata.counts import Counts
-from hpcdata.plan import RunPaths, load_plan
-from hpcdata.planning import prepare
-from hpcdata.retry import rows_of
+from hpcdata.dataset import verifying as verify
+from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import load_plan
+from hpcdata.run.planning import prepare
+from hpcdata.run.rejects import rows_of
+from hpcdata.shards.counts import Counts
 from tests.evidence import BAD_INPUTS, Evidence
 from tests.runs import small_config
 
@@ -38,7 +39,7 @@ def run(tmp_path: Path, source: Path, *overrides: str) -> tuple[Counts, dict[str
     """
     folder = tmp_path / "run"
     prepare(small_config(folder, "data.n_train_samples=null", "data.shard_size=4096", *overrides, source=source))
-    code = "import sys, pathlib; from hpcdata.encode import main; code = main(); "
+    code = "import sys, pathlib; from hpcdata.cluster.task import main; code = main(); "
     code += "print(pathlib.Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0]); sys.exit(code)"
     result = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

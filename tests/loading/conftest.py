@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from hpcdata.loading.compiled import Kernels, kernels
+from hpcdata.native.compiled import Kernels, kernels
 
 _NUM_THREADS = int(os.environ.get("HPCDATA_TEST_THREADS", "0"))
 

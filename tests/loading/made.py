@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hpcdata.columns import columns
 from hpcdata.samples import Example, Kind, Role, Span
+from hpcdata.shards.columns import columns
 
 TEXT = {
     "engine": "made",

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from hpcdata import TokenDataset, TokenLoader
-from hpcdata.errors import UserError
-from hpcdata.loading import arrays
-from hpcdata.loading.ahead import BackgroundLoader
-from hpcdata.loading.arrays import empty
-from hpcdata.loading.fixedrows import FixedRows
-from hpcdata.loading.layout import Caption
-from hpcdata.loading.steps import StepDataset
+from hpcdata.base.errors import UserError
+from hpcdata.loading.background import BackgroundLoader
+from hpcdata.loading.layouts.fixed_batches import FixedRows
+from hpcdata.loading.layouts.named import Caption
+from hpcdata.loading.step_dataset import StepDataset
 from hpcdata.loading.streams import Mixture, Source
+from hpcdata.native import arrays
+from hpcdata.native.arrays import empty
 from tests.loading import made
 
 torch.set_num_threads(1)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcdata.loading.arrays import fill_behind, prefix_mask, widen
-from hpcdata.loading.readahead import ReadAhead, will_need
+from hpcdata.dataset.readahead import ReadAhead, will_need
+from hpcdata.native.arrays import fill_behind, prefix_mask, widen
 
 
 @settings(max_examples=60, deadline=None)
@@ -38,7 +38,7 @@ def test_widening_does_not_know_signs(shift):
 
 
 def test_read_ahead_asks_only_after_waiting(monkeypatch):
-    from hpcdata.loading import readahead
+    from hpcdata.dataset import readahead
 
     faults = [10]
     monkeypatch.setattr(readahead, "_major_faults", lambda: faults[0])
@@ -55,7 +55,7 @@ def test_read_ahead_asks_only_after_waiting(monkeypatch):
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2**21), st.integers(1, 2**18)), min_size=1, max_size=30))
 def test_pieces_cover_the_ranges_and_little_more(ranges):
-    from hpcdata.loading.readahead import _pieces
+    from hpcdata.dataset.readahead import _pieces
 
     covered = np.zeros(2**22 // 4096, bool)
     pieces = _pieces(np.array(ranges, np.uint64)).astype(np.int64)

@@ -5,9 +5,9 @@ import threading
 
 import numpy as np
 
-from hpcdata.errors import UserError
-from hpcdata.loading.blocksahead import BlocksAhead
-from hpcdata.loading.order import BlockOrder, ShuffledOrder
+from hpcdata.base.errors import UserError
+from hpcdata.loading.block_prefetch import BlocksAhead
+from hpcdata.order.order import BlockOrder, ShuffledOrder
 
 ORDER = BlockOrder(num_samples=120, block_rows=10, window_blocks=4)
 

@@ -17,14 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcdata import TokenDataset, TokenLoader
-from hpcdata.loading import compiled
-from hpcdata.loading.bins import Bins
-from hpcdata.loading.compiled import kernels
-from hpcdata.loading.dataset import SpanTable
-from hpcdata.loading.layout import SFT, T2I, Caption, Interleaved, LiquidT2I, Text
-from hpcdata.loading.order import round_keys
-from hpcdata.loading.packing import BestFit, Buckets, Concat
-from hpcdata.loading.sequences import Controls, Form, Lineup
+from hpcdata.dataset.dataset import SpanTable
+from hpcdata.loading.layouts import assembly_compiled
+from hpcdata.loading.layouts.assembly_compiled import tile
+from hpcdata.loading.layouts.named import SFT, T2I, Caption, Interleaved, LiquidT2I, Text
+from hpcdata.loading.layouts.sequences import Controls, Form, Lineup
+from hpcdata.native import compiled
+from hpcdata.native.compiled import kernels
+from hpcdata.order.bins import Bins
+from hpcdata.order.order import round_keys
+from hpcdata.order.packing import BestFit, Buckets, Concat
 from hpcdata.samples import Example, Role
 from tests.loading import made
 
@@ -158,7 +160,7 @@ def test_bins_are_those_of_numpy(loops, lengths, capacity):
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 2**62), st.integers(0, 2**40), st.data())
 def test_the_permutation_is_that_of_numpy(loops, num_samples, seed, data):
-    from hpcdata.loading.order import ShuffledOrder
+    from hpcdata.order.order import ShuffledOrder
 
     positions = np.array(data.draw(st.lists(st.integers(0, num_samples - 1), max_size=50)), np.int64)
     order = ShuffledOrder(num_samples=num_samples, seed=seed)
@@ -284,19 +286,19 @@ def texts(*lengths: int) -> Lineup:
 
 def test_bins_that_are_too_full_are_refused(loops):
     bins = Bins(sample=np.arange(2), first_row=np.array([0, 2]), width=np.array([9]))
-    assert loops.tile(texts(4, 5), bins, MAPS).first_run == [0, 2]
+    assert tile(loops, texts(4, 5), bins, MAPS.tokens).first_run == [0, 2]
     with pytest.raises(IndexError):
-        loops.tile(texts(5, 5), bins, MAPS)
+        tile(loops, texts(5, 5), bins, MAPS.tokens)
     with pytest.raises(IndexError):
         loops.best_fit(np.array([5, 10]), 9)
     for first_row in ([0, 3, 2], [1, 2, 2]):
         bins = Bins(sample=np.arange(2), first_row=np.array(first_row), width=np.array([9, 9]))
         with pytest.raises(IndexError):
-            loops.tile(texts(4, 5), bins, MAPS)
+            tile(loops, texts(4, 5), bins, MAPS.tokens)
     for sample in ([0, 2], [-1, 1]):
         bins = Bins(sample=np.array(sample), first_row=np.array([0, 2]), width=np.array([9]))
         with pytest.raises(IndexError):
-            loops.tile(texts(4, 5), bins, MAPS)
+            tile(loops, texts(4, 5), bins, MAPS.tokens)
     with pytest.raises(TypeError):
         loops.best_fit(np.array([5, 10], np.int32), 99)
 
@@ -314,8 +316,8 @@ def test_a_document_of_many_texts_in_many_bins_needs_no_more_room(loops):
         length=np.full(1400, 5),
     )
     lineup = Lineup(table, Form(), Controls())
-    assert loops.tile(lineup, bins, MAPS).first_run[-1] == len(np.union1d(start, np.arange(0, 7000, 7)))
-    assert compiled._most_runs(lineup, bins) < 5000
+    assert tile(loops, lineup, bins, MAPS.tokens).first_run[-1] == len(np.union1d(start, np.arange(0, 7000, 7)))
+    assert assembly_compiled._most_runs(lineup, bins) < 5000
 
 
 def test_bins_may_be_longer_than_memory(loops):
@@ -360,7 +362,7 @@ def test_a_library_of_another_machine_or_version_is_not_used(loops, monkeypatch,
 
 
 def test_the_setting_is_looked_at(loops):
-    code = "from hpcdata.loading.compiled import kernels; print(kernels())"
+    code = "from hpcdata.native.compiled import kernels; print(kernels())"
     environment = {**os.environ, "HPCDATA_KERNELS": "0", "PYTHONPATH": str(ROOT)}
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert found.stdout == "None\n"

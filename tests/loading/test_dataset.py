@@ -9,12 +9,12 @@ import shutil
 import numpy as np
 import pytest
 
-from hpcdata.columns import columns
-from hpcdata.errors import UserError
-from hpcdata.loading import dataset as dataset_module
-from hpcdata.loading import parts as parts_module
-from hpcdata.loading.dataset import TokenDataset
+from hpcdata.base.errors import UserError
+from hpcdata.dataset import dataset as dataset_module
+from hpcdata.dataset import parts as parts_module
+from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.samples import Example, Kind, Role, Span
+from hpcdata.shards.columns import columns
 from tests.loading import made
 
 

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcdata import TokenDataset, TokenLoader
-from hpcdata.errors import UserError
-from hpcdata.loading.layout import Caption, Text
-from hpcdata.loading.mixture import POLICIES
-from hpcdata.loading.packing import BestFit, Buckets, Concat
+from hpcdata.base.errors import UserError
+from hpcdata.loading.layouts.named import Caption, Text
 from hpcdata.loading.streams import Mixture, Source
+from hpcdata.order.mixture import POLICIES
+from hpcdata.order.packing import BestFit, Buckets, Concat
 from hpcdata.samples import Example
 from tests.loading import made
 

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from hpcdata import BackgroundLoader, TokenDataset, TokenLoader
-from hpcdata.loading import arrays
-from hpcdata.loading.forks import ForkLock, Lazy
-from hpcdata.loading.layout import Caption
+from hpcdata.loading.layouts.named import Caption
+from hpcdata.native import arrays
+from hpcdata.native.forks import ForkLock, Lazy
 from tests.loading import made
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcdata.errors import UserError
-from hpcdata.loading.bins import Bins
-from hpcdata.loading.dataset import TokenDataset
-from hpcdata.loading.layout import SFT, T2I, Caption, Interleaved, LiquidT2I, Text
+from hpcdata.base.errors import UserError
+from hpcdata.dataset.dataset import TokenDataset
+from hpcdata.loading.layouts.named import SFT, T2I, Caption, Interleaved, LiquidT2I, Text
+from hpcdata.order.bins import Bins
 from hpcdata.samples import Example, Kind, Role
 from tests.loading import made
 

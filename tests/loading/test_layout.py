@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcdata.errors import UserError
-from hpcdata.loading.dataset import TokenDataset
-from hpcdata.loading.layout import KEYS, T2I, Text, find_layout
+from hpcdata.base.errors import UserError
+from hpcdata.dataset.dataset import TokenDataset
+from hpcdata.loading.layouts.named import KEYS, T2I, Text, find_layout
 from hpcdata.samples import Example, Kind
 from tests.loading import made
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from hpcdata.errors import UserError
-from hpcdata.loading.manifest import parse_manifest, read_manifest
+from hpcdata.base.errors import UserError
+from hpcdata.dataset.manifest import parse_manifest, read_manifest
 from tests.loading import made
 
 

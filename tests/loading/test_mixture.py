@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcdata import TokenDataset, TokenLoader
-from hpcdata.errors import UserError
-from hpcdata.loading.layout import Caption, Text
-from hpcdata.loading.mixture import Interleave, integer_weights, make_schedule
-from hpcdata.loading.order import BlockOrder
-from hpcdata.loading.packing import BestFit
+from hpcdata.base.errors import UserError
+from hpcdata.loading.layouts.named import Caption, Text
 from hpcdata.loading.streams import Mixture, MixtureStream, Source
+from hpcdata.order.mixture import Interleave, integer_weights, make_schedule
+from hpcdata.order.order import BlockOrder
+from hpcdata.order.packing import BestFit
 from hpcdata.samples import Example
 from tests.loading import made
 

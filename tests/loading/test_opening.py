@@ -8,11 +8,11 @@ import torch
 
 import tests.made as run_made
 from hpcdata import TokenDataset, TokenLoader
-from hpcdata.combine import CombineOptions, combine
-from hpcdata.errors import UserError
-from hpcdata.loading.layout import Text
-from hpcdata.plan import RunPaths
-from hpcdata.takeover import open_shard
+from hpcdata.base.errors import UserError
+from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.loading.layouts.named import Text
+from hpcdata.run.paths import RunPaths
+from hpcdata.shards.takeover import open_shard
 
 torch.set_num_threads(1)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcdata.errors import UserError
-from hpcdata.loading.order import BlockOrder, SequentialOrder, ShuffledOrder, round_keys
+from hpcdata.base.errors import UserError
+from hpcdata.order.order import BlockOrder, SequentialOrder, ShuffledOrder, round_keys
 
 POWERS = [2**bits + offset for bits in range(1, 19) for offset in (-1, 0, 1)]
 GRAIN_FAILS = [65537, 262145, 1048577]  # a permutation there is none in grain 0.2

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcdata import TokenDataset, TokenLoader
-from hpcdata.errors import UserError
-from hpcdata.loading.layout import T2I, Caption, Interleaved, LiquidT2I, Text
-from hpcdata.loading.packing import BestFit, Buckets, Concat
+from hpcdata.base.errors import UserError
+from hpcdata.loading.layouts.named import T2I, Caption, Interleaved, LiquidT2I, Text
+from hpcdata.order.packing import BestFit, Buckets, Concat
 from hpcdata.samples import Example
 from tests.loading import made
 

@@ -6,10 +6,10 @@ import pickle
 import numpy as np
 import pytest
 
-from hpcdata.errors import UserError
-from hpcdata.loading import partlist
-from hpcdata.loading.manifest import parse_manifest
-from hpcdata.loading.partlist import Part, Parts, parse
+from hpcdata.base.errors import UserError
+from hpcdata.dataset import partlist
+from hpcdata.dataset.manifest import parse_manifest
+from hpcdata.dataset.partlist import Part, Parts, parse
 
 ODD_PATHS = ("a]b", "a}, {b", 'a"parts": [b', "a\\b\nc", "parts", "é鍵", "")
 

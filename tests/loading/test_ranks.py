@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from hpcdata.errors import UserError
-from hpcdata.loading.ranks import find_rank
+from hpcdata.base.errors import UserError
+from hpcdata.order.ranks import find_rank
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8"}
 STEP = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4"}

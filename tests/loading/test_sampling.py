@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcdata.errors import UserError
-from hpcdata.loading.sampling import select
-from hpcdata.loading.seeding import example_seed, example_seeds, uniform
+from hpcdata.base.errors import UserError
+from hpcdata.order.sampling import select
+from hpcdata.order.seeding import example_seed, example_seeds, uniform
 
 
 @pytest.mark.parametrize(

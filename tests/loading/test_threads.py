@@ -23,9 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcdata import BackgroundLoader, Mixture, Source, TokenDataset, TokenLoader
-from hpcdata.errors import UserError
-from hpcdata.loading import threads
-from hpcdata.loading.layout import Caption, Text
+from hpcdata.base.errors import UserError
+from hpcdata.loading.layouts.named import Caption, Text
+from hpcdata.native import threads
 from hpcdata.samples import Example
 from tests.loading import made
 from tests.loading.test_forks import in_child

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from hpcdata import BestFit, Mixture, Source, TokenLoader
-from hpcdata.replay import batch_digest
+from hpcdata.loading.replaying import batch_digest
 from tests.loading import made
 
 TRAIN = """

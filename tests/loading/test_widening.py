@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from hpcdata import TokenDataset, TokenLoader, widen
-from hpcdata.errors import UserError
-from hpcdata.loading.layout import KEYS, SFT, T2I, Caption, Interleaved, LiquidT2I, Text
-from hpcdata.replay import batch_digest
+from hpcdata.base.errors import UserError
+from hpcdata.loading.layouts.named import KEYS, SFT, T2I, Caption, Interleaved, LiquidT2I, Text
+from hpcdata.loading.replaying import batch_digest
 from tests.loading import made
 
 IMAGE = {**made.IMAGE, "codebook_size": 2**16 - 32001 - 3}

@@ -27,11 +27,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcdata import status, submissions
-from hpcdata.ledger import read_ledgers
-from hpcdata.outcome import Outcome, read_outcome
-from hpcdata.plan import RunPaths
-from hpcdata.verify import verify
+from hpcdata.dataset.verifying import verify
+from hpcdata.report import status
+from hpcdata.run import submissions
+from hpcdata.run.ledger import read_ledgers
+from hpcdata.run.outcome import Outcome, read_outcome
+from hpcdata.run.paths import RunPaths
 from tests import corpora
 from tests.slurm.cluster import SlurmCluster
 

@@ -1,4 +1,4 @@
-"""Puts a small stand-in for `hpcdata.encode` into the Python processes of jobs: they wait for a signal or a file.
+"""Puts a small stand-in for `hpcdata.work.task` into the Python processes of jobs: they wait for a signal or a file.
 
 A file `slow` beside sitecustomize.py makes Python start slowly, once: it is renamed to `slow.reached`.
 
@@ -37,7 +37,7 @@ def run_task(output_dir, stop):
     note(stop.received.name)
     return TaskOutcome.STOPPED
 
-sys.modules["hpcdata.encode"] = module = types.ModuleType("hpcdata.encode")
+sys.modules["hpcdata.work.task"] = module = types.ModuleType("hpcdata.work.task")
 module.TaskOutcome, module.run_task = TaskOutcome, run_task
 """
 

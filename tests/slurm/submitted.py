@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcdata.config import ClusterConfig, DataConfig, FinishConfig, RunConfig
-from hpcdata.slurm.runs import submit_run
+from hpcdata.cluster.runs import submit_run
+from hpcdata.config.schema import ClusterConfig, DataConfig, FinishConfig, RunConfig
 
 
 def config_for(output_dir: Path, cluster: ClusterConfig, finish: FinishConfig | None = None) -> RunConfig:

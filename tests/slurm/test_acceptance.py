@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import submissions
-from hpcdata.plan import RunPaths
+from hpcdata.run import submissions
+from hpcdata.run.paths import RunPaths
 from tests import corpora
 from tests.slurm import acceptance
 from tests.slurm.cluster import SlurmCluster

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcdata.errors import UserError
-from hpcdata.slurm.array import MAX_INDEX, ArraySpec, parse_array, split
+from hpcdata.base.errors import UserError
+from hpcdata.config.array import MAX_INDEX, ArraySpec, parse_array, split
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import cancel, launch, resume, submissions
-from hpcdata.ledger import read_ledgers
-from hpcdata.outcome import Outcome, read_outcome
-from hpcdata.plan import RunPaths, load_runtime
-from hpcdata.slurm import queue
-from hpcdata.slurm.runs import submit_finish
-from hpcdata.status import read_status
-from hpcdata.verify import verify
+from hpcdata.cluster import cancelling as cancel
+from hpcdata.cluster import launching as launch
+from hpcdata.cluster import resuming as resume
+from hpcdata.cluster.runs import submit_finish
+from hpcdata.dataset.verifying import verify
+from hpcdata.report.status import read_status
+from hpcdata.run import queue, submissions
+from hpcdata.run.ledger import read_ledgers
+from hpcdata.run.outcome import Outcome, read_outcome
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import load_runtime
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.test_runs import arguments, source, wait_for_status
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata.ledger import read_ledgers
-from hpcdata.plan import RunPaths, load_plan
-from hpcdata.retry import rows_of
-from hpcdata.status import read_status
+from hpcdata.report.status import read_status
+from hpcdata.run.ledger import read_ledgers
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import load_plan
+from hpcdata.run.rejects import rows_of
 from tests.evidence import POISON, SLURM, Evidence
 from tests.poisoned import install
 from tests.slurm.cluster import SlurmCluster

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import preflight
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
+from hpcdata.cluster import preflight
 from tests.runs import small_config
 from tests.slurm.cluster import SlurmCluster
 

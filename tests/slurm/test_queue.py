@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata.slurm import queue
+from hpcdata.run import queue
 
 
 def commands(folder: Path, **scripts: str) -> None:

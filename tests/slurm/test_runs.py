@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import combine, embedded, launch, verify
-from hpcdata.combine import CombineOptions
-from hpcdata.ledger import read_ledgers
-from hpcdata.plan import RunPaths
-from hpcdata.status import Status, read_status
+from hpcdata import embedded
+from hpcdata.cluster import launching as launch
+from hpcdata.dataset import combining as combine
+from hpcdata.dataset import verifying as verify
+from hpcdata.dataset.combining import CombineOptions
+from hpcdata.report.status import Status, read_status
+from hpcdata.run.ledger import read_ledgers
+from hpcdata.run.paths import RunPaths
 from tests.evidence import SLURM, Evidence
 from tests.slurm.cluster import SlurmCluster
 from tests.trees import sha256_tree

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata import submissions
-from hpcdata.config import ClusterConfig, FinishConfig
-from hpcdata.errors import UserError
-from hpcdata.plan import RunPaths
-from hpcdata.slurm import queue
-from hpcdata.slurm.runs import Submitted, submit_run
+from hpcdata.base.errors import UserError
+from hpcdata.cluster.runs import Submitted, submit_run
+from hpcdata.config.schema import ClusterConfig, FinishConfig
+from hpcdata.run import queue, submissions
+from hpcdata.run.paths import RunPaths
 from tests.slurm import fake_encode
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.fakes import FakeSlurm

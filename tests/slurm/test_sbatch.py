@@ -21,7 +21,7 @@ exec {python} {folder}/stand_in.py "$@"
 _STAND_IN = """\
 import json, os, sys
 from pathlib import Path
-from hpcdata.slurm.task import run_array_task
+from hpcdata.cluster.task import run_array_task
 
 out = Path(sys.argv[-1])
 names = ("SLURM_LOCALID", "SLURM_CPUS_PER_TASK", "SLURM_NTASKS")

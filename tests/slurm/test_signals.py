@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from hpcdata.slurm.signals import STOP_SIGNALS, StopFlag
+from hpcdata.base.signals import STOP_SIGNALS, StopFlag
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)

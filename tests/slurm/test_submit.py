@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata.config import ClusterConfig, DataConfig, FinishConfig, RunConfig
-from hpcdata.errors import UserError
-from hpcdata.slurm.array import parse_array
-from hpcdata.slurm.submit import JobOptions, TooManyJobs, submit_job
+from hpcdata.base.errors import UserError
+from hpcdata.cluster.submit import JobOptions, TooManyJobs, submit_job
+from hpcdata.config.array import parse_array
+from hpcdata.config.schema import ClusterConfig, DataConfig, FinishConfig, RunConfig
 from tests.slurm.fakes import FakeSlurm
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -92,7 +92,7 @@ def test_a_relative_output_dir_becomes_absolute(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     submit(Path("out"), ClusterConfig(kind="slurm"))
-    assert f"-m hpcdata.slurm.task {tmp_path}/out" in (fake_slurm.folder / "stdin").read_text()
+    assert f"-m hpcdata.cluster.task {tmp_path}/out" in (fake_slurm.folder / "stdin").read_text()
 
 
 def test_the_launchers_own_job_is_hidden(

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata.config import ClusterConfig
-from hpcdata.slurm import task
-from hpcdata.slurm.signals import StopFlag
+from hpcdata.base.signals import StopFlag
+from hpcdata.cluster import task
+from hpcdata.config.schema import ClusterConfig
 from tests.slurm import fake_encode
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.submitted import submit_tasks

@@ -8,7 +8,7 @@ import sys
 import pytest
 from source_files import json_lines, pairs, read_all, summary, write, write_tar
 
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
 from hpcdata.sources import Options, list_inputs, scan, warn_of_differences
 from hpcdata.sources.patterns import expand_braces
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_files import one_input, read_all, summary, write
 
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
 from hpcdata.samples import Reason
 from hpcdata.sources import InputFile, json_array
 

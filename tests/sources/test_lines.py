@@ -21,7 +21,7 @@ from source_files import (
     write,
 )
 
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, Reason
 from hpcdata.sources import InputFile, Options, Scan, read, read_documents, scan
 from hpcdata.sources.lines import lines

@@ -24,7 +24,7 @@ from source_files import (
     write_tar,
 )
 
-from hpcdata.errors import UserError
+from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, ImagePart, Reason, Reject, Sample, TextPart
 from hpcdata.sources import Options, scan
 from hpcdata.sources.targroups import split_name

@@ -23,16 +23,16 @@
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output '/tmp/my run/logs/%A_%a_%t_log.out' --cpus-per-task=4 --kill-on-bad-exit=0 --wait=0 /venv/bin/python -u -m hpcdata.slurm.task '/tmp/my run'
+srun --unbuffered --output '/tmp/my run/logs/%A_%a_%t_log.out' --cpus-per-task=4 --kill-on-bad-exit=0 --wait=0 /venv/bin/python -u -m hpcdata.cluster.task '/tmp/my run'
 
 
 # teardown
 code=$?
-# a signal came while Python was starting: 128 + SIGUSR1, SIGUSR2, SIGTERM; see hpcdata/slurm/task.py
+# a signal came while Python was starting: 128 + SIGUSR1, SIGUSR2, SIGTERM; see hpcdata/cluster/task.py
 case $code in 138 | 140 | 143)
     id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
     scontrol requeue Incomplete "${id:-$SLURM_JOB_ID}" ;;
-# a crash, a hang or no memory (253): start once more, to find the record that did it; see hpcdata/poison.py
+# a crash, a hang or no memory (253): start once more, to find the record that did it; see hpcdata/work/poison.py
 132 | 134 | 135 | 136 | 137 | 139 | 142 | 253)
     if ((${HPCDATA_RESTARTS:=0} < 10)); then
         export HPCDATA_RESTARTS=$((HPCDATA_RESTARTS + 1))

@@ -1,0 +1,120 @@
+"""What follows a finished run: combine and verify; on one machine, read batches back, and a picture to look at."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from hpcdata.config.schema import RunConfig
+from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.dataset.manifest import Manifest
+from hpcdata.dataset.verifying import Report, verify_dataset
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import Plan
+from hpcdata.samples import Kind, Sample, TextPart
+
+NUM_PICTURES = 8
+BATCH_SIZE = 8
+DEFAULT_LENGTH, MAX_LENGTH = 1024, 2**20
+
+
+def combine_and_verify(output_dir: Path) -> tuple[Manifest, Report]:
+    """Raises UserError when shards are missing or damaged; what the finished dataset lacks is in the report."""
+    manifest = combine(output_dir, CombineOptions())
+    return manifest, verify_dataset(manifest.folder)
+
+
+def finish(output_dir: Path, plan: Plan, config: RunConfig) -> int:
+    """Combines, verifies, reads one epoch, writes the preview; prints what came out and what to do next."""
+    manifest, report = combine_and_verify(output_dir)
+    print(f"account   {manifest.counts.describe()}")
+    print(f"dataset   {manifest.folder}, {'FAILED' if report.problems else 'verified'}")
+    for problem in report.problems:
+        print(f"  {problem}")
+    if report.problems:
+        return 1
+    print(f"loader    {_read_back(manifest.folder, plan)}")
+    if config.finish.preview and manifest.counts.images:
+        picture = output_dir / config.finish.preview
+        write_pictures(output_dir, plan, config, picture)
+        print(f"picture   {picture}")
+    print(_next_steps(output_dir))
+    return 0
+
+
+def write_pictures(output_dir: Path, plan: Plan, config: RunConfig, path: Path) -> None:
+    """A picture of samples spread over the run: the original beside what its codes decode to."""
+    import torch
+
+    from hpcdata import TokenDataset
+    from hpcdata.encoders.image import tokenizer as image
+    from hpcdata.report.preview import write_preview
+
+    assert plan.image is not None
+    threads = plan.config.image.cpu_threads
+    tokenizer = image.build(plan.image, config.image.checkpoint, config.image.device, threads)
+    dataset = TokenDataset(output_dir)
+    pairs = []
+    for row in np.linspace(0, len(dataset) - 1, min(NUM_PICTURES, len(dataset))).astype(int).tolist():
+        example = dataset[row]
+        spans = [span for span in example.spans if span.kind == Kind.IMAGE]
+        if not spans:
+            continue
+        codes = np.asarray(spans[0].ids).astype(np.int64).reshape(1, spans[0].height, spans[0].width)
+        decoded = tokenizer.decode(torch.from_numpy(codes))[0].permute(1, 2, 0).numpy()
+        original, caption = _original(output_dir, plan, example.index)
+        pairs.append((original, decoded, caption))
+    write_preview(pairs, path)
+
+
+def _original(output_dir: Path, plan: Plan, index: int) -> tuple[np.ndarray, str]:
+    """The pixels of the sample's first image as they were encoded, and its first text."""
+    from hpcdata.encoders.examples import PixelOptions, load_images
+    from hpcdata.work.reading import read_shard
+
+    spec = next(spec for spec in _specs(plan) if index < spec.source_index + spec.first + spec.count)
+    skip = index - spec.source_index - spec.first
+    record = next(iter(read_shard(plan, RunPaths(output_dir), spec, skip=skip)))
+    assert isinstance(record, Sample)
+    texts = [part.text for part in record.parts if isinstance(part, TextPart)]
+    return load_images(record, PixelOptions.of(plan))[0], " ".join(texts)
+
+
+def _specs(plan: Plan) -> Iterator:
+    return (plan.shard(shard) for shard in range(plan.num_shards))
+
+
+def _read_back(dataset_path: Path, plan: Plan) -> str:
+    """Reads an epoch as a training job would; says what a batch looks like."""
+    from hpcdata import T2I, Buckets, Interleaved, Text, TokenDataset, TokenLoader
+
+    dataset = TokenDataset(dataset_path)
+    if not len(dataset):
+        return "nothing to read"
+    batch_size = min(BATCH_SIZE, len(dataset))
+    block_size = dataset.manifest.layout.block_size or DEFAULT_LENGTH
+    counts = dataset.manifest.counts
+    layout = T2I(block_size=block_size) if counts.images == counts.written else Text(max_length=block_size)
+    loader = TokenLoader(dataset, global_batch_size=batch_size, layout=layout, num_epochs=1)
+    if plan.config.data.max_aspect_ratio is not None:
+        interleaved = Interleaved(max_length=MAX_LENGTH, pad="batch_max")
+        loader = TokenLoader(dataset, global_batch_size=batch_size, layout=interleaved, packing=Buckets(), num_epochs=1)
+    started = time.perf_counter()
+    batches = list(itertools.islice(loader, 1000))
+    seconds = time.perf_counter() - started
+    shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in batches[0].items())
+    return f"{len(batches)} batches in {seconds:.2f} s: {shapes}"
+
+
+def _next_steps(output_dir: Path) -> str:
+    return (
+        "\n1. look at the picture, and at the numbers: python -m hpcdata.status " + str(output_dir) + "\n"
+        "2. your own data: python -m hpcdata.launch +experiments='[webdataset,tokenize]' image.tokenizer=embedded "
+        "text.tokenizer=embedded data.raw_data_dir='/data/*.tar' data.token_output_dir=/out cluster=local\n"
+        "3. in training: from hpcdata import TokenDataset, TokenLoader; "
+        f"loader = TokenLoader(TokenDataset({str(output_dir)!r}), global_batch_size=8)"
+    )

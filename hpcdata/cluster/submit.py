@@ -1,0 +1,166 @@
+"""sbatch: the text of a job, and its submission.
+
+An array holds equal tasks, and each of them starts `nodes * tasks_per_node` processes that claim shards on their own.
+Nothing here knows which shards are left. submitit writes the text; there is nothing to pickle, since what a task does
+stands in the run's plan. Scripts and logs are kept in `<output_dir>/logs`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcdata.base import files
+from hpcdata.base.errors import UserError
+from hpcdata.config.schema import ClusterConfig, RunConfig
+from hpcdata.run import queue, submissions
+from hpcdata.run.submissions import Kind
+
+
+class TooManyJobs(UserError):
+    """The user, account or QOS may not have so many jobs submitted at a time."""
+
+
+class ClusterFull(TooManyJobs):
+    """Nobody may submit a job now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """What differs between the jobs of one run."""
+
+    kind: Kind
+    num_tasks: int = 1
+    max_running: int = 1
+    after: tuple[str, ...] = ()
+    """Jobs that must have ended, in whatever way, before this one starts."""
+    delay_min: int = 0
+
+
+_MODULES = {"tasks": "hpcdata.cluster.task", "finish": "hpcdata.cluster.supervise"}
+
+_TEARDOWN = (
+    "code=$?",
+    "# a signal came while Python was starting: 128 + SIGUSR1, SIGUSR2, SIGTERM; see hpcdata/cluster/task.py",
+    "case $code in 138 | 140 | 143)",
+    "    id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}",
+    '    scontrol requeue Incomplete "${id:-$SLURM_JOB_ID}" ;;',
+    "# a crash, a hang or no memory (253): start once more, to find the record that did it; see hpcdata/work/poison.py",
+    "132 | 134 | 135 | 136 | 137 | 139 | 142 | 253)",
+    "    if ((${HPCDATA_RESTARTS:=0} < 10)); then",
+    "        export HPCDATA_RESTARTS=$((HPCDATA_RESTARTS + 1))",
+    '        exec bash "$0"',
+    "    fi ;;",
+    "esac",
+    "exit $code",
+    "",
+)
+
+
+def submit_job(output_dir: Path, config: RunConfig, options: JobOptions) -> str:
+    """Submits one job or array and returns its id. Raises TooManyJobs, or UserError with sbatch's own words."""
+    require_slurm()
+    folder = output_dir.absolute() / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = job_text(output_dir.absolute(), config, options)
+    result = queue.run("sbatch", input_text=text)
+    job_id = re.search(r"job (\d+)", result.stdout)
+    if result.returncode != 0 or job_id is None:
+        raise _refusal(result.stderr or result.stdout, options)
+    files.write_atomic(folder / f"{job_id[1]}_submission.sh", text.encode())
+    return job_id[1]
+
+
+def job_text(output_dir: Path, config: RunConfig, options: JobOptions) -> str:
+    """The batch script, as submitit writes it."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    parameters = sbatch_parameters(_cluster(config, options.kind), options.max_running)
+    added = {"comment": submissions.mark(output_dir, options.kind)}
+    if options.after:
+        added |= {"dependency": f"afterany:{':'.join(options.after)}", "kill-on-invalid-dep": "yes"}
+    if options.delay_min:
+        added["begin"] = f"now+{options.delay_min}minutes"
+    parameters["additional_parameters"] = added | parameters["additional_parameters"]
+    command = f"{shlex.quote(sys.executable)} -u -m {_MODULES[options.kind]} {shlex.quote(str(output_dir))}"
+    map_count = options.num_tasks if options.num_tasks > 1 else None
+    return str(_make_sbatch_string(command, output_dir / "logs", map_count=map_count, **parameters))
+
+
+def sbatch_parameters(cluster: ClusterConfig, max_running: int) -> dict[str, Any]:
+    """Our configuration in submitit's words."""
+    additional = _additional_parameters(cluster)
+    cpus_per_task = None if "cpus-per-gpu" in additional else cluster.cpus_per_task  # SLURM takes one of them
+    parameters = {
+        "job_name": cluster.job_name,
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "constraint": cluster.constraint,
+        "time": cluster.time_min,
+        "mem": None if cluster.mem_gb is None else f"{round(cluster.mem_gb * 1024)}M",
+        "cpus_per_task": cpus_per_task,
+        "gpus_per_node": cluster.gpus_per_node or None,
+        "nodes": cluster.nodes,
+        "ntasks_per_node": cluster.tasks_per_node,
+        "signal_delay_s": cluster.signal_delay_s,
+        "array_parallelism": max_running,
+        "stderr_to_stdout": True,
+        "srun_args": _srun_args(cpus_per_task),
+        "teardown": list(_TEARDOWN),
+        "additional_parameters": additional,
+    }
+    return {name: value for name, value in parameters.items() if value is not None} | {"wckey": None}
+
+
+def require_slurm() -> None:
+    missing = [name for name in ("sbatch", "srun") if shutil.which(name) is None]
+    if missing:
+        raise UserError(
+            f"cluster=slurm needs {' and '.join(missing)}, not found in PATH: submit from a login node, "
+            "or use cluster=local for processes of this machine"
+        )
+
+
+def _cluster(config: RunConfig, kind: Kind) -> ClusterConfig:
+    """`cluster.*` for tasks; for the finishing job what of it applies to a small job, and `finish.*`."""
+    given, finish = config.cluster, config.finish
+    if kind == "tasks":
+        return given
+    return ClusterConfig(
+        partition=finish.partition or given.partition,
+        account=given.account,
+        qos=given.qos if finish.partition is None else None,
+        time_min=finish.time_min or given.time_min,
+        mem_gb=finish.mem_gb,
+        job_name=f"{given.job_name}-finish",
+        signal_delay_s=given.signal_delay_s,
+        additional_parameters=finish.additional_parameters,
+    )
+
+
+def _srun_args(cpus_per_task: int | None) -> list[str]:
+    """The processes of a task are independent: one that ends ends no other, at any distance in time."""
+    independent = ["--kill-on-bad-exit=0", "--wait=0"]
+    # since 22.05 a step no longer inherits the CPUs of its tasks from the job
+    return independent if cpus_per_task is None else [f"--cpus-per-task={cpus_per_task}", *independent]
+
+
+def _additional_parameters(cluster: ClusterConfig) -> dict[str, Any]:
+    """`requeue` unless the user says otherwise; options set to false or null are left out."""
+    given = {name.replace("_", "-"): value for name, value in cluster.additional_parameters.items()}
+    if "array" in given:
+        raise UserError("cluster.additional_parameters.array: use cluster.array, which sets the number of tasks")
+    return {name: value for name, value in ({"requeue": True} | given).items() if value not in (None, False)}
+
+
+def _refusal(message: str, options: JobOptions) -> UserError:
+    reason = message.strip().replace("sbatch: error: ", "").replace("\n", "; ")
+    what = "the finishing job" if options.kind == "finish" else "the job"
+    kind = ClusterFull if queue.BUSY in reason else TooManyJobs if "MaxSubmit" in reason else UserError
+    return kind(f"sbatch refused {what}: {reason}")

@@ -1,0 +1,105 @@
+"""An array task as the scheduler sees it: work until nothing is left or a signal comes, then leave in the right way.
+
+What a job must do to come back after SIGTERM was found by experiment on SLURM 22.05 (tests/slurm/test_task.py
+repeats it). With PreemptMode=REQUEUE and a GraceTime, the steps of a preempted job get SIGTERM while the job is
+still RUNNING, with its end time moved to the end of the grace. Then:
+
+    it exits within the grace, code 0      job is TIMEOUT or COMPLETED: never requeued
+    it exits within the grace, code not 0  job is FAILED: never requeued
+    it ignores the signal                  killed after the grace, requeued; the nodes were held up for so long
+    it requeues itself, then exits         requeued, and the nodes are free at once
+
+Where GraceTime=0, or after `scontrol requeue`, the job is already marked for requeueing when SIGTERM arrives, and
+comes back whatever it does. After scancel it is marked CANCELLED. So the one right answer to every signal is
+`scontrol requeue Incomplete`: it acts on running jobs only and leaves cancelled and requeued ones as they are.
+The decision is slurmctld's, under its lock, so that no cancellation can slip in between a question and an answer.
+Signals that come before our handlers are installed kill Python: then the batch script asks the same (submit.py).
+
+Exit codes: 0 nothing is left to do; 128 + signal when stopped, as shells have it; 1 after an error.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpcdata.base import logs
+from hpcdata.base.errors import UserError
+from hpcdata.base.signals import StopFlag
+
+log = logging.getLogger(__name__)
+
+_PAUSES_S = (1, 2, 4, 8, 15, *[30] * 19)
+"""Between attempts to reach slurmctld: ten minutes in all."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m hpcdata.cluster.task OUT`: what the batch script of an array starts, once for each process."""
+    (output_dir,) = sys.argv[1:] if arguments is None else arguments
+    logs.configure()
+    try:
+        return run_array_task(Path(output_dir))
+    except (UserError, OSError) as error:
+        log.error("%s", error)
+        return 1
+
+
+def run_array_task(output_dir: Path) -> int:
+    """Works on the plan in `output_dir` and returns the exit code. Raises UserError."""
+    from hpcdata.work.task import TaskOutcome, run_task
+
+    logs.configure()
+    with StopFlag() as stop:
+        outcome = run_task(output_dir, stop)
+        if outcome is TaskOutcome.STOPPED:
+            return leave(stop)
+        return 0 if outcome is TaskOutcome.FINISHED else 1
+
+
+def leave(stop: StopFlag) -> int:
+    """Sees to it that a stopped task comes back where it should, and returns its exit code.
+
+    Call it with the handlers still installed: requeueing sends SIGTERM to every process of the job.
+    """
+    received = stop.received
+    assert received is not None, "nothing has asked this task to stop"
+    job_id = logs.slurm_job_id()
+    if job_id is None or received is signal.SIGINT:
+        log.info("stopped by %s; run the same command again to continue", received.name)
+    else:
+        log.info("stopped by %s, leaves job %s for requeueing", received.name, job_id)
+        _requeue(job_id)
+    return 128 + received
+
+
+def _requeue(job_id: str) -> None:
+    """Asks until slurmctld answers: who gives up and exits within the grace of a preemption is not requeued."""
+    for pause_s in _PAUSES_S:
+        refusal = _try_requeue(job_id)
+        if refusal is None:
+            return
+        if "disabled" in refusal:  # submitted with --no-requeue, or an interactive job
+            log.error("SLURM may not requeue job %s (%s); submit the same line again to continue", job_id, refusal)
+            return
+        log.warning("requeueing job %s failed (%s), next attempt in %d s", job_id, refusal, pause_s)
+        time.sleep(pause_s)
+    log.error("job %s could not be requeued; submit the same line again to continue", job_id)
+
+
+def _try_requeue(job_id: str) -> str | None:
+    """None when done, otherwise why not."""
+    command = ["scontrol", "requeue", "Incomplete", job_id]
+    try:  # in a session of its own, because the signals that it causes go to the whole process group
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, start_new_session=True)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return None if result.returncode == 0 else (result.stderr or result.stdout).strip() or f"code {result.returncode}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

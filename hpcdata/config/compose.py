@@ -1,0 +1,130 @@
+"""Command line -> configuration: Hydra composes, our dataclasses define.
+
+What people type in this field is accepted as it is: `+key=` for a key that exists, braces, brackets, commas and
+percent signs in paths and array specifications without a second layer of quotes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hpcdata.base.errors import UserError
+from hpcdata.config import values as configuration
+from hpcdata.config.schema import RunConfig
+
+T = TypeVar("T")
+_OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w./@]*)=(?P<value>.*)", re.DOTALL)
+_INPUT = "data.raw_data_dir="
+_GROUPS = ("cluster", "experiments")
+_OPEN = ("cluster.additional_parameters.", "finish.additional_parameters.")
+"""Below these, any name is a key."""
+
+
+def compose(overrides: Sequence[str]) -> RunConfig:
+    """The configuration of a command line. Raises UserError in one line: unknown keys and groups, wrong values."""
+    _require_one_input(overrides)
+    values = _compose("config", [normalise(argument) for argument in overrides])
+    values.pop("experiments", None)
+    return configuration.from_mapping(values)
+
+
+def compose_job(name: str, cls: type[T], overrides: Sequence[str]) -> T:
+    """The values of `conf/NAME.yaml` and a command line as a dataclass. Raises UserError in one line."""
+    return configuration.build(cls, _compose(name, list(overrides)))
+
+
+def normalise(argument: str) -> str:
+    """One override as Hydra understands it: keys of ours are set whether they exist or not, strings are quoted."""
+    match = _OVERRIDE.fullmatch(argument)
+    if match is None:
+        raise UserError(f"{argument!r} is not an override: expected key=value, such as data.resolution=256")
+    key, value = match["key"], match["value"]
+    if key in _GROUPS:
+        return f"+{key}={value}" if key == "experiments" else f"{key}={value}"
+    types = configuration.key_types()
+    if _is_text(key):
+        value = _quote(value, takes_list="list" in str(types[key]))
+    return f"++{key}={value}"
+
+
+def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """`config` with single keys set as on a command line, without Hydra. Raises UserError."""
+    import yaml
+
+    values = configuration.to_mapping(config)
+    for argument in overrides:
+        match = _OVERRIDE.fullmatch(argument)
+        if match is None or match["key"] == "experiments":
+            raise UserError(f"{argument!r}: expected key=value, such as cluster.array=0-7")
+        key, text = "cluster.kind" if match["key"] == "cluster" else match["key"], match["value"]
+        try:
+            value = text if _is_text(key) and text != "null" else yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"{argument!r}: the value cannot be read") from None
+        *groups, name = key.split(".", 2)
+        target = values
+        for group in groups:
+            target = target[group]
+        target[name] = value
+    return configuration.from_mapping(values)
+
+
+def _is_text(key: str) -> bool:
+    """Whether the key takes a string, which may look like anything. Raises UserError for an unknown key."""
+    if key.startswith(_OPEN):
+        return False
+    types = configuration.key_types()
+    if key not in types:
+        raise configuration.unknown_key(key)
+    return "str" in str(types[key]) and "dict" not in str(types[key])
+
+
+def config_folder() -> Path:
+    """The folder of YAML files: installed beside the package, or next to it in a checkout."""
+    spec = importlib.util.find_spec("hpcdata.conf")
+    if spec is not None and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    return Path(__file__).resolve().parent.parent.parent / "conf"
+
+
+def _compose(name: str, arguments: list[str]) -> dict[str, Any]:
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    OmegaConf.register_new_resolver("hpcdata.embedded", _embedded, replace=True)
+    try:
+        with hydra.initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
+            composed = hydra.compose(name, overrides=arguments)
+        values: Any = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(" ".join(str(error).split()).split(" Config search path:")[0]) from None
+    return dict(values)
+
+
+def _require_one_input(overrides: Sequence[str]) -> None:
+    """Refuses several values of data.raw_data_dir: they are what a shell makes of braces that are not quoted."""
+    values = [argument.partition("=")[2] for argument in overrides if argument.lstrip("+").startswith(_INPUT)]
+    if len(set(values)) > 1:
+        raise UserError(
+            f"{_INPUT} is given {len(values)} times, {values[0]} and so on: quote braces, as in "
+            f"{_INPUT}'/data/{{000..575}}.tar'"
+        )
+
+
+def _quote(value: str, *, takes_list: bool) -> str:
+    """Quotes a string value, unless it is quoted, null, or a list where a list is allowed."""
+    if value in ("null", "") or value[:1] in "'\"" or (takes_list and value.startswith("[")):
+        return value or "''"
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _embedded(name: str) -> str:
+    from hpcdata import embedded
+
+    return str(embedded.path(name))

@@ -1,0 +1,204 @@
+"""The run's configuration: every key that exists, its default, and whether it changes the output bytes.
+
+YAML in `conf/` chooses values, these dataclasses define them: unknown keys fail with a suggestion, wrong types
+with the expected one. *Semantic* fields enter the plan's fingerprint, because they change what is written;
+*transient* ones (time limits, workers, intervals) may differ between submissions of one run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+REQUIRED = "???"
+
+
+def semantic(default: Any = dataclasses.MISSING) -> Any:
+    """A field that changes output bytes."""
+    return field(default=default, metadata={"semantic": True})
+
+
+def transient(default: Any = dataclasses.MISSING) -> Any:
+    """A field that does not change output bytes."""
+    return field(default=default, metadata={"semantic": False})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    raw_data_dir: str | list[str] = transient(REQUIRED)
+    """Inputs: a path, glob, brace list, folder, wids index, or a list of these. Resolved once, into the plan."""
+    token_output_dir: str = transient(REQUIRED)
+    """The run's folder: plan, shards, ledgers, dataset."""
+    source: Literal["auto", "webdataset", "jsonl", "folder", "text"] = semantic("auto")
+    """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents."""
+    text_field: str | None = semantic(None)
+    """Name of the text column or tar extension; by default the usual ones are tried in a documented order."""
+    resolution: int = semantic(256)
+    """Pixels of the short side after resizing (bilinear), then a center crop to a square."""
+    max_aspect_ratio: float | None = semantic(None)
+    """Keep the shapes of pictures: each gets the nearest of the sizes of about `resolution` squared pixels whose longer
+    side is at most so many times the shorter one, and loses what sticks out. A GPU then takes an eighth of
+    `loader.batch_size` at a time. None: squares."""
+    jpeg_draft: bool = semantic(False)
+    """Decode JPEGs of over four times the pixels' sides needed at a half, a quarter or an eighth of them (Pillow's
+    `draft`): up to four times faster, and nearly the same pixels, see hpcdata/encoders/README.md."""
+    block_size: int | None = semantic(None)
+    """Most text tokens of one text span; the rest is cut and counted. None keeps all."""
+    n_train_samples: int | None = semantic(None)
+    """Encode only the first N samples of the inputs."""
+    shard_size: int = semantic(4096)
+    """Samples a shard."""
+    img_token_shift: int | None = semantic(None)
+    """What loaders add to image codes: recorded, never baked in. Must not be below the text vocabulary."""
+    use_chameleon: bool = semantic(False)
+    """Image codes by Chameleon's VQGAN: the same as image.tokenizer=chameleon."""
+    use_slow_tokenizer: bool = semantic(False)
+    """The reference engine of the tokenizer where it has two (SentencePiece instead of its fast conversion)."""
+    add_image_token: bool = semantic(False)
+    """Adds one id `<image>` to the text vocabulary, which stays in the text where an image stands."""
+    split_dataset: bool = transient(True)
+    """Needs no setting here: tasks always divide the shards among them."""
+    use_identity_collate: bool = transient(False)
+    """Needs no setting here: samples are never stacked before they are encoded."""
+    save_tmp_interval: float = transient(30.0)
+    """Seconds between checkpoints."""
+    max_crashes: int = transient(3)
+    """A record that killed so many processes of its own, by a crash or for want of memory, is rejected as `crash`."""
+    max_batch_s: float = transient(3600.0)
+    """A batch that takes longer hangs: its process ends, and the record is looked for as for a crash."""
+    on_changed_input: Literal["refuse", "reject"] = transient("refuse")
+    """Of an input that was removed or changed after planning: refuse its shards, or reject its samples."""
+    max_image_pixels: int = semantic(89_478_485)
+    """Images whose header promises more are rejected before decoding; Pillow's own limit, 256 MiB of RGB."""
+    max_record_bytes: int = semantic(256 * 2**20)
+    """Longest image file, text or JSON line that is read into memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    tokenizer: str | None = transient(None)
+    """`embedded`, a tokenizer.json, a SentencePiece .model or a local HF folder; its hash enters the plan."""
+    engine: Literal["auto", "fast", "reference"] = transient("auto")
+    """`auto`: a fast engine where it gives the ids of the reference engine; `fast` insists on it. The ids are equal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    tokenizer: str | None = semantic(None)
+    """A preset (`embedded`, `vq16_t2i`, `chameleon`, ...: `hpcdata/encoders/README.md`), or None for text only."""
+    checkpoint: str | None = transient(None)
+    """The preset's weight file; its hash enters the plan."""
+    precision: Literal["fp32", "bf16", "fp16"] = semantic("fp32")
+    """Of the network that makes the codes."""
+    compile: bool = semantic(False)
+    """torch.compile the encoder, for pictures of one size; needs a C++ compiler or Triton where tasks run, and a minute
+    of each. A few codes differ from those without; no effect on `embedded`."""
+    cpu_threads: int = semantic(1)
+    """Torch threads of one task on a CPU: sums are split by it, so it is part of what makes the codes."""
+    device: str = transient("auto")
+    """`auto` (a GPU of this task if there is one), `cpu`, `cuda`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    text_vocab_size: int | None = semantic(None)
+    """The text vocabulary that the model reserves; checked against the tokenizer, and sets the stored dtype."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    batch_size: int | Literal["auto"] = semantic(16)
+    """Samples of one encoder batch, cut by position in the shard. `auto`: the run's first task finds what its GPU
+    encodes fastest; 16 on a CPU, where pictures are encoded one at a time."""
+    num_workers: int = transient(2)
+    """Threads that read and decode ahead of the encoder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    kind: Literal["inline", "local", "slurm"] = transient("inline")
+    """Where tasks run: this process, processes of this machine, or a SLURM array; `cluster=NAME` sets it."""
+    array: str = transient("0")
+    """SLURM array notation: the number of tasks and, behind %, how many at a time. The indices mean nothing."""
+    partition: str | None = transient(None)
+    """Of SLURM, as its account, QOS and constraint: those of sbatch."""
+    account: str | None = transient(None)
+    """The account that pays."""
+    qos: str | None = transient(None)
+    """Quality of service."""
+    constraint: str | None = transient(None)
+    """Features that nodes must have."""
+    time_min: int = transient(24 * 60)
+    """Time limit of a task in minutes; a task that is not done by then comes back and continues."""
+    mem_gb: float | None = transient(None)
+    """Memory of a node's share of a task."""
+    cpus_per_task: int = transient(2)
+    """CPUs of a process."""
+    gpus_per_node: int = transient(0)
+    """GPUs of a task on each of its nodes."""
+    nodes: int = transient(1)
+    """Nodes of a task."""
+    tasks_per_node: int = transient(1)
+    """Processes of a task on each of its nodes, one for each GPU."""
+    job_name: str = transient("hpcdata")
+    """What the queue shows."""
+    signal_delay_s: int = transient(120)
+    """Warning time before the time limit: the task checkpoints and requeues itself."""
+    claim_timeout_s: float = transient(120.0)
+    """A claim without a heartbeat for so long is taken over."""
+    additional_parameters: dict[str, Any] = field(default_factory=dict, metadata={"semantic": False})
+    """More sbatch options by their long names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishConfig:
+    combine: bool | None = transient(None)
+    """Combine and verify when all shards are there. None: with cluster=slurm, in a small job behind the array, which
+    first submits again what is missing."""
+    partition: str | None = transient(None)
+    """Of that job, by default the tasks' partition."""
+    time_min: int | None = transient(None)
+    """Time limit of that job, by default the tasks'."""
+    mem_gb: float | None = transient(None)
+    """Memory of that job."""
+    additional_parameters: dict[str, Any] = field(default_factory=dict, metadata={"semantic": False})
+    """More sbatch options of that job by their long names."""
+    max_failed: int = transient(2)
+    """Submissions in a row that got nowhere because tasks or shards failed: then it stops with a report."""
+    max_lost: int = transient(5)
+    """The same, where no task failed but the cluster took them all: nodes lost, jobs ended from outside."""
+    max_submissions: int = transient(100)
+    """Submissions in all, also of those that got further, before a person is asked."""
+    preview: str | None = transient(None)
+    """Write a picture of some originals beside their decoded codes to this file name in the output directory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    data: DataConfig = field(default_factory=DataConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    finish: FinishConfig = field(default_factory=FinishConfig)
+    estimate: bool = transient(False)
+    """Of launch: say what the run will cost, from a timed sample of its inputs, and start nothing."""
+    estimate_s: float = transient(60.0)
+    """Seconds of that sample."""
+
+    def semantic_fields(self) -> dict[str, Any]:
+        """`{"data.resolution": 256, ...}`: what the fingerprint covers (paths enter by their contents instead)."""
+        return {name: value for name, value, is_semantic in leaves(self) if is_semantic}
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
+    """(key, value, whether it is semantic) of every key."""
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", value, item.metadata["semantic"]

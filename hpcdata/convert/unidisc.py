@@ -1,0 +1,273 @@
+"""Exports a dataset in the form that another system's own loader reads.
+
+    python -m hpcdata.export DATASET OUT --format unidisc
+
+`unidisc` is one padded TensorDict, opened by `TensorDict.load_memmap(OUT)`. For a dataset of pairs (every sample is
+one text and one image, all images of one grid):
+
+    img_input_ids       [N, height * width] int32    codes, *unshifted*: UniDisc adds data.img_token_shift itself
+    txt_input_ids       [N, block_size]     int32    bos, text, eos; cut or padded on the right
+    txt_attention_mask  [N, block_size]     bool     False on padding
+    idx                 [N, 1]              int64    index in the plan
+    write_flag          [N, 1]              bool     True: every row is written
+
+For any other dataset, spans in the order of the sample, with all their ids unshifted:
+
+    input_ids           [N, max_length]     int32
+    attention_mask      [N, max_length]     bool
+    modality            [N, max_length]     int8     0 text (and padding), 1 image: where UniDisc adds the shift
+    idx                 [N, 1]              int64
+
+Ids are int32, where UniDisc's own scripts write int16: these wrap above 32,767, so that codes of larger codebooks and
+shifted ids come back negative. Do not pass an export through its combine_token_dicts.py, which drops images that
+contain code 0. `export.json` beside the tensors records what they were made with. OUT appears at once, when it is
+complete. A sample that is longer than --max_length ends before the first image that would not fit whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from hpcdata.base import files
+from hpcdata.base.errors import UserError
+from hpcdata.dataset.dataset import SpanTable, TokenDataset
+from hpcdata.loading.layouts.named import Layout
+from hpcdata.loading.layouts.padded_text import Frame, make_text_block
+from hpcdata.native.arrays import before_in_row, ragged
+from hpcdata.samples import Kind
+
+log = logging.getLogger(__name__)
+
+FORMATS = ("unidisc",)
+_CHUNK_IDS = 2**20
+"""Ids in memory at a time."""
+_SCAN_ROWS = 65_536
+
+Columns = dict[str, tuple[str, int]]
+"""(dtype, width) by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    block_size: int | None = None
+    """Columns of text of pairs: by default the dataset's, else what the longest text needs."""
+    max_length: int | None = None
+    """Columns of interleaved samples: by default what the longest sample needs."""
+    add_bos: bool | None = None
+    add_eos: bool | None = None
+    pad_id: int | None = None
+    """The last three as in layouts: by default what the dataset's tokenizer has."""
+    interleaved: bool = False
+    """Write `input_ids` even for pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSummary:
+    kind: str
+    """"pairs" or "interleaved"."""
+    samples: int
+    width: int
+    """block_size or max_length."""
+    truncated_texts: int = 0
+    left_out_images: int = 0
+
+
+def export_unidisc(path: str | Path, out: str | Path, options: ExportOptions) -> ExportSummary:
+    """Writes the folder `out`, which must not exist, in constant memory. Raises UserError."""
+    dataset, out = TokenDataset(path), Path(out)
+    if out.exists():
+        raise UserError(f"{out} exists already: choose another place, or remove it first")
+    if not len(dataset):
+        raise UserError(f"{path} has no samples: there is nothing to export")
+    if not out.parent.is_dir():
+        raise UserError(f"{out.parent} is not a folder: make it first")
+    export = _plan(dataset, options)
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        summary = export.write(temporary)
+        files.write_atomic(temporary / "export.json", files.to_json(_record(export, options, summary)))
+        if not files.publish_folder(temporary, out):
+            raise UserError(f"{out} was made by somebody else meanwhile: nothing was changed")
+    finally:
+        files.remove_folder(temporary)
+    return summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scan:
+    """What the whole dataset looks like."""
+
+    num_codes: int | None
+    """Codes of every image, if all samples are one text and one image of one grid."""
+    longest_text: int
+    longest_sample: int
+
+
+@dataclass(kw_only=True)
+class _Export:
+    """One way to write a dataset; counts while it does."""
+
+    dataset: TokenDataset
+    frame: Frame
+    width: int
+    num_codes: int | None
+    truncated_texts: int = 0
+    left_out_images: int = 0
+
+    @property
+    def columns(self) -> Columns:
+        if self.num_codes is None:
+            return {
+                "input_ids": ("int32", self.width),
+                "attention_mask": ("bool", self.width),
+                "modality": ("int8", self.width),
+                "idx": ("int64", 1),
+            }
+        return {
+            "img_input_ids": ("int32", self.num_codes),
+            "txt_input_ids": ("int32", self.width),
+            "txt_attention_mask": ("bool", self.width),
+            "idx": ("int64", 1),
+            "write_flag": ("bool", 1),
+        }
+
+    def write(self, folder: Path) -> ExportSummary:
+        folder.mkdir()
+        num_rows = max(1, _CHUNK_IDS // (self.width + (self.num_codes or 0)))
+        with ExitStack() as stack:
+            column_files = {name: stack.enter_context(open(folder / f"{name}.memmap", "xb")) for name in self.columns}
+            for table in _tables(self.dataset, num_rows):
+                arrays = self._interleaved(table) if self.num_codes is None else self._pairs(table)
+                self._append(column_files, arrays)
+            for file in column_files.values():
+                file.flush()
+                os.fsync(file.fileno())
+        _write_meta(folder, self.columns, len(self.dataset))
+        return ExportSummary(
+            kind="interleaved" if self.num_codes is None else "pairs",
+            samples=len(self.dataset),
+            width=self.width,
+            truncated_texts=self.truncated_texts,
+            left_out_images=self.left_out_images,
+        )
+
+    def _append(self, column_files: Mapping[str, BinaryIO], arrays: Mapping[str, np.ndarray]) -> None:
+        for name, (dtype, width) in self.columns.items():
+            assert arrays[name].shape[1] == width, name
+            column_files[name].write(np.ascontiguousarray(arrays[name], dtype=dtype).data)
+
+    def _pairs(self, table: SpanTable) -> dict[str, np.ndarray]:
+        assert self.num_codes is not None
+        texts, images = table.select(table.kind == Kind.TEXT), table.select(table.kind == Kind.IMAGE)
+        text = make_text_block(self.dataset, texts, self.width, self.frame)
+        self.truncated_texts += text.num_truncated
+        codes = np.empty((table.num_rows, self.num_codes), np.int32)
+        codes[images.row] = self.dataset.windows(images.part, images.first_token, self.num_codes)
+        return {
+            "img_input_ids": codes,
+            "txt_input_ids": text.ids,
+            "txt_attention_mask": np.arange(self.width) < text.lengths[:, None],
+            "idx": table.index[:, None],
+            "write_flag": np.ones((table.num_rows, 1), bool),
+        }
+
+    def _interleaved(self, table: SpanTable) -> dict[str, np.ndarray]:
+        table = table.select(table.kind != Kind.BYTES)
+        spans = self._without_cut_images(table)
+        block = make_text_block(self.dataset, spans, self.width, self.frame)
+        self.truncated_texts += block.num_truncated
+        images = spans.select(spans.kind == Kind.IMAGE)
+        start = before_in_row(spans.row, spans.length)[spans.kind == Kind.IMAGE] + (self.frame.bos is not None)
+        source, within = ragged(images.length)
+        modality = np.zeros((table.num_rows, self.width), np.int8)
+        modality[images.row[source], start[source] + within] = 1
+        return {
+            "input_ids": block.ids,
+            "attention_mask": np.arange(self.width) < block.lengths[:, None],
+            "modality": modality,
+            "idx": table.index[:, None],
+        }
+
+    def _without_cut_images(self, table: SpanTable) -> SpanTable:
+        """Rows end before the first image that would not fit whole."""
+        column = before_in_row(table.row, table.length)
+        room = self.width - self.frame.num_added
+        is_image = table.kind == Kind.IMAGE
+        is_cut = is_image & (column + table.length > room)
+        end = np.full(table.num_rows, np.iinfo(np.int64).max)
+        np.minimum.at(end, table.row[is_cut], column[is_cut])
+        keep = column < end[table.row]
+        self.left_out_images += int(np.count_nonzero(is_image & ~keep))
+        return table.select(keep)
+
+
+def _plan(dataset: TokenDataset, options: ExportOptions) -> _Export:
+    layout = Layout(add_bos=options.add_bos, add_eos=options.add_eos, pad_id=options.pad_id).bind(dataset.manifest)
+    scan, frame = _scan(dataset), layout.frame
+    if scan.num_codes is not None and not options.interleaved:
+        num_codes, needed = scan.num_codes, scan.longest_text + frame.num_added
+        wanted = (options.block_size, dataset.manifest.layout.block_size)
+    else:
+        num_codes, needed = None, scan.longest_sample + frame.num_added
+        wanted = (options.max_length, None)
+    width = next((width for width in wanted if width is not None), max(needed, 1))
+    if width < max(1, frame.num_added):
+        raise UserError(f"{'--max_length' if num_codes is None else '--block_size'} {width}: bos and eos do not fit")
+    return _Export(dataset=dataset, frame=frame, width=width, num_codes=num_codes)
+
+
+def _scan(dataset: TokenDataset) -> _Scan:
+    found: set[tuple[int, ...]] = set()
+    is_pairs, longest_text, longest_sample = True, 0, 0
+    for table in _tables(dataset, _SCAN_ROWS):
+        texts, images = table.select(table.kind == Kind.TEXT), table.select(table.kind == Kind.IMAGE)
+        is_pairs &= all((np.bincount(spans.row, minlength=spans.num_rows) == 1).all() for spans in (texts, images))
+        grids = np.unique(np.column_stack([images.height, images.width, images.length]), axis=0)
+        found.update(map(tuple, grids[:2].tolist()))
+        longest_text = max(longest_text, int(texts.length.max(initial=0)))
+        both = table.select(table.kind != Kind.BYTES)
+        longest_sample = max(longest_sample, int(np.bincount(both.row, both.length).max(initial=0)))
+    num_codes = next(iter(found))[2] if is_pairs and len(found) == 1 else None
+    return _Scan(num_codes=num_codes, longest_text=longest_text, longest_sample=longest_sample)
+
+
+def _tables(dataset: TokenDataset, num_rows: int) -> Iterator[SpanTable]:
+    for first in range(0, len(dataset), num_rows):
+        yield dataset.spans(np.arange(first, min(first + num_rows, len(dataset))))
+
+
+def _write_meta(folder: Path, columns: Columns, num_rows: int) -> None:
+    """Lets tensordict write its `meta.json` for the files that are already there."""
+    import torch
+    from tensordict import MemoryMappedTensor, TensorDict
+
+    tensors = {
+        name: MemoryMappedTensor.from_filename(
+            folder / f"{name}.memmap", dtype=getattr(torch, dtype), shape=torch.Size([num_rows, width])
+        )
+        for name, (dtype, width) in columns.items()
+    }
+    TensorDict(tensors, batch_size=[num_rows]).memmap_(folder, copy_existing=True)
+
+
+def _record(export: _Export, options: ExportOptions, summary: ExportSummary) -> dict[str, object]:
+    manifest = export.dataset.manifest
+    return {
+        "format": "unidisc",
+        "options": dataclasses.asdict(options),
+        "result": dataclasses.asdict(summary),
+        "frame": dataclasses.asdict(export.frame),
+        "content_digest": manifest.content_digest,
+        "fingerprint": manifest.fingerprint,
+        "img_token_shift": manifest.layout.img_token_shift,
+    }

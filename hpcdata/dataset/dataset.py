@@ -1,0 +1,324 @@
+"""TokenDataset: random access to the examples of a combined dataset.
+
+    ds = TokenDataset("/out")            # a dataset folder, a run folder that contains one, or one shard
+    ds[7].spans                          # hpcdata.samples.Example, its ids are read-only views of the files
+    DataLoader(ds, collate_fn=list)      # map-style: picklable, fork-safe, also with worker processes
+
+Opening reads the manifest alone; a part is mapped when one of its samples is wanted first, and its file sizes are
+checked then. Loaders use the vectorised methods: `spans` looks up what a batch of rows consists of, `places`,
+`windows` and `ids` copy ids. They never run Python per sample, span, id or part (see hpcdata.dataset.parts).
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcdata.dataset.id_rows import Places
+from hpcdata.dataset.manifest import Manifest
+from hpcdata.dataset.maps import map_column
+from hpcdata.dataset.opening import open_manifest
+from hpcdata.dataset.partlist import Part
+from hpcdata.dataset.parts import PartMaps
+from hpcdata.dataset.readahead import ReadAhead, will_need
+from hpcdata.native.arrays import empty, ragged, totals_before
+from hpcdata.native.compiled import DAMAGED, kernels
+from hpcdata.native.forks import ForkLock, Lazy
+from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, Role, Span
+
+_MAX_OPEN_PARTS = 2000
+"""Parts whose ids and keys are mapped at a time for `dataset[row]`: the kernel allows a process about 65,000 maps."""
+_COLUMNS = ("row", "kind", "length", "part", "first_token", "place")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SpanTable:
+    """What a batch of rows consists of, without the ids.
+
+    index: [num_rows] int64, the samples' indices in the plan, in the order of the rows. The other columns are
+    [num_spans] int64, sorted by row; the spans of one sample stand together, in its order.
+    """
+
+    index: np.ndarray
+    row: np.ndarray
+    """Which row of the batch the span belongs to, 0 to num_rows - 1."""
+    kind: np.ndarray
+    length: np.ndarray
+    part: np.ndarray
+    first_token: np.ndarray
+    """Where its ids start in the part's tokens."""
+    place: np.ndarray
+    """Which row of the columns of spans it is."""
+    maps: PartMaps
+
+    @Lazy
+    def flags(self) -> np.ndarray:
+        return self._detail("spans/flags")
+
+    @Lazy
+    def height(self) -> np.ndarray:
+        return self._detail("spans/grid")[:, 0]
+
+    @Lazy
+    def width(self) -> np.ndarray:
+        return self._detail("spans/grid")[:, 1]
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.index)
+
+    def select(self, mask: np.ndarray | slice) -> SpanTable:
+        """The spans where `mask` ([num_spans] bool) is set, of the same rows."""
+        return SpanTable(index=self.index, maps=self.maps, **{name: getattr(self, name)[mask] for name in _COLUMNS})
+
+    def of_kind(self, kind: Kind) -> SpanTable:
+        """Its spans of one kind, of the same rows."""
+        mask = self.kind == kind
+        if mask.all():
+            return self
+        return self.select(mask if mask.any() else slice(0))
+
+    def between(self, start: int, stop: int) -> SpanTable:
+        """Rows `start` to `stop` - 1 as a table of their own: a lookup for many steps serves each of them."""
+        first, end = np.searchsorted(self.row, (start, stop)).tolist()
+        spans = {name: getattr(self, name)[first:end] for name in _COLUMNS}
+        spans["row"] = spans["row"] - start
+        return SpanTable(index=self.index[start:stop], maps=self.maps, **spans)
+
+    def _detail(self, column: str) -> np.ndarray:
+        with self.maps.opened(self.part, details=True):
+            return self.maps.column(column).take(self.place, axis=0).astype(np.int64)  # faster than [place] here
+
+
+class TokenDataset:
+    """The examples of a dataset by row: 0 to len - 1, in the order of the plan."""
+
+    _mapped: PartMaps | None
+    _lock: ForkLock
+
+    def __init__(self, path: str | Path | Manifest, *, allow_tmp: bool = False) -> None:
+        """`path`: a dataset, a run, one committed shard, or a manifest that was made in memory.
+
+        `allow_tmp`: of a run that is not finished, take the shards and checkpoints as they stand now (`coverage`).
+        """
+        self.manifest = path if isinstance(path, Manifest) else open_manifest(path, allow_tmp=allow_tmp)
+        self.path = path.folder if isinstance(path, Manifest) else Path(path)
+        self._first_row = totals_before(np.array(self.manifest.parts.samples, np.int64))
+        self._reset()
+
+    def __len__(self) -> int:
+        return int(self._first_row[-1])
+
+    @property
+    def coverage(self) -> float:
+        """Which part of the plan's inputs has been dealt with: 1.0, but for unfinished runs."""
+        counts = self.manifest.counts
+        return 1 - counts.missing / max(1, counts.inputs)
+
+    def __getitem__(self, row: int) -> Example:
+        """The example at `row`; negative rows count from the end."""
+        size = len(self)
+        if not -size <= row < size:
+            raise IndexError(f"row {row} of a dataset of {size} samples")
+        return self._example(int(row) % size)
+
+    def __getitems__(self, rows: Sequence[int]) -> list[Example]:
+        return [self[row] for row in rows]
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[row] for row in range(len(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: vars(self)[name] for name in ("path", "manifest", "_first_row")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._reset()
+
+    def spans(self, rows: np.ndarray) -> SpanTable:
+        """What the samples at `rows` ([num_rows] integers in [0, len)) consist of."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if rows.size and rows.view(np.uint64).max() >= len(self):  # negative ones are the greatest
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of a dataset of {len(self)} samples")
+        parts, maps, compiled = self._parts_of(rows), self.maps, kernels()
+        maps.advise(rows)
+        before = maps.samples - self._first_row[:-1]
+        at = rows + (before[parts] if len(before) > 1 else before)
+        with maps.opened(parts):
+            if compiled is None:
+                return _find_spans(maps, at, parts)
+            index, spans = compiled.find_spans(at, parts, maps)
+        return SpanTable(index=index, maps=maps, **dict(zip(_COLUMNS, spans, strict=True)))
+
+    def places(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> Places:
+        """From where rows are copied: `length` ids from `start` in the tokens of `part` ([num_places] each)."""
+        maps = self.maps
+        return Places(maps, part, start + (maps.tokens[part] if len(maps.tokens) > 1 else maps.tokens), length)
+
+    def windows(self, part: np.ndarray, start: np.ndarray, width: int, out: np.ndarray | None = None) -> np.ndarray:
+        """ids: [num_windows, width] from `start` in the tokens of `part`; what stands behind a span is to be masked."""
+        ids = empty((len(start), width), self.manifest.id_dtype) if out is None else out
+        self.places(part, start, np.full(len(start), width)).copy(ids)
+        return ids
+
+    def ids(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """ids: [sum of `length`], runs end to end from `start` in the tokens of `part` ([num_runs] each)."""
+        maps = self.maps
+        ends = np.cumsum(length)
+        first = start + maps.tokens[part] - (ends - length)
+        with maps.opened(part):
+            ids = maps.column("tokens/ids")[np.repeat(first, length) + np.arange(ends[-1] if len(ends) else 0)]
+        return ids.astype(self.manifest.id_dtype, copy=False)
+
+    def will_need(self, table: SpanTable) -> bool:
+        """Asks the kernel for the ids of these spans if reads have had to wait lately; True when it was asked."""
+        maps = self.maps
+        if not self._read_ahead.is_wanted(len(table.part)):
+            return False
+        with maps.opened(table.part):
+            return will_need(
+                maps.range("tokens/ids").spans_of(table.first_token + maps.tokens[table.part], table.length)
+            )
+
+    def will_read(self, ranges: np.ndarray) -> None:
+        """Asks the kernel for all of these samples ([n, 2]: first row, number of rows), which are wanted soon."""
+        part, first, stop = self._within_parts(ranges)
+        maps, num_samples = self.maps, np.diff(self._first_row)
+        with maps.opened(part, details=True):
+            base, asked = maps.samples[part], []
+            for name in ("index", "num_spans", "first_span", "first_token"):
+                asked.append(maps.range(f"samples/{name}").spans_of(base + first, stop - first))
+            will_need(np.concatenate(asked))
+            is_last, asked = stop == num_samples[part], []
+            for table, names, bases, num_rows in (
+                ("span", ("spans/length", "spans/kind", "spans/grid", "spans/flags"), maps.spans, maps.num_spans),
+                ("token", ("tokens/ids",), maps.tokens, maps.num_tokens),
+            ):
+                offsets = maps.column(f"samples/first_{table}")
+                start = offsets[base + first]
+                end = np.where(is_last, num_rows[part], offsets[base + np.where(is_last, first, stop)])
+                asked += [maps.range(name).spans_of(start + bases[part], end - start) for name in names]
+            will_need(np.concatenate(asked))
+
+    def _within_parts(self, ranges: np.ndarray) -> np.ndarray:
+        """[3, n]: part, first and stop row in it, of ranges that are cut where parts begin."""
+        pieces = []
+        for first, size in ranges.tolist():
+            parts = (np.searchsorted(self._first_row, (first, first + size - 1), side="right") - 1).tolist()
+            for part in range(parts[0], parts[1] + 1):
+                begin, end = self._first_row[part : part + 2].tolist()
+                if begin < end:
+                    pieces.append((part, max(first, begin) - begin, min(first + size, end) - begin))
+        return np.array(pieces, np.int64).reshape(-1, 3).T
+
+    @property
+    def maps(self) -> PartMaps:
+        """The columns of all parts."""
+        maps = self._mapped
+        if maps is None:
+            with self._lock:
+                maps = self._mapped = PartMaps(self.manifest) if self._mapped is None else self._mapped
+        return maps
+
+    def _reset(self) -> None:
+        self._mapped = None
+        self._lock = ForkLock()
+        self._open_parts: dict[int, _OpenPart] = {}
+        self._read_ahead = ReadAhead()
+
+    def _parts_of(self, rows: np.ndarray) -> np.ndarray:
+        if len(self.manifest.parts) == 1:
+            return np.zeros(len(rows), np.int64)
+        return np.searchsorted(self._first_row, rows, side="right") - 1
+
+    def _example(self, row: int) -> Example:
+        part_index = bisect.bisect_right(self._first_row, row) - 1
+        local, maps = row - int(self._first_row[part_index]), self.maps
+        with maps.opened(np.array([part_index]), details=True):
+            part = self._part(part_index)
+            at = int(maps.samples[part_index]) + local
+            first = int(maps.column("samples/first_span")[at]) + int(maps.spans[part_index])
+            end = first + int(maps.column("samples/num_spans")[at])
+            token = int(maps.column("samples/first_token")[at])
+            lengths = maps.column("spans/length")[first:end].tolist()
+            kinds, flags = maps.column("spans/kind")[first:end].tolist(), maps.column("spans/flags")[first:end].tolist()
+            grids, index = maps.column("spans/grid")[first:end].tolist(), int(maps.column("samples/index")[at])
+        spans = []
+        for length, kind, flag, (height, width) in zip(lengths, kinds, flags, grids, strict=True):
+            ids = part.ids[token : token + length]
+            spans.append(_span(kind, ids, height, width, flag))
+            token += length
+        return Example(index=index, key=part.key(local), spans=tuple(spans))
+
+    def _part(self, part_index: int) -> _OpenPart:
+        part = self._open_parts.get(part_index)
+        if part is None:
+            while len(self._open_parts) >= _MAX_OPEN_PARTS:
+                self._open_parts.pop(next(iter(self._open_parts)))
+            part = self._open_parts[part_index] = _OpenPart(self.manifest, self.manifest.parts[part_index])
+        return part
+
+
+def _find_spans(maps: PartMaps, at: np.ndarray, parts: np.ndarray) -> SpanTable:
+    """Of rows `at` of the columns of samples, in `parts` ([num_rows] each)."""
+    index, num_spans = maps.column("samples/index")[at], maps.column("samples/num_spans")[at]
+    first_span = maps.column("samples/first_span")[at]
+    _check_inside(first_span, num_spans, maps.num_spans[parts])
+    first_span += maps.spans[parts]
+    first_token = maps.column("samples/first_token")[at]
+    row, within = ragged(num_spans)
+    place = first_span[row] + within
+    length = maps.column("spans/length")[place].astype(np.int64)
+    kind = maps.column("spans/kind")[place].astype(np.int64)
+    first_token = first_token[row]
+    if within.any():
+        before = np.cumsum(length) - length
+        first_token += before - before[np.arange(len(row)) - within]
+    part = parts[row]
+    _check_inside(first_token, length, maps.num_tokens[part])
+    return SpanTable(
+        index=index.astype(np.int64, copy=False),
+        row=row,
+        kind=kind,
+        length=length,
+        part=part,
+        first_token=first_token,
+        place=place,
+        maps=maps,
+    )
+
+
+def _check_inside(first: np.ndarray, count: np.ndarray, size: np.ndarray) -> None:
+    """Raises IndexError unless all rows `first` to `first + count` are there, of `size` ([n] each)."""
+    if ((first < 0) | (count < 0) | (count > size - first)).any():
+        raise IndexError(DAMAGED)
+
+
+class _OpenPart:
+    """Ids and keys of one part in maps of their own: `dataset[row]` hands out views of them."""
+
+    def __init__(self, manifest: Manifest, part: Part) -> None:
+        rows = {"tokens": part.tokens, "samples": part.samples, "keys": part.key_bytes}
+        folder = f"{manifest.folder}/{part.path}/"
+        self.ids, self._first_key, self._key_bytes = (
+            map_column(folder + path, dtype, (rows[path.split("/")[0]],), may_grow=part.may_grow)
+            for path, dtype in (
+                ("tokens/ids.memmap", manifest.id_dtype),
+                ("samples/first_key.memmap", "int64"),
+                ("keys/bytes.memmap", "uint8"),
+            )
+        )
+
+    def key(self, local: int) -> str:
+        end = self._first_key[local + 1] if local + 1 < len(self._first_key) else len(self._key_bytes)
+        return self._key_bytes[self._first_key[local] : end].tobytes().decode()
+
+
+def _span(kind: int, ids: np.ndarray, height: int, width: int, flags: int) -> Span:
+    role, loss = Role(flags & ROLE_MASK), bool(flags & LOSS_FLAG)
+    return Span(kind=Kind(kind), ids=ids, height=height, width=width, role=role, loss=loss)

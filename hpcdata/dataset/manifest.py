@@ -1,0 +1,185 @@
+"""A dataset's manifest: its parts, account and identities, as `manifest.json` beside `parts/`.
+
+Combine writes it, loaders, verify and export read it; both sides use these dataclasses. Reading costs one small
+file, whatever the number of samples: the files of a part are looked at when the part is opened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from array import array
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from hpcdata.base import files
+from hpcdata.base.errors import UserError
+from hpcdata.base.typed import checked
+from hpcdata.dataset.partlist import NUMBERS, Parts, parse
+from hpcdata.run.identities import ImageIdentity, TextIdentity
+from hpcdata.run.plan import Plan
+from hpcdata.shards.counts import Counts
+
+FORMAT = "hpcdata-dataset-1"
+FILE_NAME = "manifest.json"
+_MAX_BYTES = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutDefaults:
+    """What the run was configured with, as defaults for layouts. Nothing of it is baked into the stored ids."""
+
+    img_token_shift: int | None = None
+    text_vocab_size: int | None = None
+    block_size: int | None = None
+    resolution: int | None = None
+
+    @classmethod
+    def of(cls, plan: Plan) -> LayoutDefaults:
+        data = plan.config.data
+        return cls(
+            img_token_shift=data.img_token_shift,
+            text_vocab_size=plan.config.model.text_vocab_size,
+            block_size=data.block_size,
+            resolution=data.resolution if plan.image else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    fingerprint: str
+    """Of the plan."""
+    id_dtype: str
+    """"uint16" or "int32"."""
+    parts: Parts
+    counts: Counts
+    content_digest: str
+    text: TextIdentity | None = None
+    image: ImageIdentity | None = None
+    layout: LayoutDefaults = LayoutDefaults()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Other top-level entries, kept as they are."""
+    folder: Path = Path()
+    """Where it was read from: not part of the file."""
+
+    @property
+    def num_samples(self) -> int:
+        return sum(self.parts.samples)
+
+    def to_json(self) -> bytes:
+        """The bytes of `manifest.json`."""
+        body = {
+            "format": FORMAT,
+            "fingerprint": self.fingerprint,
+            "id_dtype": self.id_dtype,
+            "parts": self.parts.stored(),
+            "counts": self.counts.to_mapping(),
+            "content_digest": self.content_digest,
+            "text": dataclasses.asdict(self.text) if self.text else None,
+            "image": dataclasses.asdict(self.image) if self.image else None,
+            "layout": dataclasses.asdict(self.layout),
+        }
+        return files.to_json({**self.extra, **body})
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """The manifest of a dataset folder, or of a run folder that contains `dataset/`. Raises UserError."""
+    folder = _dataset_folder(Path(path))
+    file = folder / FILE_NAME
+    if file.stat().st_size > _MAX_BYTES:
+        raise UserError(f"{file} is larger than {_MAX_BYTES} bytes: not a manifest")
+    return parse_manifest(file.read_bytes(), folder)
+
+
+def parse_manifest(data: bytes, folder: Path = Path()) -> Manifest:
+    """The inverse of `Manifest.to_json`; `folder` is named in errors and kept for opening parts."""
+    where = folder / FILE_NAME
+    with _without_collection():
+        manifest = _parse(data, folder, where)
+    _check(manifest, where)
+    return manifest
+
+
+def _parse(data: bytes, folder: Path, where: Path) -> Manifest:
+    try:
+        values = parse(data)
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"{where} is not JSON ({error}): run hpcdata.combine again") from None
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{where} has format {found!r}, this version of hpcdata reads {FORMAT!r}")
+    try:
+        manifest = _from_values(values, folder)
+        for item in (manifest.counts, manifest.text, manifest.image, manifest.layout):
+            if item is not None:
+                checked(item)
+        return manifest
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{where} is damaged ({type(error).__name__}: {error}): run hpcdata.combine again") from None
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Ten thousand new dicts make the collector walk over everything that torch has imported: 60 ms for nothing."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _dataset_folder(path: Path) -> Path:
+    for folder in (path, path / "dataset"):
+        if (folder / FILE_NAME).is_file():
+            return folder
+    if not path.exists():
+        raise UserError(f"{path} does not exist: expected a dataset folder or the output folder of a combined run")
+    if (path / "plan.json").is_file():
+        raise UserError(
+            f"{path} is a run that is not combined yet: run python -m hpcdata.combine {path}, "
+            "or open what is there with allow_tmp=True"
+        )
+    raise UserError(f"{path} is not a dataset: it has neither {FILE_NAME} nor dataset/{FILE_NAME}")
+
+
+def _from_values(values: dict[str, Any], folder: Path) -> Manifest:
+    own = {item.name for item in dataclasses.fields(Manifest)} | {"format"}
+    return Manifest(
+        fingerprint=values["fingerprint"],
+        id_dtype=values["id_dtype"],
+        parts=Parts.of_values(values["parts"]),
+        counts=Counts.from_mapping(values["counts"]),
+        content_digest=values["content_digest"],
+        text=TextIdentity(**values["text"]) if values.get("text") else None,
+        image=ImageIdentity(**values["image"]) if values.get("image") else None,
+        layout=LayoutDefaults(**values.get("layout", {})),
+        extra={name: value for name, value in values.items() if name not in own},
+        folder=folder,
+    )
+
+
+def _check(manifest: Manifest, where: Path) -> None:
+    if manifest.id_dtype not in ("uint16", "int32"):
+        raise UserError(f"{where}: id_dtype is {manifest.id_dtype!r}, expected uint16 or int32")
+    parts = manifest.parts
+    paths = "\n" + "\n".join(parts.path)
+    if "\n/" in paths or ".." in paths:
+        for path in parts.path:
+            if path[:1] == "/" or ".." in path.split("/"):
+                raise UserError(f"{where}: part {path!r} is outside the dataset folder")
+    for name in NUMBERS:
+        column: array[int] = vars(parts)[name]
+        if min(column, default=0) < 0:
+            raise UserError(f"{where}: part {parts.path[column.index(min(column))]!r} has a negative number of rows")
+    if manifest.num_samples != manifest.counts.written:
+        raise UserError(
+            f"{where} is damaged: its parts hold {manifest.num_samples} samples, its account says "
+            f"{manifest.counts.written} were written: run hpcdata.combine again"
+        )

@@ -1,0 +1,160 @@
+"""The columns of all parts of a dataset as arrays over one address range each, mapped when they are wanted.
+
+Every table (tokens, spans, samples) has one numbering over all parts: row r of part p is row `bases[p] + r` of each of
+its columns. So a batch is a few gathers, whatever the number of parts it comes from. Between two parts there is a gap
+of zeros, which no offset points to.
+
+A process may have about 65,000 maps. Datasets of more parts than that allows keep a part of them mapped, the ones that
+were opened last; for these, block order or `combine --compact` is the faster way.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+
+from hpcdata.dataset.manifest import Manifest
+from hpcdata.dataset.maps import ColumnRange, aligned_bases, map_file, unmap
+from hpcdata.dataset.readahead import MADV_NORMAL, MADV_RANDOM
+from hpcdata.native.forks import ForkLock, Lazy
+from hpcdata.shards.columns import Column, columns
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_MAPS = 54_000
+_PASSED_OVER = 16
+"""The kernel is told about new parts in one call, or in one for each where it would have to look at so many others."""
+DETAILS = ("spans/grid", "spans/flags")
+"""Columns that not every layout needs: mapped when they are wanted."""
+_KEY_COLUMNS = ("samples/first_key", "keys/bytes")
+
+
+class PartMaps:
+    """Opens parts, finds the rows of their columns. Thread-safe; made anew in every process that unpickles."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        parts = self._parts = manifest.parts
+        self._folder = f"{manifest.folder}/"
+        rows = {
+            "tokens": np.array(parts.tokens, np.int64),
+            "spans": np.array(parts.spans, np.int64),
+            "samples": np.array(parts.samples, np.int64),
+        }
+        self.num_tokens, self.num_spans = rows["tokens"], rows["spans"]
+        layout = {table: (rows[table], *aligned_bases(rows[table])) for table in rows}
+        self.tokens, self.spans, self.samples = (bases for _, bases, _ in layout.values())
+        wanted = [column for column in columns(manifest.id_dtype) if _name(column) not in _KEY_COLUMNS]
+        names = [_name(column) for column in wanted]
+        self._ranges = {
+            name: ColumnRange(column.dtype, column.width, *layout[column.table])
+            for name, column in zip(names, wanted, strict=True)
+        }
+        files = {name: (self._ranges[name], "/" + column.path) for name, column in zip(names, wanted, strict=True)}
+        self._details = [files.pop(name) for name in DETAILS]
+        self._files = list(files.values())
+        self._advice: int | None = None
+        self._is_open, self._has_details = np.zeros((2, len(parts)), bool)
+        self.are_all_open = not len(parts)
+        self._opened: dict[int, None] = {}
+        fits = sum(column.num_maps for column in self._ranges.values()) <= MAX_MAPS
+        self._max_open = len(parts) if fits else max(1, MAX_MAPS // (2 * len(wanted)))  # gaps are maps, too
+        self.may_close = not fits
+        """Whether a part that is mapped now may be unmapped later."""
+        self._lock: ForkLock | nullcontext[None] = nullcontext() if fits else ForkLock()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("addresses of one process: open the dataset anew in another")
+
+    def column(self, name: str) -> np.ndarray:
+        """ "spans/length" and the like: read it inside `opened` only, and let no view of it out."""
+        return self._ranges[name].array
+
+    @Lazy
+    def columns(self) -> dict[str, np.ndarray]:
+        """All of them, to be read inside `opened` only."""
+        return {name: column.array for name, column in self._ranges.items()}
+
+    @Lazy
+    def addresses(self) -> dict[str, int]:
+        """Where they begin."""
+        return {name: column.ctypes.data for name, column in self.columns.items()}
+
+    def range(self, name: str) -> ColumnRange:
+        return self._ranges[name]
+
+    @Lazy
+    def ids_tensor(self) -> torch.Tensor:
+        return self._ranges["tokens/ids"].tensor()
+
+    def advise(self, rows: np.ndarray) -> None:
+        """Looks at the first rows that somebody wants, and tells the kernel whether they come here and there."""
+        if self._advice is None:
+            self._advice = MADV_RANDOM if (rows[1:] < rows[:-1]).any() else MADV_NORMAL
+            if self._advice == MADV_RANDOM and len(self._parts):
+                self._advise([(0, len(self._parts) - 1)], self._files + self._details)
+
+    @contextmanager
+    def opened(self, parts: np.ndarray, *, details: bool = False) -> Iterator[None]:
+        """Inside, the columns of `parts` ([n] integers, in any order, repeated or not) are mapped, as wanted."""
+        with self._lock:
+            if not self.are_all_open and not self._is_open[parts].all():
+                self._open(np.unique(parts))
+            if details and not self._has_details[parts].all():
+                self._map(np.unique(parts[~self._has_details[parts]]), self._details, self._has_details)
+            yield
+
+    def _open(self, parts: np.ndarray) -> None:
+        if self._max_open < len(self._parts):
+            for part in parts[self._is_open[parts]].tolist():
+                self._opened[part] = self._opened.pop(part)  # wanted now: not the one to close for another
+        new = parts[~self._is_open[parts]]
+        num_more = len(self._opened) + len(new) - max(self._max_open, len(parts))
+        if num_more > 0:
+            self._close(list(itertools.islice(self._opened, num_more)))
+        self._map(new, self._files, self._is_open)
+        self.are_all_open = len(self._opened) == len(self._parts)
+
+    def _map(self, parts: np.ndarray, files: list[tuple[ColumnRange, str]], is_mapped: np.ndarray) -> None:
+        """Sets `is_mapped` for those that are there, also when one is not."""
+        suffixes, done = [suffix for _, suffix in files], 0
+        places = zip(*(column.places(parts) for column, _ in files), strict=True)
+        try:
+            for part, of_part in zip(parts.tolist(), places, strict=True):
+                folder, may_grow = self._folder + self._parts.path[part], self._parts.may_grow[part]
+                for suffix, (address, num_bytes) in zip(suffixes, of_part, strict=True):
+                    if num_bytes:
+                        map_file(folder + suffix, num_bytes, address, may_grow=may_grow)
+                done += 1
+        finally:
+            self._opened.update(dict.fromkeys(parts[:done].tolist()))
+            is_mapped[parts[:done]] = True
+            if self._advice == MADV_RANDOM and done:
+                ends = [(int(parts[0]), int(parts[done - 1]))]
+                passed_over = min(ends[0][1] - ends[0][0], len(self._opened)) // done
+                self._advise(ends if passed_over < _PASSED_OVER else [(p, p) for p in parts[:done].tolist()], files)
+
+    def _close(self, parts: list[int]) -> None:
+        for part in parts:
+            del self._opened[part]
+        self._is_open[parts] = self._has_details[parts] = self.are_all_open = False
+        for column, _ in self._files + self._details:
+            for address, num_bytes in column.places(np.array(parts)):
+                if num_bytes:
+                    unmap(address, num_bytes)
+        if self._advice == MADV_RANDOM:
+            self._advise([(part, part) for part in parts], self._files + self._details)  # joins it with its neighbours
+
+    def _advise(self, ranges: list[tuple[int, int]], files: list[tuple[ColumnRange, str]]) -> None:
+        for column, _ in files:
+            for first, last in ranges:
+                column.advise(first, last, MADV_RANDOM)
+
+
+def _name(column: Column) -> str:
+    return os.path.splitext(column.path)[0]

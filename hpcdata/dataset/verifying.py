@@ -1,0 +1,233 @@
+"""Verify: reads everything back and says whether it is what was promised.
+
+For a run: every shard of the plan is committed, every file has its sha256, every sample of the inputs is written,
+rejected or a duplicate exactly once. For a dataset: the same for its parts, and the content digest of the manifest is
+recomputed from the examples.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcdata.base import digest
+from hpcdata.base.errors import UserError
+from hpcdata.config import values as configuration
+from hpcdata.dataset.manifest import FILE_NAME, Manifest, read_manifest
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import Plan, arithmetic, load_plan
+from hpcdata.run.rejects import retry_header
+from hpcdata.shards import shard
+from hpcdata.shards.counts import Counts
+from hpcdata.shards.recovered import PREFIX, RECOVERED, Recovered, read_recovered, retry_number
+from hpcdata.shards.rejects import read_rejects
+from hpcdata.shards.shard import ShardHeader, ShardSummary
+from hpcdata.shards.tables import read_columns, sum_columns
+
+ROWS_AT_ONCE = 65536
+
+
+@dataclass(kw_only=True)
+class Report:
+    path: Path
+    counts: Counts = field(default_factory=Counts)
+    content_digest: int = 0
+    problems: list[str] = field(default_factory=list)
+    recovered: dict[int, Recovered] = field(default_factory=dict)
+    """What the retry parts took back; `add_shard` removes what it finds rejected."""
+
+    def add_shard(self, folder: Path, summary: ShardSummary) -> None:
+        """Checks one committed shard or part and adds it to the account."""
+        self.counts = self.counts + summary.counts
+        problems = shard.check_files(folder, summary)
+        if not problems:
+            try:
+                content, problems = _check_content(folder, summary, self.recovered)
+                self.content_digest = digest.add(self.content_digest, content)
+            except (UserError, ValueError, IndexError) as error:
+                problems = [str(error)]
+        self.problems += [f"{folder.name}: {problem}" for problem in problems]
+
+    def check_recovered(self) -> None:
+        """Call after the last shard: every recovered sample must have been a reject."""
+        if self.recovered:
+            sample = min(self.recovered)
+            self.problems.append(f"retries hold {len(self.recovered)} samples that no shard rejected, first {sample}")
+
+    def to_mapping(self) -> dict[str, Any]:
+        return {
+            "path": str(self.path),
+            "ok": not self.problems,
+            "counts": self.counts.to_mapping(),
+            "content_digest": digest.to_hex(self.content_digest),
+            "problems": self.problems,
+        }
+
+
+def verify(path: Path | str) -> list[Report]:
+    """Verifies a dataset, or a run with the dataset that was made of it. Raises UserError when it is neither."""
+    path = Path(path)
+    if (path / FILE_NAME).exists():
+        return [verify_dataset(path)]
+    paths = RunPaths(path)
+    plan = load_plan(path)
+    dataset = paths.complete_dataset()
+    reports = []
+    if dataset is None or (paths.shards.is_dir() and any(paths.shards.iterdir())):
+        reports.append(_verify_run(paths, dataset))
+    if dataset is not None or (paths.dataset / FILE_NAME).exists():
+        report = verify_dataset(dataset or paths.dataset)
+        if report.counts.inputs != plan.num_samples:
+            report.problems.append(f"accounts for {report.counts.inputs} of the plan's {plan.num_samples} inputs")
+        report.problems += _not_of_the_run(report.path, plan, paths)
+        reports.append(report)
+    return reports
+
+
+def verify_dataset(path: Path | str) -> Report:
+    manifest = read_manifest(path)
+    retries = [manifest.folder / part.path for part in manifest.parts if Path(part.path).name.startswith(PREFIX)]
+    report = Report(path=manifest.folder, recovered=read_recovered(retries))
+    for part in manifest.parts:
+        folder = manifest.folder / part.path
+        try:
+            summary = shard.read_summary(folder)
+        except (OSError, ValueError) as error:
+            report.problems.append(f"{part.path}: {error}")
+            continue
+        if summary.content_digest != part.content_digest or summary.sizes.samples != part.samples:
+            report.problems.append(f"{part.path}: {shard.SHARD} is not the one of the manifest")
+        report.add_shard(folder, summary)
+    report.check_recovered()
+    _check_manifest(manifest, report)
+    return report
+
+
+def _verify_run(paths: RunPaths, dataset: Path | None) -> Report:
+    """Checks the shards of a run that are still in `shards/` (those moved into a dataset are checked there)."""
+    plan = load_plan(paths.root)
+    retries = paths.list_retries()
+    report = Report(path=paths.shards, recovered=read_recovered(retries.values()))
+    missing = []
+    for spec in plan.shards():
+        folder = paths.find_shard(spec.name)
+        if folder is None:
+            if dataset is None:
+                missing.append(spec.name)
+            continue
+        _add(report, folder, plan.header(spec))
+    for name, folder in retries.items():
+        _add(report, folder, retry_header(plan, retry_number(name)))
+    report.check_recovered()
+    if missing:
+        names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        report.problems.append(f"{len(missing)} of {plan.num_shards} shards are not committed: {names}")
+    return report
+
+
+def _add(report: Report, folder: Path, header: ShardHeader) -> None:
+    try:
+        summary = shard.read_summary(folder)
+    except (OSError, ValueError) as error:
+        report.problems.append(f"{header.name}: {error}")
+        return
+    if summary.header != header:
+        report.problems.append(f"{header.name}: {shard.SHARD} is of another plan")
+    report.add_shard(folder, summary)
+
+
+def _not_of_the_run(dataset: Path, plan: Plan, paths: RunPaths) -> list[str]:
+    """Where a dataset is not what the run beside it says."""
+    manifest = read_manifest(dataset)
+    problems = []
+    if manifest.fingerprint != plan.fingerprint or (manifest.text, manifest.image) != (plan.text, plan.image):
+        problems.append(f"{FILE_NAME}: its plan, tokenizer or weights are not the run's")
+    inputs = [(item.file.label, item.size, item.mtime_ns) for item in plan.inputs]
+    recorded = [
+        (item.get("label"), item.get("size"), item.get("mtime_ns")) for item in manifest.extra.get("inputs", [])
+    ]
+    if "inputs" in manifest.extra and recorded != inputs:
+        problems.append(f"{FILE_NAME}: its inputs are not the run's")
+    facts: dict[str, object] = {"config": configuration.to_mapping(plan.config), "arithmetic": arithmetic(plan)}
+    facts["plan_code_version"] = plan.code_version
+    problems += [
+        f"{FILE_NAME}: its {name.replace('_', ' ')} is not the run's"
+        for name, fact in facts.items()
+        if name in manifest.extra and manifest.extra[name] != fact
+    ]
+    held = {entry["part"] for entry in manifest.extra.get("retries", [])}
+    if lacking := sorted(paths.list_retries().keys() - held):
+        problems.append(f"lacks {', '.join(lacking)}: run python -m hpcdata.combine {paths.root}")
+    return problems
+
+
+def _check_content(folder: Path, summary: ShardSummary, recovered: dict[int, Recovered]) -> tuple[int, list[str]]:
+    """(content digest, problems) of the examples as stored."""
+    arrays = read_columns(folder, summary.header.id_dtype, summary.sizes)
+    problems = _check_account(folder, summary, np.asarray(arrays["samples/index.memmap"]), recovered)
+    total = 0
+    for start in range(0, summary.sizes.samples, ROWS_AT_ONCE):
+        total = digest.add(total, sum_columns(arrays, start, min(start + ROWS_AT_ONCE, summary.sizes.samples)))
+    if digest.to_hex(total) != summary.content_digest:
+        problems.append(f"its examples do not have the content digest in {shard.SHARD}")
+    return total, problems
+
+
+def _check_account(
+    folder: Path, summary: ShardSummary, written: np.ndarray, recovered: dict[int, Recovered]
+) -> list[str]:
+    """Every input once: the indices of written and rejected samples together are the shard's range."""
+    counts, header = summary.counts, summary.header
+    if header.name.startswith(PREFIX):
+        return _check_retry(folder, summary, written)
+    rejects = []
+    for row in read_rejects(folder):
+        rejects.append(row.index)
+        if row.index in recovered and recovered[row.index].reason == row.reason:
+            del recovered[row.index]
+    problems = []
+    if len(written) != counts.written or len(rejects) != counts.rejected.total() + counts.duplicate:
+        problems.append(
+            f"{len(written)} samples and {len(rejects)} rejects, {shard.SHARD} says {counts.written} and "
+            f"{counts.rejected.total() + counts.duplicate}"
+        )
+    if not counts.is_balanced() or counts.inputs != header.num_inputs:
+        problems.append(f"its account does not balance: {counts.to_mapping()}")
+    seen = np.sort(np.concatenate([written, np.array(rejects, np.int64)]))
+    in_one_range = header.source != "*"
+    if len(np.unique(seen)) != len(seen) or (in_one_range and np.any(np.diff(written) <= 0)):
+        problems.append("some inputs are there twice")
+    if in_one_range and not np.array_equal(seen, np.arange(len(seen)) + header.first_index):
+        problems.append(f"its samples are not inputs {header.first_index} and following without a hole")
+    return problems
+
+
+def _check_retry(folder: Path, summary: ShardSummary, written: np.ndarray) -> list[str]:
+    """The account of a retry: what it wrote is what it took back."""
+    taken_back = read_recovered([folder])
+    reasons = Counter(row.reason for row in taken_back.values())
+    problems = []
+    if sorted(taken_back) != sorted(written.tolist()):
+        problems.append(f"its samples are not those of {RECOVERED}")
+    expected = {reason: -number for reason, number in reasons.items()}
+    if summary.counts.inputs or not summary.counts.is_balanced() or dict(summary.counts.rejected) != expected:
+        problems.append(f"its account does not balance: {summary.counts.to_mapping()}")
+    return problems
+
+
+def _check_manifest(manifest: Manifest, report: Report) -> None:
+    counts = manifest.counts
+    absent = counts.missing - report.counts.missing
+    if counts != report.counts + Counts(inputs=absent, missing=absent):
+        report.problems.append(f"{FILE_NAME}: its account is not the sum of its parts")
+    if not counts.is_balanced():
+        report.problems.append(f"{FILE_NAME}: its account does not balance")
+    if counts.missing != sum(gap["missing"] for gap in manifest.extra.get("gaps", [])):
+        report.problems.append(f"{FILE_NAME}: its gaps are not its missing inputs")
+    if digest.to_hex(report.content_digest) != manifest.content_digest and not report.problems:
+        report.problems.append(f"{FILE_NAME}: its content digest is not that of its examples")
+    report.counts = counts

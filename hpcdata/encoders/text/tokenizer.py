@@ -1,0 +1,336 @@
+"""Text tokenizers: text -> ids, without control tokens, truncation or padding - those belong to the loader's layout.
+
+Two engines, both without transformers: `tokenizers` reads a tokenizer.json, `sentencepiece` a .model file. A folder as
+Hugging Face saves them holds one or both; `data.use_slow_tokenizer` prefers the .model, as the slow classes there do.
+
+What stands in a text is text: the letters `</s>` in a caption never become the id that ends a sequence. The one
+exception is `<image>` with `data.add_image_token`: it becomes the tokenizer's own id for it, or one new id behind the
+vocabulary. (Added tokens that are not marked special, such as Qwen's `<think>`, are content and keep their ids.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import orjson
+
+from hpcdata import embedded
+from hpcdata.base.errors import UserError
+from hpcdata.encoders.text.fast import SpedUp, speed_up
+from hpcdata.encoders.text.sentencepiece_rules import charsmap
+from hpcdata.run.identities import TextIdentity
+from hpcdata.samples import BadSample, Reason
+
+IMAGE_TOKEN = "<image>"
+EMBEDDED = "embedded"
+_COMMON_NAMES = {
+    "bos": ("<s>", "<|begin_of_text|>", "<bos>", "[BOS]", "[CLS]"),
+    "eos": ("</s>", "<|end_of_text|>", "<|endoftext|>", "<eos>", "[EOS]", "[SEP]"),
+    "pad": ("<pad>", "<|pad|>", "[PAD]"),
+    "unk": ("<unk>", "[UNK]"),
+}
+"""Looked for among the special tokens when no tokenizer_config.json beside the tokenizer names them."""
+
+_logger = logging.getLogger(__name__)
+
+
+class TextTokenizer(Protocol):
+    """Made by `build`. Not for several threads at once."""
+
+    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """ids: [num_ids] int32, all texts end to end; offsets: [len(texts) + 1] int64. Texts must pass `check_text`."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Control tokens are written out."""
+
+
+def identify(tokenizer: str, *, add_image_token: bool, use_slow_tokenizer: bool) -> TextIdentity:
+    """Reads the tokenizer's file and what lies beside it. Raises UserError: no such file, not a tokenizer.
+
+    tokenizer: `embedded`, a tokenizer.json, a SentencePiece model, or a folder with one or both.
+    """
+    path = _find(tokenizer, prefer_slow=use_slow_tokenizer)
+    engine = _load(path, tokenizer)
+    named = _named_tokens(path, engine)
+    own_image_id = engine.token_id(IMAGE_TOKEN)
+    image_token_id = None
+    if add_image_token:
+        image_token_id = engine.vocab_size if own_image_id is None else own_image_id
+    return TextIdentity(
+        engine=engine.name,
+        vocab_size=engine.vocab_size + (add_image_token and own_image_id is None),
+        sha256=engine.sha256,
+        bos_id=named["bos"],
+        eos_id=named["eos"],
+        pad_id=named["pad"],
+        unk_id=named["unk"],
+        image_token_id=image_token_id,
+    )
+
+
+def build(identity: TextIdentity, tokenizer: str, *, engine: str = "reference") -> TextTokenizer:
+    """The tokenizer of a plan. Raises UserError if the file is another than the plan's.
+
+    engine: `reference`; `auto` for the fast engine where it gives the same ids, `fast` to insist on it.
+    """
+    path = _find(tokenizer, prefer_slow=identity.engine == _SentencePiece.name)
+    reference = _load(path, tokenizer)
+    if (reference.name, reference.sha256) != (identity.engine, identity.sha256):
+        raise UserError(
+            f"text.tokenizer={tokenizer}: {path.name} ({reference.name}) has sha256 {reference.sha256[:16]}..., the "
+            f"plan was made with {identity.sha256[:16]}... ({identity.engine}): restore the file, or use a new output "
+            "directory"
+        )
+    if identity.image_token_id is not None:
+        reference.add_image_token(identity.image_token_id)
+    if engine == "auto":
+        return SpedUp(reference)
+    if engine == "reference":
+        return reference
+    if (fast := speed_up(reference)) is None:
+        raise UserError("text.engine=fast: the fast engine cannot be used (see the log), use text.engine=auto")
+    return fast
+
+
+def check_text(text: str) -> None:
+    """Raises BadSample UNREADABLE_TEXT for a string that is not Unicode text: half a surrogate pair from bad JSON."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        character = f"U+{ord(text[error.start]):04X}"
+        raise BadSample(Reason.UNREADABLE_TEXT, f"lone surrogate {character} at character {error.start}") from None
+
+
+class _Fast:
+    """A tokenizer.json, run by `tokenizers`."""
+
+    name = "tokenizers"
+
+    def __init__(self, data: bytes) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a forked child would wait for threads it has not
+        from tokenizers import Tokenizer
+
+        self.data, self.sha256 = data, hashlib.sha256(data).hexdigest()
+        self._content = orjson.loads(data)
+        self._tokenizer = Tokenizer.from_buffer(data)
+        self._ids = self._tokenizer.get_vocab(with_added_tokens=True)
+        self._has_image_token = False
+        self.vocab_size = max(self._ids.values(), default=-1) + 1
+        self._set_up()
+
+    def _set_up(self) -> None:
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True
+        controls = [token for token in self._content["added_tokens"] if token["special"]]
+        controls = [token for token in controls if token["content"] != self._unknown_token()]
+        self._is_control = np.zeros(self.vocab_size, bool)
+        self._is_control[[token["id"] for token in controls]] = True
+        literals = sorted((token["content"] for token in controls), key=len, reverse=True)
+        self._control_pattern = re.compile("(" + "|".join(map(re.escape, literals)) + ")" if literals else r"(?!)()")
+
+    def literals(self) -> list[str]:
+        added = [token["content"] for token in self._content["added_tokens"]]
+        return [IMAGE_TOKEN, *added] if self._has_image_token else added
+
+    def normalizer(self) -> dict[str, Any] | None:
+        return self._content.get("normalizer")
+
+    def token_id(self, token: str) -> int | None:
+        return self._ids.get(token)
+
+    def default_id(self, kind: str) -> int | None:
+        if kind == "unk" and (unknown := self._unknown_token()):
+            return self._ids.get(unknown)
+        specials = {token["content"]: token["id"] for token in self._content["added_tokens"] if token["special"]}
+        return next((specials[name] for name in _COMMON_NAMES[kind] if name in specials), None)
+
+    def add_image_token(self, image_token_id: int) -> None:
+        """From here on `<image>` is that id: content, although the tokenizer may have it as a control token."""
+        from tokenizers import AddedToken, Tokenizer
+
+        for token in self._content["added_tokens"]:
+            if token["content"] == IMAGE_TOKEN and token["special"]:
+                token["special"] = False
+                self._tokenizer = Tokenizer.from_str(orjson.dumps(self._content).decode())
+        self._tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, normalized=False, special=False)])
+        if self._tokenizer.token_to_id(IMAGE_TOKEN) != image_token_id:
+            raise UserError(
+                f"the text tokenizer's ids have gaps: {IMAGE_TOKEN} would not become {image_token_id}; "
+                f"add it to the tokenizer itself, or use data.add_image_token=false"
+            )
+        self.vocab_size = max(self.vocab_size, image_token_id + 1)
+        self._has_image_token = True
+        self._set_up()
+
+    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        rows = [encoding.ids for encoding in encodings]
+        ids, offsets = _flat(rows)
+        if not self._is_control[ids].any():
+            return ids, offsets
+        return _flat([self._spell_controls(text, row) for text, row in zip(texts, rows, strict=True)])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def _spell_controls(self, text: str, ids: list[int]) -> list[int]:
+        """Unigram models find control tokens among their pieces: such letters are encoded one by one."""
+        if not self._is_control[ids].any():
+            return ids
+        pieces = self._control_pattern.split(text)
+        parts = [part for index, piece in enumerate(pieces) for part in (piece if index % 2 else (piece,)) if part]
+        encodings = self._tokenizer.encode_batch_fast(parts, add_special_tokens=False)
+        return [token for encoding in encodings for token in encoding.ids if not self._is_control[token]]
+
+    def _unknown_token(self) -> str | None:
+        model = self._content["model"]
+        if model.get("unk_id") is not None:
+            return model["vocab"][model["unk_id"]][0]
+        return model.get("unk_token")
+
+
+class _SentencePiece:
+    """A SentencePiece .model; its control pieces are never found in text."""
+
+    name = "sentencepiece"
+
+    def __init__(self, data: bytes) -> None:
+        from sentencepiece import SentencePieceProcessor
+
+        self.data, self.sha256 = data, hashlib.sha256(data).hexdigest()
+        self._processor = SentencePieceProcessor(model_proto=data)
+        self._num_pieces = self._processor.vocab_size() if data else 0
+        if not self._num_pieces:
+            raise ValueError("no pieces")
+        self.added: dict[str, int] = {}
+        self._image_token_id: int | None = None
+
+    @property
+    def vocab_size(self) -> int:
+        return max([self._num_pieces, *(token_id + 1 for token_id in self.added.values())])
+
+    def literals(self) -> list[str]:
+        model = self._processor
+        kinds = (model.is_control, model.is_unknown)
+        pieces = [model.id_to_piece(piece) for piece in range(self._num_pieces) if any(kind(piece) for kind in kinds)]
+        return [IMAGE_TOKEN, *pieces, *self.added]
+
+    def normalizer(self) -> dict[str, Any] | None:
+        return {"type": "Precompiled"} if charsmap(self.data) else None
+
+    def token_id(self, token: str) -> int | None:
+        piece = self._processor.piece_to_id(token)
+        return piece if self._processor.id_to_piece(piece) == token else self.added.get(token)
+
+    def default_id(self, kind: str) -> int | None:
+        token_id = getattr(self._processor, f"{kind}_id")()
+        return token_id if token_id >= 0 else None
+
+    def add_image_token(self, image_token_id: int) -> None:
+        self._image_token_id = image_token_id
+
+    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        if self._image_token_id is None or not any(IMAGE_TOKEN in text for text in texts):
+            return _flat(self._processor.encode(list(texts), num_threads=1))
+        return _flat([self._encode_with_images(text) for text in texts])
+
+    def _encode_with_images(self, text: str) -> list[int]:
+        first, *others = self._processor.encode(text.split(IMAGE_TOKEN), num_threads=1)
+        return [*first, *(token for ids in others for token in (self._image_token_id, *ids))]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Ids behind the pieces are written as the tokens they are."""
+        names = {token_id: token for token, token_id in self.added.items()}
+        if self._image_token_id is not None:
+            names[self._image_token_id] = IMAGE_TOKEN
+        groups = itertools.groupby(ids, key=lambda token: token if token in names else None)
+        return "".join(
+            self._processor.decode(list(group)) if token is None else names[token] * len(list(group))
+            for token, group in groups
+        )
+
+
+def _flat(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    return np.fromiter(itertools.chain.from_iterable(rows), np.int32, count=int(offsets[-1])), offsets
+
+
+def _find(tokenizer: str, *, prefer_slow: bool) -> Path:
+    """The file to read: a tokenizer.json or a SentencePiece model."""
+    if tokenizer == EMBEDDED:
+        return embedded.path(embedded.TOKENIZER)
+    path = Path(tokenizer)
+    if not path.exists():
+        hub = "; names of a model hub are not downloaded, pass the folder of a local copy" if "/" in tokenizer else ""
+        raise UserError(f"text.tokenizer={tokenizer}: no such file or folder{hub}")
+    names = ("tokenizer.model", "tokenizer.json") if prefer_slow else ("tokenizer.json", "tokenizer.model")
+    if path.is_dir():
+        found = [path / name for name in names if (path / name).is_file()]
+        if not found:
+            raise UserError(f"text.tokenizer={tokenizer}: the folder has neither tokenizer.json nor tokenizer.model")
+        path = found[0]
+    if prefer_slow and path.name == "tokenizer.json":
+        _logger.info("data.use_slow_tokenizer has no effect: %s has no SentencePiece model beside it", tokenizer)
+    return path
+
+
+def _load(path: Path, tokenizer: str) -> _Fast | _SentencePiece:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"text.tokenizer={tokenizer}: {path.name} cannot be read: {error.strerror}") from None
+    is_json = data.lstrip()[:1] == b"{"
+    try:
+        if is_json:
+            return _Fast(data)
+        engine = _SentencePiece(data)
+        engine.added = _added_tokens(path.parent)
+        return engine
+    except UserError:
+        raise
+    except Exception as error:
+        expected = "a tokenizer.json of the tokenizers library" if is_json else "a SentencePiece model"
+        cause = " ".join(str(error).split())[:120]
+        raise UserError(f"text.tokenizer={tokenizer}: {path.name} is not {expected} ({cause})") from None
+
+
+def _named_tokens(path: Path, engine: _Fast | _SentencePiece) -> dict[str, int | None]:
+    """bos, eos, pad, unk: as the files beside the tokenizer say (null is none), else the engine's own."""
+    configured = _read_json(path.parent / "special_tokens_map.json") | _read_json(path.parent / "tokenizer_config.json")
+    ids: dict[str, int | None] = {}
+    for kind in _COMMON_NAMES:
+        if (name := f"{kind}_token") not in configured:
+            ids[kind] = engine.default_id(kind)
+        else:
+            token = configured[name]
+            token = token.get("content") if isinstance(token, dict) else token
+            ids[kind] = engine.token_id(token) if isinstance(token, str) else None
+    return ids
+
+
+def _added_tokens(folder: Path) -> dict[str, int]:
+    """Tokens that a Hugging Face folder puts behind a SentencePiece vocabulary."""
+    tokens: dict[str, int] = dict(_read_json(folder / "added_tokens.json"))
+    decoder = _read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
+    tokens |= {token["content"]: int(token_id) for token_id, token in decoder.items()}
+    return tokens
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = orjson.loads(path.read_bytes())
+    except (OSError, ValueError):
+        raise UserError(f"{path} is not readable JSON: repair it, or move the tokenizer's own file elsewhere") from None
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,207 @@
+"""Batches of layouts with fixed columns: what their rows have in common is found once for many of them."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from hpcdata.base.errors import UserError
+from hpcdata.dataset.dataset import SpanTable, TokenDataset
+from hpcdata.dataset.id_rows import Places
+from hpcdata.loading.layouts.assembly import Batch, BatchCounts
+from hpcdata.loading.layouts.padded_text import Frame, TextRows
+from hpcdata.loading.layouts.sequences import Form
+from hpcdata.native.arrays import (
+    IGNORED_LABEL,
+    empty,
+    fill_behind,
+    position_dtype,
+    prefix_mask,
+    prefix_positions,
+    totals_before,
+    widen,
+)
+from hpcdata.native.compiled import Kernels, WriteRuns, kernels
+from hpcdata.native.forks import Lazy
+from hpcdata.native.threads import Later
+from hpcdata.samples import Kind
+
+
+class FixedColumns(Protocol):
+    """What of a layout these batches need: text in the first `text_columns`, an image in the last."""
+
+    form: ClassVar[Form]
+
+    @property
+    def keys(self) -> tuple[str, ...]: ...
+
+    @property
+    def ids(self) -> str: ...
+
+    @property
+    def text_columns(self) -> int: ...
+
+    @property
+    def frame(self) -> Frame: ...
+
+    def check_spans(self, texts: SpanTable, images: SpanTable) -> None: ...
+
+    def columns_of_image(self, images: SpanTable) -> int: ...
+
+    def place_images(
+        self, places: Places, first: int, rows: np.ndarray, out: np.ndarray, pad: int, later: Later | None
+    ) -> None: ...
+
+
+class FixedRows:
+    """The rows of a table, for batches of some of them."""
+
+    def __init__(self, layout: FixedColumns, dataset: TokenDataset, table: SpanTable) -> None:
+        self._layout, self._dataset, self._table, self._columns = layout, dataset, table, layout.text_columns
+        self._images = images = table.of_kind(Kind.IMAGE)
+        texts = table.of_kind(Kind.TEXT)
+        self._num_image: int | None = None
+        try:
+            layout.check_spans(texts, images)
+            self._num_image = layout.columns_of_image(images)
+        except UserError:
+            return  # the batches that are refused, or differ in their grid, are found one by one
+        self._keys = (*layout.keys, "loss_mask")
+        self._has_more_than_ids = not {"attention_mask", "modality", "labels", "position_ids"}.isdisjoint(layout.keys)
+        self._pad = layout.frame.pad
+        self._texts = TextRows(dataset, texts, layout.text_columns, layout.frame)
+        self._places = dataset.places(images.part, images.first_token, images.length)
+        self._num_ids = totals_before(self._texts.lengths)
+
+    def batch(self, first: int, stop: int, later: Later | None = None) -> Batch:
+        """Of rows `first` to `stop` - 1. With a `later`, its ids may be there then."""
+        layout, num_image = self._layout, self._num_image
+        if num_image is None:
+            part = self._table.between(first, stop)
+            layout.check_spans(part.of_kind(Kind.TEXT), part.of_kind(Kind.IMAGE))
+            layout.columns_of_image(part.of_kind(Kind.IMAGE))
+            return FixedRows(layout, self._dataset, part).batch(0, stop - first)
+        ids = empty((stop - first, self._columns + num_image), layout.ids)
+        begin, rows = self._images_of(first, stop)
+        self._place(ids, first, begin, rows, self._pad, later)
+        num_text_tokens, num_image_tokens = int(self._num_ids[stop] - self._num_ids[first]), num_image * len(rows)
+        counts = BatchCounts(
+            samples=len(ids),
+            text_tokens=num_text_tokens,
+            image_tokens=num_image_tokens,
+            padding=ids.size - num_text_tokens - num_image_tokens,
+            truncated_texts=int(self._texts.num_truncated[stop] - self._texts.num_truncated[first]),
+            left_out_images=0 if layout.form.images else len(rows),
+        )
+        arrays = {"input_ids": ids, "index": self._table.index[first:stop]}
+        if self._has_more_than_ids:
+            arrays |= self._others(ids, first, stop)
+        return Batch(arrays={key: arrays[key] for key in self._keys if key in arrays}, counts=counts)
+
+    def _others(self, ids: np.ndarray, first: int, stop: int) -> dict[str, np.ndarray]:
+        """What is wanted besides ids and indices."""
+        keys, shape, is_wide = self._layout.keys, ids.shape, self._layout.ids == "int64"
+        arrays: dict[str, np.ndarray] = {}
+        if "attention_mask" in keys:
+            arrays["attention_mask"] = self._valid(shape, first, stop)
+        if "modality" in keys:
+            modality = arrays["modality"] = empty(shape, np.int8)
+            modality[:, : self._columns], modality[:, self._columns :] = 0, 1
+        if "labels" in keys and is_wide:
+            arrays["labels"] = self._labels(ids, first, stop)
+        elif "labels" in keys:
+            arrays["loss_mask"] = self._valid(shape, first, stop)
+        if "position_ids" in keys:
+            arrays["position_ids"] = self._positions(shape, first, stop)
+        return arrays
+
+    def _valid(self, shape: tuple[int, ...], first: int, stop: int) -> np.ndarray:
+        mask = empty(shape, bool)
+        if self._runs is not None:
+            self._runs.write(self._runs.valid, mask, first)
+            return mask
+        prefix_mask(self._texts.lengths[first:stop], self._columns, mask[:, : self._columns])
+        mask[:, self._columns :] = self._has_image(first, stop)[:, None]
+        return mask
+
+    def _labels(self, ids: np.ndarray, first: int, stop: int) -> np.ndarray:
+        labels, columns = empty(ids.shape, np.int64), self._columns
+        if self._runs is not None:
+            self._place(labels, first, *self._images_of(first, stop), IGNORED_LABEL, None)
+            return labels
+        widen(ids, labels)
+        fill_behind(labels[:, :columns], self._texts.lengths[first:stop], IGNORED_LABEL)
+        if self._num_image:
+            labels[~self._has_image(first, stop), columns:] = IGNORED_LABEL
+        return labels
+
+    def _positions(self, shape: tuple[int, ...], first: int, stop: int) -> np.ndarray:
+        positions, columns = empty(shape, position_dtype(self._layout.ids, shape[1])), self._columns
+        if self._runs is not None:
+            self._runs.write(self._runs.positions, positions, first)
+            return positions
+        lengths = self._texts.lengths[first:stop]
+        prefix_positions(lengths, positions[:, :columns])
+        if self._num_image:
+            np.add(lengths[:, None], np.arange(self._num_image), out=positions[:, columns:], casting="unsafe")
+            positions[~self._has_image(first, stop), columns:] = 0
+        return positions
+
+    def _place(self, out: np.ndarray, first: int, begin: int, rows: np.ndarray, pad: int, later: Later | None) -> None:
+        """Ids of texts from row `first` on, and of images from the place `begin` on, in these rows."""
+        if not self._num_image:
+            self._texts.place(out, first, pad=pad, later=later)
+            return
+        self._texts.place(out[:, : self._columns], first, pad=pad)
+        self._layout.place_images(self._places, begin, rows, out[:, self._columns :], pad, later)
+
+    def _images_of(self, first: int, stop: int) -> tuple[int, np.ndarray]:
+        """The first image of these rows, and in which of them there are images."""
+        row = self._images.row
+        if not len(row):
+            return 0, row
+        begin, end = np.searchsorted(row, (first, stop)).tolist()
+        return begin, row[begin:end] - first
+
+    def _has_image(self, first: int, stop: int) -> np.ndarray:
+        """[num_rows] bool, of these rows."""
+        has_image = np.zeros(stop - first, bool)
+        has_image[self._images_of(first, stop)[1]] = True
+        return has_image
+
+    @Lazy
+    def _runs(self) -> _Runs | None:
+        """Where there are compiled loops."""
+        compiled, num_image = kernels(), self._num_image or 0
+        images = self._images.row if num_image else np.zeros(0, np.int64)
+        return None if compiled is None else _Runs(compiled, self._texts.lengths, images, self._columns, num_image)
+
+
+class _Runs:
+    """Which columns of rows hold ids: the first of text, and `num_image` from `columns` on in rows with an image."""
+
+    def __init__(
+        self, compiled: Kernels, lengths: np.ndarray, images: np.ndarray, columns: int, num_image: int
+    ) -> None:
+        """lengths: [num_rows], of the texts; images: the rows that have one, ascending."""
+        self._width, self._images, self._compiled = columns + num_image, images, compiled
+        dest = np.concatenate([np.arange(len(lengths)) * self._width, images * self._width + columns])
+        length = np.concatenate([lengths, np.full(len(images), num_image)])
+        before = np.concatenate([np.zeros_like(lengths), lengths[images]])
+        order = np.argsort(dest, kind="stable")
+        self._dest, self._length, self._before = dest[order], length[order], before[order]
+
+    @Lazy
+    def valid(self) -> WriteRuns:
+        return self._compiled.fill_runs(np.ones_like(self._dest), self._dest, self._length)
+
+    @Lazy
+    def positions(self) -> WriteRuns:
+        return self._compiled.count_runs(self._before, self._dest, self._length)
+
+    def write(self, write: WriteRuns, out: np.ndarray, first: int) -> None:
+        """The rows from `first` on; 0 where there is nothing."""
+        rows = np.array([first, first + len(out)])
+        begin, end = (rows + np.searchsorted(self._images, rows)).tolist()
+        write(out, begin, end, first * self._width)

@@ -1,0 +1,340 @@
+"""The inner loops of kernels.c, where this installation has them: `kernels()` is None where it has not.
+
+They are built when hpcdata is installed on a machine with a C compiler, and change nothing but speed: without them, or
+with HPCDATA_KERNELS=0, NumPy and torch do the same. Calls leave the interpreter's lock, so threads copy at once.
+
+Nothing is touched when a place is outside of its array: that is an IndexError, as it is in NumPy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from collections.abc import Mapping
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from hpcdata.native.arrays import empty
+from hpcdata.native.threads import Later, copy, num_threads
+
+VERSION = 5
+"""Of the functions in kernels.c: a library that was built from an older one is not used."""
+_ARGUMENTS = {
+    "place_rows": "pnnpppnpnnnnnnnn",
+    "place_runs": "pnnppppnnpnnnnn",
+    "fill_runs": "pppnnpnnnnn",
+    "count_runs": "pppnnpnnnnn",
+    "finish": "n",
+    "set_min_bytes_each": "n",
+    "tile": "ppp",
+    "num_spans_of": "ppnnppppn",
+    "find_spans": "ppnppppnppppppn",
+    "permute": "pnnnpnpn",
+    "best_fit": "pnnnppp",
+    "kernels_version": "",
+}
+"""Of each function: pointers and numbers."""
+_LOOKED_UP = (
+    *(f"samples/{name}" for name in ("index", "num_spans", "first_span", "first_token")),
+    *("spans/length", "spans/kind"),
+)
+_TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
+NUM_COUNTS, NUM_RUN_COLUMNS = 7, 10
+DAMAGED = "a sample points outside of its part, or a batch is too small: the dataset is damaged"
+_log = logging.getLogger(__name__)
+
+
+@cache
+def kernels() -> Kernels | None:
+    """The compiled loops; None when they were not built, or are not wanted."""
+    if os.environ.get("HPCDATA_KERNELS") == "0":
+        return None
+    built = [Path(__file__).with_name("_kernels" + suffix) for suffix in EXTENSION_SUFFIXES]
+    path = next((path for path in built if path.exists()), None)
+    try:
+        return None if path is None else Kernels(path)
+    except (OSError, AttributeError, ImportError) as error:  # built elsewhere, or from another version
+        _log.warning("the compiled loops of the loader are not used, install hpcdata again: %s", error)
+        return None
+
+
+class Kernels:
+    """See kernels.c. Places and lengths are contiguous int64 arrays; ids are uint16 or int32, in their whole column."""
+
+    def __init__(self, path: Path) -> None:
+        self._library = library = ctypes.CDLL(str(path))
+        for name, arguments in _ARGUMENTS.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = [_TYPES[kind] for kind in arguments], ctypes.c_int64
+        if library.kernels_version() != VERSION:
+            raise ImportError(f"{path.name} has version {library.kernels_version()}, expected {VERSION}")
+
+    def set_min_bytes_each(self, num_bytes: int) -> int:
+        """From how many bytes for each threads share a copy or lookup: 256 KiB, but in tests. Returns what it was."""
+        return self._library.set_min_bytes_each(max(1, num_bytes))
+
+    def place_rows(self, ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> PlaceRows:
+        """What copies rows of `length` ids from `start` ([n] each)."""
+        return PlaceRows(self._library, ids, start, length)
+
+    def place_runs(
+        self, ids: np.ndarray, start: np.ndarray, value: np.ndarray, dest: np.ndarray, length: np.ndarray
+    ) -> WriteRuns:
+        """What writes ids from `start` plus `value`, or `value` alone where `start` is negative."""
+        return WriteRuns(self._library, "place_runs", (ids,), (start, value, dest, length))
+
+    def fill_runs(self, value: np.ndarray, dest: np.ndarray, length: np.ndarray) -> WriteRuns:
+        """What writes one `value` on each run."""
+        return WriteRuns(self._library, "fill_runs", (), (value, dest, length))
+
+    def count_runs(self, first: np.ndarray, dest: np.ndarray, length: np.ndarray) -> WriteRuns:
+        """What writes `first`, `first` + 1... on each run."""
+        return WriteRuns(self._library, "count_runs", (), (first, dest, length))
+
+    def tile(self, lineup: Values, bins: Values, *, room: int) -> Tiles:
+        """Where the runs of bins stand, and where their ids come from: `room` for as many runs at most.
+
+        lineup, bins: the fields of these structs in kernels.c, but `first_span`.
+        """
+        num_samples, first_row = lineup["num_samples"], bins["first_row"]
+        assert isinstance(num_samples, int)
+        assert isinstance(first_row, np.ndarray)
+        num_rows, num_bins = int(first_row[-1]), len(first_row) - 1
+        num_edges = num_rows + num_bins
+        runs, edges = empty((NUM_RUN_COLUMNS * room,), np.int64), empty((3 * num_edges,), np.int64)
+        firsts, counted = np.empty((2, num_bins + 1), np.int64), empty(((num_bins + 1) * NUM_COUNTS,), np.int64)
+        first_span = np.empty(num_samples + 1, np.int64)  # theirs to fill in
+        lined_up = _LINEUP.fill({**lineup, "first_span": first_span}, num_edges=num_samples + 1)
+        of_bins = _BINS.fill({**bins, "num_bins": num_bins}, num_rows=num_rows, num_edges=num_bins + 1)
+        places: dict[str, int | np.ndarray | None] = {
+            "room": room,
+            "num_edges": num_edges,
+            "runs": runs,
+            "edges": edges,
+            "counted": counted,
+        }
+        places |= {"first_kept": firsts[0], "first_edge": firsts[1]}
+        sizes = {"all_runs": runs.size, "all_edges": edges.size, "all_counts": counted.size}
+        out = _TILES.fill(places, num_bin_edges=num_bins + 1, **sizes)
+        _check(self._library.tile(ctypes.byref(lined_up), ctypes.byref(of_bins), ctypes.byref(out)))
+        first_run, first_edge = firsts.tolist()
+        return Tiles(
+            runs.reshape(NUM_RUN_COLUMNS, room)[:, : first_run[-1]],
+            first_run,
+            edges.reshape(3, num_edges)[:, : first_edge[-1]],
+            first_edge,
+            counted.reshape(num_bins + 1, NUM_COUNTS),
+        )
+
+    def find_spans(self, sample: np.ndarray, part: np.ndarray, maps: PartColumns) -> tuple[np.ndarray, np.ndarray]:
+        """What the samples at rows `sample` of the columns, in parts `part` ([n] each), consist of.
+
+        Returns ([n], their index) and [6, num_spans]: row of `sample`, kind, length, part, first token, and row of the
+        columns of spans.
+        """
+        addresses, num_parts, num_rows, threads = maps.addresses, len(maps.spans), len(sample), num_threads()
+        num_samples, num_in_column = (len(maps.columns[name]) for name in ("samples/index", "spans/length"))
+        index, num_spans, first_span, first_token, length, kind = (addresses[name] for name in _LOOKED_UP)
+        rows = (_at(sample, num_rows), _at(part, num_rows), num_rows)
+        spans_of_part, tokens_of_part = (_at(num, num_parts) for num in (maps.num_spans, maps.num_tokens))
+        found, indices = np.empty(num_rows + 1, np.int64), np.empty(num_rows, np.int64)
+        found_at = found.ctypes.data
+        of_parts = (num_samples, num_spans, first_span, spans_of_part)
+        total = self._library.num_spans_of(*rows, *of_parts, found_at, threads)
+        _check(total)
+        spans = empty((6, total), np.int64)
+        of_samples = (index, first_span, first_token, _at(maps.spans, num_parts), num_in_column, tokens_of_part)
+        out = (found_at, indices.ctypes.data, spans.ctypes.data)
+        _check(self._library.find_spans(*rows, *of_samples, length, kind, *out, threads))
+        return indices, spans
+
+    def permute(self, positions: np.ndarray, num_samples: int, num_bits: int, keys: np.ndarray) -> np.ndarray:
+        """rows: [n] int64, of the positions ([n] int64), by the round keys ([num_rounds] uint64)."""
+        rows = np.empty_like(positions)
+        sizes = (len(positions), num_samples, num_bits)
+        network = (_at(keys, len(keys), np.uint64), len(keys))
+        _check(self._library.permute(_at(positions, len(rows)), *sizes, *network, rows.ctypes.data, num_threads()))
+        return rows
+
+    def best_fit(self, lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
+        """(sample, first_row) of best fit bins: see hpcdata.order.packing. lengths: [num_samples] int64."""
+        num_samples = len(lengths)
+        sample, first_row = np.empty(num_samples, np.int64), np.empty(num_samples + 1, np.int64)
+        longest = int(lengths.max(initial=0))
+        scratch = empty((9 * num_samples + 3 * (longest + 2),), np.int64)
+        out = (sample.ctypes.data, first_row.ctypes.data, scratch.ctypes.data)
+        num_bins = self._library.best_fit(_at(lengths, num_samples), num_samples, longest, capacity, *out)
+        _check(num_bins)
+        first_row = first_row[: num_bins + 1]
+        return sample[: first_row[-1]], first_row
+
+
+class Tiles(NamedTuple):
+    """Where the runs of bins stand: those with ids; the room between them is padding.
+
+    `start` is a place in the column of all ids; LITERAL, as is `part`, for a `value` that is repeated.
+    """
+
+    runs: np.ndarray
+    """[NUM_RUN_COLUMNS, num_runs], bin after bin: bin, column, length, part, start, value (or what is added to ids),
+    is_image, is_trained, position (ids before it in its row), segment (row of its bin, from 1).
+    """
+    first_run: list[int]
+    """[num_bins + 1]"""
+    edges: np.ndarray
+    """[3, num_edges]: bin, column and length of segments: rows, and the padding behind them."""
+    first_edge: list[int]
+    counted: np.ndarray
+    """[num_bins + 1, NUM_COUNTS]: what BatchCounts has, of the bins before each, skipped samples among the others."""
+
+
+class PlaceRows:
+    """Copies some of its rows at a time: their addresses are looked up once."""
+
+    def __init__(self, library: ctypes.CDLL, ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> None:
+        self._place, self._finish = library.place_rows, library.finish
+        self._ids, self._arrays = _ids(ids), (ids, start, length)
+        self._start, self._length, self._num_rows = _at(start, len(start)), _at(length, len(start)), len(start)
+
+    def __call__(
+        self,
+        out: np.ndarray,
+        first: int,
+        num_rows: int,
+        rows: np.ndarray | None,
+        shift: int,
+        pad: int,
+        *,
+        later: Later | None = None,
+    ) -> None:
+        """out[rows[n]] (by default out[n]) = the ids of row `first` + n, plus `shift`, with `pad` behind them.
+
+        out: [at least num_rows, width] of uint16, int32 or int64; its columns stand next to each other. With a `later`,
+        it may be done then.
+        """
+        item_bytes, (row_bytes, column_bytes), (out_rows, width) = out.itemsize, out.strides, out.shape
+        if (column_bytes != item_bytes and width > 1) or not 0 <= first <= first + num_rows <= self._num_rows:
+            raise IndexError(
+                f"rows {first} to {first + num_rows} of {self._num_rows}, columns {column_bytes} bytes apart"
+            )
+        places = (self._start + 8 * first, self._length + 8 * first, None if rows is None else _at(rows, num_rows))
+        shape = (out.ctypes.data, item_bytes, out_rows, row_bytes // item_bytes, width)
+        arguments = (*self._ids, *places, num_rows, *shape, shift, pad)
+        _check(copy(self._place, arguments, (self._arrays, out, rows), self._finish, later))
+
+
+class WriteRuns:
+    """Writes some of its runs at a time: their addresses are looked up once. They stand at `dest`, in this order."""
+
+    def __init__(
+        self, library: ctypes.CDLL, name: str, source: tuple[np.ndarray, ...], columns: tuple[np.ndarray, ...]
+    ) -> None:
+        self._write, self._finish = getattr(library, name), library.finish
+        self._arrays, self._num_runs = (source, columns), len(columns[0])
+        self._source = [number for ids in source for number in _ids(ids)]
+        self._addresses = [_at(column, self._num_runs) for column in columns]
+
+    def __call__(
+        self, out: np.ndarray, first: int, stop: int, base: int, pad: int = 0, *, later: Later | None = None
+    ) -> None:
+        """Runs `first` to `stop` - 1, at `dest` - `base` of the flat `out`, and `pad` between them.
+
+        With a `later`, it may be done then.
+        """
+        if not (0 <= first <= stop <= self._num_runs and out.flags.c_contiguous):
+            raise IndexError(f"runs {first} to {stop} of {self._num_runs}, into strides of {out.strides}")
+        columns = [address + 8 * first for address in self._addresses]
+        place = (stop - first, base, out.ctypes.data, out.itemsize, out.size, pad)
+        arguments = (*self._source, *columns, *place)
+        _check(copy(self._write, arguments, (self._arrays, out), self._finish, later))
+
+
+Values = Mapping[str, int | np.ndarray | None]
+"""Fields of a struct of kernels.c by their names: numbers and arrays, None where an array is not wanted."""
+
+
+class PartColumns(Protocol):
+    """The columns of all parts of a dataset, each over one address range."""
+
+    num_tokens: np.ndarray
+    num_spans: np.ndarray
+    spans: np.ndarray
+    """[num_parts] int64 each: tokens and spans of a part, and the row at which its spans begin."""
+
+    @property
+    def columns(self) -> Mapping[str, np.ndarray]: ...
+
+    @property
+    def addresses(self) -> Mapping[str, int]: ...
+
+
+class _Struct:
+    """A struct of kernels.c, numbers first: which arrays it points to, and how long each must be."""
+
+    def __init__(self, name: str, numbers: str, *arrays: tuple[str, str, type]) -> None:
+        """arrays: (names, what says their length, dtype), in the order of the struct."""
+        self._arrays = {field: (size, dtype) for names, size, dtype in arrays for field in names.split()}
+        fields: list[tuple[str, type]] = [(field, ctypes.c_int64) for field in numbers.split()]
+        fields += [(field, ctypes.c_void_p) for field in self._arrays]
+        self._type = type(name, (ctypes.Structure,), {"_fields_": fields})
+
+    def fill(self, values: Values, **sizes: int) -> ctypes.Structure:
+        """It points into arrays that it does not keep."""
+        known = {**values, **sizes}
+        filled = self._type()
+        for name, value in values.items():
+            if isinstance(value, np.ndarray):
+                size, dtype = self._arrays[name]
+                value = _at(value, int(known[size]), dtype)  # type: ignore[arg-type]
+            setattr(filled, name, value)
+        return filled
+
+
+_INT, _BOOL = np.int64, np.bool_
+_LINEUP = _Struct(
+    "_Lineup",
+    "num_samples num_spans num_parts has_bos has_end framed bos unconditional eos boi eoi img_token_shift "
+    "bos_trained text_trained boi_trained image_trained eoi_trained eos_trained",
+    ("row part token taken head tail", "num_spans", _INT),
+    ("first_token_of_part", "num_parts", _INT),
+    ("is_image has_loss", "num_spans", _BOOL),
+    ("lead end left_out_images", "num_samples", _INT),
+    ("is_unconditional too_long truncated", "num_samples", _BOOL),
+    ("first_span", "num_edges", _INT),
+)
+_BINS = _Struct(
+    "_Bins",
+    "num_bins",
+    ("sample skip take", "num_rows", _INT),
+    ("first_row", "num_edges", _INT),
+    ("width", "num_bins", _INT),
+)
+_TILES = _Struct(
+    "_Tiles",
+    "room num_edges",
+    ("runs", "all_runs", _INT),
+    ("first_kept", "num_bin_edges", _INT),
+    ("edges", "all_edges", _INT),
+    ("first_edge", "num_bin_edges", _INT),
+    ("counted", "all_counts", _INT),
+)
+
+
+def _at(array: np.ndarray, size: int, dtype: type = np.int64) -> int:
+    if array.dtype != dtype or array.shape != (size,) or not array.flags.c_contiguous:
+        raise TypeError(f"expected {size} contiguous {np.dtype(dtype)}, got {array.shape} {array.dtype}")
+    return array.ctypes.data
+
+
+def _ids(ids: np.ndarray) -> tuple[int, int, int]:
+    return ids.ctypes.data, len(ids), ids.itemsize
+
+
+def _check(answer: int) -> None:
+    if answer < 0:
+        raise IndexError(DAMAGED)

@@ -1,0 +1,215 @@
+"""The interleave of weighted sources in closed form: which source stands at a position, and which of its draws it is.
+
+Weights are integers, at most 2^31 together. The sources are the leaves of a Huffman tree; at an inner node, position n
+of its stream belongs to the left branch where round(n * left / both) steps up. So a place costs O(log sources) integer
+operations, forwards and backwards, any whole period of `sum(weights)` positions holds every source exactly as often as
+its weight says, and every prefix deviates from its exact share by at most 1/2 a level, weighted by the shares
+below: less than 2 for any weights, less than 1 for two sources.
+
+A `Schedule` is a list of stages: weights change where a person changed them, and where a source is used up.
+
+| policy | ends |
+|---|---|
+| `repeat` | never |
+| `stop_first` | when the first source has delivered each of its samples once |
+| `stop_all` | when all sources have; the small ones repeat until then |
+| `max_repeats` | when all have been delivered `max_repeats` times; one that has leaves, the others keep their ratio |
+"""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from hpcdata.base.errors import UserError
+
+POLICIES = ("repeat", "stop_first", "stop_all", "max_repeats")
+_MAX_TOTAL = 2**31
+_SCALE = 2**30
+
+
+def integer_weights(weights: Sequence[float | Fraction]) -> tuple[int, ...]:
+    """The smallest integers in the ratio of `weights` (0.3 means 3/10), rounded to 1 in 10^9 where they are large."""
+    for weight in weights:
+        if not math.isfinite(weight) or weight < 0:
+            raise UserError(f"weight {weight!r}: expected a number >= 0")
+    exact = [weight if isinstance(weight, Fraction) else Fraction(str(weight)) for weight in weights]
+    total = sum(exact, Fraction())
+    if not total:
+        raise UserError(f"weights {list(weights)} are all zero: at least one source must be drawn from")
+    scale = math.lcm(*(weight.denominator for weight in exact))
+    values = [int(weight * scale) for weight in exact]
+    divisor = math.gcd(*values)
+    values = [value // divisor for value in values]
+    if sum(values) > _MAX_TOTAL:
+        values = [max(1, round(weight * _SCALE / total)) if weight else 0 for weight in exact]
+    return tuple(values)
+
+
+class _Split(NamedTuple):
+    """An inner node: `left` of `total` positions belong to the left branch. A leaf is the index of a source."""
+
+    left: int
+    total: int
+    branches: tuple[_Split | int, _Split | int]
+
+    def num_left(self, positions: np.ndarray) -> np.ndarray:
+        """How many of the first `positions` belong to the left branch."""
+        return self.split(positions)[0]
+
+    def split(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(how many before each position belong to the left branch, whether it does itself)."""
+        periods, rest = np.divmod(positions, self.total)
+        before, over = np.divmod(rest * self.left + self.total // 2, self.total)
+        return periods * self.left + before, over + self.left >= self.total
+
+    def position(self, branch: int, draw: int) -> int:
+        """The position of the branch's draw: the inverse of what `num_left` counts."""
+        weight = self.total - self.left if branch else self.left
+        periods, rest = divmod(draw, weight)
+        threshold = (rest + 1) * self.total - (self.total - 1 - self.total // 2 if branch else self.total // 2)
+        return periods * self.total - (-threshold // weight) - 1
+
+
+class Interleave:
+    """Sources with positive integer weights, in one endless stream. Weight 0: not in it."""
+
+    def __init__(self, weights: Sequence[int]) -> None:
+        self.weights = tuple(weights)
+        heap: list[tuple[int, int, _Split | int]] = [(w, source, source) for source, w in enumerate(weights) if w]
+        heapq.heapify(heap)
+        for number in itertools.count(len(weights)):
+            if len(heap) == 1:
+                break
+            small, large = heapq.heappop(heap), heapq.heappop(heap)
+            total = small[0] + large[0]
+            heapq.heappush(heap, (total, number, _Split(small[0], total, (small[2], large[2]))))
+        self._root = heap[0][2]
+        self._paths = dict(_paths(self._root))
+
+    def places(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """positions: [n] int64 -> (source, draw): [n] int64 each. Draws of a source count from 0."""
+        source, draw = np.empty_like(positions), np.empty_like(positions)
+        stack = [(self._root, positions, np.arange(len(positions)))]
+        while stack:
+            node, local, at = stack.pop()
+            if not isinstance(node, _Split):
+                source[at], draw[at] = node, local
+                continue
+            before, goes_left = node.split(local)
+            goes_right = ~goes_left
+            stack.append((node.branches[0], before[goes_left], at[goes_left]))
+            stack.append((node.branches[1], (local - before)[goes_right], at[goes_right]))
+        return source, draw
+
+    def position(self, source: int, draw: int) -> int:
+        """Where a draw of a source stands: the inverse of `places`."""
+        for node, branch in reversed(self._paths[source]):
+            draw = node.position(branch, draw)
+        return draw
+
+    def counts(self, position: int) -> list[int]:
+        """How often each source has been drawn before `position`."""
+        counts = [0] * len(self.weights)
+        for source, path in self._paths.items():
+            number = np.int64(position)
+            for node, branch in path:
+                left = node.num_left(number)
+                number = number - left if branch else left
+            counts[source] = int(number)
+        return counts
+
+
+class Stage(NamedTuple):
+    """From position `start` on: an interleave whose sources have been drawn `base` times before."""
+
+    start: int
+    interleave: Interleave
+    base: tuple[int, ...]
+
+    def counts(self, position: int) -> list[int]:
+        return [a + b for a, b in zip(self.base, self.interleave.counts(position - self.start), strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """One epoch of a mixture. `num_samples` is None where it has no end."""
+
+    stages: tuple[Stage, ...]
+    num_samples: int | None
+
+    def places(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """positions: [n] integers -> (source, draw): [n] int64 each."""
+        positions = np.asarray(positions, np.int64)
+        if len(self.stages) == 1:
+            (stage,) = self.stages
+            source, local = stage.interleave.places(positions - stage.start)
+            return source, local + np.array(stage.base, np.int64)[source]
+        stage_of = np.searchsorted([stage.start for stage in self.stages], positions, side="right") - 1
+        source, draw = np.empty_like(positions), np.empty_like(positions)
+        for stage_index in np.unique(stage_of).tolist():
+            stage, at = self.stages[stage_index], stage_of == stage_index
+            source[at], local = stage.interleave.places(positions[at] - stage.start)
+            draw[at] = local + np.array(stage.base, np.int64)[source[at]]
+        return source, draw
+
+    def counts(self, position: int) -> list[int]:
+        """How often each source has been drawn before `position`, in O(log sources) for each."""
+        return self.stages[bisect.bisect_right([stage.start for stage in self.stages], position) - 1].counts(position)
+
+
+def make_schedule(
+    sizes: Sequence[int],
+    weights: Sequence[int],
+    *,
+    policy: str,
+    max_repeats: Sequence[int],
+    changes: Sequence[tuple[int, Sequence[int]]] = (),
+) -> Schedule:
+    """The stages of one epoch. `changes`: (position, weights from there on), in the order of positions."""
+    stages: list[Stage] = []
+    start, base, weights = 0, (0,) * len(sizes), tuple(weights)
+    quotas = [size * (times if policy == "max_repeats" else 1) for size, times in zip(sizes, max_repeats, strict=True)]
+    pending = list(changes)
+    while True:
+        while pending and pending[0][0] <= start:
+            weights = tuple(pending.pop(0)[1])
+        left = [quota - drawn for quota, drawn in zip(quotas, base, strict=True)]
+        active = [0 if policy == "max_repeats" and not rest else w for w, rest in zip(weights, left, strict=True)]
+        wanted = [rest > 0 or policy == "repeat" for w, rest in zip(active, left, strict=True) if w]
+        if not any(wanted):
+            return Schedule(stages=tuple(stages), num_samples=start)
+        stage = Stage(start, Interleave(active), base)
+        stages.append(stage)
+        end = _end(stage, left, policy)
+        if pending and (end is None or pending[0][0] < end):
+            end = pending[0][0]
+        elif end is None or policy == "stop_first":
+            return Schedule(stages=tuple(stages), num_samples=end)
+        start, base = end, tuple(stage.counts(end))
+
+
+def _end(stage: Stage, left: Sequence[int], policy: str) -> int | None:
+    """Where the stage ends by the policy: behind the last draw of the first (or last) source to be used up."""
+    if policy == "repeat":
+        return None
+    sources = [source for source, w in enumerate(stage.interleave.weights) if w and left[source] > 0]
+    ends = (stage.start + stage.interleave.position(source, left[source] - 1) + 1 for source in sources)
+    return max(ends) if policy == "stop_all" else min(ends)
+
+
+def _paths(node: _Split | int, path: tuple[tuple[_Split, int], ...] = ()) -> Iterator[tuple[int, tuple]]:
+    """(source, the nodes and branches that lead to it) for every leaf."""
+    if isinstance(node, _Split):
+        for branch, child in enumerate(node.branches):
+            yield from _paths(child, (*path, (node, branch)))
+    else:
+        yield node, path

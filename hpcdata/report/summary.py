@@ -1,0 +1,117 @@
+"""The status of a run in words: the lines of `hpcdata.status`, and what somebody should look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpcdata.base import units
+from hpcdata.run.history import SPENT, VANISHED
+
+if TYPE_CHECKING:
+    from hpcdata.report.status import Status
+
+STARVED = 0.1
+"""An image encoder that waits a larger share of the time for pictures is warned of."""
+MIN_WORK_S = 60.0
+"""Seconds of work before that is judged."""
+
+
+def describe(status: Status, output_dir: Path | str) -> str:
+    """A few lines for a terminal."""
+    counts = status.counts
+    share = 100 * status.samples_done / max(1, status.num_samples)
+    rejected = ", ".join(f"{reason} {number}" for reason, number in counts["rejected"].items()) or "none"
+    lines = [
+        f"shards   {status.done} of {status.num_shards} done, {status.running} running, "
+        f"{status.interrupted} interrupted, {status.waiting} waiting",
+        f"samples  {status.samples_done} of {status.num_samples} ({share:.1f} %): {counts['written']} written, "
+        f"{sum(counts['rejected'].values())} rejected, {counts['duplicate']} duplicate",
+        f"rejects  {rejected}" + (f"; python -m hpcdata.rejects {output_dir}" if counts["rejected"] else ""),
+        f"tokens   {counts['text_tokens']} text, {counts['image_tokens']} image in {counts['images']} images; "
+        f"{counts['truncated_texts']} texts cut at data.block_size",
+    ]
+    if not status.is_finished:
+        left = "unknown" if status.seconds_left is None else f"{status.seconds_left / 60:.1f} min"
+        lines.append(f"rate     {status.samples_per_s} samples/s, time left {left}")
+    goodput = "" if status.goodput is None else f"; goodput {100 * status.goodput:.1f} %"
+    lines.append(
+        f"time     {status.useful_s} s useful, {status.lost_s} s lost, {status.overhead_s} s overhead, "
+        f"{status.queued_s} s queued{goodput}"
+    )
+    if work := describe_work(status):
+        lines.append(f"work     {work}")
+    lines += _describe_tasks(status)
+    if counts["compared_codes"]:
+        agreement = 100 * counts["equal_codes"] / counts["compared_codes"]
+        lines.append(f"codes    {agreement:.2f} % of {counts['compared_codes']} compared with fp32 are equal")
+    if status.combined:
+        return "\n".join([*lines, f"dataset  {status.combined}"])
+    return "\n".join([*lines, *warnings(status, output_dir)])
+
+
+def describe_work(status: Status) -> str:
+    """What useful time went into; empty when the ledger does not say."""
+    total_s = sum(status.spent.values())
+    if not total_s:
+        return ""
+    shares = ", ".join(f"{name.removesuffix('_s')} {100 * status.spent[name] / total_s:.0f} %" for name in SPENT)
+    cores = f"; {status.cpu_cores} CPU cores a process" if status.cpu_cores is not None else ""
+    return shares + cores + (f"; GPU busy {units.percent(status.gpu_use)}" if status.gpu_use is not None else "")
+
+
+def _describe_tasks(status: Status) -> list[str]:
+    lines = []
+    if status.num_tasks:
+        states = ", ".join(f"{number} {state}" for state, number in status.task_states.items())
+        lines.append(
+            f"tasks    {status.num_tasks}: {states}; {status.starts} starts, of which {status.preemptions} were "
+            f"preempted and {status.vanished} vanished"
+        )
+    if status.jobs:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in status.wait_reasons.items())
+        states = ", ".join(f"{number} {state}" for state, number in status.jobs.items())
+        lines.append(f"slurm    {states}" + (f" (waiting for: {reasons})" if reasons else ""))
+    return lines
+
+
+def warnings(status: Status, output_dir: Path | str) -> list[str]:
+    """What somebody should look at, a line each."""
+    lines = [f"STOPPED  {status.stopped}"] if status.stopped else []
+    if status.stuck:
+        batch = "" if status.batch_s is None else f" ({status.batch_s} s)"
+        lines.append(
+            f"WARNING  {len(status.stuck)} shards do not advance, attempts end before one batch{batch} is done, as on "
+            f"{status.stuck[0]}: preemptions must be further apart than the start of a task and a batch take; see logs/"
+        )
+    if status.conflicts:
+        lines.append(f"WARNING  {status.conflicts} shards came out with other bytes on two tasks, see ledger/")
+    if status.slow_tasks:
+        lines.append(f"WARNING  {len(status.slow_tasks)} tasks are far slower than the others: {status.slow_tasks[0]}")
+    if (starved := _starved(status)) > STARVED:
+        waits = f"waits {units.percent(starved)} of the time for pictures"
+        lines.append(f"WARNING  the image encoder {waits}: {_remedy(status, output_dir)}")
+    bad = sum(status.task_states.get(state, 0) for state in ("failed", "error", VANISHED))
+    if bad and not status.is_finished:
+        lines.append(f"WARNING  {bad} tasks failed or vanished: python -m hpcdata.logs {output_dir} --failed")
+    return lines
+
+
+def _starved(status: Status) -> float:
+    """The share of the work in which the encoder had no pictures, once there is enough of it to tell.
+
+    A GPU computes while the process waits for pictures, so it had none for no longer than it was idle.
+    """
+    total_s = sum(status.spent.values())
+    if total_s < MIN_WORK_S or not status.counts["images"]:
+        return 0.0
+    waited = (status.spent["read_s"] + status.spent["decode_s"]) / total_s
+    if any(task.device and task.device.startswith("cuda") for task in status.tasks):
+        return min(waited, 0.0 if status.gpu_use is None else 1.0 - status.gpu_use)
+    return waited
+
+
+def _remedy(status: Status, output_dir: Path | str) -> str:
+    if status.spent["read_s"] > status.spent["decode_s"]:
+        return "reading takes most of it, as from a slow file system"
+    return f"give tasks more CPUs, and python -m hpcdata.resume {output_dir} loader.num_workers=N"

@@ -1,0 +1,388 @@
+"""What the ledgers of all processes say together: which process did what and when, and what it was worth.
+
+Seconds are those of processes, so ten processes at work for a second are ten:
+
+    useful_s     work that a checkpoint or a commit made safe
+    lost_s       work that died with a process (from its last checkpoint to its last batch), or that another had done
+    overhead_s   the rest of the time between a process's `start` and its last event: loading weights, claiming, waiting
+    queued_s     between the end of a SLURM task's process and the start of its next one; holds no node
+    goodput      useful_s / (useful_s + lost_s + overhead_s): the share of the time on nodes that made the dataset
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import statistics
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from hpcdata.base.forked import share_out
+from hpcdata.run import livelock
+from hpcdata.run.ledger import LedgerReader
+from hpcdata.shards.counts import Counts
+
+RATE_WINDOW_S = 600.0
+SPENT = ("read_s", "decode_s", "encode_s", "write_s")
+_MANY_LEDGERS = 1000
+PREEMPTED, VANISHED, RUNNING = "preempted", "vanished", "running"
+
+
+class Segment(NamedTuple):
+    """What one process did on one shard between its claim and its last checkpoint or commit."""
+
+    shard: str
+    start: float
+    end: float
+    samples: int
+    useful_s: float
+    is_commit: bool
+
+
+@dataclass(kw_only=True)
+class Process:
+    """One process, as far as its ledger goes."""
+
+    attempt: str
+    host: str = "?"
+    slurm: dict[str, str] = field(default_factory=dict)
+    started: float = 0.0
+    last: float = 0.0
+    """Time of its last event."""
+    device: str | None = None
+    outcome: str | None = None
+    """Of its `end`; None while it runs, or when it was killed."""
+    error: str | None = None
+    """Why it could not go on, or why it gave its last failed shard up."""
+    signal: str | None = None
+    samples: int = 0
+    useful_s: float = 0.0
+    lost_s: float = 0.0
+    """Work of its own that it threw away."""
+    segments: list[Segment] = field(default_factory=list)
+    spent: tuple[float, ...] = (0.0,) * 5
+    """Seconds of useful work by what they went into, see `_SPENT`."""
+    metered_s: float = 0.0
+    gpu_s: float = 0.0
+    """Useful seconds in which it was known how busy the GPU was, and of these the busy ones."""
+    claim: dict[str, Any] | None = None
+    latest: dict[str, Any] | None = None
+    """The last checkpoint since the claim: like `segment`, not yet in the sums."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Segments as plain tuples, which pickle many times faster."""
+        return {**vars(self), "segments": [tuple(item) for item in self.segments]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, segments=list(map(Segment._make, state["segments"])))
+
+    @property
+    def task(self) -> str:
+        """`job_element/process` under SLURM, the same after a requeue; otherwise a name of this process alone."""
+        job = self.slurm.get("SLURM_ARRAY_JOB_ID") or self.slurm.get("SLURM_JOB_ID")
+        if not job:
+            return self.attempt.rsplit("-", 1)[0]
+        element = self.slurm.get("SLURM_ARRAY_TASK_ID")
+        return f"{job}{'_' + element if element else ''}/{self.slurm.get('SLURM_PROCID', '0')}"
+
+    @property
+    def job_id(self) -> str | None:
+        return self.slurm.get("SLURM_ARRAY_JOB_ID") or self.slurm.get("SLURM_JOB_ID")
+
+    @property
+    def segment(self) -> Segment | None:
+        """What it has made safe of the shard that it holds."""
+        return _segment(self.claim, self.latest, is_commit=False)
+
+    def all_segments(self) -> list[Segment]:
+        segment = self.segment
+        return [*self.segments, segment] if segment else self.segments
+
+    def total_samples(self) -> int:
+        segment = self.segment
+        return self.samples + (segment.samples if segment else 0)
+
+    def total_useful_s(self) -> float:
+        return self.useful_s + (_useful(self.latest) if self.latest else 0.0)
+
+    def close(self, *, is_commit: bool = False) -> None:
+        """The work on the claimed shard is over."""
+        segment = _segment(self.claim, self.latest, is_commit=is_commit)
+        if segment is not None and self.latest is not None:
+            self.segments.append(segment)
+            self.samples += segment.samples
+            self.useful_s += segment.useful_s
+            self.spent = _add_spent(self.spent, self.latest)
+            if "gpu_s" in self.latest:
+                self.metered_s += segment.useful_s
+                self.gpu_s += self.latest["gpu_s"]
+        self.claim = self.latest = None
+
+    def state(self, *, is_last: bool, alive: Container[str], now: float, silent_s: float) -> str:
+        """How it ended, or `running`. is_last: of its task; alive: attempts that hold a claim which beats.
+
+        `preempted`: a signal ended it in order. `vanished`: it never said goodbye (killed, out of memory, its node is
+        gone) and is silent for `silent_s` or its task runs again.
+        """
+        if self.outcome is not None:
+            is_preempted = self.outcome == "stopped" and self.signal != "SIGINT"
+            return PREEMPTED if is_preempted else self.outcome
+        is_heard = is_last and now - self.last < silent_s
+        return RUNNING if self.attempt in alive or is_heard else VANISHED
+
+    def metered(self) -> tuple[float, float]:
+        """(metered_s, gpu_s), with those of the shard in work."""
+        latest = self.latest or {}
+        if "gpu_s" not in latest:
+            return self.metered_s, self.gpu_s
+        return self.metered_s + _useful(latest), self.gpu_s + latest["gpu_s"]
+
+    def total_spent(self) -> dict[str, float]:
+        """Seconds of useful work by what they went into, and `cpu_s`."""
+        spent = _add_spent(self.spent, self.latest) if self.latest else self.spent
+        return dict(zip(_SPENT, spent, strict=True))
+
+
+_SPENT = (*SPENT, "cpu_s")
+_SPENT_OF = itemgetter(*_SPENT)
+
+
+def _add_spent(spent: tuple[float, ...], event: dict[str, Any]) -> tuple[float, ...]:
+    try:
+        return tuple(map(operator.add, spent, _SPENT_OF(event)))
+    except KeyError:  # nothing went into some of it
+        return tuple(before + event.get(name, 0.0) for before, name in zip(spent, _SPENT, strict=True))
+
+
+class History:
+    """The reduction of all ledgers; `read` adds what is new."""
+
+    def __init__(self, reader: LedgerReader) -> None:
+        self._reader = reader
+        self.processes: dict[str, Process] = {}
+        self.commits: dict[str, tuple[Any, ...]] = {}
+        """Shard -> its account, of commits that say it, as `_ACCOUNT_OF` gives it: small, there are many."""
+        self.conflicts = 0
+        self.inherited_lost_s = 0.0
+        """Work of processes that died, told by those who took their shards up."""
+        self._numbers = [0] * len(_NUMBERS)
+        self._rejected: Counter[str] = Counter()
+        """The sum of `commits`."""
+        self._tasks: dict[str, list[Process]] = {}
+        self._claims: dict[str, list[tuple[float, int]]] = {}
+        self._advances: dict[str, list[float]] = {}
+        """Shard -> times of checkpoints, the last of each claim at least, that were ahead of it."""
+
+    def read(self) -> None:
+        names = self._reader.list_new()
+        if self.processes or len(names) < _MANY_LEDGERS:
+            self._read(names)
+        else:
+            for part in share_out(self._read_apart, names):
+                self._merge(part)
+
+    def _read_apart(self, names: Sequence[str]) -> History:
+        part = History(LedgerReader(self._reader.folder))
+        part._read(names)
+        return part
+
+    def _merge(self, part: History) -> None:
+        """Adds what was read of other files."""
+        self._reader.offsets.update(part._reader.offsets)
+        self.processes.update(part.processes)
+        for name in self.commits.keys() & part.commits.keys():  # committed again after somebody removed it
+            self._count(self.commits[name], -1)
+        self.commits.update(part.commits)
+        self._numbers = list(map(operator.add, self._numbers, part._numbers))
+        self._rejected.update(part._rejected)
+        self.conflicts += part.conflicts
+        self.inherited_lost_s += part.inherited_lost_s
+        for name, claims in part._claims.items():
+            self._claims.setdefault(name, []).extend(claims)
+        for name, times in part._advances.items():
+            self._advances.setdefault(name, []).extend(times)
+
+    def _read(self, names: Sequence[str]) -> None:
+        for attempt, events in self._reader.read(names):
+            process = self.processes.setdefault(attempt, Process(attempt=attempt))
+            for event in events:
+                self._add(process, event)
+            process.last = max((event.get("time", 0.0) for event in events[-1:]), default=process.last)
+            self._tasks = {}
+
+    def _add(self, process: Process, event: dict[str, Any]) -> None:
+        kind, name = event.get("event"), event.get("shard", "")
+        if kind == "checkpoint":
+            process.latest = event
+            if event.get("samples", 0) > (process.claim or {}).get("resumed", 0):
+                self._advances.setdefault(name, []).append(event["time"])
+        elif kind == "commit":
+            process.latest = event
+            process.close(is_commit=True)
+            self._claims.pop(name, None)
+            if "counts" in event:
+                if name in self.commits:  # committed again after somebody removed it
+                    self._count(self.commits[name], -1)
+                account = self.commits[name] = _ACCOUNT_OF(event["counts"])
+                self._count(account, 1)
+        elif kind == "claim":
+            if process.latest is not None:
+                process.close()
+            process.claim, process.device = event, event.get("device", process.device)
+            self._claims.setdefault(name, []).append((event["time"], event.get("resumed", 0)))
+            self.inherited_lost_s += event.get("lost_s", 0.0)
+        elif kind in ("lost", "conflict"):
+            process.close()
+            process.lost_s += event.get("busy_s", 0.0)
+            self.conflicts += kind == "conflict"
+        elif kind == "start":
+            process.host, process.slurm = str(event.get("host", "?")), event.get("slurm") or {}
+            process.started = event["time"]
+        elif kind == "signal":
+            process.signal = event.get("name")
+        elif kind == "failed":
+            process.close()
+            process.error = event.get("error")
+        elif kind == "end":
+            process.close()
+            process.outcome = event.get("outcome")
+        elif kind == "error":
+            process.close()
+            process.outcome, process.error = "error", event.get("error")
+
+    def by_task(self) -> dict[str, list[Process]]:
+        """Task -> its processes in their order."""
+        if not self._tasks:
+            for process in sorted(self.processes.values(), key=lambda process: process.started):
+                self._tasks.setdefault(process.task, []).append(process)
+        return self._tasks
+
+    @property
+    def useful_s(self) -> float:
+        return sum(process.total_useful_s() for process in self.processes.values())
+
+    @property
+    def lost_s(self) -> float:
+        return self.inherited_lost_s + sum(process.lost_s for process in self.processes.values())
+
+    @property
+    def overhead_s(self) -> float:
+        return sum(
+            max(0.0, process.last - process.started - process.total_useful_s() - process.lost_s)
+            for process in self.processes.values()
+            if process.started
+        )
+
+    @property
+    def queued_s(self) -> float:
+        spans = [[(process.started, process.last) for process in task] for task in self.by_task().values()]
+        return sum(_gaps(task) for task in spans)
+
+    @property
+    def goodput(self) -> float | None:
+        total_s = self.useful_s + self.lost_s + self.overhead_s
+        return self.useful_s / total_s if total_s else None
+
+    @property
+    def spent(self) -> Counter[str]:
+        """Seconds of useful work by what they went into, and `cpu_s`."""
+        totals = [process.total_spent() for process in self.processes.values()]
+        return Counter({name: sum([total[name] for total in totals]) for name in _SPENT})
+
+    def stuck(self, names: Collection[str], batch_s: float | None) -> set[str]:
+        """Which of these shards do not advance, as their attempts end before a batch is done; see `livelock`."""
+        found = {name: self._claims[name] for name in names if len(self._claims.get(name, ())) > 1}
+        return {
+            name
+            for name, claims in found.items()
+            if livelock.History(claims=claims, advances=self._advances.get(name, [])).is_stuck(batch_s)
+        }
+
+    def batch_s(self, batch_size: int) -> float | None:
+        """What a batch takes, median over a thousand claims."""
+        segments = self.segments()
+        some = segments[:: max(1, len(segments) // 1000)]
+        return livelock.batch_seconds([(0.0, item.useful_s, item.samples) for item in some], batch_size)
+
+    def samples_per_s(self) -> float:
+        """Of the last ten minutes of work."""
+        segments = [process.all_segments() for process in self.processes.values()]
+        ends = [items[-1].end if items else 0.0 for items in segments]
+        since = max(ends, default=0.0) - RATE_WINDOW_S
+        recent = [items for items, end in zip(segments, ends, strict=True) if end > since]
+        return rate([(item.start, item.end, item.samples) for items in recent for item in items])
+
+    def commit_s(self) -> float | None:
+        """Useful seconds of the claims that ended with a commit, the median."""
+        seconds = [item.useful_s for process in self.processes.values() for item in process.segments if item.is_commit]
+        return statistics.median(seconds) if seconds else None
+
+    def segments(self) -> list[Segment]:
+        return [segment for process in self.processes.values() for segment in process.all_segments()]
+
+    def accounts(self) -> dict[str, dict[str, Any]]:
+        """Shard -> its account, like `Counts.to_mapping`."""
+        return {name: dict(zip(_ACCOUNT, account, strict=True)) for name, account in self.commits.items()}
+
+    def account(self, names: set[str]) -> Counts:
+        """The sum of the accounts of these shards, all of them in `commits`."""
+        others = [self.commits[name] for name in self.commits.keys() - names] if len(names) < len(self.commits) else []
+        for account in others:
+            self._count(account, -1)
+        rejected = Counter({reason: number for reason, number in self._rejected.items() if number})
+        counts = Counts(**dict(zip(_NUMBERS, self._numbers, strict=True)), rejected=rejected)
+        for account in others:
+            self._count(account, 1)
+        return counts
+
+    def _count(self, account: tuple[Any, ...], sign: int) -> None:
+        self._numbers = list(map(operator.add if sign > 0 else operator.sub, self._numbers, account))
+        for reason, number in account[-1].items():
+            self._rejected[reason] += sign * number
+
+
+_NUMBERS = tuple(name for name in vars(Counts()) if name != "rejected")
+_ACCOUNT = (*_NUMBERS, "rejected")
+_ACCOUNT_OF = itemgetter(*_ACCOUNT)
+
+
+def gpu_use(processes: Iterable[Process]) -> float | None:
+    """The share of useful seconds in which the GPU was busy, where that is known."""
+    metered = [process.metered() for process in processes]
+    metered_s = sum([seconds for seconds, _ in metered])
+    return min(1.0, round(sum([seconds for _, seconds in metered]) / metered_s, 3)) if metered_s else None
+
+
+def rate(done: Sequence[tuple[float, float, int]]) -> float:
+    """Samples per second of (start, end, samples) in the last `RATE_WINDOW_S`, while at least one task was at work."""
+    if not done:
+        return 0.0
+    since = max(end for _, end, _ in done) - RATE_WINDOW_S
+    samples = busy_s = 0.0
+    covered = since
+    for start, end, number in sorted(item for item in done if item[1] > since):
+        if end > start:
+            samples += number * (end - max(start, since)) / (end - start)
+            busy_s += max(0.0, end - max(start, covered))
+            covered = max(covered, end)
+    return samples / busy_s if busy_s else 0.0
+
+
+def _segment(claim: dict[str, Any] | None, latest: dict[str, Any] | None, *, is_commit: bool) -> Segment | None:
+    if latest is None:
+        return None
+    useful_s, end = _useful(latest), latest["time"]
+    samples = latest.get("samples", 0) - (claim.get("resumed", 0) if claim else 0)
+    return Segment(latest.get("shard", ""), end - useful_s, end, samples, useful_s, is_commit)
+
+
+def _useful(event: dict[str, Any]) -> float:
+    return event["useful_s"] if "useful_s" in event else event.get("busy_s", 0.0)
+
+
+def _gaps(spans: list[tuple[float, float]]) -> float:
+    ordered = sorted(spans)
+    return sum(max(0.0, after[0] - before[1]) for before, after in itertools.pairwise(ordered))

@@ -1,0 +1,65 @@
+"""How a run came to its end without a person: `report.json`, and the same as a text in `report.txt`."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hpcdata.base import files
+from hpcdata.base.typed import checked
+from hpcdata.run.paths import RunPaths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    outcome: Literal["finished", "stopped"]
+    reason: str
+    """In one line."""
+    next_step: str | None
+    """The line to type, None when there is nothing left to do."""
+    details: list[str] = field(default_factory=list)
+    dataset: str | None = None
+    account: str | None = None
+    content_digest: str | None = None
+    num_shards: int = 0
+    num_missing: int = 0
+    missing: list[str] = field(default_factory=list)
+    """The first missing shards."""
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    """Each submission: its jobs, and the samples that were done before and after it."""
+    time: float = field(default_factory=lambda: round(time.time(), 3))
+
+
+def write_outcome(paths: RunPaths, outcome: Outcome) -> None:
+    files.write_atomic(paths.report.with_suffix(".txt"), (describe(outcome, paths.root) + "\n").encode())
+    files.write_atomic(paths.report, files.to_json(dataclasses.asdict(outcome)))
+
+
+def read_outcome(paths: RunPaths) -> Outcome | None:
+    """None while the run goes on, or when nobody has taken care of its end."""
+    try:
+        return checked(Outcome(**files.read_json(paths.report)))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def describe(outcome: Outcome, root: Path) -> str:
+    lines = [f"{outcome.outcome:<9} {root}: {outcome.reason}", *(f"          {line}" for line in outcome.details)]
+    if outcome.account:
+        lines.append(f"account   {outcome.account}")
+    if outcome.dataset:
+        lines.append(f"dataset   {outcome.dataset}, content digest {outcome.content_digest}")
+    if outcome.num_missing:
+        names = ", ".join(outcome.missing) + (", ..." if outcome.num_missing > len(outcome.missing) else "")
+        lines.append(f"missing   {outcome.num_missing} of {outcome.num_shards} shards: {names}")
+    for item in outcome.rounds:
+        lines.append(
+            f"round {item['round']:<3} by {item['by']}: {item['num_tasks']} tasks in {', '.join(item['job_ids'])}; "
+            f"{item['samples_before']} -> {item['samples_after']} samples"
+        )
+    if outcome.next_step:
+        lines.append(f"next      {outcome.next_step}")
+    return "\n".join(lines)

@@ -1,0 +1,275 @@
+"""The plan: the frozen description of a run, `plan.json` in the output directory.
+
+It lists the inputs with their sizes and shard cuts, the configuration, and the identities of tokenizers and weights.
+It is created once, atomically (`planning` builds it); array tasks read it and never list inputs themselves. The
+fingerprint covers what determines the output bytes and no path or time: the same data planned elsewhere has the same.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hpcdata.base import files
+from hpcdata.base.errors import UserError
+from hpcdata.base.typed import checked
+from hpcdata.base.version import code_version
+from hpcdata.config import values as configuration
+from hpcdata.config.schema import RunConfig
+from hpcdata.run.identities import ImageIdentity, TextIdentity
+from hpcdata.run.paths import RunPaths
+from hpcdata.shards.columns import id_dtype_for
+from hpcdata.shards.shard import ShardHeader
+from hpcdata.sources.base import InputFile, Scan
+
+FORMAT = "hpcdata-plan-1"
+SIZES_A_BATCH = 8
+"""A batch of pictures of several shapes is so many times what the network takes at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedInput:
+    """One input file: where it is, what it looked like when planned, and what the scan found."""
+
+    file: InputFile
+    """Its path is relative to the output directory for listings that planning wrote there."""
+    origin: str
+    """Absolute path of what the user named: the file itself, or what a listing was made from."""
+    size: int
+    mtime_ns: int
+    scan: Scan
+
+    def is_like(self, stat: os.stat_result) -> bool:
+        """Whether what the user named still looks as it did when it was planned."""
+        is_listing = not Path(self.file.path).is_absolute()
+        return stat.st_mtime_ns == self.mtime_ns and (is_listing or stat.st_size == self.size)
+
+    def identity(self) -> list[Any]:
+        """What the fingerprint covers: names and contents as far as known, no places and times."""
+        return [self.file.label, self.file.format, self.size, vars(self.scan)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSpec:
+    """One shard: samples `first` to `first + count` of one input."""
+
+    name: str
+    shard: int
+    source: PlannedInput
+    source_index: int
+    """Plan index of the input's first sample."""
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Fields are what plan.json holds; shards are derived."""
+
+    config: RunConfig
+    text: TextIdentity | None
+    image: ImageIdentity | None
+    inputs: tuple[PlannedInput, ...]
+    code_version: str
+    found_batch_size: int | None = None
+    """Of `loader.batch_size=auto`, as soon as a task has found it (`encoders.batching`); not part of plan.json."""
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one encoder batch. Raises UserError if none is found yet."""
+        configured = self.config.loader.batch_size
+        if configured != "auto":
+            return configured
+        if self.found_batch_size is None:
+            raise UserError("loader.batch_size=auto, and no task of this run has found a size yet: run one first")
+        return self.found_batch_size
+
+    @property
+    def picture_batch_size(self) -> int:
+        """Pictures that a network takes at a time. Of several sizes there must be enough in a batch for each."""
+        is_square = self.config.data.max_aspect_ratio is None
+        return self.batch_size if is_square else max(1, self.batch_size // SIZES_A_BATCH)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        covered = {
+            "format": FORMAT,
+            "config": self.config.semantic_fields(),
+            "text": dataclasses.asdict(self.text) if self.text else None,
+            "image": dataclasses.asdict(self.image) if self.image else None,
+            "inputs": [source.identity() for source in self.inputs],
+        }
+        return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def num_samples(self) -> int:
+        return self._sample_ends[-1] if self.inputs else 0
+
+    @property
+    def num_shards(self) -> int:
+        return self._shard_ends[-1] if self.inputs else 0
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids below which everything that is stored lies."""
+        text = self.text.vocab_size if self.text else 1
+        image = self.image.codebook_size if self.image else 1
+        return max(text, image, self.config.model.text_vocab_size or 1)
+
+    @property
+    def id_dtype(self) -> str:
+        return id_dtype_for(self.vocab_size)
+
+    def shard(self, shard: int) -> ShardSpec:
+        which = bisect.bisect_right(self._shard_ends, shard)
+        source = self.inputs[which]
+        local = shard - (self._shard_ends[which - 1] if which else 0)
+        first = local * self.config.data.shard_size
+        return ShardSpec(
+            name=f"{shard:05d}-of-{self.num_shards:05d}",
+            shard=shard,
+            source=source,
+            source_index=self._sample_ends[which - 1] if which else 0,
+            first=first,
+            count=min(self.config.data.shard_size, source.scan.num_samples - first),
+        )
+
+    @cached_property
+    def shard_names(self) -> list[str]:
+        return [f"{shard:05d}-of-{self.num_shards:05d}" for shard in range(self.num_shards)]
+
+    def shards(self) -> list[ShardSpec]:
+        return [self.shard(index) for index in range(self.num_shards)]
+
+    def shard_of(self, index: int) -> ShardSpec:
+        """The shard that the sample with plan index `index` belongs to."""
+        which = bisect.bisect_right(self._sample_ends, index)
+        position = index - (self._sample_ends[which - 1] if which else 0)
+        return self.shard((self._shard_ends[which - 1] if which else 0) + position // self.config.data.shard_size)
+
+    def header(self, spec: ShardSpec) -> ShardHeader:
+        return ShardHeader(
+            name=spec.name,
+            shard=spec.shard,
+            num_shards=self.num_shards,
+            fingerprint=self.fingerprint,
+            id_dtype=self.id_dtype,
+            source=spec.source.file.label,
+            first_index=spec.source_index + spec.first,
+            num_inputs=spec.count,
+        )
+
+    @cached_property
+    def _sample_ends(self) -> list[int]:
+        return _cumulate([source.scan.num_samples for source in self.inputs])
+
+    @cached_property
+    def _shard_ends(self) -> list[int]:
+        return _cumulate([-(-source.scan.num_samples // self.config.data.shard_size) for source in self.inputs])
+
+    def to_json(self) -> bytes:
+        values = {
+            "format": FORMAT,
+            "fingerprint": self.fingerprint,
+            "code_version": self.code_version,
+            "num_samples": self.num_samples,
+            "num_shards": self.num_shards,
+            "id_dtype": self.id_dtype,
+            "config": configuration.to_mapping(self.config),
+            "text": dataclasses.asdict(self.text) if self.text else None,
+            "image": dataclasses.asdict(self.image) if self.image else None,
+            "inputs": [dataclasses.asdict(source) for source in self.inputs],
+        }
+        return files.to_json(values)
+
+
+def arithmetic(plan: Plan) -> dict[str, Any] | None:
+    """How codes are computed (`encoders.image.tokenizer.set_reproducible`), None for a run without images."""
+    if plan.image is None:
+        return None
+    threads, batch_size = plan.config.image.cpu_threads, plan.batch_size
+    switches = {
+        "compile": plan.config.image.compile,
+        "tf32": False,
+        "cudnn_benchmark": False,
+        "deterministic_algorithms": True,
+    }
+    return {"dtype": plan.image.precision, "cpu_threads": threads, "batch_size": batch_size, **switches}
+
+
+def load_plan(output_dir: Path | str) -> Plan:
+    """Raises UserError when there is none, or when it is of another version or damaged."""
+    path = RunPaths(output_dir).plan
+    try:
+        values = files.read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{output_dir} has no plan.json: it is not the output directory of a run") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{path} has format {found!r}, this version reads {FORMAT}: use the hpcdata that made it")
+    try:
+        plan = _from_mapping(values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
+    if plan.fingerprint != values.get("fingerprint"):
+        other = (
+            "" if plan.code_version == code_version() else f", or use the hpcdata that made it ({plan.code_version})"
+        )
+        raise UserError(f"{path} was edited: its content does not have its fingerprint; restore it{other}")
+    return dataclasses.replace(plan, found_batch_size=_read_batch_size(RunPaths(output_dir).batch_size))
+
+
+def load_runtime(output_dir: Path | str) -> RunConfig:
+    """The configuration of the latest launch: transient fields are taken from it, semantic ones equal the plan's."""
+    path = RunPaths(output_dir).runtime
+    try:
+        return configuration.from_mapping(files.read_json(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): launch the run again") from None
+
+
+def _read_batch_size(path: Path) -> int | None:
+    try:
+        size = files.read_json(path)["batch_size"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        size = None
+    if not isinstance(size, int) or size < 1:
+        raise UserError(f"{path} is damaged: restore it, or use a new output directory")
+    return size
+
+
+def _from_mapping(values: dict[str, Any]) -> Plan:
+    plan = Plan(
+        config=configuration.from_mapping(values["config"]),
+        text=TextIdentity(**values["text"]) if values["text"] else None,
+        image=ImageIdentity(**values["image"]) if values["image"] else None,
+        inputs=tuple(_input_from_mapping(source) for source in values["inputs"]),
+        code_version=values["code_version"],
+    )
+    for source in plan.inputs:
+        checked(source)
+    return plan
+
+
+def _input_from_mapping(values: dict[str, Any]) -> PlannedInput:
+    file, scan = InputFile(**values["file"]), Scan.from_mapping(values["scan"])
+    return PlannedInput(**{**values, "file": file, "scan": scan})
+
+
+def _cumulate(counts: list[int]) -> list[int]:
+    ends, total = [], 0
+    for count in counts:
+        total += count
+        ends.append(total)
+    return ends

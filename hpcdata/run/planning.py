@@ -1,0 +1,382 @@
+"""From a configuration to a plan: checks everything that can be checked before work starts, then freezes it.
+
+All of it runs on the login node without torch. Resuming compares the configuration and the inputs with the plan that
+is there: a semantic difference is refused and named, a transient one is fine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from hpcdata import sources
+from hpcdata.base import files
+from hpcdata.base.errors import UserError
+from hpcdata.base.version import code_version
+from hpcdata.config import values as configuration
+from hpcdata.config.array import parse_array
+from hpcdata.config.schema import RunConfig
+from hpcdata.encoders.image import tokenizer as image
+from hpcdata.encoders.text import tokenizer as text
+from hpcdata.run.claims import Claims, Owner
+from hpcdata.run.identities import ImageIdentity, TextIdentity
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import Plan, PlannedInput, load_plan
+from hpcdata.sources import InputFile
+
+log = logging.getLogger(__name__)
+
+MAX_SCAN_PROCESSES = 8
+SMALL_INPUT_BYTES = 64 * 2**20
+"""Below this the start of processes would take longer than scanning."""
+NONE = "none"
+"""Value of text.tokenizer or image.tokenizer that leaves this kind of data out on purpose."""
+
+
+def prepare(config: RunConfig) -> Plan:
+    """The frozen plan of `config`, made now or by an earlier launch. Raises UserError for anything that cannot run.
+
+    Any number of processes may call it at once for one output directory: one makes the plan, the others wait.
+    """
+    config = _normalise(config)
+    paths = RunPaths(Path(config.data.token_output_dir).absolute())
+    tokenizer, codec = check(config)
+    listed = _list_inputs(paths, config)
+    _check_kinds(config, listed)
+    _make_root(paths)
+    if paths.plan.exists():
+        plan = load_plan(paths.root)
+        _require_same(plan, config, tokenizer, codec, listed)
+    else:
+        plan = _create_together(paths, config, tokenizer, codec, listed)
+    write_runtime(paths, config)
+    return plan
+
+
+def reopen(output_dir: Path, config: RunConfig) -> Plan:
+    """The plan of a run that goes on with `config`. Raises UserError where that would not write the same bytes.
+
+    All of it comes from the run itself: nothing is listed or scanned again, and it may be called from any folder.
+    """
+    config, paths = _normalise(config), RunPaths(output_dir.absolute())
+    plan = load_plan(paths.root)
+    tokenizer, codec = check(config)
+    there = [source for source in plan.inputs if Path(source.origin).exists()]
+    listed = [dataclasses.replace(source.file, path=source.origin) for source in there]
+    _require_same(plan, config, tokenizer, codec, listed)
+    _make_root(paths)
+    write_runtime(paths, config)
+    return plan
+
+
+def write_runtime(paths: RunPaths, config: RunConfig) -> None:
+    """Keeps the transient settings for the run's tasks, with paths that mean the same from everywhere."""
+
+    def absolute(path: str | None) -> str | None:
+        return str(Path(path).absolute()) if path and Path(path).exists() else path
+
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, token_output_dir=str(paths.root)),
+        text=dataclasses.replace(config.text, tokenizer=absolute(config.text.tokenizer)),
+        image=dataclasses.replace(config.image, checkpoint=absolute(config.image.checkpoint)),
+    )
+    files.write_atomic(paths.runtime, files.to_json(configuration.to_mapping(config)))
+
+
+def _list_inputs(paths: RunPaths, config: RunConfig) -> list[InputFile]:
+    """The inputs; those of the plan where some are gone by now and their samples are to be rejected."""
+    try:
+        return sources.list_inputs(config.data.raw_data_dir, config.data.source)
+    except UserError:
+        if config.data.on_changed_input != "reject" or not paths.plan.exists():
+            raise
+        plan = load_plan(paths.root)
+        if plan.config.data.raw_data_dir != config.data.raw_data_dir:
+            raise
+        return [dataclasses.replace(item.file, path=item.origin) for item in plan.inputs]
+
+
+def check(config: RunConfig) -> tuple[TextIdentity | None, ImageIdentity | None]:
+    """Checks values against each other and the tokenizers' files; returns their identities."""
+    _check_numbers(config)
+    if config.estimate:
+        raise UserError("estimate=true: only python -m hpcdata.launch makes estimates")
+    parse_array(config.cluster.array)
+    data, model = config.data, config.model
+    tokenizer = None
+    if config.text.tokenizer is None:
+        raise UserError(
+            "text.tokenizer is required: a tokenizer.json, a SentencePiece .model, a local HF folder, `embedded`, or "
+            "`none` for images alone; or set HPCDATA_TEXT_TOKENIZER"
+        )
+    if config.text.tokenizer != NONE:
+        tokenizer = text.identify(
+            config.text.tokenizer,
+            add_image_token=data.add_image_token,
+            use_slow_tokenizer=data.use_slow_tokenizer,
+        )
+    codec = None
+    if config.image.tokenizer not in (None, NONE):
+        codec = image.identify(config.image)
+        image.grid_side(codec, data.resolution)
+    if tokenizer is None and codec is None:
+        raise UserError("text.tokenizer=none and no image.tokenizer: nothing would be encoded")
+    _check_vocabulary(tokenizer, model.text_vocab_size, data.img_token_shift)
+    return tokenizer, codec
+
+
+def _normalise(config: RunConfig) -> RunConfig:
+    """Settles what one option says about another."""
+    if not config.data.use_chameleon:
+        return config
+    if config.image.tokenizer in (None, NONE):
+        raise UserError("data.use_chameleon=true without an image tokenizer: add +experiments='[...,vq16_t2i]'")
+    changed = dataclasses.replace(config.image, tokenizer="chameleon")
+    return dataclasses.replace(config, image=changed)
+
+
+def _check_numbers(config: RunConfig) -> None:
+    positive = {
+        "data.resolution": config.data.resolution,
+        "data.shard_size": config.data.shard_size,
+        "data.block_size": config.data.block_size,
+        "data.n_train_samples": config.data.n_train_samples,
+        "data.save_tmp_interval": config.data.save_tmp_interval,
+        "data.max_batch_s": config.data.max_batch_s,
+        "data.max_image_pixels": config.data.max_image_pixels,
+        "data.max_record_bytes": config.data.max_record_bytes,
+        "loader.batch_size": None if config.loader.batch_size == "auto" else config.loader.batch_size,
+        "image.cpu_threads": config.image.cpu_threads,
+        "cluster.claim_timeout_s": config.cluster.claim_timeout_s,
+    }
+    for name, value in positive.items():
+        if value is not None and value <= 0:
+            raise UserError(f"{name}={value}: expected a number above 0")
+    ratio = config.data.max_aspect_ratio
+    if ratio is not None and not 1 <= ratio < math.inf:
+        raise UserError(f"data.max_aspect_ratio={ratio}: expected 1 or more, longer side by shorter side")
+    if ratio is not None and config.image.compile:
+        raise UserError("image.compile=true needs pictures of one size: leave it, or data.max_aspect_ratio, out")
+    if config.loader.num_workers < 0:
+        raise UserError(f"loader.num_workers={config.loader.num_workers}: expected 0 or more")
+
+
+def _check_vocabulary(tokenizer: TextIdentity | None, reserved: int | None, shift: int | None) -> None:
+    if tokenizer is None:
+        return
+    for name, value in (("model.text_vocab_size", reserved), ("data.img_token_shift", shift)):
+        if value is not None and value < tokenizer.vocab_size:
+            raise UserError(
+                f"{name}={value} is below the {tokenizer.vocab_size} ids of the text tokenizer: image codes would "
+                f"collide with text, use {name}={tokenizer.vocab_size} or another tokenizer"
+            )
+    if reserved is not None and shift is not None and shift < reserved:
+        raise UserError(
+            f"data.img_token_shift={shift} is below model.text_vocab_size={reserved}: image codes would collide "
+            f"with text, use data.img_token_shift={reserved}"
+        )
+
+
+def _check_kinds(config: RunConfig, listed: Sequence[InputFile]) -> None:
+    carries_images = [item for item in listed if sources.carries_images(item.format)]
+    if carries_images and config.image.tokenizer is None:
+        raise UserError(
+            f"{carries_images[0].label} ({carries_images[0].format}) holds images but image.tokenizer is not set: "
+            f"choose one of {', '.join(image.preset_names())}, or image.tokenizer=none to leave images out"
+        )
+
+
+def _make_root(paths: RunPaths) -> None:
+    try:
+        paths.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data.token_output_dir={paths.root} cannot be made: {error.strerror}") from None
+    if not os.access(paths.root, os.W_OK | os.X_OK):
+        raise UserError(f"data.token_output_dir={paths.root} is not writable")
+    if paths.shards.exists() and not paths.plan.exists():
+        raise UserError(f"{paths.root} has shards but no plan.json: restore it, or use a new output directory")
+
+
+def _create_together(
+    paths: RunPaths,
+    config: RunConfig,
+    tokenizer: TextIdentity | None,
+    codec: ImageIdentity | None,
+    listed: Sequence[InputFile],
+) -> Plan:
+    """One process builds the plan, under a claim; exclusive creation decides if two do after all."""
+    owner = Owner.of_this_process(f"plan-{os.getpid()}-{time.time_ns()}")
+    with Claims(paths.claims, owner, timeout_s=config.cluster.claim_timeout_s) as claims:
+        while not claims.try_claim("plan"):
+            if paths.plan.exists():
+                break
+            time.sleep(0.2)
+        if not paths.plan.exists():
+            inputs = _plan_inputs(paths, config, listed)
+            plan = Plan(config=config, text=tokenizer, image=codec, inputs=inputs, code_version=code_version())
+            _require_samples(plan)
+            files.create_exclusive(paths.plan, plan.to_json())
+    plan = load_plan(paths.root)
+    _require_same(plan, config, tokenizer, codec, listed)
+    return plan
+
+
+def _require_samples(plan: Plan) -> None:
+    if not plan.num_samples:
+        raise UserError(f"data.raw_data_dir={plan.config.data.raw_data_dir}: {len(plan.inputs)} files without a sample")
+
+
+def _plan_inputs(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile]) -> tuple[PlannedInput, ...]:
+    """Scans the inputs, in processes when there are several, until `data.n_train_samples` are found."""
+    started = time.monotonic()
+    limit = config.data.n_train_samples
+    planned: list[PlannedInput] = []
+    total = 0
+    for item, result in zip(listed, _scan_all(paths, config, listed), strict=False):
+        kept = result.scan if limit is None else _limit(result.scan, limit - total)
+        file, path = result.file, Path(result.file.path)
+        if path.is_relative_to(paths.inputs):
+            file = dataclasses.replace(file, path=path.relative_to(paths.root).as_posix())
+        total += kept.num_samples
+        planned.append(PlannedInput(file=file, origin=item.path, size=result.size, mtime_ns=result.mtime_ns, scan=kept))
+        if limit is not None and total >= limit:
+            break
+    if limit is None:
+        sources.warn_of_differences(listed, [source.scan for source in planned])
+    log.info("planned %d samples of %d files in %.1f s", total, len(planned), time.monotonic() - started)
+    return tuple(planned)
+
+
+def _scan_all(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile]) -> Iterator[_Scanned]:
+    """What each input turned out to be, in order, lazily."""
+    tasks = [_ScanTask(file=file, folder=str(paths.inputs), config=config) for file in listed]
+    num_processes = min(len(tasks), os.cpu_count() or 1, MAX_SCAN_PROCESSES)
+    if num_processes < 2 or sum(Path(file.path).stat().st_size for file in listed) < SMALL_INPUT_BYTES:
+        yield from map(_scan, tasks)
+        return
+    pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"))
+    try:
+        yield from pool.map(_scan, tasks)
+    except BrokenProcessPool:
+        raise UserError("a process that scanned the inputs was killed, out of memory perhaps: launch again") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _ScanTask:
+    file: InputFile
+    folder: str
+    config: RunConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Scanned:
+    file: InputFile
+    scan: sources.Scan
+    size: int
+    """Bytes of the file that is read: the listing's, for what a listing was made of."""
+    mtime_ns: int
+    """Of what the user named."""
+
+
+def _scan(task: _ScanTask) -> _Scanned:
+    before = Path(task.file.path).stat()
+    file = sources.prepare(task.file, Path(task.folder))
+    scan = sources.scan(file, every=task.config.data.shard_size, options=source_options(task.config))
+    after = Path(task.file.path).stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise UserError(f"{task.file.path} changed while it was read: launch again when nothing writes to it")
+    return _Scanned(file=file, scan=scan, size=Path(file.path).stat().st_size, mtime_ns=before.st_mtime_ns)
+
+
+def source_options(config: RunConfig) -> sources.Options:
+    return sources.Options(
+        max_record_bytes=config.data.max_record_bytes,
+        text_field=config.data.text_field,
+        needs_image=config.image.tokenizer not in (None, NONE),
+        needs_text=config.text.tokenizer != NONE,
+        keep_image_marker=config.data.add_image_token,
+    )
+
+
+def _limit(scan: sources.Scan, num_samples: int) -> sources.Scan:
+    """The first `num_samples` of a scan."""
+    if num_samples >= scan.num_samples:
+        return scan
+    return dataclasses.replace(
+        scan,
+        num_samples=num_samples,
+        cuts=scan.cuts[: -(-num_samples // scan.every)],
+        repeats=tuple(pair for pair in scan.repeats if pair[0] < num_samples),
+        duplicates=tuple(position for position in scan.duplicates if position < num_samples),
+    )
+
+
+def _require_same(
+    plan: Plan,
+    config: RunConfig,
+    tokenizer: TextIdentity | None,
+    codec: ImageIdentity | None,
+    listed: Sequence[InputFile],
+) -> None:
+    """Raises UserError naming every difference between the frozen plan and what is asked for now."""
+    differences = [
+        *_differences(plan.config.semantic_fields(), config.semantic_fields(), ""),
+        *_differences(_fields(plan.text), _fields(tokenizer), "text tokenizer "),
+        *_differences(_fields(plan.image), _fields(codec), "image tokenizer "),
+        *(_new_inputs if config.data.on_changed_input == "reject" else _input_differences)(plan, listed),
+    ]
+    if differences:
+        raise UserError(
+            f"{config.data.token_output_dir} holds a run with other settings or inputs: {'; '.join(differences[:5])}"
+            f"{f'; and {len(differences) - 5} more' if len(differences) > 5 else ''}: restore them, or use a new "
+            "data.token_output_dir"
+        )
+
+
+def _fields(identity: TextIdentity | ImageIdentity | None) -> dict[str, Any]:
+    return dataclasses.asdict(identity) if identity else {}
+
+
+def _differences(planned: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str) -> list[str]:
+    names = [*planned, *(name for name in wanted if name not in planned)]
+    return [
+        f"{prefix}{name} was {planned.get(name)}, now {wanted.get(name)}"
+        for name in names
+        if planned.get(name) != wanted.get(name)
+    ]
+
+
+def _input_differences(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
+    planned = {source.origin: source for source in plan.inputs}
+    limited = plan.config.data.n_train_samples is not None
+    found = {item.path: item for item in (listed[: len(plan.inputs)] if limited else listed)}
+    differences = [f"input {source.file.label} is gone" for path, source in planned.items() if path not in found]
+    differences += [f"input {item.label} is new" for path, item in found.items() if path not in planned]
+    for path, source in planned.items():
+        if path in found and _changed(source):
+            differences.append(f"input {source.file.label} has changed since it was planned")
+    return differences
+
+
+def _new_inputs(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
+    """What a run lacks that rejects the samples of inputs which were removed or changed."""
+    if plan.config.data.n_train_samples is not None:
+        return []
+    planned = {source.origin for source in plan.inputs}
+    return [f"input {item.label} is new" for item in listed if item.path not in planned]
+
+
+def _changed(source: PlannedInput) -> bool:
+    return not source.is_like(Path(source.origin).stat())

@@ -1,0 +1,202 @@
+"""What the scheduler says of a run's jobs: squeue for those that are not over, sacct for how the others ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from hpcdata.base.errors import UserError
+from hpcdata.run import submissions
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.submissions import History, Kind
+
+TIMEOUT_S = 60.0
+LOOK_S = 5.0
+"""Of one that only wants to show something."""
+BUSY = "temporarily unable to accept job"
+"""What sbatch says when the whole cluster has as many jobs as it can hold (MaxJobCount)."""
+_COMPLETING_S = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job or whole array in the queue."""
+
+    job_id: str
+    kind: Kind
+    states: frozenset[str]
+    """Of its elements: PENDING, RUNNING, ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a job or array element came to its end."""
+
+    job_id: str
+    state: str
+    """COMPLETED, FAILED, CANCELLED, NODE_FAIL, PREEMPTED, TIMEOUT, OUT_OF_MEMORY ..."""
+    exit_code: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobStates:
+    """What there is to show of a run's jobs."""
+
+    by_element: dict[str, str] = field(default_factory=dict)
+    """`123_4` or `123` -> RUNNING, PENDING, PREEMPTED, NODE_FAIL, ..."""
+    exit_codes: dict[str, str] = field(default_factory=dict)
+    """`123_4` -> `code:signal`, of what has ended, where accounting is on."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Why waiting elements wait."""
+    num_waiting: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """State -> array elements in it; the elements of one waiting job record count as many."""
+        found = Counter(self.by_element.values())
+        if self.num_waiting:
+            found["PENDING"] = self.num_waiting
+        return dict(sorted(found.items()))
+
+
+def run(
+    *command: str, input_text: str | None = None, timeout_s: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program of SLURM as if from a login node. Raises UserError when it is missing or does not answer."""
+    timeout_s = timeout_s or TIMEOUT_S
+    with outside_of_any_job():
+        try:
+            return subprocess.run(
+                command, input=input_text, capture_output=True, text=True, errors="replace", timeout=timeout_s
+            )
+        except OSError:
+            raise UserError(f"{command[0]} was not found in PATH: use a login node of the cluster") from None
+        except subprocess.TimeoutExpired as error:
+            if BUSY in (said := (error.stderr or b"").decode(errors="replace")):  # sbatch would wait for long
+                return subprocess.CompletedProcess(command, 1, "", said.splitlines()[0])
+            raise UserError(f"{command[0]} did not answer for {timeout_s:.0f} s: try again later") from None
+
+
+def active_jobs(paths: RunPaths, history: History) -> list[Job]:
+    """The run's jobs that wait, run or are about to come back. Raises UserError without a scheduler."""
+    found: dict[str, tuple[Kind, set[str]]] = {}
+    for line in _squeue():
+        job_id, _, rest = line.partition("|")
+        state, _, comment = rest.partition("|")
+        known = history.of(job_id)
+        kind = known.kind if known else submissions.kind_of_mark(comment, paths.root)
+        if kind:
+            found.setdefault(job_id, (kind, set()))[1].add(state)
+    return [Job(job_id=job_id, kind=kind, states=frozenset(states)) for job_id, (kind, states) in found.items()]
+
+
+def settled_jobs(paths: RunPaths, history: History) -> list[Job]:
+    """The same, once jobs that are only being cleaned up are gone, or after a while of waiting for that."""
+    deadline = time.monotonic() + _COMPLETING_S
+    while True:
+        jobs = active_jobs(paths, history)
+        waiting = [job for job in jobs if job.states != {"COMPLETING"}]
+        if len(waiting) == len(jobs) or time.monotonic() > deadline:
+            return waiting
+        time.sleep(1.0)
+
+
+def ended_jobs(job_ids: Sequence[str]) -> list[Ended]:
+    """Each element of these jobs that is over, as accounting has it; empty where there is none."""
+    if not job_ids or shutil.which("sacct") is None:
+        return []
+    ended = [
+        Ended(job_id=job_id, state=state, exit_code=int(code.partition(":")[0]))
+        for job_id, state, code in _rows(run(*_sacct(job_ids)).stdout)
+        if state and re.fullmatch(r"\d+:\d+", code, re.ASCII)
+    ]
+    ended = [item for item in ended if item.job_id.partition("_")[0] in job_ids]
+    return [item for item in ended if item.state not in ("PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED")]
+
+
+def look(job_ids: Iterable[str]) -> JobStates | None:
+    """The states of these jobs, to be shown; None when there are none, or nobody answers soon."""
+    jobs = sorted({job for job in job_ids if re.fullmatch(r"\d+", job, re.ASCII)}, key=int)
+    if not jobs:
+        return None
+    left = _look(*_sacct(jobs))
+    queued = _look("squeue", "-h", "-a", "-j", ",".join(jobs), "-o", "%i|%T|%r")
+    if left is None and queued is None:
+        return None
+    states: dict[str, str] = {}
+    codes: dict[str, str] = {}
+    reasons: Counter[str] = Counter()
+    for element, state, code in _rows(left or ""):
+        if "[" not in element:
+            states[element], codes[element] = state or "UNKNOWN", code
+    for element, state, reason in _rows(queued or ""):  # knows better than accounting what is there now
+        if state == "PENDING":
+            reasons[reason] += num_elements(element)
+        if "[" not in element:
+            states[element] = state
+    return JobStates(by_element=states, exit_codes=codes, reasons=reasons, num_waiting=reasons.total())
+
+
+def num_elements(job: str) -> int:
+    """`12_[0-3,7%2]` stands for five elements, other ids for one."""
+    match = re.search(r"\[([^\]%]*)", job)
+    if match is None:
+        return 1
+    total = 0
+    for part in match[1].split(","):
+        numbers, _, step = part.partition(":")
+        first, _, last = numbers.partition("-")
+        is_range = last.isdigit() and first.isdigit()
+        total += len(range(int(first), int(last) + 1, int(step or 1))) if is_range else 1
+    return total
+
+
+def cancel(job_ids: Sequence[str]) -> None:
+    """Raises UserError when scancel could not be asked; jobs that are over already are fine."""
+    if job_ids:
+        run("scancel", *job_ids)
+
+
+@contextlib.contextmanager
+def outside_of_any_job() -> Iterator[None]:
+    """Hides a job that this process itself runs in: its SLURM_* would be inherited and limit the new job's steps."""
+    hidden = {name for name in os.environ if name.startswith("SLURM_")} - {"SLURM_CONF", "SLURM_CLUSTERS"}
+    saved = {name: os.environ.pop(name) for name in hidden}
+    try:
+        yield
+    finally:
+        os.environ.update(saved)
+
+
+def _squeue() -> list[str]:
+    """`array id|state|comment` of the user's jobs, one line for each element that runs and each array that waits."""
+    result = run("squeue", "--me", "--noheader", "--format=%F|%T|%k")
+    if result.returncode != 0:
+        raise UserError(f"squeue failed: {result.stderr.strip() or result.returncode}")
+    return result.stdout.splitlines()
+
+
+def _sacct(job_ids: Sequence[str]) -> tuple[str, ...]:
+    return ("sacct", "-X", "-n", "-P", "--format=JobID,State,ExitCode", "--jobs", ",".join(job_ids))
+
+
+def _look(*command: str) -> str | None:
+    try:
+        result = run(*command, timeout_s=LOOK_S)
+    except UserError:
+        return None
+    return result.stdout if result.returncode == 0 else None
+
+
+def _rows(text: str) -> Iterator[tuple[str, str, str]]:
+    """id, state in one word (`CANCELLED by 0`), the rest."""
+    for line in text.splitlines():
+        fields = line.split("|")
+        if len(fields) >= 3:
+            yield fields[0], fields[1].partition(" ")[0], fields[2]

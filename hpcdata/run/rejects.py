@@ -1,0 +1,53 @@
+"""The rejects of a run, read from its shards' ledgers, and the parts that retries have added to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import Plan, load_plan
+from hpcdata.shards.recovered import PREFIX, Recovered, read_recovered
+from hpcdata.shards.rejects import RejectRow, read_rejects
+from hpcdata.shards.shard import ShardHeader
+
+
+def rows_of(output_dir: Path) -> Iterator[RejectRow]:
+    """Every reject that no retry has recovered, in the order of the plan, one at a time; duplicates are among them."""
+    plan, paths = load_plan(output_dir), RunPaths(output_dir.absolute())
+    recovered = read_recovered(paths.list_retries().values())
+    dataset = paths.complete_dataset()
+    for spec in plan.shards():
+        folder = paths.find_shard(spec.name) or (dataset / "parts" / spec.name if dataset else None)
+        if folder and folder.exists():
+            yield from (row for row in read_rejects(folder) if row.index not in recovered)
+        elif dataset:  # compact holds all of them, in one file
+            yield from read_rejects(dataset / "parts" / "compact")
+            return
+
+
+def retry_header(plan: Plan, number: int) -> ShardHeader:
+    """The header of the `number`-th retry part of a run, from 1."""
+    return ShardHeader(
+        name=f"{PREFIX}{number:05d}",
+        shard=plan.num_shards + number - 1,
+        num_shards=plan.num_shards,
+        fingerprint=plan.fingerprint,
+        id_dtype=plan.id_dtype,
+        source="*",
+        first_index=0,
+        num_inputs=0,
+    )
+
+
+def not_rejected(recovered: Mapping[int, Recovered], plan: Plan, folders: Mapping[str, Path]) -> list[int]:
+    """Recovered samples that their shard does not reject for the reason the retry says. folders: name -> shard."""
+    by_shard: dict[str, set[int]] = {}
+    strangers = [index for index in recovered if not 0 <= index < plan.num_samples]
+    for index in recovered.keys() - set(strangers):
+        by_shard.setdefault(plan.shard_of(index).name, set()).add(index)
+    for name, indices in by_shard.items():
+        rows = read_rejects(folders[name]) if name in folders else ()
+        found = {row.index for row in rows if row.index in indices and row.reason == recovered[row.index].reason}
+        strangers += indices - found
+    return sorted(strangers)

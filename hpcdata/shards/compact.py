@@ -1,0 +1,134 @@
+"""Compaction: many parts -> one contiguous part, streamed column by column in constant memory.
+
+A second thread hashes what is read and written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Container, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from hpcdata.base import digest, files
+from hpcdata.shards import writing as store
+from hpcdata.shards.columns import TABLES, Column, columns
+from hpcdata.shards.counts import Counts, Sizes
+from hpcdata.shards.recovered import RECOVERED, read_recovered
+from hpcdata.shards.rejects import REJECTS
+from hpcdata.shards.shard import ShardHeader, ShardSummary
+
+NAME = "compact"
+"""Of the part: never that of a shard, so that nobody takes it for one."""
+_CHUNK_BYTES = 2**18
+"""Small enough to stay in a core's cache between reading and writing."""
+_CHUNKS_TO_HASH = 16
+_WRITE_BACK_BYTES = 16 * 2**20
+_OFFSETS = {"samples/first_token": "tokens", "samples/first_span": "spans", "samples/first_key": "keys"}
+"""Columns that point into another table of their part."""
+
+
+def compact(
+    folder: Path, parts: Sequence[tuple[str, ShardSummary]], fingerprint: str, id_dtype: str
+) -> tuple[str, ShardSummary]:
+    """Rewrites the parts in `folder` into one and removes them; returns its name and summary."""
+    target = folder / f".{NAME}.building"
+    for table in TABLES:
+        (target / table).mkdir(parents=True)
+    summaries = [summary for _, summary in parts]
+    bases = _bases(summaries)
+    known = {}
+    for column in columns(id_dtype):
+        known[column.path] = _write(target / column.path, _column_chunks(folder, parts, column, bases))
+    recovered = read_recovered(folder / name for name, _ in parts)
+    known[REJECTS] = _write(target / REJECTS, _open_rejects(folder, parts, recovered))
+    if recovered:
+        known[RECOVERED] = _write(target / RECOVERED, _recovered_chunks(folder, parts))
+    counts = sum((summary.counts for summary in summaries), Counts())
+    header = ShardHeader(
+        name=NAME,
+        shard=0,
+        num_shards=1,
+        fingerprint=fingerprint,
+        id_dtype=id_dtype,
+        source="*",
+        first_index=summaries[0].header.first_index if summaries else 0,
+        num_inputs=counts.inputs,
+    )
+    content = digest.add(*(digest.from_hex(summary.content_digest) for summary in summaries))
+    summary = store.seal(target, header, bases[-1], counts, digest.to_hex(content), known)
+    for part, _ in parts:
+        files.remove_folder(folder / part)
+    files.publish_folder(target, folder / NAME)
+    return NAME, summary
+
+
+def _bases(summaries: Sequence[ShardSummary]) -> list[Sizes]:
+    """Rows before each part, and after the last."""
+    bases = [Sizes()]
+    for summary in summaries:
+        before, sizes = vars(bases[-1]), vars(summary.sizes)
+        bases.append(Sizes(**{table: before[table] + sizes[table] for table in TABLES}))
+    return bases
+
+
+def _write(path: Path, chunks: Iterator[bytes]) -> str:
+    """Writes a new file; returns its sha256."""
+    hasher, hashed = hashlib.sha256(), deque[Future[None]]()
+    written = begun = 0
+    with open(path, "xb", buffering=0) as file, ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
+        for chunk in chunks:
+            if len(hashed) == _CHUNKS_TO_HASH:
+                hashed.popleft().result()
+            hashed.append(pool.submit(hasher.update, chunk))
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(file.fileno(), view) :]
+            written += len(chunk)
+            if written - begun >= _WRITE_BACK_BYTES:  # the disk begins now, the fsync in the end finds little to do
+                os.posix_fadvise(file.fileno(), begun, written - begun, os.POSIX_FADV_DONTNEED)
+                begun = written
+        for rest in hashed:
+            rest.result()
+    return hasher.hexdigest()
+
+
+def _column_chunks(
+    folder: Path, parts: Sequence[tuple[str, ShardSummary]], column: Column, bases: Sequence[Sizes]
+) -> Iterator[bytes]:
+    pointed = _OFFSETS.get(f"{column.table}/{column.name}")
+    for (name, _), base in zip(parts, bases, strict=False):
+        path = folder / name / column.path
+        shift = vars(base)[pointed] if pointed else 0
+        for chunk in _file_chunks(path):
+            yield (np.frombuffer(chunk, column.dtype) + shift).tobytes() if shift else chunk
+
+
+def _open_rejects(
+    folder: Path, parts: Sequence[tuple[str, ShardSummary]], recovered: Container[int]
+) -> Iterator[bytes]:
+    """The reject rows of all parts, less those that a retry took back."""
+    for name, _ in parts:
+        if not recovered:
+            yield from _file_chunks(folder / name / REJECTS)
+        elif (folder / name / REJECTS).exists():
+            with open(folder / name / REJECTS, "rb") as file:
+                yield b"".join([line for line in file if json.loads(line)["index"] not in recovered])
+
+
+def _recovered_chunks(folder: Path, parts: Sequence[tuple[str, ShardSummary]]) -> Iterator[bytes]:
+    for name, _ in parts:
+        yield from _file_chunks(folder / name / RECOVERED)
+
+
+def _file_chunks(path: Path) -> Iterator[bytes]:
+    if not path.exists():  # a table without rows has no files
+        return
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk

@@ -1,0 +1,60 @@
+"""The account of a shard or a dataset: what became of its samples; and the rows that its tables have."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(kw_only=True)
+class Counts:
+    """The account of a shard or a dataset: inputs = written + rejected + duplicate (+ missing, when combined early)."""
+
+    inputs: int = 0
+    written: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    duplicate: int = 0
+    missing: int = 0
+    truncated_texts: int = 0
+    text_tokens: int = 0
+    image_tokens: int = 0
+    images: int = 0
+    compared_codes: int = 0
+    """Of a sample of the images, where `image.precision` is not fp32."""
+    equal_codes: int = 0
+    """Those of them that fp32 gives too."""
+
+    def __add__(self, other: Counts) -> Counts:
+        mine, theirs = vars(self), vars(other)
+        sums = {name: mine[name] + theirs[name] for name in mine if name != "rejected"}
+        rejected = Counter(self.rejected)
+        rejected.update(other.rejected)  # unlike `+`, keeps what is negative: a retry takes rejects back
+        return Counts(**sums, rejected=Counter({reason: number for reason, number in rejected.items() if number}))
+
+    def is_balanced(self) -> bool:
+        return self.inputs == self.written + self.rejected.total() + self.duplicate + self.missing
+
+    def describe(self) -> str:
+        """The account in one line."""
+        text = (
+            f"{self.inputs} inputs = {self.written} written + {self.rejected.total()} rejected + "
+            f"{self.duplicate} duplicate"
+        )
+        return text + (f" + {self.missing} missing" if self.missing else "")
+
+    def to_mapping(self) -> dict[str, int | dict[str, int]]:
+        return {**vars(self), "rejected": dict(sorted(self.rejected.items()))}
+
+    @classmethod
+    def from_mapping(cls, values: dict) -> Counts:
+        return cls(**{**values, "rejected": Counter(values["rejected"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Rows of each table."""
+
+    tokens: int = 0
+    spans: int = 0
+    samples: int = 0
+    keys: int = 0

@@ -1,0 +1,52 @@
+"""The reject ledger of a shard, `rejects.jsonl`: a line for every sample that was not written, and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcdata.base.errors import UserError
+
+REJECTS = "rejects.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectRow:
+    """One line of a shard's `rejects.jsonl`: where a sample that was not written came from, and why."""
+
+    index: int
+    key: str
+    source: str
+    offset: int
+    reason: str
+    message: str
+
+
+DUPLICATE = "duplicate"
+"""The `reason` of rows that are duplicates: listed with the rejects, counted apart from them."""
+
+
+def read_rejects(folder: Path) -> Iterator[RejectRow]:
+    """The reject rows of a committed shard, one at a time; duplicates are among them."""
+    for values in read_lines(folder / REJECTS):
+        try:
+            yield RejectRow(**values)
+        except TypeError as error:
+            raise UserError(f"{folder / REJECTS} is damaged ({error})") from None
+
+
+def read_lines(path: Path) -> Iterator[dict]:
+    """The objects of a JSONL file of ours; nothing if there is none. Raises UserError when it is damaged."""
+    try:
+        with open(path, "rb") as file:
+            for line in file:
+                values = json.loads(line)
+                if not isinstance(values, dict) or not isinstance(values.get("index"), int):
+                    raise ValueError("a line is no reject row")
+                yield values
+    except FileNotFoundError:
+        return
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error})") from None

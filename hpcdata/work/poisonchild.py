@@ -1,0 +1,201 @@
+"""The child process that reads and decodes suspected records, and what it tells its parent (`poison`).
+
+    {"begins": 51}                                   it reads the shard's sample 51
+    {"record": {...}}                                it has read it, and begins to decode
+    {"shapes": [[32, 32, 3]]} + pixels as they are   the sample's pictures
+    {"reason": "truncated", "message": "..."}        or why there are none
+    {"error": "cannot read in.tar: ..."}             the last line when it is no sample's fault
+
+    python -m hpcdata.work.poisonchild OUT SHARD FIRST END CONDEMNED,...     condemned samples are read and not decoded
+
+Nothing that the child says is code: records travel as JSON, and pictures of a record as nothing but their number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpcdata.base import memory
+from hpcdata.base.errors import UserError
+from hpcdata.encoders.building import build_text
+from hpcdata.encoders.examples import PixelOptions, load_images
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import load_plan, load_runtime
+from hpcdata.samples import BadSample, Blob, Duplicate, ImagePart, Reason, Record, Reject, Role, Sample, TextPart
+from hpcdata.work.reading import read_shard
+from hpcdata.work.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from hpcdata.encoders.text.tokenizer import TextTokenizer
+
+Pixels = list[np.ndarray] | BadSample
+SAMPLES_PER_LIMIT = 20
+"""One sample alone may take this part of `data.max_batch_s`."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class Progress:
+    """What a parent has heard of its child."""
+
+    num_made: int = 0
+    has_begun: bool = False
+    record: Record | None = None
+    """What is being decoded."""
+    _fresh: list[tuple[Record, Pixels]] = dataclasses.field(default_factory=list)
+
+    @property
+    def is_reading(self) -> bool:
+        return self.record is None
+
+    def take(self) -> list[tuple[Record, Pixels]]:
+        """What was made since the last call."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def read_from(self, stream: IO[bytes]) -> bool:
+        """Takes in the child's next line; False when it ends, or breaks off. Raises UserError in its name."""
+        line = stream.readline()
+        if not line.endswith(b"\n"):
+            return False
+        values = json.loads(line)
+        if "error" in values:
+            raise UserError(values["error"])
+        if "begins" in values:
+            self.has_begun = True
+        elif "record" in values:
+            self.record = from_mapping(values["record"])
+        else:
+            assert self.record is not None
+            try:
+                pixels = _read_pixels(values, stream)
+            except EOFError:
+                return False
+            self._fresh.append((self.record, pixels))
+            self.record = None
+            self.num_made += 1
+        return True
+
+
+def _read_pixels(values: dict[str, Any], stream: IO[bytes]) -> Pixels:
+    if "reason" in values:
+        return BadSample(Reason(values["reason"]), values["message"])
+    return [_read_array(shape, stream) for shape in values["shapes"]]
+
+
+def _read_array(shape: Sequence[int], stream: IO[bytes]) -> np.ndarray:
+    size = int(np.prod(shape))
+    data = stream.read(size)
+    if len(data) != size:
+        raise EOFError
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def to_mapping(record: Record) -> dict[str, Any]:
+    """A record as JSON values. Pictures lose their blobs."""
+    values: dict[str, Any] = {"position": record.position, "key": record.key, "offset": record.offset}
+    match record:
+        case Sample():
+            values["parts"] = [
+                {"text": part.text, "role": int(part.role), "loss": part.loss} if isinstance(part, TextPart) else {}
+                for part in record.parts
+            ]
+        case Reject():
+            values |= {"reason": str(record.reason), "message": record.message}
+    return values
+
+
+def from_mapping(values: dict[str, Any]) -> Record:
+    common = {name: values[name] for name in ("position", "key", "offset")}
+    if "parts" in values:
+        return Sample(**common, parts=tuple(map(_part, values["parts"])))
+    if "reason" in values:
+        return Reject(**common, reason=Reason(values["reason"]), message=values["message"])
+    return Duplicate(**common)
+
+
+def _part(values: dict[str, Any]) -> TextPart | ImagePart:
+    if not values:
+        return ImagePart(blob=Blob(path=""))
+    return TextPart(text=values["text"], role=Role(values["role"]), loss=values["loss"])
+
+
+def _work(output_dir: Path, name: str, first: int, end: int, only_read: set[int], out: IO[bytes]) -> None:
+    plan, paths, runtime = load_plan(output_dir), RunPaths(output_dir), load_runtime(output_dir)
+    spec = next(spec for spec in plan.shards() if spec.name == name)
+    options = PixelOptions.of(plan)
+    with Watchdog(runtime.data.max_batch_s / SAMPLES_PER_LIMIT) as watchdog:
+        watchdog.beat()
+        tokenizer = build_text(plan, runtime)
+        memory.limit_this_process()
+        records = read_shard(plan, paths, spec, skip=first, policy=runtime.data.on_changed_input)
+        for position in range(first, end):
+            watchdog.beat()
+            _say(out, {"begins": position})
+            record = next(records)
+            _say(out, {"record": to_mapping(record)})
+            if position in only_read:
+                _say(out, {"shapes": []})
+            else:
+                _decode(record, options, tokenizer, out)
+
+
+def _decode(record: Record, options: PixelOptions | None, tokenizer: TextTokenizer | None, out: IO[bytes]) -> None:
+    try:
+        images = load_images(record, options)
+    except BadSample as error:
+        _say(out, {"reason": str(error.reason), "message": error.message})
+        return
+    if tokenizer is not None and isinstance(record, Sample):
+        _try_texts(record, tokenizer)
+    _say(out, {"shapes": [list(image.shape) for image in images]})
+    for image in images:
+        out.write(np.ascontiguousarray(image).tobytes())
+    out.flush()
+
+
+def _try_texts(record: Sample, tokenizer: TextTokenizer) -> None:
+    """Texts that are not allowed are rejected by the parent, with all others; only a death matters here."""
+    from hpcdata.encoders.text.tokenizer import check_text
+
+    with contextlib.suppress(BadSample):
+        texts = [part.text for part in record.parts if isinstance(part, TextPart)]
+        for value in texts:
+            check_text(value)
+        if texts:
+            tokenizer.encode(texts)
+
+
+def _say(out: IO[bytes], values: dict[str, Any]) -> None:
+    out.write(json.dumps(values).encode() + b"\n")
+    out.flush()
+
+
+def main() -> int:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # the parent ends us; if it is gone, nobody reads what we write
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")  # the child goes first, so that the parent can tell
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    folder, name, first, end, condemned = sys.argv[1:]
+    only_read = {int(position) for position in condemned.split(",") if position}
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            _work(Path(folder), name, int(first), int(end), only_read, out)
+        except (UserError, OSError) as error:
+            _say(out, {"error": str(error)})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

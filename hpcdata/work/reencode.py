@@ -1,0 +1,133 @@
+"""Encoding batches of a run once more, exactly as an array task does: for retries of rejects and for proofs.
+
+A batch holds the same samples as in the run, because their number can change the arithmetic of a network: the caller
+says which of its samples take part, and gets what the encoder makes of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from hpcdata import sources
+from hpcdata.base.errors import UserError
+from hpcdata.config.schema import RunConfig
+from hpcdata.encoders import building
+from hpcdata.encoders.examples import PixelOptions, PreparedBatch, decoding_threads, prepare_batches
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import Plan, ShardSpec
+from hpcdata.run.planning import source_options
+from hpcdata.samples import Reason, Record, Reject
+
+if TYPE_CHECKING:
+    from hpcdata.shards.tables import EncodedBatch
+
+log = logging.getLogger(__name__)
+
+_Source = tuple[sources.InputFile, sources.Scan]
+
+
+class Reencoder:
+    """The encoders of a run, for single batches. `accept_changed` reads inputs that changed since they were planned."""
+
+    def __init__(self, plan: Plan, paths: RunPaths, runtime: RunConfig, *, accept_changed: bool = False) -> None:
+        self.changed_inputs: set[str] = set()
+        """Labels of inputs that were read although they changed."""
+        self._plan, self._paths, self._runtime = plan, paths, runtime
+        self._accept_changed = accept_changed
+        self._sources: dict[str, _Source] = {}
+        self._listings = tempfile.TemporaryDirectory(prefix="hpcdata-")
+        tokenizers = building.build(plan, runtime)
+        self._text, self.device = tokenizers.text, tokenizers.device
+        self._encoder, self._texts_alone = (tokenizers.encoder(plan, with_images=kept) for kept in (True, False))
+
+    def __enter__(self) -> Reencoder:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._listings.cleanup()
+
+    def batches(
+        self, spec: ShardSpec, taking_part: Mapping[int, frozenset[int]]
+    ) -> Iterator[tuple[list[Record], EncodedBatch]]:
+        """(records, what they became) of batches of a shard. taking_part: batch number -> plan indices.
+
+        Raises UserError when the input is gone or, unless that is accepted, has changed.
+        """
+        size = self._plan.batch_size
+        first, last = min(taking_part), max(taking_part) + 1
+        file, scan = self._source(spec)
+        records = sources.read(
+            file,
+            scan,
+            first=spec.first + first * size,
+            count=min(last * size, spec.count) - first * size,
+            options=source_options(self._plan.config),
+        )
+        for number in range(first, last):
+            batch = list(islice(records, size))
+            if number in taking_part:
+                kept = [_left_out_unless(record, spec, taking_part[number]) for record in batch]
+                yield batch, self._encode(spec, kept)
+
+    def num_truncated(self, spec: ShardSpec, records: list[Record]) -> int:
+        """How many of these samples have a text that is cut at data.block_size."""
+        prepared = PreparedBatch(records=records, pixels=[[] for _ in records])
+        if self._text is None:
+            return 0
+        encoded = self._texts_alone.encode(prepared, first_index=spec.source_index, source=spec.source.file.label)
+        return encoded.truncated_texts
+
+    def _encode(self, spec: ShardSpec, records: list[Record]) -> EncodedBatch:
+        options = PixelOptions.of(self._plan)
+        with decoding_threads(self._runtime.loader.num_workers) as threads:
+            (batch,) = prepare_batches(records, batch_size=len(records), threads=threads, options=options)
+        return self._encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label)
+
+    def _source(self, spec: ShardSpec) -> _Source:
+        """The shard's input as planned; after a fresh scan where it changed and that is accepted."""
+        label, origin = spec.source.file.label, self._paths.root / spec.source.origin
+        try:
+            is_like = spec.source.is_like(origin.stat())
+        except OSError as error:
+            raise UserError(f"input {label} ({origin}) cannot be read: {error.strerror}; restore it") from None
+        if is_like:
+            path = str(self._paths.root / spec.source.file.path)
+            return dataclasses.replace(spec.source.file, path=path), spec.source.scan
+        if not self._accept_changed:
+            raise UserError(
+                f"input {label} ({origin}) has changed since it was planned: restore it, or add --accept_changed if "
+                "it was changed on purpose"
+            )
+        if label not in self._sources:
+            self._sources[label] = self._scan_again(spec, str(origin))
+            self.changed_inputs.add(label)
+        return self._sources[label]
+
+    def _scan_again(self, spec: ShardSpec, origin: str) -> _Source:
+        planned, config = spec.source, self._plan.config
+        (listed,) = sources.list_inputs(origin, config.data.source)
+        listed = dataclasses.replace(listed, label=planned.file.label)
+        file = sources.prepare(listed, Path(self._listings.name))
+        scan = sources.scan(file, every=config.data.shard_size, options=source_options(config))
+        is_limited = config.data.n_train_samples is not None
+        if scan.num_samples != planned.scan.num_samples and not (
+            is_limited and scan.num_samples > planned.scan.num_samples
+        ):
+            raise UserError(
+                f"input {planned.file.label} has {scan.num_samples} samples now, {planned.scan.num_samples} were "
+                "planned: what is where in it cannot be told any more, plan it again into a new output directory"
+            )
+        return file, scan
+
+
+def _left_out_unless(record: Record, spec: ShardSpec, taking_part: frozenset[int]) -> Record:
+    if spec.source_index + record.position in taking_part:
+        return record
+    return Reject(position=record.position, key=record.key, reason=Reason.BAD_RECORD, message="left out")

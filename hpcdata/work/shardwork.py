@@ -1,0 +1,247 @@
+"""Work on one shard that is ours: reads, encodes, checkpoints, commits; or rejects what cannot be read any more."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING
+
+from hpcdata.base.errors import UserError
+from hpcdata.encoders import batching, building
+from hpcdata.encoders.examples import Batch, PreparedBatch, decoding_threads
+from hpcdata.run.ledger import Ledger
+from hpcdata.run.paths import RunPaths
+from hpcdata.run.plan import Plan, ShardSpec
+from hpcdata.shards.takeover import open_shard
+from hpcdata.shards.writing import LostShard, ShardConflict, ShardWriter
+from hpcdata.work import gpumeter, poison
+from hpcdata.work.clock import WorkClock
+from hpcdata.work.poison import CrashNotes
+from hpcdata.work.reading import InputChanged, read_batches, rejected_batches, require_unchanged
+from hpcdata.work.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from hpcdata.base.signals import StopFlag
+    from hpcdata.config.schema import RunConfig
+    from hpcdata.shards.tables import Encoded
+
+log = logging.getLogger(__name__)
+
+RATE_EVERY_S = 30.0
+
+
+class ShardWork:
+    """What a process needs for any shard of its run. `watchdog` is to be entered by the caller."""
+
+    def __init__(
+        self, plan: Plan, paths: RunPaths, runtime: RunConfig, stop: StopFlag, ledger: Ledger, watchdog: Watchdog
+    ) -> None:
+        plan = batching.settle(plan, paths, runtime)
+        self._plan, self._paths, self._runtime = plan, paths, runtime
+        self._stop, self._ledger, self._watchdog = stop, ledger, watchdog
+        tokenizers = building.build(plan, runtime)
+        self._encoder, self._device = tokenizers.encoder(plan), tokenizers.device
+        self._gpu = gpumeter.start(self._device)
+        self._num_ahead = 1 if self._device.startswith("cuda") else 0
+
+    def close(self) -> None:
+        if self._gpu is not None:
+            self._gpu.close()
+
+    def encode(self, spec: ShardSpec, attempt: str) -> None:
+        """Works on a claimed shard to its end, or to a checkpoint when a signal arrives.
+
+        Raises UserError or OSError when its input or its folder is at fault, anything else perhaps for one record.
+        """
+        clock = WorkClock(self._gpu)
+        notes = poison.find_suspects(self._paths, spec.name)
+        try:
+            try:
+                self._work(spec, notes, clock, attempt)
+            except (UserError, OSError):
+                if (change := self._change_to_reject(spec)) is None:
+                    raise
+                self._reject_rest(spec, change, notes, clock, f"{attempt}-rejects")
+        except LostShard:
+            log.warning("shard %s: another task has taken it over, goes on with the next", spec.name)
+            self._ledger.write("lost", shard=spec.name, busy_s=clock.restart())
+        except ShardConflict as error:
+            log.error("%s", error)
+            self._ledger.write("conflict", shard=spec.name, files=error.paths, busy_s=clock.restart())
+
+    def _work(self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, attempt: str) -> None:
+        writer = open_shard(self._paths.shards, self._plan.header(spec), attempt)
+        if writer is None:
+            log.info("shard %s: already complete", spec.name)
+            return
+        with contextlib.closing(writer):
+            try:
+                with decoding_threads(self._runtime.loader.num_workers) as threads:
+                    self._fill(spec, writer, notes, clock, threads)
+            except (UserError, OSError, LostShard, ShardConflict) as error:
+                if isinstance(error, OSError) and writer.is_gone():  # a stale handle, as network file systems have
+                    raise LostShard(spec.name) from None
+                writer.note_work(left=True)
+                raise
+            except Exception:
+                notes.suspect(writer.samples_read)
+                raise
+
+    def _change_to_reject(self, spec: ShardSpec) -> InputChanged | None:
+        """What became of the shard's input, if its samples are to be rejected for it."""
+        policy = self._runtime.data.on_changed_input
+        try:
+            require_unchanged(spec, self._paths.root, policy)
+        except InputChanged as change:
+            return change if policy == "reject" else None
+        except UserError:
+            pass
+        return None
+
+    def _reject_rest(
+        self, spec: ShardSpec, change: InputChanged, notes: CrashNotes, clock: WorkClock, attempt: str
+    ) -> None:
+        """Commits a shard with what its checkpoint holds, and rejects for the samples that cannot be read any more."""
+        log.warning("shard %s: %s, what is not in a checkpoint is rejected", spec.name, change.what)
+        writer = open_shard(self._paths.shards, self._plan.header(spec), attempt, can_repeat=False)
+        if writer is None:
+            return
+        with contextlib.closing(writer):
+            for batch in rejected_batches(spec, change, writer.samples_read):
+                writer.append(batch)
+            self._commit(spec, writer, notes, clock)
+
+    def _fill(
+        self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: WorkClock, threads: Executor
+    ) -> None:
+        resumed = writer.samples_read
+        self._ledger.write("claim", shard=spec.name, resumed=resumed, lost_s=notes.lost_s, device=self._device)
+        log.info("shard %s: %s, %d samples", spec.name, f"resumes at {resumed}" if resumed else "fresh", spec.count)
+        last_rate = clock.started
+        is_first = True
+        writer.note_work()
+        self._watchdog.beat()
+        for encoded in self._encoded(spec, notes, clock, threads, skip=resumed):
+            with clock.spending("write_s"):
+                writer.append(encoded)
+                writer.note_work()
+            self._watchdog.beat()
+            if self._stop.received or writer.samples_read == spec.count:
+                break
+            now = time.monotonic()
+            # the first batch is made safe at once: whoever is killed too early for a checkpoint still gets ahead
+            if is_first or now - clock.since >= self._runtime.data.save_tmp_interval:
+                self._checkpoint(spec, writer, clock)
+                is_first = False
+            if now - last_rate >= RATE_EVERY_S:
+                last_rate = now
+                rate = (writer.samples_read - resumed) / (now - clock.started)
+                log.info("shard %s: %d of %d, %.1f samples/s", spec.name, writer.samples_read, spec.count, rate)
+        if writer.samples_read < spec.count:  # a signal, perhaps while a child was at work
+            self._checkpoint(spec, writer, clock)
+            writer.note_work(left=True)
+            log.info("shard %s: checkpoint at %d of %d samples", spec.name, writer.samples_read, spec.count)
+        else:
+            self._require_unchanged(spec)
+            self._commit(spec, writer, notes, clock)
+
+    def _encoded(
+        self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, threads: Executor, *, skip: int
+    ) -> Iterator[Encoded]:
+        """The batches of a shard, encoded. A GPU computes one while what it made of the last one is written."""
+        batches = self._batches(spec, notes, clock, threads, skip=skip)
+        batches = clock.timed(batches, "decode_s", without="read_s")
+        pending: deque[Callable[[], Encoded]] = deque()
+        num_ahead = 0  # the first one is written before anything else
+        while True:
+            try:
+                if (batch := next(batches, None)) is None:
+                    break
+                with clock.spending("encode_s"):
+                    finish = self._encoder.start(batch, first_index=spec.source_index, source=spec.source.file.label)
+                pending.append(finish)
+            except Exception:  # perhaps of one record: what comes before it is written first
+                while pending:
+                    yield self._finish(pending.popleft(), clock)
+                raise
+            while len(pending) > num_ahead:
+                yield self._finish(pending.popleft(), clock)
+                num_ahead = self._num_ahead
+        while pending:
+            yield self._finish(pending.popleft(), clock)
+
+    @staticmethod
+    def _finish(finish: Callable[[], Encoded], clock: WorkClock) -> Encoded:
+        with clock.spending("encode_s"):
+            return finish()
+
+    def _checkpoint(self, spec: ShardSpec, writer: ShardWriter, clock: WorkClock) -> None:
+        """Vouches for what was read only while the input was what had been planned."""
+        self._require_unchanged(spec)
+        with clock.spending("write_s"):
+            writer.checkpoint()
+        self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, **clock.mark_safe())
+
+    def _require_unchanged(self, spec: ShardSpec) -> None:
+        require_unchanged(spec, self._paths.root, self._runtime.data.on_changed_input)
+
+    def _commit(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: WorkClock) -> None:
+        with clock.spending("write_s"):
+            published = writer.commit()
+        notes.remove()
+        seconds = round(time.monotonic() - clock.started, 3)
+        counts = writer.counts
+        fields = {"shard": spec.name, "samples": spec.count, **clock.mark_safe(), "seconds": seconds}
+        self._ledger.write("commit" if published else "lost", **fields, counts=counts.to_mapping())
+        log.info(
+            "shard %s: committed in %.1f s: %d written, %d rejected, %d duplicate",
+            *(spec.name, seconds, counts.written, counts.rejected.total(), counts.duplicate),
+        )
+
+    def _batches(
+        self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, threads: Executor, *, skip: int
+    ) -> Iterator[Batch]:
+        """The batches of a shard, those that are suspected by way of a child process; ends early at a stop signal."""
+        batch_size = self._plan.batch_size
+        trial = poison.Trial(
+            self._paths.root,
+            spec,
+            notes,
+            max_crashes=self._runtime.data.max_crashes,
+            should_stop=lambda: bool(self._stop.received),
+            on_death=lambda sample, how: self._ledger.write("crash", shard=spec.name, sample=sample, how=how),
+        )
+        start = skip
+        while start < spec.count:
+            start, end, is_suspected = poison.next_piece(start, spec.count, notes, batch_size)
+            if is_suspected:
+                try:
+                    yield from self._unwatched(trial.batches(start, end, batch_size))
+                except poison.Stopped:
+                    return
+            else:
+                yield from read_batches(
+                    self._plan,
+                    self._paths,
+                    spec,
+                    start=start,
+                    end=end,
+                    threads=threads,
+                    policy=self._runtime.data.on_changed_input,
+                    clock=clock,
+                )
+            start = end
+
+    def _unwatched(self, batches: Iterator[PreparedBatch]) -> Iterator[PreparedBatch]:
+        """Waits for batches without an alarm: the child that makes them has its own."""
+        while True:
+            self._watchdog.rest()
+            batch = next(batches, None)
+            self._watchdog.beat()
+            if batch is None:
+                return
+            yield batch
