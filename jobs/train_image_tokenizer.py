@@ -3,7 +3,7 @@
     python jobs/train_image_tokenizer.py output_dir=OUT drawings=[openclipart.txt] photos=['/photos/*.jpg'] [threads=2]
 
 `accelerate launch` starts it on several GPUs. Under SLURM a preempted job goes back to the queue. The result is
-OUT/tokenizer.safetensors; every key is in `hpcdata/encoders/recipe.py`.
+OUT/tokenizer.safetensors; every key is in `hpcdata/encoders/training/recipe.py`.
 """
 
 import sys

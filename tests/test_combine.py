@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from hpcdata import TokenDataset
+from hpcdata import verify as verify_command
 from hpcdata.base.errors import UserError
 from hpcdata.dataset import combining as combine
 from hpcdata.dataset import verifying as verify
@@ -324,7 +325,7 @@ def test_combines_submitted_twice_lose_nothing(tmp_path: Path) -> None:
     made.run(tmp_path / "run", num_samples=2000)
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
     assert 0 in [process.wait(120) for process in both]
-    assert verify.main([str(tmp_path / "run")]) == 0
+    assert verify_command.main([str(tmp_path / "run")]) == 0
 
 
 def test_shards_are_not_removed_on_the_word_of_a_manifest_whose_parts_are_gone(tmp_path: Path) -> None:
@@ -379,11 +380,11 @@ def test_combining_again_finds_the_dataset_that_went_elsewhere(tmp_path: Path) -
 )
 def test_verify_finds_damage_and_names_the_shard(tmp_path: Path, damage: object, problem: str) -> None:
     made.run(tmp_path / "run")
-    assert verify.main([str(tmp_path / "run")]) == 0
+    assert verify_command.main([str(tmp_path / "run")]) == 0
     damage(tmp_path / "run/shards/00002-of-00004")  # type: ignore[operator]
     reports = verify.verify(tmp_path / "run")
     assert any("00002-of-00004" in text and problem in text for report in reports for text in report.problems)
-    assert verify.main([str(tmp_path / "run"), "--json"]) == 1
+    assert verify_command.main([str(tmp_path / "run"), "--json"]) == 1
 
 
 def _flip(path: Path) -> None:

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from hpcdata.base.errors import UserError
-from hpcdata.config import compose
+from hpcdata.config import compose, values
 from hpcdata.config import schema as config
 
 PATHS = ["data.raw_data_dir=/in", "data.token_output_dir=/out"]
@@ -100,7 +100,7 @@ def test_every_experiment_composes(name: str) -> None:
 
 def test_mappings_round_trip() -> None:
     result = compose.compose(SEED)
-    assert config.from_mapping(config.to_mapping(result)) == result
+    assert values.from_mapping(values.to_mapping(result)) == result
 
 
 def test_every_key_says_whether_it_changes_output_bytes() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hpcdata import launch as launch_command
 from hpcdata.cluster import launching as launch
 from hpcdata.shards.counts import Counts
 from hpcdata.work import estimate
@@ -52,7 +53,7 @@ def test_the_same_places_are_drawn_each_time(tmp_path: Path) -> None:
 def test_the_command_prints_a_table_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*small_arguments(tmp_path / "run"), "estimate=true", "estimate_s=0.1", "cluster.array=0-2"]
     arguments.append("loader.batch_size=auto")
-    assert launch.main(arguments) == 0
+    assert launch_command.main(arguments) == 0
     shown = capsys.readouterr().out
     assert "24 samples in 4 shards" in shown
     assert "3  " in shown
@@ -66,7 +67,7 @@ def test_of_a_run_that_has_begun_the_rest_is_told(tmp_path: Path, capsys: pytest
     for name in ("00000-of-00004", "00002-of-00004", "00003-of-00004"):
         (tmp_path / "run/shards" / name).rename(tmp_path / name)
     before = sorted((tmp_path / "run").rglob("*"))
-    assert launch.main([*small_arguments(tmp_path / "run"), "estimate=true", "estimate_s=0.1"]) == 0
+    assert launch_command.main([*small_arguments(tmp_path / "run"), "estimate=true", "estimate_s=0.1"]) == 0
     assert "18 samples in 3 shards" in capsys.readouterr().out
     assert sorted((tmp_path / "run").rglob("*")) == before
 
@@ -108,5 +109,5 @@ def test_tasks_by_hand_make_no_estimates(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_no_time_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert launch.main([*small_arguments(tmp_path / "run"), "estimate=true", "estimate_s=0"]) == 1
+    assert launch_command.main([*small_arguments(tmp_path / "run"), "estimate=true", "estimate_s=0"]) == 1
     assert "estimate_s=0: expected" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from hpcdata import export as export_command
 from hpcdata.base.errors import UserError
 from hpcdata.convert import unidisc as export
 from hpcdata.convert.unidisc import ExportOptions, export_unidisc
@@ -153,18 +154,18 @@ def test_nothing_is_overwritten_or_left_behind(tmp_path, monkeypatch):
 def test_command_line(tmp_path, capsys):
     folder = made.make_dataset(tmp_path / "dataset", [made.pairs(5)])
     arguments = [str(folder), str(tmp_path / "out"), "--format", "unidisc", "--block_size", "8", "--no-bos"]
-    assert export.main(arguments) == 0
+    assert export_command.main(arguments) == 0
     tensors = TensorDict.load_memmap(tmp_path / "out")
     assert tensors["txt_input_ids"].shape == (5, 8)
     text = TokenDataset(folder)[4].spans[0].ids.tolist()
     assert tensors["txt_input_ids"][4].tolist() == [*text[:7], 2] + [2] * (7 - len(text[:7]))
     assert "5 samples (pairs, 8 columns)" in capsys.readouterr().out
-    assert export.main(arguments) == 1
+    assert export_command.main(arguments) == 1
     assert capsys.readouterr().err.startswith("hpcdata: ")
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys; from hpcdata import export\ntry: export.main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys; from hpcdata import export\ntry: export_command.main(['--help'])\nexcept SystemExit: pass\n"
     code += "print('torch' in sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "False\n"

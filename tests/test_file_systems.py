@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from hpcdata import launch as launch_command
 from hpcdata import rejects
 from hpcdata.base.errors import UserError
-from hpcdata.cluster import launching as launch
 from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.run.planning import prepare
@@ -109,7 +109,7 @@ def test_a_read_only_output_is_one_line(tmp_path: Path, monkeypatch: Patch, caps
         prepare(small_config(tmp_path / "new"))
     capsys.readouterr()
     arguments = [f"data.token_output_dir={tmp_path / 'run'}", "text.tokenizer=embedded", "data.raw_data_dir=/nowhere"]
-    assert launch.main(arguments) == 1
+    assert launch_command.main(arguments) == 1
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert rejects.main([str(tmp_path / "run"), "--retry"]) == 1
     assert "Read-only" in capsys.readouterr().err

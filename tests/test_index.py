@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpcdata import index as index_command
 from hpcdata.convert import wids_index as index
 from hpcdata.sources import list_inputs
 
@@ -47,7 +48,7 @@ def test_index_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for number in range(3):
         write_tar(tmp_path / f"set-{number}.tar", PAIRS[: 2 + 2 * (number > 0)])
-    assert index.main(["set-*.tar", "--workers", "2", "--checksums"]) == 0
+    assert index_command.main(["set-*.tar", "--workers", "2", "--checksums"]) == 0
     assert "shardindex.json: 3 tars, 5 samples" in capsys.readouterr().out
     found = json.loads((tmp_path / "shardindex.json").read_text())
     assert (found["__kind__"], found["wids_version"], found["name"]) == ("wids-shard-index-v1", 1, "set")
@@ -70,7 +71,7 @@ def test_urls_lead_from_the_index_to_the_tars(tmp_path, monkeypatch, pattern, ur
     monkeypatch.chdir(tmp_path)
     write_tar(tmp_path / "d/a.tar", PAIRS)
     (tmp_path / "out").mkdir()
-    assert index.main([pattern.format(tmp=tmp_path), "-o", "out/index.json"]) == 0
+    assert index_command.main([pattern.format(tmp=tmp_path), "-o", "out/index.json"]) == 0
     (shard,) = json.loads((tmp_path / "out/index.json").read_text())["shardlist"]
     assert shard["url"] == url.format(tmp=tmp_path)
     assert len(list_inputs(str(tmp_path / "out"), "auto")) == 1
@@ -87,7 +88,7 @@ def test_urls_lead_from_the_index_to_the_tars(tmp_path, monkeypatch, pattern, ur
 def test_errors_are_one_line(tmp_path, capsys, arguments, message):
     write_tar(tmp_path / "a.tar", PAIRS)
     (tmp_path / "a.tar.gz").write_bytes(b"")
-    assert index.main([argument.format(tmp=tmp_path) for argument in arguments]) == 1
+    assert index_command.main([argument.format(tmp=tmp_path) for argument in arguments]) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -98,7 +99,7 @@ def test_damage_is_reported(tmp_path, capsys):
     data = bytearray(path.read_bytes())
     data[1024] ^= 0xFF
     path.write_bytes(data)
-    assert index.main([str(path), "-o", str(tmp_path / "index.json")]) == 0
+    assert index_command.main([str(path), "-o", str(tmp_path / "index.json")]) == 0
     assert f"{path} is damaged at byte 1024" in capsys.readouterr().err
 
 
@@ -106,7 +107,7 @@ def test_wids_opens_the_index_and_reads_every_sample(tmp_path, wids):
     """Equal names in different folders too."""
     for folder in ("x", "y"):
         write_tar(tmp_path / folder / "a.tar", [(name, data + folder.encode()) for name, data in PAIRS])
-    assert index.main([f"{tmp_path}/*/a.tar", "-o", str(tmp_path / "index.json")]) == 0
+    assert index_command.main([f"{tmp_path}/*/a.tar", "-o", str(tmp_path / "index.json")]) == 0
     dataset = wids.ShardListDataset(
         str(tmp_path / "index.json"), transformations=[], localname=lambda url: url, keep=True
     )

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from hpcdata import TokenDataset
+from hpcdata import launch as launch_command
 from hpcdata.cluster import launching as launch
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.report.status import read_status
@@ -75,7 +76,7 @@ def test_interrupting_a_local_launch_leaves_no_process_and_the_same_line_continu
 def test_a_launch_in_this_process_finishes_and_says_what_is_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert launch.main(small_arguments(tmp_path / "run")) == 0
+    assert launch_command.main(small_arguments(tmp_path / "run")) == 0
     assert f"next      python -m hpcdata.combine {tmp_path / 'run'}" in capsys.readouterr().out
 
 
@@ -93,7 +94,9 @@ def test_mistakes_end_with_one_line_and_exit_code_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, message: str
 ) -> None:
     given = [*small_arguments(tmp_path / "run"), "cluster=local"]
-    assert launch.main([item for item in given if item.split("=")[0] != override.split("=")[0]] + [override]) == 1
+    assert (
+        launch_command.main([item for item in given if item.split("=")[0] != override.split("=")[0]] + [override]) == 1
+    )
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hpcdata: ")]
     assert len(errors) == 1
     assert message in errors[0]

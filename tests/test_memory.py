@@ -59,6 +59,8 @@ def test_the_least_of_what_is_left(
 
 
 def test_a_limited_process_cannot_take_more() -> None:
-    code = "from hpcdata import memory; memory.limit_this_process(2**30); fine = bytearray(2**28); bytearray(2**30)"
+    code = (
+        "from hpcdata.base import memory; memory.limit_this_process(2**30); fine = bytearray(2**28); bytearray(2**30)"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stderr.splitlines()[-1] == "MemoryError"

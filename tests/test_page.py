@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hpcdata import status as status_command
 from hpcdata.dataset import combining as combine
 from hpcdata.dataset.combining import CombineOptions
 from hpcdata.dataset.dataset import TokenDataset
@@ -27,7 +28,7 @@ from tests.runs import StopAfter, small_config, small_run
 
 def write(run: Path) -> Path:
     file = run.with_suffix(".html")
-    assert status.main([str(run), "--html", str(file)]) == 0
+    assert status_command.main([str(run), "--html", str(file)]) == 0
     return file
 
 

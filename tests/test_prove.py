@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hpcdata import verify as verify_command
 from hpcdata.base.digest import sha256_file
-from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.samples import Example, Kind, Span
 from hpcdata.shards import shard
@@ -25,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_good_run_is_proved(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify.main([str(run), "--prove", "10", "--seed", "7"]) == 0
+    assert verify_command.main([str(run), "--prove", "10", "--seed", "7"]) == 0
     out = capsys.readouterr().out
     assert "10 of 10 drawn samples" in out
     assert "seed 7" in out
@@ -56,7 +56,7 @@ def test_a_forged_shard_with_right_digests_is_found(
     summary = shard.read_summary(folder)
     files = {**summary.files, path: sha256_file(folder / path)}
     (folder / shard.SHARD).write_bytes(dataclasses.replace(summary, files=files).to_json())
-    assert verify.main([str(tmp_path / "run"), "--prove", "99", "--seed", "1"]) == 1
+    assert verify_command.main([str(tmp_path / "run"), "--prove", "99", "--seed", "1"]) == 1
     out = capsys.readouterr().out
     assert "23 of 24" in out
     assert "00001-of-00004" in out
@@ -94,5 +94,5 @@ def test_differences_in_words(other: Example, message: str) -> None:
 
 @pytest.mark.parametrize("number", ["0", "-3"])
 def test_nothing_to_prove(run: Path, number: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify.main([str(run), "--prove", number]) == 1
+    assert verify_command.main([str(run), "--prove", number]) == 1
     assert "nothing to prove" in capsys.readouterr().err

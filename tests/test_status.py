@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcdata import status as status_command
 from hpcdata.dataset import combining as combine
 from hpcdata.dataset.combining import CombineOptions
 from hpcdata.report import status, summary
@@ -40,14 +41,14 @@ def test_a_combined_and_emptied_run_is_finished(tmp_path: Path) -> None:
 
 def test_json_and_text_tell_rejects_by_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made.run(tmp_path / "run")
-    assert status.main([str(tmp_path / "run"), "--json"]) == 0
+    assert status_command.main([str(tmp_path / "run"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["rejected"]["unreadable_image"] > 0
-    assert status.main([str(tmp_path / "run")]) == 0
+    assert status_command.main([str(tmp_path / "run")]) == 0
     assert "unreadable_image" in capsys.readouterr().out
 
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert status.main([str(tmp_path)]) == 1
+    assert status_command.main([str(tmp_path)]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from hpcdata import cancel as cancel_command
 from hpcdata import embedded
+from hpcdata import resume as resume_command
 from hpcdata.base.errors import UserError
 from hpcdata.cluster import cancelling as cancel
-from hpcdata.cluster import resuming as resume
 from hpcdata.cluster.runs import submit_run
 from hpcdata.cluster.supervise import supervise
 from hpcdata.run import outcome, submissions
@@ -245,7 +246,7 @@ def test_a_new_submission_removes_the_old_report(run: Path, fake: FakeSlurm) -> 
     fail(run, "4242")
     fail(run, "4244")
     assert [supervise(run), supervise(run)] == [0, 1]
-    assert resume.main([str(run)]) == 0
+    assert resume_command.main([str(run)]) == 0
     assert not (run / "report.json").exists()
     assert not (run / "report.txt").exists()
     assert supervise(run) == 0  # a person's submission begins a new count
@@ -258,7 +259,7 @@ def test_resume_takes_everything_from_the_run(
     run: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert resume.main(["run", "cluster.array=0-2", "cluster.partition=other", "data.save_tmp_interval=5"]) == 0
+    assert resume_command.main(["run", "cluster.array=0-2", "cluster.partition=other", "data.save_tmp_interval=5"]) == 0
     assert submitted(fake) == ["tasks", "finish afterany:4244"]
     assert {"#SBATCH --array=0-2%3", "#SBATCH --partition=other"} <= set(fake.scripts()[2].splitlines())
     runtime = json.loads((run / "runtime.json").read_text())
@@ -279,7 +280,7 @@ def test_resume_refuses(
     run: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str], override: str, message: str
 ) -> None:
     before = (run / "runtime.json").read_bytes()
-    assert resume.main([str(run), override]) == 1
+    assert resume_command.main([str(run), override]) == 1
     assert message in capsys.readouterr().err
     assert (run / "runtime.json").read_bytes() == before
     assert submitted(fake) == []
@@ -287,13 +288,13 @@ def test_resume_refuses(
 
 def test_resume_refuses_changed_inputs(run: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
     (run.parent / "in.tar").unlink()
-    assert resume.main([str(run)]) == 1
+    assert resume_command.main([str(run)]) == 1
     assert "input in.tar is gone" in capsys.readouterr().err
 
 
 def test_resume_without_a_scheduler_goes_on_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepare(small_config(tmp_path / "run"))
-    assert resume.main([str(tmp_path / "run"), "finish.combine=true"]) == 0
+    assert resume_command.main([str(tmp_path / "run"), "finish.combine=true"]) == 0
     assert "24 inputs = 24 written + 0 rejected + 0 duplicate" in capsys.readouterr().out
 
 
@@ -301,17 +302,17 @@ def test_resume_while_tasks_are_in_the_queue_changes_nothing(
     run: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
     queue_of(fake, "4242|RUNNING|", "4243|PENDING|")
-    assert resume.main([str(run)]) == 0
+    assert resume_command.main([str(run)]) == 0
     assert "4242 are still in the queue: nothing is submitted" in capsys.readouterr().out
     assert submitted(fake) == []
     queue_of(fake, "4242|RUNNING|")  # the finishing job is gone
-    assert resume.main([str(run)]) == 0
+    assert resume_command.main([str(run)]) == 0
     assert submitted(fake) == ["finish afterany:4242"]
 
 
 def test_resume_with_settings_replaces_what_is_in_the_queue(run: Path, fake: FakeSlurm) -> None:
     queue_of(fake, "4242|RUNNING|", "4243|PENDING|")
-    assert resume.main([str(run), "cluster.array=0-1"]) == 0
+    assert resume_command.main([str(run), "cluster.array=0-1"]) == 0
     assert submitted(fake) == ["tasks", "finish afterany:4244"]
     assert [call for call in fake.calls() if call.startswith("scancel")] == ["scancel 4243", "scancel 4242"]
     assert submissions.read(RunPaths(run)).withdrawn == {"4242", "4243"}
@@ -321,7 +322,7 @@ def test_cancel_ends_the_finishing_job_first_and_says_what_is_kept(
     run: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
     queue_of(fake, "4242|RUNNING|", "4243|PENDING|", "1|RUNNING|")
-    assert cancel.main([str(run)]) == 0
+    assert cancel_command.main([str(run)]) == 0
     assert [call for call in fake.calls() if call.startswith("scancel")] == ["scancel 4243", "scancel 4242"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "cancelled 4242, 4243"
@@ -330,7 +331,7 @@ def test_cancel_ends_the_finishing_job_first_and_says_what_is_kept(
     queue_of(fake)
     assert supervise(run) == 0  # one that was already starting does not bring it back
     assert submitted(fake) == []
-    assert cancel.main([str(run)]) == 0
+    assert cancel_command.main([str(run)]) == 0
     assert "no job of this run" in capsys.readouterr().out
 
 

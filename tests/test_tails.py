@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from hpcdata import logs as logs_command
 from hpcdata.report import tails
 from hpcdata.run.planning import prepare
 from hpcdata.run.queue import JobStates
@@ -37,7 +38,7 @@ def claim(shard: int) -> dict[str, Any]:
 
 
 def output(folder: Path, *options: str, capsys: pytest.CaptureFixture[str]) -> str:
-    assert tails.main([str(folder), *options]) == 0
+    assert logs_command.main([str(folder), *options]) == 0
     return capsys.readouterr().out
 
 
@@ -123,13 +124,13 @@ def test_a_task_that_died_before_its_first_event_is_found_by_its_log(
 def test_one_task_is_shown_whatever_became_of_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task(run, 8, {"event": "end", "time": 1002.0, "outcome": "finished"}, log=line(8, "INFO", "committed"))
     assert "committed" in output(run, "--task", "42_8", capsys=capsys)
-    assert tails.main([str(run), "--task", "99"]) == 1
+    assert logs_command.main([str(run), "--task", "99"]) == 1
     assert "no task 99" in capsys.readouterr().err
     assert output(run, "--failed", capsys=capsys) == "no task has failed\n"
 
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert tails.main([str(tmp_path)]) == 1
+    assert logs_command.main([str(tmp_path)]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -152,7 +153,7 @@ def test_a_real_local_task_that_was_killed(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_command_starts_without_torch_and_numpy(run: Path) -> None:
     names = "not {'torch', 'numpy'} & sys.modules.keys()"
-    code = f"import sys; from hpcdata import tails; tails.main([{str(run)!r}]); assert {names}"
+    code = f"import sys; from hpcdata import logs; logs.main([{str(run)!r}]); assert {names}"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
     done = subprocess.run(
         [sys.executable, "-m", "hpcdata.logs", str(run), "--failed"], capture_output=True, text=True, check=True

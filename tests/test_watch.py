@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from hpcdata import status as status_command
 from hpcdata.report import status, watch
 from hpcdata.run.outcome import Outcome, write_outcome
 from hpcdata.run.paths import RunPaths
@@ -66,7 +67,7 @@ def test_without_a_terminal_it_prints_lines_until_the_run_is_finished(
             made.complete(tmp_path / "run")
 
     monkeypatch.setattr(watch.time, "sleep", finish)
-    assert status.main([str(tmp_path / "run"), "--watch", "--every", "3"]) == 0
+    assert status_command.main([str(tmp_path / "run"), "--watch", "--every", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if re.match(r"\d\d:\d\d:\d\d 85\.7 %: 3 of 4 shards", line)] == lines[:2]
     assert re.match(r"\d\d:\d\d:\d\d 100\.0 %: 4 of 4 shards", lines[2])
@@ -84,7 +85,7 @@ def test_it_ends_when_the_finishing_job_has_given_the_run_up(
         write_outcome(RunPaths(tmp_path / "run"), report)
 
     monkeypatch.setattr(watch.time, "sleep", stop)
-    assert status.main([str(tmp_path / "run"), "--watch"]) == 1
+    assert status_command.main([str(tmp_path / "run"), "--watch"]) == 1
     assert "STOPPED  the budget is spent; python -m hpcdata.resume R" in capsys.readouterr().out
 
 
@@ -96,7 +97,7 @@ def test_an_interrupt_ends_the_view_with_the_last_look(
 
     made.run(tmp_path / "run", unfinished={1: 8})
     monkeypatch.setattr(watch.time, "sleep", interrupt)
-    assert status.main([str(tmp_path / "run"), "--watch"]) == 1
+    assert status_command.main([str(tmp_path / "run"), "--watch"]) == 1
     assert "shards   3 of 4 done" in capsys.readouterr().out
 
 
@@ -128,5 +129,5 @@ def test_in_a_real_terminal(tmp_path: Path) -> None:
 
 def test_an_interval_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made.run(tmp_path / "run")
-    assert status.main([str(tmp_path / "run"), "--watch", "--every", "0"]) == 1
+    assert status_command.main([str(tmp_path / "run"), "--watch", "--every", "0"]) == 1
     assert "--every 0.0: expected" in capsys.readouterr().err

@@ -319,7 +319,7 @@ def test_any_text_encodes_the_same_alone_and_in_a_batch(trained, texts):
 
 def test_identify_needs_neither_torch_nor_transformers(trained):
     code = (
-        "import sys; from hpcdata.encoders import text\n"
+        "import sys; from hpcdata.encoders.text import tokenizer as text\n"
         "text.build(text.identify(sys.argv[1], add_image_token=True, use_slow_tokenizer=False), sys.argv[1])\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )

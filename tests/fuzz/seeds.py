@@ -16,6 +16,7 @@ from hpcdata.base.files import to_json
 from hpcdata.config.values import to_mapping
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.shards import shard
+from hpcdata.shards.rejects import REJECTS
 from tests import made
 
 PAIR = (
@@ -36,7 +37,7 @@ def seeds() -> dict[str, list[bytes]]:
             plan, config=dataclasses.replace(plan.config, data=dataclasses.replace(plan.config.data, n_train_samples=9))
         )
         assert to_mapping(local.config)
-        row = (committed / shard.REJECTS).read_bytes()
+        row = (committed / REJECTS).read_bytes()
         return {
             "tar": tars,
             "tar_gz": [gzip.compress(tars[0], mtime=0)],

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata.cluster import cancelling as cancel
-from hpcdata.cluster import launching as launch
-from hpcdata.cluster import resuming as resume
+from hpcdata import cancel as cancel_command
+from hpcdata import launch as launch_command
+from hpcdata import resume as resume_command
 from hpcdata.cluster.runs import submit_finish
 from hpcdata.dataset.verifying import verify
 from hpcdata.report.status import read_status
@@ -56,7 +56,7 @@ def login(small_cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Itera
 def start(folder: Path, source: Path, *overrides: str) -> None:
     options = ["cluster=slurm", "cluster.partition=preempt", "cluster.cpus_per_task=1", "finish.combine=true"]
     options += ["cluster.claim_timeout_s=10", "data.resolution=64", f"data.n_train_samples={NUM_SAMPLES}"]
-    assert launch.main([*arguments(folder, source), *options, "data.shard_size=32", *overrides]) == 0
+    assert launch_command.main([*arguments(folder, source), *options, "data.shard_size=32", *overrides]) == 0
 
 
 def wait_for_the_outcome(slurm: SlurmCluster, folder: Path) -> Outcome:
@@ -117,7 +117,7 @@ def test_a_damaged_input_ends_with_a_report_and_its_repair_with_a_dataset(
     assert read_status(folder).samples_done == NUM_SAMPLES // 2
     damaged.write_bytes(content)
     os.utime(damaged, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert resume.main([str(folder), "cluster.additional_parameters.hold=false"]) == 0
+    assert resume_command.main([str(folder), "cluster.additional_parameters.hold=false"]) == 0
     assert wait_for_the_outcome(login, folder).outcome == "finished"
     assert [report.problems for report in verify(folder)] == [[], []]
 
@@ -130,19 +130,19 @@ def test_a_cancelled_run_stays_so_until_it_is_resumed_elsewhere(
     start(folder, source, "cluster.array=0-1", "data.resolution=416")
     wait_for_status(login, folder, 20)
     first = submissions.read(paths)
-    assert resume.main([str(folder), "cluster.array=0", "cluster.partition=high"]) == 0
+    assert resume_command.main([str(folder), "cluster.array=0", "cluster.partition=high"]) == 0
     replaced = submissions.read(paths)
     assert replaced.withdrawn == {item.job_id for item in first.submissions}
     login.wait_for(first.job_ids("tasks")[0], "CANCELLED")
     (job,) = replaced.job_ids("tasks")
     login.wait_for(job, "RUNNING")
     assert login.job(job)["Partition"] == "high"
-    assert cancel.main([str(folder)]) == 0
+    assert cancel_command.main([str(folder)]) == 0
     login.wait_until(lambda: not queue.active_jobs(paths, submissions.read(paths)), "no job of the run")
     kept = read_status(folder).samples_done
     assert 20 <= kept < NUM_SAMPLES
     assert read_outcome(paths) is None
-    assert resume.main([str(folder), "cluster.array=0-1"]) == 0
+    assert resume_command.main([str(folder), "cluster.array=0-1"]) == 0
     assert wait_for_the_outcome(login, folder).outcome == "finished"
     resumed = [event for _, events in read_ledgers(paths.ledger) for event in events if event.get("resumed")]
     assert resumed, "no task has continued the checkpoint of a replaced one"

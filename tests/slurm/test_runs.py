@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from hpcdata import embedded
-from hpcdata.cluster import launching as launch
+from hpcdata import launch as launch_command
+from hpcdata import verify as verify_command
 from hpcdata.dataset import combining as combine
 from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions
@@ -58,7 +59,7 @@ def arguments(output_dir: Path, source: Path, *overrides: str) -> list[str]:
 def reference(tmp_path_factory: pytest.TempPathFactory, source: Path) -> str:
     """sha256 of the shards of one uninterrupted process."""
     folder = tmp_path_factory.mktemp("reference") / "run"
-    assert launch.main(arguments(folder, source)) == 0
+    assert launch_command.main(arguments(folder, source)) == 0
     return sha256_tree(folder / "shards")
 
 
@@ -85,7 +86,7 @@ def wait_for_status(slurm: SlurmCluster, folder: Path, done: int) -> Status:
 
 def submit(capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
     """Launches with cluster=slurm; returns the job id that it prints."""
-    assert launch.main([*overrides, "cluster=slurm", "cluster.partition=preempt"]) == 0
+    assert launch_command.main([*overrides, "cluster=slurm", "cluster.partition=preempt"]) == 0
     output = capsys.readouterr().out
     assert "hpcdata.status" in output
     return output.split()[1]
@@ -182,7 +183,7 @@ def test_a_killed_node_daemon_and_killed_tasks_lose_nothing(
 
 def test_combine_by_sbatch(login_node: SlurmCluster, tmp_path: Path, source: Path) -> None:
     folder = tmp_path / "run"
-    assert launch.main(arguments(folder, source, "data.n_train_samples=16", "data.resolution=64")) == 0
+    assert launch_command.main(arguments(folder, source, "data.n_train_samples=16", "data.resolution=64")) == 0
     job = login_node.sbatch(
         f"--output={tmp_path}/combine.log",
         f"--export=ALL,HPCDATA_PYTHON={sys.executable}",
@@ -190,7 +191,7 @@ def test_combine_by_sbatch(login_node: SlurmCluster, tmp_path: Path, source: Pat
     )
     login_node.wait_for(job, "COMPLETED")
     assert "16 inputs = 16 written" in (tmp_path / "combine.log").read_text()
-    assert verify.main([str(folder)]) == 0
+    assert verify_command.main([str(folder)]) == 0
 
 
 def _is_running(slurm: SlurmCluster, job: str) -> bool:
