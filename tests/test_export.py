@@ -165,7 +165,7 @@ def test_command_line(tmp_path, capsys):
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys; from hpcdata import export\ntry: export_command.main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys; from hpcdata import export\ntry: export.main(['--help'])\nexcept SystemExit: pass\n"
     code += "print('torch' in sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "False\n"

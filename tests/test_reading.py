@@ -16,8 +16,6 @@ from hpcdata import embedded, sources
 from hpcdata.base.errors import UserError
 from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions, combine
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import load_plan
 from hpcdata.run.planning import prepare
 from hpcdata.run.rejects import rows_of
 from hpcdata.samples import Blob
@@ -51,7 +49,7 @@ def work(run: Path, polls: int | None = None) -> TaskOutcome:
 
 
 def rejects(run: Path) -> list[RejectRow]:
-    return list(rows_of(RunPaths(run), load_plan(run)))
+    return list(rows_of(Path(run)))
 
 
 def account(run: Path) -> Counts:

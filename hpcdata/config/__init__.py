@@ -1,1 +1,10 @@
-"""config"""
+"""Config: every key, its type and help, and how a command line becomes values.
+
+May use: base, embedded.
+
+    schema    every key that exists: its type, default, meaning, and whether it changes what is written
+    values    plain nested values <-> the typed configuration
+    array     SLURM array notation, and one array as several
+    help      the list of keys that `--help` prints
+    compose   command line -> configuration: the one place of Hydra
+"""

@@ -1,1 +1,15 @@
-"""dataset"""
+"""Dataset: what combine makes of a run - making it, checking it, opening it.
+
+May use: base, samples, native, config, shards, run.
+
+    combining    committed shards -> manifest.json and parts/
+    verifying    reads everything back and says whether it is what was promised
+    manifest     manifest.json as a value
+    partlist     its parts as columns: there may be ten thousand
+    opening      what a path holds: a dataset, one shard, an unfinished run
+    maps         read-only memory maps of column files
+    parts        the columns of all parts over one address range
+    readahead    what the kernel is told about reads to come
+    id_rows      rows of ids, looked up once and copied for many batches
+    dataset      TokenDataset: random access to examples
+"""

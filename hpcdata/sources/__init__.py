@@ -1,9 +1,26 @@
-"""Raw files -> `Sample`: one module a format, behind `list_inputs`, `prepare`, `scan` and `read`.
+"""Sources: raw files -> `Sample`, one format a file, behind `list_inputs`, `prepare`, `scan` and `read`.
 
-files = list_inputs("/data/cc3m-{0000..0575}.tar", "auto")      the inputs, each with a label and a format
-file  = prepare(file, folder)                                   arrays and folders of pictures become JSON lines
-scan_ = scan(file, every=4096, options=options)                 counts samples, notes where reading may start
-for record in read(file, scan_, first=8192, count=4096, options=options): ...
+May use: base, samples, media.
+
+    files = list_inputs("/data/cc3m-{0000..0575}.tar", "auto")      the inputs, each with a label and a format
+    file  = prepare(file, folder)                                   arrays and folders of pictures become JSON lines
+    scan_ = scan(file, every=4096, options=options)                 counts samples, notes where reading may start
+    for record in read(file, scan_, first=8192, count=4096, options=options): ...
+
+    base          what all sources agree on: InputFile, Options, Scan, rules for texts and keys
+    inputs        which files a run reads
+    patterns      paths, globs, braces
+    wids          wids indices
+    streams       compressed streams
+    tars          WebDataset
+    tarscan       tar headers
+    targroups     members gathered into samples
+    lines         JSON lines
+    records       one parsed record -> the parts of a sample
+    json_array    a JSON array as JSON lines
+    folder        a folder of pictures with texts as JSON lines
+    documents     text files
+    parquet       text columns
 """
 
 from __future__ import annotations

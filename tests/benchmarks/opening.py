@@ -29,7 +29,7 @@ MEASURE = """
 import json, sys, time
 import torch
 from hpcdata import TokenDataset, TokenLoader
-from hpcdata.loading.layout import Text
+from hpcdata.loading.layouts.named import Text
 
 def used(what):
     with open("/proc/self/status") as status:

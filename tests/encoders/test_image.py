@@ -151,7 +151,8 @@ def test_devices_that_are_none(device):
 def test_identify_needs_no_torch(tmp_path):
     (tmp_path / "weights.pt").write_bytes(b"whatever")
     code = (
-        "import sys; from hpcdata.config.schema import ImageConfig; from hpcdata.encoders.image import tokenizer as image\n"
+        "import sys; from hpcdata.config.schema import ImageConfig; "
+        "from hpcdata.encoders.image import tokenizer as image\n"
         "identity = image.identify(ImageConfig(tokenizer='vq16', checkpoint=sys.argv[1]))\n"
         "image.grid_side(identity, 256)\n"
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"

@@ -21,8 +21,6 @@ from PIL import Image
 
 from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions, combine
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import load_plan
 from hpcdata.run.planning import prepare
 from hpcdata.run.rejects import rows_of
 from hpcdata.shards.counts import Counts
@@ -49,7 +47,7 @@ def run(tmp_path: Path, source: Path, *overrides: str) -> tuple[Counts, dict[str
     combine(folder, CombineOptions())
     report = verify.verify(folder)[-1]
     assert not report.problems
-    return report.counts, {row.key: row.reason for row in rows_of(RunPaths(folder), load_plan(folder))}
+    return report.counts, {row.key: row.reason for row in rows_of(Path(folder))}
 
 
 def png(size: tuple[int, int] = (40, 32)) -> bytes:

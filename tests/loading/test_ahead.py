@@ -186,7 +186,7 @@ def test_a_process_ends_with_batches_left(dataset):
     program = """
 import sys
 from hpcdata import TokenLoader
-from hpcdata.loading.ahead import BackgroundLoader
+from hpcdata.loading.background import BackgroundLoader
 batches = iter(BackgroundLoader(TokenLoader(sys.argv[1], global_batch_size=8)))
 next(batches)
 raise SystemExit(3)

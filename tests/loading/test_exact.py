@@ -34,7 +34,7 @@ def _short_look_ahead():
     """Its edges fall between the steps of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hpcdata.loading.batches._ROWS_AHEAD", _ROWS_AHEAD)
-        patch.setattr("hpcdata.loading.packed._ROWS_AHEAD", _ROWS_AHEAD)
+        patch.setattr("hpcdata.loading.packed_batches._ROWS_AHEAD", _ROWS_AHEAD)
         yield
 
 

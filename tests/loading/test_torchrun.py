@@ -145,7 +145,7 @@ PREPARED = """
 import json, sys
 import torch
 from accelerate import Accelerator
-from hpcdata.loading.steps import StepDataset
+from hpcdata.loading.step_dataset import StepDataset
 from tests.loading.test_torchrun import make_loader
 
 dataset, out, launcher = sys.argv[1:4]

@@ -1,1 +1,6 @@
-"""encoders/text"""
+"""Text tokenizers: text -> ids.
+
+    tokenizer              a tokenizer.json, a SentencePiece model or a folder -> ids; its identity
+    fast                   the fast engine, where it gives the same ids
+    sentencepiece_rules    the rules by which a SentencePiece model replaces characters
+"""
