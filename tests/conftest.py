@@ -1,13 +1,21 @@
-"""For all tests: one torch thread, and on CI a skipped test counts as a failure."""
+"""For all tests: one torch thread, and on CI a skipped test counts as a failure.
+
+With HPCDATA_TEST_THREADS=3, that many threads share every copy and lookup of the loader, however small.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.evidence import evidence
+
+if TYPE_CHECKING:
+    from hpcdata.native.compiled import Kernels
 
 __all__ = ["evidence"]  # a fixture
 
@@ -26,6 +34,34 @@ def _logging_as_it_was() -> None:
     root = logging.getLogger()
     root.setLevel(logging.WARNING)
     root.handlers[:] = [handler for handler in root.handlers if type(handler) is not logging.StreamHandler]
+
+
+@pytest.fixture(scope="module")
+def loops() -> Kernels:
+    from hpcdata.native.compiled import kernels
+
+    found = kernels()
+    if found is None:
+        pytest.skip("the compiled loops were not built: install hpcdata where there is a C compiler")
+    return found
+
+
+_NUM_THREADS = int(os.environ.get("HPCDATA_TEST_THREADS", "0"))
+
+
+@pytest.fixture(autouse=bool(_NUM_THREADS))
+def _in_threads() -> Iterator[None]:
+    import torch
+
+    from hpcdata.native.compiled import kernels
+
+    compiled, before = kernels(), torch.get_num_threads()
+    assert compiled is not None
+    torch.set_num_threads(_NUM_THREADS)
+    min_bytes = compiled.set_min_bytes_each(1)
+    yield
+    compiled.set_min_bytes_each(min_bytes)
+    torch.set_num_threads(before)
 
 
 @pytest.hookimpl(trylast=True)

@@ -43,9 +43,10 @@ trap 'kill $(jobs -p) 2>/dev/null || true; rm -f "$log"' EXIT
 python -m pytest --maxfail=3 -m slurm >"$log" 2>&1 &
 status=0
 python -m pytest --maxfail=3 -m "not slurm" || status=$?
-HPCDATA_KERNELS=0 python -m pytest -q tests/loading -m "not slow" --deselect tests/loading/test_compiled.py \
-    --deselect tests/loading/test_threads.py || status=$?
-HPCDATA_TEST_THREADS=3 python -m pytest -q tests/loading -m "not slow" || status=$?
+loader=(tests/native tests/order tests/dataset tests/loading)
+HPCDATA_KERNELS=0 python -m pytest -q "${loader[@]}" -m "not slow" --deselect tests/native/test_compiled.py \
+    --deselect tests/native/test_threads.py || status=$?
+HPCDATA_TEST_THREADS=3 python -m pytest -q "${loader[@]}" -m "not slow" || status=$?
 wait $! || status=$?
 cat "$log"
 exit "$status"

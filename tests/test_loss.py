@@ -24,7 +24,7 @@ from hpcdata.work.task import run_task
 from tests.crashes import Crash
 from tests.poisoned import READING, install
 from tests.runs import StopAfter, small_config, start_task
-from tests.test_poison import ROOT, members
+from tests.work.test_poison import ROOT, members
 
 NUM_SAMPLES, BATCH = 24, 2
 BATCH_S, INTERVAL_S = 2.0, 5.0

@@ -186,7 +186,7 @@ def test_tars_of_equal_names_do_not_collide(tmp_path: Path) -> None:
     from hpcdata import TokenDataset
     from hpcdata.dataset.combining import CombineOptions, combine
     from tests.runs import small_run
-    from tests.test_encode import make_tar, png
+    from tests.work.test_task import make_tar, png
 
     for number, folder in enumerate("ab"):
         members = [("0.png", png((99 * number, 0, 0))), ("0.txt", folder.encode())]

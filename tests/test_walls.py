@@ -95,7 +95,9 @@ def test_a_room_uses_only_what_its_line_allows(name: str) -> None:
     for module in modules():
         if room(module) == name:
             others = {used for used in uses(module) if room(used) not in allowed}
-            assert not others, f"{module} imports {', '.join(sorted(others))}: {name} may use {ROOMS[name] or 'nothing'}"
+            assert not others, (
+                f"{module} imports {', '.join(sorted(others))}: {name} may use {ROOMS[name] or 'nothing'}"
+            )
 
 
 def test_rooms_have_no_circle_and_no_modules_import_each_other() -> None:

@@ -29,7 +29,7 @@ from tests.slurm.test_runs import (
     submit,
     wait_for_status,
 )
-from tests.test_poison import pictures
+from tests.work.test_poison import pictures
 
 __all__ = ["reference", "source"]  # fixtures
 

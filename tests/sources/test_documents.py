@@ -3,11 +3,11 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from source_files import json_lines, keys, one_by_one, one_input, read_all, summary, write
 
 from hpcdata.base.errors import UserError
 from hpcdata.samples import Reason, Reject
 from hpcdata.sources import Options, read, read_documents, scan
+from tests.sources.source_files import json_lines, keys, one_by_one, one_input, read_all, summary, write
 
 
 @pytest.mark.parametrize("suffix", ["txt", "txt.gz", "txt.zst"])

@@ -4,11 +4,11 @@ import json
 import os
 
 import pytest
-from source_files import images, keys, one_input, read_all, summary, write
 
 from hpcdata.samples import Reason
 from hpcdata.sources import Options
 from hpcdata.sources.folder import list_folder
+from tests.sources.source_files import images, keys, one_input, read_all, summary, write
 
 
 def test_pictures_with_sidecars(tmp_path):

@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from source_files import json_lines, pairs, read_all, summary, write, write_tar
 
 from hpcdata.base.errors import UserError
 from hpcdata.sources import Options, list_inputs, scan, warn_of_differences
 from hpcdata.sources.patterns import expand_braces
+from tests.sources.source_files import json_lines, pairs, read_all, summary, write, write_tar
 
 
 def labels(patterns, source="auto"):

@@ -5,11 +5,11 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from source_files import one_input, read_all, summary, write
 
 from hpcdata.base.errors import UserError
 from hpcdata.samples import Reason
 from hpcdata.sources import InputFile, json_array
+from tests.sources.source_files import one_input, read_all, summary, write
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

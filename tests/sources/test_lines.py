@@ -7,7 +7,13 @@ import pytest
 import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from source_files import (
+
+from hpcdata.base.errors import UserError
+from hpcdata.samples import BadSample, Reason
+from hpcdata.sources import InputFile, Options, Scan, read, read_documents, scan
+from hpcdata.sources.lines import lines
+from hpcdata.sources.streams import chunks
+from tests.sources.source_files import (
     caption,
     images,
     json_lines,
@@ -20,12 +26,6 @@ from source_files import (
     texts,
     write,
 )
-
-from hpcdata.base.errors import UserError
-from hpcdata.samples import BadSample, Reason
-from hpcdata.sources import InputFile, Options, Scan, read, read_documents, scan
-from hpcdata.sources.lines import lines
-from hpcdata.sources.streams import chunks
 
 SUFFIXES = ["jsonl", "jsonl.gz", "jsonl.zst", "json.gz", "json.zst", "ndjson"]
 

@@ -5,9 +5,9 @@ import os
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from source_files import json_lines, one_input, summary, write
 
 from hpcdata.sources import Options, read, scan, streams
+from tests.sources.source_files import json_lines, one_input, summary, write
 
 SUFFIXES = ["jsonl.gz", "jsonl.zst"]
 

@@ -8,7 +8,12 @@ import tarfile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from source_files import (
+
+from hpcdata.base.errors import UserError
+from hpcdata.samples import BadSample, ImagePart, Reason, Reject, Sample, TextPart
+from hpcdata.sources import Options, scan
+from hpcdata.sources.targroups import split_name
+from tests.sources.source_files import (
     caption,
     images,
     keys,
@@ -23,11 +28,6 @@ from source_files import (
     write,
     write_tar,
 )
-
-from hpcdata.base.errors import UserError
-from hpcdata.samples import BadSample, ImagePart, Reason, Reject, Sample, TextPart
-from hpcdata.sources import Options, scan
-from hpcdata.sources.targroups import split_name
 
 GOOD = [caption(number) for number in range(5)]
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]

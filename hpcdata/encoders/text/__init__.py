@@ -1,6 +1,6 @@
 """Text tokenizers: text -> ids.
 
-    tokenizer              a tokenizer.json, a SentencePiece model or a folder -> ids; its identity
-    fast                   the fast engine, where it gives the same ids
-    sentencepiece_rules    the rules by which a SentencePiece model replaces characters
+tokenizer              a tokenizer.json, a SentencePiece model or a folder -> ids; its identity
+fast                   the fast engine, where it gives the same ids
+sentencepiece_rules    the rules by which a SentencePiece model replaces characters
 """

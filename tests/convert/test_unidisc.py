@@ -1,0 +1,172 @@
+"""python -m pytest tests/convert/test_unidisc.py"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from hpcdata import export as export_command
+from hpcdata.base.errors import UserError
+from hpcdata.convert import unidisc as export
+from hpcdata.convert.unidisc import ExportOptions, export_unidisc
+from hpcdata.dataset.dataset import TokenDataset
+from hpcdata.samples import Example, Kind
+from tests.loading import made
+
+torch.set_num_threads(1)
+
+
+def run(folder, out, **options):
+    return export_unidisc(folder, out, ExportOptions(**options)), TensorDict.load_memmap(out)
+
+
+def described(tensors):
+    return {name: (str(tensors[name].dtype), tuple(tensors[name].shape)) for name in tensors.keys()}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("chunk_ids", [2**20, 100])
+def test_pairs(tmp_path, monkeypatch, chunk_ids):
+    """Every row, over uneven parts and chunks: zero codes, ids above int16, texts cut to block_size."""
+    monkeypatch.setattr(export, "_CHUNK_IDS", chunk_ids)
+    examples = made.pairs(55, vocab_size=65536)
+    folder = made.make_dataset(tmp_path / "dataset", made.split(examples))
+    summary, tensors = run(folder, tmp_path / "out")
+    assert described(tensors) == {
+        "img_input_ids": ("torch.int32", (55, 16)),
+        "txt_input_ids": ("torch.int32", (55, 16)),
+        "txt_attention_mask": ("torch.bool", (55, 16)),
+        "idx": ("torch.int64", (55, 1)),
+        "write_flag": ("torch.bool", (55, 1)),
+    }
+    assert tensors.batch_size == torch.Size([55])
+    assert tensors["write_flag"].all()
+    assert tensors["idx"][:, 0].tolist() == [3 * row for row in range(55)]
+    num_cut = 0
+    for row, example in enumerate(examples):
+        text, image = example.spans
+        expected = [1, *text.ids.tolist()[:14], 2]
+        num_cut += len(text.ids) > 14
+        assert tensors["img_input_ids"][row].tolist() == image.ids.tolist()
+        assert tensors["txt_input_ids"][row][: len(expected)].tolist() == expected
+        assert tensors["txt_attention_mask"][row].tolist() == [at < len(expected) for at in range(16)]
+    assert (summary.kind, summary.width, summary.truncated_texts) == ("pairs", 16, num_cut)
+    assert tensors["img_input_ids"].max() > 32767
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert record["img_token_shift"] == 32001
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "out"]
+
+
+def test_options_of_pairs(tmp_path):
+    folder = made.make_dataset(tmp_path / "dataset", [made.pairs(9)], layout={})
+    longest = max(len(example.spans[0].ids) for example in TokenDataset(folder))
+    summary, tensors = run(folder, tmp_path / "longest")
+    assert summary.width == longest + 2
+    assert tensors["txt_attention_mask"].sum(dim=1).max() == longest + 2
+    _, tensors = run(folder, tmp_path / "plain", block_size=25, add_bos=False, add_eos=False, pad_id=0)
+    ids = TokenDataset(folder)[4].spans[0].ids.tolist()
+    assert tensors["txt_input_ids"][4].tolist() == ids + [0] * (25 - len(ids))
+
+
+def interleaved():
+    return [
+        Example(
+            index=4, key="a", spans=(made.text(5, 6), made.image(0, 9, 0, 7), made.text(8), made.image(0, 0, 0, 0))
+        ),
+        Example(index=5, key="b", spans=(made.text(*range(10, 30)),)),
+        Example(index=7, key="c", spans=(made.image(*range(9)), made.text(3))),
+        Example(index=8, key="d", spans=()),
+    ]
+
+
+def test_interleaved(tmp_path):
+    folder = made.make_dataset(tmp_path / "dataset", [interleaved()[:1], [], interleaved()[1:]])
+    summary, tensors = run(folder, tmp_path / "out")
+    assert described(tensors) == {
+        "input_ids": ("torch.int32", (4, 22)),
+        "attention_mask": ("torch.bool", (4, 22)),
+        "modality": ("torch.int8", (4, 22)),
+        "idx": ("torch.int64", (4, 1)),
+    }
+    assert tensors["input_ids"][0, :13].tolist() == [1, 5, 6, 0, 9, 0, 7, 8, 0, 0, 0, 0, 2]
+    assert tensors["modality"][0].tolist() == [0, 0, 0, 1, 1, 1, 1, 0, 1, 1, 1, 1] + [0] * 10
+    assert tensors["modality"].sum(dim=1).tolist() == [8, 0, 9, 0]
+    assert tensors["attention_mask"].sum(dim=1).tolist() == [13, 22, 12, 2]
+    assert tensors["idx"][:, 0].tolist() == [4, 5, 7, 8]
+    assert (summary.kind, summary.truncated_texts, summary.left_out_images) == ("interleaved", 0, 0)
+
+
+def test_interleaved_never_cuts_an_image(tmp_path):
+    folder = made.make_dataset(tmp_path / "dataset", [interleaved()])
+    summary, tensors = run(folder, tmp_path / "out", max_length=10)
+    assert tensors["input_ids"][0].tolist() == [1, 5, 6, 0, 9, 0, 7, 8, 2, 2]
+    assert tensors["attention_mask"].sum(dim=1).tolist() == [9, 10, 2, 2]
+    assert tensors["modality"].sum(dim=1).tolist() == [4, 0, 0, 0]
+    assert (summary.truncated_texts, summary.left_out_images) == (1, 2)
+
+
+def test_pairs_as_interleaved(tmp_path):
+    folder = made.make_dataset(tmp_path / "dataset", [made.pairs(5)])
+    _, tensors = run(folder, tmp_path / "out", interleaved=True)
+    for row, example in enumerate(TokenDataset(folder)):
+        valid = tensors["attention_mask"][row]
+        is_image = tensors["modality"][row].bool()
+        assert tensors["input_ids"][row][is_image].tolist() == example.spans[1].ids.tolist()
+        assert tensors["input_ids"][row][valid & ~is_image].tolist() == [1, *example.spans[0].ids.tolist(), 2]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        (made.text(1),),
+        (made.image(0, 0, 0, 0),),
+        (made.text(1), made.image(0)),
+        (made.text(1), made.image(*range(16), height=2, width=8)),
+    ],
+)
+def test_one_sample_that_is_no_pair_decides(tmp_path, odd):
+    folder = made.make_dataset(tmp_path / "dataset", [made.pairs(5), [Example(index=90, key="odd", spans=odd)]])
+    summary, tensors = run(folder, tmp_path / "out")
+    assert summary.kind == "interleaved"
+    assert int(tensors["modality"].sum()) == 80 + sum(len(span.ids) for span in odd if span.kind == Kind.IMAGE)
+
+
+def test_nothing_is_overwritten_or_left_behind(tmp_path, monkeypatch):
+    folder = made.make_dataset(tmp_path / "dataset", [made.pairs(5)])
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="out exists already"):
+        run(folder, tmp_path / "out")
+    with pytest.raises(UserError, match="make it first"):
+        run(folder, tmp_path / "no" / "out")
+    with pytest.raises(UserError, match="no samples"):
+        run(made.make_dataset(tmp_path / "empty", [[]]), tmp_path / "new")
+    with pytest.raises(UserError, match="--block_size 0: bos and eos do not fit"):
+        run(folder, tmp_path / "new", block_size=0)
+    monkeypatch.setattr(export, "_write_meta", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(folder, tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "empty", "out"]
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_command_line(tmp_path, capsys):
+    folder = made.make_dataset(tmp_path / "dataset", [made.pairs(5)])
+    arguments = [str(folder), str(tmp_path / "out"), "--format", "unidisc", "--block_size", "8", "--no-bos"]
+    assert export_command.main(arguments) == 0
+    tensors = TensorDict.load_memmap(tmp_path / "out")
+    assert tensors["txt_input_ids"].shape == (5, 8)
+    text = TokenDataset(folder)[4].spans[0].ids.tolist()
+    assert tensors["txt_input_ids"][4].tolist() == [*text[:7], 2] + [2] * (7 - len(text[:7]))
+    assert "5 samples (pairs, 8 columns)" in capsys.readouterr().out
+    assert export_command.main(arguments) == 1
+    assert capsys.readouterr().err.startswith("hpcdata: ")
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys; from hpcdata import export\ntry: export.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print('torch' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "False\n"
+    assert "--block_size" in done.stdout
