@@ -11,31 +11,39 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcdata.base.command import Parser, run
+from hpcdata.base.command import Options, Parser, to_type
 
 
 def parser() -> Parser:
     parser = Parser("cancel", __doc__)
     parser.add_run()
+    parser.add_json()
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    path = Path(parser().parse_args(arguments).run)
-    return run(lambda: _cancel(path))
+    return parser().run(arguments, _cancel)
 
 
-def _cancel(path: Path) -> int:
+def _cancel(options: Options) -> int:
+    import json
+
     from hpcdata.cluster.cancelling import cancel
     from hpcdata.report.status import read_status
 
-    job_ids = cancel(path)
-    status = read_status(path)
+    path = Path(options.run)
+    job_ids, status = cancel(path), read_status(path)
+    line = None if status.is_finished else to_type("resume", path.absolute())
+    if options.json:
+        names = ("done", "num_shards", "samples_done", "num_samples")
+        kept = {name: getattr(status, name) for name in names}
+        print(json.dumps({"run": str(path.absolute()), "cancelled": job_ids, **kept, "next": line}, indent=1))
+        return 0
     print(f"cancelled {', '.join(job_ids)}" if job_ids else "no job of this run is in the queue")
-    kept = f"{status.done} of {status.num_shards} shards and the checkpoints of others"
-    print(f"kept      {status.samples_done} of {status.num_samples} samples: {kept}")
-    if not status.is_finished:
-        print(f"next      python -m hpcdata.resume {path.absolute()}")
+    shards = f"{status.done} of {status.num_shards} shards and the checkpoints of others"
+    print(f"kept      {status.samples_done} of {status.num_samples} samples: {shards}")
+    if line:
+        print(f"next      {line}")
     return 0
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import Parser, run
+from hpcdata.base.command import Options, Parser
 
 
 def parser() -> Parser:
@@ -29,26 +29,27 @@ def parser() -> Parser:
     parser.add_argument("--compact", action="store_true", help="rewrite into one contiguous part, in constant memory")
     parser.add_argument("--output-dir", help="where the dataset goes; by default RUN/dataset")
     parser.add_argument("--mem-efficient", action="store_true", help="no effect: memory is always constant")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_json()
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = vars(parser().parse_args(arguments))
-    return run(lambda: _combine(options.pop("run"), as_json=options.pop("json"), **options))
+    return parser().run(arguments, _combine)
 
 
-def _combine(path: str, *, as_json: bool, mem_efficient: bool, **options: object) -> int:
+def _combine(options: Options) -> int:
+    import dataclasses
     import json
 
     from hpcdata.base.logs import configure
     from hpcdata.dataset.combining import CombineOptions, combine
 
-    if mem_efficient and not as_json:
+    if options.mem_efficient and not options.json:
         print("--mem-efficient needs no setting: combining never holds data in memory")
     configure("combine")
-    manifest = combine(path, CombineOptions(**options))  # type: ignore[arg-type]
-    if as_json:
+    names = [field.name for field in dataclasses.fields(CombineOptions)]
+    manifest = combine(options.run, CombineOptions(**{name: getattr(options, name) for name in names}))
+    if options.json:
         values = {"dataset": str(manifest.folder), "counts": manifest.counts.to_mapping(), "parts": len(manifest.parts)}
         print(json.dumps({**values, "content_digest": manifest.content_digest}, indent=1))
         return 0

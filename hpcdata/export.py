@@ -7,11 +7,11 @@ OUT appears at once, when it is complete.
 
 from __future__ import annotations
 
-import argparse
 import sys
+from argparse import BooleanOptionalAction
 from collections.abc import Sequence
 
-from hpcdata.base.command import Parser, run
+from hpcdata.base.command import Options, Parser
 
 FORMATS = ("unidisc",)
 
@@ -23,21 +23,20 @@ def parser() -> Parser:
     parser.add_argument("--format", required=True, choices=FORMATS, help="unidisc: one padded TensorDict")
     parser.add_argument("--block-size", type=int, help="text columns of pairs (the dataset's, else the longest text)")
     parser.add_argument("--max-length", type=int, help="columns of interleaved samples (the longest sample)")
-    boolean = argparse.BooleanOptionalAction
+    boolean = BooleanOptionalAction
     parser.add_argument("--bos", action=boolean, help="begin texts with bos (if the tokenizer has it)")
     parser.add_argument("--eos", action=boolean, help="end texts with eos (if the tokenizer has it)")
     parser.add_argument("--pad-id", type=int, help="id on padding (the tokenizer's pad id, else eos, else 0)")
     parser.add_argument("--interleaved", action="store_true", help="write input_ids and modality even for pairs")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_json()
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-    return run(lambda: _export(options))
+    return parser().run(arguments, _export)
 
 
-def _export(options: argparse.Namespace) -> int:
+def _export(options: Options) -> int:
     import dataclasses
     import json
 

@@ -8,12 +8,11 @@ Only headers are read, in parallel over the files; `--checksums` adds the md5sum
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import Parser, run
+from hpcdata.base.command import Options, Parser
 
 
 def parser() -> Parser:
@@ -22,16 +21,15 @@ def parser() -> Parser:
     parser.add_argument("--output", "-o", default="shardindex.json", help="the index file (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     parser.add_argument("--checksums", action="store_true", help="add the md5sum of every tar")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_json()
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-    return run(lambda: _index(options))
+    return parser().run(arguments, _index)
 
 
-def _index(options: argparse.Namespace) -> int:
+def _index(options: Options) -> int:
     import json
     import time
 

@@ -8,48 +8,104 @@
     hpcdata launch ... cluster=NAME                 inline (this process), local (processes here), slurm (an array)
     hpcdata launch ... estimate=true                says what it will take, from a timed sample, and starts nothing
     hpcdata launch ... --cfg                        prints the configuration and stops
+    hpcdata launch --config FILE                    takes it from there, `-` for standard input
 
 Everything that can be checked is checked before anything is started.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from hpcdata.base.command import run, wants_help
+from hpcdata.base.command import Options, Parser
 
-USAGE = "usage: hpcdata launch [+experiments=NAME or '[NAME,NAME]'] [cluster=NAME] [key=value ...] [--cfg]"
+if TYPE_CHECKING:
+    from hpcdata.cluster.launching import Estimated, Launched
+    from hpcdata.config.schema import RunConfig
+
+
+def parser() -> Parser:
+    parser = overrides_parser("launch", __doc__)
+    parser.add_argument("--cfg", action="store_true", help="print the configuration as JSON and stop")
+    parser.add_argument("--config", metavar="FILE", help="a configuration as --cfg printed it, - for standard input")
+    parser.add_json("print what was planned, submitted or made as one JSON object")
+    return parser
+
+
+def overrides_parser(name: str, doc: str | None, *, prog: str = "hpcdata {}") -> Parser:
+    """The parser of commands whose line is a configuration; its help ends with all keys."""
+    parser = Parser(name, doc, prog=prog, more=_keys)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="+experiments=NAME or '[NAME,NAME]', cluster=NAME, and keys"
+    )
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    overrides = list(sys.argv[1:] if arguments is None else arguments)
-    if not overrides or wants_help(overrides):
-        print_help()
-        return 0
-    return run(lambda: _launch(overrides))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return parser().run(given or ["--help"], _launch)
 
 
-def print_help(usage: str = USAGE) -> None:
-    from hpcdata.config.help import describe_keys
+def tell(launched: Launched, *, as_json: bool) -> int:
+    """Prints what came of a launch; returns the exit code."""
+    from hpcdata.cluster import describing
 
-    print(usage, __doc__, f"keys:\n\n{describe_keys()}", sep="\n\n")
+    if launched.local and (text := describing.complaints(launched.local)):
+        print(text, file=sys.stderr)
+    if as_json:
+        print(json.dumps(describing.to_mapping(launched), indent=1))
+    elif text := describing.describe(launched):
+        print(text)
+    return launched.exit_code
 
 
-def _launch(overrides: Sequence[str]) -> int:
-    import json
-
+def _launch(options: Options) -> int:
     from hpcdata.base.logs import configure
-    from hpcdata.cluster.launching import launch
+    from hpcdata.cluster import launching
     from hpcdata.config import values
-    from hpcdata.config.compose import compose
 
     configure("launch")
-    config = compose([argument for argument in overrides if argument != "--cfg"])
-    if "--cfg" in overrides:
+    config = _read_config(options)
+    if options.cfg:
         print(json.dumps(values.to_mapping(config), indent=1))
         return 0
-    return launch(config)
+    if config.estimate:
+        return _tell_estimate(launching.estimate(config), as_json=options.json)
+    return tell(launching.launch(config), as_json=options.json)
+
+
+def _read_config(options: Options) -> RunConfig:
+    from hpcdata.base.errors import UserError
+    from hpcdata.config.compose import compose, override
+    from hpcdata.config.values import from_mapping
+
+    if options.config is None:
+        return compose(options.overrides)
+    try:
+        with open(0 if options.config == "-" else options.config, closefd=options.config != "-") as file:
+            found = json.load(file)
+    except ValueError as error:
+        raise UserError(f"--config {options.config} is not JSON ({error}): expected what --cfg prints") from None
+    return override(from_mapping(found), options.overrides)
+
+
+def _tell_estimate(estimated: Estimated, *, as_json: bool) -> int:
+    from hpcdata.cluster import describing
+
+    if as_json:
+        print(json.dumps(describing.estimate_to_mapping(estimated), indent=1))
+    else:
+        print(describing.describe_estimate(estimated))
+    return 0
+
+
+def _keys() -> str:
+    from hpcdata.config.help import describe_keys
+
+    return f"keys:\n\n{describe_keys()}"
 
 
 if __name__ == "__main__":

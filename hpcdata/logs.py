@@ -9,11 +9,10 @@ Lines that could quote captions or prompts are left out; `--raw` shows everythin
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import Parser, run
+from hpcdata.base.command import Options, Parser
 
 
 def parser() -> Parser:
@@ -23,16 +22,15 @@ def parser() -> Parser:
     parser.add_argument("--task", metavar="T", help="only this one, as status names it: 4242_7 or 4242_7/0")
     parser.add_argument("--tail", type=int, default=15, metavar="N", help="lines of each log (15)")
     parser.add_argument("--raw", action="store_true", help="all lines as they are; may show texts of samples")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a task")
+    parser.add_json("print one JSON object a task")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-    return run(lambda: _show(options))
+    return parser().run(arguments, _show)
 
 
-def _show(options: argparse.Namespace) -> int:
+def _show(options: Options) -> int:
     import dataclasses
     import json
 

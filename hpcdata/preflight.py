@@ -10,23 +10,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import run, wants_help
+from hpcdata.base.command import Options, Parser
+from hpcdata.launch import overrides_parser
+
+
+def parser() -> Parser:
+    parser = overrides_parser("preflight", __doc__)
+    parser.add_json("print the lines in one JSON object")
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    overrides = list(sys.argv[1:] if arguments is None else arguments)
-    if not overrides or wants_help(overrides):
-        print(__doc__)
-        return 0
-    return run(lambda: _check(overrides))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return parser().run(given or ["--help"], _check)
 
 
-def _check(overrides: Sequence[str]) -> int:
+def _check(options: Options) -> int:
+    import json
+
     from hpcdata.cluster.preflight import check
     from hpcdata.config.compose import compose
 
-    for line in check(compose(overrides)):
-        print(line)
+    lines = list(check(compose(options.overrides)))
+    print(json.dumps({"lines": lines}, indent=1) if options.json else "\n".join(lines))
     return 0
 
 

@@ -10,14 +10,13 @@ Rows are read from the shards' ledgers one at a time.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcdata.base.command import Parser, run
+from hpcdata.base.command import Options, Parser, to_type
 
 if TYPE_CHECKING:
     from hpcdata.shards.rejects import RejectRow
@@ -30,7 +29,7 @@ def parser() -> Parser:
     parser = Parser("rejects", __doc__)
     parser.add_run()
     parser.add_argument("--reason", help="only rejects for this reason")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line, all rows")
+    parser.add_json("print one JSON object a line, all rows")
     parser.add_argument("--retry", action="store_true", help="make them again and add what succeeds")
     parser.add_argument(
         "--accept-changed", action="store_true", help="with --retry: read inputs that changed since they were planned"
@@ -39,11 +38,10 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-    return run(lambda: _retry(options) if options.retry else _list(options))
+    return parser().run(arguments, lambda options: _retry(options) if options.retry else _list(options))
 
 
-def _list(options: argparse.Namespace) -> int:
+def _list(options: Options) -> int:
     import dataclasses
     import json
 
@@ -82,7 +80,7 @@ def _line(row: RejectRow) -> str:
     return "".join(item if item.isprintable() else "?" for item in text)
 
 
-def _retry(options: argparse.Namespace) -> int:
+def _retry(options: Options) -> int:
     import dataclasses
     import json
 
@@ -110,7 +108,7 @@ def _print_result(result: RetryResult, path: str) -> None:
     for problem in result.problems:
         print(f"not read   {problem}")
     if result.parts:
-        print(f"next       python -m hpcdata.combine {path}")
+        print(f"next       {to_type('combine', path)}")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,10 @@ dataset, with the arguments that the run gave: {"sources": [{"dataset": "/pairs"
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import Parser, run
+from hpcdata.base.command import Options, Parser
 
 
 def parser() -> Parser:
@@ -31,16 +30,15 @@ def parser() -> Parser:
     parser.add_argument("--no-shuffle", action="store_true", help="without a state")
     parser.add_argument("--layout", help="by default the state's, else t2i")
     parser.add_argument("--layout-options", default="{}", help='options that the run gave it: {"block_size": 128}')
-    parser.add_argument("--json", action="store_true", help="print one JSON object a step")
+    parser.add_json("print one JSON object a step")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-    return run(lambda: _replay(options))
+    return parser().run(arguments, _replay)
 
 
-def _replay(options: argparse.Namespace) -> int:
+def _replay(options: Options) -> int:
     import dataclasses
     import json
 

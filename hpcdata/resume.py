@@ -13,27 +13,28 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcdata.base.command import Parser, run
+from hpcdata.base.command import Options, Parser
 
 
 def parser() -> Parser:
     parser = Parser("resume", __doc__)
     parser.add_run()
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that do not change what is written")
+    parser.add_json("print what was submitted or made as one JSON object")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-    return run(lambda: _resume(Path(options.run), options.overrides))
+    return parser().run(arguments, _resume)
 
 
-def _resume(path: Path, overrides: Sequence[str]) -> int:
+def _resume(options: Options) -> int:
     from hpcdata.base.logs import configure
     from hpcdata.cluster.resuming import resume
+    from hpcdata.launch import tell
 
     configure("resume")
-    return resume(path, overrides)
+    return tell(resume(Path(options.run), options.overrides), as_json=options.json)
 
 
 if __name__ == "__main__":

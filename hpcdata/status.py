@@ -10,20 +10,17 @@ It reads no data, and the run is not disturbed.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import Parser, run
+from hpcdata.base.command import Options, Parser
+
+_KEYS = """keys of --json: the fields of Status and Task in hpcdata/report/status.py and hpcdata/run/tasks.py;
+hpcdata/run/history.py defines useful, lost, overhead and queued seconds and goodput"""
 
 
 def parser() -> Parser:
-    parser = Parser(
-        "status",
-        __doc__,
-        epilog="keys of --json: the fields of Status and Task in hpcdata/report/status.py and hpcdata/run/tasks.py;\n"
-        "hpcdata/run/history.py defines useful, lost, overhead and queued seconds and goodput",
-    )
+    parser = Parser("status", __doc__, more=lambda: _KEYS)
     parser.add_run()
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object")
@@ -34,11 +31,10 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-    return run(lambda: _show(options))
+    return parser().run(arguments, _show)
 
 
-def _show(options: argparse.Namespace) -> int:
+def _show(options: Options) -> int:
     import dataclasses
     import gc
     import json

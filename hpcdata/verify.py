@@ -13,13 +13,13 @@ import json
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import Parser, run
+from hpcdata.base.command import Options, Parser
 
 
 def parser() -> Parser:
     parser = Parser("verify", __doc__)
     parser.add_argument("path", help="output directory of a run, or a dataset")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_json("print the report as JSON")
     parser.add_argument("--prove", type=int, metavar="N", help="make N drawn samples again and compare everything")
     parser.add_argument("--seed", type=int, help="with --prove: draws the same samples again")
     parser.add_argument(
@@ -29,24 +29,17 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-    if options.prove is None:
-        return run(lambda: _verify(options.path, as_json=options.json))
-    return run(
-        lambda: _prove(
-            options.path, options.prove, options.seed, accept_changed=options.accept_changed, as_json=options.json
-        )
-    )
+    return parser().run(arguments, lambda options: _verify(options) if options.prove is None else _prove(options))
 
 
-def _verify(path: str, *, as_json: bool) -> int:
+def _verify(options: Options) -> int:
     from hpcdata.base import digest
     from hpcdata.dataset.verifying import verify
 
-    reports = verify(path)
-    if as_json:
+    reports = verify(options.path)
+    if options.json:
         print(json.dumps([report.to_mapping() for report in reports], indent=1))
-    for report in () if as_json else reports:
+    for report in () if options.json else reports:
         print(f"{report.path}: {report.counts.describe()}: {'FAILED' if report.problems else 'verified'}")
         for problem in report.problems:
             print(f"  {problem}")
@@ -54,19 +47,20 @@ def _verify(path: str, *, as_json: bool) -> int:
     return 1 if any(report.problems for report in reports) else 0
 
 
-def _prove(path: str, num_samples: int, seed: int | None, *, accept_changed: bool, as_json: bool) -> int:
+def _prove(options: Options) -> int:
     import dataclasses
 
     from hpcdata.work.prove import prove
 
-    proof = prove(path, num_samples, seed, accept_changed=accept_changed)
-    if as_json:
+    proof = prove(options.path, options.prove, options.seed, accept_changed=options.accept_changed)
+    if options.json:
         print(json.dumps(dataclasses.asdict(proof), indent=1))
         return 1 if proof.differences else 0
     for difference in proof.differences:
         print(f"  {difference}")
     print(
-        f"{path}: {proof.equal} of {proof.drawn} drawn samples (of {proof.num_written} written, seed {proof.seed}) "
+        f"{options.path}: {proof.equal} of {proof.drawn} drawn samples "
+        f"(of {proof.num_written} written, seed {proof.seed}) "
         f"have the same ids, codes and keys when encoded again on {proof.device} "
         f"({proof.encoded} samples in their batches): {'FAILED' if proof.differences else 'proved'}"
     )

@@ -8,21 +8,24 @@ The arguments are those of `hpcdata launch`.
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import run, wants_help
+from hpcdata.base.command import Options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    from hpcdata.launch import overrides_parser
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = overrides_parser("precompute_tokens", __doc__, prog="jobs/{}.py")
+    return parser.run(given or ["--help"], _work)
+
+
+def _work(options: Options) -> int:
     from hpcdata.base.logs import configure
     from hpcdata.cluster.launching import work_as_task
     from hpcdata.config.compose import compose
-    from hpcdata.launch import print_help
 
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or wants_help(arguments):
-        print_help("usage: jobs/precompute_tokens.py [+experiments=NAME] [key=value ...]")
-        return 0
     configure("precompute")
-    return run(lambda: work_as_task(compose(arguments)))
+    return work_as_task(compose(options.overrides))
 
 
 if __name__ == "__main__":

@@ -2,15 +2,16 @@
 
 May use: nothing of ours.
 
-    errors    UserError: one clear line for a person
-    files     durable writes, exclusive creation, the publishing rename
-    digest    sha256 of files, content digest of examples
-    typed     checks that values read from files have their types
-    units     numbers and foreign text as people read them
-    logs      the form of log lines
-    signals   the stop flag that SIGTERM, SIGUSR1 and SIGUSR2 set
-    memory    what cgroups, SLURM and the machine leave a process, as its own limit
-    forked    a computation over many files in several processes
-    version   which code and which libraries these are
-    command   what all commands share: options, errors, exit codes
+    errors      UserError: one clear line for a person
+    files       durable writes, exclusive creation, the publishing rename
+    digest      sha256 of files, content digest of examples
+    typed       checks that values read from files have their types
+    units       numbers and foreign text as people read them
+    logs        the form of log lines
+    signals     the stop flag that SIGTERM, SIGUSR1 and SIGUSR2 set
+    memory      what cgroups, SLURM and the machine leave a process, as its own limit
+    forked      a computation over many files in several processes
+    version     which code and which libraries these are
+    command     what all commands share: options, errors, exit codes, the lines that people type
+    completion  scripts that complete those lines in a shell
 """

@@ -1,10 +1,5 @@
 """What all commands share: how options are spelled, how errors are told, and the exit codes.
 
-    0    done
-    1    it did not work: the message says what to do; or something is unfinished, missing or not as promised
-    2    the line could not be understood
-    130  stopped by Ctrl-C (128 + N: by signal N, after a checkpoint)
-
 Options are spelled with hyphens, `--allow-tmp`; underscores, as in `--allow_tmp`, are understood as well.
 """
 
@@ -12,28 +7,49 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
+from argparse import Namespace as Options
 from collections.abc import Callable, Sequence
 
 from hpcdata.base.errors import UserError
 
+__all__ = ["DONE", "EXIT_CODES", "FAILED", "INTERRUPTED", "MISUSED", "Options", "Parser", "run", "to_type"]
+
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
-_EXIT_CODES = "exit codes: 0 done, 1 it did not work or is not complete, 2 the line was not understood, 130 Ctrl-C"
+EXIT_CODES = """exit codes:
+    0    done
+    1    it did not work, and the message says what to do; or something is unfinished, missing or not as promised
+    2    the line was not understood
+    130  stopped by Ctrl-C (128 + N: by signal N, after a checkpoint)"""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose options may be written with underscores. `doc`: the docstring of the command."""
+    """An argument parser whose options may be written with underscores, before, between or after other arguments.
 
-    def __init__(self, name: str, doc: str | None, *, epilog: str = "") -> None:
-        super().__init__(
-            prog=f"hpcdata {name}",
-            description=doc,
-            epilog=f"{epilog}\n{_EXIT_CODES}".lstrip(),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+    `doc`: the docstring of the command. `more`: gives a text for the end of the help, when somebody reads it.
+    """
+
+    def __init__(
+        self, name: str, doc: str | None, *, prog: str = "hpcdata {}", more: Callable[[], str] | None = None
+    ) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog.format(name), description=doc, formatter_class=formatter)
+        self._more = more
 
     def add_run(self) -> None:
         self.add_argument("run", help="output directory of the run (data.token_output_dir)")
+
+    def add_json(self, what: str = "print one JSON object") -> None:
+        self.add_argument("--json", action="store_true", help=what)
+
+    def run(self, arguments: Sequence[str] | None, action: Callable[[Options], int]) -> int:
+        """Does what the line says, `sys.argv` by default; returns the exit code."""
+        return run(lambda: action(self.parse_intermixed_args(arguments)))
+
+    def format_help(self) -> str:
+        self.epilog = "\n\n".join([*([self._more()] if self._more else []), EXIT_CODES])
+        return super().format_help()
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # noqa: ANN
         given = list(sys.argv[1:] if args is None else args)
@@ -48,9 +64,10 @@ class Parser(argparse.ArgumentParser):
 def run(action: Callable[[], int]) -> int:
     """The exit code of a command; what a user can mend is told in one line, without a traceback."""
     try:
-        code = action()
-        sys.stdout.flush()
-        return code
+        try:
+            return action()
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -62,5 +79,6 @@ def run(action: Callable[[], int]) -> int:
         return FAILED
 
 
-def wants_help(arguments: Sequence[str]) -> bool:
-    return not {"-h", "--help"}.isdisjoint(arguments)
+def to_type(command: str, *arguments: object) -> str:
+    """The line that a person types: `python -m hpcdata.combine '/my data/out'`."""
+    return shlex.join(["python", "-m", f"hpcdata.{command}", *map(str, arguments)])

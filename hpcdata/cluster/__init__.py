@@ -6,6 +6,7 @@ May use: every room but `convert`.
     preflight     what that and the output folder mean for a run
     launching     plan and start
     resuming      go on from what the run remembers
+    describing    what came of that, in words and as plain values
     submit        the text of a job, by submitit, and sbatch
     runs          one logical array as several, with the finishing job behind
     task          one array task as the scheduler sees it: work, and leave so that it comes back

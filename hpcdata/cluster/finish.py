@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,28 +23,33 @@ BATCH_SIZE = 8
 DEFAULT_LENGTH, MAX_LENGTH = 1024, 2**20
 
 
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A dataset that was made and looked at. What follows `problems` is only there without any."""
+
+    manifest: Manifest
+    problems: tuple[str, ...] = ()
+    loader: str = ""
+    """What a training job reads of it."""
+    picture: Path | None = None
+
+
 def combine_and_verify(output_dir: Path) -> tuple[Manifest, Report]:
     """Raises UserError when shards are missing or damaged; what the finished dataset lacks is in the report."""
     manifest = combine(output_dir, CombineOptions())
     return manifest, verify_dataset(manifest.folder)
 
 
-def finish(output_dir: Path, plan: Plan, config: RunConfig) -> int:
-    """Combines, verifies, reads one epoch, writes the preview; prints what came out and what to do next."""
+def finish(output_dir: Path, plan: Plan, config: RunConfig) -> Finished:
+    """Combines, verifies, reads one epoch, writes the preview. Raises UserError."""
     manifest, report = combine_and_verify(output_dir)
-    print(f"account   {manifest.counts.describe()}")
-    print(f"dataset   {manifest.folder}, {'FAILED' if report.problems else 'verified'}")
-    for problem in report.problems:
-        print(f"  {problem}")
     if report.problems:
-        return 1
-    print(f"loader    {_read_back(manifest.folder, plan)}")
+        return Finished(manifest=manifest, problems=tuple(report.problems))
+    loader, picture = _read_back(manifest.folder, plan), None
     if config.finish.preview and manifest.counts.images:
         picture = output_dir / config.finish.preview
         write_pictures(output_dir, plan, config, picture)
-        print(f"picture   {picture}")
-    print(_next_steps(output_dir))
-    return 0
+    return Finished(manifest=manifest, loader=loader, picture=picture)
 
 
 def write_pictures(output_dir: Path, plan: Plan, config: RunConfig, path: Path) -> None:
@@ -108,13 +114,3 @@ def _read_back(dataset_path: Path, plan: Plan) -> str:
     seconds = time.perf_counter() - started
     shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in batches[0].items())
     return f"{len(batches)} batches in {seconds:.2f} s: {shapes}"
-
-
-def _next_steps(output_dir: Path) -> str:
-    return (
-        "\n1. look at the picture, and at the numbers: python -m hpcdata.status " + str(output_dir) + "\n"
-        "2. your own data: python -m hpcdata.launch +experiments='[webdataset,tokenize]' image.tokenizer=embedded "
-        "text.tokenizer=embedded data.raw_data_dir='/data/*.tar' data.token_output_dir=/out cluster=local\n"
-        "3. in training: from hpcdata import TokenDataset, TokenLoader; "
-        f"loader = TokenLoader(TokenDataset({str(output_dir)!r}), global_batch_size=8)"
-    )

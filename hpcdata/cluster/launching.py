@@ -5,31 +5,71 @@
         data.token_output_dir=/out cluster=slurm cluster.partition=preempt cluster.array=0-100%25
 
 Everything that can be checked is checked before anything is started. The same line again, with any array size,
-continues a run that was interrupted.
+continues a run that was interrupted. Nothing is printed here: `describing` has the words for what is returned.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcdata.base.command import to_type
 from hpcdata.config.array import parse_array
 from hpcdata.config.schema import RunConfig
 from hpcdata.run.paths import RunPaths
 from hpcdata.run.plan import Plan
 
 if TYPE_CHECKING:
+    from hpcdata.cluster.finish import Finished
+    from hpcdata.cluster.local import LocalEnd
     from hpcdata.cluster.runs import Submitted
+    from hpcdata.report.status import Status
+    from hpcdata.run.outcome import Outcome
+    from hpcdata.work.estimate import Estimate
 
 log = logging.getLogger(__name__)
 
 
-def launch(config: RunConfig) -> int:
-    """Plans the run and starts it; returns an exit code. Raises UserError before anything is started."""
+@dataclass(frozen=True, kw_only=True)
+class Launched:
+    """What came of a launch, or of resuming. `exit_code` is that of the command: 0 when all went well."""
+
+    output_dir: Path
+    config: RunConfig
+    exit_code: int = 0
+    status: Status | None = None
+    """The run afterwards; None when it was stopped, or failed here."""
+    local: LocalEnd | None = None
+    """Of processes of this machine."""
+    finished: Finished | None = None
+    """The dataset that was made here."""
+    outcome: Outcome | None = None
+    """Of the finishing job, when it had finished the run before."""
+    submitted: Submitted | None = None
+    kept: tuple[str, ...] = ()
+    """Jobs of tasks that are left in the queue as they are."""
+    replaced: tuple[str, ...] = ()
+    """Jobs that others have taken the place of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimated:
+    """What a run will take; `found` is None when nothing is left to do."""
+
+    output_dir: Path
+    config: RunConfig
+    found: Estimate | None
+    max_array_size: int | None = None
+    """Of the cluster."""
+    output_lines: tuple[str, ...] = ()
+    """What is to be said of the output folder."""
+
+
+def launch(config: RunConfig) -> Launched:
+    """Plans the run and starts it. Raises UserError before anything is started."""
     config = fit_to_cluster(config)
-    if config.estimate:
-        return _estimate(config)
     plan = _prepare(config)
     output_dir = Path(config.data.token_output_dir).absolute()
     for note in _size_notes(plan, config):
@@ -40,24 +80,25 @@ def launch(config: RunConfig) -> int:
     return start(output_dir, plan, config)
 
 
-def _estimate(config: RunConfig) -> int:
-    """Prints what the run will cost, or what is left of it; starts nothing."""
+def estimate(config: RunConfig) -> Estimated:
+    """What the run will cost, or what is left of it; starts nothing. Raises UserError."""
     from hpcdata.cluster.limits import read_controller
     from hpcdata.cluster.preflight import check_output
     from hpcdata.report.status import read_status
-    from hpcdata.work import estimate
+    from hpcdata.work.estimate import estimate
 
+    config = fit_to_cluster(config)
     output_dir = Path(config.data.token_output_dir).absolute()
     status = read_status(output_dir) if RunPaths(output_dir).plan.exists() else None
     if status and status.is_finished:
-        print(f"all shards of {output_dir} are committed")
-        return 0
-    found = estimate.estimate(config, status.num_shards - status.done if status else None)
-    size = read_controller().max_array_size if config.cluster.kind == "slurm" else None
-    print(estimate.describe(found, config, max_array_size=size))
-    for line in check_output(output_dir, None):
-        print(line)
-    return 0
+        return Estimated(output_dir=output_dir, config=config, found=None)
+    return Estimated(
+        output_dir=output_dir,
+        config=config,
+        found=estimate(config, status.num_shards - status.done if status else None),
+        max_array_size=read_controller().max_array_size if config.cluster.kind == "slurm" else None,
+        output_lines=tuple(check_output(output_dir, None)),
+    )
 
 
 def fit_to_cluster(config: RunConfig) -> RunConfig:
@@ -74,12 +115,14 @@ def fit_to_cluster(config: RunConfig) -> RunConfig:
     return checked.config
 
 
-def start(output_dir: Path, plan: Plan, config: RunConfig) -> int:
-    """Starts what is left to do of a planned run; returns an exit code. Raises UserError."""
+def start(output_dir: Path, plan: Plan, config: RunConfig) -> Launched:
+    """Starts what is left to do of a planned run. Raises UserError."""
     if config.cluster.kind == "slurm":
         return _launch_slurm(output_dir, plan, config)
-    code = _run_here(output_dir, config)
-    return _finish(output_dir, plan, config) if code == 0 else code
+    local, code = _run_here(output_dir, config)
+    if code:
+        return Launched(output_dir=output_dir, config=config, exit_code=code, local=local)
+    return _finish(output_dir, plan, config)
 
 
 def notes(config: RunConfig) -> list[str]:
@@ -102,7 +145,7 @@ def _size_notes(plan: Plan, config: RunConfig) -> list[str]:
     ]
 
 
-def _launch_slurm(output_dir: Path, plan: Plan, config: RunConfig) -> int:
+def _launch_slurm(output_dir: Path, plan: Plan, config: RunConfig) -> Launched:
     from hpcdata.cluster import runs
     from hpcdata.cluster.preflight import check_output
     from hpcdata.report.status import read_status
@@ -111,61 +154,42 @@ def _launch_slurm(output_dir: Path, plan: Plan, config: RunConfig) -> int:
     status = read_status(output_dir)
     outcome = read_outcome(RunPaths(output_dir))
     if status.combined and outcome and outcome.outcome == "finished":
-        print(f"finished  {status.combined}: {outcome.account}, {outcome.reason}")
-        return 0
+        return Launched(output_dir=output_dir, config=config, status=status, outcome=outcome)
     if status.is_finished and not runs.wants_finish(config):
-        print(f"all shards are committed\nnext      python -m hpcdata.combine {output_dir}")
-        return 0
+        return Launched(output_dir=output_dir, config=config, status=status)
     num_open = plan.num_shards - status.done
     for line in check_output(output_dir, plan, num_open=num_open):
         log.info("%s", line)
     submitted = runs.submit_run(output_dir, config, num_open=num_open, samples_done=status.samples_done)
-    print(describe_submission(submitted, output_dir, config))
-    return 0
+    return Launched(output_dir=output_dir, config=config, status=status, submitted=submitted)
 
 
-def describe_submission(submitted: Submitted, output_dir: Path, config: RunConfig) -> str:
-    """What a person needs to know of a submission."""
-    lines = [f"submitted {', '.join(submitted.job_ids) or 'no tasks, all shards are committed'}"]
-    if submitted.job_ids:
-        lines[0] += f" ({submitted.num_tasks} tasks)"
-    if submitted.finish_id:
-        lines.append(f"finish    job {submitted.finish_id} submits again what is missing, then combines and verifies")
-    if submitted.problem:
-        lines.append(f"note      {submitted.problem}")
-    lines += [f"logs      {submitted.logs}", f"progress  python -m hpcdata.status {output_dir}"]
-    if submitted.finish_id is None:
-        lines.append(f"then      python -m hpcdata.combine {output_dir}")
-    return "\n".join([*lines, f"stop      python -m hpcdata.cancel {output_dir}"])
-
-
-def _run_here(output_dir: Path, config: RunConfig) -> int:
+def _run_here(output_dir: Path, config: RunConfig) -> tuple[LocalEnd | None, int]:
+    """How the processes of this machine ended, and the exit code."""
     if config.cluster.kind == "local":
         from hpcdata.cluster.local import run_local
 
-        return run_local(output_dir, config.cluster)
+        ended = run_local(output_dir, config.cluster)
+        return ended, ended.exit_code
     from hpcdata.cluster.task import run_array_task
 
-    return run_array_task(output_dir)
+    return None, run_array_task(output_dir)
 
 
-def _finish(output_dir: Path, plan: Plan, config: RunConfig) -> int:
+def _finish(output_dir: Path, plan: Plan, config: RunConfig) -> Launched:
     from hpcdata.cluster.finish import finish
     from hpcdata.report.status import read_status
-    from hpcdata.report.summary import describe
 
     status = read_status(output_dir)
     if not status.is_finished:
-        print(describe(status, output_dir))
-        print("not finished: run the same line again to continue")
-        return 1
+        return Launched(output_dir=output_dir, config=config, exit_code=1, status=status)
     if 2 * status.counts["written"] < status.samples_done:
-        log.warning("most inputs were rejected, see: python -m hpcdata.rejects %s", output_dir)
-    if config.finish.combine:
-        return finish(output_dir, plan, config)
-    print(describe(status, output_dir))
-    print(f"next      python -m hpcdata.combine {output_dir}")
-    return 0
+        log.warning("most inputs were rejected, see: %s", to_type("rejects", output_dir))
+    if not config.finish.combine:
+        return Launched(output_dir=output_dir, config=config, status=status)
+    finished = finish(output_dir, plan, config)
+    code = 1 if finished.problems else 0
+    return Launched(output_dir=output_dir, config=config, exit_code=code, status=status, finished=finished)
 
 
 def work_as_task(config: RunConfig) -> int:

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.config.array import parse_array
 from hpcdata.config.schema import ClusterConfig
@@ -35,29 +37,47 @@ MAX_RESTARTS = 3
 TAIL_LINES = 15
 
 
-def run_local(output_dir: Path, cluster: ClusterConfig) -> int:
-    """Runs the tasks to their end. Exit code 0 when all ended well, 130 after an interrupt, 1 otherwise.
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A task that did not end well."""
 
-    Tasks are interchangeable, so `0-100%25` is 25 processes.
-    """
+    ending: str
+    """`exit code 1`, `signal SIGKILL`."""
+    log: Path
+    tail: tuple[str, ...]
+    """The last lines of its log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalEnd:
+    """How the tasks ended."""
+
+    was_interrupted: bool
+    failures: tuple[Failure, ...]
+
+    @property
+    def exit_code(self) -> int:
+        return 130 if self.was_interrupted else 1 if self.failures else 0
+
+
+def run_local(output_dir: Path, cluster: ClusterConfig) -> LocalEnd:
+    """Runs the tasks to their end. Tasks are interchangeable, so `0-100%25` is 25 processes."""
     spec = parse_array(cluster.array)
     num_tasks = min(spec.num_tasks, spec.max_running or spec.num_tasks)
     paths = RunPaths(output_dir)
     paths.logs.mkdir(exist_ok=True)
     log_paths = [paths.logs / f"local_{os.getpid()}_{task}.log" for task in range(num_tasks)]
-    log.info("%d tasks, logs in %s, progress: python -m hpcdata.status %s", num_tasks, paths.logs, output_dir)
+    log.info("%d tasks, logs in %s, progress: %s", num_tasks, paths.logs, to_type("status", output_dir))
     with _Tasks(output_dir, log_paths) as tasks:
-        interrupted = _watch(output_dir, tasks)
-    if interrupted:
-        print("stopped after a checkpoint: run the same line again to continue", file=sys.stderr)
-        return 130
-    failed = [
-        (path, process) for path, process in zip(log_paths, tasks.processes, strict=True) if process.returncode != 0
-    ]
-    for path, process in failed:
-        lines = path.read_text(errors="replace").splitlines()[-TAIL_LINES:]
-        print(f"a task ended with {_describe(process.returncode)}, {path}:", *lines, sep="\n  ", file=sys.stderr)
-    return 1 if failed else 0
+        was_interrupted = _watch(output_dir, tasks)
+    ended = zip(log_paths, tasks.processes, strict=True)
+    failures = [_failure(path, process.returncode) for path, process in ended if process.returncode]
+    return LocalEnd(was_interrupted=was_interrupted, failures=tuple(failures))
+
+
+def _failure(path: Path, code: int) -> Failure:
+    lines = path.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+    return Failure(ending=_describe(code), log=path, tail=tuple(lines))
 
 
 class _Tasks:

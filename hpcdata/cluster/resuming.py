@@ -9,9 +9,11 @@ ended, which makes each of them write a checkpoint that the new ones continue. T
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpcdata.cluster.launching import Launched, fit_to_cluster, start
 from hpcdata.config.compose import override
 from hpcdata.config.schema import RunConfig
 from hpcdata.run import submissions
@@ -19,48 +21,41 @@ from hpcdata.run.paths import RunPaths
 from hpcdata.run.plan import Plan, load_runtime
 
 
-def resume(output_dir: Path, overrides: Sequence[str]) -> int:
-    """Returns an exit code. Raises UserError before anything is changed."""
-    from hpcdata.cluster.launching import fit_to_cluster
+def resume(output_dir: Path, overrides: Sequence[str]) -> Launched:
+    """Raises UserError before anything is changed."""
     from hpcdata.run.planning import reopen
 
     config = fit_to_cluster(override(load_runtime(output_dir), overrides))
     plan = reopen(output_dir, config)
-    return (
-        _resume_slurm(output_dir, plan, config, overrides) if config.cluster.kind == "slurm" else _start(plan, config)
-    )
+    if config.cluster.kind == "slurm":
+        return _resume_slurm(output_dir.absolute(), plan, config, overrides)
+    return start(output_dir.absolute(), plan, config)
 
 
-def _resume_slurm(output_dir: Path, plan: Plan, config: RunConfig, overrides: Sequence[str]) -> int:
+def _resume_slurm(output_dir: Path, plan: Plan, config: RunConfig, overrides: Sequence[str]) -> Launched:
     from hpcdata.cluster import runs
     from hpcdata.run import queue
 
-    paths = RunPaths(output_dir.absolute())
+    paths = RunPaths(output_dir)
     old = queue.active_jobs(paths, submissions.read(paths))
     tasks = tuple(job.job_id for job in old if job.kind == "tasks")
     finishing = [job.job_id for job in old if job.kind == "finish"]
     if tasks and not overrides:
         return _keep(output_dir, config, tasks, finishing)
-    code = _start(plan, config)
-    if old and code == 0:
+    launched = start(output_dir, plan, config)
+    if old and launched.exit_code == 0:
         runs.replace_jobs(paths, old)
-        print(f"replaces  {', '.join(job.job_id for job in old)}: its tasks make a checkpoint and end")
-    return code
+        return dataclasses.replace(launched, replaced=tuple(job.job_id for job in old))
+    return launched
 
 
-def _keep(output_dir: Path, config: RunConfig, tasks: tuple[str, ...], finishing: list[str]) -> int:
+def _keep(output_dir: Path, config: RunConfig, tasks: tuple[str, ...], finishing: list[str]) -> Launched:
     from hpcdata.cluster import runs
     from hpcdata.report.status import read_status
 
-    print(f"{', '.join(tasks)} are still in the queue: nothing is submitted (key=value replaces them)")
+    status, submitted = read_status(output_dir), None
     if runs.wants_finish(config) and not finishing:
-        done = read_status(output_dir).samples_done
-        job_id = runs.submit_finish(output_dir, config, after=tasks, samples_done=done, by="user")
-        print(f"finish    job {job_id} submits again what is missing, then combines and verifies")
-    return 0
-
-
-def _start(plan: Plan, config: RunConfig) -> int:
-    from hpcdata.cluster.launching import start
-
-    return start(Path(config.data.token_output_dir).absolute(), plan, config)
+        job_id = runs.submit_finish(output_dir, config, after=tasks, samples_done=status.samples_done, by="user")
+        logs = RunPaths(output_dir).logs
+        submitted = runs.Submitted(job_ids=(), num_tasks=0, finish_id=job_id, problem=None, logs=logs)
+    return Launched(output_dir=output_dir, config=config, status=status, submitted=submitted, kept=tasks)

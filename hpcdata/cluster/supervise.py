@@ -15,15 +15,14 @@ Each step is found done when it is repeated, so it may be killed, preempted, req
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from hpcdata.base.command import Options, Parser, to_type
 from hpcdata.base.errors import UserError
 from hpcdata.cluster.budget import Round, decide
 from hpcdata.cluster.runs import submit_finish, submit_run
@@ -63,7 +62,7 @@ class _Supervisor:
         self._paths = paths
         self._plan, self._config = load_plan(paths.root), load_runtime(paths.root)
         self._history = submissions.read(paths)
-        self._resume = f"python -m hpcdata.resume {shlex.quote(str(paths.root))}"
+        self._resume = to_type("resume", paths.root)
 
     def run(self) -> int:
         missing = self._missing()
@@ -263,18 +262,22 @@ def _shard_failures(paths: RunPaths, missing: Sequence[ShardSpec]) -> Iterator[s
                 yield f"shard {event['shard']}: {event.get('error')}"
 
 
+def parser() -> Parser:
+    parser = Parser("supervise", __doc__, prog="python -m hpcdata.cluster.{}")
+    parser.add_run()
+    return parser
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
+    """What the batch script of the finishing job starts."""
+    return parser().run(arguments, _supervise)
+
+
+def _supervise(options: Options) -> int:
     from hpcdata.base import logs
 
-    parser = argparse.ArgumentParser(prog="python -m hpcdata.cluster.supervise", description=__doc__.split("\n\n")[0])
-    parser.add_argument("run", help="output directory of the run (data.token_output_dir)")
-    options = parser.parse_args(arguments)
     logs.configure()
-    try:
-        return supervise(Path(options.run))
-    except (UserError, OSError) as error:
-        print(f"hpcdata: {error}", file=sys.stderr)
-        return 1
+    return supervise(Path(options.run))
 
 
 if __name__ == "__main__":

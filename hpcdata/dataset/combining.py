@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcdata.base import digest, files
+from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
@@ -180,7 +181,7 @@ def _add_retries(plan: Plan, paths: RunPaths, names: Sequence[str], parts: Path)
     if strangers:
         raise UserError(
             f"{', '.join(found)} hold sample {strangers[0]}, which its shard does not reject (any longer): remove "
-            f"{paths.shards}/{PREFIX}* and retry again with python -m hpcdata.rejects {paths.root} --retry"
+            f"{paths.shards}/{PREFIX}* and retry again with {to_type('rejects', paths.root, '--retry')}"
         )
     headers = {name: retry_header(plan, retry_number(name)) for name in found}
     return [_RetryPart(name=name, summary=_link_shard(headers[name], found[name], parts)[1]) for name in found]

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from hpcdata.base import files
+from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.base.typed import checked
 from hpcdata.dataset.partlist import NUMBERS, Parts, parse
@@ -143,7 +144,7 @@ def _dataset_folder(path: Path) -> Path:
         raise UserError(f"{path} does not exist: expected a dataset folder or the output folder of a combined run")
     if (path / "plan.json").is_file():
         raise UserError(
-            f"{path} is a run that is not combined yet: run python -m hpcdata.combine {path}, "
+            f"{path} is a run that is not combined yet: run {to_type('combine', path)}, "
             "or open what is there with allow_tmp=True"
         )
     raise UserError(f"{path} is not a dataset: it has neither {FILE_NAME} nor dataset/{FILE_NAME}")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hpcdata.base import digest
+from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.config import values as configuration
 from hpcdata.dataset.manifest import FILE_NAME, Manifest, read_manifest
@@ -161,7 +162,7 @@ def _not_of_the_run(dataset: Path, plan: Plan, paths: RunPaths) -> list[str]:
     ]
     held = {entry["part"] for entry in manifest.extra.get("retries", [])}
     if lacking := sorted(paths.list_retries().keys() - held):
-        problems.append(f"lacks {', '.join(lacking)}: run python -m hpcdata.combine {paths.root}")
+        problems.append(f"lacks {', '.join(lacking)}: run {to_type('combine', paths.root)}")
     return problems
 
 

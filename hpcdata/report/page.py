@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from hpcdata.base import units
+from hpcdata.base.command import to_type
 from hpcdata.base.version import code_version
 from hpcdata.report import charts
 from hpcdata.report.charts import LEFT, RIGHT, WIDTH, Axis, text
@@ -209,7 +210,7 @@ def _rejects(status: Status, root: str) -> str:
         rows.append(
             (f"{len(reasons) - MAX_REASONS} more", "", units.count(sum(n for _, n in reasons[MAX_REASONS:])), "")
         )
-    note = f"Share of the samples read. Which ones, and why: python -m hpcdata.rejects {root}"
+    note = f"Share of the samples read. Which ones, and why: {to_type('rejects', root)}"
     return _section("rejects", "Rejects", _table(("reason", "", "samples", "share"), rows, wide=1), note)
 
 

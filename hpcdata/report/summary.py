@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcdata.base import units
+from hpcdata.base.command import to_type
 from hpcdata.run.history import SPENT, VANISHED
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def describe(status: Status, output_dir: Path | str) -> str:
         f"{status.interrupted} interrupted, {status.waiting} waiting",
         f"samples  {status.samples_done} of {status.num_samples} ({share:.1f} %): {counts['written']} written, "
         f"{sum(counts['rejected'].values())} rejected, {counts['duplicate']} duplicate",
-        f"rejects  {rejected}" + (f"; python -m hpcdata.rejects {output_dir}" if counts["rejected"] else ""),
+        f"rejects  {rejected}" + (f"; {to_type('rejects', output_dir)}" if counts["rejected"] else ""),
         f"tokens   {counts['text_tokens']} text, {counts['image_tokens']} image in {counts['images']} images; "
         f"{counts['truncated_texts']} texts cut at data.block_size",
     ]
@@ -93,7 +94,7 @@ def warnings(status: Status, output_dir: Path | str) -> list[str]:
         lines.append(f"WARNING  the image encoder {waits}: {_remedy(status, output_dir)}")
     bad = sum(status.task_states.get(state, 0) for state in ("failed", "error", VANISHED))
     if bad and not status.is_finished:
-        lines.append(f"WARNING  {bad} tasks failed or vanished: python -m hpcdata.logs {output_dir} --failed")
+        lines.append(f"WARNING  {bad} tasks failed or vanished: {to_type('logs', output_dir, '--failed')}")
     return lines
 
 
@@ -114,4 +115,4 @@ def _starved(status: Status) -> float:
 def _remedy(status: Status, output_dir: Path | str) -> str:
     if status.spent["read_s"] > status.spent["decode_s"]:
         return "reading takes most of it, as from a slow file system"
-    return f"give tasks more CPUs, and python -m hpcdata.resume {output_dir} loader.num_workers=N"
+    return f"give tasks more CPUs, and {to_type('resume', output_dir)} loader.num_workers=N"

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcdata.base import units
+from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.report.status import Observer
 from hpcdata.run.history import VANISHED, Process
@@ -86,7 +87,7 @@ def read_tails(
             if _is_wanted(name, task):
                 tails += _silent(name, path, jobs, num_lines, raw, only_failed=only_failed and not task)
     if task and not tails:
-        raise UserError(f"no task {task} in {output_dir}: python -m hpcdata.status {output_dir} --json lists them")
+        raise UserError(f"no task {task} in {output_dir}: {to_type('status', output_dir, '--json')} lists them")
     return tails
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.run.paths import RunPaths
 from hpcdata.run.plan import Plan, ShardSpec, load_plan, load_runtime
@@ -86,7 +87,7 @@ def _folders(plan: Plan, paths: RunPaths) -> list[tuple[Path, shard.ShardSummary
     try:
         return [(folder, shard.read_summary(folder)) for folder in found]
     except (OSError, ValueError) as error:
-        raise UserError(f"{error}: run python -m hpcdata.verify {paths.root}") from None
+        raise UserError(f"{error}: run {to_type('verify', paths.root)}") from None
 
 
 def _draw(

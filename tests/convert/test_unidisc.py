@@ -169,4 +169,4 @@ def test_help_does_not_wait_for_torch():
     code += "print('torch' in sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "False\n"
-    assert "--block_size" in done.stdout
+    assert "--block-size" in done.stdout

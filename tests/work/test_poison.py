@@ -172,7 +172,7 @@ def test_a_local_run_goes_on_after_its_only_task_crashed(tmp_path: Path, monkeyp
     config = small_config(folder, "data.max_crashes=1", "cluster=local", "cluster.array=0")
     prepare(config)
     monkeypatch.setenv("PYTHONPATH", f"{install(tmp_path / 'site', 'segfault', [pictures()[9]])}{os.pathsep}{ROOT}")
-    assert run_local(folder, config.cluster) == 0
+    assert run_local(folder, config.cluster).exit_code == 0
     assert [(row["index"], row["reason"]) for row in rejects(folder)] == [(9, "crash")]
 
 
