@@ -1,22 +1,32 @@
 """Training-ready multimodal token datasets, made on preemptible clusters and fed to distributed training.
 
-`from hpcdata import TokenDataset, TokenLoader` is all that a training script needs. The names are resolved when
-they are used, so that command lines which never load a batch do not wait for torch.
+    run = hpcdata.run(["+experiments=quickstart"])                      what the commands do: see `Run`
+    loader = hpcdata.TokenLoader(run.dataset(), global_batch_size=8)    what a training script needs
+
+The names are resolved when they are used, so that command lines which never load a batch do not wait for torch.
+`hpcdata.run` is a function, and also the room of that name: `from hpcdata.run import plan` imports from the room.
 """
 
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpcdata.api.running import Run, run
+    from hpcdata.base.errors import UserError
+    from hpcdata.config.schema import RunConfig
     from hpcdata.dataset.dataset import TokenDataset
+    from hpcdata.dataset.decoding import Decoded, DecodedImage, DecodedText
     from hpcdata.loading.background import BackgroundLoader
     from hpcdata.loading.layouts.named import SFT, T2I, Caption, Interleaved, LiquidT2I, Text
     from hpcdata.loading.layouts.widening import widen
     from hpcdata.loading.loader import TokenLoader
+    from hpcdata.loading.replaying import batch_digest
     from hpcdata.loading.streams import Mixture, Source
     from hpcdata.order.packing import BestFit, Buckets, Concat
+    from hpcdata.report.status import Status
 
     __version__: str
 
@@ -28,34 +38,61 @@ __all__ = [
     "Buckets",
     "Caption",
     "Concat",
+    "Decoded",
+    "DecodedImage",
+    "DecodedText",
     "Interleaved",
     "LiquidT2I",
     "Mixture",
+    "Run",
+    "RunConfig",
     "Source",
+    "Status",
     "Text",
     "TokenDataset",
     "TokenLoader",
+    "UserError",
     "__version__",
+    "batch_digest",
+    "run",
     "widen",
 ]
 
 _HOMES = {
+    "Run": "hpcdata.api.running",
+    "RunConfig": "hpcdata.config.schema",
+    "Status": "hpcdata.report.status",
+    "UserError": "hpcdata.base.errors",
     "TokenDataset": "hpcdata.dataset.dataset",
+    **dict.fromkeys(("Decoded", "DecodedImage", "DecodedText"), "hpcdata.dataset.decoding"),
     "TokenLoader": "hpcdata.loading.loader",
     **dict.fromkeys(("SFT", "T2I", "Caption", "Interleaved", "LiquidT2I", "Text"), "hpcdata.loading.layouts.named"),
     **dict.fromkeys(("BestFit", "Buckets", "Concat"), "hpcdata.order.packing"),
     **dict.fromkeys(("Mixture", "Source"), "hpcdata.loading.streams"),
     "BackgroundLoader": "hpcdata.loading.background",
+    "batch_digest": "hpcdata.loading.replaying",
     "widen": "hpcdata.loading.layouts.widening",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return _version()
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'hpcdata' has no attribute {name!r}")
+class _CallableRoom(ModuleType):
+    """Python binds the room `hpcdata/run/` to the name of the function, so the room is what is called."""
+
+    def __call__(self, config: Any, *, wait: bool = True) -> Any:
+        function = importlib.import_module("hpcdata.api.running").run
+        return function(config, wait=wait)
+
+
+importlib.import_module("hpcdata.run").__class__ = _CallableRoom
+
+if not TYPE_CHECKING:  # type checkers know the names above, and no others
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            return _version()
+        if name in _HOMES:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        raise AttributeError(f"module 'hpcdata' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

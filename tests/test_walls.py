@@ -22,7 +22,7 @@ ROOMS = {
     "shards": "base samples",
     "sources": "base samples media",
     "run": "base samples config shards sources",
-    "dataset": "base samples native config shards run",
+    "dataset": "base samples native config shards run encoders",
     "encoders": "base samples embedded config media shards run",
     "stages": "base samples config media sources shards run encoders",
     "work": "base samples config sources shards run stages",
@@ -31,7 +31,8 @@ ROOMS = {
     "convert": "base samples native sources dataset loading",
     "cluster": "base samples config embedded sources shards run encoders stages work dataset loading report",
     "jobs": "base config encoders cluster commands",
-    "commands": "base config run shards dataset stages work report loading convert cluster",
+    "api": "base config run shards dataset work report cluster",
+    "commands": "base config order run shards dataset stages work report loading convert cluster api",
 }
 """Room -> the rooms that it may use. `commands` are the modules beside the rooms, which everything is typed by."""
 MOST_FILES = 16

@@ -14,4 +14,5 @@ May use: nothing of ours.
     version     which code and which libraries these are
     command     what all commands share: options, errors, exit codes, the lines that people type
     completion  scripts that complete those lines in a shell
+    notebook    pieces of HTML that notebooks show
 """

@@ -9,14 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
+from hpcdata.base.signals import StopFlag
 from hpcdata.config.array import parse_array
 from hpcdata.config.schema import ClusterConfig
 from hpcdata.report.status import read_status
@@ -68,11 +67,11 @@ def run_local(output_dir: Path, cluster: ClusterConfig) -> LocalEnd:
     paths.logs.mkdir(exist_ok=True)
     log_paths = [paths.logs / f"local_{os.getpid()}_{task}.log" for task in range(num_tasks)]
     log.info("%d tasks, logs in %s, progress: %s", num_tasks, paths.logs, to_type("status", output_dir))
-    with _Tasks(output_dir, log_paths) as tasks:
-        was_interrupted = _watch(output_dir, tasks)
+    with StopFlag() as stop, _Tasks(output_dir, log_paths) as tasks:
+        _watch(output_dir, tasks, stop)
     ended = zip(log_paths, tasks.processes, strict=True)
     failures = [_failure(path, process.returncode) for path, process in ended if process.returncode]
-    return LocalEnd(was_interrupted=was_interrupted, failures=tuple(failures))
+    return LocalEnd(was_interrupted=stop.received is not None, failures=tuple(failures))
 
 
 def _failure(path: Path, code: int) -> Failure:
@@ -128,30 +127,26 @@ class _Tasks:
         return any(process.poll() is None for process in self.processes)
 
 
-def _watch(output_dir: Path, tasks: _Tasks) -> bool:
-    """Shows progress until all tasks ended; an interrupt is passed on. True when there was one."""
+def _watch(output_dir: Path, tasks: _Tasks, stop: StopFlag) -> None:
+    """Shows progress until all tasks ended; a signal is passed on to them."""
     from tqdm import tqdm
 
-    interrupted = False
-
-    def pass_on(number: int, _: FrameType | None) -> None:
-        nonlocal interrupted
-        interrupted = True
-        tasks.send(signal.SIGTERM)
-
-    with _handlers(pass_on), tqdm(total=0, unit=" samples", disable=not sys.stderr.isatty()) as bar:
+    was_passed_on = False
+    with tqdm(total=0, unit=" samples", disable=not sys.stderr.isatty()) as bar:
         next_look = time.monotonic()
         while tasks.are_running():
             time.sleep(POLL_S)
-            if not interrupted:
+            if stop.received is None:
                 tasks.restart_crashed()
+            elif not was_passed_on:
+                tasks.send(signal.SIGTERM)
+                was_passed_on = True
             if not bar.disable and time.monotonic() >= next_look:
                 started = time.monotonic()
                 _update(bar, output_dir)
                 next_look = time.monotonic() + 20 * (time.monotonic() - started)
         if not bar.disable:
             _update(bar, output_dir)
-    return interrupted
 
 
 def _update(bar: tqdm, output_dir: Path) -> None:
@@ -159,17 +154,6 @@ def _update(bar: tqdm, output_dir: Path) -> None:
         status = read_status(output_dir)
         bar.total = status.num_samples
         bar.update(status.samples_done - bar.n)
-
-
-@contextlib.contextmanager
-def _handlers(handler: signal._HANDLER) -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-    previous = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
 
 
 def _describe(code: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ T = TypeVar("T")
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w./@]*)=(?P<value>.*)", re.DOTALL)
 _INPUT = "data.raw_data_dir="
 _GROUPS = ("cluster", "experiments")
+_HYDRA = threading.Lock()
+"""Hydra composes one configuration at a time in a process."""
 _OPEN = ("cluster.additional_parameters.", "finish.additional_parameters.")
 """Below these, any name is a key."""
 
@@ -99,7 +102,7 @@ def _compose(name: str, arguments: list[str]) -> dict[str, Any]:
 
     OmegaConf.register_new_resolver("hpcdata.embedded", _embedded, replace=True)
     try:
-        with hydra.initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
+        with _HYDRA, hydra.initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
             composed = hydra.compose(name, overrides=arguments)
         values: Any = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:

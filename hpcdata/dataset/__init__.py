@@ -1,6 +1,6 @@
 """Dataset: what combine makes of a run - making it, checking it, opening it.
 
-May use: base, samples, native, config, shards, run.
+May use: base, samples, native, config, shards, run; encoders in `decoding` alone, to give texts and pictures back.
 
     combining    committed shards -> manifest.json and parts/
     verifying    reads everything back and says whether it is what was promised
@@ -10,6 +10,9 @@ May use: base, samples, native, config, shards, run.
     maps         read-only memory maps of column files
     parts        the columns of all parts over one address range
     readahead    what the kernel is told about reads to come
+    span_table   what a batch of rows consists of
     id_rows      rows of ids, looked up once and copied for many batches
     dataset      TokenDataset: random access to examples
+    decoding     an example as texts and pictures again
+    showing      what a notebook shows of a dataset
 """

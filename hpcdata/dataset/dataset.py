@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,73 +25,17 @@ from hpcdata.dataset.opening import open_manifest
 from hpcdata.dataset.partlist import Part
 from hpcdata.dataset.parts import PartMaps
 from hpcdata.dataset.readahead import ReadAhead, will_need
-from hpcdata.native.arrays import empty, ragged, totals_before
-from hpcdata.native.compiled import DAMAGED, kernels
-from hpcdata.native.forks import ForkLock, Lazy
+from hpcdata.dataset.span_table import COLUMNS, SpanTable, find_spans
+from hpcdata.native.arrays import empty, totals_before
+from hpcdata.native.compiled import kernels
+from hpcdata.native.forks import ForkLock
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, Role, Span
+
+if TYPE_CHECKING:
+    from hpcdata.dataset.decoding import Decoded
 
 _MAX_OPEN_PARTS = 2000
 """Parts whose ids and keys are mapped at a time for `dataset[row]`: the kernel allows a process about 65,000 maps."""
-_COLUMNS = ("row", "kind", "length", "part", "first_token", "place")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SpanTable:
-    """What a batch of rows consists of, without the ids.
-
-    index: [num_rows] int64, the samples' indices in the plan, in the order of the rows. The other columns are
-    [num_spans] int64, sorted by row; the spans of one sample stand together, in its order.
-    """
-
-    index: np.ndarray
-    row: np.ndarray
-    """Which row of the batch the span belongs to, 0 to num_rows - 1."""
-    kind: np.ndarray
-    length: np.ndarray
-    part: np.ndarray
-    first_token: np.ndarray
-    """Where its ids start in the part's tokens."""
-    place: np.ndarray
-    """Which row of the columns of spans it is."""
-    maps: PartMaps
-
-    @Lazy
-    def flags(self) -> np.ndarray:
-        return self._detail("spans/flags")
-
-    @Lazy
-    def height(self) -> np.ndarray:
-        return self._detail("spans/grid")[:, 0]
-
-    @Lazy
-    def width(self) -> np.ndarray:
-        return self._detail("spans/grid")[:, 1]
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.index)
-
-    def select(self, mask: np.ndarray | slice) -> SpanTable:
-        """The spans where `mask` ([num_spans] bool) is set, of the same rows."""
-        return SpanTable(index=self.index, maps=self.maps, **{name: getattr(self, name)[mask] for name in _COLUMNS})
-
-    def of_kind(self, kind: Kind) -> SpanTable:
-        """Its spans of one kind, of the same rows."""
-        mask = self.kind == kind
-        if mask.all():
-            return self
-        return self.select(mask if mask.any() else slice(0))
-
-    def between(self, start: int, stop: int) -> SpanTable:
-        """Rows `start` to `stop` - 1 as a table of their own: a lookup for many steps serves each of them."""
-        first, end = np.searchsorted(self.row, (start, stop)).tolist()
-        spans = {name: getattr(self, name)[first:end] for name in _COLUMNS}
-        spans["row"] = spans["row"] - start
-        return SpanTable(index=self.index[start:stop], maps=self.maps, **spans)
-
-    def _detail(self, column: str) -> np.ndarray:
-        with self.maps.opened(self.part, details=True):
-            return self.maps.column(column).take(self.place, axis=0).astype(np.int64)  # faster than [place] here
 
 
 class TokenDataset:
@@ -133,6 +76,38 @@ class TokenDataset:
     def __iter__(self) -> Iterator[Example]:
         return (self[row] for row in range(len(self)))
 
+    def decode(
+        self,
+        row: int,
+        *,
+        text_tokenizer: str | Path | None = None,
+        image_checkpoint: str | Path | None = None,
+        device: str = "cpu",
+    ) -> Decoded:
+        """The texts and pictures of the example at `row`, to look at: `ds.decode(7).texts`, `ds.decode(7).images`.
+
+        text_tokenizer, image_checkpoint: the files that the run was launched with, where the dataset is no longer
+        beside its run; what comes with hpcdata is found by itself. device: `cpu`, `cuda`, `cuda:N`. Raises UserError
+        for files that are missing, or are not those of the run.
+        """
+        from hpcdata.dataset.decoding import decode
+
+        return decode(
+            self.manifest,
+            self[row],
+            text_tokenizer=text_tokenizer,
+            image_checkpoint=image_checkpoint,
+            device=device,
+        )
+
+    def __repr__(self) -> str:
+        return f"TokenDataset({str(self.path)!r}): {self.manifest.counts.describe()}"
+
+    def _repr_html_(self) -> str:
+        from hpcdata.dataset.showing import to_html
+
+        return to_html(self.path, self.manifest, self.decode)
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: vars(self)[name] for name in ("path", "manifest", "_first_row")}
 
@@ -151,9 +126,9 @@ class TokenDataset:
         at = rows + (before[parts] if len(before) > 1 else before)
         with maps.opened(parts):
             if compiled is None:
-                return _find_spans(maps, at, parts)
+                return find_spans(maps, at, parts)
             index, spans = compiled.find_spans(at, parts, maps)
-        return SpanTable(index=index, maps=maps, **dict(zip(_COLUMNS, spans, strict=True)))
+        return SpanTable(index=index, maps=maps, **dict(zip(COLUMNS, spans, strict=True)))
 
     def places(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> Places:
         """From where rows are copied: `length` ids from `start` in the tokens of `part` ([num_places] each)."""
@@ -262,41 +237,6 @@ class TokenDataset:
                 self._open_parts.pop(next(iter(self._open_parts)))
             part = self._open_parts[part_index] = _OpenPart(self.manifest, self.manifest.parts[part_index])
         return part
-
-
-def _find_spans(maps: PartMaps, at: np.ndarray, parts: np.ndarray) -> SpanTable:
-    """Of rows `at` of the columns of samples, in `parts` ([num_rows] each)."""
-    index, num_spans = maps.column("samples/index")[at], maps.column("samples/num_spans")[at]
-    first_span = maps.column("samples/first_span")[at]
-    _check_inside(first_span, num_spans, maps.num_spans[parts])
-    first_span += maps.spans[parts]
-    first_token = maps.column("samples/first_token")[at]
-    row, within = ragged(num_spans)
-    place = first_span[row] + within
-    length = maps.column("spans/length")[place].astype(np.int64)
-    kind = maps.column("spans/kind")[place].astype(np.int64)
-    first_token = first_token[row]
-    if within.any():
-        before = np.cumsum(length) - length
-        first_token += before - before[np.arange(len(row)) - within]
-    part = parts[row]
-    _check_inside(first_token, length, maps.num_tokens[part])
-    return SpanTable(
-        index=index.astype(np.int64, copy=False),
-        row=row,
-        kind=kind,
-        length=length,
-        part=part,
-        first_token=first_token,
-        place=place,
-        maps=maps,
-    )
-
-
-def _check_inside(first: np.ndarray, count: np.ndarray, size: np.ndarray) -> None:
-    """Raises IndexError unless all rows `first` to `first + count` are there, of `size` ([n] each)."""
-    if ((first < 0) | (count < 0) | (count > size - first)).any():
-        raise IndexError(DAMAGED)
 
 
 class _OpenPart:

@@ -1,7 +1,7 @@
 """Native: the innermost loops, in C where there was a compiler, else in NumPy. They know arrays and nothing else.
 
-May use: nothing of ours. `pyproject.toml` builds the C files into one library, which ctypes loads. Each loop has its equal in
-NumPy beside its caller; who changes an argument changes VERSION in `compiled` and in `kernels.c`.
+May use: nothing of ours. `pyproject.toml` builds the C files into one library, which ctypes loads. Each loop has its
+equal in NumPy beside its caller; who changes an argument changes VERSION in `compiled` and in `kernels.c`.
 
     compiled     the loops of kernels.c as functions of arrays; None where they are not there
     threads      how many threads share a copy; copies that go on behind the caller (parallel.c)

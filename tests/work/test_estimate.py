@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hpcdata.jobs import precompute_tokens
 from PIL import Image
 
 from hpcdata import launch as launch_command
+from hpcdata.jobs import precompute_tokens
 from hpcdata.shards.counts import Counts
 from hpcdata.work import estimate
 from tests.runs import small_arguments, small_config, small_run

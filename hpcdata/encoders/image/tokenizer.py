@@ -111,7 +111,7 @@ def build(
     identity: ImageIdentity,
     checkpoint: str | None,
     device: str,
-    cpu_threads: int,
+    cpu_threads: int | None,
     batch_size: int | None = None,
     *,
     is_compiled: bool = False,
@@ -119,8 +119,8 @@ def build(
     """The tokenizer that made or will make the codes of a plan, ready to run.
 
     device: `auto`, `cpu`, `cuda` or `cuda:N`; batch_size: pictures that a GPU computes at a time. Sets torch's global
-    switches to reproducible arithmetic. Raises UserError when the file is not the one of the identity, or does not hold
-    the preset's network.
+    switches to reproducible arithmetic; with cpu_threads=None, for looking at pictures, it leaves them. Raises
+    UserError when the file is not the one of the identity, or does not hold the preset's network.
     """
     path = checkpoint_path(identity.preset, checkpoint)
     found = _sha256(path)
@@ -130,7 +130,8 @@ def build(
             f"restore the file, or use a new output directory"
         )
     device = resolve_device(device)
-    set_reproducible(cpu_threads)
+    if cpu_threads is not None:
+        set_reproducible(cpu_threads)
     tokenizer = _load(path, identity.preset, identity.precision, device, batch_size)
     if is_compiled:
         tokenizer.compile()

@@ -1,0 +1,109 @@
+"""SpanTable: what a batch of rows consists of, looked up for all rows at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcdata.dataset.parts import PartMaps
+from hpcdata.native.arrays import ragged
+from hpcdata.native.compiled import DAMAGED
+from hpcdata.native.forks import Lazy
+from hpcdata.samples import Kind
+
+COLUMNS = ("row", "kind", "length", "part", "first_token", "place")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SpanTable:
+    """What a batch of rows consists of, without the ids.
+
+    index: [num_rows] int64, the samples' indices in the plan, in the order of the rows. The other columns are
+    [num_spans] int64, sorted by row; the spans of one sample stand together, in its order.
+    """
+
+    index: np.ndarray
+    row: np.ndarray
+    """Which row of the batch the span belongs to, 0 to num_rows - 1."""
+    kind: np.ndarray
+    length: np.ndarray
+    part: np.ndarray
+    first_token: np.ndarray
+    """Where its ids start in the part's tokens."""
+    place: np.ndarray
+    """Which row of the columns of spans it is."""
+    maps: PartMaps
+
+    @Lazy
+    def flags(self) -> np.ndarray:
+        return self._detail("spans/flags")
+
+    @Lazy
+    def height(self) -> np.ndarray:
+        return self._detail("spans/grid")[:, 0]
+
+    @Lazy
+    def width(self) -> np.ndarray:
+        return self._detail("spans/grid")[:, 1]
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.index)
+
+    def select(self, mask: np.ndarray | slice) -> SpanTable:
+        """The spans where `mask` ([num_spans] bool) is set, of the same rows."""
+        return SpanTable(index=self.index, maps=self.maps, **{name: getattr(self, name)[mask] for name in COLUMNS})
+
+    def of_kind(self, kind: Kind) -> SpanTable:
+        """Its spans of one kind, of the same rows."""
+        mask = self.kind == kind
+        if mask.all():
+            return self
+        return self.select(mask if mask.any() else slice(0))
+
+    def between(self, start: int, stop: int) -> SpanTable:
+        """Rows `start` to `stop` - 1 as a table of their own: a lookup for many steps serves each of them."""
+        first, end = np.searchsorted(self.row, (start, stop)).tolist()
+        spans = {name: getattr(self, name)[first:end] for name in COLUMNS}
+        spans["row"] = spans["row"] - start
+        return SpanTable(index=self.index[start:stop], maps=self.maps, **spans)
+
+    def _detail(self, column: str) -> np.ndarray:
+        with self.maps.opened(self.part, details=True):
+            return self.maps.column(column).take(self.place, axis=0).astype(np.int64)  # faster than [place] here
+
+
+def find_spans(maps: PartMaps, at: np.ndarray, parts: np.ndarray) -> SpanTable:
+    """Of rows `at` of the columns of samples, in `parts` ([num_rows] each)."""
+    index, num_spans = maps.column("samples/index")[at], maps.column("samples/num_spans")[at]
+    first_span = maps.column("samples/first_span")[at]
+    _check_inside(first_span, num_spans, maps.num_spans[parts])
+    first_span += maps.spans[parts]
+    first_token = maps.column("samples/first_token")[at]
+    row, within = ragged(num_spans)
+    place = first_span[row] + within
+    length = maps.column("spans/length")[place].astype(np.int64)
+    kind = maps.column("spans/kind")[place].astype(np.int64)
+    first_token = first_token[row]
+    if within.any():
+        before = np.cumsum(length) - length
+        first_token += before - before[np.arange(len(row)) - within]
+    part = parts[row]
+    _check_inside(first_token, length, maps.num_tokens[part])
+    return SpanTable(
+        index=index.astype(np.int64, copy=False),
+        row=row,
+        kind=kind,
+        length=length,
+        part=part,
+        first_token=first_token,
+        place=place,
+        maps=maps,
+    )
+
+
+def _check_inside(first: np.ndarray, count: np.ndarray, size: np.ndarray) -> None:
+    """Raises IndexError unless all rows `first` to `first + count` are there, of `size` ([n] each)."""
+    if ((first < 0) | (count < 0) | (count > size - first)).any():
+        raise IndexError(DAMAGED)
