@@ -10,6 +10,7 @@ run.wait()                                # or later, elsewhere: hpcdata.Run("/o
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import time
@@ -52,7 +53,7 @@ def run(config: RunConfig | Mapping[str, Any] | Sequence[str] | str, *, wait: bo
     """
     found = _config(config)
     paths = RunPaths(Path(found.data.token_output_dir).absolute())
-    launch = _Launch(paths, "launch", "--config", "-", given=json.dumps(_values(found)))
+    launch = _Launch(paths, "launch", "--config", "-", given=json.dumps(dataclasses.asdict(found)))
     return _started(paths.root, launch, wait=wait)
 
 
@@ -279,7 +280,7 @@ def _config(config: RunConfig | Mapping[str, Any] | Sequence[str] | str) -> RunC
     from hpcdata.config.values import from_mapping
 
     if isinstance(config, RunConfig):
-        config = _values(config)
+        config = dataclasses.asdict(config)
     if isinstance(config, Mapping):
         found = from_mapping(json.loads(json.dumps(config, default=str)))  # a Path is a string from here on
     else:
@@ -287,12 +288,6 @@ def _config(config: RunConfig | Mapping[str, Any] | Sequence[str] | str) -> RunC
     if found.estimate:
         raise UserError("estimate=true: only python -m hpcdata.launch makes estimates")
     return found
-
-
-def _values(config: RunConfig) -> dict[str, Any]:
-    from hpcdata.config.values import to_mapping
-
-    return to_mapping(config)
 
 
 def _signature(path: Path) -> tuple[int, int] | None:

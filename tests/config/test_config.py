@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -135,3 +136,9 @@ def test_help_and_mistakes_import_no_torch(arguments: list[str]) -> None:
     started = time.monotonic()
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
     assert time.monotonic() - started < 20  # a bound for hangs only; timings are benchmarks
+
+
+def test_threads_may_compose_at_the_same_time() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        configs = list(pool.map(lambda size: compose.compose([*PATHS, f"data.shard_size={size}"]), range(1, 33)))
+    assert [found.data.shard_size for found in configs] == list(range(1, 33))
