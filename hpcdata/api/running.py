@@ -105,8 +105,9 @@ class Run:
 
         words = options(json=True, retry=True, reason=reason, accept_changed=accept_changed)
         values = ask("rejects", str(self.path), *words)
-        counters = {name: Counter(values.pop(name)) for name in ("recovered", "still_rejected")}
-        return RetryResult(**values, **counters)
+        for name in ("recovered", "still_rejected"):
+            values[name] = Counter(values[name])
+        return RetryResult(**values)
 
     def combine(
         self,
