@@ -10,6 +10,7 @@ import enum
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -157,6 +158,15 @@ class ImagePart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Member:
+    """A piece of a record as it is: a member of a tar, a line of JSON, a picture that is a file of its own."""
+
+    extension: str
+    """In lower case, without a leading dot: `jpg`, `json`, `txt`."""
+    blob: Blob
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """One raw record of a source. `position` counts records of its input file from 0, `key` is unique in the plan."""
 
@@ -165,6 +175,8 @@ class Sample:
     parts: tuple[TextPart | ImagePart, ...]
     offset: int = 0
     """Byte offset in the (uncompressed) input file, or the row for parquet: for the reject ledger."""
+    members: tuple[Member, ...] = ()
+    """All that the record consists of, where a stage asks for it (`Options.keeps_members`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +215,17 @@ class Documents:
     texts: list[str]
     offsets: list[int]
     rejects: list[Reject]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedBatch:
+    """Consecutive records, and for each the uint8 arrays that its stage made of it ahead, or why there are none."""
+
+    records: Sequence[Record]
+    prepared: Sequence[list[np.ndarray] | BadSample]
+
+
+Batch = PreparedBatch | Documents
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

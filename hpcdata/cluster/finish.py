@@ -37,6 +37,9 @@ def finish(output_dir: Path, plan: Plan, config: RunConfig) -> int:
         print(f"  {problem}")
     if report.problems:
         return 1
+    if not plan.has_tokens:
+        print(f"next      its files lie in {manifest.folder}/parts; python -m hpcdata.status {output_dir}")
+        return 0
     print(f"loader    {_read_back(manifest.folder, plan)}")
     if config.finish.preview and manifest.counts.images:
         picture = output_dir / config.finish.preview

@@ -117,6 +117,16 @@ class LoaderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CopyConfig:
+    format: Literal["webdataset", "jsonl"] = semantic("webdataset")
+    """Of stage=copy: one tar a shard, or one file of JSON lines a shard with its pictures as files beside it."""
+    needs: Literal["any", "image", "text", "both"] = semantic("any")
+    """Which samples are copied: those that have at least this. The others are rejects."""
+    decode: bool = semantic(True)
+    """Reject samples with a picture that cannot be decoded within the limits. false: copy pictures unseen."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
     kind: Literal["inline", "local", "slurm"] = transient("inline")
     """Where tasks run: this process, processes of this machine, or a SLURM array; `cluster=NAME` sets it."""
@@ -182,15 +192,18 @@ class RunConfig:
     image: ImageConfig = field(default_factory=ImageConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
+    copy: CopyConfig = field(default_factory=CopyConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     finish: FinishConfig = field(default_factory=FinishConfig)
+    stage: str = semantic("tokenize")
+    """What is done to the samples: `tokenize`, or `copy` (raw records to tars or JSON lines: resharded, filtered)."""
     estimate: bool = transient(False)
     """Of launch: say what the run will cost, from a timed sample of its inputs, and start nothing."""
     estimate_s: float = transient(60.0)
     """Seconds of that sample."""
 
     def semantic_fields(self) -> dict[str, Any]:
-        """`{"data.resolution": 256, ...}`: what the fingerprint covers (paths enter by their contents instead)."""
+        """`{"data.resolution": 256, ...}`: every key that may change what is written, in some stage."""
         return {name: value for name, value, is_semantic in leaves(self) if is_semantic}
 
 
