@@ -93,8 +93,8 @@ class Blob:
     data: bytes | None = field(default=None, repr=False)
     name: str = ""
 
-    def read(self, *, max_bytes: int) -> bytes:
-        """Raises BadSample: MISSING_IMAGE, EMPTY_IMAGE, OVERSIZED_IMAGE or TRUNCATED (blobs are images).
+    def read(self, *, max_bytes: int, may_be_empty: bool = False) -> bytes:
+        """Raises BadSample: MISSING_IMAGE, EMPTY_IMAGE, OVERSIZED_IMAGE or TRUNCATED (blobs are images, mostly).
 
         What is no property of the sample (a stale file handle, an input file that is gone) is an OSError.
         """
@@ -104,7 +104,7 @@ class Blob:
             data, size = self._pread(max_bytes)
         if size > max_bytes:
             raise BadSample(Reason.OVERSIZED_IMAGE, f"{size} bytes, the limit is {max_bytes}")
-        if size == 0:
+        if size == 0 and not may_be_empty:
             raise BadSample(Reason.EMPTY_IMAGE, "0 bytes")
         if len(data) != size:
             raise BadSample(Reason.TRUNCATED, f"the file ends after {len(data)} of {size} bytes")
@@ -226,6 +226,16 @@ class PreparedBatch:
 
 
 Batch = PreparedBatch | Documents
+
+
+def refusal(record: Record, prepared: object) -> BadSample | None:
+    """Why a record does not become an example, as far as its source and its preparation tell."""
+    match record:
+        case Reject():
+            return BadSample(record.reason, record.message)
+        case Duplicate():
+            return BadSample(Reason.BAD_RECORD, "same key and same bytes as an earlier record of this file")
+    return prepared if isinstance(prepared, BadSample) else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -67,7 +67,7 @@ def _prove(path: str, num_samples: int, seed: int | None, *, accept_changed: boo
         print(f"  {difference}")
     print(
         f"{path}: {proof.equal} of {proof.drawn} drawn samples (of {proof.num_written} written, seed {proof.seed}) "
-        f"have the same ids, codes and keys when encoded again on {proof.device} "
+        f"are the same, with their keys, when they are made again on {proof.device} "
         f"({proof.encoded} samples in their batches): {'FAILED' if proof.differences else 'proved'}"
     )
     return 1 if proof.differences else 0

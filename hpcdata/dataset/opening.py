@@ -54,9 +54,9 @@ class _Piece:
             path=self.folder.relative_to(root).as_posix(),
             shard=self.shard,
             samples=self.sizes["samples"],
-            spans=self.sizes["spans"],
-            tokens=self.sizes["tokens"],
-            key_bytes=self.sizes["keys"],
+            spans=self.sizes.get("spans", 0),
+            tokens=self.sizes.get("tokens", 0),
+            key_bytes=self.sizes.get("keys", 0),
             content_digest=self.content_digest,
             may_grow=self.may_grow,
         )

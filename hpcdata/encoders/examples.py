@@ -21,7 +21,6 @@ from hpcdata.samples import (
     Batch,
     Blob,
     Documents,
-    Duplicate,
     Example,
     ImagePart,
     Kind,
@@ -32,6 +31,7 @@ from hpcdata.samples import (
     Sample,
     Span,
     TextPart,
+    refusal,
 )
 from hpcdata.shards.rejects import RejectRow, reject_row
 from hpcdata.shards.tables import Encoded, EncodedBatch, EncodedDocuments
@@ -214,11 +214,9 @@ def _load(blob: Blob, options: PixelOptions) -> np.ndarray:
 
 def _checked(record: Record, images: list[np.ndarray] | BadSample) -> tuple[Sample, list[np.ndarray]] | BadSample:
     """A sample and its pixels, or why it cannot be encoded."""
-    match record:
-        case Reject():
-            return BadSample(record.reason, record.message)
-        case Duplicate():
-            return BadSample(Reason.BAD_RECORD, "same key and same bytes as an earlier record of this file")
+    if (bad := refusal(record, None)) is not None:
+        return bad
+    assert isinstance(record, Sample)
     try:
         for part in record.parts:
             if isinstance(part, TextPart):

@@ -5,7 +5,7 @@ and combine it without the code of the stage that made it.
 
     tokens/ids.memmap       a column: rows of one dtype, little-endian, without a header
     00003-of-00064.tar      a stream: bytes that are appended to
-    files/000000017.png     a file of its own, named from the plan and listed in files.jsonl
+    files/000000017.png     a file of its own, named from the plan and listed in files.list
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 Sizes = dict[str, int]
 """Table -> its rows."""
-FILES, LISTING = "files", "files.jsonl"
+FILES, LISTING = "files", "files.list"
 _ITEM_BYTES = {"uint8": 1, "uint16": 2, "int32": 4, "int64": 8}
 
 

@@ -257,7 +257,7 @@ def check_sizes(folder: Path, summary: ShardSummary) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class ListedFile:
-    """A line of files.jsonl."""
+    """A line of files.list."""
 
     name: str
     size: int

@@ -56,7 +56,7 @@ def read_example(folder: Path, row: int) -> Example:
         role, loss = Role(flags & ROLE_MASK), bool(flags & LOSS_FLAG)
         spans.append(Span(kind=kind, ids=ids, height=height, width=width, role=role, loss=loss))
         at = end
-    key = _key(arrays, row)
+    key = key_of(arrays, row)
     index = int(arrays["samples/index.memmap"][row])
     return Example(index=index, key=key, spans=tuple(spans))
 
@@ -95,10 +95,10 @@ def _bounds(firsts: np.ndarray, start: int, end: int, total: int) -> np.ndarray:
 def stored_key(folder: Path, row: int) -> str:
     """The key of the sample in row `row`, in any stage whose shards have keys."""
     summary = read_summary(folder)
-    return _key(read_columns(folder, summary.header.schema, summary.sizes), row)
+    return key_of(read_columns(folder, summary.header.schema, summary.sizes), row)
 
 
-def _key(arrays: dict[str, np.ndarray], row: int) -> str:
+def key_of(arrays: dict[str, np.ndarray], row: int) -> str:
     starts, keys = arrays["samples/first_key.memmap"], arrays["keys/bytes.memmap"]
     end = int(starts[row + 1]) if row + 1 < len(starts) else len(keys)
     return keys[int(starts[row]) : end].tobytes().decode()
