@@ -131,7 +131,7 @@ class ClusterConfig:
     kind: Literal["inline", "local", "slurm"] = transient("inline")
     """Where tasks run: this process, processes of this machine, or a SLURM array; `cluster=NAME` sets it."""
     array: str = transient("0")
-    """SLURM array notation: `0-100%25` is 101 tasks, 25 at a time. All tasks are alike: the numbers mean nothing else."""
+    """SLURM array notation: `0-100%25` is 101 tasks, 25 at a time. Tasks are alike: the numbers mean nothing else."""
     partition: str | None = transient(None)
     """SLURM partition. This and the next three are options of sbatch."""
     account: str | None = transient(None)
