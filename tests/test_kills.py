@@ -1,7 +1,7 @@
 """Random schedules of kills: the same bytes as one process that nobody disturbs.   pytest tests/test_kills.py -s
 
-20 schedules here and on CI, of every four one with pictures and one of the other stage; HPCDATA_SCHEDULES=200 pytest tests/test_kills.py for more,
-HPCDATA_SEED to repeat one.
+20 schedules here and on CI: of every four one has pictures, and one is of the stage `copy`.
+HPCDATA_SCHEDULES=200 pytest tests/test_kills.py for more, HPCDATA_SEED to repeat one.
 """
 
 from __future__ import annotations

@@ -202,9 +202,9 @@ def test_settings_of_tokenizers_are_nothing_to_it_and_its_own_are_fixed(tmp_path
     first = small_run(tmp_path / "run", *TARS)
     again = prepare(small_config(tmp_path / "run", *TARS, "data.resolution=64", "data.block_size=3"))
     assert again.fingerprint == first.fingerprint
-    with pytest.raises(UserError, match="copy.format was webdataset, now jsonl"):
+    with pytest.raises(UserError, match=r"copy\.format was webdataset, now jsonl"):
         prepare(small_config(tmp_path / "run", *LINES))
-    with pytest.raises(UserError, match="stage was copy, now None|stage"):
+    with pytest.raises(UserError, match="stage was copy, now None"):
         prepare(small_config(tmp_path / "run"))
 
 
