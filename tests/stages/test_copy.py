@@ -20,8 +20,10 @@ from hpcdata.run.rejects import rows_of
 from hpcdata.work.prove import prove
 from hpcdata.work.retry import retry
 from hpcdata.work.task import TaskOutcome, run_task
+from tests.poisoned import install
 from tests.runs import StopAfter, small_config, small_run
 from tests.trees import sha256_tree
+from tests.work.test_poison import pictures, run_until_done
 from tests.work.test_task import make_tar, png
 
 TARS = ("stage=copy", "text.tokenizer=null", "image.tokenizer=null")
@@ -237,3 +239,18 @@ def test_a_stopped_and_continued_copy_has_the_same_bytes(tmp_path: Path) -> None
         while run_task(folder, StopAfter(5)) is not TaskOutcome.FINISHED:  # type: ignore[arg-type]
             pass
         assert sha256_tree(folder / "shards") == sha256_tree(tmp_path / f"{name}/shards")
+
+
+@pytest.mark.slow
+def test_a_picture_that_kills_its_process_is_rejected_and_its_neighbours_are_copied(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    prepare(small_config(folder, *LINES, "data.max_crashes=2"))
+    python_path = install(tmp_path / "site", "segfault", [pictures()[9]])
+    assert run_until_done(folder, python_path, 3)[-1] == 0
+    assert [(row.index, row.reason) for row in rows_of(folder)] == [(9, "crash")]
+    small_run(tmp_path / "reference", *LINES)
+    expected = [
+        (item["key"], item["image"]) for item in lines(tmp_path / "reference") if "000000009" not in item["image"]
+    ]
+    assert [(item["key"], item["image"]) for item in lines(folder)] == expected
+    assert verify(folder)[0].problems == []
