@@ -40,14 +40,14 @@ def copied(folder: Path, *overrides: str, source: str | Path | None = None) -> P
 def members(folder: Path) -> dict[str, bytes]:
     """Name -> bytes of all members of the tars that a run has written."""
     found = {}
-    for path in sorted(folder.glob("shards/*/*.tar")):
+    for path in sorted(folder.glob("shards/*/records/*.tar")):
         with tarfile.open(path) as tar:
             found |= {item.name: tar.extractfile(item).read() for item in tar}  # type: ignore[union-attr]
     return found
 
 
 def lines(folder: Path) -> Iterator[dict]:
-    for path in sorted(folder.glob("shards/*/*.jsonl")):
+    for path in sorted(folder.glob("shards/*/records/*.jsonl")):
         for line in path.read_text().splitlines():
             yield {**json.loads(line), "folder": path.parent}
 
@@ -63,7 +63,7 @@ def test_every_member_is_there_as_it_was_and_a_webdataset_reader_reads_them(tmp_
     with tarfile.open(embedded.path("quickstart.tar")) as tar:
         original = {item.name: tar.extractfile(item).read() for item in tar}  # type: ignore[union-attr]
     assert members(run) == original
-    urls = [str(path) for path in sorted(run.glob("dataset/parts/*/*.tar"))]
+    urls = [str(path) for path in sorted(run.glob("dataset/parts/*/records/*.tar"))]
     samples = list(webdataset.WebDataset(urls, shardshuffle=False))
     assert len(samples) == len(original) // 2
     assert all(sample["png"] == original[f"{sample['__key__']}.png"] for sample in samples)
@@ -79,9 +79,13 @@ def test_the_content_does_not_depend_on_where_it_is_cut(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_tokens_are_those_of_the_originals_after_two_copies(tmp_path: Path) -> None:
     tars = copied(tmp_path / "tars", *TARS)
-    as_lines = copied(tmp_path / "lines", *LINES, source=f"{tars}/dataset/parts/*/*.tar")
+    as_lines = copied(tmp_path / "lines", *LINES, source=f"{tars}/dataset/parts/*/records/*.tar")
     found = []
-    for name, source in (("a", None), ("b", f"{tars}/dataset/parts/*/*.tar"), ("c", f"{as_lines}/shards/*/*.jsonl")):
+    for name, source in (
+        ("a", None),
+        ("b", f"{tars}/dataset/parts/*/records/*.tar"),
+        ("c", f"{as_lines}/shards/*/records/*.jsonl"),
+    ):
         small_run(tmp_path / name, source=source)
         found.append(verify(tmp_path / name)[0].content_digest)
     assert found == [found[0]] * 3
@@ -162,7 +166,9 @@ def test_a_picture_that_comes_back_is_copied_by_a_retry(tmp_path: Path) -> None:
         assert (proof.equal, proof.differences) == (2, [])
 
 
-@pytest.mark.parametrize(("overrides", "name"), [(TARS, "*.tar"), (LINES, "*.jsonl"), (LINES, "files/*")])
+@pytest.mark.parametrize(
+    ("overrides", "name"), [(TARS, "records/*.tar"), (LINES, "records/*.jsonl"), (LINES, "records/files/*")]
+)
 def test_a_changed_byte_is_found(tmp_path: Path, overrides: tuple[str, ...], name: str) -> None:
     small_run(tmp_path / "run", *overrides)
     path = sorted((tmp_path / "run/shards").glob(f"*/{name}"))[0]
@@ -177,7 +183,7 @@ def test_a_changed_byte_is_found(tmp_path: Path, overrides: tuple[str, ...], nam
 
 def test_a_file_that_is_gone_or_new_is_found(tmp_path: Path) -> None:
     small_run(tmp_path / "run", *LINES)
-    files = sorted((tmp_path / "run/shards").glob("*/files/*"))
+    files = sorted((tmp_path / "run/shards").glob("*/records/files/*"))
     files[0].unlink()
     (files[-1].parent / "new.png").write_bytes(b"")
     problems = verify(tmp_path / "run")[0].problems
@@ -194,7 +200,7 @@ def test_an_unfinished_run_is_combined_with_its_gap(tmp_path: Path, overrides: t
     manifest = combine(tmp_path / "run", CombineOptions(allow_tmp=True))
     assert 0 < manifest.counts.written < 24 == manifest.counts.inputs
     assert verify(tmp_path / "run/dataset")[0].problems == []
-    for path in (tmp_path / "run/dataset/parts").glob("*/*.tar"):
+    for path in (tmp_path / "run/dataset/parts").glob("*/records/*.tar"):
         with tarfile.open(path) as tar:
             assert path.stat().st_size % 10240 == 0
             assert len(tar.getnames()) % 2 == 0
