@@ -38,7 +38,7 @@ def finish(output_dir: Path, plan: Plan, config: RunConfig) -> int:
     if report.problems:
         return 1
     if not plan.has_tokens:
-        print(f"next      its files lie in {manifest.folder}/parts; python -m hpcdata.status {output_dir}")
+        print(f"next      its files are {manifest.folder}/parts/*/records/*; python -m hpcdata.status {output_dir}")
         return 0
     print(f"loader    {_read_back(manifest.folder, plan)}")
     if config.finish.preview and manifest.counts.images:

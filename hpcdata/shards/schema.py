@@ -3,9 +3,9 @@
 Each stage says its own; a shard that is not of tokens carries its schema in shard.json, so that anybody can read, check
 and combine it without the code of the stage that made it.
 
-    tokens/ids.memmap       a column: rows of one dtype, little-endian, without a header
-    00003-of-00064.tar      a stream: bytes that are appended to
-    files/000000017.png     a file of its own, named from the plan and listed in files.list
+    tokens/ids.memmap               a column: rows of one dtype, little-endian, without a header
+    records/00003-of-00064.tar      a stream: bytes that are appended to
+    records/files/000000017.png     a file of its own, named from the plan and listed in files.list
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 Sizes = dict[str, int]
 """Table -> its rows."""
-FILES, LISTING = "files", "files.list"
+RECORDS, FILES, LISTING = "records", "records/files", "files.list"
 _ITEM_BYTES = {"uint8": 1, "uint16": 2, "int32": 4, "int64": 8}
 
 
@@ -63,6 +63,12 @@ class Schema:
     @property
     def tables(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(column.table for column in self.columns))
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Of all files, each behind the one that it lies in."""
+        of_streams = [str(PurePosixPath(stream.path).parent) for stream in self.streams]
+        return tuple(dict.fromkeys([*self.tables, *of_streams, *([FILES] if self.has_files else [])]))
 
     @property
     def is_columns_only(self) -> bool:

@@ -50,8 +50,8 @@ def seal(
         raise FileNotFoundError(f"{folder}: {', '.join(sorted(gone))} disappeared")
     for name in names:
         files.sync_file(folder / name)
-    for table in header.schema.tables:
-        files.sync_folder(folder / table)
+    for name in header.schema.folders:
+        files.sync_folder(folder / name)
     summary = ShardSummary(
         header=header,
         counts=counts,

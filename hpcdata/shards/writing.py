@@ -144,13 +144,12 @@ class ShardWriter:
     def start(self) -> None:
         """Makes the attempt's folder, empty. Raises LostShard when another attempt removes it meanwhile."""
         self._folder.mkdir()
-        folders = [*self._schema.tables, *([FILES] if self._schema.has_files else [])]
         try:
-            for name in folders:
+            for name in self._schema.folders:
                 (self._folder / name).mkdir()
             for path in self._paths():
                 self._files[path] = AppendFile(self._folder / path)
-            for name in folders:  # a checkpoint syncs contents only: the names of the files are there once for all
+            for name in self._schema.folders:  # a checkpoint syncs contents only: names are there once for all
                 files.sync_folder(self._folder / name)
             files.sync_folder(self._shards)
         except FileNotFoundError:

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hpcdata.samples import BadSample, Reason, Sample
-from hpcdata.shards.schema import FILES
+from hpcdata.shards.schema import FILES, RECORDS
 from hpcdata.sources.base import TEXT_EXTENSIONS, TEXT_FIELDS, decoded_text
 from hpcdata.sources.records import load
 from hpcdata.stages.copy.members import is_picture
 
 _IMAGE_FIELDS = ("image_path", "image")
+_FILES = FILES.removeprefix(f"{RECORDS}/")
+"""As a line names it, which lies beside that folder."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,12 +53,12 @@ def as_json_line(sample: Sample, index: int, members: Mapping[str, bytes]) -> Wr
         if extension == "json" or extension in TEXT_EXTENSIONS:
             continue
         files.append((f"{index:09d}.{extension}", data))
-    pictures = [f"{FILES}/{name}" for name, _ in files if is_picture(name)]
+    pictures = [f"{_FILES}/{name}" for name, _ in files if is_picture(name)]
     if pictures:
         for field in _IMAGE_FIELDS:
             record.pop(field, None)
         record["image"] = pictures[0] if len(pictures) == 1 else pictures
-    if others := {name.split(".", 1)[1]: f"{FILES}/{name}" for name, _ in files if not is_picture(name)}:
+    if others := {name.split(".", 1)[1]: f"{_FILES}/{name}" for name, _ in files if not is_picture(name)}:
         record["files"] = others
     line = json.dumps({"key": sample.key, **record}, ensure_ascii=False) + "\n"
     return Written(index=index, key=sample.key, data=line.encode(), files=tuple(files), num_pictures=len(pictures))

@@ -14,7 +14,7 @@ from hpcdata.run.plan import Plan
 from hpcdata.run.stage import Checked, Identities
 from hpcdata.samples import Record
 from hpcdata.shards.made import Made
-from hpcdata.shards.schema import Column, Schema, Stream
+from hpcdata.shards.schema import RECORDS, Column, Schema, Stream
 from hpcdata.shards.shard import ShardSummary
 from hpcdata.sources import InputFile, Options
 
@@ -61,8 +61,10 @@ class Copy:
 
     def contents(self, plan: Plan, name: str) -> Schema:
         if plan.config.copy.format == "jsonl":
-            return Schema(columns=_COLUMNS, streams=(Stream(path=f"{name}.jsonl"),), has_files=True)
-        return Schema(columns=_COLUMNS, streams=(Stream(path=f"{name}.tar", zeros_at_end=1024, multiple_of=10240),))
+            return Schema(columns=_COLUMNS, streams=(Stream(path=f"{RECORDS}/{name}.jsonl"),), has_files=True)
+        return Schema(
+            columns=_COLUMNS, streams=(Stream(path=f"{RECORDS}/{name}.tar", zeros_at_end=1024, multiple_of=10240),)
+        )
 
     def predict(self, plan: Plan) -> tuple[int, int]:
         size = sum(source.size for source in plan.inputs) + plan.num_samples * _OTHER_BYTES_A_SAMPLE
