@@ -96,7 +96,7 @@ class ImageConfig:
     """torch.compile the encoder, for pictures of one size; needs a C++ compiler or Triton where tasks run, and a minute
     of each. A few codes differ from those without; no effect on `embedded`."""
     cpu_threads: int = semantic(1)
-    """Torch threads of a task on a CPU. Another number may change a few codes: choose it before the first launch."""
+    """Torch threads of one task on a CPU: sums are split by it, so it is part of what makes the codes."""
     device: str = transient("auto")
     """`auto` (a GPU of this task if there is one), `cpu`, `cuda`."""
 
