@@ -4,7 +4,7 @@
     attempts/00003-of-00064/               an empty file for each of its tmp_ folders, named like it
     shards/00003-of-00064/                 committed, immutable: the same files, meta.json of each table, shard.json
 
-Nothing in a committed folder tells when, where or in how many attempts it was made. `store` writes these folders.
+Nothing in a committed folder tells when, where or in how many attempts it was made. `writing` makes these folders.
 """
 
 from __future__ import annotations
