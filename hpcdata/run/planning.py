@@ -332,7 +332,7 @@ def _require_same(
 ) -> None:
     """Raises UserError naming every difference between the frozen plan and what is asked for now."""
     differences = [
-        *_differences(plan.config.semantic_fields(), config.semantic_fields(), ""),
+        *_differences(plan.config.semantic_fields(with_added=True), config.semantic_fields(with_added=True), ""),
         *_differences(_fields(plan.text), _fields(tokenizer), "text tokenizer "),
         *_differences(_fields(plan.image), _fields(codec), "image tokenizer "),
         *(_new_inputs if config.data.on_changed_input == "reject" else _input_differences)(plan, listed),

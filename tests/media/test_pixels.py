@@ -1,6 +1,5 @@
 """Every kind of picture becomes the promised square, or a BadSample. pytest tests/media/test_pixels.py"""
 
-import io
 import re
 import struct
 import zlib
@@ -13,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hpcdata.media import pixels
+from hpcdata.media import colors, pixels
 from hpcdata.media.pixels import load_square
 from hpcdata.samples import BadSample, Reason
+from tests.media.pictures import encoded
 from tests.runs import small_run
 
 LIMIT = 10_000_000
@@ -28,12 +28,6 @@ def square(data: bytes, resolution: int = 8, max_pixels: int = LIMIT) -> np.ndar
     assert made.flags.c_contiguous
     assert made.flags.writeable
     return made
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def gradient(width: int, height: int) -> Image.Image:
@@ -290,8 +284,8 @@ def test_a_draft_of_a_large_jpeg_has_nearly_its_pixels(
     data = encoded(smooth(width, height), kind, quality=95, exif=exif)
     exact = pixels.load(data, sizes=DRAFT_SIZES, max_pixels=LIMIT)
     decoded: list[tuple[int, int]] = []
-    turn = pixels._upright
-    monkeypatch.setattr(pixels, "_upright", lambda image: decoded.append(image.size) or turn(image))
+    flattened = colors.flattened
+    monkeypatch.setattr(colors, "flattened", lambda image, alpha: decoded.append(image.size) or flattened(image, alpha))
     draft = pixels.load(data, sizes=DRAFT_SIZES, max_pixels=LIMIT, jpeg_draft=True)
     assert decoded == [(-(-width // scale), -(-height // scale))]
     assert draft.shape == exact.shape, "it has the same size of all"
@@ -331,7 +325,9 @@ def test_a_run_takes_drafts_when_it_is_asked_to(
     smooth(256, 256).save(tmp_path / "in/a.jpg")
     (tmp_path / "in/a.txt").write_text("waves")
     drafts: list[object] = []
-    draft = pixels._draft
-    monkeypatch.setattr(pixels, "_draft", lambda image, sizes: drafts.append(image) or draft(image, sizes))
+    draft = pixels.draft
+    monkeypatch.setattr(
+        pixels, "draft", lambda image, sizes, turned: drafts.append(image) or draft(image, sizes, turned)
+    )
     small_run(tmp_path / "run", "data.n_train_samples=1", f"data.jpeg_draft={is_draft}", source=tmp_path / "in")
     assert len(drafts) == is_draft
