@@ -15,8 +15,8 @@
 `molmo`: the three generations of Molmo (allenai/molmo, its robot fork, molmo2). Pillow's plain `convert("RGB")`, then
 `ImageOps.exif_transpose`, and a picture that this raises on stays as it is. On purpose, rejects are ours: of what is
 truncated (Molmo fills it with gray), has more pixels than allowed, or is in none of `formats.FORMATS`. Molmo has no
-image codes: for a tokenizer its pictures are resized and cropped as `white`. Its own sizes (the long side fits, the rest
-is padded) belong to the raw path.
+image codes: for a tokenizer its pictures are resized and cropped as `white`. Its own sizes (the long side fits, the
+rest is padded) belong to the raw path.
 
 `liquid`: what Liquid's convert_imagepair_cc512 gives Chameleon's tokenizer at `data.resolution=512`. Plain
 `convert("RGB")`: alpha is dropped, and not blended with anything. What tools leave black below full transparency
