@@ -15,9 +15,13 @@ from typing import Any, Literal
 REQUIRED = "???"
 
 
-def semantic(default: Any = dataclasses.MISSING) -> Any:
-    """A field that changes output bytes."""
-    return field(default=default, metadata={"semantic": True})
+def semantic(default: Any = dataclasses.MISSING, *, added_later: bool = False) -> Any:
+    """A field that changes output bytes.
+
+    added_later: runs were begun without it. The default is then what they did, and does not enter the fingerprint:
+    they go on with the same one.
+    """
+    return field(default=default, metadata={"semantic": True, "added_later": added_later})
 
 
 def transient(default: Any = dataclasses.MISSING) -> Any:
@@ -36,7 +40,7 @@ class DataConfig:
     text_field: str | None = semantic(None)
     """Name of the text column or tar extension; by default the usual ones are tried in a documented order."""
     resolution: int = semantic(256)
-    """Pixels of the short side after resizing (bilinear), then a center crop to a square."""
+    """Pixels of the short side after resizing, then a center crop to a square; `image.rule` says how."""
     max_aspect_ratio: float | None = semantic(None)
     """Keep the shapes of pictures: each gets the nearest of the sizes of about `resolution` squared pixels whose longer
     side is at most so many times the shorter one, and loses what sticks out. A GPU then takes an eighth of
@@ -97,6 +101,9 @@ class ImageConfig:
     of each. A few codes differ from those without; no effect on `embedded`."""
     cpu_threads: int = semantic(1)
     """Torch threads of one task on a CPU: sums are split by it, so it is part of what makes the codes."""
+    rule: Literal["white", "molmo", "liquid"] = semantic("white", added_later=True)
+    """How picture files become pixels. `white`: upright, alpha on white, resized bilinearly. `molmo` and `liquid`: as
+    these systems do it, see hpcdata/media/rules.py."""
     device: str = transient("auto")
     """`auto` (a GPU of this task if there is one), `cpu`, `cuda`."""
 
@@ -195,23 +202,36 @@ class RunConfig:
     copy: CopyConfig = field(default_factory=CopyConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     finish: FinishConfig = field(default_factory=FinishConfig)
-    stage: str = semantic("tokenize")
+    stage: str = semantic("tokenize", added_later=True)
     """What is done to the samples: `tokenize`, or `copy` (raw records to tars or JSON lines: resharded, filtered)."""
     estimate: bool = transient(False)
     """Say what the run will cost, from a timed sample of its inputs, and start nothing."""
     estimate_s: float = transient(60.0)
     """Seconds of that sample."""
 
-    def semantic_fields(self) -> dict[str, Any]:
-        """`{"data.resolution": 256, ...}`: every key that may change what is written, in some stage."""
-        return {name: value for name, value, is_semantic in leaves(self) if is_semantic}
+    def semantic_fields(self, *, with_added: bool = False) -> dict[str, Any]:
+        """`{"data.resolution": 256, ...}`: what may change the bytes that are written (paths enter by their contents).
+
+        with_added: also fields that were added later and have their default, which fingerprints leave out.
+        """
+        return {
+            name: value
+            for name, value, item in _items(self)
+            if item.metadata["semantic"] and (with_added or not item.metadata["added_later"] or value != item.default)
+        }
 
 
-def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
+def leaves(config: Any) -> Iterator[tuple[str, Any, bool]]:
     """(key, value, whether it is semantic) of every key."""
+    for name, value, item in _items(config):
+        yield name, value, item.metadata["semantic"]
+
+
+def _items(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
+    """(key, value, field) of every key."""
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{prefix}{item.name}.")
+            yield from _items(value, f"{prefix}{item.name}.")
         else:
-            yield f"{prefix}{item.name}", value, item.metadata["semantic"]
+            yield f"{prefix}{item.name}", value, item

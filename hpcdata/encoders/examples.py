@@ -15,6 +15,7 @@ import numpy as np
 
 from hpcdata.encoders.text.tokenizer import TextTokenizer, check_text
 from hpcdata.media import sizes as buckets
+from hpcdata.media.rules import RULES, WHITE, Rule
 from hpcdata.media.sizes import Size
 from hpcdata.samples import (
     BadSample,
@@ -49,6 +50,7 @@ class PixelOptions:
     max_pixels: int
     max_bytes: int
     jpeg_draft: bool
+    rule: Rule = WHITE
 
     @classmethod
     def of(cls, plan: Plan) -> PixelOptions | None:
@@ -62,6 +64,7 @@ class PixelOptions:
             max_pixels=data.max_image_pixels,
             max_bytes=data.max_record_bytes,
             jpeg_draft=data.jpeg_draft,
+            rule=RULES[plan.config.image.rule],
         )
 
 
@@ -207,7 +210,13 @@ def _load(blob: Blob, options: PixelOptions) -> np.ndarray:
 
     try:
         data = blob.read(max_bytes=options.max_bytes)
-        return pixels.load(data, sizes=options.sizes, max_pixels=options.max_pixels, jpeg_draft=options.jpeg_draft)
+        return pixels.load(
+            data,
+            sizes=options.sizes,
+            max_pixels=options.max_pixels,
+            jpeg_draft=options.jpeg_draft,
+            rule=options.rule,
+        )
     except BadSample as bad:
         raise BadSample(bad.reason, f"{blob.name}: {bad.message}" if blob.name else bad.message) from None
 

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,7 +75,7 @@ class ShardSpec:
 class _Stage(Protocol):
     """What a plan asks of its stage, see `stage`."""
 
-    def settings(self, config: RunConfig) -> dict[str, Any]: ...
+    def settings(self, fields: Mapping[str, Any]) -> dict[str, Any]: ...
 
     def contents(self, plan: Plan, name: str) -> Schema | None: ...
 
@@ -111,7 +112,7 @@ class Plan:
     def fingerprint(self) -> str:
         covered = {
             "format": FORMAT,
-            "config": self._stage.settings(self.config),
+            "config": self._stage.settings(self.config.semantic_fields()),
             "text": dataclasses.asdict(self.text) if self.text else None,
             "image": dataclasses.asdict(self.image) if self.image else None,
             "inputs": [source.identity() for source in self.inputs],

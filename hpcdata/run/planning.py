@@ -255,7 +255,9 @@ def _limit(scan: sources.Scan, num_samples: int) -> sources.Scan:
 
 def _require_same(plan: Plan, config: RunConfig, identities: Identities, listed: Sequence[InputFile]) -> None:
     """Raises UserError naming every difference between the frozen plan and what is asked for now."""
-    planned, wanted = (find_stage(item.stage).settings(item) for item in (plan.config, config))
+    planned, wanted = (
+        find_stage(item.stage).settings(item.semantic_fields(with_added=True)) for item in (plan.config, config)
+    )
     differences = [
         *_differences(planned, wanted, ""),
         *_differences(_fields(plan.text), _fields(identities.text), "text tokenizer "),

@@ -5,7 +5,7 @@ A stage is a module `hpcdata.stages.NAME` with a value `STAGE`; `stage=NAME` cho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -71,8 +71,8 @@ class Stage(Protocol):
         """What one option says about another. Raises UserError."""
         ...
 
-    def settings(self, config: RunConfig) -> dict[str, Any]:
-        """Key -> value of what changes the bytes that are written: it enters the fingerprint."""
+    def settings(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the semantic keys that change the bytes that this stage writes: they enter the fingerprint."""
         ...
 
     def identify(self, config: RunConfig) -> Identities:

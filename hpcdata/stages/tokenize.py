@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 NONE = "none"
 """Value of text.tokenizer or image.tokenizer that leaves this kind of data out on purpose."""
 ROWS_AT_ONCE = 65536
-_GROUPS = ("data.", "text.", "image.", "model.", "loader.")
+_GROUPS = ("stage", "data.", "text.", "image.", "model.", "loader.")
 _BYTES_A_TOKEN_OF_TEXT = 4
 _TOKENS_A_TEXT = 256
 _OTHER_BYTES_A_SAMPLE = 120
@@ -47,8 +47,8 @@ class Tokenize:
             raise UserError("data.use_chameleon=true without an image tokenizer: add +experiments='[...,vq16_t2i]'")
         return dataclasses.replace(config, image=dataclasses.replace(config.image, tokenizer="chameleon"))
 
-    def settings(self, config: RunConfig) -> dict[str, Any]:
-        return {name: value for name, value in config.semantic_fields().items() if name.startswith(_GROUPS)}
+    def settings(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in fields.items() if name.startswith(_GROUPS)}
 
     def identify(self, config: RunConfig) -> Identities:
         from hpcdata.encoders.image import tokenizer as image

@@ -212,7 +212,7 @@ def test_settings_of_tokenizers_are_nothing_to_it_and_its_own_are_fixed(tmp_path
     assert again.fingerprint == first.fingerprint
     with pytest.raises(UserError, match=r"copy\.format was webdataset, now jsonl"):
         prepare(small_config(tmp_path / "run", *LINES))
-    with pytest.raises(UserError, match="stage was copy, now None"):
+    with pytest.raises(UserError, match="stage was copy, now tokenize"):
         prepare(small_config(tmp_path / "run"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from hpcdata.stages.copy.making import Copying
 
-_KEYS = ("data.source", "data.text_field", "data.n_train_samples", "data.shard_size", "data.max_record_bytes")
+_KEYS = ("stage", "data.source", "data.text_field", "data.n_train_samples", "data.shard_size", "data.max_record_bytes")
 _OTHER_BYTES_A_SAMPLE, _FILES_A_SHARD = 2048, 18
 _COLUMNS = (
     Column(table="samples", name="index", dtype="int64"),
@@ -38,11 +38,9 @@ class Copy:
     def settle(self, config: RunConfig) -> RunConfig:
         return config
 
-    def settings(self, config: RunConfig) -> dict[str, Any]:
-        keys = (*_KEYS, "data.max_image_pixels") if config.copy.decode else _KEYS
-        fields = config.semantic_fields()
-        kept = {name: value for name, value in fields.items() if name in keys or name.startswith("copy.")}
-        return {"stage": config.stage, **kept}
+    def settings(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        keys = (*_KEYS, "data.max_image_pixels") if fields["copy.decode"] else _KEYS
+        return {name: value for name, value in fields.items() if name in keys or name.startswith("copy.")}
 
     def identify(self, config: RunConfig) -> Identities:
         return Identities()
