@@ -25,8 +25,8 @@ from hpcdata.loading.layouts.sequences import Controls, Form, Lineup
 from hpcdata.native import compiled
 from hpcdata.native.compiled import kernels
 from hpcdata.order.bins import Bins
-from hpcdata.order.order import round_keys
 from hpcdata.order.packing import BestFit, Buckets, Concat
+from hpcdata.order.permutation import round_keys
 from hpcdata.samples import Example, Role
 from tests.loading import made
 
