@@ -192,6 +192,18 @@ class Lineup:
             grid[self.spans.row[images]] = self.spans.height[images] * 65536 + self.spans.width[images]
         return grid
 
+    @property
+    def num_images(self) -> np.ndarray:
+        """[num_rows]: of the images that take part."""
+        return np.bincount(self.spans.row[self.is_image], minlength=self.num_rows)
+
+    def leave_out(self, rows: np.ndarray) -> None:
+        """Empties rows ([num_rows] bool), as those that are too long."""
+        if rows.any():
+            self.too_long = self.too_long | rows
+            self.truncated = self.truncated & ~rows
+            self.length = np.where(rows, 0, self.length)
+
     def sequences(self) -> Sequences:
         """The runs of all rows."""
         spans, controls, form, loss = self.spans, self.controls, self.form, self.form.loss
@@ -265,7 +277,7 @@ class Lineup:
 
     def _measure(self) -> None:
         of_spans = np.bincount(self.spans.row, self.taken + self.head + self.tail, self.num_rows)
-        self.length = of_spans.astype(np.int64) + self.lead + self.end
+        self.length: np.ndarray = of_spans.astype(np.int64) + self.lead + self.end
 
     def _cut(self, limit: np.ndarray) -> None:
         """Makes every row at most `limit` long, or marks it as too long and empties it."""
