@@ -68,7 +68,12 @@ sources = st.lists(
 ).map(lambda others: [(71, 5, 2, "all", "shuffled"), *others])
 packings = st.one_of(
     st.none(),
-    st.builds(BestFit, length=st.sampled_from([16, 20]), window=st.integers(20, 60)),
+    st.builds(
+        BestFit,
+        length=st.sampled_from([16, 20]),
+        window=st.integers(20, 60),
+        max_images=st.sampled_from([None, 1]),
+    ),
     st.builds(Concat, length=st.sampled_from([7, 12]), window=st.integers(20, 60)),
     st.builds(Buckets, multiple=st.sampled_from([1, 8]), window=st.integers(20, 60)),
 )
