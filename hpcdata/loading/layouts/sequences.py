@@ -131,6 +131,8 @@ class Lineup:
         taken, head, tail                                        ids of the span itself, in front of it and behind it
     """
 
+    length: np.ndarray
+
     def __init__(
         self,
         table: SpanTable,
@@ -277,7 +279,7 @@ class Lineup:
 
     def _measure(self) -> None:
         of_spans = np.bincount(self.spans.row, self.taken + self.head + self.tail, self.num_rows)
-        self.length: np.ndarray = of_spans.astype(np.int64) + self.lead + self.end
+        self.length = of_spans.astype(np.int64) + self.lead + self.end
 
     def _cut(self, limit: np.ndarray) -> None:
         """Makes every row at most `limit` long, or marks it as too long and empties it."""
