@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hpcdata.loading.layouts.named import SFT, T2I, Caption, Interleaved, LiquidT2I, Text
     from hpcdata.loading.layouts.widening import widen
     from hpcdata.loading.loader import TokenLoader
-    from hpcdata.loading.streams import Mixture, Source
+    from hpcdata.loading.token_streams import Mixture, Source
     from hpcdata.order.packing import BestFit, Buckets, Concat
 
     __version__: str
@@ -44,7 +44,7 @@ _HOMES = {
     "TokenLoader": "hpcdata.loading.loader",
     **dict.fromkeys(("SFT", "T2I", "Caption", "Interleaved", "LiquidT2I", "Text"), "hpcdata.loading.layouts.named"),
     **dict.fromkeys(("BestFit", "Buckets", "Concat"), "hpcdata.order.packing"),
-    **dict.fromkeys(("Mixture", "Source"), "hpcdata.loading.streams"),
+    **dict.fromkeys(("Mixture", "Source"), "hpcdata.loading.token_streams"),
     "BackgroundLoader": "hpcdata.loading.background",
     "widen": "hpcdata.loading.layouts.widening",
 }
