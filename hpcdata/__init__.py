@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hpcdata.loading.layouts.widening import widen
     from hpcdata.loading.loader import TokenLoader
     from hpcdata.loading.replaying import batch_digest
-    from hpcdata.loading.streams import Mixture, Source
+    from hpcdata.loading.token_streams import Mixture, Source
     from hpcdata.order.packing import BestFit, Buckets, Concat
     from hpcdata.report.status import Status
 
@@ -68,7 +68,7 @@ _HOMES = {
     "TokenLoader": "hpcdata.loading.loader",
     **dict.fromkeys(("SFT", "T2I", "Caption", "Interleaved", "LiquidT2I", "Text"), "hpcdata.loading.layouts.named"),
     **dict.fromkeys(("BestFit", "Buckets", "Concat"), "hpcdata.order.packing"),
-    **dict.fromkeys(("Mixture", "Source"), "hpcdata.loading.streams"),
+    **dict.fromkeys(("Mixture", "Source"), "hpcdata.loading.token_streams"),
     "BackgroundLoader": "hpcdata.loading.background",
     "batch_digest": "hpcdata.loading.replaying",
     "widen": "hpcdata.loading.layouts.widening",

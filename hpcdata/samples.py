@@ -10,6 +10,7 @@ import enum
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -92,8 +93,8 @@ class Blob:
     data: bytes | None = field(default=None, repr=False)
     name: str = ""
 
-    def read(self, *, max_bytes: int) -> bytes:
-        """Raises BadSample: MISSING_IMAGE, EMPTY_IMAGE, OVERSIZED_IMAGE or TRUNCATED (blobs are images).
+    def read(self, *, max_bytes: int, may_be_empty: bool = False) -> bytes:
+        """Raises BadSample: MISSING_IMAGE, EMPTY_IMAGE, OVERSIZED_IMAGE or TRUNCATED (blobs are images, mostly).
 
         What is no property of the sample (a stale file handle, an input file that is gone) is an OSError.
         """
@@ -103,7 +104,7 @@ class Blob:
             data, size = self._pread(max_bytes)
         if size > max_bytes:
             raise BadSample(Reason.OVERSIZED_IMAGE, f"{size} bytes, the limit is {max_bytes}")
-        if size == 0:
+        if size == 0 and not may_be_empty:
             raise BadSample(Reason.EMPTY_IMAGE, "0 bytes")
         if len(data) != size:
             raise BadSample(Reason.TRUNCATED, f"the file ends after {len(data)} of {size} bytes")
@@ -157,6 +158,15 @@ class ImagePart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Member:
+    """A piece of a record as it is: a member of a tar, a line of JSON, a picture that is a file of its own."""
+
+    extension: str
+    """In lower case, without a leading dot: `jpg`, `json`, `txt`."""
+    blob: Blob
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """One raw record of a source. `position` counts records of its input file from 0, `key` is unique in the plan."""
 
@@ -165,6 +175,8 @@ class Sample:
     parts: tuple[TextPart | ImagePart, ...]
     offset: int = 0
     """Byte offset in the (uncompressed) input file, or the row for parquet: for the reject ledger."""
+    members: tuple[Member, ...] = ()
+    """All that the record consists of, where a stage asks for it (`Options.keeps_members`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +215,27 @@ class Documents:
     texts: list[str]
     offsets: list[int]
     rejects: list[Reject]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedBatch:
+    """Consecutive records, and for each the uint8 arrays that its stage made of it ahead, or why there are none."""
+
+    records: Sequence[Record]
+    prepared: Sequence[list[np.ndarray] | BadSample]
+
+
+Batch = PreparedBatch | Documents
+
+
+def refusal(record: Record, prepared: object) -> BadSample | None:
+    """Why a record does not become an example, as far as its source and its preparation tell."""
+    match record:
+        case Reject():
+            return BadSample(record.reason, record.message)
+        case Duplicate():
+            return BadSample(Reason.BAD_RECORD, "same key and same bytes as an earlier record of this file")
+    return prepared if isinstance(prepared, BadSample) else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -61,7 +61,7 @@ def _prove(options: Options) -> int:
     print(
         f"{options.path}: {proof.equal} of {proof.drawn} drawn samples "
         f"(of {proof.num_written} written, seed {proof.seed}) "
-        f"have the same ids, codes and keys when encoded again on {proof.device} "
+        f"are the same, with their keys, when they are made again on {proof.device} "
         f"({proof.encoded} samples in their batches): {'FAILED' if proof.differences else 'proved'}"
     )
     return 1 if proof.differences else 0

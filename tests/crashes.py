@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from hpcdata.shards.writing import AppendFile
+from hpcdata.shards.appending import AppendFile
 
 CALLS = ("fsync", "rename", "replace", "link", "unlink", "open", "mkdir", "write", "utime")
 

@@ -39,7 +39,7 @@ def batch(start: int, end: int) -> EncodedBatch:
     bad = [index for index in range(start, end) if index % 7 == 3 or index % 11 == 5]
     rows = [reject(index, "duplicate" if index % 11 == 5 else "unreadable_image") for index in bad]
     good = [example(index) for index in range(start, end) if index not in bad]
-    return EncodedBatch(examples=good, rejects=rows, truncated_texts=len(good) % 2)
+    return EncodedBatch(examples=good, rejects=rows, truncated=[len(good) % 2, *[0] * len(good)][: len(good)])
 
 
 def header(*, num_inputs: int, shard: int = 0, num_shards: int = 1, first_index: int = 0) -> ShardHeader:

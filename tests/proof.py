@@ -1,7 +1,7 @@
 """The proof, as a table: what is done to runs by the tests, and how many samples are lost or there twice.
 
     python tests/proof.py                     20 kill schedules and all else, without SLURM: about ten minutes
-    python tests/proof.py --schedules 200     the table of the README
+    python tests/proof.py --schedules 200     the table of tests/benchmarks/README.md
     python tests/proof.py --slurm             also on a real SLURM, which is started for it
 
 It runs every test that gives evidence (`tests/evidence.py`) and adds up what these tests have counted.

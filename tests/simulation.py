@@ -24,8 +24,8 @@ from hpcdata.run.ledger import Ledger
 from hpcdata.run.paths import RunPaths
 from hpcdata.run.picking import Picker
 from hpcdata.run.plan import Plan, ShardSpec, load_plan
+from hpcdata.shards.sealing import LostShard, ShardConflict
 from hpcdata.shards.takeover import open_shard
-from hpcdata.shards.writing import LostShard, ShardConflict
 from tests import made
 
 TIMEOUT_S = 2.0

@@ -18,7 +18,7 @@ from hpcdata.config import values as configuration
 from hpcdata.run.claims import Owner
 from hpcdata.run.paths import RunPaths
 from hpcdata.run.plan import Plan, ShardSpec
-from hpcdata.shards.counts import Counts, Sizes
+from hpcdata.shards.counts import Counts
 from hpcdata.shards.shard import SHARD, ShardSummary
 from tests import made
 
@@ -183,7 +183,8 @@ class _Task:
 
     def publish(self, spec: ShardSpec, counts: Counts) -> None:
         header = dataclasses.replace(made.header(num_inputs=spec.count), name=spec.name, fingerprint=self.fingerprint)
-        summary = ShardSummary(header=header, counts=counts, sizes=Sizes(), content_digest="0" * 64, files={})
+        sizes = header.schema.no_rows()
+        summary = ShardSummary(header=header, counts=counts, sizes=sizes, content_digest="0" * 64, files={})
         folder = self.paths.shards / spec.name
         folder.mkdir()
         (folder / SHARD).write_bytes(summary.to_json())

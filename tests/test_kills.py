@@ -1,7 +1,7 @@
 """Random schedules of kills: the same bytes as one process that nobody disturbs.   pytest tests/test_kills.py -s
 
-20 schedules here and on CI, every fourth one with pictures; HPCDATA_SCHEDULES=200 pytest tests/test_kills.py for more,
-HPCDATA_SEED to repeat one.
+20 schedules here and on CI: of every four one has pictures, and one is of the stage `copy`.
+HPCDATA_SCHEDULES=200 pytest tests/test_kills.py for more, HPCDATA_SEED to repeat one.
 """
 
 from __future__ import annotations
@@ -29,18 +29,21 @@ SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signa
 TEXT = ("image.tokenizer=none", "data.n_train_samples=null", "data.shard_size=12")
 """Such a process starts within half a second; one with pictures imports torch before it claims a shard."""
 PICTURES = ("data.n_train_samples=32", "data.shard_size=8")
+COPIES = ("stage=copy", "copy.format=jsonl", "data.n_train_samples=null", "data.shard_size=12")
+TARS = ("stage=copy", "data.n_train_samples=32", "data.shard_size=8")
+KINDS = (TEXT, PICTURES, COPIES, TARS)
 
 
 def settings(seed: int) -> tuple[str, ...]:
-    return PICTURES if seed % 4 == 1 else TEXT
+    return (TEXT, PICTURES, TEXT, TARS if seed % 8 == 7 else COPIES)[seed % 4]
 
 
 @pytest.fixture(scope="module")
 def references(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], str]:
     folder = tmp_path_factory.mktemp("reference")
-    for number, options in enumerate((TEXT, PICTURES)):
+    for number, options in enumerate(KINDS):
         small_run(folder / f"{number}", *options)
-    return {options: sha256_tree(folder / f"{number}/shards") for number, options in enumerate((TEXT, PICTURES))}
+    return {options: sha256_tree(folder / f"{number}/shards") for number, options in enumerate(KINDS)}
 
 
 def submit(folder: Path, rng: random.Random, options: tuple[str, ...]) -> list[subprocess.Popen[bytes]]:

@@ -13,15 +13,15 @@ import pytest
 ROOT = Path(__file__).parent
 DEFECTS = {
     "UniDisc 1: a requeued task starts from zero, its first save deletes the fuller checkpoint": [
-        "test_encode.py::test_a_stopped_task_continues_where_it_was_and_not_from_zero",
-        "test_encode.py::test_bytes_do_not_depend_on_where_a_task_was_stopped",
+        "work/test_task.py::test_a_stopped_task_continues_where_it_was_and_not_from_zero",
+        "work/test_task.py::test_bytes_do_not_depend_on_where_a_task_was_stopped",
     ],
     "UniDisc 2: saving deletes before it writes": [
-        "test_encode.py::test_bytes_do_not_depend_on_where_a_task_crashed",
-        "test_combine.py::test_replacing_a_dataset_killed_between_its_renames_loses_nothing",
+        "work/test_task.py::test_bytes_do_not_depend_on_where_a_task_crashed",
+        "dataset/test_combining.py::test_replacing_a_dataset_killed_between_its_renames_loses_nothing",
     ],
     "UniDisc 3: data.save_tmp_interval is never read": [
-        "test_encode.py::test_a_stopped_task_continues_where_it_was_and_not_from_zero"
+        "work/test_task.py::test_a_stopped_task_continues_where_it_was_and_not_from_zero"
     ],
     "UniDisc 4: the signal handler never exits, no trap runs under srun": [
         "slurm/test_signals.py::test_a_stop_signal_sets_the_flag",
@@ -29,41 +29,41 @@ DEFECTS = {
         "slurm/test_sbatch.py::test_an_array_by_hand_is_preempted_and_continues",
     ],
     "UniDisc 5: --array=3,17 makes other shards": [
-        "test_encode.py::test_transient_settings_do_not_change_bytes",
-        "test_encode.py::test_finished_shards_are_skipped_when_the_line_is_submitted_again",
+        "work/test_task.py::test_transient_settings_do_not_change_bytes",
+        "work/test_task.py::test_finished_shards_are_skipped_when_the_line_is_submitted_again",
     ],
     "UniDisc 6: combining drops images with code 0": [
-        "test_encode.py::test_an_image_whose_codes_are_all_zero_reaches_the_loader"
+        "work/test_task.py::test_an_image_whose_codes_are_all_zero_reaches_the_loader"
     ],
     "UniDisc 7: removing duplicates keeps the first K rows": ["sources/test_tars.py::test_repeated_keys"],
     "UniDisc 8: the last partial batch overwrites earlier rows": [
-        "test_rejects.py::test_a_retry_adds_what_succeeds_and_leaves_shards_alone",
-        "test_prove.py::test_a_good_run_is_proved",
+        "work/test_retry.py::test_a_retry_adds_what_succeeds_and_leaves_shards_alone",
+        "work/test_prove.py::test_a_good_run_is_proved",
     ],
     "UniDisc 9: several processes of a task write one folder": [
         "test_kills.py::test_the_bytes_are_those_of_an_undisturbed_process",
         "slurm/test_sbatch.py::test_every_process_of_a_node_is_a_worker",
-        "test_encode.py::test_a_process_that_was_stopped_too_long_changes_nothing_when_it_continues",
+        "work/test_task.py::test_a_process_that_was_stopped_too_long_changes_nothing_when_it_continues",
     ],
     "UniDisc 10: int16 ids wrap above 32767": ["test_upstream_defects.py::test_ids_never_wrap"],
     "UniDisc 11: combining holds all in memory, deletes what it skipped, stops when the output exists": [
         "test_upstream_defects.py::test_combining_takes_no_memory_for_the_data",
-        "test_combine.py::test_combine_killed_at_any_step_can_be_repeated_and_loses_nothing",
-        "test_combine.py::test_a_dataset_with_gaps_is_replaced_when_the_run_is_finished",
-        "test_combine.py::test_combining_twice_changes_nothing",
-        "test_combine.py::test_a_foreign_folder_is_never_replaced",
+        "dataset/test_combining.py::test_combine_killed_at_any_step_can_be_repeated_and_loses_nothing",
+        "dataset/test_combining.py::test_a_dataset_with_gaps_is_replaced_when_the_run_is_finished",
+        "dataset/test_combining.py::test_combining_twice_changes_nothing",
+        "dataset/test_combining.py::test_a_foreign_folder_is_never_replaced",
     ],
     "UniDisc 12: a text-only row shifts every later image": [
         "test_upstream_defects.py::test_a_text_only_row_shifts_no_image"
     ],
     "UniDisc 13: one bad sample drops its batch, a missing file ends the job": [
-        "test_encode.py::test_bad_samples_become_rejects_with_a_reason_and_their_neighbours_survive",
+        "work/test_task.py::test_bad_samples_become_rejects_with_a_reason_and_their_neighbours_survive",
         "sources/test_tars.py::test_one_bad_sample_is_one_reject",
     ],
     "UniDisc 14: codes vary with TF32 and cudnn.benchmark": [
-        "encoders/test_image.py::test_build_fixes_the_arithmetic",
-        "test_provenance.py::test_the_arithmetic_and_the_devices",
-        "test_prove.py::test_a_good_run_is_proved",
+        "encoders/image/test_tokenizer.py::test_build_fixes_the_arithmetic",
+        "dataset/test_provenance.py::test_the_arithmetic_and_the_devices",
+        "work/test_prove.py::test_a_good_run_is_proved",
     ],
     "UniDisc 15: logs print every prompt": ["test_upstream_defects.py::test_logs_have_no_text_of_the_data"],
     "UniDisc 16: equal tar names in different folders collide, a bad index wraps": [
@@ -72,12 +72,12 @@ DEFECTS = {
         "sources/test_inputs.py::test_a_bad_wids_index",
     ],
     "UniDisc 17: an unseeded random subset": ["test_upstream_defects.py::test_planning_draws_nothing"],
-    "Liquid 1: record errors vanish in the pool": ["test_rejects.py::test_rejects_are_listed_and_counted"],
+    "Liquid 1: record errors vanish in the pool": ["work/test_retry.py::test_rejects_are_listed_and_counted"],
     "Liquid 2: everything is written at the end": [
-        "test_encode.py::test_a_stopped_task_continues_where_it_was_and_not_from_zero"
+        "work/test_task.py::test_a_stopped_task_continues_where_it_was_and_not_from_zero"
     ],
     "Liquid 3: stale files of another number of chunks are merged": [
-        "test_encode.py::test_resuming_with_another_semantic_setting_is_refused_with_the_difference"
+        "work/test_task.py::test_resuming_with_another_semantic_setting_is_refused_with_the_difference"
     ],
 }
 
@@ -95,15 +95,17 @@ def test_ids_never_wrap() -> None:
     import numpy as np
 
     from hpcdata.samples import Example, Kind, Span
-    from hpcdata.shards.columns import id_dtype_for
-    from hpcdata.shards.counts import Sizes
-    from hpcdata.shards.tables import EncodedBatch, to_columns
+    from hpcdata.shards.columns import id_dtype_for, token_schema
+    from hpcdata.shards.made import Before
+    from hpcdata.shards.tables import EncodedBatch
 
     assert [id_dtype_for(size) for size in (32768, 32769, 65536, 65537)] == ["uint16", "uint16", "uint16", "int32"]
 
     def stored(*ids: int) -> list[int]:
         example = Example(index=0, key="k", spans=(Span(kind=Kind.TEXT, ids=np.array(ids)),))
-        return to_columns(EncodedBatch(examples=[example]).rows(), "uint16", Sizes())[0]["tokens/ids.memmap"].tolist()
+        schema = token_schema("uint16")
+        laid = EncodedBatch(examples=[example]).lay_out(schema, Before(rows=schema.no_rows()))
+        return laid.columns["tokens/ids.memmap"].tolist()
 
     assert stored(32767, 32768, 65535) == [32767, 32768, 65535]
     for bad in (65536, -1):

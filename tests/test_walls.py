@@ -46,6 +46,12 @@ ONLY_IN = {
     "wids": set(),
     "torch.distributed": {"order.ranks"},
     "argparse": {"base.command"},
+    "PIL": {
+        *(f"media.{name}" for name in ("colors", "drafts", "formats", "jpeg", "opening", "orientation", "resizing")),
+        "report.preview",
+        "dataset.decoding",  # writes small PNGs for notebooks
+    },
+    "simplejpeg": {"media.jpeg"},
 }
 """Library -> the modules that may import it."""
 

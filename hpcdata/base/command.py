@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser):
         self.epilog = "\n\n".join([*([self._more()] if self._more else []), EXIT_CODES])
         return super().format_help()
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # noqa: ANN
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         given = list(sys.argv[1:] if args is None else args)
         return super().parse_known_args([self._with_hyphens(argument) for argument in given], namespace)
 

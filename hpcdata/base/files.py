@@ -107,15 +107,20 @@ def link_folder(source: Path, target: Path) -> None:
         copy = target / Path(folder).relative_to(source)
         copy.mkdir()
         for name in names:
-            try:
-                os.link(Path(folder, name), copy / name)
-            except OSError as error:
-                if error.errno not in (*_NO_LINKS, errno.EXDEV):
-                    raise
-                shutil.copyfile(Path(folder, name), copy / name)
-                sync_file(copy / name)
+            link_file(Path(folder, name), copy / name)
     for folder, _, _ in os.walk(target, topdown=False):  # a folder when those below it have their names in it
         sync_folder(Path(folder))
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Makes `target` the same file by a hard link, or a durable copy where the file system has none."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (*_NO_LINKS, errno.EXDEV):
+            raise
+        shutil.copyfile(source, target)
+        sync_file(target)
 
 
 def read_json(path: Path) -> Any:

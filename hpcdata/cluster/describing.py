@@ -140,6 +140,9 @@ def _describe_finished(finished: Finished, output_dir: Path) -> str:
     ]
     if finished.problems:
         return "\n".join(lines)
+    if not finished.loader:
+        files = f"{manifest.folder}/parts/*/records/*"
+        return "\n".join([*lines, f"next      its files are {files}; {to_type('status', output_dir)}"])
     lines.append(f"loader    {finished.loader}")
     if finished.picture:
         lines.append(f"picture   {finished.picture}")

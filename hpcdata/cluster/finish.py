@@ -25,7 +25,7 @@ DEFAULT_LENGTH, MAX_LENGTH = 1024, 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A dataset that was made and looked at. What follows `problems` is only there without any."""
+    """A dataset that was made and looked at. What follows `problems` is there without any, and of tokens only."""
 
     manifest: Manifest
     problems: tuple[str, ...] = ()
@@ -45,6 +45,8 @@ def finish(output_dir: Path, plan: Plan, config: RunConfig) -> Finished:
     manifest, report = combine_and_verify(output_dir)
     if report.problems:
         return Finished(manifest=manifest, problems=tuple(report.problems))
+    if not plan.has_tokens:
+        return Finished(manifest=manifest)
     loader, picture = _read_back(manifest.folder, plan), None
     if config.finish.preview and manifest.counts.images:
         picture = output_dir / config.finish.preview

@@ -74,9 +74,8 @@ def launch(config: RunConfig) -> Launched:
     output_dir = Path(config.data.token_output_dir).absolute()
     for note in _size_notes(plan, config):
         log.info("%s", note)
-    log.info(
-        "%s: %d samples in %d shards, ids stored as %s", output_dir, plan.num_samples, plan.num_shards, plan.id_dtype
-    )
+    what = f"ids stored as {plan.id_dtype}" if plan.has_tokens else f"stage {config.stage}"
+    log.info("%s: %d samples in %d shards, %s", output_dir, plan.num_samples, plan.num_shards, what)
     return start(output_dir, plan, config)
 
 

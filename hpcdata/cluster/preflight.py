@@ -22,7 +22,7 @@ from hpcdata.config.array import parse_array, split
 from hpcdata.config.schema import ClusterConfig, RunConfig
 from hpcdata.run.paths import RunPaths
 from hpcdata.run.plan import Plan, load_plan
-from hpcdata.shards.columns import columns
+from hpcdata.run.stage import find_stage
 
 SHORT_WARNING_S = 10
 """A batch and a checkpoint may take longer than that."""
@@ -30,12 +30,6 @@ LONG_INTERVAL_S = 60.0
 SHORTER_INTERVAL_S = 30.0
 MIN_FREE_BYTES = 64 * 2**20
 MIN_FREE_FILES = 1000
-_BYTES_A_TOKEN_OF_TEXT = 4
-_TOKENS_A_TEXT = 256
-_OTHER_BYTES_A_SAMPLE = 120
-"""Keys, spans, offsets and digests."""
-_OTHER_FILES_A_SHARD = 16
-"""Folders, metadata and the ledger of rejects, also in the dataset."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +80,8 @@ def check_output(output_dir: Path, plan: Plan | None, *, num_open: int | None = 
 
 def predict(plan: Plan, num_open: int | None = None) -> tuple[int, int]:
     """(bytes, files) of the shards that are not there yet and of their dataset, on the safe side for short texts."""
-    item_size = 4 if plan.id_dtype == "int32" else 2
-    side = plan.config.data.resolution // plan.image.downsample if plan.image else 0
-    texts = 0.0
-    if plan.text:
-        longest = plan.config.data.block_size or _TOKENS_A_TEXT
-        raw = sum(source.size for source in plan.inputs) / _BYTES_A_TOKEN_OF_TEXT
-        texts = min(raw, float(longest * plan.num_samples)) if plan.image else raw
-    total = plan.num_samples * (side * side * item_size + _OTHER_BYTES_A_SAMPLE) + texts * item_size
+    total, files_a_shard = find_stage(plan.config.stage).predict(plan)
     share = 1.0 if num_open is None else num_open / max(1, plan.num_shards)
-    files_a_shard = len(columns(plan.id_dtype)) + _OTHER_FILES_A_SHARD
     return round(total * share), round(plan.num_shards * files_a_shard * share)
 
 

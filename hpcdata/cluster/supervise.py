@@ -170,7 +170,7 @@ class _Supervisor:
         if report.problems:
             return self._stop(f"{manifest.folder} does not verify", details=report.problems[:NAMED_SHARDS])
         picture = self._config.finish.preview
-        if picture and manifest.counts.images:
+        if picture and manifest.counts.images and self._plan.image:
             write_pictures(self._paths.root, self._plan, self._config, self._paths.root / picture)
         result = Outcome(
             outcome="finished",

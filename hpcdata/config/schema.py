@@ -15,9 +15,13 @@ from typing import Any, Literal
 REQUIRED = "???"
 
 
-def semantic(default: Any = dataclasses.MISSING) -> Any:
-    """A field that changes output bytes."""
-    return field(default=default, metadata={"semantic": True})
+def semantic(default: Any = dataclasses.MISSING, *, added_later: bool = False) -> Any:
+    """A field that changes output bytes.
+
+    added_later: runs were begun without it. The default is then what they did, and does not enter the fingerprint:
+    they go on with the same one.
+    """
+    return field(default=default, metadata={"semantic": True, "added_later": added_later})
 
 
 def transient(default: Any = dataclasses.MISSING) -> Any:
@@ -36,26 +40,26 @@ class DataConfig:
     text_field: str | None = semantic(None)
     """Name of the text column or tar extension; by default the usual ones are tried in a documented order."""
     resolution: int = semantic(256)
-    """Pixels of the short side after resizing (bilinear), then a center crop to a square."""
+    """Pixels of the short side after resizing, then a center crop to a square; `image.rule` says how."""
     max_aspect_ratio: float | None = semantic(None)
     """Keep the shapes of pictures: each gets the nearest of the sizes of about `resolution` squared pixels whose longer
     side is at most so many times the shorter one, and loses what sticks out. A GPU then takes an eighth of
-    `loader.batch_size` at a time. None: squares."""
+    `loader.batch_size` at a time. null: squares."""
     jpeg_draft: bool = semantic(False)
     """Decode JPEGs of over four times the pixels' sides needed at a half, a quarter or an eighth of them (Pillow's
     `draft`): up to four times faster, and nearly the same pixels, see hpcdata/encoders/README.md."""
     block_size: int | None = semantic(None)
-    """Most text tokens of one text span; the rest is cut and counted. None keeps all."""
+    """Most text tokens of one text span; the rest is cut and counted. null keeps all."""
     n_train_samples: int | None = semantic(None)
     """Encode only the first N samples of the inputs."""
     shard_size: int = semantic(4096)
-    """Samples a shard."""
+    """Samples in a shard, the unit that a task claims. With few, huge samples make it smaller."""
     img_token_shift: int | None = semantic(None)
-    """What loaders add to image codes: recorded, never baked in. Must not be below the text vocabulary."""
+    """What loaders add to image codes; it is recorded, and not added here. At least the size of the text vocabulary."""
     use_chameleon: bool = semantic(False)
     """Image codes by Chameleon's VQGAN: the same as image.tokenizer=chameleon."""
     use_slow_tokenizer: bool = semantic(False)
-    """The reference engine of the tokenizer where it has two (SentencePiece instead of its fast conversion)."""
+    """Use the reference engine of a tokenizer that has two (SentencePiece instead of its fast conversion)."""
     add_image_token: bool = semantic(False)
     """Adds one id `<image>` to the text vocabulary, which stays in the text where an image stands."""
     split_dataset: bool = transient(True)
@@ -65,13 +69,13 @@ class DataConfig:
     save_tmp_interval: float = transient(30.0)
     """Seconds between checkpoints."""
     max_crashes: int = transient(3)
-    """A record that killed so many processes of its own, by a crash or for want of memory, is rejected as `crash`."""
+    """Reject a record as `crash` when it has killed so many processes, by a crash or because memory was short."""
     max_batch_s: float = transient(3600.0)
-    """A batch that takes longer hangs: its process ends, and the record is looked for as for a crash."""
+    """Most seconds of one batch. After that its process is ended, and the record that hangs is found as for a crash."""
     on_changed_input: Literal["refuse", "reject"] = transient("refuse")
-    """Of an input that was removed or changed after planning: refuse its shards, or reject its samples."""
+    """When an input was removed or changed after planning: refuse its shards, or reject its samples."""
     max_image_pixels: int = semantic(89_478_485)
-    """Images whose header promises more are rejected before decoding; Pillow's own limit, 256 MiB of RGB."""
+    """Reject pictures with more pixels, by their header, before decoding. The default is Pillow's: 256 MiB of RGB."""
     max_record_bytes: int = semantic(256 * 2**20)
     """Longest image file, text or JSON line that is read into memory."""
 
@@ -87,16 +91,19 @@ class TextConfig:
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
     tokenizer: str | None = semantic(None)
-    """A preset (`embedded`, `vq16_t2i`, `chameleon`, ...: `hpcdata/encoders/README.md`), or None for text only."""
+    """A preset (`embedded`, `vq16_t2i`, `chameleon`, ...: `hpcdata/encoders/README.md`), or null for text only."""
     checkpoint: str | None = transient(None)
     """The preset's weight file; its hash enters the plan."""
     precision: Literal["fp32", "bf16", "fp16"] = semantic("fp32")
-    """Of the network that makes the codes."""
+    """Precision of the network that makes the codes."""
     compile: bool = semantic(False)
     """torch.compile the encoder, for pictures of one size; needs a C++ compiler or Triton where tasks run, and a minute
     of each. A few codes differ from those without; no effect on `embedded`."""
     cpu_threads: int = semantic(1)
     """Torch threads of one task on a CPU: sums are split by it, so it is part of what makes the codes."""
+    rule: Literal["white", "molmo", "liquid"] = semantic("white", added_later=True)
+    """How picture files become pixels. `white`: upright, alpha on white, resized bilinearly. `molmo` and `liquid`: as
+    these systems do it, see hpcdata/media/rules.py."""
     device: str = transient("auto")
     """`auto` (a GPU of this task if there is one), `cpu`, `cuda`."""
 
@@ -117,13 +124,23 @@ class LoaderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CopyConfig:
+    format: Literal["webdataset", "jsonl"] = semantic("webdataset")
+    """Of stage=copy: one tar a shard, or one file of JSON lines a shard with its pictures as files beside it."""
+    needs: Literal["any", "image", "text", "both"] = semantic("any")
+    """Which samples are copied: those that have at least this. The others are rejects."""
+    decode: bool = semantic(True)
+    """Reject samples with a picture that cannot be decoded within the limits. false: copy pictures unseen."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
     kind: Literal["inline", "local", "slurm"] = transient("inline")
     """Where tasks run: this process, processes of this machine, or a SLURM array; `cluster=NAME` sets it."""
     array: str = transient("0")
-    """SLURM array notation: the number of tasks and, behind %, how many at a time. The indices mean nothing."""
+    """SLURM array notation: `0-100%25` is 101 tasks, 25 at a time. Tasks are alike: the numbers mean nothing else."""
     partition: str | None = transient(None)
-    """Of SLURM, as its account, QOS and constraint: those of sbatch."""
+    """SLURM partition. This and the next three are options of sbatch."""
     account: str | None = transient(None)
     """The account that pays."""
     qos: str | None = transient(None)
@@ -133,7 +150,7 @@ class ClusterConfig:
     time_min: int = transient(24 * 60)
     """Time limit of a task in minutes; a task that is not done by then comes back and continues."""
     mem_gb: float | None = transient(None)
-    """Memory of a node's share of a task."""
+    """Memory of a task on each of its nodes."""
     cpus_per_task: int = transient(2)
     """CPUs of a process."""
     gpus_per_node: int = transient(0)
@@ -147,7 +164,7 @@ class ClusterConfig:
     signal_delay_s: int = transient(120)
     """Warning time before the time limit: the task checkpoints and requeues itself."""
     claim_timeout_s: float = transient(120.0)
-    """A claim without a heartbeat for so long is taken over."""
+    """Seconds without a sign of life after which another task takes over a shard."""
     additional_parameters: dict[str, Any] = field(default_factory=dict, metadata={"semantic": False})
     """More sbatch options by their long names."""
 
@@ -155,22 +172,22 @@ class ClusterConfig:
 @dataclass(frozen=True, kw_only=True)
 class FinishConfig:
     combine: bool | None = transient(None)
-    """Combine and verify when all shards are there. None: with cluster=slurm, in a small job behind the array, which
-    first submits again what is missing."""
+    """Combine and verify when all shards are there. null: with cluster=slurm, in a small job behind the array (the
+    finishing job), which first submits again what is missing."""
     partition: str | None = transient(None)
-    """Of that job, by default the tasks' partition."""
+    """Partition of the finishing job, by default that of the tasks."""
     time_min: int | None = transient(None)
-    """Time limit of that job, by default the tasks'."""
+    """Time limit of the finishing job in minutes, by default that of the tasks."""
     mem_gb: float | None = transient(None)
-    """Memory of that job."""
+    """Memory of the finishing job."""
     additional_parameters: dict[str, Any] = field(default_factory=dict, metadata={"semantic": False})
-    """More sbatch options of that job by their long names."""
+    """More sbatch options of the finishing job by their long names."""
     max_failed: int = transient(2)
-    """Submissions in a row that got nowhere because tasks or shards failed: then it stops with a report."""
+    """Stop with a report after so many submissions in a row that failed and got nowhere."""
     max_lost: int = transient(5)
-    """The same, where no task failed but the cluster took them all: nodes lost, jobs ended from outside."""
+    """Stop after so many in a row that got nowhere because the cluster took the tasks: nodes lost, jobs ended."""
     max_submissions: int = transient(100)
-    """Submissions in all, also of those that got further, before a person is asked."""
+    """Stop after so many submissions in all, also when each one got further."""
     preview: str | None = transient(None)
     """Write a picture of some originals beside their decoded codes to this file name in the output directory."""
 
@@ -182,23 +199,39 @@ class RunConfig:
     image: ImageConfig = field(default_factory=ImageConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
+    copy: CopyConfig = field(default_factory=CopyConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     finish: FinishConfig = field(default_factory=FinishConfig)
+    stage: str = semantic("tokenize", added_later=True)
+    """What is done to the samples: `tokenize`, or `copy` (raw records to tars or JSON lines: resharded, filtered)."""
     estimate: bool = transient(False)
-    """Of launch: say what the run will cost, from a timed sample of its inputs, and start nothing."""
+    """Say what the run will cost, from a timed sample of its inputs, and start nothing."""
     estimate_s: float = transient(60.0)
     """Seconds of that sample."""
 
-    def semantic_fields(self) -> dict[str, Any]:
-        """`{"data.resolution": 256, ...}`: what the fingerprint covers (paths enter by their contents instead)."""
-        return {name: value for name, value, is_semantic in leaves(self) if is_semantic}
+    def semantic_fields(self, *, with_added: bool = False) -> dict[str, Any]:
+        """`{"data.resolution": 256, ...}`: what may change the bytes that are written (paths enter by their contents).
+
+        with_added: also fields that were added later and have their default, which fingerprints leave out.
+        """
+        return {
+            name: value
+            for name, value, item in _items(self)
+            if item.metadata["semantic"] and (with_added or not item.metadata["added_later"] or value != item.default)
+        }
 
 
-def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
+def leaves(config: Any) -> Iterator[tuple[str, Any, bool]]:
     """(key, value, whether it is semantic) of every key."""
+    for name, value, item in _items(config):
+        yield name, value, item.metadata["semantic"]
+
+
+def _items(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
+    """(key, value, field) of every key."""
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{prefix}{item.name}.")
+            yield from _items(value, f"{prefix}{item.name}.")
         else:
-            yield f"{prefix}{item.name}", value, item.metadata["semantic"]
+            yield f"{prefix}{item.name}", value, item

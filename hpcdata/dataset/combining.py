@@ -244,6 +244,7 @@ def _manifest(
         image=plan.image,
         layout=LayoutDefaults.of(plan),
         extra={
+            **({"stage": plan.config.stage} if not plan.has_tokens else {}),
             "compact": is_compact,
             "gaps": gaps,
             "retries": [entry.to_mapping() for entry in retries],
@@ -265,10 +266,10 @@ def _part(name: str, summary: ShardSummary) -> Part:
     return Part(
         path=f"parts/{name}",
         shard=summary.header.shard,
-        samples=summary.sizes.samples,
-        spans=summary.sizes.spans,
-        tokens=summary.sizes.tokens,
-        key_bytes=summary.sizes.keys,
+        samples=summary.sizes["samples"],
+        spans=summary.sizes.get("spans", 0),
+        tokens=summary.sizes.get("tokens", 0),
+        key_bytes=summary.sizes.get("keys", 0),
         content_digest=summary.content_digest,
     )
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpcdata.base.errors import UserError
 from hpcdata.dataset.id_rows import Places
 from hpcdata.dataset.manifest import Manifest
 from hpcdata.dataset.maps import map_column
@@ -51,6 +52,8 @@ class TokenDataset:
         """
         self.manifest = path if isinstance(path, Manifest) else open_manifest(path, allow_tmp=allow_tmp)
         self.path = path.folder if isinstance(path, Manifest) else Path(path)
+        if not self.manifest.id_dtype:
+            raise UserError(f"{self.path} holds raw records (stage {self.manifest.stage}), no tokens: read its files")
         self._first_row = totals_before(np.array(self.manifest.parts.samples, np.int64))
         self._reset()
 

@@ -56,7 +56,7 @@ class Manifest:
     fingerprint: str
     """Of the plan."""
     id_dtype: str
-    """"uint16" or "int32"."""
+    """"uint16" or "int32"; empty where a stage other than `tokenize` wrote no tokens."""
     parts: Parts
     counts: Counts
     content_digest: str
@@ -71,6 +71,12 @@ class Manifest:
     @property
     def num_samples(self) -> int:
         return sum(self.parts.samples)
+
+    @property
+    def stage(self) -> str | None:
+        """The stage that wrote something else than tokens; None for tokens."""
+        found = self.extra.get("stage")
+        return found if isinstance(found, str) else None
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`."""
@@ -167,7 +173,7 @@ def _from_values(values: dict[str, Any], folder: Path) -> Manifest:
 
 
 def _check(manifest: Manifest, where: Path) -> None:
-    if manifest.id_dtype not in ("uint16", "int32"):
+    if manifest.id_dtype not in ("uint16", "int32") and not (manifest.stage and not manifest.id_dtype):
         raise UserError(f"{where}: id_dtype is {manifest.id_dtype!r}, expected uint16 or int32")
     parts = manifest.parts
     paths = "\n" + "\n".join(parts.path)

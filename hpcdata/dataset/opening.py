@@ -20,7 +20,8 @@ from hpcdata.dataset.partlist import Part, Parts
 from hpcdata.run.paths import RunPaths
 from hpcdata.run.plan import Plan, ShardSpec, load_plan
 from hpcdata.shards import shard
-from hpcdata.shards.counts import Counts, Sizes
+from hpcdata.shards.counts import Counts
+from hpcdata.shards.schema import Sizes
 
 
 def open_manifest(path: str | Path, *, allow_tmp: bool = False) -> Manifest:
@@ -52,10 +53,10 @@ class _Piece:
         return Part(
             path=self.folder.relative_to(root).as_posix(),
             shard=self.shard,
-            samples=self.sizes.samples,
-            spans=self.sizes.spans,
-            tokens=self.sizes.tokens,
-            key_bytes=self.sizes.keys,
+            samples=self.sizes["samples"],
+            spans=self.sizes.get("spans", 0),
+            tokens=self.sizes.get("tokens", 0),
+            key_bytes=self.sizes.get("keys", 0),
             content_digest=self.content_digest,
             may_grow=self.may_grow,
         )
@@ -67,7 +68,7 @@ def _run_manifest(root: Path) -> Manifest:
     gaps = list(_gaps(found))
     missing = sum(gap["missing"] for gap in gaps)
     pieces = [piece for _, piece in found if piece is not None]
-    if not any(piece.sizes.samples for piece in pieces):
+    if not any(piece.sizes["samples"] for piece in pieces):
         raise UserError(f"{root}: no shard of {plan.num_shards} holds a sample yet, try again after a checkpoint")
     counts = sum((piece.counts for piece in pieces), Counts()) + Counts(inputs=missing, missing=missing)
     return _manifest(

@@ -22,7 +22,8 @@ from hpcdata.dataset.manifest import Manifest
 from hpcdata.dataset.maps import ColumnRange, aligned_bases, map_file, unmap
 from hpcdata.dataset.readahead import MADV_NORMAL, MADV_RANDOM
 from hpcdata.native.forks import ForkLock, Lazy
-from hpcdata.shards.columns import Column, columns
+from hpcdata.shards.columns import columns
+from hpcdata.shards.schema import Column
 
 if TYPE_CHECKING:
     import torch

@@ -22,14 +22,12 @@ from hpcdata.dataset.manifest import FILE_NAME, Manifest, read_manifest
 from hpcdata.run.paths import RunPaths
 from hpcdata.run.plan import Plan, arithmetic, load_plan
 from hpcdata.run.rejects import retry_header
+from hpcdata.run.stage import find_stage
 from hpcdata.shards import shard
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.recovered import PREFIX, RECOVERED, Recovered, read_recovered, retry_number
 from hpcdata.shards.rejects import read_rejects
 from hpcdata.shards.shard import ShardHeader, ShardSummary
-from hpcdata.shards.tables import read_columns, sum_columns
-
-ROWS_AT_ONCE = 65536
 
 
 @dataclass(kw_only=True)
@@ -47,8 +45,11 @@ class Report:
         problems = shard.check_files(folder, summary)
         if not problems:
             try:
-                content, problems = _check_content(folder, summary, self.recovered)
-                self.content_digest = digest.add(self.content_digest, content)
+                found = find_stage(summary.header.stage).check(folder, summary)
+                self.content_digest = digest.add(self.content_digest, found.content)
+                problems = [*_check_account(folder, summary, found.written, self.recovered), *found.problems]
+                if digest.to_hex(found.content) != summary.content_digest:
+                    problems.append(f"its samples do not have the content digest in {shard.SHARD}")
             except (UserError, ValueError, IndexError) as error:
                 problems = [str(error)]
         self.problems += [f"{folder.name}: {problem}" for problem in problems]
@@ -100,7 +101,7 @@ def verify_dataset(path: Path | str) -> Report:
         except (OSError, ValueError) as error:
             report.problems.append(f"{part.path}: {error}")
             continue
-        if summary.content_digest != part.content_digest or summary.sizes.samples != part.samples:
+        if summary.content_digest != part.content_digest or summary.sizes.get("samples") != part.samples:
             report.problems.append(f"{part.path}: {shard.SHARD} is not the one of the manifest")
         report.add_shard(folder, summary)
     report.check_recovered()
@@ -164,18 +165,6 @@ def _not_of_the_run(dataset: Path, plan: Plan, paths: RunPaths) -> list[str]:
     if lacking := sorted(paths.list_retries().keys() - held):
         problems.append(f"lacks {', '.join(lacking)}: run {to_type('combine', paths.root)}")
     return problems
-
-
-def _check_content(folder: Path, summary: ShardSummary, recovered: dict[int, Recovered]) -> tuple[int, list[str]]:
-    """(content digest, problems) of the examples as stored."""
-    arrays = read_columns(folder, summary.header.id_dtype, summary.sizes)
-    problems = _check_account(folder, summary, np.asarray(arrays["samples/index.memmap"]), recovered)
-    total = 0
-    for start in range(0, summary.sizes.samples, ROWS_AT_ONCE):
-        total = digest.add(total, sum_columns(arrays, start, min(start + ROWS_AT_ONCE, summary.sizes.samples)))
-    if digest.to_hex(total) != summary.content_digest:
-        problems.append(f"its examples do not have the content digest in {shard.SHARD}")
-    return total, problems
 
 
 def _check_account(

@@ -1,4 +1,4 @@
-"""Samples -> Examples: pictures are read and decoded ahead in threads, then a batch gets its ids and codes.
+"""Samples -> Examples: a batch of samples whose pictures were decoded gets its ids and codes.
 
 A batch holds the same samples whatever happened before, so its codes are the same too. A sample that fails anywhere
 becomes a reject row; its neighbours stay.
@@ -6,10 +6,7 @@ becomes a reject row; its neighbours stay.
 
 from __future__ import annotations
 
-import contextlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, overload
@@ -18,30 +15,32 @@ import numpy as np
 
 from hpcdata.encoders.text.tokenizer import TextTokenizer, check_text
 from hpcdata.media import sizes as buckets
+from hpcdata.media.rules import RULES, WHITE, Rule
 from hpcdata.media.sizes import Size
 from hpcdata.samples import (
     BadSample,
+    Batch,
     Blob,
     Documents,
-    Duplicate,
     Example,
     ImagePart,
     Kind,
+    PreparedBatch,
     Reason,
     Record,
     Reject,
     Sample,
     Span,
     TextPart,
+    refusal,
 )
-from hpcdata.shards.rejects import DUPLICATE, RejectRow
+from hpcdata.shards.rejects import RejectRow, reject_row
 from hpcdata.shards.tables import Encoded, EncodedBatch, EncodedDocuments
 
 if TYPE_CHECKING:
     from hpcdata.encoders.image.codes import PictureEncoder
     from hpcdata.run.plan import Plan
 
-BATCHES_AHEAD = 2
 _NO_IDS = "the tokenizer makes no ids of the text"
 
 
@@ -51,6 +50,7 @@ class PixelOptions:
     max_pixels: int
     max_bytes: int
     jpeg_draft: bool
+    rule: Rule = WHITE
 
     @classmethod
     def of(cls, plan: Plan) -> PixelOptions | None:
@@ -64,61 +64,8 @@ class PixelOptions:
             max_pixels=data.max_image_pixels,
             max_bytes=data.max_record_bytes,
             jpeg_draft=data.jpeg_draft,
+            rule=RULES[plan.config.image.rule],
         )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PreparedBatch:
-    """Consecutive records, and for each the pixels of its images ([H, W, 3] uint8), or why there are none."""
-
-    records: Sequence[Record]
-    pixels: Sequence[list[np.ndarray] | BadSample]
-
-
-Batch = PreparedBatch | Documents
-
-
-@contextlib.contextmanager
-def decoding_threads(number: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that decode pictures, and nothing else is decoded when they end.
-
-    For functions: a generator that is left in a reference cycle is closed by the garbage collector, in any line of any
-    thread. Where that line starts or ends a thread, waiting for one is a deadlock.
-    """
-    threads = ThreadPoolExecutor(max(1, number), thread_name_prefix="decode")
-    try:
-        yield threads
-    finally:
-        threads.shutdown(cancel_futures=True)
-
-
-def prepare_batches(
-    records: Iterable[Record], *, batch_size: int, threads: Executor, options: PixelOptions | None
-) -> Iterator[PreparedBatch]:
-    """Cuts records into batches and decodes their images `BATCHES_AHEAD` batches ahead of the consumer.
-
-    options: None leaves images alone (a run without an image tokenizer).
-    """
-    records = iter(records)
-    if options is None:
-        while batch := list(islice(records, batch_size)):
-            yield PreparedBatch(records=batch, pixels=[[]] * len(batch))
-        return
-    pending: deque[tuple[list[Record], list[Future[list[np.ndarray] | BadSample]]]] = deque()
-    try:
-        while True:
-            while len(pending) <= BATCHES_AHEAD and (batch := list(islice(records, batch_size))):
-                pending.append((batch, [threads.submit(_load_or_reject, record, options) for record in batch]))
-            if not pending:
-                return
-            batch, futures = pending[0]
-            prepared = PreparedBatch(records=batch, pixels=[future.result() for future in futures])
-            pending.popleft()
-            yield prepared
-    finally:
-        for _, futures in pending:
-            for future in futures:
-                future.cancel()
 
 
 class BatchEncoder:
@@ -155,10 +102,10 @@ class BatchEncoder:
     def _start_records(self, batch: PreparedBatch, first_index: int, source: str) -> Callable[[], EncodedBatch]:
         rejects: dict[int, RejectRow] = {}
         good: list[tuple[Sample, list[np.ndarray]]] = []
-        for record, images in zip(batch.records, batch.pixels, strict=True):
+        for record, images in zip(batch.records, batch.prepared, strict=True):
             checked = _checked(record, images)
             if isinstance(checked, BadSample):
-                row = _reject_row(record, checked.reason, checked.message, first_index, source)
+                row = reject_row(record, checked.reason, checked.message, first_index, source)
                 rejects[row.index] = row
             else:
                 good.append(checked)
@@ -176,21 +123,21 @@ class BatchEncoder:
         source: str,
     ) -> EncodedBatch:
         ids, codes = iter(text_ids), iter(grids)
-        examples, num_truncated = [], 0
+        examples, truncated = [], []
         for sample, _ in good:
-            spans, truncated = self._spans(sample, ids, codes)
+            spans, num_cut = self._spans(sample, ids, codes)
             if any(len(span.ids) for span in spans):
                 examples.append(Example(index=first_index + sample.position, key=sample.key, spans=tuple(spans)))
-                num_truncated += truncated
+                truncated.append(num_cut)
             else:
-                row = _reject_row(sample, Reason.EMPTY_TEXT, _NO_IDS, first_index, source)
+                row = reject_row(sample, Reason.EMPTY_TEXT, _NO_IDS, first_index, source)
                 rejects[row.index] = row
         rows = [rejects[index] for index in sorted(rejects)]
         compared, equal = self._compare(good, iter(grids), first_index)
         return EncodedBatch(
             examples=examples,
             rejects=rows,
-            truncated_texts=num_truncated,
+            truncated=truncated,
             compared_codes=compared,
             equal_codes=equal,
         )
@@ -198,10 +145,10 @@ class BatchEncoder:
     def _encode_documents(self, batch: Documents, first_index: int, source: str) -> EncodedDocuments:
         """As records are encoded for samples of one text, without an object for each of them."""
         assert self._text is not None
-        ids, lengths, num_truncated = np.zeros(0, np.int32), np.zeros(0, np.int64), 0
+        ids, lengths, truncated = np.zeros(0, np.int32), np.zeros(0, np.int64), None
         if batch.texts:
             ids, offsets = self._text.encode(batch.texts)
-            ids, lengths, num_truncated = _cut(ids, offsets, self._block_size)
+            ids, lengths, truncated = _cut(ids, offsets, self._block_size)
         failed = [*batch.rejects, *(_without_ids(batch, row) for row in np.flatnonzero(lengths == 0).tolist())]
         failed.sort(key=lambda reject: reject.position)
         written = np.array(batch.positions, np.int64)[lengths > 0]
@@ -210,8 +157,8 @@ class BatchEncoder:
             keys=[f"{batch.key_prefix}{position}".encode() for position in written.tolist()],
             lengths=lengths[lengths > 0],
             ids=ids,
-            rejects=[_reject_row(reject, reject.reason, reject.message, first_index, source) for reject in failed],
-            truncated_texts=num_truncated,
+            rejects=[reject_row(reject, reject.reason, reject.message, first_index, source) for reject in failed],
+            truncated=None if truncated is None else truncated[lengths > 0],
         )
 
     def _compare(
@@ -263,26 +210,22 @@ def _load(blob: Blob, options: PixelOptions) -> np.ndarray:
 
     try:
         data = blob.read(max_bytes=options.max_bytes)
-        return pixels.load(data, sizes=options.sizes, max_pixels=options.max_pixels, jpeg_draft=options.jpeg_draft)
+        return pixels.load(
+            data,
+            sizes=options.sizes,
+            max_pixels=options.max_pixels,
+            jpeg_draft=options.jpeg_draft,
+            rule=options.rule,
+        )
     except BadSample as bad:
         raise BadSample(bad.reason, f"{blob.name}: {bad.message}" if blob.name else bad.message) from None
 
 
-def _load_or_reject(record: Record, options: PixelOptions) -> list[np.ndarray] | BadSample:
-    """Raises no BadSample: its traceback, in the thread that waits for it, would hold whole batches."""
-    try:
-        return load_images(record, options)
-    except BadSample as error:
-        return BadSample(error.reason, error.message)
-
-
 def _checked(record: Record, images: list[np.ndarray] | BadSample) -> tuple[Sample, list[np.ndarray]] | BadSample:
     """A sample and its pixels, or why it cannot be encoded."""
-    match record:
-        case Reject():
-            return BadSample(record.reason, record.message)
-        case Duplicate():
-            return BadSample(Reason.BAD_RECORD, "same key and same bytes as an earlier record of this file")
+    if (bad := refusal(record, None)) is not None:
+        return bad
+    assert isinstance(record, Sample)
     try:
         for part in record.parts:
             if isinstance(part, TextPart):
@@ -292,13 +235,15 @@ def _checked(record: Record, images: list[np.ndarray] | BadSample) -> tuple[Samp
     return images if isinstance(images, BadSample) else (record, images)
 
 
-def _cut(ids: np.ndarray, offsets: np.ndarray, block_size: int | None) -> tuple[np.ndarray, np.ndarray, int]:
-    """(ids of texts of at most `block_size` ids, the length of each, how many texts were longer)."""
+def _cut(
+    ids: np.ndarray, offsets: np.ndarray, block_size: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """(ids of texts of at most `block_size` ids, the length of each, which texts were longer or None for none)."""
     lengths = np.diff(offsets)
     if block_size is None or lengths.max() <= block_size:
-        return ids, lengths, 0
+        return ids, lengths, None
     is_kept = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths) < block_size
-    return ids[is_kept], np.minimum(lengths, block_size), int(np.count_nonzero(lengths > block_size))
+    return ids[is_kept], np.minimum(lengths, block_size), lengths > block_size
 
 
 def _without_ids(batch: Documents, row: int) -> Reject:
@@ -309,15 +254,4 @@ def _without_ids(batch: Documents, row: int) -> Reject:
         reason=Reason.EMPTY_TEXT,
         message=_NO_IDS,
         offset=batch.offsets[row],
-    )
-
-
-def _reject_row(record: Record, reason: str, message: str, first_index: int, source: str) -> RejectRow:
-    return RejectRow(
-        index=first_index + record.position,
-        key=record.key,
-        source=source,
-        offset=record.offset,
-        reason=DUPLICATE if isinstance(record, Duplicate) else str(reason),
-        message=message,
     )

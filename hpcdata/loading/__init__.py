@@ -2,12 +2,12 @@
 
 May use: base, samples, native, order, shards, dataset.
 
-    streams            the canonical order of samples: one dataset, or a mixture
+    token_streams      datasets as sources: one, or a mixture of several that are encoded alike
     block_prefetch     reading ahead in block order
-    batches            the steps of an epoch
+    batches            the batches of steps that give every sample a row
     packed_batches     the same, with several samples a row
     layouts/           how the spans of samples become arrays
-    loader             TokenLoader
+    loader             TokenLoader; its place and state are hpcdata.order.state
     account            what each source has contributed
     background         BackgroundLoader: batches made ahead by threads
     step_dataset       the steps as a dataset for torch's DataLoader

@@ -1,14 +1,15 @@
-"""What each source of a loader has contributed up to a step, recomputed from the order and the lengths alone."""
+"""What each source of a TokenLoader has contributed up to a step, recomputed from the order and the lengths alone."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from hpcdata.loading.batches import PlainSteps, Steps
+from hpcdata.loading.batches import PlainSteps, TokenSteps
 from hpcdata.loading.packed_batches import PackedSteps
-from hpcdata.native.arrays import totals_before
+from hpcdata.order.account import Portion, padding_of, past_steps, sum_by_source
 
 _COLUMNS = ("samples", "text_tokens", "image_tokens", "padding", "skipped_samples")
 _ROWS_AT_A_TIME = 16_384
@@ -27,64 +28,56 @@ class SourceAccount:
     skipped_samples: int
 
 
-def make_account(steps: Steps, epoch: int, step: int) -> dict[str, SourceAccount]:
+def make_account(steps: TokenSteps, epoch: int, step: int) -> dict[str, SourceAccount]:
     """The account of all steps before `step` of `epoch`, by the names of the sources."""
-    sizes = steps.stream.sizes
-    total = np.zeros((len(_COLUMNS), len(sizes)), np.int64)
-    for past in range(epoch + 1):
-        num_steps = step if past == epoch else steps.num_steps(past) or 0
+    names, sizes = steps.stream.names, steps.stream.sizes
+    totals = sum_by_source(_portions(steps, epoch, step), _COLUMNS, len(sizes))
+    account = {}
+    for source, name in enumerate(names):
+        values = {column: int(total[source]) for column, total in totals.items()}
+        num_seen = values["samples"] + values["skipped_samples"]
+        account[name] = SourceAccount(**values, epochs=num_seen / sizes[source])
+    return account
+
+
+def _portions(steps: TokenSteps, epoch: int, step: int) -> Iterator[Portion]:
+    for past, num_steps in past_steps(steps, epoch, step):
         if isinstance(steps, PlainSteps):
-            total += _plain(steps, past, num_steps)
+            yield from _plain(steps, past, num_steps)
         elif isinstance(steps, PackedSteps):
-            total += _packed(steps, past, num_steps)
-    return {
-        name: SourceAccount(**dict(zip(_COLUMNS, column, strict=True)), epochs=(column[0] + column[4]) / sizes[source])
-        for source, (name, column) in enumerate(zip(steps.stream.names, total.T.tolist(), strict=True))
-    }
+            yield from _packed(steps, past, num_steps)
 
 
-def _plain(steps: PlainSteps, epoch: int, num_steps: int) -> np.ndarray:
+def _plain(steps: PlainSteps, epoch: int, num_steps: int) -> Iterator[Portion]:
     stream, layout, size = steps.stream, steps.layout, steps.size
-    total = np.zeros((len(_COLUMNS), len(stream.sizes)), np.int64)
     num_samples = stream.num_samples(epoch)
     stop = num_steps * size if num_samples is None else min(num_steps * size, num_samples)
     at_a_time = max(1, _ROWS_AT_A_TIME // size) * size
     for start in range(0, stop, at_a_time):
         draws = stream.draws(epoch, np.arange(start, min(start + at_a_time, stop)))
-        lined_up = layout.lineup(stream.dataset.spans(draws.rows), layout.seeds_of(draws)).sequences()
+        lined_up = layout.lineup(steps.dataset.spans(draws.rows), layout.seeds_of(draws)).sequences()
         longest = np.maximum.reduceat(lined_up.length, np.arange(0, len(draws.rows), size))
         widths = np.array([layout.width(length) for length in longest[:, None]])
-        padding = np.repeat(widths, size)[: len(draws.rows)] - lined_up.text_tokens - lined_up.image_tokens
-        columns = (~lined_up.too_long, lined_up.text_tokens, lined_up.image_tokens, padding, lined_up.too_long)
-        total += _by_source(draws.source, columns, len(stream.sizes))
-    return total
+        text, image = lined_up.text_tokens, lined_up.image_tokens
+        padding = np.repeat(widths, size)[: len(draws.rows)] - text - image
+        columns = (~lined_up.too_long, text, image, padding, lined_up.too_long)
+        yield draws.source, dict(zip(_COLUMNS, columns, strict=True))
 
 
-def _packed(steps: PackedSteps, epoch: int, num_steps: int) -> np.ndarray:
-    num_sources = len(steps.stream.sizes)
-    total = np.zeros((len(_COLUMNS), num_sources), np.int64)
+def _packed(steps: PackedSteps, epoch: int, num_steps: int) -> Iterator[Portion]:
     behind = last_source = 0
     for window, num_bins in steps.windows(epoch, num_steps * steps.size):
         bins, num_rows = window.bins, int(window.bins.first_row[num_bins])
-        draws = window.draws.take(slice(0, num_rows))
+        source = window.draws.source[:num_rows]
         sequences = window.sequences().between(0, num_rows)
         text, whole = sequences.text_tokens, np.ones(num_rows, bool)
         if bins.start is not None and bins.length is not None:
             text, whole = bins.length[:num_rows], bins.start[:num_rows] == 0
-        used = totals_before(text + sequences.image_tokens)
-        edges = bins.first_row[: num_bins + 1]
-        free = bins.width[:num_bins] - np.diff(used[edges])
-        none = np.zeros(num_rows, np.int64)
-        total += _by_source(draws.source, (whole, text, sequences.image_tokens, none, none), num_sources)
-        before = np.concatenate([[last_source], draws.source])[edges[1:]]
-        total[3] += np.bincount(before, free, num_sources).astype(np.int64)
-        total[4] += np.bincount(window.skipped, minlength=num_sources)
+        yield source, {"samples": whole, "text_tokens": text, "image_tokens": sequences.image_tokens}
+        owner, padding = padding_of(bins, num_bins, text + sequences.image_tokens, source, last_source)
+        yield owner, {"padding": padding}
+        yield window.skipped, {"skipped_samples": np.ones(len(window.skipped))}
         behind += num_bins
-        last_source = int(before[-1]) if num_bins else last_source
-    total[3, last_source] += (num_steps * steps.size - behind) * (steps.packing.length or 1)
-    return total
-
-
-def _by_source(source: np.ndarray, columns: tuple[np.ndarray, ...], num_sources: int) -> np.ndarray:
-    """[num_columns, num_sources]"""
-    return np.stack([np.bincount(source, column, num_sources).astype(np.int64) for column in columns])
+        last_source = int(owner[-1]) if num_bins else last_source
+    rest = (num_steps * steps.size - behind) * (steps.packing.length or 1)
+    yield np.array([last_source]), {"padding": np.array([rest])}

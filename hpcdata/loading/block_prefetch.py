@@ -14,6 +14,23 @@ import numpy as np
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.order.order import BlockOrder, Order
+from hpcdata.order.streams import Stream
+
+
+class SourcesAhead:
+    """The blocks of all sources of a stream, whose rows are those of a dataset."""
+
+    def __init__(self, dataset: TokenDataset, stream: Stream) -> None:
+        self._dataset, self._stream = dataset, stream
+        self._ahead = [BlocksAhead() for _ in stream.names]
+
+    def reach(self, epoch: int, start: int, stop: int) -> bool:
+        """Positions `start` to `stop` - 1 are next: what blocks need is read ahead. True when they need no more."""
+        asked = [
+            self._ahead[part.source].reach(self._dataset, *part[1:]) or part.start >= part.stop
+            for part in self._stream.stretches(epoch, start, stop)
+        ]
+        return bool(asked) and all(asked)
 
 
 class BlocksAhead:

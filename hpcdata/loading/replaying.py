@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from hpcdata.dataset.dataset import TokenDataset
     from hpcdata.loading.loader import TokenLoader
-    from hpcdata.loading.streams import Mixture
+    from hpcdata.loading.token_streams import Mixture
 
 _KEYS = ("input_ids", "attention_mask", "modality", "labels", "position_ids", "segment_ids", "index", "source")
 """What has a row, or a value, for each sample or row of the batch: the rest follows from these."""
@@ -139,7 +139,7 @@ def make_loaders(options: argparse.Namespace, state: dict[str, Any] | None) -> l
 
 def _open(path: str) -> TokenDataset | Mixture:
     from hpcdata.dataset.dataset import TokenDataset
-    from hpcdata.loading.streams import Mixture, Source
+    from hpcdata.loading.token_streams import Mixture, Source
 
     if not path.endswith(".json"):
         return TokenDataset(path)

@@ -1,14 +1,20 @@
 """Order: what stands where in an epoch, as pure functions of (seed, epoch, position): nothing is stored or drawn.
 
 May use: base, native. It knows positions, lengths and weights, and no tokens: any kind of example can be put in order.
+The loader of tokens is its first user (hpcdata.loading); tests/order/test_alone.py has the smallest one.
 
-    order      a permutation that is computed (Feistel network), also by blocks
-    mixture    weighted sources, interleaved in closed form
-    sampling   a part of a source: first:N, random:0.5%
-    draws      which samples stand at some positions
-    seeding    randomness of one example
-    packing    which samples share a row, from their lengths
-    bins       where samples stand in their rows
-    ranks      rank and world size: the one place that asks torch.distributed
-    state      what must be equal so that a run can go on from a state
+    permutation    a permutation that is computed (Feistel network)
+    order          the orders of a source: sequential, shuffled, by blocks
+    sampling       a part of a source: first:N, random:0.5%
+    mixture        weighted sources, interleaved in closed form
+    seeding        randomness of one example
+    streams        the canonical order of one source, or of a mixture of sources with a name and a size
+    draws          which samples stand at some positions
+    packing        which samples share a row, from their lengths, and from what else they cost
+    best_fit       how rows are filled, with one budget or two
+    bins           where samples stand in their rows
+    steps          which samples, or rows, each step of each rank consists of
+    ranks          rank and world size: the one place that asks torch.distributed
+    state          where a loader stands, and what must be equal so that a run can go on from there
+    account        what each source has contributed, summed up
 """

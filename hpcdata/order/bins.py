@@ -74,6 +74,10 @@ class Bins:
             length=length,
         )
 
+    def totals(self, values: np.ndarray) -> np.ndarray:
+        """[num_bins] int64: the sums of some `values` of the sequences."""
+        return np.diff(totals_before(values[self.sample])[self.first_row])
+
     def place_of_row(self) -> np.ndarray:
         """[num_rows]: of each row among those of its bin."""
         return ragged(np.diff(self.first_row))[1]

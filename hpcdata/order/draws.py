@@ -21,7 +21,7 @@ class Draws:
 
     @Lazy
     def seeds(self) -> np.ndarray:
-        """Of each example in this epoch, uint64: see hpcdata.loading.seeding. Most layouts never ask."""
+        """Of each example in this epoch, uint64: see hpcdata.order.seeding. Most layouts never ask."""
         return self.make_seeds()
 
     def take(self, at: np.ndarray | slice) -> Draws:

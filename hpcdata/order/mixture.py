@@ -22,6 +22,7 @@ import bisect
 import heapq
 import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -52,6 +53,21 @@ def integer_weights(weights: Sequence[float | Fraction]) -> tuple[int, ...]:
     if sum(values) > _MAX_TOTAL:
         values = [max(1, round(weight * _SCALE / total)) if weight else 0 for weight in exact]
     return tuple(values)
+
+
+def relative_weights(given: Sequence[float | None], sizes: Sequence[int], strategy: str | None) -> list[float]:
+    """The weights that a strategy makes of those that were given to sources (None: none) of these sizes.
+
+    `strategy` says what weights are relative to: `weights` (nothing), `proportional` (the samples of a source),
+    `sqrt` (their square root), `power:A` (their A-th power: the smaller A, the more small sources are upsampled) or
+    `uniform`. By default `weights` if any source has one, else `proportional`.
+    """
+    if strategy is None:
+        strategy = "proportional" if all(weight is None for weight in given) else "weights"
+    if strategy == "weights" and None in given:
+        raise UserError("some sources of the mixture have a weight and some have none: give one to each")
+    base = [_share(size, strategy) for size in sizes]
+    return [share if weight is None else share * weight for share, weight in zip(base, given, strict=True)]
 
 
 class _Split(NamedTuple):
@@ -195,6 +211,21 @@ def make_schedule(
         elif end is None or policy == "stop_first":
             return Schedule(stages=tuple(stages), num_samples=end)
         start, base = end, tuple(stage.counts(end))
+
+
+def _share(size: int, strategy: str) -> float:
+    if strategy in ("weights", "uniform"):
+        return 1
+    if strategy == "proportional":
+        return size
+    if strategy == "sqrt":
+        return math.isqrt(size << 32) / 2**16
+    match = re.fullmatch(r"power:(\d*\.?\d+)", strategy)
+    if not match:
+        raise UserError(
+            f"mixture strategy {strategy!r}: expected weights, proportional, uniform, sqrt or power:A (as in power:0.3)"
+        )
+    return round(size ** float(match[1]), 6)
 
 
 def _end(stage: Stage, left: Sequence[int], policy: str) -> int | None:

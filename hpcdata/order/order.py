@@ -1,18 +1,15 @@
 """The order of samples as a pure function of (seed, epoch, position): nothing is stored, any place is O(1) away.
 
-A shuffled epoch is a permutation of the rows that is computed, not drawn: a Feistel network over the smallest
-power of two that holds them, and cycle walking for results past the end (Black and Rogaway, "Ciphers with Arbitrary
-Finite Domains", 2002). The halves may differ by one bit, so at most about half of the results walk on. Round keys
-are a hash of seed and epoch: no two epochs of any two seeds share them, as they would if seed + epoch were used.
+    SequentialOrder   as the samples are stored
+    ShuffledOrder     a permutation of all, see hpcdata.order.permutation
+    BlockOrder        for data larger than RAM: it shuffles blocks of neighbouring rows, and the rows of some blocks
 
-`BlockOrder` is for data larger than RAM: it shuffles blocks of neighbouring rows, and the rows of a window of some
-blocks. A block is what is read in one go; two windows have to fit in the page cache, as one is read ahead.
+A block is what is read in one go. Two windows of blocks have to fit in the page cache, as one is read ahead.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,16 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from hpcdata.base.errors import UserError
-from hpcdata.native.compiled import kernels
-
-NUM_ROUNDS = 8
-_MIN_BITS = 6
-"""Smaller networks have too few distinct rounds; walking makes up for the rows that are not there."""
-_MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
-_SHIFT = np.uint64(31)
-Keys = tuple[np.uint64, ...] | np.ndarray
-"""One key a round, or [rounds, n]: keys of its own for each of n values."""
+from hpcdata.order.permutation import keys_for, permute, round_keys
 
 
 class Order(Protocol):
@@ -58,7 +46,7 @@ class ShuffledOrder:
     seed: int = 0
 
     def rows(self, epoch: int, positions: np.ndarray) -> np.ndarray:
-        return _permute(_checked(positions, self.num_samples), self.num_samples, round_keys(self.seed, epoch))
+        return permute(_checked(positions, self.num_samples), self.num_samples, round_keys(self.seed, epoch))
 
     def rows_of_epochs(self, epochs: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """`rows` of as many epochs as there are positions: [n] int64 each; for sources with many short epochs."""
@@ -67,7 +55,7 @@ class ShuffledOrder:
             return self.rows(int(epochs[0]), positions)
         found, which = np.unique(epochs, return_inverse=True)
         keys = np.stack([np.array(round_keys(self.seed, epoch)) for epoch in found.tolist()], axis=1)[:, which]
-        return _permute(positions, self.num_samples, keys)
+        return permute(positions, self.num_samples, keys)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +104,8 @@ class BlockOrder:
             at = windows == window
             first = window * self.window_rows
             size = min(self.window_rows, self.num_samples - first)
-            keys = _round_keys(f"block seed={self.seed} epoch={epoch} window={window}")
-            within[at] = first + _permute(positions[at] - first, size, keys)
+            keys = keys_for(f"block seed={self.seed} epoch={epoch} window={window}")
+            within[at] = first + permute(positions[at] - first, size, keys)
         return self._rows_of(epoch, within // self.block_rows, within % self.block_rows)
 
     def ranges(self, epoch: int, first_slot: int, last_slot: int) -> np.ndarray:
@@ -136,9 +124,9 @@ class BlockOrder:
         blocks = slots.copy()
         whole = slots < num_whole
         if num_whole:
-            keys = _round_keys(f"blocks seed={self.seed} epoch={epoch}")
-            blocks[whole] = _permute(slots[whole], num_whole, keys)
-        shift = int(_round_keys(f"shift seed={self.seed} epoch={epoch}")[0]) % self.num_samples
+            keys = keys_for(f"blocks seed={self.seed} epoch={epoch}")
+            blocks[whole] = permute(slots[whole], num_whole, keys)
+        shift = int(keys_for(f"shift seed={self.seed} epoch={epoch}")[0]) % self.num_samples
         return (blocks * self.block_rows + within + shift) % self.num_samples
 
 
@@ -172,55 +160,6 @@ def rows_of_epochs(order: Order, epochs: np.ndarray, positions: np.ndarray) -> n
         at = epochs == epoch
         rows[at] = order.rows(epoch, positions[at])
     return rows
-
-
-def round_keys(seed: int, epoch: int) -> tuple[np.uint64, ...]:
-    """One 64-bit key a round, from BLAKE2b of both numbers as text: (1, 11) and (11, 1) have nothing in common."""
-    return _round_keys(f"seed={seed} epoch={epoch}")
-
-
-def _round_keys(purpose: str) -> tuple[np.uint64, ...]:
-    digest = hashlib.blake2b(f"hpcdata order 1: {purpose}".encode(), digest_size=8 * NUM_ROUNDS)
-    return tuple(np.frombuffer(digest.digest(), "<u8"))
-
-
-def _permute(positions: np.ndarray, num_samples: int, keys: Keys) -> np.ndarray:
-    """The Feistel network on as many bits as `num_samples` needs, walking on from results past the end."""
-    num_bits = max(_MIN_BITS, (num_samples - 1).bit_length())
-    compiled = kernels()
-    if compiled is not None and isinstance(keys, tuple):
-        return compiled.permute(np.ascontiguousarray(positions), num_samples, num_bits, np.array(keys))
-    values = _feistel(positions.astype(np.uint64), keys, num_bits)
-    outside = np.flatnonzero(values >= num_samples)
-    while outside.size:
-        walking = keys[:, outside] if isinstance(keys, np.ndarray) else keys
-        values[outside] = _feistel(values[outside], walking, num_bits)
-        outside = outside[values[outside] >= num_samples]
-    return values.astype(np.int64)
-
-
-def _feistel(values: np.ndarray, keys: Keys, num_bits: int) -> np.ndarray:
-    """A bijection of [0, 2^num_bits); even rounds change the low bits, odd rounds the high bits."""
-    low_bits = np.uint64(num_bits // 2)
-    high_bits = np.uint64(num_bits - num_bits // 2)
-    low = values & ((np.uint64(1) << low_bits) - np.uint64(1))
-    high = values >> low_bits
-    for round_index, key in enumerate(keys):
-        if round_index % 2:
-            high ^= _mix(low, key, high_bits)
-        else:
-            low ^= _mix(high, key, low_bits)
-    return (high << low_bits) | low
-
-
-def _mix(values: np.ndarray, key: np.uint64 | np.ndarray, num_bits: np.uint64) -> np.ndarray:
-    """`num_bits` pseudo-random bits of each value: the finalizer of SplitMix64, whose top bits are its best."""
-    mixed = values ^ key
-    mixed *= _MULTIPLY_1
-    mixed ^= mixed >> _SHIFT
-    mixed *= _MULTIPLY_2
-    mixed >>= np.uint64(64) - num_bits
-    return mixed
 
 
 def _checked(positions: np.ndarray, num_samples: int) -> np.ndarray:

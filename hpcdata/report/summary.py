@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpcdata.base import units
 from hpcdata.base.command import to_type
@@ -29,8 +29,7 @@ def describe(status: Status, output_dir: Path | str) -> str:
         f"samples  {status.samples_done} of {status.num_samples} ({share:.1f} %): {counts['written']} written, "
         f"{sum(counts['rejected'].values())} rejected, {counts['duplicate']} duplicate",
         f"rejects  {rejected}" + (f"; {to_type('rejects', output_dir)}" if counts["rejected"] else ""),
-        f"tokens   {counts['text_tokens']} text, {counts['image_tokens']} image in {counts['images']} images; "
-        f"{counts['truncated_texts']} texts cut at data.block_size",
+        _describe_content(counts),
     ]
     if not status.is_finished:
         left = "unknown" if status.seconds_left is None else f"{status.seconds_left / 60:.1f} min"
@@ -49,6 +48,15 @@ def describe(status: Status, output_dir: Path | str) -> str:
     if status.combined:
         return "\n".join([*lines, f"dataset  {status.combined}"])
     return "\n".join([*lines, *warnings(status, output_dir)])
+
+
+def _describe_content(counts: dict[str, Any]) -> str:
+    if counts["images"] and not counts["image_tokens"]:
+        return f"pictures {counts['images']}"
+    return (
+        f"tokens   {counts['text_tokens']} text, {counts['image_tokens']} image in {counts['images']} images; "
+        f"{counts['truncated_texts']} texts cut at data.block_size"
+    )
 
 
 def describe_work(status: Status) -> str:

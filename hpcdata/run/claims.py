@@ -6,7 +6,7 @@ when it has had no heartbeat for `timeout_s` (its owner's or the observer's, whi
 of two times of the shared file system, so that hosts' clocks do not matter.
 
 Claims only save work. If one is lost or taken over wrongly, two processes encode the same shard, and the commit
-in `store` lets only one of them publish.
+in `hpcdata/shards/sealing.py` lets only one of them publish.
 """
 
 from __future__ import annotations

@@ -12,10 +12,11 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 from hpcdata.base import files
 from hpcdata.base.errors import UserError
@@ -23,9 +24,11 @@ from hpcdata.base.typed import checked
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
 from hpcdata.config.schema import RunConfig
+from hpcdata.run import registry
 from hpcdata.run.identities import ImageIdentity, TextIdentity
 from hpcdata.run.paths import RunPaths
 from hpcdata.shards.columns import id_dtype_for
+from hpcdata.shards.schema import Schema
 from hpcdata.shards.shard import ShardHeader
 from hpcdata.sources.base import InputFile, Scan
 
@@ -69,6 +72,14 @@ class ShardSpec:
     count: int
 
 
+class _Stage(Protocol):
+    """What a plan asks of its stage, see `stage`."""
+
+    def settings(self, fields: Mapping[str, Any]) -> dict[str, Any]: ...
+
+    def contents(self, plan: Plan, name: str) -> Schema | None: ...
+
+
 @dataclass(frozen=True)
 class Plan:
     """Fields are what plan.json holds; shards are derived."""
@@ -101,7 +112,7 @@ class Plan:
     def fingerprint(self) -> str:
         covered = {
             "format": FORMAT,
-            "config": self.config.semantic_fields(),
+            "config": self._stage.settings(self.config.semantic_fields()),
             "text": dataclasses.asdict(self.text) if self.text else None,
             "image": dataclasses.asdict(self.image) if self.image else None,
             "inputs": [source.identity() for source in self.inputs],
@@ -117,6 +128,11 @@ class Plan:
         return self._shard_ends[-1] if self.inputs else 0
 
     @property
+    def has_tokens(self) -> bool:
+        """Whether shards hold tokens, which loaders read."""
+        return self.text is not None or self.image is not None
+
+    @property
     def vocab_size(self) -> int:
         """Ids below which everything that is stored lies."""
         text = self.text.vocab_size if self.text else 1
@@ -125,7 +141,8 @@ class Plan:
 
     @property
     def id_dtype(self) -> str:
-        return id_dtype_for(self.vocab_size)
+        """Of the ids in its shards, empty where there are none."""
+        return id_dtype_for(self.vocab_size) if self.has_tokens else ""
 
     def shard(self, shard: int) -> ShardSpec:
         which = bisect.bisect_right(self._shard_ends, shard)
@@ -155,16 +172,31 @@ class Plan:
         return self.shard((self._shard_ends[which - 1] if which else 0) + position // self.config.data.shard_size)
 
     def header(self, spec: ShardSpec) -> ShardHeader:
-        return ShardHeader(
-            name=spec.name,
-            shard=spec.shard,
-            num_shards=self.num_shards,
-            fingerprint=self.fingerprint,
-            id_dtype=self.id_dtype,
+        return self.header_of(
+            spec.name,
+            spec.shard,
             source=spec.source.file.label,
             first_index=spec.source_index + spec.first,
             num_inputs=spec.count,
         )
+
+    def header_of(self, name: str, shard: int, *, source: str, first_index: int, num_inputs: int) -> ShardHeader:
+        return ShardHeader(
+            name=name,
+            shard=shard,
+            num_shards=self.num_shards,
+            fingerprint=self.fingerprint,
+            id_dtype=self.id_dtype,
+            source=source,
+            first_index=first_index,
+            num_inputs=num_inputs,
+            stage=self.config.stage,
+            contents=self._stage.contents(self, name),
+        )
+
+    @property
+    def _stage(self) -> _Stage:
+        return cast(_Stage, registry.find(self.config.stage))
 
     @cached_property
     def _sample_ends(self) -> list[int]:

@@ -25,12 +25,11 @@ from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
 from hpcdata.config.array import parse_array
 from hpcdata.config.schema import RunConfig
-from hpcdata.encoders.image import tokenizer as image
-from hpcdata.encoders.text import tokenizer as text
 from hpcdata.run.claims import Claims, Owner
 from hpcdata.run.identities import ImageIdentity, TextIdentity
 from hpcdata.run.paths import RunPaths
 from hpcdata.run.plan import Plan, PlannedInput, load_plan
+from hpcdata.run.stage import Identities, find_stage
 from hpcdata.sources import InputFile
 
 log = logging.getLogger(__name__)
@@ -38,8 +37,6 @@ log = logging.getLogger(__name__)
 MAX_SCAN_PROCESSES = 8
 SMALL_INPUT_BYTES = 64 * 2**20
 """Below this the start of processes would take longer than scanning."""
-NONE = "none"
-"""Value of text.tokenizer or image.tokenizer that leaves this kind of data out on purpose."""
 
 
 def prepare(config: RunConfig) -> Plan:
@@ -47,17 +44,18 @@ def prepare(config: RunConfig) -> Plan:
 
     Any number of processes may call it at once for one output directory: one makes the plan, the others wait.
     """
-    config = _normalise(config)
+    stage = find_stage(config.stage)
+    config = stage.settle(config)
     paths = RunPaths(Path(config.data.token_output_dir).absolute())
-    tokenizer, codec = check(config)
+    identities = check(config)
     listed = _list_inputs(paths, config)
-    _check_kinds(config, listed)
+    stage.check_inputs(config, listed)
     _make_root(paths)
     if paths.plan.exists():
         plan = load_plan(paths.root)
-        _require_same(plan, config, tokenizer, codec, listed)
+        _require_same(plan, config, identities, listed)
     else:
-        plan = _create_together(paths, config, tokenizer, codec, listed)
+        plan = _create_together(paths, config, identities, listed)
     write_runtime(paths, config)
     return plan
 
@@ -67,12 +65,12 @@ def reopen(output_dir: Path, config: RunConfig) -> Plan:
 
     All of it comes from the run itself: nothing is listed or scanned again, and it may be called from any folder.
     """
-    config, paths = _normalise(config), RunPaths(output_dir.absolute())
+    config, paths = find_stage(config.stage).settle(config), RunPaths(output_dir.absolute())
     plan = load_plan(paths.root)
-    tokenizer, codec = check(config)
+    identities = check(config)
     there = [source for source in plan.inputs if Path(source.origin).exists()]
     listed = [dataclasses.replace(source.file, path=source.origin) for source in there]
-    _require_same(plan, config, tokenizer, codec, listed)
+    _require_same(plan, config, identities, listed)
     _make_root(paths)
     write_runtime(paths, config)
     return plan
@@ -93,6 +91,15 @@ def write_runtime(paths: RunPaths, config: RunConfig) -> None:
     files.write_atomic(paths.runtime, files.to_json(configuration.to_mapping(config)))
 
 
+def check(config: RunConfig) -> Identities:
+    """Checks values against each other and against the files that they name. Raises UserError."""
+    _check_numbers(config)
+    if config.estimate:
+        raise UserError("estimate=true: only python -m hpcdata.launch makes estimates")
+    parse_array(config.cluster.array)
+    return find_stage(config.stage).identify(config)
+
+
 def _list_inputs(paths: RunPaths, config: RunConfig) -> list[InputFile]:
     """The inputs; those of the plan where some are gone by now and their samples are to be rejected."""
     try:
@@ -104,45 +111,6 @@ def _list_inputs(paths: RunPaths, config: RunConfig) -> list[InputFile]:
         if plan.config.data.raw_data_dir != config.data.raw_data_dir:
             raise
         return [dataclasses.replace(item.file, path=item.origin) for item in plan.inputs]
-
-
-def check(config: RunConfig) -> tuple[TextIdentity | None, ImageIdentity | None]:
-    """Checks values against each other and the tokenizers' files; returns their identities."""
-    _check_numbers(config)
-    if config.estimate:
-        raise UserError("estimate=true: only python -m hpcdata.launch makes estimates")
-    parse_array(config.cluster.array)
-    data, model = config.data, config.model
-    tokenizer = None
-    if config.text.tokenizer is None:
-        raise UserError(
-            "text.tokenizer is required: a tokenizer.json, a SentencePiece .model, a local HF folder, `embedded`, or "
-            "`none` for images alone; or set HPCDATA_TEXT_TOKENIZER"
-        )
-    if config.text.tokenizer != NONE:
-        tokenizer = text.identify(
-            config.text.tokenizer,
-            add_image_token=data.add_image_token,
-            use_slow_tokenizer=data.use_slow_tokenizer,
-        )
-    codec = None
-    if config.image.tokenizer not in (None, NONE):
-        codec = image.identify(config.image)
-        image.grid_side(codec, data.resolution)
-    if tokenizer is None and codec is None:
-        raise UserError("text.tokenizer=none and no image.tokenizer: nothing would be encoded")
-    _check_vocabulary(tokenizer, model.text_vocab_size, data.img_token_shift)
-    return tokenizer, codec
-
-
-def _normalise(config: RunConfig) -> RunConfig:
-    """Settles what one option says about another."""
-    if not config.data.use_chameleon:
-        return config
-    if config.image.tokenizer in (None, NONE):
-        raise UserError("data.use_chameleon=true without an image tokenizer: add +experiments='[...,vq16_t2i]'")
-    changed = dataclasses.replace(config.image, tokenizer="chameleon")
-    return dataclasses.replace(config, image=changed)
 
 
 def _check_numbers(config: RunConfig) -> None:
@@ -171,31 +139,6 @@ def _check_numbers(config: RunConfig) -> None:
         raise UserError(f"loader.num_workers={config.loader.num_workers}: expected 0 or more")
 
 
-def _check_vocabulary(tokenizer: TextIdentity | None, reserved: int | None, shift: int | None) -> None:
-    if tokenizer is None:
-        return
-    for name, value in (("model.text_vocab_size", reserved), ("data.img_token_shift", shift)):
-        if value is not None and value < tokenizer.vocab_size:
-            raise UserError(
-                f"{name}={value} is below the {tokenizer.vocab_size} ids of the text tokenizer: image codes would "
-                f"collide with text, use {name}={tokenizer.vocab_size} or another tokenizer"
-            )
-    if reserved is not None and shift is not None and shift < reserved:
-        raise UserError(
-            f"data.img_token_shift={shift} is below model.text_vocab_size={reserved}: image codes would collide "
-            f"with text, use data.img_token_shift={reserved}"
-        )
-
-
-def _check_kinds(config: RunConfig, listed: Sequence[InputFile]) -> None:
-    carries_images = [item for item in listed if sources.carries_images(item.format)]
-    if carries_images and config.image.tokenizer is None:
-        raise UserError(
-            f"{carries_images[0].label} ({carries_images[0].format}) holds images but image.tokenizer is not set: "
-            f"choose one of {', '.join(image.preset_names())}, or image.tokenizer=none to leave images out"
-        )
-
-
 def _make_root(paths: RunPaths) -> None:
     try:
         paths.root.mkdir(parents=True, exist_ok=True)
@@ -207,13 +150,7 @@ def _make_root(paths: RunPaths) -> None:
         raise UserError(f"{paths.root} has shards but no plan.json: restore it, or use a new output directory")
 
 
-def _create_together(
-    paths: RunPaths,
-    config: RunConfig,
-    tokenizer: TextIdentity | None,
-    codec: ImageIdentity | None,
-    listed: Sequence[InputFile],
-) -> Plan:
+def _create_together(paths: RunPaths, config: RunConfig, identities: Identities, listed: Sequence[InputFile]) -> Plan:
     """One process builds the plan, under a claim; exclusive creation decides if two do after all."""
     owner = Owner.of_this_process(f"plan-{os.getpid()}-{time.time_ns()}")
     with Claims(paths.claims, owner, timeout_s=config.cluster.claim_timeout_s) as claims:
@@ -223,11 +160,12 @@ def _create_together(
             time.sleep(0.2)
         if not paths.plan.exists():
             inputs = _plan_inputs(paths, config, listed)
-            plan = Plan(config=config, text=tokenizer, image=codec, inputs=inputs, code_version=code_version())
+            text, image = identities.text, identities.image
+            plan = Plan(config=config, text=text, image=image, inputs=inputs, code_version=code_version())
             _require_samples(plan)
             files.create_exclusive(paths.plan, plan.to_json())
     plan = load_plan(paths.root)
-    _require_same(plan, config, tokenizer, codec, listed)
+    _require_same(plan, config, identities, listed)
     return plan
 
 
@@ -293,21 +231,13 @@ class _Scanned:
 def _scan(task: _ScanTask) -> _Scanned:
     before = Path(task.file.path).stat()
     file = sources.prepare(task.file, Path(task.folder))
-    scan = sources.scan(file, every=task.config.data.shard_size, options=source_options(task.config))
+    scan = sources.scan(
+        file, every=task.config.data.shard_size, options=find_stage(task.config.stage).options(task.config)
+    )
     after = Path(task.file.path).stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UserError(f"{task.file.path} changed while it was read: launch again when nothing writes to it")
     return _Scanned(file=file, scan=scan, size=Path(file.path).stat().st_size, mtime_ns=before.st_mtime_ns)
-
-
-def source_options(config: RunConfig) -> sources.Options:
-    return sources.Options(
-        max_record_bytes=config.data.max_record_bytes,
-        text_field=config.data.text_field,
-        needs_image=config.image.tokenizer not in (None, NONE),
-        needs_text=config.text.tokenizer != NONE,
-        keep_image_marker=config.data.add_image_token,
-    )
 
 
 def _limit(scan: sources.Scan, num_samples: int) -> sources.Scan:
@@ -323,18 +253,15 @@ def _limit(scan: sources.Scan, num_samples: int) -> sources.Scan:
     )
 
 
-def _require_same(
-    plan: Plan,
-    config: RunConfig,
-    tokenizer: TextIdentity | None,
-    codec: ImageIdentity | None,
-    listed: Sequence[InputFile],
-) -> None:
+def _require_same(plan: Plan, config: RunConfig, identities: Identities, listed: Sequence[InputFile]) -> None:
     """Raises UserError naming every difference between the frozen plan and what is asked for now."""
+    planned, wanted = (
+        find_stage(item.stage).settings(item.semantic_fields(with_added=True)) for item in (plan.config, config)
+    )
     differences = [
-        *_differences(plan.config.semantic_fields(), config.semantic_fields(), ""),
-        *_differences(_fields(plan.text), _fields(tokenizer), "text tokenizer "),
-        *_differences(_fields(plan.image), _fields(codec), "image tokenizer "),
+        *_differences(planned, wanted, ""),
+        *_differences(_fields(plan.text), _fields(identities.text), "text tokenizer "),
+        *_differences(_fields(plan.image), _fields(identities.image), "image tokenizer "),
         *(_new_inputs if config.data.on_changed_input == "reject" else _input_differences)(plan, listed),
     ]
     if differences:

@@ -28,16 +28,8 @@ def rows_of(output_dir: Path) -> Iterator[RejectRow]:
 
 def retry_header(plan: Plan, number: int) -> ShardHeader:
     """The header of the `number`-th retry part of a run, from 1."""
-    return ShardHeader(
-        name=f"{PREFIX}{number:05d}",
-        shard=plan.num_shards + number - 1,
-        num_shards=plan.num_shards,
-        fingerprint=plan.fingerprint,
-        id_dtype=plan.id_dtype,
-        source="*",
-        first_index=0,
-        num_inputs=0,
-    )
+    shard = plan.num_shards + number - 1
+    return plan.header_of(f"{PREFIX}{number:05d}", shard, source="*", first_index=0, num_inputs=0)
 
 
 def not_rejected(recovered: Mapping[int, Recovered], plan: Plan, folders: Mapping[str, Path]) -> list[int]:

@@ -1,4 +1,4 @@
-"""The example tables of a shard on disk: which column files there are, their dtypes and shapes.
+"""The example tables of a shard of tokens: which column files there are, their dtypes and shapes.
 
     tokens/ids.memmap            [num_tokens]      uint16 or int32, the narrowest that holds both vocabularies
     spans/length.memmap          [num_spans]       int32, ids in the span
@@ -18,27 +18,8 @@ directory because each table has the `meta.json` that tensordict writes. A table
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from hpcdata.shards.schema import Column, Schema
 
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    table: str
-    name: str
-    dtype: str
-    width: int = 0
-    """Second dimension, 0 for a one-dimensional column."""
-
-    @property
-    def path(self) -> str:
-        return f"{self.table}/{self.name}.memmap"
-
-    @property
-    def row_bytes(self) -> int:
-        return _ITEM_BYTES[self.dtype] * max(1, self.width)
-
-
-_ITEM_BYTES = {"uint8": 1, "uint16": 2, "int32": 4, "int64": 8}
 TABLES = ("tokens", "spans", "samples", "keys")
 
 
@@ -57,6 +38,10 @@ def columns(id_dtype: str) -> tuple[Column, ...]:
         Column(table="samples", name="first_key", dtype="int64"),
         Column(table="keys", name="bytes", dtype="uint8"),
     )
+
+
+def token_schema(id_dtype: str) -> Schema:
+    return Schema(columns=columns(id_dtype))
 
 
 def id_dtype_for(vocab_size: int) -> str:

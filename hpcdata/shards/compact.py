@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from hpcdata.base import digest, files
+from hpcdata.base.errors import UserError
 from hpcdata.shards import writing as store
-from hpcdata.shards.columns import TABLES, Column, columns
-from hpcdata.shards.counts import Counts, Sizes
+from hpcdata.shards.columns import TABLES, columns
+from hpcdata.shards.counts import Counts
 from hpcdata.shards.recovered import RECOVERED, read_recovered
 from hpcdata.shards.rejects import REJECTS
+from hpcdata.shards.schema import Column, Sizes
 from hpcdata.shards.shard import ShardHeader, ShardSummary
 
 NAME = "compact"
@@ -37,10 +39,12 @@ def compact(
     folder: Path, parts: Sequence[tuple[str, ShardSummary]], fingerprint: str, id_dtype: str
 ) -> tuple[str, ShardSummary]:
     """Rewrites the parts in `folder` into one and removes them; returns its name and summary."""
+    summaries = [summary for _, summary in parts]
+    if not all(summary.header.schema.is_columns_only for summary in summaries):
+        raise UserError("--compact is for datasets of tokens: parts of raw records stay as they are")
     target = folder / f".{NAME}.building"
     for table in TABLES:
         (target / table).mkdir(parents=True)
-    summaries = [summary for _, summary in parts]
     bases = _bases(summaries)
     known = {}
     for column in columns(id_dtype):
@@ -70,10 +74,9 @@ def compact(
 
 def _bases(summaries: Sequence[ShardSummary]) -> list[Sizes]:
     """Rows before each part, and after the last."""
-    bases = [Sizes()]
+    bases = [dict.fromkeys(TABLES, 0)]
     for summary in summaries:
-        before, sizes = vars(bases[-1]), vars(summary.sizes)
-        bases.append(Sizes(**{table: before[table] + sizes[table] for table in TABLES}))
+        bases.append({table: bases[-1][table] + summary.sizes[table] for table in TABLES})
     return bases
 
 
@@ -104,7 +107,7 @@ def _column_chunks(
     pointed = _OFFSETS.get(f"{column.table}/{column.name}")
     for (name, _), base in zip(parts, bases, strict=False):
         path = folder / name / column.path
-        shift = vars(base)[pointed] if pointed else 0
+        shift = base[pointed] if pointed else 0
         for chunk in _file_chunks(path):
             yield (np.frombuffer(chunk, column.dtype) + shift).tobytes() if shift else chunk
 

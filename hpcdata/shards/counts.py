@@ -1,9 +1,12 @@
-"""The account of a shard or a dataset: what became of its samples; and the rows that its tables have."""
+"""The account of a shard or a dataset: what became of its samples."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from hpcdata.shards.rejects import DUPLICATE, RejectRow
 
 
 @dataclass(kw_only=True)
@@ -50,11 +53,10 @@ class Counts:
         return cls(**{**values, "rejected": Counter(values["rejected"])})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """Rows of each table."""
-
-    tokens: int = 0
-    spans: int = 0
-    samples: int = 0
-    keys: int = 0
+def count_batch(num_written: int, rejects: Sequence[RejectRow], **others: int) -> Counts:
+    """The account of a batch of which so many samples were written. others: further fields of `Counts`."""
+    reasons = Counter(row.reason for row in rejects)
+    duplicate = reasons.pop(DUPLICATE, 0)
+    return Counts(
+        inputs=num_written + len(rejects), written=num_written, duplicate=duplicate, rejected=reasons, **others
+    )

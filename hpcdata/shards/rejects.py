@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcdata.base.errors import UserError
+from hpcdata.samples import Duplicate, Record
 
 REJECTS = "rejects.jsonl"
 
@@ -26,6 +27,18 @@ class RejectRow:
 
 DUPLICATE = "duplicate"
 """The `reason` of rows that are duplicates: listed with the rejects, counted apart from them."""
+
+
+def reject_row(record: Record, reason: str, message: str, first_index: int, source: str) -> RejectRow:
+    """first_index: plan index of position 0 of the input file; source: its label."""
+    return RejectRow(
+        index=first_index + record.position,
+        key=record.key,
+        source=source,
+        offset=record.offset,
+        reason=DUPLICATE if isinstance(record, Duplicate) else str(reason),
+        message=message,
+    )
 
 
 def read_rejects(folder: Path) -> Iterator[RejectRow]:

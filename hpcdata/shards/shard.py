@@ -4,23 +4,30 @@
     attempts/00003-of-00064/               an empty file for each of its tmp_ folders, named like it
     shards/00003-of-00064/                 committed, immutable: the same files, meta.json of each table, shard.json
 
-Nothing in a committed folder tells when, where or in how many attempts it was made. `store` writes these folders.
+Nothing in a committed folder tells when, where or in how many attempts it was made. `writing` makes these folders.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from hpcdata.base import digest, files
 from hpcdata.base.typed import checked
-from hpcdata.shards.columns import columns
-from hpcdata.shards.counts import Counts, Sizes
+from hpcdata.shards.columns import token_schema
+from hpcdata.shards.counts import Counts
+from hpcdata.shards.schema import FILES, LISTING, Schema, Sizes
 
 FORMAT = "hpcdata-shard-1"
+TOKENIZE = "tokenize"
+"""The stage of shards that name none."""
 PROGRESS = "progress.json"
 SHARD = "shard.json"
 WORK = "work"
@@ -36,10 +43,29 @@ class ShardHeader:
     num_shards: int
     fingerprint: str
     id_dtype: str
+    """Of tokens, empty for what has none."""
     source: str
     """Label of the input file."""
     first_index: int
     num_inputs: int
+    stage: str = TOKENIZE
+    contents: Schema | None = None
+    """None for tokens, whose schema follows from the dtype of their ids."""
+
+    @cached_property
+    def schema(self) -> Schema:
+        return token_schema(self.id_dtype) if self.contents is None else self.contents
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Shards of tokens say nothing of stage and schema, as before there were others."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        stage, contents = values.pop("stage"), values.pop("contents")
+        return values if contents is None else {**values, "stage": stage, "contents": contents.to_mapping()}
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> ShardHeader:
+        contents = values.get("contents")
+        return cls(**{**values, "contents": Schema.from_mapping(contents) if contents else None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +80,8 @@ class ShardSummary:
     """Relative path -> sha256 of every other file of the shard."""
 
     def to_json(self) -> bytes:
-        values = {**dataclasses.asdict(self.header), "format": FORMAT, "content_digest": self.content_digest}
-        sizes = dataclasses.asdict(self.sizes)
-        return files.to_json({**values, "counts": self.counts.to_mapping(), "sizes": sizes, "files": self.files})
+        values = {**self.header.to_mapping(), "format": FORMAT, "content_digest": self.content_digest}
+        return files.to_json({**values, "counts": self.counts.to_mapping(), "sizes": self.sizes, "files": self.files})
 
 
 def read_summary(folder: Path) -> ShardSummary:
@@ -67,14 +92,20 @@ def read_summary(folder: Path) -> ShardSummary:
     try:
         summary = ShardSummary(
             counts=Counts.from_mapping(values.pop("counts")),
-            sizes=Sizes(**values.pop("sizes")),
+            sizes=values.pop("sizes"),
             files=values.pop("files"),
             content_digest=values.pop("content_digest"),
-            header=ShardHeader(**values),
+            header=ShardHeader.from_mapping(values),
         )
-        return checked(summary)
+        return _with_tables(checked(summary))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / SHARD}: damaged ({error})") from None
+
+
+def _with_tables(summary: ShardSummary) -> ShardSummary:
+    if summary.sizes.keys() != set(summary.header.schema.tables):
+        raise ValueError(f"sizes of {', '.join(summary.sizes)}, expected {', '.join(summary.header.schema.tables)}")
+    return summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +132,7 @@ def read_progress(folder: Path) -> Progress | None:
         progress = Progress(
             fingerprint=values["fingerprint"],
             samples_read=values["samples_read"],
-            sizes=Sizes(**values["sizes"]),
+            sizes=values["sizes"],
             counts=Counts.from_mapping(values["counts"]),
             content_digest=values["content_digest"],
             files={path: (size, sha256) for path, (size, sha256) in values["files"].items()},
@@ -191,8 +222,11 @@ def valid_progress(old: Path, header: ShardHeader) -> Progress | None:
 def check_files(folder: Path, summary: ShardSummary) -> list[str]:
     """What is wrong with the files of a committed shard, by their sha256; empty when nothing is."""
     present = list_files(folder) - {SHARD, PROGRESS}
-    problems = [f"{path}: not listed in {SHARD}" for path in sorted(present - summary.files.keys())]
-    for path, sha256 in summary.files.items():
+    expected = dict(summary.files)
+    if summary.header.schema.has_files and LISTING in present:
+        expected |= {f"{FILES}/{item.name}": item.sha256 for item in read_listing(folder)}
+    problems = [f"{path}: not listed in {SHARD}" for path in sorted(present - expected.keys())]
+    for path, sha256 in expected.items():
         if path not in present:
             problems.append(f"{path}: missing")
         elif digest.sha256_file(folder / path) != sha256:
@@ -202,19 +236,45 @@ def check_files(folder: Path, summary: ShardSummary) -> list[str]:
 
 def check_sizes(folder: Path, summary: ShardSummary) -> list[str]:
     """What is wrong with a committed shard as far as names and sizes tell: time independent of bytes."""
-    present = list_files(folder) - {SHARD}
-    problems = [f"{path}: missing" for path in sorted(summary.files.keys() - present)]
-    problems += [f"{path}: not listed in {SHARD}" for path in sorted(present - summary.files.keys())]
-    rows = dataclasses.asdict(summary.sizes)
-    for column in columns(summary.header.id_dtype):
-        if column.path in present:
-            found = (folder / column.path).stat().st_size
-            expected = rows[column.table] * column.row_bytes
-            if found != expected:
-                problems.append(f"{column.path}: {found} bytes, expected {expected}")
+    present, schema = list_files(folder) - {SHARD}, summary.header.schema
+    expected = {
+        column.path: summary.sizes[column.table] * column.row_bytes
+        for column in schema.columns
+        if column.path in present
+    }
+    own = {}
+    if schema.has_files and LISTING in present:
+        own = {f"{FILES}/{item.name}": item.size for item in read_listing(folder)}
+    problems = [f"{path}: missing" for path in sorted((summary.files.keys() | own.keys()) - present)]
+    problems += [f"{path}: not listed in {SHARD}" for path in sorted(present - summary.files.keys() - own.keys())]
+    for path, size in (expected | own).items():
+        if path in present and (found := (folder / path).stat().st_size) != size:
+            problems.append(f"{path}: {found} bytes, expected {size}")
     if not summary.counts.is_balanced() or summary.counts.inputs != summary.header.num_inputs:
         problems.append(f"{SHARD}: its account does not balance")
     return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedFile:
+    """A line of files.list."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+def read_listing(folder: Path) -> Iterator[ListedFile]:
+    """The files of their own that a shard lists. Raises ValueError for a line that is damaged."""
+    with open(folder / LISTING, "rb") as lines:
+        for line in lines:
+            try:
+                item = checked(ListedFile(**json.loads(line)))
+            except TypeError as error:
+                raise ValueError(f"{folder / LISTING}: damaged ({error})") from None
+            if "/" in item.name or item.name in ("", ".", ".."):
+                raise ValueError(f"{folder / LISTING}: {item.name!r} is outside of its shard")
+            yield item
 
 
 def list_files(folder: Path) -> set[str]:

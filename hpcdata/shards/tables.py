@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from hpcdata.base import digest
 from hpcdata.samples import Example, Kind, Span
-from hpcdata.shards.columns import columns
-from hpcdata.shards.counts import Counts, Sizes
-from hpcdata.shards.rejects import DUPLICATE, RejectRow
+from hpcdata.shards.counts import Counts, count_batch
+from hpcdata.shards.made import Before, Laid
+from hpcdata.shards.rejects import RejectRow
+from hpcdata.shards.schema import Schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +21,8 @@ class EncodedBatch:
 
     examples: Sequence[Example]
     rejects: Sequence[RejectRow] = ()
-    truncated_texts: int = 0
+    truncated: Sequence[int] = ()
+    """Of each example, how many of its texts are cut; nothing for none."""
     compared_codes: int = 0
     equal_codes: int = 0
 
@@ -39,14 +39,28 @@ class EncodedBatch:
             ids=np.concatenate([span.ids for span in spans]) if spans else np.zeros(0, "<i4"),
         )
 
+    def written(self) -> list[tuple[int, str]]:
+        return [(example.index, example.key) for example in self.examples]
+
+    def only(self, indices: Container[int]) -> EncodedBatch:
+        """Without what was compared, which is of the whole batch."""
+        kept = [number for number, example in enumerate(self.examples) if example.index in indices]
+        return EncodedBatch(
+            examples=[self.examples[number] for number in kept],
+            truncated=[self.truncated[number] for number in kept] if self.truncated else (),
+        )
+
+    def lay_out(self, schema: Schema, before: Before) -> Laid:
+        return lay_out(self.rows(), schema, before)
+
     def counts(self) -> Counts:
         spans = [span for example in self.examples for span in example.spans]
         images = [span for span in spans if span.kind == Kind.IMAGE]
         image_tokens = sum(len(span.ids) for span in images)
-        return _counts(
+        return count_batch(
             len(self.examples),
             self.rejects,
-            truncated_texts=self.truncated_texts,
+            truncated_texts=sum(self.truncated),
             text_tokens=sum(len(span.ids) for span in spans) - image_tokens,
             image_tokens=image_tokens,
             images=len(images),
@@ -67,7 +81,8 @@ class EncodedDocuments:
     lengths: np.ndarray
     ids: np.ndarray
     rejects: Sequence[RejectRow] = ()
-    truncated_texts: int = 0
+    truncated: np.ndarray | None = None
+    """[num_examples] bool: whose text is cut; None for none."""
 
     def rows(self) -> Rows:
         number, span = len(self.index), Span(kind=Kind.TEXT, ids=self.ids)
@@ -83,7 +98,24 @@ class EncodedDocuments:
         )
 
     def counts(self) -> Counts:
-        return _counts(len(self.index), self.rejects, truncated_texts=self.truncated_texts, text_tokens=len(self.ids))
+        num_cut = 0 if self.truncated is None else int(np.count_nonzero(self.truncated))
+        return count_batch(len(self.index), self.rejects, truncated_texts=num_cut, text_tokens=len(self.ids))
+
+    def written(self) -> list[tuple[int, str]]:
+        return [(index, key.decode()) for index, key in zip(self.index.tolist(), self.keys, strict=True)]
+
+    def only(self, indices: Container[int]) -> EncodedDocuments:
+        kept = np.array([index in indices for index in self.index.tolist()], bool)
+        return EncodedDocuments(
+            index=self.index[kept],
+            keys=[key for key, is_kept in zip(self.keys, kept, strict=True) if is_kept],
+            lengths=self.lengths[kept],
+            ids=self.ids[np.repeat(kept, self.lengths)],
+            truncated=None if self.truncated is None else self.truncated[kept],
+        )
+
+    def lay_out(self, schema: Schema, before: Before) -> Laid:
+        return lay_out(self.rows(), schema, before)
 
 
 Encoded = EncodedBatch | EncodedDocuments
@@ -103,20 +135,13 @@ class Rows:
     ids: np.ndarray
 
 
-def _counts(num_written: int, rejects: Sequence[RejectRow], **others: int) -> Counts:
-    reasons = Counter(row.reason for row in rejects)
-    duplicate = reasons.pop(DUPLICATE, 0)
-    return Counts(
-        inputs=num_written + len(rejects), written=num_written, duplicate=duplicate, rejected=reasons, **others
-    )
-
-
-def to_columns(rows: Rows, id_dtype: str, start: Sizes) -> tuple[dict[str, np.ndarray], Sizes, int]:
-    """(column path -> new rows, sizes after them, content digest of the examples); `start` is what is stored before.
+def lay_out(rows: Rows, schema: Schema, before: Before) -> Laid:
+    """Rows of every column, and the content digest of the examples.
 
     Raises OverflowError when an id does not fit the dtype: ids never wrap.
     """
-    _check_range(rows.ids, id_dtype)
+    start = before.rows
+    _check_range(rows.ids, next(column.dtype for column in schema.columns if column.table == "tokens"))
     token_ends = np.concatenate([[0], np.cumsum(rows.lengths, dtype="<i8")])
     first_span = np.concatenate([[0], np.cumsum(rows.num_spans, dtype="<i8")])
     first_key = np.concatenate([[0], np.cumsum([len(key) for key in rows.keys], dtype="<i8")])
@@ -127,10 +152,10 @@ def to_columns(rows: Rows, id_dtype: str, start: Sizes) -> tuple[dict[str, np.nd
         "spans/grid.memmap": rows.grid,
         "spans/flags.memmap": rows.flags,
         "samples/index.memmap": rows.index,
-        "samples/first_token.memmap": token_ends[first_span[:-1]] + start.tokens,
-        "samples/first_span.memmap": first_span[:-1] + start.spans,
+        "samples/first_token.memmap": token_ends[first_span[:-1]] + start["tokens"],
+        "samples/first_span.memmap": first_span[:-1] + start["spans"],
         "samples/num_spans.memmap": rows.num_spans,
-        "samples/first_key.memmap": first_key[:-1] + start.keys,
+        "samples/first_key.memmap": first_key[:-1] + start["keys"],
         "keys/bytes.memmap": np.frombuffer(b"".join(rows.keys), "u1"),
     }
     content = digest.sum_examples(
@@ -139,49 +164,8 @@ def to_columns(rows: Rows, id_dtype: str, start: Sizes) -> tuple[dict[str, np.nd
         num_ids=np.diff(token_ends[first_span]),
         ids=rows.ids,
     )
-    sizes = Sizes(
-        tokens=start.tokens + len(rows.ids),
-        spans=start.spans + len(rows.lengths),
-        samples=start.samples + len(rows.index),
-        keys=start.keys + int(first_key[-1]),
-    )
-    kept = {column.path: values[column.path].astype(column.dtype, copy=False) for column in columns(id_dtype)}
-    return kept, sizes, content
-
-
-def read_columns(folder: Path, id_dtype: str, sizes: Sizes) -> dict[str, np.ndarray]:
-    """Column path -> its rows, memory-mapped read-only. Raises ValueError when a file has another size."""
-    arrays = {}
-    for column in columns(id_dtype):
-        rows = vars(sizes)[column.table]
-        shape = (rows, column.width) if column.width else (rows,)
-        path = folder / column.path
-        expected = int(np.prod(shape)) * np.dtype(column.dtype).itemsize
-        found = path.stat().st_size if path.exists() else 0
-        if found != expected:
-            raise ValueError(f"{column.path}: {found} bytes, expected {expected} for {rows} rows")
-        arrays[column.path] = np.memmap(path, column.dtype, "r", shape=shape) if rows else np.zeros(shape, column.dtype)
-    return arrays
-
-
-def sum_columns(arrays: dict[str, np.ndarray], start: int, end: int) -> int:
-    """Content digest of samples `start` to `end` of stored columns."""
-    first_span = _bounds(arrays["samples/first_span.memmap"], start, end, len(arrays["spans/length.memmap"]))
-    first_token = _bounds(arrays["samples/first_token.memmap"], start, end, len(arrays["tokens/ids.memmap"]))
-    spans = slice(first_span[0], first_span[-1])
-    names = ("kind", "flags", "grid", "length")
-    return digest.sum_examples(
-        num_spans=arrays["samples/num_spans.memmap"][start:end],
-        spans=np.column_stack([arrays[f"spans/{name}.memmap"][spans] for name in names]),
-        num_ids=np.diff(first_token),
-        ids=arrays["tokens/ids.memmap"][first_token[0] : first_token[-1]],
-    )
-
-
-def _bounds(firsts: np.ndarray, start: int, end: int, total: int) -> np.ndarray:
-    """Where rows `start` to `end - 1` begin, and where the last of them ends."""
-    bounds = firsts[start : end + 1]
-    return bounds if len(bounds) > end - start else np.append(bounds, total)
+    kept = {column.path: values[column.path].astype(column.dtype, copy=False) for column in schema.columns}
+    return Laid(columns=kept, content=content)
 
 
 def _check_range(ids: np.ndarray, id_dtype: str) -> None:

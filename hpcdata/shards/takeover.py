@@ -13,6 +13,7 @@ import logging
 from pathlib import Path
 
 from hpcdata.base import files
+from hpcdata.shards.sealing import LostShard, publish
 from hpcdata.shards.shard import (
     PROGRESS,
     SHARD,
@@ -24,7 +25,7 @@ from hpcdata.shards.shard import (
     remove_attempt,
     valid_progress,
 )
-from hpcdata.shards.writing import LostShard, ShardWriter, publish
+from hpcdata.shards.writing import ShardWriter
 
 log = logging.getLogger(__name__)
 

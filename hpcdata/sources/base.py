@@ -48,6 +48,8 @@ class Options:
     needs_text: bool = True
     keep_image_marker: bool = False
     """Leave the literal `<image>` of conversations in the text, before its image."""
+    keeps_members: bool = False
+    """Give each sample all that its record consists of (`Sample.members`), also where neither side is needed."""
 
 
 @dataclass(frozen=True, kw_only=True)

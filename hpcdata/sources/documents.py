@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hpcdata.samples import BadSample, Reason, Record, Reject, Sample, TextPart
+from hpcdata.samples import BadSample, Blob, Member, Reason, Record, Reject, Sample, TextPart
 from hpcdata.sources.base import InputFile, Options, Scan, changed_since_planned, decoded_text
 from hpcdata.sources.streams import chunks
 
@@ -24,7 +24,8 @@ def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Option
     key = f"{file.label}#0"
     try:
         text = decoded_text(_whole(file, options.max_record_bytes), what="the document")
-        yield Sample(position=0, key=key, parts=(TextPart(text=text),))
+        members = (Member(extension="txt", blob=Blob(path="", data=text.encode())),) if options.keeps_members else ()
+        yield Sample(position=0, key=key, parts=(TextPart(text=text),), members=members)
     except BadSample as bad:
         yield Reject(position=0, key=key, reason=bad.reason, message=bad.message)
 

@@ -129,13 +129,16 @@ def _record(file: InputFile, position: int, row: Line, options: Options) -> Reco
             entry = records.load_listed(line)
             key = f"{file.label}/{entry['key']}"
             parts = records.listed_parts(entry, file.base, options)
+            members = records.listed_members(entry, file.base) if options.keeps_members else ()
         else:
-            value = records.load(line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line)
+            line = line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line
+            value = records.load(line)
             parts = (
                 records.sample_parts(value, file.base, options)
                 if file.format.startswith("jsonl")
                 else records.document_parts(value, options)
             )
-        return Sample(position=position, key=key, parts=parts, offset=offset)
+            members = records.members_of(line, value, file.base) if options.keeps_members else ()
+        return Sample(position=position, key=key, parts=parts, offset=offset, members=members)
     except BadSample as bad:
         return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=offset)

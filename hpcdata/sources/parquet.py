@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpcdata.base.errors import UserError
-from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample, TextPart
+from hpcdata.samples import BadSample, Blob, Documents, Member, Reason, Record, Reject, Sample, TextPart
 from hpcdata.sources.base import (
     DOCUMENT_FIELDS,
     InputFile,
@@ -136,7 +136,9 @@ def _record(file: InputFile, position: int, value: object, column: str, options:
         text = checked_text(value, what=column)
         if len(text) > options.max_record_bytes:
             raise BadSample(Reason.OVERSIZED_TEXT, f"{len(text)} characters, the limit is {options.max_record_bytes}")
-        return Sample(position=position, key=f"{file.label}#{position}", parts=(TextPart(text=text),), offset=position)
+        key, parts = f"{file.label}#{position}", (TextPart(text=text),)
+        members = (Member(extension="txt", blob=Blob(path="", data=text.encode())),) if options.keeps_members else ()
+        return Sample(position=position, key=key, parts=parts, offset=position, members=members)
     except BadSample as bad:
         return _reject(file, position, bad)
 

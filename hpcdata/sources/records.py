@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
 from hpcdata.base.errors import UserError
-from hpcdata.samples import BadSample, Blob, ImagePart, Reason, Role, TextPart
+from hpcdata.samples import BadSample, Blob, ImagePart, Member, Reason, Role, TextPart
 from hpcdata.sources.base import (
     DOCUMENT_FIELDS,
     TEXT_FIELDS,
@@ -74,6 +75,8 @@ def sample_parts(value: object, base: str, options: Options) -> Parts:
     """The parts of a pair, a text-only row or a conversation; relative image paths start from `base`."""
     record = _record(value)
     images = [_picture(base, name) for name in _image_names(record)]
+    if options.keeps_members and not (options.needs_text or options.needs_image):
+        return ()
     if record.get("conversations") is not None:
         return selected(_conversation(record["conversations"], images, options), options)
     if len(images) > 1:
@@ -82,6 +85,25 @@ def sample_parts(value: object, base: str, options: Options) -> Parts:
         return selected(images, options)
     parts: list[TextPart | ImagePart] = [TextPart(text=text_of(record, TEXT_FIELDS, options)), *images]
     return selected(parts, options)
+
+
+def members_of(line: bytes, value: object, base: str) -> tuple[Member, ...]:
+    """The line as it is, and the pictures that it names: `jpg`, or `0.jpg`, `1.jpg`... where there are several."""
+    names = _image_names(_record(value))
+    extensions = [_extension(name) for name in names]
+    if len(names) > 1:
+        extensions = [f"{number}.{extension}" for number, extension in enumerate(extensions)]
+    pictures = (
+        Member(extension=extension, blob=_picture(base, name).blob)
+        for extension, name in zip(extensions, names, strict=True)
+    )
+    return (Member(extension="json", blob=Blob(path="", data=line)), *pictures)
+
+
+def listed_members(entry: dict[str, Any], base: str) -> tuple[Member, ...]:
+    """A picture and its sidecar, as far as they are there."""
+    names = [name for name in (entry["image"], entry["text"]) if name is not None]
+    return tuple(Member(extension=_extension(name), blob=_picture(base, name).blob) for name in names)
 
 
 def document_parts(value: object, options: Options) -> Parts:
@@ -137,7 +159,7 @@ def text_of_json(data: bytes, options: Options) -> str:
 def selected(parts: list[TextPart | ImagePart] | list[ImagePart], options: Options) -> Parts:
     """The parts that the options ask for."""
     kept = tuple(part for part in parts if (options.needs_text if isinstance(part, TextPart) else options.needs_image))
-    if not kept:
+    if not kept and not options.keeps_members:
         reason, what = (Reason.MISSING_TEXT, "text") if options.needs_text else (Reason.MISSING_IMAGE, "image")
         raise BadSample(reason, f"no {what} in the record")
     return kept
@@ -210,6 +232,12 @@ def _piece(role: Role, text: str) -> list[TextPart]:
 
 def _picture(base: str, name: str) -> ImagePart:
     return ImagePart(blob=Blob(path=os.path.join(base, name), name=_shown(name)))
+
+
+def _extension(name: str) -> str:
+    """Of a file's name, `img` where it has none that is one."""
+    extension = os.path.splitext(name)[1][1:].lower()
+    return extension if re.fullmatch("[a-z0-9]{1,8}", extension) else "img"
 
 
 def _shown(name: str) -> str:

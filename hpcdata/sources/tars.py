@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hpcdata.samples import BadSample, Duplicate, ImagePart, Reason, Record, Reject, Sample, TextPart
+from hpcdata.samples import BadSample, Duplicate, ImagePart, Member, Reason, Record, Reject, Sample, TextPart
 from hpcdata.sources import records
 from hpcdata.sources.base import (
     IMAGE_EXTENSIONS,
@@ -118,7 +118,8 @@ def _damaged(file: InputFile, position: int, damage: Damage) -> Reject:
 
 def _record(source: TarSource, position: int, key: str, group: Group, options: Options) -> Record:
     try:
-        return Sample(position=position, key=key, parts=_parts(source, group, options), offset=group.start)
+        parts, members = _parts(source, group, options), _members(source, group, options)
+        return Sample(position=position, key=key, parts=parts, offset=group.start, members=members)
     except BadSample as bad:
         return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=group.start)
 
@@ -138,6 +139,16 @@ def _parts(source: TarSource, group: Group, options: Options) -> records.Parts:
     if options.needs_text:
         parts.insert(0, TextPart(text=_text(source, group, options)))
     return records.selected(parts, options)
+
+
+def _members(source: TarSource, group: Group, options: Options) -> tuple[Member, ...]:
+    if not options.keeps_members:
+        return ()
+    limit = options.max_record_bytes
+    return tuple(
+        Member(extension=clean_name(extension), blob=source.blob(content, limit_bytes=limit))
+        for extension, content in group.contents.items()
+    )
 
 
 def _text(source: TarSource, group: Group, options: Options) -> str:

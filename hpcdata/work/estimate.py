@@ -25,14 +25,15 @@ from hpcdata.base import units
 from hpcdata.base.errors import UserError
 from hpcdata.config.array import parse_array, split
 from hpcdata.config.schema import RunConfig
-from hpcdata.encoders.examples import decoding_threads
 from hpcdata.run.paths import RunPaths
 from hpcdata.run.plan import Plan, ShardSpec
 from hpcdata.run.planning import prepare
+from hpcdata.run.stage import find_stage
 from hpcdata.shards.counts import Counts
+from hpcdata.shards.made import Made
 from hpcdata.shards.rejects import REJECTS
-from hpcdata.shards.tables import Encoded
 from hpcdata.shards.takeover import open_shard
+from hpcdata.work.preparing import decoding_threads
 from hpcdata.work.reading import read_batches
 
 NUM_PLACES = 8
@@ -74,7 +75,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class _Sample:
-    batches: list[Encoded]
+    batches: list[Made]
     rates: list[float]
     seconds: float
     start_s: float
@@ -83,15 +84,13 @@ class _Sample:
 
 def estimate(config: RunConfig, num_open: int | None = None) -> Estimate:
     """num_open: shards that are left, by default all. Raises UserError for what could not run."""
-    from hpcdata.encoders import batching
-
     if config.estimate_s <= 0:
         raise UserError(f"estimate_s={config.estimate_s:g}: expected a number of seconds above 0")
     with tempfile.TemporaryDirectory(prefix="hpcdata-estimate-") as folder:
         data = dataclasses.replace(config.data, token_output_dir=folder)
         plan = prepare(dataclasses.replace(config, data=data, estimate=False))
         paths = RunPaths(Path(folder))
-        return _estimate(batching.settle(plan, paths, config), paths, config, num_open)
+        return _estimate(plan, paths, config, num_open)
 
 
 def _estimate(plan: Plan, paths: RunPaths, config: RunConfig, num_open: int | None) -> Estimate:
@@ -131,37 +130,36 @@ def _places(plan: Plan) -> Iterator[tuple[ShardSpec, int]]:
 
 
 def _time_sample(plan: Plan, paths: RunPaths, config: RunConfig) -> _Sample:
-    from hpcdata.encoders import building
-
-    places = list(_places(plan))
     started = time.monotonic()
-    tokenizers = building.build(plan, config)
-    encoder = tokenizers.encoder(plan)
+    stage = find_stage(plan.config.stage)
+    maker = stage.open(plan, paths, config)
+    plan, prepare = maker.plan, stage.preparing(maker.plan)
+    places = list(_places(plan))
 
-    def encoded(spec: ShardSpec, skip: int) -> Iterator[Encoded]:
+    def made(spec: ShardSpec, skip: int) -> Iterator[Made]:
         end = min(spec.count, skip + MAX_SAMPLES)
-        batches = read_batches(plan, paths, spec, start=skip, end=end, threads=threads)
+        batches = read_batches(plan, paths, spec, start=skip, end=end, threads=threads, prepare=prepare)
         with contextlib.closing(batches):  # type: ignore[type-var]
             for batch in batches:
-                yield encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label)
+                yield maker.start(batch, first_index=spec.source_index, source=spec.source.file.label)()
 
     with decoding_threads(config.loader.num_workers) as threads:
-        with contextlib.closing(encoded(*places[0])) as batches:  # type: ignore[type-var]
+        with contextlib.closing(made(*places[0])) as batches:  # type: ignore[type-var]
             next(batches)
         start_s, kept, rates, seconds = time.monotonic() - started, [], [], 0.0
         for spec, skip in places:
             began, number, taken_s = time.monotonic(), 0, 0.0
-            for batch in encoded(spec, skip):
+            for batch in made(spec, skip):
                 kept.append(batch)
                 number, taken_s = number + batch.counts().inputs, time.monotonic() - began
                 if taken_s >= config.estimate_s / len(places):
                     break
             rates.append(number / max(taken_s, 1e-9))
             seconds += taken_s
-    return _Sample(batches=kept, rates=rates, seconds=seconds, start_s=start_s, device=tokenizers.device)
+    return _Sample(batches=kept, rates=rates, seconds=seconds, start_s=start_s, device=maker.device)
 
 
-def _write(plan: Plan, paths: RunPaths, batches: Sequence[Encoded]) -> tuple[float, float, dict[str, int]]:
+def _write(plan: Plan, paths: RunPaths, batches: Sequence[Made]) -> tuple[float, float, dict[str, int]]:
     """Writes one shard of all of it: seconds for the rows, seconds for the rest, and the sizes of its files."""
     num_inputs = sum(batch.counts().inputs for batch in batches)
     header = dataclasses.replace(plan.header(plan.shard(0)), num_inputs=num_inputs)

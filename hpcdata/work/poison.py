@@ -29,12 +29,12 @@ from pathlib import Path
 
 from hpcdata.base import files
 from hpcdata.base.errors import UserError
-from hpcdata.encoders.examples import BATCHES_AHEAD, PreparedBatch
 from hpcdata.run.paths import RunPaths
 from hpcdata.run.plan import ShardSpec
-from hpcdata.samples import BadSample, Reason, Record, Reject
+from hpcdata.samples import BadSample, PreparedBatch, Reason, Record, Reject
 from hpcdata.shards.shard import list_attempts, read_work_note, seconds_lost
 from hpcdata.work.poisonchild import Pixels, Progress
+from hpcdata.work.preparing import BATCHES_AHEAD
 
 log = logging.getLogger(__name__)
 
@@ -259,4 +259,4 @@ def _is_crash(pixels: Pixels) -> bool:
 
 
 def _batch(results: Sequence[tuple[Record, Pixels]]) -> PreparedBatch:
-    return PreparedBatch(records=[record for record, _ in results], pixels=[pixels for _, pixels in results])
+    return PreparedBatch(records=[record for record, _ in results], prepared=[pixels for _, pixels in results])

@@ -2,7 +2,7 @@
 
     {"begins": 51}                                   it reads the shard's sample 51
     {"record": {...}}                                it has read it, and begins to decode
-    {"shapes": [[32, 32, 3]]} + pixels as they are   the sample's pictures
+    {"shapes": [[32, 32, 3]]} + bytes as they are    what was prepared of it: pixels, or raw members
     {"reason": "truncated", "message": "..."}        or why there are none
     {"error": "cannot read in.tar: ..."}             the last line when it is no sample's fault
 
@@ -19,24 +19,33 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
 from hpcdata.base import memory
 from hpcdata.base.errors import UserError
-from hpcdata.encoders.building import build_text
-from hpcdata.encoders.examples import PixelOptions, load_images
 from hpcdata.run.paths import RunPaths
 from hpcdata.run.plan import load_plan, load_runtime
-from hpcdata.samples import BadSample, Blob, Duplicate, ImagePart, Reason, Record, Reject, Role, Sample, TextPart
+from hpcdata.run.stage import find_stage
+from hpcdata.samples import (
+    BadSample,
+    Blob,
+    Duplicate,
+    ImagePart,
+    Member,
+    Reason,
+    Record,
+    Reject,
+    Role,
+    Sample,
+    TextPart,
+)
+from hpcdata.work.preparing import Prepare
 from hpcdata.work.reading import read_shard
 from hpcdata.work.watchdog import Watchdog
-
-if TYPE_CHECKING:
-    from hpcdata.encoders.text.tokenizer import TextTokenizer
 
 Pixels = list[np.ndarray] | BadSample
 SAMPLES_PER_LIMIT = 20
@@ -109,6 +118,7 @@ def to_mapping(record: Record) -> dict[str, Any]:
                 {"text": part.text, "role": int(part.role), "loss": part.loss} if isinstance(part, TextPart) else {}
                 for part in record.parts
             ]
+            values["members"] = [member.extension for member in record.members]
         case Reject():
             values |= {"reason": str(record.reason), "message": record.message}
     return values
@@ -117,7 +127,8 @@ def to_mapping(record: Record) -> dict[str, Any]:
 def from_mapping(values: dict[str, Any]) -> Record:
     common = {name: values[name] for name in ("position", "key", "offset")}
     if "parts" in values:
-        return Sample(**common, parts=tuple(map(_part, values["parts"])))
+        members = tuple(Member(extension=item, blob=Blob(path="")) for item in values["members"])
+        return Sample(**common, parts=tuple(map(_part, values["parts"])), members=members)
     if "reason" in values:
         return Reject(**common, reason=Reason(values["reason"]), message=values["message"])
     return Duplicate(**common)
@@ -132,10 +143,10 @@ def _part(values: dict[str, Any]) -> TextPart | ImagePart:
 def _work(output_dir: Path, name: str, first: int, end: int, only_read: set[int], out: IO[bytes]) -> None:
     plan, paths, runtime = load_plan(output_dir), RunPaths(output_dir), load_runtime(output_dir)
     spec = next(spec for spec in plan.shards() if spec.name == name)
-    options = PixelOptions.of(plan)
     with Watchdog(runtime.data.max_batch_s / SAMPLES_PER_LIMIT) as watchdog:
         watchdog.beat()
-        tokenizer = build_text(plan, runtime)
+        stage = find_stage(plan.config.stage)
+        prepare, rehearse = stage.preparing(plan), stage.rehearsal(plan, runtime)
         memory.limit_this_process()
         records = read_shard(plan, paths, spec, skip=first, policy=runtime.data.on_changed_input)
         for position in range(first, end):
@@ -146,33 +157,21 @@ def _work(output_dir: Path, name: str, first: int, end: int, only_read: set[int]
             if position in only_read:
                 _say(out, {"shapes": []})
             else:
-                _decode(record, options, tokenizer, out)
+                _try(record, prepare, rehearse, out)
 
 
-def _decode(record: Record, options: PixelOptions | None, tokenizer: TextTokenizer | None, out: IO[bytes]) -> None:
+def _try(record: Record, prepare: Prepare | None, rehearse: Callable[[Record], None] | None, out: IO[bytes]) -> None:
     try:
-        images = load_images(record, options)
+        arrays = prepare(record) if prepare else []
     except BadSample as error:
         _say(out, {"reason": str(error.reason), "message": error.message})
         return
-    if tokenizer is not None and isinstance(record, Sample):
-        _try_texts(record, tokenizer)
-    _say(out, {"shapes": [list(image.shape) for image in images]})
-    for image in images:
-        out.write(np.ascontiguousarray(image).tobytes())
+    if rehearse:
+        rehearse(record)
+    _say(out, {"shapes": [list(array.shape) for array in arrays]})
+    for array in arrays:
+        out.write(np.ascontiguousarray(array).tobytes())
     out.flush()
-
-
-def _try_texts(record: Sample, tokenizer: TextTokenizer) -> None:
-    """Texts that are not allowed are rejected by the parent, with all others; only a death matters here."""
-    from hpcdata.encoders.text.tokenizer import check_text
-
-    with contextlib.suppress(BadSample):
-        texts = [part.text for part in record.parts if isinstance(part, TextPart)]
-        for value in texts:
-            check_text(value)
-        if texts:
-            tokenizer.encode(texts)
 
 
 def _say(out: IO[bytes], values: dict[str, Any]) -> None:

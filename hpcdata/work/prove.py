@@ -20,12 +20,13 @@ from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.run.paths import RunPaths
 from hpcdata.run.plan import Plan, ShardSpec, load_plan, load_runtime
-from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, Role, Span
+from hpcdata.run.stage import find_stage
 from hpcdata.shards import shard
+from hpcdata.shards.made import Made
 from hpcdata.shards.recovered import PREFIX, Recovered, read_recovered
 from hpcdata.shards.rejects import read_rejects
-from hpcdata.shards.tables import read_columns
-from hpcdata.work.reencode import Reencoder
+from hpcdata.shards.stored import read_columns, stored_key
+from hpcdata.work.remaking import Remaker
 from hpcdata.work.retry import batch_range
 
 
@@ -56,19 +57,19 @@ def prove(output_dir: Path | str, num_samples: int, seed: int | None, *, accept_
     plan, paths = load_plan(output_dir), RunPaths(Path(output_dir).absolute())
     folders = _folders(plan, paths)
     seed = secrets.randbits(32) if seed is None else seed
-    proof = Proof(seed=seed, num_written=sum(summary.sizes.samples for _, summary in folders))
+    proof = Proof(seed=seed, num_written=sum(summary.sizes["samples"] for _, summary in folders))
     if num_samples < 1 or not proof.num_written:
         raise UserError(f"--prove {num_samples} of {proof.num_written} written samples: there is nothing to prove")
     recovered = read_recovered(folder for folder, _ in folders)
     draws = list(_draw(folders, recovered, num_samples, seed))
     proof.drawn = len(draws)
     rejected = _rejected(plan, draws, folders, recovered)
-    with Reencoder(plan, paths, load_runtime(output_dir), accept_changed=accept_changed) as encoder:
-        proof.device = encoder.device
+    with Remaker(plan, paths, load_runtime(output_dir), accept_changed=accept_changed) as remaker:
+        proof.device = remaker.device
         for (name, retry), group in _grouped(plan, draws).items():
             spec = plan.shard_of(group[0].index)
             left_out = {index for index, written_by in rejected.get(name, {}).items() if written_by > retry}
-            _prove_shard(plan, spec, group, left_out, encoder, proof)
+            _prove_shard(plan, spec, group, left_out, remaker, proof)
     return proof
 
 
@@ -94,13 +95,13 @@ def _draw(
     folders: Sequence[tuple[Path, shard.ShardSummary]], recovered: Mapping[int, Recovered], number: int, seed: int
 ) -> Iterator[_Draw]:
     """`number` different stored samples (or all there are), each equally likely."""
-    ends = np.cumsum([summary.sizes.samples for _, summary in folders])
+    ends = np.cumsum([summary.sizes["samples"] for _, summary in folders])
     rows = random.Random(seed).sample(range(int(ends[-1])), min(number, int(ends[-1])))
     for row in sorted(rows):
         which = int(np.searchsorted(ends, row, side="right"))
         folder, summary = folders[which]
         local = row - int(ends[which - 1] if which else 0)
-        index = int(read_columns(folder, summary.header.id_dtype, summary.sizes)["samples/index.memmap"][local])
+        index = int(read_columns(folder, summary.header.schema, summary.sizes)["samples/index.memmap"][local])
         is_first = folder.name != "compact" and not folder.name.startswith(PREFIX)
         retry = 0 if is_first or index not in recovered else recovered[index].retry
         yield _Draw(index=index, folder=folder, row=local, retry=retry)
@@ -134,76 +135,32 @@ def _grouped(plan: Plan, draws: Sequence[_Draw]) -> dict[tuple[str, int], list[_
 
 
 def _prove_shard(
-    plan: Plan, spec: ShardSpec, draws: Sequence[_Draw], left_out: set[int], encoder: Reencoder, proof: Proof
+    plan: Plan, spec: ShardSpec, draws: Sequence[_Draw], left_out: set[int], remaker: Remaker, proof: Proof
 ) -> None:
     size, base = plan.batch_size, spec.source_index + spec.first
     taking_part = {
         number: frozenset(batch_range(plan, spec, number)) - left_out
         for number in {(draw.index - base) // size for draw in draws}
     }
-    encoded: dict[int, Example] = {}
+    stage = find_stage(plan.config.stage)
+    made_of: dict[int, Made] = {}
     reasons: dict[int, str] = {}
-    wanted = {draw.index for draw in draws}
+    wanted = {draw.index: draw for draw in draws}
     try:
-        for records, batch in encoder.batches(spec, taking_part):
+        for records, made in remaker.batches(spec, taking_part):
             proof.encoded += len(records)
-            encoded |= {example.index: example for example in batch.examples if example.index in wanted}
-            reasons |= {row.index: f"{row.reason}: {row.message}" for row in batch.rejects}
+            made_of |= {index: made for index, _ in made.written() if index in wanted}
+            reasons |= {row.index: f"{row.reason}: {row.message}" for row in made.rejects}
     except (UserError, OSError) as error:
         proof.differences.append(f"shard {spec.name}: {error}")
         return
     for draw in draws:
-        stored = _stored(draw)
-        if draw.index in encoded:
-            difference = compare(stored, encoded[draw.index])
+        if draw.index in made_of:
+            difference = stage.compare(made_of[draw.index], draw.index, draw.folder, draw.row)
         else:
             difference = f"is rejected now ({reasons.get(draw.index, 'not read')})"
         if difference:
-            proof.differences.append(f"{stored.key} (sample {draw.index}, {draw.folder.name}): {difference}")
+            key = stored_key(draw.folder, draw.row)
+            proof.differences.append(f"{key} (sample {draw.index}, {draw.folder.name}): {difference}")
         else:
             proof.equal += 1
-
-
-def compare(stored: Example, encoded: Example) -> str:
-    """Where two examples differ, in words; empty when they are the same."""
-    if stored.key != encoded.key:
-        return f"its key is {encoded.key} now"
-    kinds = [[span.kind.name.lower() for span in example.spans] for example in (stored, encoded)]
-    if kinds[0] != kinds[1]:
-        return f"stored spans are {', '.join(kinds[0])}, encoded {', '.join(kinds[1])}"
-    for number, (old, new) in enumerate(zip(stored.spans, encoded.spans, strict=True)):
-        what = f"span {number} ({old.kind.name.lower()})"
-        if (len(old.ids), old.height, old.width, old.flags) != (len(new.ids), new.height, new.width, new.flags):
-            return f"{what}: stored {_shape(old)}, encoded {_shape(new)}"
-        differing = np.flatnonzero(np.asarray(old.ids, np.int64) != np.asarray(new.ids, np.int64))
-        if len(differing):
-            at = int(differing[0])
-            return (
-                f"{what}: {len(differing)} of {len(old.ids)} ids differ, first at {at}: "
-                f"stored {old.ids[at]}, encoded {new.ids[at]}"
-            )
-    return ""
-
-
-def _shape(span: Span) -> str:
-    return f"{len(span.ids)} ids, grid {span.height} x {span.width}, flags {span.flags}"
-
-
-def _stored(draw: _Draw) -> Example:
-    summary = shard.read_summary(draw.folder)
-    arrays = read_columns(draw.folder, summary.header.id_dtype, summary.sizes)
-    row, at = draw.row, int(arrays["samples/first_token.memmap"][draw.row])
-    first = int(arrays["samples/first_span.memmap"][row])
-    spans = []
-    for number in range(first, first + int(arrays["samples/num_spans.memmap"][row])):
-        end = at + int(arrays["spans/length.memmap"][number])
-        height, width = arrays["spans/grid.memmap"][number].tolist()
-        flags = int(arrays["spans/flags.memmap"][number])
-        ids, kind = arrays["tokens/ids.memmap"][at:end], Kind(int(arrays["spans/kind.memmap"][number]))
-        role, loss = Role(flags & ROLE_MASK), bool(flags & LOSS_FLAG)
-        spans.append(Span(kind=kind, ids=ids, height=height, width=width, role=role, loss=loss))
-        at = end
-    starts = arrays["samples/first_key.memmap"]
-    end = int(starts[row + 1]) if row + 1 < len(starts) else summary.sizes.keys
-    key = arrays["keys/bytes.memmap"][int(starts[row]) : end].tobytes().decode()
-    return Example(index=draw.index, key=key, spans=tuple(spans))

@@ -18,14 +18,14 @@ from typing import Literal
 
 from hpcdata import sources
 from hpcdata.base.errors import UserError
-from hpcdata.encoders.examples import Batch, PixelOptions, prepare_batches
 from hpcdata.run.paths import RunPaths
 from hpcdata.run.plan import Plan, ShardSpec
-from hpcdata.run.planning import source_options
-from hpcdata.samples import Reason, Record
+from hpcdata.run.stage import find_stage
+from hpcdata.samples import Batch, Reason, Record
+from hpcdata.shards.made import Rejected
 from hpcdata.shards.rejects import DUPLICATE, RejectRow
-from hpcdata.shards.tables import EncodedBatch
 from hpcdata.work.clock import WorkClock
+from hpcdata.work.preparing import Prepare, prepare_batches
 
 Policy = Literal["refuse", "reject"]
 ROWS_AT_ONCE = 4096
@@ -49,7 +49,7 @@ def read_shard(
         spec.source.scan,
         first=spec.first + skip,
         count=spec.count - skip,
-        options=source_options(plan.config),
+        options=find_stage(plan.config.stage).options(plan.config),
     )
 
 
@@ -61,15 +61,16 @@ def read_batches(
     start: int,
     end: int,
     threads: Executor,
+    prepare: Prepare | None,
     policy: Policy = "refuse",
     clock: WorkClock | None = None,
 ) -> Iterator[Batch]:
     """Samples `start` to `end` of a shard in batches, documents in bulk. The clock gets what reading takes.
 
-    threads: decode the pictures, see `decoding_threads`.
+    threads: do what `prepare` says, see `decoding_threads`.
     """
-    clock, size = clock or WorkClock(), plan.batch_size
-    if plan.text and not plan.image and sources.gives_documents(spec.source.file.format):
+    clock, size, stage = clock or WorkClock(), plan.batch_size, find_stage(plan.config.stage)
+    if stage.takes_documents(plan, spec.source.file.format):
         require_unchanged(spec, paths.root, policy)
         documents = sources.read_documents(
             _file(paths, spec),
@@ -77,12 +78,12 @@ def read_batches(
             first=spec.first + start,
             count=end - start,
             batch_size=size,
-            options=source_options(plan.config),
+            options=stage.options(plan.config),
         )
         return clock.timed(documents, "read_s")
     records = clock.timed(read_shard(plan, paths, spec, skip=start, policy=policy), "read_s")
     records = itertools.islice(records, end - start)
-    return prepare_batches(records, batch_size=size, threads=threads, options=PixelOptions.of(plan))
+    return prepare_batches(records, batch_size=size, threads=threads, prepare=prepare)
 
 
 def _file(paths: RunPaths, spec: ShardSpec) -> sources.InputFile:
@@ -107,7 +108,7 @@ def require_unchanged(spec: ShardSpec, root: Path, policy: Policy = "refuse") ->
         raise InputChanged(f"input {label} ({origin}) {what} (size or time of change): {advice}", f"{label} {what}")
 
 
-def rejected_batches(spec: ShardSpec, change: InputChanged, skip: int) -> Iterator[EncodedBatch]:
+def rejected_batches(spec: ShardSpec, change: InputChanged, skip: int) -> Iterator[Rejected]:
     """Rejects for the samples of a shard from its `skip`-th on, under their positions: their keys cannot be read."""
     duplicates, label = set(spec.source.scan.duplicates), spec.source.file.label
     for start in range(spec.first + skip, spec.first + spec.count, ROWS_AT_ONCE):
@@ -123,4 +124,4 @@ def rejected_batches(spec: ShardSpec, change: InputChanged, skip: int) -> Iterat
             )
             for position in positions
         ]
-        yield EncodedBatch(examples=(), rejects=rows)
+        yield Rejected(rejects=rows)

@@ -14,10 +14,10 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from hpcdata.base import digest, files
+from hpcdata.base import files
 from hpcdata.base.errors import UserError
 from hpcdata.base.version import code_version, library_versions
 from hpcdata.run.claims import Claims, Owner
@@ -25,16 +25,12 @@ from hpcdata.run.ledger import Ledger
 from hpcdata.run.paths import RunPaths
 from hpcdata.run.plan import Plan, ShardSpec, load_plan, load_runtime
 from hpcdata.run.rejects import retry_header
-from hpcdata.samples import Example, Reason
-from hpcdata.shards import writing as store
-from hpcdata.shards.columns import TABLES, columns
-from hpcdata.shards.counts import Counts, Sizes
-from hpcdata.shards.recovered import RECOVERED, Recovered, read_recovered, retry_number, to_line
-from hpcdata.shards.rejects import DUPLICATE, REJECTS, RejectRow, read_rejects
-from hpcdata.shards.shard import ShardHeader, make_folders
-from hpcdata.shards.tables import EncodedBatch, to_columns
-from hpcdata.shards.writing import AppendFile
-from hpcdata.work.reencode import Reencoder
+from hpcdata.samples import Reason
+from hpcdata.shards.recovered import Recovered, read_recovered, retry_number
+from hpcdata.shards.rejects import DUPLICATE, RejectRow, read_rejects
+from hpcdata.shards.shard import make_folders
+from hpcdata.shards.writing import RetryWriter
+from hpcdata.work.remaking import Remaker
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +66,10 @@ def retry(output_dir: Path | str, *, reason: str | None = None, accept_changed: 
         make_folders(paths.shards)
         for left_over in (*paths.shards.glob("tmp_retry-*"), *paths.shards.glob(f"{files.TRASH}tmp_retry-*")):
             files.remove_folder(left_over)
-        with Reencoder(plan, paths, runtime, accept_changed=accept_changed) as encoder:
-            work = _Retry(plan, paths, encoder, attempt, lambda row: is_wanted(row, reason))
+        with Remaker(plan, paths, runtime, accept_changed=accept_changed) as remaker:
+            work = _Retry(plan, paths, remaker, attempt, lambda row: is_wanted(row, reason))
             result = work.run()
-        _note(paths, attempt, encoder, result)
+        _note(paths, attempt, remaker, result)
     return result
 
 
@@ -82,29 +78,29 @@ def is_wanted(row: RejectRow, reason: str | None) -> bool:
     return row.reason == reason if reason else row.reason not in (DUPLICATE, Reason.CRASH)
 
 
-def _is_of(example: Example, row: RejectRow) -> bool:
+def _is_of(key: str, row: RejectRow) -> bool:
     """Whether it is the sample that was rejected; where its input could not be read, only its place is known."""
-    return example.key == row.key or row.reason == Reason.CHANGED_INPUT
+    return key == row.key or row.reason == Reason.CHANGED_INPUT
 
 
 class _Retry:
     def __init__(
-        self, plan: Plan, paths: RunPaths, encoder: Reencoder, attempt: str, wanted: Callable[[RejectRow], bool]
+        self, plan: Plan, paths: RunPaths, remaker: Remaker, attempt: str, wanted: Callable[[RejectRow], bool]
     ) -> None:
-        self._plan, self._paths, self._encoder, self._attempt = plan, paths, encoder, attempt
+        self._plan, self._paths, self._remaker, self._attempt = plan, paths, remaker, attempt
         self._wanted = wanted
         self._result = RetryResult()
         retries = paths.list_retries()
         self._recovered: dict[int, Recovered] = read_recovered(retries.values())
         self._number = max(map(retry_number, retries), default=0)
-        self._part: _Part | None = None
+        self._part: RetryWriter | None = None
 
     def run(self) -> RetryResult:
         try:
             for spec in self._plan.shards():
                 if folder := _shard_folder(self._paths, spec):
                     self._retry_shard(spec, folder)
-                if self._part and self._part.num_samples >= self._plan.config.data.shard_size:
+                if self._part and self._part.num_written >= self._plan.config.data.shard_size:
                     self._publish()
             self._publish()
         finally:
@@ -122,17 +118,13 @@ class _Retry:
         batches = {self._batch_of(spec, index) for index in rows}
         taking_part = {number: self._range(spec, number) - left_out for number in batches}
         try:
-            for records, encoded in self._encoder.batches(spec, taking_part):
-                good = [example for example in encoded.examples if example.index in rows]
-                same = [example for example in good if _is_of(example, rows[example.index])]
+            for _, made in self._remaker.batches(spec, taking_part):
+                good = {index: key for index, key in made.written() if index in rows}
+                same = {index for index, key in good.items() if _is_of(key, rows[index])}
                 self._result.renamed += len(good) - len(same)
-                failed = [row for row in encoded.rejects if row.index in rows]
-                self._result.still_rejected.update(row.reason for row in failed)
+                self._result.still_rejected.update(row.reason for row in made.rejects if row.index in rows)
                 if same:
-                    wanted = {example.index for example in same}
-                    taken = [record for record in records if spec.source_index + record.position in wanted]
-                    truncated = self._encoder.num_truncated(spec, taken)
-                    self._open_part().append(same, [rows[example.index] for example in same], truncated)
+                    self._open_part().take_back(made.only(same), [rows[index] for index in good if index in same])
         except (UserError, OSError) as error:
             log.error("shard %s: %s", spec.name, error)
             if str(error) not in self._result.problems:
@@ -145,17 +137,19 @@ class _Retry:
         """Plan indices of a batch."""
         return frozenset(batch_range(self._plan, spec, number))
 
-    def _open_part(self) -> _Part:
+    def _open_part(self) -> RetryWriter:
         if self._part is None:
             self._number += 1
-            self._part = _Part(self._paths.shards, retry_header(self._plan, self._number), self._attempt)
+            self._part = RetryWriter(self._paths.shards, retry_header(self._plan, self._number), self._attempt)
+            self._part.start()
         return self._part
 
     def _publish(self) -> None:
         if self._part is None:
             return
         part, self._part = self._part, None
-        part.commit()
+        if not part.commit():
+            raise UserError(f"{part.header.name} was published by another process: run this again")
         self._result.parts.append(part.header.name)
         self._result.recovered.update(part.reasons)
 
@@ -177,63 +171,15 @@ def _shard_folder(paths: RunPaths, spec: ShardSpec) -> Path | None:
     return dataset / "parts" / spec.name
 
 
-class _Part:
-    """A retry part in the making. See `store.ShardWriter`: the same files, with another account."""
-
-    def __init__(self, shards: Path, header: ShardHeader, attempt: str) -> None:
-        self.header = header
-        self.reasons: Counter[str] = Counter()
-        self._shards, self._folder = shards, shards / f"tmp_{header.name}.{attempt}"
-        self._sizes, self._counts, self._content = Sizes(), Counts(), 0
-        for table in TABLES:
-            (self._folder / table).mkdir(parents=True)
-        names = [*(column.path for column in columns(header.id_dtype)), REJECTS, RECOVERED]
-        self._files = {path: AppendFile(self._folder / path) for path in names}
-
-    @property
-    def num_samples(self) -> int:
-        return self._sizes.samples
-
-    def append(self, examples: Sequence[Example], rows: Sequence[RejectRow], num_truncated: int) -> None:
-        batch = EncodedBatch(examples=examples, truncated_texts=num_truncated)
-        columns_, self._sizes, content = to_columns(batch.rows(), self.header.id_dtype, self._sizes)
-        for path, values in columns_.items():
-            self._files[path].append(values)
-        for row in rows:
-            self._files[RECOVERED].append(to_line(row, retry_number(self.header.name)))
-        self._counts = self._counts + batch.counts()
-        self._content = digest.add(self._content, content)
-        self.reasons.update(row.reason for row in rows)
-
-    def commit(self) -> None:
-        for file in self._files.values():
-            file.flush()
-        self._close()
-        taken_back = Counter({reason: -number for reason, number in self.reasons.items()})
-        counts = dataclasses.replace(self._counts, inputs=0, rejected=taken_back)
-        known = {path: file.sha256() for path, file in self._files.items()}
-        store.seal(self._folder, self.header, self._sizes, counts, digest.to_hex(self._content), known)
-        if not store.publish(self._shards, self._folder, self.header.name):
-            raise UserError(f"{self.header.name} was published by another process: run this again")
-
-    def discard(self) -> None:
-        self._close()
-        files.remove_folder(self._folder)
-
-    def _close(self) -> None:
-        for file in self._files.values():
-            file.close()
-
-
-def _note(paths: RunPaths, attempt: str, encoder: Reencoder, result: RetryResult) -> None:
+def _note(paths: RunPaths, attempt: str, remaker: Remaker, result: RetryResult) -> None:
     ledger = Ledger(paths.ledger, attempt)
     ledger.write(
         "retry",
         version=code_version(),
         libraries=library_versions(),
-        device=encoder.device,
+        device=remaker.device,
         parts=result.parts,
         recovered=dict(result.recovered),
-        changed_inputs=sorted(encoder.changed_inputs),
+        changed_inputs=sorted(remaker.changed_inputs),
     )
     ledger.close()

@@ -1,4 +1,4 @@
-"""Work on one shard that is ours: reads, encodes, checkpoints, commits; or rejects what cannot be read any more."""
+"""Work on one shard that is ours: reads, makes, checkpoints, commits; or rejects what cannot be read any more."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
 from hpcdata.base.errors import UserError
-from hpcdata.encoders import batching, building
-from hpcdata.encoders.examples import Batch, PreparedBatch, decoding_threads
 from hpcdata.run.ledger import Ledger
 from hpcdata.run.paths import RunPaths
 from hpcdata.run.plan import Plan, ShardSpec
+from hpcdata.run.stage import find_stage
+from hpcdata.samples import Batch, PreparedBatch
+from hpcdata.shards.sealing import LostShard, ShardConflict
 from hpcdata.shards.takeover import open_shard
-from hpcdata.shards.writing import LostShard, ShardConflict, ShardWriter
+from hpcdata.shards.writing import ShardWriter
 from hpcdata.work import gpumeter, poison
 from hpcdata.work.clock import WorkClock
 from hpcdata.work.poison import CrashNotes
+from hpcdata.work.preparing import decoding_threads
 from hpcdata.work.reading import InputChanged, read_batches, rejected_batches, require_unchanged
 from hpcdata.work.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from hpcdata.base.signals import StopFlag
     from hpcdata.config.schema import RunConfig
-    from hpcdata.shards.tables import Encoded
+    from hpcdata.shards.made import Made
 
 log = logging.getLogger(__name__)
 
@@ -40,19 +42,18 @@ class ShardWork:
     def __init__(
         self, plan: Plan, paths: RunPaths, runtime: RunConfig, stop: StopFlag, ledger: Ledger, watchdog: Watchdog
     ) -> None:
-        plan = batching.settle(plan, paths, runtime)
-        self._plan, self._paths, self._runtime = plan, paths, runtime
+        stage = find_stage(plan.config.stage)
+        self._maker = stage.open(plan, paths, runtime)
+        self._plan, self._paths, self._runtime = self._maker.plan, paths, runtime
         self._stop, self._ledger, self._watchdog = stop, ledger, watchdog
-        tokenizers = building.build(plan, runtime)
-        self._encoder, self._device = tokenizers.encoder(plan), tokenizers.device
-        self._gpu = gpumeter.start(self._device)
-        self._num_ahead = 1 if self._device.startswith("cuda") else 0
+        self._prepare = stage.preparing(self._plan)
+        self._gpu = gpumeter.start(self._maker.device)
 
     def close(self) -> None:
         if self._gpu is not None:
             self._gpu.close()
 
-    def encode(self, spec: ShardSpec, attempt: str) -> None:
+    def work_on(self, spec: ShardSpec, attempt: str) -> None:
         """Works on a claimed shard to its end, or to a checkpoint when a signal arrives.
 
         Raises UserError or OSError when its input or its folder is at fault, anything else perhaps for one record.
@@ -119,15 +120,15 @@ class ShardWork:
         self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: WorkClock, threads: Executor
     ) -> None:
         resumed = writer.samples_read
-        self._ledger.write("claim", shard=spec.name, resumed=resumed, lost_s=notes.lost_s, device=self._device)
+        self._ledger.write("claim", shard=spec.name, resumed=resumed, lost_s=notes.lost_s, device=self._maker.device)
         log.info("shard %s: %s, %d samples", spec.name, f"resumes at {resumed}" if resumed else "fresh", spec.count)
         last_rate = clock.started
         is_first = True
         writer.note_work()
         self._watchdog.beat()
-        for encoded in self._encoded(spec, notes, clock, threads, skip=resumed):
+        for made in self._made(spec, notes, clock, threads, skip=resumed):
             with clock.spending("write_s"):
-                writer.append(encoded)
+                writer.append(made)
                 writer.note_work()
             self._watchdog.beat()
             if self._stop.received or writer.samples_read == spec.count:
@@ -149,20 +150,20 @@ class ShardWork:
             self._require_unchanged(spec)
             self._commit(spec, writer, notes, clock)
 
-    def _encoded(
+    def _made(
         self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, threads: Executor, *, skip: int
-    ) -> Iterator[Encoded]:
-        """The batches of a shard, encoded. A GPU computes one while what it made of the last one is written."""
+    ) -> Iterator[Made]:
+        """What becomes of the batches. A GPU computes one while what it made of the last one is written."""
         batches = self._batches(spec, notes, clock, threads, skip=skip)
         batches = clock.timed(batches, "decode_s", without="read_s")
-        pending: deque[Callable[[], Encoded]] = deque()
+        pending: deque[Callable[[], Made]] = deque()
         num_ahead = 0  # the first one is written before anything else
         while True:
             try:
                 if (batch := next(batches, None)) is None:
                     break
                 with clock.spending("encode_s"):
-                    finish = self._encoder.start(batch, first_index=spec.source_index, source=spec.source.file.label)
+                    finish = self._maker.start(batch, first_index=spec.source_index, source=spec.source.file.label)
                 pending.append(finish)
             except Exception:  # perhaps of one record: what comes before it is written first
                 while pending:
@@ -170,12 +171,12 @@ class ShardWork:
                 raise
             while len(pending) > num_ahead:
                 yield self._finish(pending.popleft(), clock)
-                num_ahead = self._num_ahead
+                num_ahead = self._maker.num_ahead
         while pending:
             yield self._finish(pending.popleft(), clock)
 
     @staticmethod
-    def _finish(finish: Callable[[], Encoded], clock: WorkClock) -> Encoded:
+    def _finish(finish: Callable[[], Made], clock: WorkClock) -> Made:
         with clock.spending("encode_s"):
             return finish()
 
@@ -231,6 +232,7 @@ class ShardWork:
                     start=start,
                     end=end,
                     threads=threads,
+                    prepare=self._prepare,
                     policy=self._runtime.data.on_changed_input,
                     clock=clock,
                 )

@@ -1,4 +1,4 @@
-"""What an array task does: claim a shard of the plan, continue or start it, encode, commit, next.
+"""What an array task does: claim a shard of the plan, continue or start it, commit, next.
 
 Any number of processes may run this on one output directory, started by anything. Each ends when no shard is left
 that it could take (`FINISHED`), or after a checkpoint when a signal asked it to (`STOPPED`).
@@ -103,7 +103,7 @@ class _Task:
         for spec in self._claim_shards():
             assert self._work is not None
             try:
-                self._work.encode(spec, f"{self._attempt}-{self._errors[spec.name]}")
+                self._work.work_on(spec, f"{self._attempt}-{self._errors[spec.name]}")
             except (UserError, OSError) as error:  # its input or its folder: the other shards may be fine
                 if isinstance(error, OSError) and error.errno in files.NO_ROOM:
                     raise

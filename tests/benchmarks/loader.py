@@ -1,4 +1,4 @@
-"""Loader speed against other loaders: one command, one table.
+"""Loader speed against other loaders: one command, the table of README.md beside this file.
 
     python tests/benchmarks/loader.py [--samples 100000] [--rounds 5] [--seconds 1] [--scratch DIR] [--peers a,b]
 

@@ -13,6 +13,7 @@ import pytest
 from hpcdata.base.errors import UserError
 from hpcdata.config import compose, values
 from hpcdata.config import schema as config
+from hpcdata.config.help import describe_keys
 
 PATHS = ["data.raw_data_dir=/in", "data.token_output_dir=/out"]
 SEED = shlex.split(
@@ -110,6 +111,19 @@ def test_every_key_says_whether_it_changes_output_bytes() -> None:
     assert not {"cluster.partition", "data.save_tmp_interval", "loader.num_workers", "data.token_output_dir"} & set(
         semantic
     )
+
+
+def test_a_key_that_was_added_later_counts_once_it_leaves_its_default() -> None:
+    """Runs that were begun without it have the fingerprint that they had."""
+    default, changed = (compose.compose([*PATHS, f"image.rule={rule}"]) for rule in ("white", "liquid"))
+    assert "image.rule" not in default.semantic_fields()
+    assert default.semantic_fields() == compose.compose(PATHS).semantic_fields()
+    assert changed.semantic_fields() == {**default.semantic_fields(), "image.rule": "liquid"}
+    assert default.semantic_fields(with_added=True)["image.rule"] == "white"
+
+
+def test_help_marks_a_key_that_was_added_later_as_one_that_changes_what_is_written() -> None:
+    assert " *image.rule=white" in describe_keys().splitlines()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import io
 import threading
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hpcdata.encoders import examples
-from hpcdata.encoders.examples import BatchEncoder, PixelOptions, PreparedBatch, decoding_threads, prepare_batches
-from hpcdata.samples import Blob, Documents, ImagePart, Reason, Record, Reject, Sample, TextPart
-from hpcdata.shards.counts import Sizes
-from hpcdata.shards.tables import to_columns
+from hpcdata.encoders.examples import BatchEncoder, PixelOptions
+from hpcdata.samples import Blob, Documents, ImagePart, PreparedBatch, Reason, Record, Reject, Sample, TextPart
+from hpcdata.shards.columns import token_schema
+from hpcdata.shards.made import Before
+from hpcdata.work.preparing import decoding_threads, prepare_batches
 
 
 class OneForEachX:
@@ -54,16 +56,19 @@ def test_documents_in_bulk_become_what_samples_become(rows, block_size, first):
     )
     encoder = BatchEncoder(text=OneForEachX(), image=None, block_size=block_size)
     bulk = encoder.encode(documents, first_index=1000, source="a.jsonl")
-    prepared = PreparedBatch(records=records, pixels=[[] for _ in records])
+    prepared = PreparedBatch(records=records, prepared=[[] for _ in records])
     single = encoder.encode(prepared, first_index=1000, source="a.jsonl")
     assert bulk.counts() == single.counts()
     assert list(bulk.rejects) == list(single.rejects)
-    start = Sizes(tokens=5, spans=6, samples=7, keys=8)
-    (columns, *rest), (expected, *others) = (to_columns(each.rows(), "uint16", start) for each in (bulk, single))
-    assert rest == others
-    assert {path: (values.dtype, values.tolist()) for path, values in columns.items()} == {
-        path: (values.dtype, values.tolist()) for path, values in expected.items()
+    schema, start = token_schema("uint16"), Before(rows={"tokens": 5, "spans": 6, "samples": 7, "keys": 8})
+    laid, expected = (each.lay_out(schema, start) for each in (bulk, single))
+    assert laid.content == expected.content
+    assert {path: (values.dtype, values.tolist()) for path, values in laid.columns.items()} == {
+        path: (values.dtype, values.tolist()) for path, values in expected.columns.items()
     }
+    assert bulk.written() == single.written()
+    some = {index for index, _ in bulk.written()[::2]}
+    assert bulk.only(some).counts() == single.only(some).counts()
 
 
 def test_a_batch_with_rejects_is_freed_at_once():
@@ -77,15 +82,16 @@ def test_a_batch_with_rejects_is_freed_at_once():
     ]
     records = [Sample(position=row, key=str(row), parts=parts[row]) for row in range(3)]
     options = PixelOptions(sizes=((8, 8),), max_pixels=64, max_bytes=1000, jpeg_draft=False)
+    prepare = functools.partial(examples.load_images, options=options)
     gc.disable()
     try:
         with decoding_threads(2) as threads:
-            (batch,) = prepare_batches(records, batch_size=3, threads=threads, options=options)
+            (batch,) = prepare_batches(records, batch_size=3, threads=threads, prepare=prepare)
         encoded = BatchEncoder(text=OneForEachX(), image=None, block_size=None).encode(
             batch, first_index=0, source="a.tar"
         )
         assert [row.reason for row in encoded.rejects] == [Reason.UNREADABLE_IMAGE, Reason.UNREADABLE_TEXT]
-        pixels = weakref.ref(batch.pixels[0][0])
+        pixels = weakref.ref(batch.prepared[0][0])
         del batch, encoded
         assert pixels() is None
     finally:
@@ -106,8 +112,9 @@ def test_nothing_more_is_decoded_behind_an_error(monkeypatch):
     monkeypatch.setattr(examples, "load_images", load)
     records = [Sample(position=row, key=str(row), parts=()) for row in range(30)]
     options = PixelOptions(sizes=((8, 8),), max_pixels=64, max_bytes=1000, jpeg_draft=False)
+    prepare = functools.partial(examples.load_images, options=options)
     with decoding_threads(1) as threads:
         with pytest.raises(MemoryError):
-            list(prepare_batches(records, batch_size=8, threads=threads, options=options))
+            list(prepare_batches(records, batch_size=8, threads=threads, prepare=prepare))
         may_go_on.set()
     assert begun in ([0], [0, 1])

@@ -17,7 +17,7 @@ from hpcdata.loading.background import BackgroundLoader
 from hpcdata.loading.layouts.fixed_batches import FixedRows
 from hpcdata.loading.layouts.named import Caption
 from hpcdata.loading.step_dataset import StepDataset
-from hpcdata.loading.streams import Mixture, Source
+from hpcdata.loading.token_streams import Mixture, Source
 from hpcdata.native import arrays
 from hpcdata.native.arrays import empty
 from tests.loading import made

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hpcdata import TokenDataset, TokenLoader
 from hpcdata.base.errors import UserError
 from hpcdata.loading.layouts.named import Caption, Text
-from hpcdata.loading.streams import Mixture, Source
+from hpcdata.loading.token_streams import Mixture, Source
 from hpcdata.order.mixture import POLICIES
 from hpcdata.order.packing import BestFit, Buckets, Concat
 from hpcdata.samples import Example
@@ -33,8 +33,7 @@ WORLD_SIZES = (1, 2, 3, 4, 6, 12)
 def _short_look_ahead():
     """Its edges fall between the steps of the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hpcdata.loading.batches._ROWS_AHEAD", _ROWS_AHEAD)
-        patch.setattr("hpcdata.loading.packed_batches._ROWS_AHEAD", _ROWS_AHEAD)
+        patch.setattr("hpcdata.order.steps._ROWS_AHEAD", _ROWS_AHEAD)
         yield
 
 
@@ -69,7 +68,12 @@ sources = st.lists(
 ).map(lambda others: [(71, 5, 2, "all", "shuffled"), *others])
 packings = st.one_of(
     st.none(),
-    st.builds(BestFit, length=st.sampled_from([16, 20]), window=st.integers(20, 60)),
+    st.builds(
+        BestFit,
+        length=st.sampled_from([16, 20]),
+        window=st.integers(20, 60),
+        max_images=st.sampled_from([None, 1]),
+    ),
     st.builds(Concat, length=st.sampled_from([7, 12]), window=st.integers(20, 60)),
     st.builds(Buckets, multiple=st.sampled_from([1, 8]), window=st.integers(20, 60)),
 )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hpcdata import TokenDataset, TokenLoader
 from hpcdata.base.errors import UserError
 from hpcdata.loading.layouts.named import T2I, Caption, Text
-from hpcdata.loading.streams import Mixture, Source
+from hpcdata.loading.token_streams import Mixture, Source
 from hpcdata.order.packing import BestFit, Buckets, Concat
 from hpcdata.samples import Example
 from tests.loading import made
@@ -150,7 +150,7 @@ def test_a_long_look_ahead_is_cut_into_the_right_steps(datasets, monkeypatch):
     dataset = datasets(100)
     expected = canonical(dataset, 2, global_batch_size=8, drop_last=False)
     for ahead in (1, 8, 20, 1000):
-        monkeypatch.setattr("hpcdata.loading.batches._ROWS_AHEAD", ahead)
+        monkeypatch.setattr("hpcdata.order.steps._ROWS_AHEAD", ahead)
         assert canonical(dataset, 2, global_batch_size=8, drop_last=False) == expected
 
 
@@ -271,8 +271,7 @@ def test_an_error_leaves_the_cursor(datasets):
 @pytest.mark.parametrize("is_mixture", [False, True])
 def test_blocks_are_asked_for_before_they_are_read(datasets, monkeypatch, world_size, options, is_mixture):
     """Each block once an epoch, before the first of its rows, and no more than a window ahead."""
-    monkeypatch.setattr("hpcdata.loading.batches._ROWS_AHEAD", 8)
-    monkeypatch.setattr("hpcdata.loading.packed_batches._ROWS_AHEAD", 8)
+    monkeypatch.setattr("hpcdata.order.steps._ROWS_AHEAD", 8)
     asked = []
     monkeypatch.setattr(TokenDataset, "will_read", lambda self, ranges: asked.extend(ranges.tolist()))
     dataset, offset = datasets(100), 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hpcdata import TokenDataset, TokenLoader
 from hpcdata.base.errors import UserError
-from hpcdata.loading.layouts.named import T2I, Caption, Interleaved, LiquidT2I, Text
+from hpcdata.loading.layouts.named import T2I, BatchCounts, Caption, Interleaved, LiquidT2I, Text
 from hpcdata.order.packing import BestFit, Buckets, Concat
 from hpcdata.samples import Example
 from tests.loading import made
@@ -66,7 +66,12 @@ def equal(one, other) -> bool:
 
 
 packings = st.one_of(
-    st.builds(BestFit, length=st.sampled_from([26, 40, 64]), window=st.integers(5, 64)),
+    st.builds(
+        BestFit,
+        length=st.sampled_from([26, 40, 64]),
+        window=st.integers(5, 64),
+        max_images=st.sampled_from([None, None, 1, 3]),
+    ),
     st.builds(Buckets, multiple=st.sampled_from([1, 8]), window=st.integers(5, 64)),
 )
 
@@ -347,3 +352,80 @@ def test_a_resumed_loader_tells_of_every_earlier_step(datasets):
             resumed.load_state_dict(state)
             assert resumed.batch_at(0, step)["index"].tolist() == expected[step], (at, step)
             assert resumed.rows(0, step).tolist() == make().rows(0, step).tolist(), (at, step)
+
+
+@pytest.fixture(scope="module")
+def albums(tmp_path_factory) -> TokenDataset:
+    """Samples of a text and none to four images of four codes."""
+    rng = np.random.default_rng(9)
+    examples = []
+    for row in range(150):
+        spans = [made.text(*rng.integers(0, 32000, rng.integers(1, 12)))]
+        spans += [made.image(*rng.integers(0, 16384, 4)) for _ in range(rng.integers(0, 5))]
+        examples.append(Example(index=row, key=str(row), spans=tuple(spans)))
+    return TokenDataset(made.make_dataset(tmp_path_factory.mktemp("made") / "albums", made.split(examples)))
+
+
+def test_rows_have_no_more_images_than_they_may(albums):
+    """And hold every sample once, as one row each without the second budget would."""
+    options = {"global_batch_size": 2, "layout": Interleaved(max_length=64), "drop_last": False, "num_epochs": 1}
+    most, seen = [], []
+    for max_images in (None, 4):
+        packing = BestFit(length=64, window=50, max_images=max_images)
+        loader = TokenLoader(albums, packing=packing, **options)
+        batches = list(loader)
+        most.append(max(int(n) // 4 for batch in batches for n in batch["modality"].sum(dim=1)))
+        seen.append(sorted(index for batch in batches for index in batch["index"].tolist()))
+    assert most[0] > most[1] == 4
+    assert seen == [list(range(150))] * 2
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_samples_with_more_images_than_a_row_are_refused_or_skipped_and_counted(albums, drop_last):
+    options = {"global_batch_size": 4, "packing": BestFit(length=64, window=50, max_images=3), "drop_last": drop_last}
+    too_many = [row for row in range(150) if len(albums[row].spans) > 4]
+    with pytest.raises(
+        UserError, match=r"has 4 images, a packed row may have 3: use a greater max_images, or too_long"
+    ):
+        list(TokenLoader(albums, layout=Interleaved(max_length=64), **options, num_epochs=1))
+    layout = Interleaved(max_length=64, too_long="skip")
+    loaders = ranks(albums, 4, layout=layout, **options)
+    seen = []
+    while loaders[0].epoch == 0:
+        seen += step_of(loaders)["index"].tolist()
+    counts = sum((loader.counts for loader in loaders), BatchCounts())
+    (account,) = loaders[2].account().values()
+    for name in ("samples", "text_tokens", "image_tokens", "padding", "skipped_samples"):
+        assert getattr(account, name) == getattr(counts, name), name
+    assert not set(seen) & set(too_many)
+    if not drop_last:
+        assert sorted(seen + too_many) == list(range(150))
+        assert counts.skipped_samples == len(too_many)
+
+
+def test_images_that_a_layout_leaves_out_do_not_count(albums):
+    options = {"global_batch_size": 2, "layout": "text", "seed": 1}
+    one, other = (
+        TokenLoader(albums, packing=BestFit(length=64, window=50, max_images=most), **options) for most in (None, 1)
+    )
+    assert all(equal(next(iter(one)), next(iter(other))) for _ in range(5))
+
+
+def test_two_budgets_resume_on_any_world_size(albums):
+    options = {"global_batch_size": 12, "layout": Interleaved(max_length=64, too_long="skip"), "drop_last": False}
+    options |= {"packing": BestFit(length=64, window=50, max_images=3)}
+    (canonical,) = ranks(albums, 1, **options)
+    state = canonical.state_dict()
+    for world_size in (4, 3, 1, 12, 2):
+        loaders = ranks(albums, world_size, **options)
+        for loader in loaders:
+            loader.load_state_dict(json.loads(json.dumps(state)))
+        for _ in range(3):
+            found, expected = step_of(loaders), next(iter(canonical))
+            assert all(torch.equal(found[key], expected[key]) for key in found)
+        state = loaders[-1].state_dict()
+        assert state == canonical.state_dict()
+    assert state["settings"]["packing"] == "BestFit(length=64, window=50, cuts=False, max_images=3)"
+    other = TokenLoader(albums, **{**options, "packing": BestFit(length=64, window=50)})
+    with pytest.raises(UserError, match="saved with packing="):
+        other.load_state_dict(state)

@@ -1,11 +1,9 @@
 """Every kind of picture becomes the promised square, or a BadSample. pytest tests/media/test_pixels.py"""
 
-import io
 import re
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hpcdata.media import pixels
 from hpcdata.media.pixels import load_square
 from hpcdata.samples import BadSample, Reason
-from tests.runs import small_run
+from tests.media.pictures import encoded
 
 LIMIT = 10_000_000
 
@@ -28,12 +25,6 @@ def square(data: bytes, resolution: int = 8, max_pixels: int = LIMIT) -> np.ndar
     assert made.flags.c_contiguous
     assert made.flags.writeable
     return made
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def gradient(width: int, height: int) -> Image.Image:
@@ -265,73 +256,3 @@ def test_threads_give_the_same_pixels():
     with ThreadPoolExecutor(4) as pool:
         for left, right in zip(one, pool.map(lambda item: square(item, 32), data), strict=True):
             np.testing.assert_array_equal(left, right)
-
-
-DRAFT_SIZES = ((64, 64), (48, 80), (80, 48))
-
-
-def smooth(width: int, height: int) -> Image.Image:
-    y, x = np.mgrid[:height, :width]
-    wave = np.stack([np.sin(x / 40), np.cos(y / 30), np.sin((x + y) / 50)], axis=2)
-    return Image.fromarray((127.5 + 127 * wave).astype(np.uint8))
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "MPO"])
-@pytest.mark.parametrize(
-    ("width", "height", "scale"),
-    [(1024, 1024, 8), (1040, 1033, 8), (1001, 603, 4), (301, 299, 2)],
-)
-def test_a_draft_of_a_large_jpeg_has_nearly_its_pixels(
-    kind: str, orientation: int, width: int, height: int, scale: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    data = encoded(smooth(width, height), kind, quality=95, exif=exif)
-    exact = pixels.load(data, sizes=DRAFT_SIZES, max_pixels=LIMIT)
-    decoded: list[tuple[int, int]] = []
-    turn = pixels._upright
-    monkeypatch.setattr(pixels, "_upright", lambda image: decoded.append(image.size) or turn(image))
-    draft = pixels.load(data, sizes=DRAFT_SIZES, max_pixels=LIMIT, jpeg_draft=True)
-    assert decoded == [(-(-width // scale), -(-height // scale))]
-    assert draft.shape == exact.shape, "it has the same size of all"
-    assert np.abs(draft.astype(int) - exact).mean() < 0.5, "nor is it stretched by what was rounded up"
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_a_draft_of_what_is_small_or_no_jpeg_is_exact(kind: str) -> None:
-    side = 255 if kind == "JPEG" else 1024  # less than twice what is needed twice over
-    data = encoded(gradient(side, side), kind)
-    exact = pixels.load(data, sizes=DRAFT_SIZES, max_pixels=LIMIT)
-    assert np.array_equal(exact, pixels.load(data, sizes=DRAFT_SIZES, max_pixels=LIMIT, jpeg_draft=True))
-
-
-@given(width=st.integers(1, 700), height=st.integers(1, 700), orientation=st.integers(1, 8))
-@settings(max_examples=40, deadline=None)
-def test_a_draft_never_changes_the_size(width: int, height: int, orientation: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    data = encoded(Image.new("RGB", (width, height), "red"), "JPEG", exif=exif)
-    exact = pixels.load(data, sizes=DRAFT_SIZES, max_pixels=LIMIT)
-    assert pixels.load(data, sizes=DRAFT_SIZES, max_pixels=LIMIT, jpeg_draft=True).shape == exact.shape
-
-
-def test_a_draft_of_a_cut_jpeg_is_a_reject() -> None:
-    data = encoded(smooth(1024, 1024), "JPEG")
-    with pytest.raises(BadSample) as caught:
-        pixels.load(half(data), sizes=DRAFT_SIZES, max_pixels=LIMIT, jpeg_draft=True)
-    assert caught.value.reason == Reason.TRUNCATED
-
-
-@pytest.mark.parametrize("is_draft", [False, True])
-def test_a_run_takes_drafts_when_it_is_asked_to(
-    tmp_path: Path, is_draft: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "in").mkdir()
-    smooth(256, 256).save(tmp_path / "in/a.jpg")
-    (tmp_path / "in/a.txt").write_text("waves")
-    drafts: list[object] = []
-    draft = pixels._draft
-    monkeypatch.setattr(pixels, "_draft", lambda image, sizes: drafts.append(image) or draft(image, sizes))
-    small_run(tmp_path / "run", "data.n_train_samples=1", f"data.jpeg_draft={is_draft}", source=tmp_path / "in")
-    assert len(drafts) == is_draft

@@ -25,8 +25,8 @@ from hpcdata.loading.layouts.sequences import Controls, Form, Lineup
 from hpcdata.native import compiled
 from hpcdata.native.compiled import kernels
 from hpcdata.order.bins import Bins
-from hpcdata.order.order import round_keys
 from hpcdata.order.packing import BestFit, Buckets, Concat
+from hpcdata.order.permutation import round_keys
 from hpcdata.samples import Example, Role
 from tests.loading import made
 
@@ -122,6 +122,7 @@ def test_batches_of_pairs_are_those_of_numpy(loops, pairs, place, ids):
     [
         (Interleaved(max_length=40, too_long="skip"), BestFit(length=64, window=50)),
         (SFT(max_length=40, too_long="skip"), BestFit(length=48, window=150)),
+        (SFT(max_length=40, too_long="skip"), BestFit(length=48, window=150, max_images=1)),
         (Interleaved(max_length=40, too_long="skip"), Buckets(multiple=8, window=60)),
         (Text(), Concat(length=32, window=40)),
         (Text(add_bos=False, ids="uint16"), Concat(length=7, window=33)),

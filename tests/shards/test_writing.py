@@ -16,10 +16,13 @@ from hpcdata.base import digest, files
 from hpcdata.samples import Example, Kind, Span
 from hpcdata.shards import shard
 from hpcdata.shards import writing as store
+from hpcdata.shards.columns import token_schema
+from hpcdata.shards.sealing import LostShard, ShardConflict
 from hpcdata.shards.shard import Progress
-from hpcdata.shards.tables import EncodedBatch, read_columns, sum_columns
+from hpcdata.shards.stored import read_columns, sum_columns
+from hpcdata.shards.tables import EncodedBatch
 from hpcdata.shards.takeover import open_shard
-from hpcdata.shards.writing import LostShard, ShardConflict, ShardWriter
+from hpcdata.shards.writing import ShardWriter
 from tests import made
 from tests.crashes import Crash, crash_at, fault_at
 from tests.evidence import CRASHES, FAULTS, Evidence
@@ -113,15 +116,15 @@ def test_a_shard_without_any_written_sample_commits_and_reads_back(tmp_path: Pat
     summary = shard.read_summary(folder)
     assert shard.check_files(folder, summary) == []
     assert shard.check_sizes(folder, summary) == []
-    assert len(read_columns(folder, "uint16", summary.sizes)["tokens/ids.memmap"]) == 0
+    assert len(read_columns(folder, token_schema("uint16"), summary.sizes)["tokens/ids.memmap"]) == 0
 
 
 def test_the_content_digest_is_that_of_the_stored_examples_in_any_order(tmp_path: Path) -> None:
     write(tmp_path / "shards")
     folder = tmp_path / "shards" / "00000-of-00001"
     summary = shard.read_summary(folder)
-    arrays = read_columns(folder, "uint16", summary.sizes)
-    pieces = [sum_columns(arrays, start, start + 1) for start in range(summary.sizes.samples)]
+    arrays = read_columns(folder, token_schema("uint16"), summary.sizes)
+    pieces = [sum_columns(arrays, start, start + 1) for start in range(summary.sizes["samples"])]
     assert digest.to_hex(digest.add(*reversed(pieces))) == summary.content_digest
 
 

@@ -13,7 +13,8 @@ from hpcdata.base.digest import sha256_file
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.samples import Example, Kind, Span
 from hpcdata.shards import shard
-from hpcdata.work.prove import compare, prove
+from hpcdata.shards.stored import compare
+from hpcdata.work.prove import prove
 from tests.runs import small_run
 
 

@@ -29,7 +29,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def as_on_a_gpu(work: ShardWork, *arguments: object) -> None:
         init(work, *arguments)  # type: ignore[arg-type]
-        work._num_ahead = 1
+        work._maker.num_ahead = 1
 
     def noted_start(encoder: BatchEncoder, *arguments: object, **options: object) -> Callable[[], Encoded]:
         steps.append("start")

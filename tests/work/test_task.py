@@ -43,8 +43,11 @@ from tests.trees import sha256_tree
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> str:
     """sha256 of the shards of an uninterrupted run in one process."""
-    folder = tmp_path_factory.mktemp("reference") / "run"
-    small_run(folder)
+    return uninterrupted(tmp_path_factory.mktemp("reference") / "run")
+
+
+def uninterrupted(folder: Path, *overrides: str) -> str:
+    small_run(folder, *overrides)
     return sha256_tree(folder / "shards")
 
 
@@ -80,12 +83,13 @@ def test_bytes_do_not_depend_on_where_a_task_was_stopped(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("stage", [(), ("stage=copy",), ("stage=copy", "copy.format=jsonl")])
 def test_bytes_do_not_depend_on_where_a_task_crashed(
-    tmp_path: Path, reference: str, evidence: Evidence, after: bool
+    tmp_path: Path, evidence: Evidence, stage: tuple[str, ...], after: bool
 ) -> None:
-    folder = tmp_path / "run"
-    for number in range(1, 700, 17):
-        prepare(small_config(folder))
+    folder, reference = tmp_path / "run", uninterrupted(tmp_path / "reference", *stage)
+    for number in range(1, 700, 37 if stage else 17):
+        prepare(small_config(folder, *stage))
         with crash_at(number, after=after) as counter, contextlib.suppress(Crash):
             run_task(folder, StopAfter())  # type: ignore[arg-type]
         shutil.rmtree(folder / "claims", ignore_errors=True)  # a dead process would not be seen as alive

@@ -1,6 +1,6 @@
 """The image tokenizers that are known: each preset's network in numbers, and the file that holds its weights.
 
-Values only, no torch: the login node reads them. The networks are in `vqgan`, `open_magvit2`, `emu3` and `exact_vq`;
+Values only, no torch: the login node reads them. The networks: `vqgan`, `open_magvit2_lfq`, `emu3`, `exact_vq`;
 `hpcdata/encoders/README.md` is the page for users.
 """
 

@@ -166,6 +166,15 @@ class Layout:
                 'cutting an image: use a greater max_length, or too_long="skip" to leave such samples out, counted'
             )
 
+    def check_images(self, index: np.ndarray, num_images: np.ndarray, most: int) -> None:
+        """The same for samples with more images than a packed row may have."""
+        if num_images.max(initial=0) > most and self.too_long == "raise":
+            at = int(num_images.argmax())
+            raise UserError(
+                f"layout {self.name}: sample {index[at]} has {num_images[at]} images, a packed row may have {most}: "
+                'use a greater max_images, or too_long="skip" to leave such samples out, counted'
+            )
+
     @property
     def controls(self) -> Controls:
         return Controls(bos=self.frame.bos, eos=self.frame.eos, pad=self.frame.pad)

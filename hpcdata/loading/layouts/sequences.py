@@ -131,6 +131,8 @@ class Lineup:
         taken, head, tail                                        ids of the span itself, in front of it and behind it
     """
 
+    length: np.ndarray
+
     def __init__(
         self,
         table: SpanTable,
@@ -191,6 +193,18 @@ class Lineup:
         if len(images):
             grid[self.spans.row[images]] = self.spans.height[images] * 65536 + self.spans.width[images]
         return grid
+
+    @property
+    def num_images(self) -> np.ndarray:
+        """[num_rows]: of the images that take part."""
+        return np.bincount(self.spans.row[self.is_image], minlength=self.num_rows)
+
+    def leave_out(self, rows: np.ndarray) -> None:
+        """Empties rows ([num_rows] bool), as those that are too long."""
+        if rows.any():
+            self.too_long = self.too_long | rows
+            self.truncated = self.truncated & ~rows
+            self.length = np.where(rows, 0, self.length)
 
     def sequences(self) -> Sequences:
         """The runs of all rows."""

@@ -18,22 +18,21 @@ from typing import TYPE_CHECKING
 from hpcdata import sources
 from hpcdata.base.errors import UserError
 from hpcdata.config.schema import RunConfig
-from hpcdata.encoders import building
-from hpcdata.encoders.examples import PixelOptions, PreparedBatch, decoding_threads, prepare_batches
 from hpcdata.run.paths import RunPaths
 from hpcdata.run.plan import Plan, ShardSpec
-from hpcdata.run.planning import source_options
+from hpcdata.run.stage import find_stage
 from hpcdata.samples import Reason, Record, Reject
+from hpcdata.work.preparing import decoding_threads, prepare_batches
 
 if TYPE_CHECKING:
-    from hpcdata.shards.tables import EncodedBatch
+    from hpcdata.shards.made import Made
 
 log = logging.getLogger(__name__)
 
 _Source = tuple[sources.InputFile, sources.Scan]
 
 
-class Reencoder:
+class Remaker:
     """The encoders of a run, for single batches. `accept_changed` reads inputs that changed since they were planned."""
 
     def __init__(self, plan: Plan, paths: RunPaths, runtime: RunConfig, *, accept_changed: bool = False) -> None:
@@ -43,11 +42,12 @@ class Reencoder:
         self._accept_changed = accept_changed
         self._sources: dict[str, _Source] = {}
         self._listings = tempfile.TemporaryDirectory(prefix="hpcdata-")
-        tokenizers = building.build(plan, runtime)
-        self._text, self.device = tokenizers.text, tokenizers.device
-        self._encoder, self._texts_alone = (tokenizers.encoder(plan, with_images=kept) for kept in (True, False))
+        self._stage = find_stage(plan.config.stage)
+        self._maker = self._stage.open(plan, paths, runtime)
+        self._prepare = self._stage.preparing(plan)
+        self.device = self._maker.device
 
-    def __enter__(self) -> Reencoder:
+    def __enter__(self) -> Remaker:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -55,7 +55,7 @@ class Reencoder:
 
     def batches(
         self, spec: ShardSpec, taking_part: Mapping[int, frozenset[int]]
-    ) -> Iterator[tuple[list[Record], EncodedBatch]]:
+    ) -> Iterator[tuple[list[Record], Made]]:
         """(records, what they became) of batches of a shard. taking_part: batch number -> plan indices.
 
         Raises UserError when the input is gone or, unless that is accepted, has changed.
@@ -68,27 +68,18 @@ class Reencoder:
             scan,
             first=spec.first + first * size,
             count=min(last * size, spec.count) - first * size,
-            options=source_options(self._plan.config),
+            options=self._stage.options(self._plan.config),
         )
         for number in range(first, last):
             batch = list(islice(records, size))
             if number in taking_part:
                 kept = [_left_out_unless(record, spec, taking_part[number]) for record in batch]
-                yield batch, self._encode(spec, kept)
+                yield batch, self._make(spec, kept)
 
-    def num_truncated(self, spec: ShardSpec, records: list[Record]) -> int:
-        """How many of these samples have a text that is cut at data.block_size."""
-        prepared = PreparedBatch(records=records, pixels=[[] for _ in records])
-        if self._text is None:
-            return 0
-        encoded = self._texts_alone.encode(prepared, first_index=spec.source_index, source=spec.source.file.label)
-        return encoded.truncated_texts
-
-    def _encode(self, spec: ShardSpec, records: list[Record]) -> EncodedBatch:
-        options = PixelOptions.of(self._plan)
+    def _make(self, spec: ShardSpec, records: list[Record]) -> Made:
         with decoding_threads(self._runtime.loader.num_workers) as threads:
-            (batch,) = prepare_batches(records, batch_size=len(records), threads=threads, options=options)
-        return self._encoder.encode(batch, first_index=spec.source_index, source=spec.source.file.label)
+            (batch,) = prepare_batches(records, batch_size=len(records), threads=threads, prepare=self._prepare)
+        return self._maker.start(batch, first_index=spec.source_index, source=spec.source.file.label)()
 
     def _source(self, spec: ShardSpec) -> _Source:
         """The shard's input as planned; after a fresh scan where it changed and that is accepted."""
@@ -115,7 +106,7 @@ class Reencoder:
         (listed,) = sources.list_inputs(origin, config.data.source)
         listed = dataclasses.replace(listed, label=planned.file.label)
         file = sources.prepare(listed, Path(self._listings.name))
-        scan = sources.scan(file, every=config.data.shard_size, options=source_options(config))
+        scan = sources.scan(file, every=config.data.shard_size, options=self._stage.options(config))
         is_limited = config.data.n_train_samples is not None
         if scan.num_samples != planned.scan.num_samples and not (
             is_limited and scan.num_samples > planned.scan.num_samples

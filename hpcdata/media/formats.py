@@ -1,0 +1,113 @@
+"""What is opened as a picture, within which limits, and which reject an error of Pillow becomes.
+
+Only `FORMATS` are opened: those that data sets hold and that begin with a signature; none that starts another program
+(EPS) or takes any bytes for a picture (TGA). What does not decode is a `BadSample`, whatever Pillow raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    QoiImagePlugin,
+    SgiImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from hpcdata.samples import BadSample, Reason
+
+FORMATS = tuple(
+    plugin.format
+    for plugin in (
+        JpegImagePlugin.JpegImageFile,  # MPO files too: the first picture
+        PngImagePlugin.PngImageFile,
+        WebPImagePlugin.WebPImageFile,
+        GifImagePlugin.GifImageFile,
+        TiffImagePlugin.TiffImageFile,
+        BmpImagePlugin.BmpImageFile,
+        PpmImagePlugin.PpmImageFile,
+        Jpeg2KImagePlugin.Jpeg2KImageFile,
+        AvifImagePlugin.AvifImageFile,
+        QoiImagePlugin.QoiImageFile,
+        SgiImagePlugin.SgiImageFile,
+    )
+)
+"""Importing the plugins is what lets Pillow open by these names."""
+_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>|0x[0-9a-fA-F]{6,}")
+_MAX_MESSAGE = 160
+
+
+@contextlib.contextmanager
+def opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """The picture with its header read, not decoded yet; what goes wrong in the block is a reject as well.
+
+    Raises BadSample: EMPTY_IMAGE, OVERSIZED_IMAGE (judged by the header), TRUNCATED or UNREADABLE_IMAGE. Messages are
+    the same in every run.
+    """
+    if not data:
+        raise BadSample(Reason.EMPTY_IMAGE, "0 bytes")
+    _prepare_pillow(max_pixels)
+    try:
+        with _open(data, max_pixels) as image:
+            yield image
+    except (BadSample, MemoryError):
+        raise
+    except Exception as error:
+        raise _bad_sample(error) from None
+
+
+def _prepare_pillow(max_pixels: int) -> None:
+    """Pillow's process-wide switches; inner pictures of a file are bound by its own check alone."""
+    _silence_pillow()
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+@functools.cache
+def _silence_pillow() -> None:
+    """What Pillow warns of is a reject here or harmless (odd metadata), and would fill the log."""
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    num_pixels = image.width * image.height
+    if num_pixels > max_pixels:
+        raise _oversized(num_pixels, max_pixels)
+    if not num_pixels:
+        raise BadSample(Reason.UNREADABLE_IMAGE, f"{image.width} x {image.height} pixels")
+    return image
+
+
+def _oversized(num_pixels: int | str, max_pixels: int | None) -> BadSample:
+    return BadSample(Reason.OVERSIZED_IMAGE, f"the header promises {num_pixels} pixels, the limit is {max_pixels}")
+
+
+def _bad_sample(error: Exception) -> BadSample:
+    message = " ".join(_ADDRESS.sub("the data", str(error)).split())[:_MAX_MESSAGE]
+    if isinstance(error, Image.DecompressionBombError):
+        promised = re.search(r"\d+", message)
+        return _oversized(promised[0] if promised else "more", Image.MAX_IMAGE_PIXELS)
+    if isinstance(error, Image.UnidentifiedImageError):
+        return BadSample(Reason.UNREADABLE_IMAGE, "not in a known image format")
+    is_cut = isinstance(error, EOFError) or "truncated" in message.lower()
+    reason = Reason.TRUNCATED if is_cut else Reason.UNREADABLE_IMAGE
+    return BadSample(reason, f"{type(error).__name__}: {message}")

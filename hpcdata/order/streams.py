@@ -1,0 +1,229 @@
+"""The canonical order of samples: one source in some order, or a mixture of several. Everything else builds upon it.
+
+    SizedMixture([SizedSource(name="captions", size=9_000_000), SizedSource(name="texts", size=400)], strategy="sqrt")
+
+A source is a name and a number of samples. Its rows are counted behind those of the sources before it, so that one
+number says which sample it is. What the samples are, only their loader knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from hpcdata.base.errors import UserError
+from hpcdata.order.draws import Draws
+from hpcdata.order.mixture import POLICIES, Schedule, integer_weights, make_schedule, relative_weights
+from hpcdata.order.order import Order, find_order, rows_of_epochs
+from hpcdata.order.sampling import derived_seed, select
+from hpcdata.order.seeding import example_seeds
+
+
+class Stretch(NamedTuple):
+    """Consecutive positions of one source in an order of its own, whose row 0 is `first_row` of the stream."""
+
+    source: int
+    first_row: int
+    order: Order
+    epoch: int
+    start: int
+    stop: int
+
+
+class Stream(Protocol):
+    names: tuple[str, ...]
+    """Of the sources."""
+    sizes: tuple[int, ...]
+    """Samples of one epoch of each source."""
+
+    def num_samples(self, epoch: int) -> int | None:
+        """Samples of an epoch, None if it has no end."""
+        ...
+
+    def draws(self, epoch: int, positions: np.ndarray) -> Draws:
+        """positions: [n] integers in [0, num_samples)."""
+        ...
+
+    def stretches(self, epoch: int, start: int, stop: int) -> Iterator[Stretch]:
+        """What positions `start` to `stop` - 1 are in the orders of the sources, where it is worth reading ahead.
+
+        Of a source that begins anew on the way, the last of its epochs.
+        """
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What the order depends on, as plain values."""
+        ...
+
+
+class SingleStream:
+    """One source, in one order."""
+
+    def __init__(self, name: str, size: int, order: Order, seed: int) -> None:
+        self.order, self._seed = order, seed
+        self.names: tuple[str, ...] = (name,)
+        self.sizes: tuple[int, ...] = (size,)
+
+    def num_samples(self, epoch: int) -> int | None:
+        return self.sizes[0]
+
+    def draws(self, epoch: int, positions: np.ndarray) -> Draws:
+        rows = self.order.rows(epoch, positions)
+
+        def seeds() -> np.ndarray:
+            return example_seeds(self._seed, np.full(1, epoch), rows, self.sizes[0])
+
+        return Draws(rows=rows, source=np.zeros(len(rows), np.int64), make_seeds=seeds)
+
+    def stretches(self, epoch: int, start: int, stop: int) -> Iterator[Stretch]:
+        yield Stretch(0, 0, self.order, epoch, start, stop)
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizedSource:
+    """A source of a mixture."""
+
+    name: str
+    """Unique in the mixture."""
+    size: int
+    """Its samples."""
+    weight: float | None = None
+    """Its share of the samples, in proportion to the others'."""
+    sampling: str = "all"
+    """`all`, or `first:N`, `end:N%`, `random:0.5%`...: see hpcdata.order.sampling."""
+    order: str = "shuffled"
+    """Or `blocks`, `blocks:ROWSxBLOCKS` for data larger than RAM, `sequential`: see hpcdata.order.order."""
+    max_repeats: int = 1
+    """With the policy `max_repeats`: how often each of its samples is delivered."""
+
+
+class SizedMixture:
+    """Weighted sources; see hpcdata.order.mixture for the policies, and for what weights are relative to."""
+
+    def __init__(self, sources: Sequence[SizedSource], *, strategy: str | None = None, policy: str = "repeat") -> None:
+        if not sources:
+            raise UserError("a mixture needs at least one source")
+        if policy not in POLICIES:
+            raise UserError(f"mixture policy {policy!r}: expected one of {', '.join(POLICIES)}")
+        self.policy = policy
+        self.sources = tuple(sources)
+        self.names = tuple(source.name for source in sources)
+        if len(set(self.names)) < len(self.names):
+            raise UserError(
+                f"sources of a mixture need different names, got {', '.join(self.names)}: pass Source(name=...)"
+            )
+        self.selections = tuple(select(source.sampling, source.size) for source in sources)
+        self.sizes = tuple(selection.num_samples for selection in self.selections)
+        for source, size in zip(sources, self.sizes, strict=True):
+            _check_source(source, size)
+        self.weights = integer_weights(relative_weights([source.weight for source in sources], self.sizes, strategy))
+        self.first_row = np.cumsum([0] + [source.size for source in sources])
+
+
+class MixtureStream:
+    """A mixture with a seed, and the changes of its weights so far.
+
+    `changes`: (epoch, position, integer weights from there on), in the order in which they happened.
+    """
+
+    def __init__(self, mixture: SizedMixture, *, seed: int, shuffle: bool, changes: Sequence[tuple] = ()) -> None:
+        self.mixture, self._seed, self._shuffle = mixture, seed, shuffle
+        self.names, self.sizes = mixture.names, mixture.sizes
+        self.changes = tuple((int(epoch), int(at), tuple(map(int, weights))) for epoch, at, weights in changes)
+        self._selections = [
+            select(source.sampling, selection.size, seed=derived_seed(seed, f"source {source.name}"))
+            for source, selection in zip(mixture.sources, mixture.selections, strict=True)
+        ]
+        self._latest: tuple[int, Schedule] | None = None
+
+    def num_samples(self, epoch: int) -> int | None:
+        return self.schedule(epoch).num_samples
+
+    def schedule(self, epoch: int) -> Schedule:
+        latest = self._latest
+        if latest is None or latest[0] != epoch:  # threads may ask for two epochs at a time
+            latest = self._latest = epoch, self._make_schedule(epoch)
+        return latest[1]
+
+    def draws(self, epoch: int, positions: np.ndarray) -> Draws:
+        source, draw = self.schedule(epoch).places(positions)
+        rows, times = np.empty_like(source), np.empty_like(source)
+        for index, size in enumerate(self.sizes):
+            at = np.flatnonzero(source == index)
+            if len(at):
+                times[at], within = np.divmod(draw[at], size)
+                rows[at] = self._rows(index, epoch, times[at], within)
+
+        def seeds() -> np.ndarray:
+            sizes = np.array([selection.size for selection in self._selections])[source]
+            return example_seeds(self._seed, (epoch << 20) + times, rows, sizes)
+
+        return Draws(rows=rows + self.mixture.first_row[source], source=source, make_seeds=seeds)
+
+    def stretches(self, epoch: int, start: int, stop: int) -> Iterator[Stretch]:
+        if not self._shuffle or all(source.order == "shuffled" for source in self.mixture.sources):
+            return
+        schedule = self.schedule(epoch)
+        for index, (before, after) in enumerate(zip(schedule.counts(start), schedule.counts(stop), strict=True)):
+            times = max(0, after - 1) // self.sizes[index]
+            first = int(self.mixture.first_row[index]) + self._selections[index].first
+            begin, end = max(0, before - times * self.sizes[index]), after - times * self.sizes[index]
+            yield Stretch(index, first, self._order(index, epoch), times, begin, end)
+
+    def changed(self, epoch: int, position: int, weights: Mapping[str, float]) -> MixtureStream:
+        """The same stream with other weights from a position on; a weight of 0 leaves a source out."""
+        if set(weights) != set(self.names):
+            raise UserError(f"weights are for {', '.join(weights)}: expected one for each of {', '.join(self.names)}")
+        change = (epoch, position, integer_weights([weights[name] for name in self.names]))
+        kept = [earlier for earlier in self.changes if earlier[:2] != (epoch, position)]
+        return self.with_changes([*kept, change])
+
+    def with_changes(self, changes: Sequence[tuple]) -> MixtureStream:
+        return MixtureStream(self.mixture, seed=self._seed, shuffle=self._shuffle, changes=changes)
+
+    def settings(self) -> dict[str, Any]:
+        mixture = self.mixture
+        sources = [
+            [s.name, s.sampling, s.max_repeats, *([] if s.order == "shuffled" else [s.order])] for s in mixture.sources
+        ]
+        return {"policy": mixture.policy, "weights": mixture.weights, "sources": sources}
+
+    def _rows(self, index: int, epoch: int, times: np.ndarray, within: np.ndarray) -> np.ndarray:
+        """Rows of one source: its `times`-th epoch has an order of its own."""
+        if self._shuffle:
+            within = rows_of_epochs(self._order(index, epoch), times, within)
+        return self._selections[index].rows(within)
+
+    def _order(self, index: int, epoch: int) -> Order:
+        seed = derived_seed(self._seed, f"order of {self.names[index]} in epoch {epoch}")
+        return find_order(self.mixture.sources[index].order, self.sizes[index], seed)
+
+    def _make_schedule(self, epoch: int) -> Schedule:
+        weights = self.mixture.weights
+        for change in self.changes:
+            if change[0] < epoch:
+                weights = change[2]
+        return make_schedule(
+            self.sizes,
+            weights,
+            policy=self.mixture.policy,
+            max_repeats=[source.max_repeats for source in self.mixture.sources],
+            changes=[change[1:] for change in self.changes if change[0] == epoch],
+        )
+
+
+def _check_source(source: SizedSource, size: int) -> None:
+    """`size`: how many of its samples take part."""
+    if not size:
+        raise UserError(f"source {source.name} of the mixture has no samples")
+    find_order(source.order, 1, 0)
+    if source.order.startswith("blocks") and source.sampling.startswith("random"):
+        raise UserError(f"source {source.name} of the mixture: blocks of a random subset are not read in one go")
+    if source.max_repeats < 1:
+        raise UserError("max_repeats of a source: expected at least 1")

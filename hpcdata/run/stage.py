@@ -1,0 +1,128 @@
+"""What a stage is: all that planning, claims, checkpoints, commits, poison, retries, combine and proof ask of it.
+
+A stage is a module `hpcdata.stages.NAME` with a value `STAGE`; `stage=NAME` chooses it. Nothing else needs to know it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from hpcdata.run import registry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+    from hpcdata.config.schema import RunConfig
+    from hpcdata.run.identities import ImageIdentity, TextIdentity
+    from hpcdata.run.paths import RunPaths
+    from hpcdata.run.plan import Plan
+    from hpcdata.samples import Batch, Record
+    from hpcdata.shards.made import Made
+    from hpcdata.shards.schema import Schema
+    from hpcdata.shards.shard import ShardSummary
+    from hpcdata.sources.base import InputFile, Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identities:
+    """What the plan remembers of the tokenizers of a run; equal ones make equal bytes."""
+
+    text: TextIdentity | None = None
+    image: ImageIdentity | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What a committed shard holds, by its own bytes."""
+
+    content: int
+    """Its content digest."""
+    written: np.ndarray
+    """[num_samples] int64: plan index of each sample, in the order in which they are stored."""
+    problems: list[str] = field(default_factory=list)
+
+
+class Maker(Protocol):
+    """The stage in one process, with all that it has loaded."""
+
+    plan: Plan
+    """The plan with what could not be known before (`loader.batch_size=auto`)."""
+    device: str
+    """What it computes on; recorded in the ledger. "none" where that cannot matter."""
+    num_ahead: int
+    """How many batches may be in work at once; 0: each one is done when `start` returns."""
+
+    def start(self, batch: Batch, *, first_index: int, source: str) -> Callable[[], Made]:
+        """Begins a batch, and returns what ends it.
+
+        first_index: plan index of position 0 of the input file; source: its label, for rejects.
+        """
+        ...
+
+
+class Stage(Protocol):
+    """One kind of work. Its methods are light: what is heavy is imported where it is used."""
+
+    def settle(self, config: RunConfig) -> RunConfig:
+        """What one option says about another. Raises UserError."""
+        ...
+
+    def settings(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the semantic keys that change the bytes that this stage writes: they enter the fingerprint."""
+        ...
+
+    def identify(self, config: RunConfig) -> Identities:
+        """Checks the settings and the files that they name, without torch. Raises UserError."""
+        ...
+
+    def options(self, config: RunConfig) -> Options:
+        """Which records of a source are taken, and what of each is read."""
+        ...
+
+    def check_inputs(self, config: RunConfig, inputs: Sequence[InputFile]) -> None:
+        """Raises UserError for inputs that the settings do not fit."""
+        ...
+
+    def contents(self, plan: Plan, name: str) -> Schema | None:
+        """What the files of shard `name` are; None for tokens."""
+        ...
+
+    def predict(self, plan: Plan) -> tuple[int, int]:
+        """(bytes, files a shard) that the run will write, roughly and on the safe side."""
+        ...
+
+    def preparing(self, plan: Plan) -> Callable[[Record], list[np.ndarray]] | None:
+        """What is done to records in threads before their batch is made, and for suspected ones in a child process.
+
+        It reads and decodes what a record refers to, as uint8 arrays, and raises BadSample. None: there is nothing.
+        """
+        ...
+
+    def rehearsal(self, plan: Plan, runtime: RunConfig) -> Callable[[Record], None] | None:
+        """For the child alone: does to a record what else could kill a process. None: nothing else can."""
+        ...
+
+    def takes_documents(self, plan: Plan, format_name: str) -> bool:
+        """Whether batches of this format come as `Documents`, in bulk."""
+        ...
+
+    def open(self, plan: Plan, paths: RunPaths, runtime: RunConfig) -> Maker:
+        """Loads what is needed. Raises UserError when a file is not the one that was planned with."""
+        ...
+
+    def check(self, folder: Path, summary: ShardSummary) -> Checked:
+        """Reads a committed shard back, after its files had their sha256. Raises ValueError when it is damaged."""
+        ...
+
+    def compare(self, made: Made, index: int, folder: Path, row: int) -> str:
+        """Where a sample that was made again differs from the one stored in `row`, in words; empty when nowhere."""
+        ...
+
+
+def find_stage(name: str) -> Stage:
+    """Raises UserError for a stage that does not exist."""
+    return cast(Stage, registry.find(name))

@@ -1,0 +1,58 @@
+"""A file that only grows, with a running sha256 of its content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+class AppendFile:
+    """A file that only grows, with a running sha256 of its content."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed with the writer
+        self._hasher = hashlib.sha256()
+        self._buffer = bytearray()
+        self.size = 0
+
+    def append(self, data: bytes | np.ndarray) -> None:
+        """data: bytes, or rows that lie together in memory."""
+        view = memoryview(data) if isinstance(data, bytes) else data.reshape(-1).view(np.uint8).data
+        self._hasher.update(view)
+        self.size += len(view)
+        if len(self._buffer) + len(view) < 2**20:
+            self._buffer += view
+        else:
+            self.flush()
+            self._write(view)
+
+    def append_prefix(self, source: Path, size: int) -> None:
+        if not size:
+            return  # `seal` removes empty files, and may be killed before it is done
+        with open(source, "rb") as file:
+            while size and (chunk := file.read(min(size, 2**20))):
+                self.append(chunk)
+                size -= len(chunk)
+
+    def sha256(self) -> str:
+        return self._hasher.hexdigest()
+
+    def sync(self) -> None:
+        self.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self._file.close()
+
+    def flush(self) -> None:
+        with memoryview(self._buffer) as view:
+            self._write(view)
+        self._buffer.clear()
+
+    def _write(self, view: memoryview) -> None:
+        while view:
+            view = view[self._file.write(view) :]

@@ -1,0 +1,78 @@
+"""What a stage makes of consecutive samples, as far as writing, accounting and checking need to know."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from hpcdata.shards.counts import Counts, count_batch
+from hpcdata.shards.rejects import RejectRow
+from hpcdata.shards.schema import Schema, Sizes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """What a shard holds already: rows of each table, bytes of each stream."""
+
+    rows: Sizes
+    stream_bytes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Laid:
+    """A batch as it goes to disk."""
+
+    columns: Mapping[str, np.ndarray]
+    """Path of every column of the schema -> its new rows."""
+    content: int
+    """What the samples add to the content digest."""
+    streams: Mapping[str, bytes] = field(default_factory=dict)
+    """Path -> bytes to append."""
+    files: Sequence[tuple[str, bytes]] = ()
+    """Names below `files/`, from the plan and never from the attempt, and what the files hold."""
+
+
+class Made(Protocol):
+    """What became of consecutive samples: some are written, the others are rejects."""
+
+    @property
+    def rejects(self) -> Sequence[RejectRow]: ...
+
+    def counts(self) -> Counts: ...
+
+    def written(self) -> Sequence[tuple[int, str]]:
+        """(plan index, key) of the samples that are written, in order."""
+        ...
+
+    def only(self, indices: Container[int]) -> Made:
+        """Those of the written samples, and no rejects."""
+        ...
+
+    def lay_out(self, schema: Schema, before: Before) -> Laid: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejected:
+    """Samples of which none is written, in any stage."""
+
+    rejects: Sequence[RejectRow]
+
+    def counts(self) -> Counts:
+        return count_batch(0, self.rejects)
+
+    def written(self) -> Sequence[tuple[int, str]]:
+        return ()
+
+    def only(self, indices: Container[int]) -> Rejected:
+        return Rejected(rejects=())
+
+    def lay_out(self, schema: Schema, before: Before) -> Laid:
+        import numpy as np
+
+        shapes = {column.path: (0, column.width) if column.width else (0,) for column in schema.columns}
+        dtypes = {column.path: column.dtype for column in schema.columns}
+        return Laid(columns={path: np.zeros(shape, dtypes[path]) for path, shape in shapes.items()}, content=0)

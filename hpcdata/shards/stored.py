@@ -1,0 +1,104 @@
+"""Examples read back from the columns of a committed shard: their digest, and where two examples differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hpcdata.base import digest
+from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, Role, Span
+from hpcdata.shards.schema import Schema, Sizes
+from hpcdata.shards.shard import read_summary
+
+
+def read_columns(folder: Path, schema: Schema, sizes: Sizes) -> dict[str, np.ndarray]:
+    """Column path -> its rows, memory-mapped read-only. Raises ValueError when a file has another size."""
+    arrays = {}
+    for column in schema.columns:
+        rows = sizes[column.table]
+        shape = (rows, column.width) if column.width else (rows,)
+        path = folder / column.path
+        expected = int(np.prod(shape)) * np.dtype(column.dtype).itemsize
+        found = path.stat().st_size if path.exists() else 0
+        if found != expected:
+            raise ValueError(f"{column.path}: {found} bytes, expected {expected} for {rows} rows")
+        arrays[column.path] = np.memmap(path, column.dtype, "r", shape=shape) if rows else np.zeros(shape, column.dtype)
+    return arrays
+
+
+def sum_columns(arrays: dict[str, np.ndarray], start: int, end: int) -> int:
+    """Content digest of samples `start` to `end` of stored columns."""
+    first_span = _bounds(arrays["samples/first_span.memmap"], start, end, len(arrays["spans/length.memmap"]))
+    first_token = _bounds(arrays["samples/first_token.memmap"], start, end, len(arrays["tokens/ids.memmap"]))
+    spans = slice(first_span[0], first_span[-1])
+    names = ("kind", "flags", "grid", "length")
+    return digest.sum_examples(
+        num_spans=arrays["samples/num_spans.memmap"][start:end],
+        spans=np.column_stack([arrays[f"spans/{name}.memmap"][spans] for name in names]),
+        num_ids=np.diff(first_token),
+        ids=arrays["tokens/ids.memmap"][first_token[0] : first_token[-1]],
+    )
+
+
+def read_example(folder: Path, row: int) -> Example:
+    """The example in row `row` of a committed shard or part."""
+    summary = read_summary(folder)
+    arrays = read_columns(folder, summary.header.schema, summary.sizes)
+    at = int(arrays["samples/first_token.memmap"][row])
+    first = int(arrays["samples/first_span.memmap"][row])
+    spans = []
+    for number in range(first, first + int(arrays["samples/num_spans.memmap"][row])):
+        end = at + int(arrays["spans/length.memmap"][number])
+        height, width = arrays["spans/grid.memmap"][number].tolist()
+        flags = int(arrays["spans/flags.memmap"][number])
+        ids, kind = arrays["tokens/ids.memmap"][at:end], Kind(int(arrays["spans/kind.memmap"][number]))
+        role, loss = Role(flags & ROLE_MASK), bool(flags & LOSS_FLAG)
+        spans.append(Span(kind=kind, ids=ids, height=height, width=width, role=role, loss=loss))
+        at = end
+    key = key_of(arrays, row)
+    index = int(arrays["samples/index.memmap"][row])
+    return Example(index=index, key=key, spans=tuple(spans))
+
+
+def compare(stored: Example, encoded: Example) -> str:
+    """Where two examples differ, in words; empty when they are the same."""
+    if stored.key != encoded.key:
+        return f"its key is {encoded.key} now"
+    kinds = [[span.kind.name.lower() for span in example.spans] for example in (stored, encoded)]
+    if kinds[0] != kinds[1]:
+        return f"stored spans are {', '.join(kinds[0])}, encoded {', '.join(kinds[1])}"
+    for number, (old, new) in enumerate(zip(stored.spans, encoded.spans, strict=True)):
+        what = f"span {number} ({old.kind.name.lower()})"
+        if (len(old.ids), old.height, old.width, old.flags) != (len(new.ids), new.height, new.width, new.flags):
+            return f"{what}: stored {_shape(old)}, encoded {_shape(new)}"
+        differing = np.flatnonzero(np.asarray(old.ids, np.int64) != np.asarray(new.ids, np.int64))
+        if len(differing):
+            at = int(differing[0])
+            return (
+                f"{what}: {len(differing)} of {len(old.ids)} ids differ, first at {at}: "
+                f"stored {old.ids[at]}, encoded {new.ids[at]}"
+            )
+    return ""
+
+
+def _shape(span: Span) -> str:
+    return f"{len(span.ids)} ids, grid {span.height} x {span.width}, flags {span.flags}"
+
+
+def _bounds(firsts: np.ndarray, start: int, end: int, total: int) -> np.ndarray:
+    """Where rows `start` to `end - 1` begin, and where the last of them ends."""
+    bounds = firsts[start : end + 1]
+    return bounds if len(bounds) > end - start else np.append(bounds, total)
+
+
+def stored_key(folder: Path, row: int) -> str:
+    """The key of the sample in row `row`, in any stage whose shards have keys."""
+    summary = read_summary(folder)
+    return key_of(read_columns(folder, summary.header.schema, summary.sizes), row)
+
+
+def key_of(arrays: dict[str, np.ndarray], row: int) -> str:
+    starts, keys = arrays["samples/first_key.memmap"], arrays["keys/bytes.memmap"]
+    end = int(starts[row + 1]) if row + 1 < len(starts) else len(keys)
+    return keys[int(starts[row]) : end].tobytes().decode()

@@ -1,0 +1,82 @@
+"""A record as it is written: members of a tar, or a JSON line with its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hpcdata.samples import BadSample, Reason, Sample
+from hpcdata.shards.schema import FILES, RECORDS
+from hpcdata.sources.base import TEXT_EXTENSIONS, TEXT_FIELDS, decoded_text
+from hpcdata.sources.records import load
+from hpcdata.stages.copy.members import is_picture
+
+_IMAGE_FIELDS = ("image_path", "image")
+_FILES = FILES.removeprefix(f"{RECORDS}/")
+"""As a line names it, which lies beside that folder."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Written:
+    """One sample as it goes to disk."""
+
+    index: int
+    key: str
+    data: bytes
+    """What is appended to the stream of the shard."""
+    files: tuple[tuple[str, bytes], ...] = ()
+    """Files of its own: name, content."""
+    num_pictures: int = 0
+
+    def content(self) -> int:
+        """What it adds to the content digest: BLAKE2b-256 of key, data, and names and bytes of its files."""
+        hasher = hashlib.blake2b(digest_size=32)
+        files = [piece for name, data in self.files for piece in (name.encode(), data)]
+        for piece in (self.key.encode(), self.data, *files):
+            hasher.update(len(piece).to_bytes(8, "little") + piece)
+        return int.from_bytes(hasher.digest(), "little")
+
+
+def as_tar(sample: Sample, index: int, members: Mapping[str, bytes]) -> Written:
+    from hpcdata.stages.copy.tars import sample_bytes
+
+    data = sample_bytes(_tar_key(sample, index), members)
+    return Written(index=index, key=sample.key, data=data, num_pictures=sum(map(is_picture, members)))
+
+
+def as_json_line(sample: Sample, index: int, members: Mapping[str, bytes]) -> Written:
+    """The fields of its JSON, its text, and the names of its files: pictures in `image`, others by extension."""
+    record, files = _fields(members), []
+    for extension, data in members.items():
+        if extension == "json" or extension in TEXT_EXTENSIONS:
+            continue
+        files.append((f"{index:09d}.{extension}", data))
+    pictures = [f"{_FILES}/{name}" for name, _ in files if is_picture(name)]
+    if pictures:
+        for field in _IMAGE_FIELDS:
+            record.pop(field, None)
+        record["image"] = pictures[0] if len(pictures) == 1 else pictures
+    if others := {name.split(".", 1)[1]: f"{_FILES}/{name}" for name, _ in files if not is_picture(name)}:
+        record["files"] = others
+    line = json.dumps({"key": sample.key, **record}, ensure_ascii=False) + "\n"
+    return Written(index=index, key=sample.key, data=line.encode(), files=tuple(files), num_pictures=len(pictures))
+
+
+def _fields(members: Mapping[str, bytes]) -> dict[str, object]:
+    record = load(members["json"]) if "json" in members else {}
+    if not isinstance(record, dict):
+        raise BadSample(Reason.BAD_RECORD, "its JSON is no object")
+    text = next((extension for extension in TEXT_EXTENSIONS if extension in members), None)
+    if text is not None:
+        for field in TEXT_FIELDS:
+            record.pop(field, None)
+        record["text"] = decoded_text(members[text], what=f".{text}")
+    return record
+
+
+def _tar_key(sample: Sample, index: int) -> str:
+    """The sample's own name in its archive; its number in the plan where names have no place for one, as in lines."""
+    _, slash, name = sample.key.partition("/")
+    return name if slash and "." not in name.rpartition("/")[2] else f"{index:09d}"

@@ -1,0 +1,80 @@
+"""Batches of records -> what is written of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcdata.base import digest
+from hpcdata.run.plan import Plan
+from hpcdata.samples import BadSample, Batch, PreparedBatch, Record, Sample, refusal
+from hpcdata.shards.counts import Counts, count_batch
+from hpcdata.shards.made import Before, Laid
+from hpcdata.shards.rejects import RejectRow, reject_row
+from hpcdata.shards.schema import Schema
+from hpcdata.stages.copy.forms import Written, as_json_line, as_tar
+
+
+class Copying:
+    """Nothing is loaded: what is made is the record itself."""
+
+    device, num_ahead = "none", 0
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._form = as_json_line if plan.config.copy.format == "jsonl" else as_tar
+
+    def start(self, batch: Batch, *, first_index: int, source: str) -> Callable[[], Copied]:
+        assert isinstance(batch, PreparedBatch)
+        samples, rejects = list[Written](), list[RejectRow]()
+        for record, prepared in zip(batch.records, batch.prepared, strict=True):
+            try:
+                samples.append(self._copy(record, prepared, first_index + record.position))
+            except BadSample as bad:
+                rejects.append(reject_row(record, bad.reason, bad.message, first_index, source))
+        return lambda: Copied(samples=samples, rejects=rejects)
+
+    def _copy(self, record: Record, prepared: list[np.ndarray] | BadSample, index: int) -> Written:
+        if bad := refusal(record, prepared):
+            raise bad
+        assert isinstance(record, Sample)
+        assert isinstance(prepared, list)
+        names = [member.extension for member in record.members]
+        return self._form(record, index, dict(zip(names, map(bytes, prepared), strict=True)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Copied:
+    """Samples that are copied, and the rejects between them."""
+
+    samples: Sequence[Written]
+    rejects: Sequence[RejectRow] = ()
+
+    def counts(self) -> Counts:
+        return count_batch(len(self.samples), self.rejects, images=sum(sample.num_pictures for sample in self.samples))
+
+    def written(self) -> Sequence[tuple[int, str]]:
+        return [(sample.index, sample.key) for sample in self.samples]
+
+    def only(self, indices: Container[int]) -> Copied:
+        return Copied(samples=[sample for sample in self.samples if sample.index in indices])
+
+    def lay_out(self, schema: Schema, before: Before) -> Laid:
+        keys, (stream,) = [sample.key.encode() for sample in self.samples], schema.streams
+        sizes = np.array([len(sample.data) for sample in self.samples], "<i8")
+        key_sizes = np.array([len(key) for key in keys], "<i8")
+        columns = {
+            "samples/index.memmap": np.array([sample.index for sample in self.samples], "<i8"),
+            "samples/first_byte.memmap": np.cumsum(sizes) - sizes + before.stream_bytes[stream.path],
+            "samples/num_bytes.memmap": sizes,
+            "samples/first_key.memmap": np.cumsum(key_sizes) - key_sizes + before.rows["keys"],
+            "keys/bytes.memmap": np.frombuffer(b"".join(keys), "u1"),
+        }
+        return Laid(
+            columns=columns,
+            content=digest.add(*(sample.content() for sample in self.samples)),
+            streams={stream.path: b"".join(sample.data for sample in self.samples)},
+            files=[file for sample in self.samples for file in sample.files],
+        )

@@ -1,0 +1,67 @@
+"""Reading and decoding ahead: what records refer to is prepared in threads, some batches before it is needed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+
+from hpcdata.samples import BadSample, PreparedBatch, Record
+
+Prepare = Callable[[Record], list[np.ndarray]]
+BATCHES_AHEAD = 2
+
+
+@contextlib.contextmanager
+def decoding_threads(number: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that decode pictures, and nothing else is decoded when they end.
+
+    For functions: a generator that is left in a reference cycle is closed by the garbage collector, in any line of any
+    thread. Where that line starts or ends a thread, waiting for one is a deadlock.
+    """
+    threads = ThreadPoolExecutor(max(1, number), thread_name_prefix="decode")
+    try:
+        yield threads
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def prepare_batches(
+    records: Iterable[Record], *, batch_size: int, threads: Executor, prepare: Prepare | None
+) -> Iterator[PreparedBatch]:
+    """Cuts records into batches and prepares them `BATCHES_AHEAD` batches ahead of the consumer.
+
+    prepare: raises BadSample for what is rejected; None where there is nothing to prepare.
+    """
+    records = iter(records)
+    if prepare is None:
+        while batch := list(islice(records, batch_size)):
+            yield PreparedBatch(records=batch, prepared=[[]] * len(batch))
+        return
+    pending: deque[tuple[list[Record], list[Future[list[np.ndarray] | BadSample]]]] = deque()
+    try:
+        while True:
+            while len(pending) <= BATCHES_AHEAD and (batch := list(islice(records, batch_size))):
+                pending.append((batch, [threads.submit(_prepare_or_reject, record, prepare) for record in batch]))
+            if not pending:
+                return
+            batch, futures = pending[0]
+            prepared = PreparedBatch(records=batch, prepared=[future.result() for future in futures])
+            pending.popleft()
+            yield prepared
+    finally:
+        for _, futures in pending:
+            for future in futures:
+                future.cancel()
+
+
+def _prepare_or_reject(record: Record, prepare: Prepare) -> list[np.ndarray] | BadSample:
+    """Raises no BadSample: its traceback, in the thread that waits for it, would hold whole batches."""
+    try:
+        return prepare(record)
+    except BadSample as error:
+        return BadSample(error.reason, error.message)

@@ -1,0 +1,70 @@
+"""A picture at its full size, and arrays resized.   pytest tests/media/test_opening.py"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hpcdata.media import pixels
+from hpcdata.media.opening import open_image
+from hpcdata.media.resizing import resize
+from hpcdata.media.rules import RULES
+from hpcdata.samples import BadSample, Reason
+from tests.media import pictures
+from tests.media.pictures import encoded, noisy
+
+LIMIT = 1_000_000
+FILES = {**pictures.by_mode(23, 14), **pictures.turned(15, 10)}
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("name", FILES)
+def test_the_raw_path_and_the_tokenizers_see_the_same_picture(name: str, rule) -> None:
+    whole = open_image(FILES[name], max_pixels=LIMIT, rule=rule)
+    assert whole.dtype == np.uint8
+    assert whole.flags.c_contiguous
+    assert whole.flags.writeable
+    same = pixels.load(FILES[name], sizes=(whole.shape[:2],), max_pixels=LIMIT, rule=rule)
+    np.testing.assert_array_equal(whole, same)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        pytest.param(b"", Reason.EMPTY_IMAGE, id="empty"),
+        pytest.param(b"text", Reason.UNREADABLE_IMAGE, id="text"),
+        pytest.param(encoded(noisy(2000, 600)), Reason.OVERSIZED_IMAGE, id="large PNG"),
+        pytest.param(encoded(noisy(2000, 600), "JPEG"), Reason.OVERSIZED_IMAGE, id="large JPEG"),
+        pytest.param(encoded(noisy(99, 99))[:5000], Reason.TRUNCATED, id="cut PNG"),
+        pytest.param(encoded(noisy(99, 99), "JPEG")[:2000], Reason.TRUNCATED, id="cut JPEG"),
+    ],
+)
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_rejects_do_not_depend_on_who_asks(data: bytes, reason: Reason, rule) -> None:
+    said = []
+    for read in (open_image, lambda *args, **options: pixels.load(*args, sizes=((8, 8),), **options)):
+        with pytest.raises(BadSample) as caught:
+            read(data, max_pixels=LIMIT, rule=rule)
+        said.append((caught.value.reason, caught.value.message))
+    assert said[0] == said[1]
+    assert said[0][0] is reason
+
+
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    kernel=st.sampled_from(["bilinear", "bicubic", "lanczos"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_an_array_is_resized_by_the_kernel_of_that_name(shape, size, kernel) -> None:
+    array = np.asarray(noisy(*shape))
+    before = array.copy()
+    made = resize(array, size, kernel)
+    assert made.shape == (*size, 3)
+    filter_of = {"bilinear": 2, "bicubic": 3, "lanczos": 1}
+    same = Image.fromarray(array).resize((size[1], size[0]), Image.Resampling(filter_of[kernel]))
+    np.testing.assert_array_equal(made, np.asarray(same))
+    np.testing.assert_array_equal(array, before)
