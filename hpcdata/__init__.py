@@ -4,13 +4,11 @@
     loader = hpcdata.TokenLoader(run.dataset(), global_batch_size=8)    what a training script needs
 
 The names are resolved when they are used, so that command lines which never load a batch do not wait for torch.
-`hpcdata.run` is a function, and also the room of that name: `from hpcdata.run import plan` imports from the room.
 """
 
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,6 +58,7 @@ __all__ = [
 
 _HOMES = {
     "Run": "hpcdata.api.running",
+    "run": "hpcdata.api.running",
     "RunConfig": "hpcdata.config.schema",
     "Status": "hpcdata.report.status",
     "UserError": "hpcdata.base.errors",
@@ -74,16 +73,6 @@ _HOMES = {
     "widen": "hpcdata.loading.layouts.widening",
 }
 
-
-class _CallableRoom(ModuleType):
-    """Python binds the room `hpcdata/run/` to the name of the function, so the room is what is called."""
-
-    def __call__(self, config: Any, *, wait: bool = True) -> Any:
-        function = importlib.import_module("hpcdata.api.running").run
-        return function(config, wait=wait)
-
-
-importlib.import_module("hpcdata.run").__class__ = _CallableRoom
 
 if not TYPE_CHECKING:  # type checkers know the names above, and no others
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from hpcdata.base.command import Options, Parser, to_type
 
 if TYPE_CHECKING:
-    from hpcdata.shards.rejects import RejectRow
+    from hpcdata.shards.reject_ledger import RejectRow
     from hpcdata.work.retry import RetryResult
 
 FIRST_ROWS = 20
@@ -45,8 +45,8 @@ def _list(options: Options) -> int:
     import dataclasses
     import json
 
-    from hpcdata.run.rejects import rows_of
-    from hpcdata.shards.rejects import DUPLICATE
+    from hpcdata.runs.rejects import rows_of
+    from hpcdata.shards.reject_ledger import DUPLICATE
 
     counts: Counter[str] = Counter()
     shown = 0
@@ -65,7 +65,7 @@ def _list(options: Options) -> int:
 
 
 def _print_counts(counts: Counter[str], *, hidden: int) -> None:
-    from hpcdata.shards.rejects import DUPLICATE
+    from hpcdata.shards.reject_ledger import DUPLICATE
 
     if hidden:
         print(f"... and {hidden} more (--reason R or --json lists them)")

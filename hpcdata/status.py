@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 from hpcdata.base.command import Options, Parser
 
-_KEYS = """keys of --json: the fields of Status and Task in hpcdata/report/status.py and hpcdata/run/tasks.py;
-hpcdata/run/history.py defines useful, lost, overhead and queued seconds and goodput"""
+_KEYS = """keys of --json: the fields of Status and Task in hpcdata/report/status.py and hpcdata/history/tasks.py;
+hpcdata/history/history.py defines useful, lost, overhead and queued seconds and goodput"""
 
 
 def parser() -> Parser:

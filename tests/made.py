@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from hpcdata.config.values import from_mapping
-from hpcdata.run.identities import ImageIdentity, TextIdentity
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan, PlannedInput, load_plan
+from hpcdata.runs.identities import ImageIdentity, TextIdentity
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan, PlannedInput, load_plan
 from hpcdata.samples import Example, Kind, Role, Span
-from hpcdata.shards.rejects import RejectRow
+from hpcdata.shards.reject_ledger import RejectRow
 from hpcdata.shards.shard import ShardHeader
 from hpcdata.shards.tables import EncodedBatch
 from hpcdata.shards.takeover import open_shard

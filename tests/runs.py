@@ -11,8 +11,8 @@ from pathlib import Path
 from hpcdata import embedded
 from hpcdata.config.compose import compose
 from hpcdata.config.schema import RunConfig
-from hpcdata.run.plan import Plan
-from hpcdata.run.planning import prepare
+from hpcdata.runs.plan import Plan
+from hpcdata.runs.planning import prepare
 from hpcdata.work.task import TaskOutcome, run_task
 
 

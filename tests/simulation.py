@@ -19,11 +19,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hpcdata.run.claims import Claims, Owner
-from hpcdata.run.ledger import Ledger
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.picking import Picker
-from hpcdata.run.plan import Plan, ShardSpec, load_plan
+from hpcdata.history.ledger import Ledger
+from hpcdata.runs.claims import Claims, Owner
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.picking import Picker
+from hpcdata.runs.plan import Plan, ShardSpec, load_plan
 from hpcdata.shards.sealing import LostShard, ShardConflict
 from hpcdata.shards.takeover import open_shard
 from tests import made

@@ -15,9 +15,9 @@ from typing import Any
 
 from hpcdata.base import files
 from hpcdata.config import values as configuration
-from hpcdata.run.claims import Owner
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan, ShardSpec
+from hpcdata.runs.claims import Owner
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan, ShardSpec
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.shard import SHARD, ShardSummary
 from tests import made

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from hpcdata.report.status import read_status
-from hpcdata.run.plan import load_plan
-from hpcdata.run.planning import prepare
+from hpcdata.runs.plan import load_plan
+from hpcdata.runs.planning import prepare
 from tests.evidence import KILLS, Evidence
 from tests.runs import small_config, small_run, start_task
 from tests.trees import sha256_tree

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 
 from hpcdata.encoders.examples import BatchEncoder
+from hpcdata.history.ledger import read_ledgers
 from hpcdata.report.status import read_status
-from hpcdata.run.ledger import read_ledgers
-from hpcdata.run.planning import prepare
+from hpcdata.runs.planning import prepare
 from hpcdata.shards.shard import list_attempts, read_progress, read_work_note
 from hpcdata.shards.tables import Encoded
 from hpcdata.shards.writing import ShardWriter

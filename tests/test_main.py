@@ -13,8 +13,8 @@ import pytest
 from hpcdata import __main__ as hpcdata_command
 from hpcdata import cancel, combine, launch, resume, status, verify
 from hpcdata.base.command import Options, Parser
-from hpcdata.run import submissions
-from hpcdata.run.paths import RunPaths
+from hpcdata.history import submissions
+from hpcdata.runs.paths import RunPaths
 from tests import made
 from tests.runs import small_arguments
 from tests.slurm.fakes import FakeSlurm

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcdata.history.ledger import read_ledgers
 from hpcdata.report.status import read_status
-from hpcdata.run.ledger import read_ledgers
-from hpcdata.run.paths import RunPaths
+from hpcdata.runs.paths import RunPaths
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.shard import check_files, read_summary
 from tests import made

@@ -148,7 +148,7 @@ def test_combining_takes_no_memory_for_the_data(tmp_path: Path) -> None:
     import numpy as np
 
     from hpcdata.dataset.combining import CombineOptions, combine
-    from hpcdata.run.paths import RunPaths
+    from hpcdata.runs.paths import RunPaths
     from hpcdata.samples import Example, Kind, Span
     from hpcdata.shards.tables import EncodedBatch
     from hpcdata.shards.takeover import open_shard
@@ -176,7 +176,7 @@ def test_logs_have_no_text_of_the_data(tmp_path: Path) -> None:
 
     source = tmp_path / "x.jsonl"
     source.write_text('{"text": "a very private prompt"}\n{"text": "a very private prompt", "image": "gone.png"}\n')
-    from hpcdata.run.planning import prepare
+    from hpcdata.runs.planning import prepare
 
     prepare(small_config(tmp_path / "run", "data.n_train_samples=null", source=source))
     assert start_task(tmp_path / "run").wait(120) == 0
@@ -201,7 +201,7 @@ def test_tars_of_equal_names_do_not_collide(tmp_path: Path) -> None:
 
 
 def test_planning_draws_nothing(tmp_path: Path) -> None:
-    from hpcdata.run.planning import prepare
+    from hpcdata.runs.planning import prepare
     from tests.runs import small_config
 
     plans = [prepare(small_config(tmp_path / name)) for name in "ab"]

@@ -24,15 +24,15 @@ from hpcdata.api.processes import overrides as words_of
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.config.schema import RunConfig
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import load_plan, load_runtime
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import load_plan, load_runtime
 
 if TYPE_CHECKING:
     from hpcdata.dataset.dataset import TokenDataset
     from hpcdata.dataset.manifest import Manifest
     from hpcdata.dataset.verifying import Report
     from hpcdata.report.status import Status
-    from hpcdata.shards.rejects import RejectRow
+    from hpcdata.shards.reject_ledger import RejectRow
     from hpcdata.work.prove import Proof
     from hpcdata.work.retry import RetryResult
 
@@ -91,8 +91,8 @@ class Run:
 
         reason: only these, such as `unreadable_image`; `duplicate` for duplicates, which are left out otherwise.
         """
-        from hpcdata.run.rejects import rows_of
-        from hpcdata.shards.rejects import DUPLICATE
+        from hpcdata.runs.rejects import rows_of
+        from hpcdata.shards.reject_ledger import DUPLICATE
 
         return (row for row in rows_of(self.path) if (row.reason == reason if reason else row.reason != DUPLICATE))
 
@@ -205,8 +205,8 @@ class Run:
 
     def _is_over(self) -> bool:
         """Whether nobody works on it any more, or nothing is left to do."""
-        from hpcdata.run import queue, submissions
-        from hpcdata.run.outcome import read_outcome
+        from hpcdata.history import queue, submissions
+        from hpcdata.history.outcome import read_outcome
 
         paths = RunPaths(self.path)
         if self._launch and self._launch.is_running:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcdata.run import queue, submissions
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import load_plan
+from hpcdata.history import queue, submissions
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import load_plan
 
 MAX_LOOKS = 5
 """A finishing job may submit others while it is cancelled."""

@@ -14,8 +14,8 @@ from hpcdata.config.schema import RunConfig
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.dataset.manifest import Manifest
 from hpcdata.dataset.verifying import Report, verify_dataset
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan
 from hpcdata.samples import Kind, Sample, TextPart
 
 NUM_PICTURES = 8

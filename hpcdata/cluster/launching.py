@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 from hpcdata.base.command import to_type
 from hpcdata.config.array import parse_array
 from hpcdata.config.schema import RunConfig
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan
 
 if TYPE_CHECKING:
     from hpcdata.cluster.finish import Finished
     from hpcdata.cluster.local import LocalEnd
     from hpcdata.cluster.runs import Submitted
+    from hpcdata.history.outcome import Outcome
     from hpcdata.report.status import Status
-    from hpcdata.run.outcome import Outcome
     from hpcdata.work.estimate import Estimate
 
 log = logging.getLogger(__name__)
@@ -147,8 +147,8 @@ def _size_notes(plan: Plan, config: RunConfig) -> list[str]:
 def _launch_slurm(output_dir: Path, plan: Plan, config: RunConfig) -> Launched:
     from hpcdata.cluster import runs
     from hpcdata.cluster.preflight import check_output
+    from hpcdata.history.outcome import read_outcome
     from hpcdata.report.status import read_status
-    from hpcdata.run.outcome import read_outcome
 
     status = read_status(output_dir)
     outcome = read_outcome(RunPaths(output_dir))
@@ -207,7 +207,7 @@ def work_as_task(config: RunConfig) -> int:
 
 
 def _prepare(config: RunConfig) -> Plan:
-    from hpcdata.run.planning import prepare
+    from hpcdata.runs.planning import prepare
 
     plan = prepare(config)
     for note in notes(config):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hpcdata.base.errors import UserError
-from hpcdata.run import queue
+from hpcdata.history import queue
 
 DEFAULT_MAX_ARRAY_SIZE = 1001
 

@@ -19,7 +19,7 @@ from hpcdata.base.signals import StopFlag
 from hpcdata.config.array import parse_array
 from hpcdata.config.schema import ClusterConfig
 from hpcdata.report.status import read_status
-from hpcdata.run.paths import RunPaths
+from hpcdata.runs.paths import RunPaths
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -20,9 +20,9 @@ from hpcdata.cluster import limits
 from hpcdata.cluster.limits import Controller, NodeKind, Partition
 from hpcdata.config.array import parse_array, split
 from hpcdata.config.schema import ClusterConfig, RunConfig
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan, load_plan
-from hpcdata.run.stage import find_stage
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan, load_plan
+from hpcdata.runs.stage import find_stage
 
 SHORT_WARNING_S = 10
 """A batch and a checkpoint may take longer than that."""
@@ -206,7 +206,7 @@ def _size(num_bytes: float) -> str:
 def check(config: RunConfig) -> list[str]:
     """Everything that can be said before a plan is made; raises UserError for what cannot work."""
     from hpcdata import sources
-    from hpcdata.run import planning
+    from hpcdata.runs import planning
 
     planning.check(config)
     listed = sources.list_inputs(config.data.raw_data_dir, config.data.source)

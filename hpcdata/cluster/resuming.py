@@ -16,14 +16,14 @@ from pathlib import Path
 from hpcdata.cluster.launching import Launched, fit_to_cluster, start
 from hpcdata.config.compose import override
 from hpcdata.config.schema import RunConfig
-from hpcdata.run import submissions
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan, load_runtime
+from hpcdata.history import submissions
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan, load_runtime
 
 
 def resume(output_dir: Path, overrides: Sequence[str]) -> Launched:
     """Raises UserError before anything is changed."""
-    from hpcdata.run.planning import reopen
+    from hpcdata.runs.planning import reopen
 
     config = fit_to_cluster(override(load_runtime(output_dir), overrides))
     plan = reopen(output_dir, config)
@@ -34,7 +34,7 @@ def resume(output_dir: Path, overrides: Sequence[str]) -> Launched:
 
 def _resume_slurm(output_dir: Path, plan: Plan, config: RunConfig, overrides: Sequence[str]) -> Launched:
     from hpcdata.cluster import runs
-    from hpcdata.run import queue
+    from hpcdata.history import queue
 
     paths = RunPaths(output_dir)
     old = queue.active_jobs(paths, submissions.read(paths))

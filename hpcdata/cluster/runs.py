@@ -17,9 +17,9 @@ from hpcdata.cluster.limits import read_controller
 from hpcdata.cluster.submit import ClusterFull, JobOptions, TooManyJobs, submit_job
 from hpcdata.config.array import ArraySpec, Piece, parse_array, split
 from hpcdata.config.schema import RunConfig
-from hpcdata.run import queue, submissions
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.submissions import Kind, Submission
+from hpcdata.history import queue, submissions
+from hpcdata.history.submissions import Kind, Submission
+from hpcdata.runs.paths import RunPaths
 
 log = logging.getLogger(__name__)
 

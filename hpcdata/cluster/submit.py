@@ -18,8 +18,8 @@ from typing import Any
 from hpcdata.base import files
 from hpcdata.base.errors import UserError
 from hpcdata.config.schema import ClusterConfig, RunConfig
-from hpcdata.run import queue, submissions
-from hpcdata.run.submissions import Kind
+from hpcdata.history import queue, submissions
+from hpcdata.history.submissions import Kind
 
 
 class TooManyJobs(UserError):

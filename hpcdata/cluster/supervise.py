@@ -26,14 +26,14 @@ from hpcdata.base.command import Options, Parser, to_type
 from hpcdata.base.errors import UserError
 from hpcdata.cluster.budget import Round, decide
 from hpcdata.cluster.runs import submit_finish, submit_run
+from hpcdata.history import queue, submissions
+from hpcdata.history.ledger import read_ledgers
+from hpcdata.history.outcome import Outcome, describe, read_outcome, write_outcome
+from hpcdata.history.submissions import Submission
 from hpcdata.report.status import read_status
-from hpcdata.run import queue, submissions
-from hpcdata.run.claims import Claims, Owner
-from hpcdata.run.ledger import read_ledgers
-from hpcdata.run.outcome import Outcome, describe, read_outcome, write_outcome
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import ShardSpec, load_plan, load_runtime
-from hpcdata.run.submissions import Submission
+from hpcdata.runs.claims import Claims, Owner
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import ShardSpec, load_plan, load_runtime
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Dataset: what combine makes of a run - making it, checking it, opening it.
 
-May use: base, samples, native, config, shards, run; encoders in `decoding` alone, to give texts and pictures back.
+May use: base, samples, native, config, shards, runs, history; encoders in `decoding` alone, to give texts and pictures back.
 
     combining    committed shards -> manifest.json and parts/
     verifying    reads everything back and says whether it is what was promised

@@ -27,11 +27,11 @@ from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
 from hpcdata.dataset.manifest import FILE_NAME, LayoutDefaults, Manifest, parse_manifest
 from hpcdata.dataset.partlist import Part, Parts
-from hpcdata.run.claims import Claims, Owner
-from hpcdata.run.ledger import read_ledgers
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan, ShardSpec, arithmetic, load_plan
-from hpcdata.run.rejects import not_rejected, retry_header
+from hpcdata.history.ledger import read_ledgers
+from hpcdata.runs.claims import Claims, Owner
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan, ShardSpec, arithmetic, load_plan
+from hpcdata.runs.rejects import not_rejected, retry_header
 from hpcdata.shards import shard
 from hpcdata.shards import writing as store
 from hpcdata.shards.compact import compact

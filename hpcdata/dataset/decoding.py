@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hpcdata.dataset.manifest import Manifest
     from hpcdata.encoders.image.tokenizer import ImageTokenizer
     from hpcdata.encoders.text.tokenizer import TextTokenizer
-    from hpcdata.run.identities import ImageIdentity, TextIdentity
+    from hpcdata.runs.identities import ImageIdentity, TextIdentity
 
 EMBEDDED = "embedded"
 _THUMBNAIL = 256
@@ -165,7 +165,7 @@ class _Tokenizers:
 
 def _latest_launch(folder: Path) -> RunConfig | None:
     """The configuration of the run that a dataset, shard or checkpoint belongs to, if it still lies there."""
-    from hpcdata.run.plan import load_runtime
+    from hpcdata.runs.plan import load_runtime
 
     for run in (folder, folder.absolute().parent):
         try:

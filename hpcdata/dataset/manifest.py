@@ -22,8 +22,8 @@ from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.base.typed import checked
 from hpcdata.dataset.partlist import NUMBERS, Parts, parse
-from hpcdata.run.identities import ImageIdentity, TextIdentity
-from hpcdata.run.plan import Plan
+from hpcdata.runs.identities import ImageIdentity, TextIdentity
+from hpcdata.runs.plan import Plan
 from hpcdata.shards.counts import Counts
 
 FORMAT = "hpcdata-dataset-1"

@@ -17,8 +17,8 @@ from hpcdata.base import digest
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.manifest import FILE_NAME, LayoutDefaults, Manifest, read_manifest
 from hpcdata.dataset.partlist import Part, Parts
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan, ShardSpec, load_plan
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan, ShardSpec, load_plan
 from hpcdata.shards import shard
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.schema import Sizes

@@ -19,14 +19,14 @@ from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.config import values as configuration
 from hpcdata.dataset.manifest import FILE_NAME, Manifest, read_manifest
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan, arithmetic, load_plan
-from hpcdata.run.rejects import retry_header
-from hpcdata.run.stage import find_stage
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan, arithmetic, load_plan
+from hpcdata.runs.rejects import retry_header
+from hpcdata.runs.stage import find_stage
 from hpcdata.shards import shard
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.recovered import PREFIX, RECOVERED, Recovered, read_recovered, retry_number
-from hpcdata.shards.rejects import read_rejects
+from hpcdata.shards.reject_ledger import read_rejects
 from hpcdata.shards.shard import ShardHeader, ShardSummary
 
 

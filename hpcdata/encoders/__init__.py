@@ -1,6 +1,6 @@
 """Encoders: text and pictures -> ids and codes.
 
-May use: base, samples, embedded, config, media, shards, run. `README.md`: which weights fit, what was compared.
+May use: base, samples, embedded, config, media, shards, runs. `README.md`: which weights fit, what was compared.
 
     text/        text tokenizers
     image/       image tokenizers: networks, weights, lookup of codes

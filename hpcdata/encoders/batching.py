@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from hpcdata.base import files
 from hpcdata.encoders import building
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import SIZES_A_BATCH, Plan, load_plan
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import SIZES_A_BATCH, Plan, load_plan
 
 if TYPE_CHECKING:
     from hpcdata.config.schema import RunConfig

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hpcdata.config.schema import RunConfig
     from hpcdata.encoders.image.tokenizer import ImageTokenizer
     from hpcdata.encoders.text.tokenizer import TextTokenizer
-    from hpcdata.run.plan import Plan
+    from hpcdata.runs.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)

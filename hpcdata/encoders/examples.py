@@ -34,12 +34,12 @@ from hpcdata.samples import (
     TextPart,
     refusal,
 )
-from hpcdata.shards.rejects import RejectRow, reject_row
+from hpcdata.shards.reject_ledger import RejectRow, reject_row
 from hpcdata.shards.tables import Encoded, EncodedBatch, EncodedDocuments
 
 if TYPE_CHECKING:
     from hpcdata.encoders.image.codes import PictureEncoder
-    from hpcdata.run.plan import Plan
+    from hpcdata.runs.plan import Plan
 
 _NO_IDS = "the tokenizer makes no ids of the text"
 

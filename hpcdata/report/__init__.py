@@ -1,6 +1,6 @@
 """Report: what people look at. It reads plan, ledgers and names, and no data.
 
-May use: base, samples, shards, run, dataset.
+May use: base, samples, shards, runs, history, dataset.
 
     status       one look at a run, as numbers
     summary      the same in words, and what somebody should look at

@@ -11,8 +11,8 @@ from typing import TypeVar
 import numpy as np
 
 from hpcdata.dataset.manifest import read_manifest
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan
 from hpcdata.samples import Kind
 from hpcdata.shards import shard
 

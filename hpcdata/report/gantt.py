@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcdata.base import units
+from hpcdata.history.history import PREEMPTED, VANISHED, Process, Segment
 from hpcdata.report import charts
 from hpcdata.report.charts import LEFT, Axis
 from hpcdata.report.timeline import busy, histogram
-from hpcdata.run.history import PREEMPTED, VANISHED, Process, Segment
 
 MAX_ROWS = 40
 MAX_BARS = 1500

@@ -14,6 +14,8 @@ import numpy as np
 from hpcdata.base import units
 from hpcdata.base.command import to_type
 from hpcdata.base.version import code_version
+from hpcdata.history.history import PREEMPTED, RUNNING, SPENT, VANISHED, History
+from hpcdata.history.tasks import Task, natural
 from hpcdata.report import charts
 from hpcdata.report.charts import LEFT, RIGHT, WIDTH, Axis, text
 from hpcdata.report.codes import CodebookUse, count_codes
@@ -22,8 +24,6 @@ from hpcdata.report.pagestyle import HEAD
 from hpcdata.report.status import Observer, Status
 from hpcdata.report.summary import warnings
 from hpcdata.report.timeline import histogram, throughput
-from hpcdata.run.history import PREEMPTED, RUNNING, SPENT, VANISHED, History
-from hpcdata.run.tasks import Task, natural
 
 NUM_BINS = 160
 MAX_REASONS = 30

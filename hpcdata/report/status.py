@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from hpcdata.dataset.manifest import read_manifest
-from hpcdata.run import submissions
-from hpcdata.run.claims import Claims, Owner
-from hpcdata.run.history import PREEMPTED, SPENT, VANISHED, History, gpu_use
-from hpcdata.run.ledger import LedgerReader
-from hpcdata.run.outcome import read_outcome
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import load_plan
-from hpcdata.run.queue import JobStates, look
-from hpcdata.run.tasks import Task, list_tasks
+from hpcdata.history import submissions
+from hpcdata.history.history import PREEMPTED, SPENT, VANISHED, History, gpu_use
+from hpcdata.history.ledger import LedgerReader
+from hpcdata.history.outcome import read_outcome
+from hpcdata.history.queue import JobStates, look
+from hpcdata.history.tasks import Task, list_tasks
+from hpcdata.runs.claims import Claims, Owner
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import load_plan
 from hpcdata.shards import shard
 from hpcdata.shards.counts import Counts
 
@@ -42,7 +42,7 @@ CLAIM_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """One look at a run. Seconds are those of processes; `hpcdata.run.history` defines them."""
+    """One look at a run. Seconds are those of processes; `hpcdata.history.history` defines them."""
 
     num_shards: int
     done: int

@@ -19,10 +19,10 @@ from pathlib import Path
 from hpcdata.base import units
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
+from hpcdata.history.history import VANISHED, Process
+from hpcdata.history.queue import JobStates, look
+from hpcdata.history.tasks import Task
 from hpcdata.report.status import Observer
-from hpcdata.run.history import VANISHED, Process
-from hpcdata.run.queue import JobStates, look
-from hpcdata.run.tasks import Task
 
 TAIL_BYTES = 256 * 2**10
 MAX_NAMES = 8

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hpcdata.run.history import Segment
+from hpcdata.history.history import Segment
 
 _CHUNK = 4096
 

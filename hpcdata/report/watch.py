@@ -18,11 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from hpcdata.base import units
+from hpcdata.history.history import RUNNING, VANISHED, History
+from hpcdata.history.tasks import Task
 from hpcdata.report.status import Observer, Status
 from hpcdata.report.summary import describe, describe_work, warnings
 from hpcdata.report.timeline import throughput
-from hpcdata.run.history import RUNNING, VANISHED, History
-from hpcdata.run.tasks import Task
 
 HEADER_LINES = 15
 """What stands above the tasks; they get the rest of the terminal."""

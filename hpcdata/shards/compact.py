@@ -21,7 +21,7 @@ from hpcdata.shards import writing as store
 from hpcdata.shards.columns import TABLES, columns
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.recovered import RECOVERED, read_recovered
-from hpcdata.shards.rejects import REJECTS
+from hpcdata.shards.reject_ledger import REJECTS
 from hpcdata.shards.schema import Column, Sizes
 from hpcdata.shards.shard import ShardHeader, ShardSummary
 

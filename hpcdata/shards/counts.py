@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hpcdata.shards.rejects import DUPLICATE, RejectRow
+from hpcdata.shards.reject_ledger import DUPLICATE, RejectRow
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from hpcdata.shards.counts import Counts, count_batch
-from hpcdata.shards.rejects import RejectRow
+from hpcdata.shards.reject_ledger import RejectRow
 from hpcdata.shards.schema import Schema, Sizes
 
 if TYPE_CHECKING:

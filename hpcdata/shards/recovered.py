@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hpcdata.base.errors import UserError
-from hpcdata.shards.rejects import RejectRow, read_lines
+from hpcdata.shards.reject_ledger import RejectRow, read_lines
 
 RECOVERED = "recovered.jsonl"
 PREFIX = "retry-"

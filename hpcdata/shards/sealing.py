@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hpcdata.base import digest, files
 from hpcdata.shards.counts import Counts
-from hpcdata.shards.rejects import REJECTS
+from hpcdata.shards.reject_ledger import REJECTS
 from hpcdata.shards.schema import FILES, Schema, Sizes
 from hpcdata.shards.shard import (
     PROGRESS,

@@ -11,7 +11,7 @@ from hpcdata.base import digest
 from hpcdata.samples import Example, Kind, Span
 from hpcdata.shards.counts import Counts, count_batch
 from hpcdata.shards.made import Before, Laid
-from hpcdata.shards.rejects import RejectRow
+from hpcdata.shards.reject_ledger import RejectRow
 from hpcdata.shards.schema import Schema
 
 

@@ -26,7 +26,7 @@ from hpcdata.shards.appending import AppendFile
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.made import Before, Made
 from hpcdata.shards.recovered import RECOVERED, retry_number, to_line
-from hpcdata.shards.rejects import REJECTS, RejectRow
+from hpcdata.shards.reject_ledger import REJECTS, RejectRow
 from hpcdata.shards.schema import FILES, LISTING
 from hpcdata.shards.sealing import LostShard, publish, seal
 from hpcdata.shards.shard import (

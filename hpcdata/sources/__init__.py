@@ -15,7 +15,7 @@ May use: base, samples, media.
     tars          WebDataset
     tarscan       tar headers
     targroups     members gathered into samples
-    lines         JSON lines
+    json_lines    JSON lines
     records       one parsed record -> the parts of a sample
     json_array    a JSON array as JSON lines
     folder        a folder of pictures with texts as JSON lines
@@ -50,13 +50,13 @@ __all__ = [
 _MODULES = {
     "tar": "tars",
     "tar.gz": "tars",
-    "jsonl": "lines",
-    "jsonl.gz": "lines",
-    "jsonl.zst": "lines",
-    "listing": "lines",
-    "text": "lines",
-    "text.gz": "lines",
-    "text.zst": "lines",
+    "jsonl": "json_lines",
+    "jsonl.gz": "json_lines",
+    "jsonl.zst": "json_lines",
+    "listing": "json_lines",
+    "text": "json_lines",
+    "text.gz": "json_lines",
+    "text.zst": "json_lines",
     "parquet": "parquet",
     "document": "documents",
     "document.gz": "documents",

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from hpcdata.base import digest
 from hpcdata.base.errors import UserError
 from hpcdata.config.schema import RunConfig
-from hpcdata.run.identities import TextIdentity
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan
-from hpcdata.run.stage import Checked, Identities
+from hpcdata.runs.identities import TextIdentity
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan
+from hpcdata.runs.stage import Checked, Identities
 from hpcdata.samples import BadSample, Batch, Record, Sample, TextPart
 from hpcdata.shards.columns import columns
 from hpcdata.shards.made import Made

@@ -1,16 +1,17 @@
 """Work: what an array task does with the shards that it claims.
 
-May use: base, samples, config, sources, shards, run, stages.
+May use: base, samples, config, sources, shards, runs, history, stages.
 
     task           claims shards until none is left
     shardwork      one claimed shard: read, made, checkpointed, committed
+    preparing      reading and decoding ahead, in threads
     reading        the records of a shard as they were planned; inputs that changed
     clock          seconds of work, and what they went into
     gpumeter       those in which the GPU was busy
     watchdog       ends a process that hangs in a batch
     poison         records that kill or hang their process: suspected, tried in a child, rejected
     poisonchild    that child
-    reencode       single batches once more, exactly as in the run
+    remaking       single batches once more, exactly as in the run
     retry          rejects tried again, added as a part of their own
     prove          drawn samples made again and compared
     estimate       what a run will cost, from a timed sample

@@ -25,13 +25,13 @@ from hpcdata.base import units
 from hpcdata.base.errors import UserError
 from hpcdata.config.array import parse_array, split
 from hpcdata.config.schema import RunConfig
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan, ShardSpec
-from hpcdata.run.planning import prepare
-from hpcdata.run.stage import find_stage
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan, ShardSpec
+from hpcdata.runs.planning import prepare
+from hpcdata.runs.stage import find_stage
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.made import Made
-from hpcdata.shards.rejects import REJECTS
+from hpcdata.shards.reject_ledger import REJECTS
 from hpcdata.shards.takeover import open_shard
 from hpcdata.work.preparing import decoding_threads
 from hpcdata.work.reading import read_batches

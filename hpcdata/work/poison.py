@@ -29,8 +29,8 @@ from pathlib import Path
 
 from hpcdata.base import files
 from hpcdata.base.errors import UserError
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import ShardSpec
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import ShardSpec
 from hpcdata.samples import BadSample, PreparedBatch, Reason, Record, Reject
 from hpcdata.shards.shard import list_attempts, read_work_note, seconds_lost
 from hpcdata.work.poisonchild import Pixels, Progress

@@ -27,9 +27,9 @@ import numpy as np
 
 from hpcdata.base import memory
 from hpcdata.base.errors import UserError
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import load_plan, load_runtime
-from hpcdata.run.stage import find_stage
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import load_plan, load_runtime
+from hpcdata.runs.stage import find_stage
 from hpcdata.samples import (
     BadSample,
     Blob,

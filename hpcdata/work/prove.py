@@ -18,13 +18,13 @@ import numpy as np
 
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan, ShardSpec, load_plan, load_runtime
-from hpcdata.run.stage import find_stage
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan, ShardSpec, load_plan, load_runtime
+from hpcdata.runs.stage import find_stage
 from hpcdata.shards import shard
 from hpcdata.shards.made import Made
 from hpcdata.shards.recovered import PREFIX, Recovered, read_recovered
-from hpcdata.shards.rejects import read_rejects
+from hpcdata.shards.reject_ledger import read_rejects
 from hpcdata.shards.stored import read_columns, stored_key
 from hpcdata.work.remaking import Remaker
 from hpcdata.work.retry import batch_range

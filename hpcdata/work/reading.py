@@ -18,12 +18,12 @@ from typing import Literal
 
 from hpcdata import sources
 from hpcdata.base.errors import UserError
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan, ShardSpec
-from hpcdata.run.stage import find_stage
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan, ShardSpec
+from hpcdata.runs.stage import find_stage
 from hpcdata.samples import Batch, Reason, Record
 from hpcdata.shards.made import Rejected
-from hpcdata.shards.rejects import DUPLICATE, RejectRow
+from hpcdata.shards.reject_ledger import DUPLICATE, RejectRow
 from hpcdata.work.clock import WorkClock
 from hpcdata.work.preparing import Prepare, prepare_batches
 

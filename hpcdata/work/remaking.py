@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from hpcdata import sources
 from hpcdata.base.errors import UserError
 from hpcdata.config.schema import RunConfig
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan, ShardSpec
-from hpcdata.run.stage import find_stage
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan, ShardSpec
+from hpcdata.runs.stage import find_stage
 from hpcdata.samples import Reason, Record, Reject
 from hpcdata.work.preparing import decoding_threads, prepare_batches
 

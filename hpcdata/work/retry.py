@@ -20,14 +20,14 @@ from pathlib import Path
 from hpcdata.base import files
 from hpcdata.base.errors import UserError
 from hpcdata.base.version import code_version, library_versions
-from hpcdata.run.claims import Claims, Owner
-from hpcdata.run.ledger import Ledger
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan, ShardSpec, load_plan, load_runtime
-from hpcdata.run.rejects import retry_header
+from hpcdata.history.ledger import Ledger
+from hpcdata.runs.claims import Claims, Owner
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan, ShardSpec, load_plan, load_runtime
+from hpcdata.runs.rejects import retry_header
 from hpcdata.samples import Reason
 from hpcdata.shards.recovered import Recovered, read_recovered, retry_number
-from hpcdata.shards.rejects import DUPLICATE, RejectRow, read_rejects
+from hpcdata.shards.reject_ledger import DUPLICATE, RejectRow, read_rejects
 from hpcdata.shards.shard import make_folders
 from hpcdata.shards.writing import RetryWriter
 from hpcdata.work.remaking import Remaker

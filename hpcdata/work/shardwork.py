@@ -11,10 +11,10 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
 from hpcdata.base.errors import UserError
-from hpcdata.run.ledger import Ledger
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan, ShardSpec
-from hpcdata.run.stage import find_stage
+from hpcdata.history.ledger import Ledger
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan, ShardSpec
+from hpcdata.runs.stage import find_stage
 from hpcdata.samples import Batch, PreparedBatch
 from hpcdata.shards.sealing import LostShard, ShardConflict
 from hpcdata.shards.takeover import open_shard

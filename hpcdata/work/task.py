@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 from hpcdata.base import files
 from hpcdata.base.errors import UserError
 from hpcdata.base.version import code_version, library_versions
-from hpcdata.run.claims import HEARTBEATS_PER_TIMEOUT, Claims, Owner
-from hpcdata.run.ledger import Ledger
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.picking import Picker
-from hpcdata.run.plan import Plan, ShardSpec, load_plan, load_runtime
+from hpcdata.history.ledger import Ledger
+from hpcdata.runs.claims import HEARTBEATS_PER_TIMEOUT, Claims, Owner
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.picking import Picker
+from hpcdata.runs.plan import Plan, ShardSpec, load_plan, load_runtime
 from hpcdata.shards.shard import make_folders
 from hpcdata.work.watchdog import Watchdog
 

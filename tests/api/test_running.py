@@ -19,8 +19,8 @@ import pytest
 import hpcdata
 from hpcdata.api import processes, showing
 from hpcdata.config.values import to_mapping
-from hpcdata.run import outcome, submissions
-from hpcdata.run.paths import RunPaths
+from hpcdata.history import outcome, submissions
+from hpcdata.runs.paths import RunPaths
 from tests import made
 from tests.runs import small_arguments, small_config
 from tests.slurm.fakes import FakeSlurm
@@ -30,10 +30,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal
 NAME_OR_ROOM = """
 import hpcdata
 first = hpcdata.run
-import hpcdata.run.plan
+import hpcdata.runs.plan
 from hpcdata import run
 from hpcdata.run import paths
-assert hpcdata.run is run is first and callable(run) and run.plan is hpcdata.run.plan and run.paths is paths
+assert hpcdata.run is run is first and callable(run) and run.plan is hpcdata.runs.plan and run.paths is paths
 try:
     run(["data.nonsense=3"])
 except hpcdata.UserError as error:

@@ -16,7 +16,7 @@ from hpcdata import rejects
 from hpcdata.base.errors import UserError
 from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions, combine
-from hpcdata.run.planning import prepare
+from hpcdata.runs.planning import prepare
 from hpcdata.work.task import run_task
 from tests.evidence import FAULTS, Evidence
 from tests.runs import StopAfter, small_config, small_run
@@ -118,7 +118,7 @@ def test_a_read_only_output_is_one_line(tmp_path: Path, monkeypatch: Patch, caps
 @pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
 def test_an_input_that_goes_while_its_run_is_at_work_is_named(tmp_path: Path, change: Callable[[Path], Any]) -> None:
     from hpcdata import embedded
-    from hpcdata.run.ledger import read_ledgers
+    from hpcdata.history.ledger import read_ledgers
     from hpcdata.work.task import TaskOutcome
 
     source = tmp_path / "in.tar"

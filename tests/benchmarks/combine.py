@@ -27,7 +27,7 @@ from processes import timed
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from hpcdata.run.paths import RunPaths
+from hpcdata.runs.paths import RunPaths
 from hpcdata.shards.tables import EncodedBatch
 from hpcdata.shards.takeover import open_shard
 from tests import made

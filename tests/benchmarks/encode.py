@@ -243,8 +243,8 @@ def _hpcdata(options: argparse.Namespace) -> dict[str, float]:
 
     from hpcdata import TokenDataset
     from hpcdata.encoders.image.codes import PictureEncoder
-    from hpcdata.run.ledger import read_ledgers
-    from hpcdata.run.paths import RunPaths
+    from hpcdata.history.ledger import read_ledgers
+    from hpcdata.runs.paths import RunPaths
 
     no_comparison = unittest.mock.patch.object(PictureEncoder, "compare", return_value=(0, 0))
     with no_comparison, tempfile.TemporaryDirectory(dir=options.scratch) as folder:
@@ -261,7 +261,7 @@ def _hpcdata(options: argparse.Namespace) -> dict[str, float]:
 def _array_task(options: argparse.Namespace, folder: Path, *, num_samples: int) -> None:
     from hpcdata.base.signals import StopFlag
     from hpcdata.config.compose import compose
-    from hpcdata.run.planning import prepare
+    from hpcdata.runs.planning import prepare
     from hpcdata.work.task import run_task
 
     overrides = {

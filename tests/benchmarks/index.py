@@ -100,7 +100,7 @@ def plan_command(folder: Path, num_lines: int) -> list[str]:
         for _ in range(max(1, num_lines // 10_000)):
             file.write(block)
     code = (
-        "import sys; from hpcdata.config.values import from_mapping; from hpcdata.run.planning import prepare; "
+        "import sys; from hpcdata.config.values import from_mapping; from hpcdata.runs.planning import prepare; "
         "data = dict(raw_data_dir=sys.argv[1], token_output_dir=sys.argv[2], source='text'); "
         "prepare(from_mapping(dict(data=data, text=dict(tokenizer='embedded'))))"
     )

@@ -20,10 +20,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from hpcdata.report.status import Observer
-from hpcdata.run.claims import Claims, Owner
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.picking import Picker
-from hpcdata.run.plan import load_plan
+from hpcdata.runs.claims import Claims, Owner
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.picking import Picker
+from hpcdata.runs.plan import load_plan
 from hpcdata.shards import shard
 from tests import synthetic
 

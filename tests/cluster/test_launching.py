@@ -22,7 +22,7 @@ from hpcdata import launch as launch_command
 from hpcdata.cluster import launching as launch
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.report.status import read_status
-from hpcdata.run.plan import load_plan
+from hpcdata.runs.plan import load_plan
 from hpcdata.samples import Kind
 from tests.runs import small_arguments, small_config, small_run
 from tests.trees import sha256_tree

@@ -18,11 +18,11 @@ from hpcdata.base.errors import UserError
 from hpcdata.cluster import cancelling as cancel
 from hpcdata.cluster.runs import submit_run
 from hpcdata.cluster.supervise import supervise
-from hpcdata.run import outcome, submissions
-from hpcdata.run.claims import Claims, Owner
-from hpcdata.run.ledger import Ledger
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.planning import prepare
+from hpcdata.history import outcome, submissions
+from hpcdata.history.ledger import Ledger
+from hpcdata.runs.claims import Claims, Owner
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.planning import prepare
 from tests.runs import small_config, small_run
 from tests.slurm.fakes import FakeSlurm
 

@@ -23,8 +23,8 @@ from hpcdata.base.errors import UserError
 from hpcdata.dataset import combining as combine
 from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions
-from hpcdata.run.claims import Claims, Owner
-from hpcdata.run.paths import RunPaths
+from hpcdata.runs.claims import Claims, Owner
+from hpcdata.runs.paths import RunPaths
 from tests import made
 from tests.crashes import Crash, crash_at
 from tests.evidence import CRASHES, Evidence

@@ -11,7 +11,7 @@ from hpcdata import TokenDataset, TokenLoader
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.loading.layouts.named import Text
-from hpcdata.run.paths import RunPaths
+from hpcdata.runs.paths import RunPaths
 from hpcdata.shards.takeover import open_shard
 
 torch.set_num_threads(1)

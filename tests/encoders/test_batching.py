@@ -13,8 +13,8 @@ from hpcdata.dataset.manifest import read_manifest
 from hpcdata.dataset.verifying import verify
 from hpcdata.encoders import batching
 from hpcdata.report.status import read_status
-from hpcdata.run.plan import load_plan
-from hpcdata.run.planning import prepare
+from hpcdata.runs.plan import load_plan
+from hpcdata.runs.planning import prepare
 from hpcdata.work.estimate import estimate
 from hpcdata.work.prove import prove
 from tests.runs import small_config, small_run

@@ -16,7 +16,7 @@ from hpcdata.base.files import to_json
 from hpcdata.config.values import to_mapping
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.shards import shard
-from hpcdata.shards.rejects import REJECTS
+from hpcdata.shards.reject_ledger import REJECTS
 from tests import made
 
 PAIR = (

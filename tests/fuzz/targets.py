@@ -13,14 +13,14 @@ from pathlib import Path
 from hpcdata import sources
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.manifest import parse_manifest
-from hpcdata.run.claims import _read_owner
-from hpcdata.run.ledger import read_ledgers
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import load_plan
+from hpcdata.history.ledger import read_ledgers
+from hpcdata.runs.claims import _read_owner
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import load_plan
 from hpcdata.samples import Record
 from hpcdata.shards import shard
 from hpcdata.shards.recovered import read_recovered
-from hpcdata.shards.rejects import read_rejects
+from hpcdata.shards.reject_ledger import read_rejects
 from hpcdata.sources import InputFile, Options
 from hpcdata.sources.wids import is_index, read_index
 

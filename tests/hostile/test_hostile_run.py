@@ -21,8 +21,8 @@ from PIL import Image
 
 from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions, combine
-from hpcdata.run.planning import prepare
-from hpcdata.run.rejects import rows_of
+from hpcdata.runs.planning import prepare
+from hpcdata.runs.rejects import rows_of
 from hpcdata.shards.counts import Counts
 from tests.evidence import BAD_INPUTS, Evidence
 from tests.runs import small_config

@@ -16,7 +16,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.cluster.finish import finish
 from hpcdata.media import pixels
 from hpcdata.media import sizes as buckets
-from hpcdata.run.planning import prepare
+from hpcdata.runs.planning import prepare
 from hpcdata.work.task import TaskOutcome, run_task
 from tests import corpora
 from tests.runs import StopAfter, small_config, small_run

@@ -17,9 +17,9 @@ from hpcdata.dataset.combining import CombineOptions
 from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.report import codes, gantt, page, status
 from hpcdata.report.charts import elapsed, round_values
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import load_plan
-from hpcdata.run.planning import prepare
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import load_plan
+from hpcdata.runs.planning import prepare
 from hpcdata.samples import Kind
 from hpcdata.work.task import TaskOutcome, run_task
 from tests import browser, made, synthetic

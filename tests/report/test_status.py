@@ -14,10 +14,10 @@ import pytest
 from hpcdata import status as status_command
 from hpcdata.dataset import combining as combine
 from hpcdata.dataset.combining import CombineOptions
+from hpcdata.history import submissions
+from hpcdata.history.queue import JobStates
 from hpcdata.report import status, summary
-from hpcdata.run import submissions
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.queue import JobStates
+from hpcdata.runs.paths import RunPaths
 from hpcdata.shards import shard
 from hpcdata.shards.counts import Counts
 from tests import made, synthetic

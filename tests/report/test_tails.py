@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from hpcdata import logs as logs_command
+from hpcdata.history.queue import JobStates
 from hpcdata.report import tails
-from hpcdata.run.planning import prepare
-from hpcdata.run.queue import JobStates
+from hpcdata.runs.planning import prepare
 from tests import made
 from tests.runs import small_config
 

@@ -16,9 +16,9 @@ import pytest
 from rich.console import Console
 
 from hpcdata import status as status_command
+from hpcdata.history.outcome import Outcome, write_outcome
 from hpcdata.report import status, watch
-from hpcdata.run.outcome import Outcome, write_outcome
-from hpcdata.run.paths import RunPaths
+from hpcdata.runs.paths import RunPaths
 from tests import made, synthetic
 from tests.runs import small_run
 

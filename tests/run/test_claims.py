@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata.run.claims import Claims, Owner
+from hpcdata.runs.claims import Claims, Owner
 from tests.crashes import Crash, crash_at
 from tests.evidence import CRASHES, Evidence
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from hpcdata.run import history
-from hpcdata.run.history import History, Process
-from hpcdata.run.ledger import LedgerReader
+from hpcdata.history import history
+from hpcdata.history.history import History, Process
+from hpcdata.history.ledger import LedgerReader
 from hpcdata.shards.counts import Counts
 from tests import synthetic
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hpcdata.run.ledger import Ledger, LedgerReader, read_ledgers
+from hpcdata.history.ledger import Ledger, LedgerReader, read_ledgers
 
 
 def write(ledger: Ledger, shard: str, checkpoints: int, *, commit: bool = True) -> None:

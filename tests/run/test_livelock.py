@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from hpcdata.history.livelock import History, batch_seconds
 from hpcdata.report.status import read_status
 from hpcdata.report.summary import describe
-from hpcdata.run.livelock import History, batch_seconds
-from hpcdata.run.plan import load_plan
-from hpcdata.run.planning import prepare
+from hpcdata.runs.plan import load_plan
+from hpcdata.runs.planning import prepare
 from hpcdata.shards.shard import read_progress
 from tests.poisoned import READING, install
 from tests.runs import small_config, small_run, start_task

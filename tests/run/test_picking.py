@@ -13,10 +13,10 @@ from unittest import mock
 
 import pytest
 
-from hpcdata.run.claims import Claims, Owner
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.picking import MISSES, Picker
-from hpcdata.run.plan import Plan
+from hpcdata.runs.claims import Claims, Owner
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.picking import MISSES, Picker
+from hpcdata.runs.plan import Plan
 from hpcdata.shards.takeover import open_shard
 from tests import made
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata.run import queue
+from hpcdata.history import queue
 
 
 def commands(folder: Path, **scripts: str) -> None:

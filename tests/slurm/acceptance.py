@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from hpcdata.dataset.verifying import verify
+from hpcdata.history import submissions
+from hpcdata.history.ledger import read_ledgers
+from hpcdata.history.outcome import Outcome, read_outcome
 from hpcdata.report import status
-from hpcdata.run import submissions
-from hpcdata.run.ledger import read_ledgers
-from hpcdata.run.outcome import Outcome, read_outcome
-from hpcdata.run.paths import RunPaths
+from hpcdata.runs.paths import RunPaths
 from tests import corpora
 from tests.slurm.cluster import SlurmCluster
 

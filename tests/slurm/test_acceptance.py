@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcdata.run import submissions
-from hpcdata.run.paths import RunPaths
+from hpcdata.history import submissions
+from hpcdata.runs.paths import RunPaths
 from tests import corpora
 from tests.slurm import acceptance
 from tests.slurm.cluster import SlurmCluster

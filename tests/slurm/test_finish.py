@@ -19,12 +19,12 @@ from hpcdata import launch as launch_command
 from hpcdata import resume as resume_command
 from hpcdata.cluster.runs import submit_finish
 from hpcdata.dataset.verifying import verify
+from hpcdata.history import queue, submissions
+from hpcdata.history.ledger import read_ledgers
+from hpcdata.history.outcome import Outcome, read_outcome
 from hpcdata.report.status import read_status
-from hpcdata.run import queue, submissions
-from hpcdata.run.ledger import read_ledgers
-from hpcdata.run.outcome import Outcome, read_outcome
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import load_runtime
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import load_runtime
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.test_runs import arguments, source, wait_for_status
 

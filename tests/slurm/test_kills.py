@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcdata.history.ledger import read_ledgers
 from hpcdata.report.status import read_status
-from hpcdata.run.ledger import read_ledgers
-from hpcdata.run.rejects import rows_of
+from hpcdata.runs.rejects import rows_of
 from tests.evidence import POISON, SLURM, Evidence
 from tests.poisoned import install
 from tests.slurm.cluster import SlurmCluster

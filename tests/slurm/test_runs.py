@@ -19,9 +19,9 @@ from hpcdata import verify as verify_command
 from hpcdata.dataset import combining as combine
 from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions
+from hpcdata.history.ledger import read_ledgers
 from hpcdata.report.status import Status, read_status
-from hpcdata.run.ledger import read_ledgers
-from hpcdata.run.paths import RunPaths
+from hpcdata.runs.paths import RunPaths
 from tests.evidence import SLURM, Evidence
 from tests.slurm.cluster import SlurmCluster
 from tests.trees import sha256_tree

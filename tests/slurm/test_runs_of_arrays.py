@@ -10,8 +10,8 @@ import pytest
 from hpcdata.base.errors import UserError
 from hpcdata.cluster.runs import Submitted, submit_run
 from hpcdata.config.schema import ClusterConfig, FinishConfig
-from hpcdata.run import queue, submissions
-from hpcdata.run.paths import RunPaths
+from hpcdata.history import queue, submissions
+from hpcdata.runs.paths import RunPaths
 from tests.slurm import fake_encode
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.fakes import FakeSlurm

@@ -68,7 +68,7 @@ def test_golden_submission_file(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hpcdata.run.submissions.mark", lambda root, kind: f"hpcdata:{kind}:0123")
+    monkeypatch.setattr("hpcdata.history.submissions.mark", lambda root, kind: f"hpcdata:{kind}:0123")
     assert submit(tmp_path / "my run", cluster, finish) == "4242"
     text = (tmp_path / "my run" / "logs" / "4242_submission.sh").read_text()
     assert text == (fake_slurm.folder / "stdin").read_text()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, Reason
 from hpcdata.sources import InputFile, Options, Scan, read, read_documents, scan
-from hpcdata.sources.lines import lines
+from hpcdata.sources.json_lines import lines
 from hpcdata.sources.streams import chunks
 from tests.sources.source_files import (
     caption,

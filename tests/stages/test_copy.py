@@ -15,8 +15,8 @@ from hpcdata import TokenDataset, embedded
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.dataset.verifying import verify
-from hpcdata.run.planning import prepare
-from hpcdata.run.rejects import rows_of
+from hpcdata.runs.planning import prepare
+from hpcdata.runs.rejects import rows_of
 from hpcdata.work.prove import prove
 from hpcdata.work.retry import retry
 from hpcdata.work.task import TaskOutcome, run_task

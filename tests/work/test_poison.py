@@ -17,9 +17,9 @@ import pytest
 from hpcdata import TokenDataset, embedded
 from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.history.ledger import read_ledgers
 from hpcdata.report.status import read_status
-from hpcdata.run.ledger import read_ledgers
-from hpcdata.run.planning import prepare
+from hpcdata.runs.planning import prepare
 from hpcdata.work import poison
 from tests.evidence import POISON, Evidence
 from tests.poisoned import READING, install

@@ -19,11 +19,11 @@ from hpcdata import embedded, sources
 from hpcdata.base.errors import UserError
 from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions, combine
-from hpcdata.run.planning import prepare
-from hpcdata.run.rejects import rows_of
+from hpcdata.runs.planning import prepare
+from hpcdata.runs.rejects import rows_of
 from hpcdata.samples import Blob
 from hpcdata.shards.counts import Counts
-from hpcdata.shards.rejects import RejectRow
+from hpcdata.shards.reject_ledger import RejectRow
 from hpcdata.shards.writing import ShardWriter
 from hpcdata.work.prove import prove
 from hpcdata.work.retry import retry

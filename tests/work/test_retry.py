@@ -18,9 +18,9 @@ from hpcdata import TokenDataset, rejects
 from hpcdata.base.errors import UserError
 from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions, combine
-from hpcdata.run.claims import Claims, Owner
-from hpcdata.run.plan import Plan, load_plan
-from hpcdata.run.rejects import rows_of
+from hpcdata.runs.claims import Claims, Owner
+from hpcdata.runs.plan import Plan, load_plan
+from hpcdata.runs.rejects import rows_of
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.recovered import RECOVERED
 from hpcdata.shards.shard import read_summary
@@ -272,7 +272,7 @@ def test_the_command(made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 def test_reading_a_long_list_takes_constant_memory(tmp_path: Path) -> None:
     import tracemalloc
 
-    from hpcdata.shards.rejects import read_rejects
+    from hpcdata.shards.reject_ledger import read_rejects
 
     row = {"index": 1, "key": "k" * 200, "source": "s", "offset": 0, "reason": "truncated", "message": "m"}
     (tmp_path / "rejects.jsonl").write_text((json.dumps(row) + "\n") * 50_000)

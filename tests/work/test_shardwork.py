@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpcdata.encoders.examples import BatchEncoder
-from hpcdata.run.planning import prepare
+from hpcdata.runs.planning import prepare
 from hpcdata.shards.tables import Encoded
 from hpcdata.shards.writing import ShardWriter
 from hpcdata.work.poison import CrashNotes

@@ -25,11 +25,11 @@ from hpcdata.base import files
 from hpcdata.base.errors import UserError
 from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.history.ledger import read_ledgers
 from hpcdata.report.status import read_status
-from hpcdata.run.ledger import read_ledgers
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import load_plan
-from hpcdata.run.planning import prepare
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import load_plan
+from hpcdata.runs.planning import prepare
 from hpcdata.samples import Blob, Kind
 from hpcdata.shards import shard
 from hpcdata.shards.writing import ShardWriter

@@ -28,7 +28,7 @@ from hpcdata.encoders.image.presets import (
     architecture_of,
     preset_names,
 )
-from hpcdata.run.identities import ImageIdentity
+from hpcdata.runs.identities import ImageIdentity
 
 if TYPE_CHECKING:
     import torch

@@ -26,7 +26,7 @@ from hpcdata import embedded
 from hpcdata.base.errors import UserError
 from hpcdata.encoders.text.fast import SpedUp, speed_up
 from hpcdata.encoders.text.sentencepiece_rules import charsmap
-from hpcdata.run.identities import TextIdentity
+from hpcdata.runs.identities import TextIdentity
 from hpcdata.samples import BadSample, Reason
 
 IMAGE_TOKEN = "<image>"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcdata.base import digest
-from hpcdata.run.plan import Plan
+from hpcdata.runs.plan import Plan
 from hpcdata.samples import BadSample, Batch, PreparedBatch, Record, Sample, refusal
 from hpcdata.shards.counts import Counts, count_batch
 from hpcdata.shards.made import Before, Laid
-from hpcdata.shards.rejects import RejectRow, reject_row
+from hpcdata.shards.reject_ledger import RejectRow, reject_row
 from hpcdata.shards.schema import Schema
 from hpcdata.stages.copy.forms import Written, as_json_line, as_tar
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from hpcdata.base import digest
 from hpcdata.config.schema import RunConfig
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan
-from hpcdata.run.stage import Checked, Identities
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan
+from hpcdata.runs.stage import Checked, Identities
 from hpcdata.samples import Record
 from hpcdata.shards.made import Made
 from hpcdata.shards.schema import RECORDS, Column, Schema, Stream

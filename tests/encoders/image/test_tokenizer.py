@@ -13,7 +13,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.config.schema import ImageConfig
 from hpcdata.encoders.image import presets
 from hpcdata.encoders.image import tokenizer as image
-from hpcdata.run.identities import ImageIdentity
+from hpcdata.runs.identities import ImageIdentity
 from tests.encoders.image import vqgan_reference as reference
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan, load_plan
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan, load_plan
 from hpcdata.shards.recovered import PREFIX, Recovered, read_recovered
-from hpcdata.shards.rejects import RejectRow, read_rejects
+from hpcdata.shards.reject_ledger import RejectRow, read_rejects
 from hpcdata.shards.shard import ShardHeader
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from hpcdata.run.claims import Claims
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan, ShardSpec
+from hpcdata.runs.claims import Claims
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan, ShardSpec
 
 MISSES = 4
 SAMPLE = 16

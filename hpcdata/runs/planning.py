@@ -25,11 +25,11 @@ from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
 from hpcdata.config.array import parse_array
 from hpcdata.config.schema import RunConfig
-from hpcdata.run.claims import Claims, Owner
-from hpcdata.run.identities import ImageIdentity, TextIdentity
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.plan import Plan, PlannedInput, load_plan
-from hpcdata.run.stage import Identities, find_stage
+from hpcdata.runs.claims import Claims, Owner
+from hpcdata.runs.identities import ImageIdentity, TextIdentity
+from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.plan import Plan, PlannedInput, load_plan
+from hpcdata.runs.stage import Identities, find_stage
 from hpcdata.sources import InputFile
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from hpcdata.run import registry
+from hpcdata.runs import registry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from hpcdata.config.schema import RunConfig
-    from hpcdata.run.identities import ImageIdentity, TextIdentity
-    from hpcdata.run.paths import RunPaths
-    from hpcdata.run.plan import Plan
+    from hpcdata.runs.identities import ImageIdentity, TextIdentity
+    from hpcdata.runs.paths import RunPaths
+    from hpcdata.runs.plan import Plan
     from hpcdata.samples import Batch, Record
     from hpcdata.shards.made import Made
     from hpcdata.shards.schema import Schema

@@ -16,7 +16,7 @@ from typing import Literal, cast
 
 from hpcdata.base import files
 from hpcdata.base.typed import checked
-from hpcdata.run.paths import RunPaths
+from hpcdata.runs.paths import RunPaths
 
 Kind = Literal["tasks", "finish"]
 

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hpcdata.base.errors import UserError
-from hpcdata.run import submissions
-from hpcdata.run.paths import RunPaths
-from hpcdata.run.submissions import History, Kind
+from hpcdata.history import submissions
+from hpcdata.history.submissions import History, Kind
+from hpcdata.runs.paths import RunPaths
 
 TIMEOUT_S = 60.0
 LOOK_S = 5.0

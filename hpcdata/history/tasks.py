@@ -10,8 +10,8 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hpcdata.run.history import PREEMPTED, RATE_WINDOW_S, RUNNING, VANISHED, History, Process, gpu_use
-from hpcdata.run.plan import Plan
+from hpcdata.history.history import PREEMPTED, RATE_WINDOW_S, RUNNING, VANISHED, History, Process, gpu_use
+from hpcdata.runs.plan import Plan
 
 SLOW_TASK = 0.5
 """A task below this share of the median rate of those that run is called slow."""

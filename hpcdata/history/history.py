@@ -21,8 +21,8 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from hpcdata.base.forked import share_out
-from hpcdata.run import livelock
-from hpcdata.run.ledger import LedgerReader
+from hpcdata.history import livelock
+from hpcdata.history.ledger import LedgerReader
 from hpcdata.shards.counts import Counts
 
 RATE_WINDOW_S = 600.0

@@ -24,9 +24,9 @@ from hpcdata.base.typed import checked
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
 from hpcdata.config.schema import RunConfig
-from hpcdata.run import registry
-from hpcdata.run.identities import ImageIdentity, TextIdentity
-from hpcdata.run.paths import RunPaths
+from hpcdata.runs import registry
+from hpcdata.runs.identities import ImageIdentity, TextIdentity
+from hpcdata.runs.paths import RunPaths
 from hpcdata.shards.columns import id_dtype_for
 from hpcdata.shards.schema import Schema
 from hpcdata.shards.shard import ShardHeader

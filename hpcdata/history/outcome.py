@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from hpcdata.base import files
 from hpcdata.base.typed import checked
-from hpcdata.run.paths import RunPaths
+from hpcdata.runs.paths import RunPaths
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,12 @@
+"""History: what the processes and jobs of a run have noted, and what it adds up to.
+
+May use: base, samples, config, shards, runs.
+
+    ledger        append-only events of one process
+    history       what all ledgers say together: seconds useful, lost, overhead, queued
+    tasks         a line for each array task
+    livelock      shards that never get ahead
+    submissions   which scheduler jobs a run has
+    queue         what squeue and sacct say of them
+    outcome       report.json: how the run ended
+"""
