@@ -2,13 +2,14 @@
 
 The tokenizers must be those that made the ids and codes, which is told by the sha256 in the manifest. Their files are
 looked for where the latest launch of the run had them, and among those that come with hpcdata. torch's global switches
-stay as they are.
+and the environment stay as they are.
 """
 
 from __future__ import annotations
 
 import functools
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 EMBEDDED = "embedded"
 _THUMBNAIL = 256
 """Most pixels of a side of a picture that a notebook gets."""
+_PARALLELISM = "TOKENIZERS_PARALLELISM"
 _lock = ForkLock()
 """A tokenizer serves one thread at a time."""
 
@@ -179,7 +181,12 @@ def _latest_launch(folder: Path) -> RunConfig | None:
 def _build_text(identity: TextIdentity, tokenizer: str) -> TextTokenizer:
     from hpcdata.encoders.text import tokenizer as text
 
-    return text.build(identity, tokenizer)
+    parallelism = os.environ.get(_PARALLELISM)
+    try:
+        return text.build(identity, tokenizer)
+    finally:
+        if parallelism is None:  # encoding a shard sets it; the caller's own tokenizers shall not become slower
+            os.environ.pop(_PARALLELISM, None)
 
 
 @functools.lru_cache(maxsize=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -47,15 +48,20 @@ def test_captions_and_pictures_come_back(folder: Path) -> None:
     assert np.ptp(dataset.decode(0).images[0]) > 100
 
 
-def test_torch_of_the_caller_stays_as_it_is(folder: Path) -> None:
+def test_torch_and_the_environment_of_the_caller_stay_as_they_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
     decoding._build_image.cache_clear()
+    decoding._build_text.cache_clear()
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.set_num_threads(before[0] + 1)
     try:
         TokenDataset(folder).decode(1)
         assert torch.get_num_threads() == before[0] + 1
+        assert "TOKENIZERS_PARALLELISM" not in os.environ
     finally:
         torch.set_num_threads(before[0])
     assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before[1:]
