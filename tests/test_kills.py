@@ -20,7 +20,7 @@ from hpcdata.report.status import read_status
 from hpcdata.runs.plan import load_plan
 from hpcdata.runs.planning import prepare
 from tests.evidence import KILLS, Evidence
-from tests.runs import small_config, small_run, start_task
+from tests.smallruns import small_config, small_run, start_task
 from tests.trees import sha256_tree
 
 NUM_SCHEDULES = int(os.environ.get("HPCDATA_SCHEDULES", "20"))

@@ -23,7 +23,7 @@ from hpcdata.shards.writing import ShardWriter
 from hpcdata.work.task import run_task
 from tests.crashes import Crash
 from tests.poisoned import READING, install
-from tests.runs import StopAfter, small_config, start_task
+from tests.smallruns import StopAfter, small_config, start_task
 from tests.work.test_poison import ROOT, members
 
 NUM_SAMPLES, BATCH = 24, 2

@@ -16,8 +16,8 @@ from hpcdata.base.command import Options, Parser
 from hpcdata.history import submissions
 from hpcdata.runs.paths import RunPaths
 from tests import made
-from tests.runs import small_arguments
 from tests.slurm.fakes import FakeSlurm
+from tests.smallruns import small_arguments
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = list(hpcdata_command.commands())

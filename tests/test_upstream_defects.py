@@ -121,7 +121,7 @@ def test_a_text_only_row_shifts_no_image(tmp_path: Path) -> None:
     from hpcdata import TokenDataset
     from hpcdata.dataset.combining import CombineOptions, combine
     from hpcdata.samples import Kind
-    from tests.runs import small_run
+    from tests.smallruns import small_run
 
     rows: list[dict[str, str]] = []
     for number in range(6):
@@ -172,7 +172,7 @@ def test_combining_takes_no_memory_for_the_data(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_logs_have_no_text_of_the_data(tmp_path: Path) -> None:
-    from tests.runs import small_config, start_task
+    from tests.smallruns import small_config, start_task
 
     source = tmp_path / "x.jsonl"
     source.write_text('{"text": "a very private prompt"}\n{"text": "a very private prompt", "image": "gone.png"}\n')
@@ -187,7 +187,7 @@ def test_logs_have_no_text_of_the_data(tmp_path: Path) -> None:
 def test_tars_of_equal_names_do_not_collide(tmp_path: Path) -> None:
     from hpcdata import TokenDataset
     from hpcdata.dataset.combining import CombineOptions, combine
-    from tests.runs import small_run
+    from tests.smallruns import small_run
     from tests.work.test_task import make_tar, png
 
     for number, folder in enumerate("ab"):
@@ -202,7 +202,7 @@ def test_tars_of_equal_names_do_not_collide(tmp_path: Path) -> None:
 
 def test_planning_draws_nothing(tmp_path: Path) -> None:
     from hpcdata.runs.planning import prepare
-    from tests.runs import small_config
+    from tests.smallruns import small_config
 
     plans = [prepare(small_config(tmp_path / name)) for name in "ab"]
     assert plans[0].fingerprint == plans[1].fingerprint

@@ -40,7 +40,7 @@ MOST_FILES = 16
 ONLY_IN = {
     "hydra": {"config.compose"},
     "omegaconf": {"config.compose"},
-    "submitit": {"cluster.submit"},
+    "submitit": {"cluster.sbatch"},
     "accelerate": {"encoders.training.train"},
     "webdataset": {"stages.copy.tars"},
     "datasets": set(),

@@ -7,7 +7,7 @@ May use: every room but `convert`.
     launching     plan and start
     resuming      go on from what the run remembers
     describing    what came of that, in words and as plain values
-    submit        the text of a job, by submitit, and sbatch
+    sbatch        the text of a job, by submitit, and its submission
     runs          one logical array as several, with the finishing job behind
     task          one array task as the scheduler sees it: work, and leave so that it comes back
     local         tasks as processes of this machine

@@ -105,7 +105,7 @@ def fit_to_cluster(config: RunConfig) -> RunConfig:
     if config.cluster.kind != "slurm":
         return config
     from hpcdata.cluster.preflight import check_cluster
-    from hpcdata.cluster.submit import require_slurm
+    from hpcdata.cluster.sbatch import require_slurm
 
     require_slurm()
     checked = check_cluster(config)

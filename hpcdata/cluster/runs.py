@@ -14,7 +14,7 @@ from typing import Literal
 
 from hpcdata.base.errors import UserError
 from hpcdata.cluster.limits import read_controller
-from hpcdata.cluster.submit import ClusterFull, JobOptions, TooManyJobs, submit_job
+from hpcdata.cluster.sbatch import ClusterFull, JobOptions, TooManyJobs, submit_job
 from hpcdata.config.array import ArraySpec, Piece, parse_array, split
 from hpcdata.config.schema import RunConfig
 from hpcdata.history import queue, submissions

@@ -13,7 +13,7 @@ Where GraceTime=0, or after `scontrol requeue`, the job is already marked for re
 comes back whatever it does. After scancel it is marked CANCELLED. So the one right answer to every signal is
 `scontrol requeue Incomplete`: it acts on running jobs only and leaves cancelled and requeued ones as they are.
 The decision is slurmctld's, under its lock, so that no cancellation can slip in between a question and an answer.
-Signals that come before our handlers are installed kill Python: then the batch script asks the same (submit.py).
+Signals that come before our handlers are installed kill Python: then the batch script asks the same (sbatch.py).
 
 Exit codes: 0 nothing is left to do; 128 + signal when stopped, as shells have it; 1 after an error.
 """

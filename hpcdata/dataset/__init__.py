@@ -1,8 +1,10 @@
 """Dataset: what combine makes of a run - making it, checking it, opening it.
 
-May use: base, samples, native, config, shards, runs, history; encoders in `decoding` alone, to give texts and pictures back.
+May use: base, samples, native, config, shards, runs, history; `decoding` alone also encoders, to give texts and
+pictures back.
 
     combining    committed shards -> manifest.json and parts/
+    publishing   the new dataset in the place of an older one
     verifying    reads everything back and says whether it is what was promised
     manifest     manifest.json as a value
     partlist     its parts as columns: there may be ten thousand

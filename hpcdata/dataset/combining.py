@@ -25,8 +25,9 @@ from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
-from hpcdata.dataset.manifest import FILE_NAME, LayoutDefaults, Manifest, parse_manifest
+from hpcdata.dataset.manifest import FILE_NAME, LayoutDefaults, Manifest
 from hpcdata.dataset.partlist import Part, Parts
+from hpcdata.dataset.publishing import existing, publish, recover
 from hpcdata.history.ledger import read_ledgers
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.paths import RunPaths
@@ -72,8 +73,8 @@ def combine(output_dir: Path | str, options: CombineOptions) -> Manifest:
 
 
 def _combine(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions) -> Manifest:
-    _recover(target)
-    manifest = _existing(target, plan)
+    recover(target)
+    manifest = existing(target, plan)
     if manifest is None or _is_outdated(manifest, paths, options):
         manifest = _build(plan, paths, target, options)
     else:
@@ -138,7 +139,7 @@ def _build(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions) -
         files.sync_folder(folder)
     files.write_atomic(building / FILE_NAME, manifest.to_json())
     _require_parts(building, manifest)
-    _publish(building, target)
+    publish(building, target)
     return dataclasses.replace(manifest, folder=target)
 
 
@@ -286,49 +287,6 @@ def _environment(paths: RunPaths) -> dict[str, Any]:
                 libraries.add(json.dumps(event.get("libraries", {}), sort_keys=True))
     found = [json.loads(item) for item in sorted(libraries)]
     return {"devices": sorted(devices), "encoder_versions": sorted(versions), "libraries": [x for x in found if x]}
-
-
-def _existing(target: Path, plan: Plan) -> Manifest | None:
-    """The dataset that is there; raises UserError when the place is taken by something else."""
-    path = target / FILE_NAME
-    if path.exists():
-        manifest = parse_manifest(path.read_bytes(), target)
-        if manifest.fingerprint != plan.fingerprint:
-            raise UserError(f"{target} is the dataset of another run: choose another --output_dir")
-        return manifest
-    if target.exists() and any(target.iterdir()):
-        raise UserError(f"{target} exists and is not a dataset: choose another --output_dir")
-    return None
-
-
-def _publish(building: Path, target: Path) -> None:
-    """Puts the new dataset in place; an older one stays until then, and after it when ours is gone.
-
-    It is gone when this process was stopped for so long that another one has taken its claim over.
-    """
-    retired = _retired(target)
-    if target.exists():
-        target.rename(retired)
-    try:
-        building.rename(target)
-    except FileNotFoundError:
-        if retired.exists() and not target.exists():
-            retired.rename(target)
-        raise UserError(f"another process has combined {target} meanwhile: run this again") from None
-    files.sync_folder(target.parent)
-    files.remove_folder(retired)
-
-
-def _recover(target: Path) -> None:
-    """Undoes a replacement that was killed between its two renames."""
-    retired = _retired(target)
-    if retired.exists() and not target.exists():
-        retired.rename(target)
-    files.remove_folder(retired)
-
-
-def _retired(target: Path) -> Path:
-    return target.with_name(f".{target.name}.retired")
 
 
 def _remove_shards(plan: Plan, paths: RunPaths, target: Path, manifest: Manifest, options: CombineOptions) -> None:

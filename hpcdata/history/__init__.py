@@ -3,6 +3,7 @@
 May use: base, samples, config, shards, runs.
 
     ledger        append-only events of one process
+    process       one process, as its ledger tells
     history       what all ledgers say together: seconds useful, lost, overhead, queued
     tasks         a line for each array task
     livelock      shards that never get ahead

@@ -10,7 +10,8 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hpcdata.history.history import PREEMPTED, RATE_WINDOW_S, RUNNING, VANISHED, History, Process, gpu_use
+from hpcdata.history.history import RATE_WINDOW_S, History, gpu_use
+from hpcdata.history.process import PREEMPTED, RUNNING, VANISHED, Process
 from hpcdata.runs.plan import Plan
 
 SLOW_TASK = 0.5

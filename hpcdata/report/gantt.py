@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcdata.base import units
-from hpcdata.history.history import PREEMPTED, VANISHED, Process, Segment
+from hpcdata.history.process import PREEMPTED, VANISHED, Process, Segment
 from hpcdata.report import charts
 from hpcdata.report.charts import LEFT, Axis
 from hpcdata.report.timeline import busy, histogram

@@ -14,7 +14,8 @@ import numpy as np
 from hpcdata.base import units
 from hpcdata.base.command import to_type
 from hpcdata.base.version import code_version
-from hpcdata.history.history import PREEMPTED, RUNNING, SPENT, VANISHED, History
+from hpcdata.history.history import History
+from hpcdata.history.process import PREEMPTED, RUNNING, SPENT, VANISHED
 from hpcdata.history.tasks import Task, natural
 from hpcdata.report import charts
 from hpcdata.report.charts import LEFT, RIGHT, WIDTH, Axis, text

@@ -23,9 +23,10 @@ from typing import Any
 
 from hpcdata.dataset.manifest import read_manifest
 from hpcdata.history import submissions
-from hpcdata.history.history import PREEMPTED, SPENT, VANISHED, History, gpu_use
+from hpcdata.history.history import History, gpu_use
 from hpcdata.history.ledger import LedgerReader
 from hpcdata.history.outcome import read_outcome
+from hpcdata.history.process import PREEMPTED, SPENT, VANISHED
 from hpcdata.history.queue import JobStates, look
 from hpcdata.history.tasks import Task, list_tasks
 from hpcdata.runs.claims import Claims, Owner

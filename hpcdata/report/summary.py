@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpcdata.base import units
 from hpcdata.base.command import to_type
-from hpcdata.history.history import SPENT, VANISHED
+from hpcdata.history.process import SPENT, VANISHED
 
 if TYPE_CHECKING:
     from hpcdata.report.status import Status

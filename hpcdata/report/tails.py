@@ -19,7 +19,7 @@ from pathlib import Path
 from hpcdata.base import units
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
-from hpcdata.history.history import VANISHED, Process
+from hpcdata.history.process import VANISHED, Process
 from hpcdata.history.queue import JobStates, look
 from hpcdata.history.tasks import Task
 from hpcdata.report.status import Observer

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hpcdata.history.history import Segment
+from hpcdata.history.process import Segment
 
 _CHUNK = 4096
 

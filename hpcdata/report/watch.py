@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hpcdata.base import units
-from hpcdata.history.history import RUNNING, VANISHED, History
+from hpcdata.history.history import History
+from hpcdata.history.process import RUNNING, VANISHED
 from hpcdata.history.tasks import Task
 from hpcdata.report.status import Observer, Status
 from hpcdata.report.summary import describe, describe_work, warnings

@@ -9,12 +9,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +26,11 @@ from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.identities import ImageIdentity, TextIdentity
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, PlannedInput, load_plan
+from hpcdata.runs.scanning import plan_inputs
 from hpcdata.runs.stage import Identities, find_stage
 from hpcdata.sources import InputFile
 
 log = logging.getLogger(__name__)
-
-MAX_SCAN_PROCESSES = 8
-SMALL_INPUT_BYTES = 64 * 2**20
-"""Below this the start of processes would take longer than scanning."""
 
 
 def prepare(config: RunConfig) -> Plan:
@@ -159,7 +153,7 @@ def _create_together(paths: RunPaths, config: RunConfig, identities: Identities,
                 break
             time.sleep(0.2)
         if not paths.plan.exists():
-            inputs = _plan_inputs(paths, config, listed)
+            inputs = plan_inputs(paths, config, listed)
             text, image = identities.text, identities.image
             plan = Plan(config=config, text=text, image=image, inputs=inputs, code_version=code_version())
             _require_samples(plan)
@@ -172,85 +166,6 @@ def _create_together(paths: RunPaths, config: RunConfig, identities: Identities,
 def _require_samples(plan: Plan) -> None:
     if not plan.num_samples:
         raise UserError(f"data.raw_data_dir={plan.config.data.raw_data_dir}: {len(plan.inputs)} files without a sample")
-
-
-def _plan_inputs(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile]) -> tuple[PlannedInput, ...]:
-    """Scans the inputs, in processes when there are several, until `data.n_train_samples` are found."""
-    started = time.monotonic()
-    limit = config.data.n_train_samples
-    planned: list[PlannedInput] = []
-    total = 0
-    for item, result in zip(listed, _scan_all(paths, config, listed), strict=False):
-        kept = result.scan if limit is None else _limit(result.scan, limit - total)
-        file, path = result.file, Path(result.file.path)
-        if path.is_relative_to(paths.inputs):
-            file = dataclasses.replace(file, path=path.relative_to(paths.root).as_posix())
-        total += kept.num_samples
-        planned.append(PlannedInput(file=file, origin=item.path, size=result.size, mtime_ns=result.mtime_ns, scan=kept))
-        if limit is not None and total >= limit:
-            break
-    if limit is None:
-        sources.warn_of_differences(listed, [source.scan for source in planned])
-    log.info("planned %d samples of %d files in %.1f s", total, len(planned), time.monotonic() - started)
-    return tuple(planned)
-
-
-def _scan_all(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile]) -> Iterator[_Scanned]:
-    """What each input turned out to be, in order, lazily."""
-    tasks = [_ScanTask(file=file, folder=str(paths.inputs), config=config) for file in listed]
-    num_processes = min(len(tasks), os.cpu_count() or 1, MAX_SCAN_PROCESSES)
-    if num_processes < 2 or sum(Path(file.path).stat().st_size for file in listed) < SMALL_INPUT_BYTES:
-        yield from map(_scan, tasks)
-        return
-    pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"))
-    try:
-        yield from pool.map(_scan, tasks)
-    except BrokenProcessPool:
-        raise UserError("a process that scanned the inputs was killed, out of memory perhaps: launch again") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _ScanTask:
-    file: InputFile
-    folder: str
-    config: RunConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Scanned:
-    file: InputFile
-    scan: sources.Scan
-    size: int
-    """Bytes of the file that is read: the listing's, for what a listing was made of."""
-    mtime_ns: int
-    """Of what the user named."""
-
-
-def _scan(task: _ScanTask) -> _Scanned:
-    before = Path(task.file.path).stat()
-    file = sources.prepare(task.file, Path(task.folder))
-    scan = sources.scan(
-        file, every=task.config.data.shard_size, options=find_stage(task.config.stage).options(task.config)
-    )
-    after = Path(task.file.path).stat()
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise UserError(f"{task.file.path} changed while it was read: launch again when nothing writes to it")
-    return _Scanned(file=file, scan=scan, size=Path(file.path).stat().st_size, mtime_ns=before.st_mtime_ns)
-
-
-def _limit(scan: sources.Scan, num_samples: int) -> sources.Scan:
-    """The first `num_samples` of a scan."""
-    if num_samples >= scan.num_samples:
-        return scan
-    return dataclasses.replace(
-        scan,
-        num_samples=num_samples,
-        cuts=scan.cuts[: -(-num_samples // scan.every)],
-        repeats=tuple(pair for pair in scan.repeats if pair[0] < num_samples),
-        duplicates=tuple(position for position in scan.duplicates if position < num_samples),
-    )
 
 
 def _require_same(plan: Plan, config: RunConfig, identities: Identities, listed: Sequence[InputFile]) -> None:

@@ -22,23 +22,11 @@ from hpcdata.config.values import to_mapping
 from hpcdata.history import outcome, submissions
 from hpcdata.runs.paths import RunPaths
 from tests import made
-from tests.runs import small_arguments, small_config
 from tests.slurm.fakes import FakeSlurm
+from tests.smallruns import small_arguments, small_config
 from tests.trees import sha256_tree
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
-NAME_OR_ROOM = """
-import hpcdata
-first = hpcdata.run
-import hpcdata.runs.plan
-from hpcdata import run
-from hpcdata.run import paths
-assert hpcdata.run is run is first and callable(run) and run.plan is hpcdata.runs.plan and run.paths is paths
-try:
-    run(["data.nonsense=3"])
-except hpcdata.UserError as error:
-    print(error)
-"""
 HYDRA = """
 import hydra, hpcdata
 from hydra.core.global_hydra import GlobalHydra
@@ -105,11 +93,6 @@ def test_a_run_is_given_as_overrides_values_or_a_configuration(tmp_path: Path, r
     for other in made_of:
         assert sha256_tree(other.path / "shards") == sha256_tree(run.path / "shards")
     assert made_of[0].prove(3, seed=5).equal == 3
-
-
-def test_the_name_of_the_function_is_also_the_room() -> None:
-    done = subprocess.run([sys.executable, "-c", NAME_OR_ROOM], capture_output=True, text=True)
-    assert done.stdout.startswith("unknown configuration key data.nonsense"), done.stderr
 
 
 def test_a_host_that_uses_hydra_keeps_it() -> None:

@@ -19,7 +19,7 @@ from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.runs.planning import prepare
 from hpcdata.work.task import run_task
 from tests.evidence import FAULTS, Evidence
-from tests.runs import StopAfter, small_config, small_run
+from tests.smallruns import StopAfter, small_config, small_run
 from tests.trees import sha256_tree
 
 Patch = pytest.MonkeyPatch

@@ -24,7 +24,7 @@ from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.report.status import read_status
 from hpcdata.runs.plan import load_plan
 from hpcdata.samples import Kind
-from tests.runs import small_arguments, small_config, small_run
+from tests.smallruns import small_arguments, small_config, small_run
 from tests.trees import sha256_tree
 
 ROOT = Path(__file__).parent.parent.parent

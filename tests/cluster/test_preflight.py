@@ -16,8 +16,8 @@ from hpcdata import preflight as preflight_command
 from hpcdata.base.errors import UserError
 from hpcdata.cluster import limits, preflight
 from tests import made
-from tests.runs import small_arguments, small_config
 from tests.slurm.fakes import FakeSlurm
+from tests.smallruns import small_arguments, small_config
 
 CONFIG = """\
 Configuration data as of 2026-11-21T12:00:00
@@ -180,7 +180,7 @@ class Statistics:
 
 
 def test_the_prediction_is_near_what_is_written(tmp_path: Path) -> None:
-    from tests.runs import small_run
+    from tests.smallruns import small_run
 
     plan = small_run(tmp_path / "run")
     num_bytes, num_files = preflight.predict(plan)

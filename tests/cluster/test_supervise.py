@@ -23,8 +23,8 @@ from hpcdata.history.ledger import Ledger
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.planning import prepare
-from tests.runs import small_config, small_run
 from tests.slurm.fakes import FakeSlurm
+from tests.smallruns import small_config, small_run
 
 SLURM = ("cluster=slurm", "cluster.array=0-9%2")
 

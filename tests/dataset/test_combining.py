@@ -251,7 +251,7 @@ def test_a_combine_that_was_overtaken_leaves_the_other_ones_dataset(
 ) -> None:
     """Stopped before it publishes, for so long that another has taken its claim, published and moved the shards."""
     made.run(tmp_path / "run")
-    real = combine._publish
+    real = combine.publish
 
     def stalled(building: Path, target: Path) -> None:
         monkeypatch.undo()
@@ -259,7 +259,7 @@ def test_a_combine_that_was_overtaken_leaves_the_other_ones_dataset(
         run_combine(tmp_path / "run", move_files=True)
         real(building, target)
 
-    monkeypatch.setattr(combine, "_publish", stalled)
+    monkeypatch.setattr(combine, "publish", stalled)
     with pytest.raises(UserError, match="another process has combined"):
         run_combine(tmp_path / "run", move_files=True)
     check_dataset(tmp_path / "run/dataset")

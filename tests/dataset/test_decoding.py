@@ -17,7 +17,7 @@ from hpcdata.dataset import decoding, showing
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.samples import Kind, Role
 from tests import made
-from tests.runs import small_run
+from tests.smallruns import small_run
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from hpcdata.base.version import code_version
 from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions, combine
 from tests import made
-from tests.runs import small_run
+from tests.smallruns import small_run
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from hpcdata.runs.plan import load_plan
 from hpcdata.runs.planning import prepare
 from hpcdata.work.estimate import estimate
 from hpcdata.work.prove import prove
-from tests.runs import small_config, small_run
+from tests.smallruns import small_config, small_run
 from tests.trees import sha256_tree
 
 AUTO = "loader.batch_size=auto"

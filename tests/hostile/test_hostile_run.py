@@ -25,7 +25,7 @@ from hpcdata.runs.planning import prepare
 from hpcdata.runs.rejects import rows_of
 from hpcdata.shards.counts import Counts
 from tests.evidence import BAD_INPUTS, Evidence
-from tests.runs import small_config
+from tests.smallruns import small_config
 
 MEMORY_BYTES = 2 * 2**30
 

@@ -8,7 +8,7 @@ files were made once and committed:
     documents.parquet       two row groups, a null, a blank and a NUL; by pyarrow
     tokenizer.model         350 pieces with byte fallback, trained by sentencepiece
     begun/                  the output of a run that was stopped in its process as SIGTERM stops one, by `StopAfter`
-                            of tests/runs.py; /FOLDER stands for where it was
+                            of tests/smallruns.py; /FOLDER stands for where it was
 """
 
 from __future__ import annotations

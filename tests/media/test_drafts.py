@@ -11,7 +11,7 @@ from PIL import Image
 from hpcdata.media import colors, pixels
 from hpcdata.samples import BadSample, Reason
 from tests.media.pictures import encoded, exif, noisy
-from tests.runs import small_run
+from tests.smallruns import small_run
 
 LIMIT = 10_000_000
 DRAFT_SIZES = ((64, 64), (48, 80), (80, 48))

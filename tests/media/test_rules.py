@@ -24,7 +24,7 @@ from hpcdata.media.opening import open_image
 from hpcdata.media.rules import LIQUID, MOLMO, RULES
 from tests.media import pictures
 from tests.media.pictures import encoded, noisy
-from tests.runs import small_run
+from tests.smallruns import small_run
 
 LIMIT = 10_000_000
 

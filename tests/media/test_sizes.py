@@ -19,7 +19,7 @@ from hpcdata.media import sizes as buckets
 from hpcdata.runs.planning import prepare
 from hpcdata.work.task import TaskOutcome, run_task
 from tests import corpora
-from tests.runs import StopAfter, small_config, small_run
+from tests.smallruns import StopAfter, small_config, small_run
 from tests.trees import sha256_tree
 
 RATIO = "data.max_aspect_ratio=2"

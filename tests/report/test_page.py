@@ -23,7 +23,7 @@ from hpcdata.runs.planning import prepare
 from hpcdata.samples import Kind
 from hpcdata.work.task import TaskOutcome, run_task
 from tests import browser, made, synthetic
-from tests.runs import StopAfter, small_config, small_run
+from tests.smallruns import StopAfter, small_config, small_run
 
 
 def write(run: Path) -> Path:

@@ -17,7 +17,7 @@ from hpcdata.history.queue import JobStates
 from hpcdata.report import tails
 from hpcdata.runs.planning import prepare
 from tests import made
-from tests.runs import small_config
+from tests.smallruns import small_config
 
 SECRET = "a very private caption"
 

@@ -20,7 +20,7 @@ from hpcdata.history.outcome import Outcome, write_outcome
 from hpcdata.report import status, watch
 from hpcdata.runs.paths import RunPaths
 from tests import made, synthetic
-from tests.runs import small_run
+from tests.smallruns import small_run
 
 
 def text(folder: Path, *, width: int = 120, height: int = 40) -> str:

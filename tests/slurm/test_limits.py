@@ -8,8 +8,8 @@ import pytest
 
 from hpcdata.base.errors import UserError
 from hpcdata.cluster import preflight
-from tests.runs import small_config
 from tests.slurm.cluster import SlurmCluster
+from tests.smallruns import small_config
 
 
 def test_on_the_cluster(login_node: SlurmCluster, tmp_path: Path) -> None:

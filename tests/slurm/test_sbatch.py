@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import small_arguments
 from tests.slurm import fake_encode
 from tests.slurm.cluster import SlurmCluster
+from tests.smallruns import small_arguments
 
 SBATCH = Path(__file__).parents[2] / "sbatch"
 

@@ -21,7 +21,7 @@ from hpcdata.work.prove import prove
 from hpcdata.work.retry import retry
 from hpcdata.work.task import TaskOutcome, run_task
 from tests.poisoned import install
-from tests.runs import StopAfter, small_config, small_run
+from tests.smallruns import StopAfter, small_config, small_run
 from tests.trees import sha256_tree
 from tests.work.test_poison import pictures, run_until_done
 from tests.work.test_task import make_tar, png

@@ -11,7 +11,7 @@ from hpcdata import launch as launch_command
 from hpcdata.jobs import precompute_tokens
 from hpcdata.shards.counts import Counts
 from hpcdata.work import estimate
-from tests.runs import small_arguments, small_config, small_run
+from tests.smallruns import small_arguments, small_config, small_run
 
 TOLERANCE = 0.1
 """Of bytes and files, for inputs that are as mixed at the places that are drawn as everywhere."""

@@ -16,7 +16,7 @@ from hpcdata.report import status
 from hpcdata.work import gpumeter, shardwork
 from hpcdata.work.clock import WorkClock
 from hpcdata.work.gpumeter import GpuMeter
-from tests.runs import small_run
+from tests.smallruns import small_run
 
 
 def program(folder: Path, script: str) -> str:

@@ -23,7 +23,7 @@ from hpcdata.runs.planning import prepare
 from hpcdata.work import poison
 from tests.evidence import POISON, Evidence
 from tests.poisoned import READING, install
-from tests.runs import small_config, small_run, start_task
+from tests.smallruns import small_config, small_run, start_task
 from tests.trees import sha256_tree
 
 ROOT = Path(__file__).parent.parent.parent

@@ -15,7 +15,7 @@ from hpcdata.samples import Example, Kind, Span
 from hpcdata.shards import shard
 from hpcdata.shards.stored import compare
 from hpcdata.work.prove import prove
-from tests.runs import small_run
+from tests.smallruns import small_run
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from hpcdata.work.prove import prove
 from hpcdata.work.retry import retry
 from hpcdata.work.task import TaskOutcome, run_task
 from tests.evidence import CHANGES, Evidence
-from tests.runs import StopAfter, small_config, small_run
+from tests.smallruns import StopAfter, small_config, small_run
 from tests.trees import sha256_tree, tree
 
 REJECT = "data.on_changed_input=reject"

@@ -28,7 +28,7 @@ from hpcdata.work.prove import prove
 from hpcdata.work.retry import retry
 from tests.crashes import Crash, crash_at
 from tests.evidence import CRASHES, Evidence
-from tests.runs import small_run
+from tests.smallruns import small_run
 from tests.trees import tree
 
 MISSING = (1, 5, 6, 13)

@@ -17,7 +17,7 @@ from hpcdata.shards.writing import ShardWriter
 from hpcdata.work.poison import CrashNotes
 from hpcdata.work.shardwork import ShardWork
 from hpcdata.work.task import TaskOutcome, run_task
-from tests.runs import StopAfter, small_config, small_run
+from tests.smallruns import StopAfter, small_config, small_run
 from tests.trees import tree
 
 

@@ -36,7 +36,7 @@ from hpcdata.shards.writing import ShardWriter
 from hpcdata.work.task import TaskOutcome, run_task
 from tests.crashes import Crash, crash_at
 from tests.evidence import CRASHES, KILLS, Evidence
-from tests.runs import StopAfter, small_config, small_run, start_task
+from tests.smallruns import StopAfter, small_config, small_run, start_task
 from tests.trees import sha256_tree
 
 

@@ -15,7 +15,7 @@ from hpcdata.encoders.image.codes import COMPARE_EVERY, PictureEncoder
 from hpcdata.report.status import read_status
 from hpcdata.report.summary import describe
 from hpcdata.shards.shard import read_summary
-from tests.runs import small_run
+from tests.smallruns import small_run
 
 
 class Halving:

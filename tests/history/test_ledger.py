@@ -1,4 +1,4 @@
-"""The ledger: what is written comes back, also while it is being written.   pytest tests/run/test_ledger.py"""
+"""The ledger: what is written comes back, also while it is being written.   pytest tests/history/test_ledger.py"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shards that do not get ahead between kills, and that others do.   pytest tests/run/test_livelock.py"""
+"""Shards that do not get ahead between kills, and that others do.   pytest tests/history/test_livelock.py"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hpcdata.runs.plan import load_plan
 from hpcdata.runs.planning import prepare
 from hpcdata.shards.shard import read_progress
 from tests.poisoned import READING, install
-from tests.runs import small_config, small_run, start_task
+from tests.smallruns import small_config, small_run, start_task
 from tests.trees import sha256_tree
 from tests.work.test_poison import ROOT, members
 

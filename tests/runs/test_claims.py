@@ -1,4 +1,4 @@
-"""Claims: exclusive, taken over only from the dead.   pytest tests/run/test_claims.py"""
+"""Claims: exclusive, taken over only from the dead.   pytest tests/runs/test_claims.py"""
 
 from __future__ import annotations
 

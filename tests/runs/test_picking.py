@@ -1,4 +1,4 @@
-"""Picking shards: what it costs at any size, and who gets what.   pytest tests/run/test_picking.py"""
+"""Picking shards: what it costs at any size, and who gets what.   pytest tests/runs/test_picking.py"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ledgers say together.   pytest tests/run/test_history.py"""
+"""What ledgers say together.   pytest tests/history/test_history.py"""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from hpcdata.history import history
-from hpcdata.history.history import History, Process
+from hpcdata.history.history import History
 from hpcdata.history.ledger import LedgerReader
+from hpcdata.history.process import Process
 from hpcdata.shards.counts import Counts
 from tests import synthetic
 

@@ -1,4 +1,4 @@
-"""The text of a job and its submission. python -m pytest tests/slurm/test_submit.py
+"""The text of a job and its submission. python -m pytest tests/slurm/test_sbatch_text.py
 
 The golden text is what sbatch gets. After a wanted change: HPCDATA_REFRESH_GOLDEN=1 python -m pytest <this file>,
 then read the difference in git.
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpcdata.base.errors import UserError
-from hpcdata.cluster.submit import JobOptions, TooManyJobs, submit_job
+from hpcdata.cluster.sbatch import JobOptions, TooManyJobs, submit_job
 from hpcdata.config.array import parse_array
 from hpcdata.config.schema import ClusterConfig, DataConfig, FinishConfig, RunConfig
 from tests.slurm.fakes import FakeSlurm

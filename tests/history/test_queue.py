@@ -1,4 +1,4 @@
-"""What squeue and sacct print -> states.   pytest tests/run/test_queue.py"""
+"""What squeue and sacct print -> states.   pytest tests/history/test_queue.py"""
 
 from __future__ import annotations
 
