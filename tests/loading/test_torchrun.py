@@ -25,7 +25,7 @@ TRAIN = """
 import json, os, sys, time
 import torch
 import torch.distributed as dist
-from hpcdata.replay import batch_digest
+from hpcdata import batch_digest
 from tests.loading.test_torchrun import make_loader
 
 dataset, out, launcher = sys.argv[1:4]

@@ -16,7 +16,7 @@ from hpcdata import embedded
 from hpcdata.base.errors import UserError
 from hpcdata.encoders.text import fast as fast_text
 from hpcdata.encoders.text import tokenizer as text
-from tests import corpora, runs, trees
+from tests import corpora, smallruns, trees
 from tests.encoders.text.test_tokenizer import train_bpe, train_sentencepiece, train_unigram
 
 
@@ -222,7 +222,7 @@ def test_shards_are_the_same_bytes_with_either_engine(tmp_path):
     (tmp_path / "texts.jsonl").write_text("".join(lines))
     for engine in ("fast", "reference"):
         options = ["data.source=text", "image.tokenizer=none", f"text.engine={engine}", "data.n_train_samples=null"]
-        runs.small_run(tmp_path / engine, *options, source=tmp_path / "texts.jsonl")
+        smallruns.small_run(tmp_path / engine, *options, source=tmp_path / "texts.jsonl")
     assert trees.sha256_tree(tmp_path / "fast/shards") == trees.sha256_tree(tmp_path / "reference/shards")
 
 
