@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hpcdata.base import reads
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -96,7 +98,8 @@ class Blob:
     def read(self, *, max_bytes: int, may_be_empty: bool = False) -> bytes:
         """Raises BadSample: MISSING_IMAGE, EMPTY_IMAGE, OVERSIZED_IMAGE or TRUNCATED (blobs are images, mostly).
 
-        What is no property of the sample (a stale file handle, an input file that is gone) is an OSError.
+        What is no property of the sample is an OSError that names the file: a stale file handle, an input file that is
+        gone, a disk that does not give what is there, memory that is not there.
         """
         if self.data is not None:
             data, size = self.data, len(self.data)
@@ -126,19 +129,10 @@ class Blob:
             size = status.st_size if self.size is None else self.size
             if size > max_bytes:
                 return b"", size
-            return _pread_all(descriptor, size, self.offset), size
+            with reads.naming(self.path):
+                return reads.read_at(descriptor, size, self.offset), size
         finally:
             os.close(descriptor)
-
-
-def _pread_all(descriptor: int, size: int, offset: int) -> bytes:
-    data = os.pread(descriptor, size, offset)
-    while len(data) < size:
-        more = os.pread(descriptor, size - len(data), offset + len(data))
-        if not more:
-            break
-        data += more
-    return data
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,8 +29,9 @@ import importlib
 from collections.abc import Iterator
 from typing import Protocol, cast
 
+from hpcdata.base.reads import naming
 from hpcdata.samples import Documents, Record
-from hpcdata.sources.base import InputFile, Options, Scan
+from hpcdata.sources.base import InputFile, Options, Scan, refusing_faults
 from hpcdata.sources.inputs import list_inputs, prepare, warn_of_differences
 
 __all__ = [
@@ -83,15 +84,18 @@ def carries_images(format_name: str) -> bool:
 
 def scan(file: InputFile, *, every: int, options: Options) -> Scan:
     """Counts the samples of one input file and notes a cut for every `every`-th. Raises UserError if it cannot."""
-    return _module(file).scan(file, every=every, options=options)
+    with refusing_faults(file.path):
+        return _module(file).scan(file, every=every, options=options)
 
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
     """Yields exactly `count` records, for positions `first` to `first + count - 1`, in order and in constant memory.
 
-    The same arguments always yield the same records. Raises UserError if the file no longer holds what was planned.
+    The same arguments always yield the same records. Raises UserError if the file no longer holds what was planned, and
+    OSError, with the file's name, for what is no property of the file: a read error, memory that is not there.
     """
-    return _module(file).read(file, scan, first=first, count=count, options=options)
+    with naming(file.path):
+        yield from _module(file).read(file, scan, first=first, count=count, options=options)
 
 
 def gives_documents(format_name: str) -> bool:
@@ -104,7 +108,8 @@ def read_documents(
 ) -> Iterator[Documents]:
     """The records that `read` yields, `batch_size` of them at once, for formats that `gives_documents` names."""
     module = cast(_Bulk, _module(file))
-    return module.read_documents(file, scan, first=first, count=count, batch_size=batch_size, options=options)
+    with naming(file.path):
+        yield from module.read_documents(file, scan, first=first, count=count, batch_size=batch_size, options=options)
 
 
 def _module(file: InputFile) -> _Format:

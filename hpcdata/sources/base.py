@@ -7,11 +7,13 @@ every position. Both walk the file with the same code, so they agree on position
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import naming
 from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample, TextPart
 
 _COMMON_IMAGES = {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff"}
@@ -84,6 +86,16 @@ class Scan:
             return 0, 0
         nearest = min(position // self.every, len(self.cuts) - 1)
         return nearest * self.every, self.cuts[nearest]
+
+
+@contextlib.contextmanager
+def refusing_faults(path: str) -> Iterator[None]:
+    """While planning: what goes wrong with the machine is a UserError that names the file."""
+    try:
+        with naming(path):
+            yield
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename}: {error.strerror}; try again when it can be read") from None
 
 
 def changed_since_planned(file: InputFile, *, got: int, expected: int) -> UserError:

@@ -18,7 +18,7 @@ from pathlib import Path
 from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample
 from hpcdata.sources import wids
-from hpcdata.sources.base import IMAGE_EXTENSIONS, InputFile, Scan, clean_name
+from hpcdata.sources.base import IMAGE_EXTENSIONS, InputFile, Scan, clean_name, refusing_faults
 from hpcdata.sources.folder import list_folder, walk
 from hpcdata.sources.json_array import flatten_json
 from hpcdata.sources.patterns import expand_paths
@@ -179,8 +179,9 @@ def _beginning(file: InputFile) -> bytes:
     beginning = b""
     stream = chunks(file)
     try:
-        while len(beginning) < _SNIFF_BYTES and (chunk := next(stream, b"")):
-            beginning += chunk
+        with refusing_faults(file.path):
+            while len(beginning) < _SNIFF_BYTES and (chunk := next(stream, b"")):
+                beginning += chunk
     except BadSample:
         pass
     finally:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 
 from hpcdata.base.errors import UserError
-from hpcdata.sources.base import InputFile
+from hpcdata.sources.base import InputFile, refusing_faults
 from hpcdata.sources.streams import BrokenStream, chunks
 
 logger = logging.getLogger(__name__)
@@ -51,8 +51,9 @@ def flatten_json(file: InputFile, out_path: str) -> int:
 def _pieces(file: InputFile, splitter: _Splitter) -> Iterator[bytes | None]:
     """Bytes of elements, with None behind each element."""
     try:
-        for chunk in chunks(file):
-            yield from splitter.split(chunk, file)
+        with refusing_faults(file.path):
+            for chunk in chunks(file):
+                yield from splitter.split(chunk, file)
     except BrokenStream:
         splitter.is_closed = False
     yield None

@@ -1,10 +1,12 @@
 """Documents in Parquet: one text column, read row group by row group in small batches.
 
-A row group that cannot be decoded loses its own rows only; a file whose footer cannot be read is one reject.
+A row group that cannot be decoded loses its own rows only; a file whose footer makes no sense is one reject. That holds
+for bytes that were all read: what reading itself raises goes up, as does memory that is not there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from itertools import islice
@@ -13,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import read_at
 from hpcdata.samples import BadSample, Blob, Documents, Member, Reason, Record, Reject, Sample, TextPart
 from hpcdata.sources.base import (
     DOCUMENT_FIELDS,
@@ -24,21 +27,25 @@ from hpcdata.sources.base import (
     gathered,
     is_plain,
 )
+from hpcdata.sources.streams import open_input
 
 _BATCH_ROWS = 256
-_DAMAGED = (pa.ArrowException, OSError, ValueError)
-"""What pyarrow raises for bytes that are not what they should be; names that are not UTF-8 are ValueErrors."""
+_DAMAGED = (pa.ArrowException, OSError, ValueError, IndexError)
+"""What pyarrow raises for bytes that are not what they should be, and for faults of the machine: see `_telling`.
+
+Names that are not UTF-8 are ValueErrors; two schemas of one file that contradict each other are IndexErrors.
+"""
 _MOST_ROWS_A_BYTE = 4096
 """More than the densest encoding of anything useful: a footer that promises more is damaged."""
 
 
 def scan(file: InputFile, *, every: int, options: Options) -> Scan:
     """Counts rows from the footer. Raises UserError if there is no text column."""
-    try:
-        parquet = _opened(file)
-    except BadSample:
-        return Scan(num_samples=1, every=every, cuts=(0,))
-    with parquet:
+    with _Bytes(file) as data:
+        try:
+            parquet = _opened(data)
+        except BadSample:
+            return Scan(num_samples=1, every=every, cuts=(0,))
         _column(parquet, file, options)
         num_rows = parquet.metadata.num_rows
     return Scan(num_samples=num_rows, every=every, cuts=tuple(range(0, num_rows, every)))
@@ -73,14 +80,14 @@ def _texts(
 def _values(file: InputFile, first: int, count: int, options: Options) -> Iterator[tuple[str, object]]:
     """(name of the column, a row's value or the BadSample that stands for it) for every row."""
     end = first + count
-    try:
-        parquet = _opened(file)
-    except BadSample as bad:
-        if end > 1:
-            raise changed_since_planned(file, got=1, expected=end) from None
-        yield from [("", bad)] * count
-        return
-    with parquet:
+    with _Bytes(file) as data:
+        try:
+            parquet = _opened(data)
+        except BadSample as bad:
+            if end > 1:
+                raise changed_since_planned(file, got=1, expected=end) from None
+            yield from [("", bad)] * count
+            return
         if end > parquet.metadata.num_rows:
             raise changed_since_planned(file, got=parquet.metadata.num_rows, expected=end)
         column = _column(parquet, file, options)
@@ -88,27 +95,28 @@ def _values(file: InputFile, first: int, count: int, options: Options) -> Iterat
         for group in range(parquet.num_row_groups):
             stop = start + parquet.metadata.row_group(group).num_rows
             if start < end and stop > first:
-                rows = _rows(parquet, group, column, max(first - start, 0), min(end, stop) - start)
+                rows = _rows(data, parquet, group, column, max(first - start, 0), min(end, stop) - start)
                 yield from ((column, value) for value in rows)
             start = stop
 
 
-def _rows(parquet: pq.ParquetFile, group: int, column: str, first: int, end: int) -> Iterator[object]:
+def _rows(data: _Bytes, parquet: pq.ParquetFile, group: int, column: str, first: int, end: int) -> Iterator[object]:
     """Rows `first` to `end - 1` of a row group: their values, or one BadSample for each that cannot be decoded."""
     row = 0
     try:
-        batches = parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[column], use_threads=False)
-        for batch in batches:
-            stop = row + batch.num_rows
-            begin = max(first, row)
-            if begin < min(end, stop):
-                yield from _python(batch.column(0).slice(begin - row, min(end, stop) - begin))
-            row = stop
-            if row >= end:
-                return
+        with _telling(data, f"row group {group} cannot be decoded"):
+            batches = parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[column], use_threads=False)
+            for batch in batches:
+                stop = row + batch.num_rows
+                begin = max(first, row)
+                if begin < min(end, stop):
+                    yield from _python(batch.column(0).slice(begin - row, min(end, stop) - begin))
+                row = stop
+                if row >= end:
+                    return
         damaged = BadSample(Reason.DAMAGED_ARCHIVE, f"row group {group} has fewer rows than the footer says")
-    except _DAMAGED:
-        damaged = BadSample(Reason.DAMAGED_ARCHIVE, f"row group {group} cannot be decoded")
+    except BadSample as bad:
+        damaged = bad
     for _ in range(max(first, row), end):
         yield damaged
 
@@ -148,20 +156,73 @@ def _reject(file: InputFile, position: int, bad: BadSample) -> Reject:
     return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=position)
 
 
-def _opened(file: InputFile) -> pq.ParquetFile:
-    """Raises BadSample when there is no footer, or one that cannot be true."""
+class _Bytes:
+    """A file as pyarrow wants it. It keeps what reading raised, which pyarrow might swallow or call damage."""
+
+    def __init__(self, file: InputFile) -> None:
+        self.closed = False
+        self.fault: OSError | MemoryError | None = None
+        self._descriptor, self._offset = open_input(file), 0
+        self._size = os.fstat(self._descriptor).st_size
+
+    def __enter__(self) -> _Bytes:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            os.close(self._descriptor)
+
+    def size(self) -> int:
+        return self._size
+
+    def tell(self) -> int:
+        return self._offset
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        target = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self._size}[whence] + offset
+        if target < 0:
+            raise ValueError(f"offset {target}")  # of a damaged footer: the system would call it an error of its own
+        self._offset = target
+        return target
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(self._size - self._offset, 0)
+        try:
+            data = read_at(self._descriptor, left if size < 0 else min(size, left), self._offset)
+        except (OSError, MemoryError) as error:
+            self.fault = error
+            raise
+        self._offset += len(data)
+        return data
+
+
+@contextlib.contextmanager
+def _telling(data: _Bytes, message: str) -> Iterator[None]:
+    """Raises what reading the bytes raised, MemoryError for want of memory, BadSample for what the bytes say."""
     try:
-        parquet = pq.ParquetFile(file.path, memory_map=False)
-        _ = parquet.schema_arrow
-    except (FileNotFoundError, PermissionError) as error:
-        raise UserError(f"cannot read {file.path}: {type(error).__name__}") from None
+        yield
+    except MemoryError:  # before ArrowException: ArrowMemoryError is both
+        raise
     except _DAMAGED:
-        raise BadSample(Reason.DAMAGED_ARCHIVE, "the Parquet file cannot be opened") from None
+        if data.fault is None:
+            raise BadSample(Reason.DAMAGED_ARCHIVE, message) from None
+    if data.fault is not None:
+        raise data.fault
+
+
+def _opened(data: _Bytes) -> pq.ParquetFile:
+    """Raises BadSample when there is no footer, or one that cannot be true."""
+    with _telling(data, "the Parquet file cannot be opened"):
+        parquet = pq.ParquetFile(data)
+        _ = parquet.schema_arrow
     metadata = parquet.metadata
     rows = [metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
-    most = _MOST_ROWS_A_BYTE * os.path.getsize(file.path)
+    most = _MOST_ROWS_A_BYTE * data.size()
     if min(rows, default=0) < 0 or metadata.num_rows != sum(rows) or metadata.num_rows > most:
-        parquet.close()
         raise BadSample(Reason.DAMAGED_ARCHIVE, "the numbers of rows in the Parquet footer contradict each other")
     return parquet
 

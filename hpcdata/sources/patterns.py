@@ -1,8 +1,13 @@
-"""Paths of a run's inputs from what people type: a path, a glob, a brace list, or a list of these."""
+"""Paths of a run's inputs from what people type: a path, a glob, a brace list, or a list of these.
+
+Globs mean what they mean in Python's `glob`, but a folder that cannot be listed is an error: there it would be empty.
+"""
 
 from __future__ import annotations
 
+import fnmatch
 import glob
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -53,11 +58,49 @@ def _expand(pattern: str) -> list[str]:
         names.append(name)
         if len(names) > _MOST_NAMES:
             raise UserError(f"{pattern} expands to more than {_MOST_NAMES} names")
-    found = [(name, sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else [name]) for name in names]
+    found = [(name, sorted({*_matches(name)} - {""}) if glob.has_magic(name) else [name]) for name in names]
     missing = [name for name, paths in found if not paths or not all(map(os.path.exists, paths))]
     if missing:
         raise _missing_error(pattern, missing, len(names))
     return [path for _, paths in found for path in paths]
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """The paths that a glob matches. Raises UserError for a folder that cannot be listed."""
+    folder, _, last = pattern.rpartition("/")
+    if pattern.startswith("/"):
+        folder = folder or "/"
+    if not glob.has_magic(last) and not glob.has_magic(folder):
+        yield from [pattern] if os.path.lexists(pattern) else []
+        return
+    for start in _matches(folder) if glob.has_magic(folder) else [folder]:
+        if last == "**":
+            yield from _below(start) if os.path.isdir(start or ".") else ()
+        elif glob.has_magic(last):
+            names = fnmatch.filter(_listed(start), last)
+            yield from (os.path.join(start, name) for name in names if last[0] == "." or name[0] != ".")
+        elif os.path.isdir(start or ".") if not last else os.path.lexists(os.path.join(start, last)):
+            yield os.path.join(start, last)
+
+
+def _below(folder: str) -> Iterator[str]:
+    """A folder and all that is in it, hidden names left out."""
+    yield os.path.join(folder, "")
+    for name in _listed(folder):
+        if name[0] != ".":
+            path = os.path.join(folder, name)
+            yield path
+            if os.path.isdir(path):
+                yield from itertools.islice(_below(path), 1, None)  # all but itself
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder or ".")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(f"cannot list {folder}: {error.strerror}") from None
 
 
 def _missing_error(pattern: str, missing: list[str], num_names: int) -> UserError:

@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import read_beginning
 from hpcdata.samples import BadSample, Blob, ImagePart, Member, Reason, Role, TextPart
 from hpcdata.sources.base import (
     DOCUMENT_FIELDS,
@@ -248,8 +249,7 @@ def _shown(name: str) -> str:
 def _sidecar_text(base: str, name: str, options: Options) -> str:
     path, limit = os.path.join(base, name), options.max_record_bytes
     try:
-        with open(path, "rb") as stream:
-            data = stream.read(limit + 1)
+        data = read_beginning(path, limit + 1)
     except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError) as error:
         raise BadSample(Reason.MISSING_TEXT, f"{_shown(name)} cannot be read: {type(error).__name__}") from None
     if len(data) > limit:

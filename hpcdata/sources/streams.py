@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import time
 import zlib
@@ -21,6 +22,7 @@ from typing import Any
 import zstandard
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import read_at
 from hpcdata.samples import BadSample, Reason
 from hpcdata.sources.base import InputFile
 
@@ -30,6 +32,10 @@ _ZSTD_PIECE_BYTES = 1 << 13  # the densest zstd block is 4 bytes for 128 KiB: a 
 _COARSEST_TICK_S = 2.0
 _IDENTITY = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
 _ZSTD_WINDOW_BYTES = 1 << 27  # what the zstd command accepts by default
+
+
+_OUT_OF_MEMORY = re.compile(r"^Error -4 |not enough memory")
+"""zlib's Z_MEM_ERROR and zstd's ZSTD_error_memory_allocation, which have no exceptions of their own."""
 
 
 class BrokenStream(BadSample):
@@ -137,9 +143,11 @@ def _closing(descriptor: int) -> Iterator[int]:
 
 
 def _pieces(descriptor: int, size: int, offset: int = 0) -> Iterator[bytes]:
-    while piece := os.pread(descriptor, size, offset):
+    while piece := read_at(descriptor, size, offset):
         yield piece
-        offset += len(piece)
+        if len(piece) < size:
+            return
+        offset += size
 
 
 def _gunzip(descriptor: int) -> Iterator[bytes]:
@@ -154,7 +162,8 @@ def _gunzip(descriptor: int) -> Iterator[bytes]:
             before = decoder.copy()
             try:
                 chunk = decoder.decompress(piece, CHUNK_BYTES)
-            except zlib.error:
+            except zlib.error as error:
+                _require_memory(error)
                 yield from _salvaged(before, piece)
                 raise BrokenStream(Reason.DAMAGED_ARCHIVE, "the gzip stream is damaged") from None
             if chunk:
@@ -172,10 +181,17 @@ def _salvaged(decoder: Any, piece: bytes) -> Iterator[bytes]:
     for start in range(len(piece)):
         try:
             chunk = decoder.decompress(piece[start : start + 1])
-        except zlib.error:
+        except zlib.error as error:
+            _require_memory(error)
             return
         if chunk:
             yield chunk
+
+
+def _require_memory(error: Exception) -> None:
+    """Raises MemoryError if a decoder fails for want of it: that says nothing about its input."""
+    if _OUT_OF_MEMORY.search(str(error)):
+        raise MemoryError(str(error))
 
 
 def _unzstd(descriptor: int) -> Iterator[bytes]:
@@ -186,7 +202,8 @@ def _unzstd(descriptor: int) -> Iterator[bytes]:
             fresh = False
             try:
                 chunk = decoder.decompress(piece)
-            except zstandard.ZstdError:
+            except zstandard.ZstdError as error:
+                _require_memory(error)
                 message = "the zstd stream is damaged, or needs a window above 128 MiB"
                 raise BrokenStream(Reason.DAMAGED_ARCHIVE, message) from None
             for start in range(0, len(chunk), CHUNK_BYTES):

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from hpcdata.base.reads import read_at
 from hpcdata.samples import BadSample, Blob, Reason
 from hpcdata.sources.base import InputFile
 from hpcdata.sources.streams import BrokenStream, chunks, open_input
@@ -133,7 +134,7 @@ class _PlainTar(FileSource):
         return Blob(path=self._path, offset=content.member.offset, size=content.member.size)
 
     def bytes_of(self, content: Content) -> bytes:
-        data = os.pread(self.descriptor, content.member.size, content.member.offset)
+        data = read_at(self.descriptor, content.member.size, content.member.offset)
         if len(data) != content.member.size:
             raise BadSample(Reason.TRUNCATED, "the archive became shorter while it was read")
         return data
@@ -151,7 +152,7 @@ class _PlainTar(FileSource):
     def _digest(self, member: Member) -> bytes:
         hasher = hashlib.blake2b(digest_size=16)
         offset, end = member.offset, member.offset + member.size
-        while offset < end and (piece := os.pread(self.descriptor, min(_PIECE_BYTES, end - offset), offset)):
+        while offset < end and (piece := read_at(self.descriptor, min(_PIECE_BYTES, end - offset), offset)):
             hasher.update(piece)
             offset += len(piece)
         return hasher.digest()

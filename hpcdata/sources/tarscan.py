@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
+from hpcdata.base.reads import read_at
 from hpcdata.samples import Reason
 
 BLOCK = 512
@@ -80,7 +81,7 @@ class FileSource:
         begin = offset - self._start
         if begin < 0 or begin + size > len(self._buffer):
             ahead = self._AHEAD_BYTES if 0 <= offset - self._last < self._NEAR_BYTES else size
-            self._buffer = os.pread(self.descriptor, max(size, ahead), offset)
+            self._buffer = read_at(self.descriptor, max(size, ahead), offset)
             self._start, begin = offset, 0
         self._last = offset
         return self._buffer[begin : begin + size]

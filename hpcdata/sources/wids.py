@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import urlparse
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import read_beginning
+from hpcdata.sources.base import refusing_faults
 from hpcdata.sources.patterns import is_remote, remote_error
 
 INDEX_NAMES = ("index.json", "shardindex.json")
@@ -25,8 +27,8 @@ class IndexedShard:
 
 def is_index(path: str) -> bool:
     """Whether the beginning of a JSON file says that it is an index."""
-    with open(path, "rb") as stream:
-        beginning = stream.read(_SNIFF_BYTES)
+    with refusing_faults(path):
+        beginning = read_beginning(path, _SNIFF_BYTES)
     return beginning.lstrip()[:1] == b"{" and any(
         mark in beginning for mark in (b'"wids_version"', KIND.encode(), b'"shardlist"')
     )
@@ -47,11 +49,12 @@ def read_index(path: str) -> list[IndexedShard]:
 
 
 def _loaded(path: str) -> dict[str, Any]:
-    if os.path.getsize(path) > _LIMIT_BYTES:
+    with refusing_faults(path):
+        data = read_beginning(path, _LIMIT_BYTES + 1)
+    if len(data) > _LIMIT_BYTES:
         raise UserError(f"{path} has more than {_LIMIT_BYTES} bytes: no index is that long")
     try:
-        with open(path, encoding="utf-8") as stream:
-            index = json.load(stream)
+        index = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a readable index: {type(error).__name__}") from None
     if not isinstance(index, dict):

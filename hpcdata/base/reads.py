@@ -1,0 +1,49 @@
+"""Reading files that others wrote: all of the bytes, or an OSError that names the file.
+
+A fault of the machine (an I/O error, a stale handle, no memory) says nothing about a file. Damage is what its bytes say
+once all of them were read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """The bytes at `offset`: fewer than `size` only where the file ends. Raises OSError."""
+    data = os.pread(descriptor, size, offset)
+    while len(data) < size:
+        more = os.pread(descriptor, size - len(data), offset + len(data))
+        if not more:
+            _require_end(descriptor, offset + len(data))
+            break
+        data += more
+    return data
+
+
+def read_beginning(path: str, size: int) -> bytes:
+    """The first bytes of a file: fewer than `size` only where it ends. Raises OSError."""
+    with naming(path), open(path, "rb", buffering=0) as file:
+        return read_at(file.fileno(), min(size, os.fstat(file.fileno()).st_size), 0)
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """What the machine does wrong in the block is an OSError that names the file; so is memory that is not there."""
+    try:
+        yield
+    except MemoryError:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), path) from None
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), path) from None
+
+
+def _require_end(descriptor: int, offset: int) -> None:
+    size = os.fstat(descriptor).st_size
+    if size > offset:
+        raise OSError(errno.EIO, f"nothing comes after byte {offset} of {size}")

@@ -1,0 +1,90 @@
+/* LD_PRELOAD: reads of files under a path fail, or come short. tests/readfaults.py builds and steers it.
+
+READFAULT_PATH, _FIRST, _COUNT, _KIND set it from outside; a process may call readfault_set() and readfault_seen(). */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+static char path[PATH_MAX];
+static atomic_long seen;
+static long first, count;
+static int kind; /* an errno; 0: half of the bytes; -1: none, as at the end of the file */
+
+void readfault_set(const char *new_path, long new_first, long new_count, int new_kind)
+{
+    path[0] = 0;
+    first = new_first, count = new_count, kind = new_kind;
+    atomic_store(&seen, 0);
+    strncpy(path, new_path, sizeof path - 1);
+}
+
+long readfault_seen(void) { return atomic_load(&seen); }
+
+__attribute__((constructor)) static void start(void)
+{
+    const char *name = getenv("READFAULT_PATH"), *from = getenv("READFAULT_FIRST");
+    const char *many = getenv("READFAULT_COUNT"), *what = getenv("READFAULT_KIND");
+    if (name && from && many && what)
+        readfault_set(name, atol(from), atol(many), atoi(what));
+}
+
+/* How many bytes of `size` may be read, or -1 with errno. */
+static ssize_t allowed(int descriptor, size_t size)
+{
+    char link[64], target[PATH_MAX];
+    int before = errno;
+    if (!path[0] || !size)
+        return (ssize_t)size;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+    ssize_t length = readlink(link, target, sizeof target - 1);
+    errno = before;
+    if (length < 0)
+        return (ssize_t)size;
+    target[length] = 0;
+    if (!strstr(target, path))
+        return (ssize_t)size;
+    long number = atomic_fetch_add(&seen, 1);
+    if (number < first || number >= first + count)
+        return (ssize_t)size;
+    if (kind > 0) {
+        errno = kind;
+        return -1;
+    }
+    return kind ? 0 : (ssize_t)((size + 1) / 2);
+}
+
+#define NEXT(type, name) \
+    static type next; \
+    if (!next) \
+        next = (type)dlsym(RTLD_NEXT, name)
+
+typedef ssize_t (*read_call)(int, void *, size_t);
+typedef ssize_t (*pread_call)(int, void *, size_t, off_t);
+
+ssize_t read(int descriptor, void *buffer, size_t size)
+{
+    NEXT(read_call, "read");
+    ssize_t most = allowed(descriptor, size);
+    return most <= 0 ? most : next(descriptor, buffer, (size_t)most);
+}
+
+ssize_t pread(int descriptor, void *buffer, size_t size, off_t offset)
+{
+    NEXT(pread_call, "pread");
+    ssize_t most = allowed(descriptor, size);
+    return most <= 0 ? most : next(descriptor, buffer, (size_t)most, offset);
+}
+
+ssize_t pread64(int descriptor, void *buffer, size_t size, off_t offset)
+{
+    NEXT(pread_call, "pread64");
+    ssize_t most = allowed(descriptor, size);
+    return most <= 0 ? most : next(descriptor, buffer, (size_t)most, offset);
+}

@@ -1,0 +1,104 @@
+"""A run over a file that cannot be read for a moment: refused or left open with the file's name, and complete later.
+
+pytest tests/test_read_faults.py
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hpcdata.config.compose import compose
+from hpcdata.runs.plan import load_plan
+from hpcdata.runs.planning import prepare
+from hpcdata.work.task import TaskOutcome, run_task
+from tests.evidence import account
+from tests.readfaults import build, environment
+from tests.runs import StopAfter, start_task
+from tests.trees import sha256_tree
+
+NUM_ROWS = 600
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("library"))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("input") / "rows.parquet"
+    pq.write_table(pa.table({"text": [f"row {number}" for number in range(NUM_ROWS)]}), path, row_group_size=100)
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    prepare(compose(arguments(source, run)))
+    assert work(run) is TaskOutcome.FINISHED
+    return sha256_tree(run / "shards")
+
+
+def arguments(source: Path, run: Path) -> list[str]:
+    return [
+        "+experiments=text",
+        f"data.raw_data_dir={source}",
+        f"data.token_output_dir={run}",
+        "text.tokenizer=embedded",
+        "data.shard_size=300",
+        "data.block_size=16",
+        "loader.batch_size=50",
+    ]
+
+
+def work(run: Path) -> TaskOutcome:
+    return run_task(run, StopAfter())  # type: ignore[arg-type]
+
+
+def launch(run: Path, source: Path, more: Sequence[str] = (), **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hpcdata.launch", *arguments(source, run), *more]
+    return subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("kind", [errno.EIO, errno.ENOMEM])
+def test_while_planning_nothing_is_planned_and_the_next_launch_plans_all_rows(
+    tmp_path: Path, library: Path, source: Path, kind: int
+) -> None:
+    run = tmp_path / "run"
+    refused = launch(run, source, **environment(library, source.name, kind=kind))
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1] == (
+        f"hpcdata: cannot read {source}: {os.strerror(kind)}; try again when it can be read"
+    )
+    assert "Traceback" not in refused.stderr
+    assert not (run / "plan.json").exists()
+    prepare(compose(arguments(source, run)))
+    assert load_plan(run).num_samples == NUM_ROWS
+
+
+@pytest.mark.parametrize("kind", [errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("number", [0, 1, 4])
+def test_while_reading_the_shard_is_left_open_and_the_next_task_finishes_it(
+    tmp_path: Path, library: Path, source: Path, undisturbed: str, number: int, kind: int
+) -> None:
+    run = tmp_path / "run"
+    prepare(compose(arguments(source, run)))
+    task = start_task(run, **environment(library, source.name, first=number, kind=kind))
+    assert task.wait(120) == 1
+    log = Path(f"{run}.log").read_text()
+    assert f"failed: [Errno {kind}] {os.strerror(kind)}: '{source}'" in log
+    assert len(list(run.glob("shards/[0-9]*/shard.json"))) == 1, "one shard fails, the other one is made"
+    assert work(run) is TaskOutcome.FINISHED
+    assert sha256_tree(run / "shards") == undisturbed
+    found = account(run)
+    assert (found.planned, found.lost, found.duplicated) == (NUM_ROWS, 0, 0)
+    assert not list(run.glob("shards/*/rejects.jsonl"))
