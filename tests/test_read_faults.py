@@ -22,7 +22,7 @@ from hpcdata.runs.planning import prepare
 from hpcdata.work.task import TaskOutcome, run_task
 from tests.evidence import account
 from tests.readfaults import build, environment
-from tests.runs import StopAfter, start_task
+from tests.smallruns import StopAfter, start_task
 from tests.trees import sha256_tree
 
 NUM_ROWS = 600

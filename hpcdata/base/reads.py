@@ -32,11 +32,12 @@ def read_beginning(path: str, size: int) -> bytes:
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-    """What the machine does wrong in the block is an OSError that names the file; so is memory that is not there."""
+    """What the machine does wrong in the block is an OSError that names the file.
+
+    A MemoryError stays one: perhaps one record takes all memory, which its shard finds out (`hpcdata.work.poison`).
+    """
     try:
         yield
-    except MemoryError:
-        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), path) from None
     except OSError as error:
         if error.filename is not None:
             raise

@@ -11,24 +11,19 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 
-class ForkLock:
-    """A re-entrant lock; a child process has it unlocked, whoever held it. A copy by pickle is another lock."""
+class ForkLock(type(threading.RLock())):  # type: ignore[misc]
+    """A re-entrant lock; a child process has it unlocked, whoever held it. A copy by pickle is another lock.
+
+    `with` takes it in one step of the interpreter: a signal handler that raises finds it free, or inside of the block.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
         _locks.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._lock.release()
 
     def __reduce__(self) -> tuple[type[ForkLock], tuple[()]]:
         return ForkLock, ()
@@ -53,7 +48,7 @@ _locks: weakref.WeakSet[ForkLock] = weakref.WeakSet()
 
 def _unlock_all() -> None:
     for lock in list(_locks):
-        lock._lock = threading.RLock()
+        lock._at_fork_reinit()
 
 
 os.register_at_fork(after_in_child=_unlock_all)

@@ -94,6 +94,8 @@ def refusing_faults(path: str) -> Iterator[None]:
     try:
         with naming(path):
             yield
+    except MemoryError:
+        raise UserError(f"cannot read {path}: out of memory; try again with more of it") from None
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}; try again when it can be read") from None
 

@@ -38,7 +38,6 @@ def test_fewer_bytes_only_where_the_file_ends(tmp_path: Path, monkeypatch: pytes
         (OSError(errno.EIO, "broken"), "[Errno 5] broken: 'in.tar'"),
         (OSError(errno.EIO, "broken", "other"), "[Errno 5] broken: 'other'"),
         (OSError("said no more"), "[Errno 5] said no more: 'in.tar'"),
-        (MemoryError(), "[Errno 12] Cannot allocate memory: 'in.tar'"),
     ],
 )
 def test_faults_name_the_file(error: Exception, told: str) -> None:

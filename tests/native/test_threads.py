@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from hypothesis import strategies as st
 from hpcdata import BackgroundLoader, Mixture, Source, TokenDataset, TokenLoader
 from hpcdata.base.errors import UserError
 from hpcdata.loading.layouts.named import Caption, Text
-from hpcdata.native import threads
+from hpcdata.native import arrays, threads
 from hpcdata.samples import Example
 from tests.loading import made
 from tests.native.test_forks import in_child
@@ -402,6 +403,9 @@ def test_interrupts_anywhere(folder, name):
     finally:
         signal.signal(signal.SIGALRM, before)
     assert num_interrupts > 20
+    with ThreadPoolExecutor(1) as pool:  # another thread, for which a lock that was left taken is shut
+        assert pool.submit(arrays._lock.acquire, timeout=5).result()
+        pool.submit(arrays._lock.release).result()
     gc.collect()
 
 

@@ -70,8 +70,8 @@ resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (48 << 
 try:
     records = list(read(file, found, first=0, count=found.num_samples, options=options))
     print([type(record).__name__ for record in records])
-except OSError as error:
-    print(error)
+except MemoryError:
+    print("out of memory")
 """
 
 
@@ -98,7 +98,7 @@ def test_memory_that_is_not_there_is_no_damage(tmp_path: Path, make: Callable[[P
         capture_output=True,
         text=True,
     )
-    assert done.stdout == f"[Errno 12] Cannot allocate memory: '{path}'\n", done.stderr
+    assert done.stdout == "out of memory\n", done.stderr
 
 
 def test_zlib_without_memory_is_no_damaged_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,5 +116,5 @@ def test_zlib_without_memory_is_no_damaged_stream(tmp_path: Path, monkeypatch: p
     (file,) = list_inputs(str(path), "auto")
     found = scan(file, every=1, options=Options())
     monkeypatch.setattr(zlib, "decompressobj", lambda **_: Decoder())
-    with pytest.raises(OSError, match=r"Cannot allocate memory: .*x\.txt\.gz"):
+    with pytest.raises(MemoryError):
         list(read(file, found, first=0, count=1, options=Options()))
