@@ -145,7 +145,7 @@ def test_a_real_local_task_that_was_killed(tmp_path: Path, monkeypatch: pytest.M
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    monkeypatch.setattr("hpcdata.status.CLAIM_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("hpcdata.report.status.CLAIM_TIMEOUT_S", 0.0)
     (tail,) = tails.read_tails(folder, only_failed=True)
     assert (tail.state, tail.log) == ("vanished", folder / "logs/local_1_0.log")
     assert "in shard" in tail.what
