@@ -15,8 +15,8 @@ from pathlib import Path
 from hpcdata.base.command import DONE, EXIT_CODES, MISUSED, run
 
 ORDER = (
-    *("launch", "estimate", "preflight", "status", "logs", "resume", "cancel"),
-    *("rejects", "combine", "verify", "export", "convert", "replay", "index", "completion"),
+    *("launch", "preflight", "status", "logs", "resume", "cancel"),
+    *("rejects", "combine", "verify", "export", "replay", "index", "completion"),
 )
 """As a person needs them; commands that are not named here come last."""
 _NO_COMMANDS = ("__init__", "__main__", "samples")

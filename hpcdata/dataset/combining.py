@@ -34,11 +34,11 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, ShardSpec, arithmetic, load_plan
 from hpcdata.runs.rejects import not_rejected, retry_header
 from hpcdata.shards import shard
-from hpcdata.shards import writing as store
 from hpcdata.shards.compact import compact
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.recovered import PREFIX, read_recovered, retry_number
 from hpcdata.shards.shard import ShardHeader, ShardSummary
+from hpcdata.shards.writing import ShardWriter
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ def _add_shard(
         found = [(shard.valid_progress(old, header), old) for old in shard.list_attempts(paths.shards, spec.name)]
         valid = [(progress, old) for progress, old in found if progress is not None]
         for progress, old in sorted(valid, key=lambda pair: -pair[0].samples_read):
-            writer = store.ShardWriter(parts, header, "partial")
+            writer = ShardWriter(parts, header, "partial")
             try:
                 writer.adopt(old, progress)
                 return f"tmp_{header.name}.partial", writer.seal_partial()

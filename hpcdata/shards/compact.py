@@ -17,12 +17,12 @@ import numpy as np
 
 from hpcdata.base import digest, files
 from hpcdata.base.errors import UserError
-from hpcdata.shards import writing as store
 from hpcdata.shards.columns import TABLES, columns
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.recovered import RECOVERED, read_recovered
 from hpcdata.shards.reject_ledger import REJECTS
 from hpcdata.shards.schema import Column, Sizes
+from hpcdata.shards.sealing import seal
 from hpcdata.shards.shard import ShardHeader, ShardSummary
 
 NAME = "compact"
@@ -65,7 +65,7 @@ def compact(
         num_inputs=counts.inputs,
     )
     content = digest.add(*(digest.from_hex(summary.content_digest) for summary in summaries))
-    summary = store.seal(target, header, bases[-1], counts, digest.to_hex(content), known)
+    summary = seal(target, header, bases[-1], counts, digest.to_hex(content), known)
     for part, _ in parts:
         files.remove_folder(folder / part)
     files.publish_folder(target, folder / NAME)

@@ -18,7 +18,7 @@ from hpcdata.order.bins import Bins
 
 
 class Tiled:
-    """What makes the arrays of batches of some of the bins, equal to those of windowed.py. Runs: see `Tiles`."""
+    """What makes the arrays of batches of some of the bins, equal to those of `assembly_numpy`. Runs: see `Tiles`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Runs -> arrays by NumPy, where there are no compiled loops: see tiled.py for these.
+"""Runs -> arrays by NumPy, where there are no compiled loops: see `assembly_compiled` for these.
 
 Nothing is done per id in Python, and little per id at all. Where runs follow each other, whole blocks of one width are
 copied from the run in which each begins, then the head of every run, in order: it puts right what the run before wrote

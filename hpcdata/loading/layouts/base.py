@@ -1,4 +1,4 @@
-"""What all layouts share: options, binding to a dataset, batches and their accounts. See hpcdata.loading.layout."""
+"""What all layouts share: options, binding to a dataset, batches and their accounts. See `named`."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ A `Form` says how a layout lines up the spans of a sample; `Lineup` applies it t
     row:   [bos] [unconditional] ( [boi] image [eoi] | text [eos] )* [eos] [padding]
 
 Every run is a stretch of stored ids with a number to add, or a literal repeated. The runs of consecutive rows tile the
-arrays that `windowed.py` makes of them, so that neither side ever works per id in Python. The compiled loops take a
+arrays that `assembly_numpy` makes of them, so that neither side ever works per id in Python. The compiled loops take a
 `Lineup` as it is, and find the runs by themselves.
 """
 
@@ -63,7 +63,7 @@ class Sequences:
     length: np.ndarray
     """Valid ids of each row, 0 where the sample was left out."""
     first_run: np.ndarray
-    """[num_rows + 1]; the last run of a row is its padding, of length 0 until `windowed.py` fills it in."""
+    """[num_rows + 1]; the last run of a row is its padding, of length 0 until `assembly_numpy` fills it in."""
     text_tokens: np.ndarray
     image_tokens: np.ndarray
     truncated: np.ndarray
