@@ -118,9 +118,9 @@ class _Fast:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a forked child would wait for threads it has not
         from tokenizers import Tokenizer
 
-        self.data, self.sha256 = data, hashlib.sha256(data).hexdigest()
-        self._content = orjson.loads(data)
-        self._tokenizer = Tokenizer.from_buffer(data)
+        self.sha256, self._content = hashlib.sha256(data).hexdigest(), orjson.loads(data)
+        self.data = _without_dropout(data, self._content)
+        self._tokenizer = Tokenizer.from_buffer(self.data)
         self._ids = self._tokenizer.get_vocab(with_added_tokens=True)
         self._has_image_token = False
         self.vocab_size = max(self._ids.values(), default=-1) + 1
@@ -257,6 +257,18 @@ class _SentencePiece:
             self._processor.decode(list(group)) if token is None else names[token] * len(list(group))
             for token, group in groups
         )
+
+
+def _without_dropout(data: bytes, content: dict[str, Any]) -> bytes:
+    """BPE dropout leaves merges out at random while a model trains: stored ids must not depend on chance."""
+    model = content.get("model")
+    if not isinstance(model, dict) or not model.get("dropout"):
+        return data
+    _logger.warning(
+        "the tokenizer has a BPE dropout of %s: it is not applied, ids are always the same", model["dropout"]
+    )
+    model["dropout"] = None
+    return orjson.dumps(content)
 
 
 def _flat(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -257,6 +257,21 @@ class Malicious:
         return open, (str(self.target), "w")
 
 
+@pytest.mark.parametrize("engine", ["reference", "auto"])
+def test_bpe_dropout_is_not_applied(tmp_path, caplog, engine):
+    """Else the ids of a text are other ones whenever it is encoded, in a resumed run too."""
+    path = train_bpe(tmp_path / "tokenizer.json")
+    expected = rows(made(path), CORPUS)
+    content = json.loads(path.read_bytes())
+    content["model"]["dropout"] = 0.4
+    path.write_text(json.dumps(content))
+    identity = text.identify(str(path), add_image_token=True, use_slow_tokenizer=False)
+    tokenizer = text.build(identity, str(path), engine=engine)
+    assert rows(tokenizer, CORPUS) == expected
+    assert rows(tokenizer, CORPUS) == expected
+    assert "dropout of 0.4" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "tokenizer.pkl", "vqgan.ckpt"])
 @pytest.mark.parametrize("in_folder", [False, True])
 def test_a_pickle_that_claims_to_be_a_tokenizer_does_not_run(tmp_path, name, in_folder):
