@@ -5,6 +5,7 @@ May use: nothing of ours.
     errors      UserError: one clear line for a person
     files       durable writes, exclusive creation, the publishing rename
     reads       what is read of others' files: whole, or an error that names the file
+    sealed      JSON files that show any change of their bytes
     digest      sha256 of files, content digest of examples
     typed       checks that values read from files have their types
     units       numbers and foreign text as people read them

@@ -125,10 +125,14 @@ def link_file(source: Path, target: Path) -> None:
 
 def read_json(path: Path) -> Any:
     """Raises ValueError for what is no JSON."""
+    return parse_json(path.read_bytes(), path.name)
+
+
+def parse_json(data: bytes, name: str) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(data)
     except RecursionError:
-        raise ValueError(f"{path.name} is nested too deeply") from None
+        raise ValueError(f"{name} is nested too deeply") from None
 
 
 def to_json(value: Any) -> bytes:

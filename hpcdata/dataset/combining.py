@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcdata.base import digest, files
+from hpcdata.base import digest, files, sealed
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.base.version import code_version
@@ -81,7 +81,7 @@ def _combine(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions)
         log.info("%s holds all shards and retries already", target)
     dataset = target.relative_to(paths.root).as_posix() if target.is_relative_to(paths.root) else str(target)
     record = {"dataset": dataset, "complete": not manifest.counts.missing}
-    files.write_atomic(paths.combined, files.to_json(record))
+    files.write_atomic(paths.combined, sealed.to_json(record))
     return manifest
 
 
@@ -134,7 +134,7 @@ def _build(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions) -
     counts = counts + Counts(inputs=absent, missing=absent)
     if options.compact:
         parts = [compact(building / "parts", parts, plan.fingerprint, plan.id_dtype)]
-    manifest = _manifest(plan, paths, parts, counts, gaps, retries, is_compact=options.compact)
+    manifest = _manifest(plan, paths, parts, counts, gaps, retries, building / "parts", is_compact=options.compact)
     for folder in (building / "parts", building):
         files.sync_folder(folder)
     files.write_atomic(building / FILE_NAME, manifest.to_json())
@@ -216,9 +216,9 @@ def _require_parts(folder: Path, manifest: Manifest) -> None:
 
 def _gaps(plan: Plan, parts: Sequence[tuple[str, ShardSummary]]) -> Iterator[dict[str, Any]]:
     """What --allow_tmp leaves out."""
-    sealed = {summary.header.name: summary.counts.missing for _, summary in parts}
+    held = {summary.header.name: summary.counts.missing for _, summary in parts}
     for spec in plan.shards():
-        missing = sealed.get(spec.name, spec.count)
+        missing = held.get(spec.name, spec.count)
         if missing:
             first = spec.source_index + spec.first + spec.count - missing
             yield {"shard": spec.name, "first_missing": first, "missing": missing}
@@ -231,6 +231,7 @@ def _manifest(
     counts: Counts,
     gaps: list[dict[str, Any]],
     retries: Sequence[_RetryPart],
+    folder: Path,
     *,
     is_compact: bool,
 ) -> Manifest:
@@ -249,6 +250,7 @@ def _manifest(
             "compact": is_compact,
             "gaps": gaps,
             "retries": [entry.to_mapping() for entry in retries],
+            "shards_sha256": shard.sha256_of(folder / name for name, _ in parts),
             "code_version": code_version(),
             "plan_code_version": plan.code_version,
             **_environment(paths),

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from hpcdata.base import files
+from hpcdata.base import sealed
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.base.typed import checked
@@ -91,16 +91,22 @@ class Manifest:
             "image": dataclasses.asdict(self.image) if self.image else None,
             "layout": dataclasses.asdict(self.layout),
         }
-        return files.to_json({**self.extra, **body})
+        return sealed.to_json({**self.extra, **body})
 
 
-def read_manifest(path: str | Path) -> Manifest:
-    """The manifest of a dataset folder, or of a run folder that contains `dataset/`. Raises UserError."""
+def read_manifest(path: str | Path, *, even_if_changed: bool = False) -> Manifest:
+    """The manifest of a dataset folder, or of a run folder that contains `dataset/`. Raises UserError.
+
+    even_if_changed: reads it although its bytes are not those that combine wrote, for `verify`, which says more.
+    """
     folder = _dataset_folder(Path(path))
     file = folder / FILE_NAME
     if file.stat().st_size > _MAX_BYTES:
         raise UserError(f"{file} is larger than {_MAX_BYTES} bytes: not a manifest")
-    return parse_manifest(file.read_bytes(), folder)
+    data = file.read_bytes()
+    if not even_if_changed and (fault := sealed.fault_of(data)) is not None:
+        raise UserError(f"{file}: {fault}; restore it, or run hpcdata.combine again")
+    return parse_manifest(data, folder)
 
 
 def parse_manifest(data: bytes, folder: Path = Path()) -> Manifest:
@@ -114,7 +120,7 @@ def parse_manifest(data: bytes, folder: Path = Path()) -> Manifest:
 
 def _parse(data: bytes, folder: Path, where: Path) -> Manifest:
     try:
-        values = parse(data)
+        values = sealed.without_seal(parse(data))
     except orjson.JSONDecodeError as error:
         raise UserError(f"{where} is not JSON ({error}): run hpcdata.combine again") from None
     found = values.get("format") if isinstance(values, dict) else None

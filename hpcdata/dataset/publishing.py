@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from hpcdata.base import files
+from hpcdata.base import files, sealed
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.manifest import FILE_NAME, Manifest, parse_manifest
 from hpcdata.runs.plan import Plan
@@ -17,9 +17,13 @@ def existing(target: Path, plan: Plan) -> Manifest | None:
     """The dataset that is there; raises UserError when the place is taken by something else."""
     path = target / FILE_NAME
     if path.exists():
-        manifest = parse_manifest(path.read_bytes(), target)
+        data = path.read_bytes()
+        manifest = parse_manifest(data, target)
         if manifest.fingerprint != plan.fingerprint:
             raise UserError(f"{target} is the dataset of another run: choose another --output_dir")
+        if (fault := sealed.fault_of(data)) is not None:
+            log.warning("%s: %s; the dataset is made again of its parts and the run's shards", path, fault)
+            return None
         return manifest
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target} exists and is not a dataset: choose another --output_dir")

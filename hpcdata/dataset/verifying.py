@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcdata.base import digest
+from hpcdata.base import digest, sealed
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.config import values as configuration
@@ -87,13 +87,16 @@ def verify(path: Path | str) -> list[Report]:
             report.problems.append(f"accounts for {report.counts.inputs} of the plan's {plan.num_samples} inputs")
         report.problems += _not_of_the_run(report.path, plan, paths)
         reports.append(report)
+    written = (paths.plan, paths.runtime, paths.batch_size, paths.combined, paths.report)
+    reports[0].problems += [problem for file in written for problem in _faults(file)]
     return reports
 
 
 def verify_dataset(path: Path | str) -> Report:
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, even_if_changed=True)
     retries = [manifest.folder / part.path for part in manifest.parts if Path(part.path).name.startswith(PREFIX)]
     report = Report(path=manifest.folder, recovered=read_recovered(retries))
+    report.problems += _faults(manifest.folder / FILE_NAME)
     for part in manifest.parts:
         folder = manifest.folder / part.path
         try:
@@ -131,6 +134,15 @@ def _verify_run(paths: RunPaths, dataset: Path | None) -> Report:
     return report
 
 
+def _faults(path: Path) -> list[str]:
+    """Of a file with a seal, that may not be there."""
+    try:
+        fault = sealed.fault_of(path.read_bytes())
+    except FileNotFoundError:
+        return []
+    return [f"{path.name}: {fault}"] if fault else []
+
+
 def _add(report: Report, folder: Path, header: ShardHeader) -> None:
     try:
         summary = shard.read_summary(folder)
@@ -144,7 +156,7 @@ def _add(report: Report, folder: Path, header: ShardHeader) -> None:
 
 def _not_of_the_run(dataset: Path, plan: Plan, paths: RunPaths) -> list[str]:
     """Where a dataset is not what the run beside it says."""
-    manifest = read_manifest(dataset)
+    manifest = read_manifest(dataset, even_if_changed=True)
     problems = []
     if manifest.fingerprint != plan.fingerprint or (manifest.text, manifest.image) != (plan.text, plan.image):
         problems.append(f"{FILE_NAME}: its plan, tokenizer or weights are not the run's")
@@ -218,6 +230,9 @@ def _check_manifest(manifest: Manifest, report: Report) -> None:
         report.problems.append(f"{FILE_NAME}: its account does not balance")
     if counts.missing != sum(gap["missing"] for gap in manifest.extra.get("gaps", [])):
         report.problems.append(f"{FILE_NAME}: its gaps are not its missing inputs")
+    recorded = None if report.problems else manifest.extra.get("shards_sha256")
+    if recorded and shard.sha256_of(manifest.folder / part.path for part in manifest.parts) != recorded:
+        report.problems.append(f"{FILE_NAME}: a {shard.SHARD} of its parts is not the one that was combined")
     if digest.to_hex(report.content_digest) != manifest.content_digest and not report.problems:
         report.problems.append(f"{FILE_NAME}: its content digest is not that of its examples")
     report.counts = counts

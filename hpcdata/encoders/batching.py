@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hpcdata.base import files
+from hpcdata.base import files, sealed
 from hpcdata.encoders import building
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import SIZES_A_BATCH, Plan, load_plan
@@ -38,7 +38,7 @@ def settle(plan: Plan, paths: RunPaths, runtime: RunConfig) -> Plan:
     if plan.found_batch_size is not None or plan.config.loader.batch_size != "auto":
         return plan
     size = _find(plan, runtime)
-    if files.create_exclusive(paths.batch_size, files.to_json({"batch_size": size})):
+    if files.create_exclusive(paths.batch_size, sealed.to_json({"batch_size": size})):
         log.info("loader.batch_size=auto: %d", size)
     return load_plan(paths.root)
 

@@ -2,6 +2,7 @@
 
 May use: base, samples, config, shards, runs.
 
+    events        what an event may hold
     ledger        append-only events of one process
     process       one process, as its ledger tells
     history       what all ledgers say together: seconds useful, lost, overhead, queued

@@ -64,6 +64,7 @@ class History:
     def _merge(self, part: History) -> None:
         """Adds what was read of other files."""
         self._reader.offsets.update(part._reader.offsets)
+        self._reader.damaged.update(part._reader.damaged)
         self.processes.update(part.processes)
         for name in self.commits.keys() & part.commits.keys():  # committed again after somebody removed it
             self._count(self.commits[name], -1)
@@ -98,7 +99,7 @@ class History:
             if "counts" in event:
                 if name in self.commits:  # committed again after somebody removed it
                     self._count(self.commits[name], -1)
-                account = self.commits[name] = _ACCOUNT_OF(event["counts"])
+                account = self.commits[name] = _account_of(event["counts"])
                 self._count(account, 1)
         elif kind == "claim":
             if process.latest is not None:
@@ -124,6 +125,11 @@ class History:
         elif kind == "error":
             process.close()
             process.outcome, process.error = "error", event.get("error")
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """File name of a ledger -> why some of it, or all, is left out."""
+        return self._reader.damaged
 
     def by_task(self) -> dict[str, list[Process]]:
         """Task -> its processes in their order."""
@@ -219,6 +225,13 @@ class History:
 _NUMBERS = tuple(name for name in vars(Counts()) if name != "rejected")
 _ACCOUNT = (*_NUMBERS, "rejected")
 _ACCOUNT_OF = itemgetter(*_ACCOUNT)
+
+
+def _account_of(counts: dict[str, Any]) -> tuple[Any, ...]:
+    try:
+        return _ACCOUNT_OF(counts)
+    except KeyError:  # of a version that did not count all of it
+        return (*(counts.get(name, 0) for name in _NUMBERS), counts.get("rejected", {}))
 
 
 def gpu_use(processes: Iterable[Process]) -> float | None:

@@ -2,7 +2,7 @@
 
 Everything that may differ between two runs with the same bytes (times, hosts, devices) stands here and nowhere
 else. A line is written by one `write`, so that a killed process leaves at most one incomplete last line, which
-readers skip.
+readers skip. They also skip lines that no process wrote (`events`), and name them.
 
 Events and their fields, besides `event` and `time` (seconds since 1970):
     start       attempt, host, pid, slurm (the ids that are set), version, libraries
@@ -32,6 +32,10 @@ from typing import Any
 
 import orjson
 
+from hpcdata.history.events import fault_of
+
+_UNREADABLE = "cannot be read"
+
 
 class Ledger:
     """Appends events of one process."""
@@ -53,7 +57,7 @@ class Ledger:
 def read_ledgers(folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """(attempt, events) of every process that wrote a ledger."""
     for path in sorted(folder.glob("*.jsonl")):
-        yield path.stem, _parse(path.read_bytes())
+        yield path.stem, _parse(_read_from(str(path), 0))[0]
 
 
 class LedgerReader:
@@ -66,6 +70,8 @@ class LedgerReader:
         self.folder = folder
         self.offsets: dict[str, int] = {}
         """File name -> bytes read of it, up to the end of a line."""
+        self.damaged: dict[str, str] = {}
+        """File name -> why some of it, or all, is left out; the first reason."""
 
     def list_new(self) -> list[str]:
         """Names of the files that have something to read."""
@@ -80,15 +86,24 @@ class LedgerReader:
         """(attempt, new events in their order) of every process that has any; of all, or of some files."""
         for name in self.list_new() if names is None else names:
             start = self.offsets.get(name, 0)
-            data = _read_from(f"{self.folder}/{name}", start)
+            try:
+                data = _read_from(f"{self.folder}/{name}", start)
+            except OSError as error:  # others can be read; this one is tried again at the next look
+                self.damaged[name] = f"{_UNREADABLE}: {error.strerror}"
+                continue
+            if self.damaged.get(name, "").startswith(_UNREADABLE):
+                del self.damaged[name]
             data = data[: data.rfind(b"\n") + 1]  # the rest is being written, or was cut by a kill
             if data:
                 self.offsets[name] = start + len(data)
-                yield name.removesuffix(".jsonl"), _parse(_without_outdated(data))
+                events, fault = _parse(_without_outdated(data))
+                if fault:
+                    self.damaged[name] = _locate(f"{self.folder}/{name}") or fault
+                yield name.removesuffix(".jsonl"), events
 
 
 def _read_from(path: str, start: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe of that name has nothing to say
     try:
         return os.pread(descriptor, max(0, os.fstat(descriptor).st_size - start), start)
     finally:
@@ -118,17 +133,30 @@ def _without_checkpoints(lines: bytes) -> list[bytes]:
     return [before, *(_CHECKPOINT + piece for piece in pieces if b"\n" in piece)]
 
 
-def _parse(data: bytes) -> list[dict[str, Any]]:
-    """The events of lines; incomplete ones, the last of a killed process, are left out."""
+def _parse(data: bytes) -> tuple[list[dict[str, Any]], str | None]:
+    """(events of the lines that are some, what is wrong with another)."""
     try:
         values = orjson.loads(b"[" + data.strip().replace(b"\n", b",") + b"]")
     except ValueError:
-        values = [value for line in data.splitlines() if (value := _parse_line(line)) is not None]
-    return [event for event in values if isinstance(event, dict)]
+        values = [_parse_line(line) for line in data.splitlines() if line]
+    faults = list(map(fault_of, values))
+    fault = next(filter(None, faults), None)
+    if fault is None:
+        return values, None
+    return [value for value, found in zip(values, faults, strict=True) if found is None], fault
 
 
 def _parse_line(line: bytes) -> Any:
+    """None for what is no JSON: the end of a killed process, or damage."""
     try:
         return orjson.loads(line)
     except ValueError:
         return None
+
+
+def _locate(path: str) -> str | None:
+    """What is wrong with the first line that is no event."""
+    for number, line in enumerate(_read_from(path, 0).split(b"\n")[:-1], start=1):
+        if line and (fault := fault_of(_parse_line(line))):
+            return f"line {number}: {fault}"
+    return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hpcdata.base import files
+from hpcdata.base import files, sealed
 from hpcdata.base.typed import checked
 from hpcdata.runs.paths import RunPaths
 
@@ -35,13 +35,13 @@ class Outcome:
 
 def write_outcome(paths: RunPaths, outcome: Outcome) -> None:
     files.write_atomic(paths.report.with_suffix(".txt"), (describe(outcome, paths.root) + "\n").encode())
-    files.write_atomic(paths.report, files.to_json(dataclasses.asdict(outcome)))
+    files.write_atomic(paths.report, sealed.to_json(dataclasses.asdict(outcome)))
 
 
 def read_outcome(paths: RunPaths) -> Outcome | None:
     """None while the run goes on, or when nobody has taken care of its end."""
     try:
-        return checked(Outcome(**files.read_json(paths.report)))
+        return checked(Outcome(**sealed.read_json(paths.report)))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -51,14 +51,17 @@ FORMATS = tuple(
 """Importing the plugins is what lets Pillow open by these names."""
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>|0x[0-9a-fA-F]{6,}")
 _MAX_MESSAGE = 160
+MAX_SCANS = 50
+"""Of a JPEG. Each goes over the whole picture again: encoders make 10 to 20, a hostile file of 400 KB has thousands."""
+_SCAN = b"\xff\xda"
 
 
 @contextlib.contextmanager
 def opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """The picture with its header read, not decoded yet; what goes wrong in the block is a reject as well.
 
-    Raises BadSample: EMPTY_IMAGE, OVERSIZED_IMAGE (judged by the header), TRUNCATED or UNREADABLE_IMAGE. Messages are
-    the same in every run.
+    Raises BadSample: EMPTY_IMAGE, OVERSIZED_IMAGE (judged by the header and the scans of a JPEG), TRUNCATED or
+    UNREADABLE_IMAGE. Messages are the same in every run.
     """
     if not data:
         raise BadSample(Reason.EMPTY_IMAGE, "0 bytes")
@@ -94,6 +97,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise _oversized(num_pixels, max_pixels)
     if not num_pixels:
         raise BadSample(Reason.UNREADABLE_IMAGE, f"{image.width} x {image.height} pixels")
+    if image.format in ("JPEG", "MPO") and (num_scans := data.count(_SCAN)) > MAX_SCANS:
+        raise BadSample(Reason.OVERSIZED_IMAGE, f"a JPEG of {num_scans} scans, the limit is {MAX_SCANS}")
     return image
 
 

@@ -97,6 +97,8 @@ class Status:
     """The scheduler's reasons for elements that wait."""
     combined: str | None
     """The complete dataset, when there is one."""
+    damaged_ledgers: dict[str, str]
+    """File name -> why some of that ledger, or all, is left out."""
     stopped: str | None
     """Why the finishing job gave the run up, when it did, and the line to type."""
 
@@ -229,6 +231,7 @@ class Observer:
             jobs=jobs.counts() if jobs else None,
             wait_reasons=dict(jobs.reasons) if jobs else {},
             combined=combined,
+            damaged_ledgers=dict(sorted(history.damaged.items())),
             stopped=self._read_stop() if combined is None else None,
         )
 

@@ -95,6 +95,12 @@ def warnings(status: Status, output_dir: Path | str) -> list[str]:
         )
     if status.conflicts:
         lines.append(f"WARNING  {status.conflicts} shards came out with other bytes on two tasks, see ledger/")
+    if status.damaged_ledgers:
+        name, fault = next(iter(status.damaged_ledgers.items()))
+        more = (
+            f", and lines of {len(status.damaged_ledgers) - 1} other files" if len(status.damaged_ledgers) > 1 else ""
+        )
+        lines.append(f"WARNING  left out, as no process wrote it so: ledger/{name} {fault}{more}")
     if status.slow_tasks:
         lines.append(f"WARNING  {len(status.slow_tasks)} tasks are far slower than the others: {status.slow_tasks[0]}")
     if (starved := _starved(status)) > STARVED:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from hpcdata.base import files
+from hpcdata.base import sealed
 from hpcdata.base.errors import UserError
 from hpcdata.shards.shard import SHARD
 
@@ -100,7 +100,7 @@ class RunPaths:
     def complete_dataset(self) -> Path | None:
         """The dataset that combine made of all shards, after which the shards themselves may be gone."""
         try:
-            combined = files.read_json(self.combined)
+            combined = sealed.read_json(self.combined)
             dataset, complete = self.root / combined["dataset"], combined["complete"]
         except (FileNotFoundError, NotADirectoryError):
             return None

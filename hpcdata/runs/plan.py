@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from hpcdata.base import files
+from hpcdata.base import sealed
 from hpcdata.base.errors import UserError
 from hpcdata.base.typed import checked
 from hpcdata.base.version import code_version
@@ -219,7 +219,7 @@ class Plan:
             "image": dataclasses.asdict(self.image) if self.image else None,
             "inputs": [dataclasses.asdict(source) for source in self.inputs],
         }
-        return files.to_json(values)
+        return sealed.to_json(values)
 
 
 def arithmetic(plan: Plan) -> dict[str, Any] | None:
@@ -240,7 +240,7 @@ def load_plan(output_dir: Path | str) -> Plan:
     """Raises UserError when there is none, or when it is of another version or damaged."""
     path = RunPaths(output_dir).plan
     try:
-        values = files.read_json(path)
+        values = sealed.read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{output_dir} has no plan.json: it is not the output directory of a run") from None
     except ValueError as error:
@@ -264,14 +264,14 @@ def load_runtime(output_dir: Path | str) -> RunConfig:
     """The configuration of the latest launch: transient fields are taken from it, semantic ones equal the plan's."""
     path = RunPaths(output_dir).runtime
     try:
-        return configuration.from_mapping(files.read_json(path))
+        return configuration.from_mapping(sealed.read_json(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): launch the run again") from None
 
 
 def _read_batch_size(path: Path) -> int | None:
     try:
-        size = files.read_json(path)["batch_size"]
+        size = sealed.read_json(path)["batch_size"]
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):

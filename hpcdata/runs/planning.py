@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcdata import sources
-from hpcdata.base import files
+from hpcdata.base import files, sealed
 from hpcdata.base.errors import UserError
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
@@ -82,7 +82,7 @@ def write_runtime(paths: RunPaths, config: RunConfig) -> None:
         text=dataclasses.replace(config.text, tokenizer=absolute(config.text.tokenizer)),
         image=dataclasses.replace(config.image, checkpoint=absolute(config.image.checkpoint)),
     )
-    files.write_atomic(paths.runtime, files.to_json(configuration.to_mapping(config)))
+    files.write_atomic(paths.runtime, sealed.to_json(configuration.to_mapping(config)))
 
 
 def check(config: RunConfig) -> Identities:

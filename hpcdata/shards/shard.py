@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,6 +101,14 @@ def read_summary(folder: Path) -> ShardSummary:
         return _with_tables(checked(summary))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / SHARD}: damaged ({error})") from None
+
+
+def sha256_of(folders: Iterable[Path]) -> str:
+    """Of the shard.json of several shards, one after the other."""
+    sha256 = hashlib.sha256()
+    for folder in folders:
+        sha256.update(hashlib.sha256((folder / SHARD).read_bytes()).digest())
+    return sha256.hexdigest()
 
 
 def _with_tables(summary: ShardSummary) -> ShardSummary:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
+from hpcdata.base import sealed
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.dataset.manifest import read_manifest
@@ -47,7 +47,7 @@ def test_the_size_doubles_as_long_as_it_helps(rates, size):
 def test_the_first_task_finds_it_for_all(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(batching, "ON_CPU", 5)
     small_run(tmp_path / "run", AUTO)
-    assert json.loads((tmp_path / "run/batch_size.json").read_text()) == {"batch_size": 5}
+    assert sealed.read_json(tmp_path / "run/batch_size.json") == {"batch_size": 5}
     small_run(tmp_path / "fixed", "loader.batch_size=5")
     folders = [sorted((tmp_path / name / "shards").iterdir()) for name in ("run", "fixed")]
     for automatic, fixed in zip(*folders, strict=True):

@@ -16,6 +16,8 @@ from hpcdata.samples import BadSample, Reason
 from tests.media import pictures
 from tests.media.pictures import encoded, noisy
 
+SCAN = b"\xff\xda"
+
 LIMIT = 1_000_000
 FILES = {**pictures.by_mode(23, 14), **pictures.turned(15, 10)}
 
@@ -51,6 +53,20 @@ def test_rejects_do_not_depend_on_who_asks(data: bytes, reason: Reason, rule) ->
         said.append((caught.value.reason, caught.value.message))
     assert said[0] == said[1]
     assert said[0][0] is reason
+
+
+@pytest.mark.parametrize(("num_more", "is_read"), [(0, True), (40, True), (60, False), (5000, False)])
+def test_a_jpeg_that_repeats_its_scans_is_refused_unread(num_more: int, is_read: bool) -> None:
+    """Each scan costs a pass over all pixels: a small file could hold a thread for an hour."""
+    data = encoded(noisy(24, 16), "JPEG", progressive=True)
+    head, scan = data[: data.rfind(SCAN)], data[data.rfind(SCAN) : -2]
+    data = head + scan * (1 + num_more) + b"\xff\xd9"
+    if is_read:
+        assert open_image(data, max_pixels=10**6).shape == (16, 24, 3)
+    else:
+        with pytest.raises(BadSample, match=f"a JPEG of {data.count(SCAN)} scans, the limit is 50") as caught:
+            open_image(data, max_pixels=10**6)
+        assert caught.value.reason is Reason.OVERSIZED_IMAGE
 
 
 @given(
