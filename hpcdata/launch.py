@@ -80,6 +80,7 @@ def _launch(options: Options) -> int:
 def _read_config(options: Options) -> RunConfig:
     from hpcdata.base.errors import UserError
     from hpcdata.config.compose import compose, override
+    from hpcdata.config.places import expand_paths
     from hpcdata.config.values import from_mapping
 
     if options.config is None:
@@ -89,7 +90,7 @@ def _read_config(options: Options) -> RunConfig:
             found = json.load(file)
     except ValueError as error:
         raise UserError(f"--config {options.config} is not JSON ({error}): expected what --cfg prints") from None
-    return override(from_mapping(found), options.overrides)
+    return override(expand_paths(from_mapping(found)), options.overrides)
 
 
 def _tell_estimate(estimated: Estimated, *, as_json: bool) -> int:

@@ -45,9 +45,10 @@ def _list(options: Options) -> int:
     import dataclasses
     import json
 
-    from hpcdata.runs.rejects import rows_of
+    from hpcdata.runs.rejects import require_known, rows_of
     from hpcdata.shards.reject_ledger import DUPLICATE
 
+    require_known(options.reason)
     counts: Counter[str] = Counter()
     shown = 0
     for row in rows_of(Path(options.run)):
@@ -85,8 +86,10 @@ def _retry(options: Options) -> int:
     import json
 
     from hpcdata.base.logs import configure
+    from hpcdata.runs.rejects import require_known
     from hpcdata.work.retry import retry
 
+    require_known(options.reason)
     configure("retry")
     result = retry(options.run, reason=options.reason, accept_changed=options.accept_changed)
     if options.json:

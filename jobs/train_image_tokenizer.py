@@ -9,7 +9,7 @@ OUT/tokenizer.safetensors; every key is in `hpcdata/encoders/training/recipe.py`
 import sys
 
 from hpcdata.base import logs
-from hpcdata.base.errors import UserError
+from hpcdata.base.command import run
 from hpcdata.base.signals import StopFlag
 from hpcdata.cluster.task import leave
 from hpcdata.config.compose import compose_job
@@ -21,16 +21,12 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 0
     logs.configure()
-    try:
-        recipe = compose_job("train_image_tokenizer", Recipe, arguments)
-        from hpcdata.encoders.training.train import train
+    recipe = compose_job("train_image_tokenizer", Recipe, arguments)
+    from hpcdata.encoders.training.train import train
 
-        with StopFlag() as stop:
-            return 0 if train(recipe, stop=stop) else leave(stop)
-    except (UserError, OSError) as error:
-        print(f"hpcdata: {error}", file=sys.stderr)
-        return 1
+    with StopFlag() as stop:
+        return 0 if train(recipe, stop=stop) else leave(stop)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run(lambda: main(sys.argv[1:])))

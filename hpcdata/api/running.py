@@ -278,12 +278,15 @@ def _started(root: Path, launch: _Launch, *, wait: bool) -> Run:
 
 def _config(config: RunConfig | Mapping[str, Any] | Sequence[str] | str) -> RunConfig:
     from hpcdata.config.compose import compose
+    from hpcdata.config.places import expand_paths
     from hpcdata.config.values import from_mapping
 
     if isinstance(config, RunConfig):
         config = dataclasses.asdict(config)
     if isinstance(config, Mapping):
-        found = from_mapping(json.loads(json.dumps(config, default=str)))  # a Path is a string from here on
+        found = expand_paths(
+            from_mapping(json.loads(json.dumps(config, default=str)))
+        )  # a Path is a string from here on
     else:
         found = compose([config] if isinstance(config, str) else list(config))
     if found.estimate:

@@ -1,20 +1,25 @@
 """The flag that a signal sets: the scheduler asks, the encoding loop answers when its batch is done.
 
 SIGTERM (preemption, requeue, scancel), SIGUSR1 and SIGUSR2 (the warning before the time limit) and SIGINT (Ctrl-C)
-only leave their name here. The loop polls `received` after each batch, checkpoints and returns; nothing is written,
-logged or raised in the handler, where the interrupted code may hold any lock. SIGCONT, which SLURM sends before
-SIGTERM, keeps its default: it does nothing to a running process. Correctness never depends on any of this.
+only leave their name here. The loop polls `received` after each batch, checkpoints and returns; nothing is logged or
+raised in the handler, where the interrupted code may hold any lock. A person who types Ctrl-C is told at once.
+SIGCONT, which SLURM sends before SIGTERM, keeps its default: it does nothing to a running process. Correctness never
+depends on any of this.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
 import time
 from types import FrameType, TracebackType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 _POLL_S = 0.1
+_TOLD = b"hpcdata: stops after a checkpoint, in a few seconds\n"
 
 
 class StopFlag:
@@ -54,5 +59,8 @@ class StopFlag:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received = signal.Signals(number)
+            if number == signal.SIGINT:
+                with contextlib.suppress(OSError):
+                    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _TOLD)  # takes no lock
         elif number == signal.SIGINT == self.received:
             raise KeyboardInterrupt  # a second Ctrl-C: the person does not want to wait for the batch

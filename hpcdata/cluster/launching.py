@@ -105,9 +105,10 @@ def fit_to_cluster(config: RunConfig) -> RunConfig:
     if config.cluster.kind != "slurm":
         return config
     from hpcdata.cluster.preflight import check_cluster
-    from hpcdata.cluster.sbatch import require_slurm
+    from hpcdata.cluster.sbatch import require_log_names, require_slurm
 
     require_slurm()
+    require_log_names(Path(config.data.token_output_dir).absolute())
     checked = check_cluster(config)
     for line in checked.lines:
         log.info("%s", line)

@@ -44,6 +44,9 @@ class JobOptions:
 
 _MODULES = {"tasks": "hpcdata.cluster.task", "finish": "hpcdata.cluster.supervise"}
 
+_MISREAD = re.compile(r"""[%\\,'"`$;\x00-\x1f\x7f]""")
+"""`%` is a pattern of SLURM, a backslash turns patterns off, others end or quote the name in one of its versions."""
+
 _TEARDOWN = (
     "code=$?",
     "# a signal came while Python was starting: 128 + SIGUSR1, SIGUSR2, SIGTERM; see hpcdata/cluster/task.py",
@@ -124,6 +127,15 @@ def require_slurm() -> None:
         raise UserError(
             f"cluster=slurm needs {' and '.join(missing)}, not found in PATH: submit from a login node, "
             "or use cluster=local for processes of this machine"
+        )
+
+
+def require_log_names(output_dir: Path) -> None:
+    """Refuses a folder whose name SLURM would misread in the names of logs: its tasks would die, without a log."""
+    if match := _MISREAD.search(str(output_dir)):
+        raise UserError(
+            f"data.token_output_dir={str(output_dir)!r} has {match[0]!r} in it, which SLURM misreads in the "
+            "names of logs, so that no task could start: use another folder, or a link to it with a simpler name"
         )
 
 

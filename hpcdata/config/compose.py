@@ -7,6 +7,7 @@ percent signs in paths and array specifications without a second layer of quotes
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import threading
 from collections.abc import Sequence
@@ -15,10 +16,13 @@ from typing import Any, TypeVar
 
 from hpcdata.base.errors import UserError
 from hpcdata.config import values as configuration
+from hpcdata.config.places import PATH_KEYS, expand_paths, local_path
 from hpcdata.config.schema import RunConfig
 
 T = TypeVar("T")
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w./@]*)=(?P<value>.*)", re.DOTALL)
+_INTERPOLATION = re.compile(r"\$\{[^}]*[.:]")
+"""`${data.raw_data_dir}`, `${oc.env:HOME}`; `${HOME}` is a variable of the shell."""
 _INPUT = "data.raw_data_dir="
 _GROUPS = ("cluster", "experiments")
 _HYDRA = threading.Lock()
@@ -30,9 +34,13 @@ _OPEN = ("cluster.additional_parameters.", "finish.additional_parameters.")
 def compose(overrides: Sequence[str]) -> RunConfig:
     """The configuration of a command line. Raises UserError in one line: unknown keys and groups, wrong values."""
     _require_one_input(overrides)
-    values = _compose("config", [normalise(argument) for argument in overrides])
+    paths = dict(found for argument in overrides if (found := _plain_path(argument)))
+    values = _compose("config", [normalise(argument) for argument in overrides if not _plain_path(argument)])
     values.pop("experiments", None)
-    return configuration.from_mapping(values)
+    for key, text in paths.items():
+        group, name = key.split(".")
+        values.setdefault(group, {})[name] = text
+    return expand_paths(configuration.from_mapping(values))
 
 
 def compose_job(name: str, cls: type[T], overrides: Sequence[str]) -> T:
@@ -68,12 +76,24 @@ def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
             value = text if _is_text(key) and text != "null" else yaml.safe_load(text)
         except yaml.YAMLError:
             raise UserError(f"{argument!r}: the value cannot be read") from None
+        if key in PATH_KEYS and isinstance(value, str):
+            value = local_path(key, value)
         *groups, name = key.split(".", 2)
         target = values
         for group in groups:
             target = target[group]
         target[name] = value
     return configuration.from_mapping(values)
+
+
+def _plain_path(argument: str) -> tuple[str, str] | None:
+    """(key, text) of a path that is taken as it is: Hydra would read braces after a dollar sign, and backslashes."""
+    match = _OVERRIDE.fullmatch(argument)
+    if match is None or match["key"] not in PATH_KEYS:
+        return None
+    key, text = match["key"], match["value"]
+    is_for_hydra = text in ("", "null") or text[0] in "'\"[" or _INTERPOLATION.search(text)
+    return None if is_for_hydra else (key, text)
 
 
 def _is_text(key: str) -> bool:
@@ -111,20 +131,23 @@ def _compose(name: str, arguments: list[str]) -> dict[str, Any]:
 
 
 def _require_one_input(overrides: Sequence[str]) -> None:
-    """Refuses several values of data.raw_data_dir: they are what a shell makes of braces that are not quoted."""
+    """Refuses several values of data.raw_data_dir, which are mostly what a shell makes of braces without quotes."""
     values = [argument.partition("=")[2] for argument in overrides if argument.lstrip("+").startswith(_INPUT)]
     if len(set(values)) > 1:
-        raise UserError(
-            f"{_INPUT} is given {len(values)} times, {values[0]} and so on: quote braces, as in "
-            f"{_INPUT}'/data/{{000..575}}.tar'"
+        remedy = (  # what a shell makes of braces lies in one folder
+            f"quote braces, as in {_INPUT}'/data/{{000..575}}.tar'"
+            if len({(os.path.dirname(value), os.path.splitext(value)[1]) for value in values}) == 1
+            else f"give it once; several inputs are a list: {_INPUT}'[{','.join(values[:2])}]'"
         )
+        raise UserError(f"{_INPUT} is given {len(values)} times, {values[0]} and so on: {remedy}")
 
 
 def _quote(value: str, *, takes_list: bool) -> str:
     """Quotes a string value, unless it is quoted, null, or a list where a list is allowed."""
     if value in ("null", "") or value[:1] in "'\"" or (takes_list and value.startswith("[")):
         return value or "''"
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value)  # elsewhere a backslash stands for itself
+    return "'" + escaped.replace("'", "\\'") + "'"
 
 
 def _embedded(name: str) -> str:

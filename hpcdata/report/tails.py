@@ -19,6 +19,7 @@ from pathlib import Path
 from hpcdata.base import units
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
+from hpcdata.history import submissions
 from hpcdata.history.process import VANISHED, Process
 from hpcdata.history.queue import JobStates, look
 from hpcdata.history.tasks import Task
@@ -28,6 +29,8 @@ TAIL_BYTES = 256 * 2**10
 MAX_NAMES = 8
 BAD = ("failed", "error", VANISHED)
 NEVER_STARTED = "never started"
+NO_LOG = "0:53"
+"""The exit code that SLURM gives to a job whose log it could not open."""
 
 _OURS = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (?P<level>[A-Z]+) \[(?P<who>.*?)\] (?P<message>.*)")
 _SYSTEM = re.compile(
@@ -43,6 +46,18 @@ _PLAIN_TYPES = re.compile(
     r"ImportError|ModuleNotFoundError|TimeoutError|BrokenPipeError)"
 )
 """Exceptions whose words are about files, memory and modules."""
+_BROKEN = re.compile(
+    r"(ModuleNotFoundError|ImportError): .*|\S*python[\d.]*: (No module named|can't open file) .*"
+    r"|[\w.+-]+\.so[\w.]*: (cannot open shared object file|undefined symbol): .*|version `?[A-Z]+_[\w.]+'? not found.*"
+    r"|(CUDA|cuDNN|NCCL|HIP|CUBLAS) (driver|runtime|error|initialization|version)\b[^'\"]*"
+    r"|(Found no NVIDIA driver|The NVIDIA driver on your system is too old|No CUDA GPUs are available"
+    r"|Torch not compiled with CUDA|Unexpected error from cuda)[^'\"]*"
+    r"|The following module\(s\) are unknown: .*|Unable to locate a modulefile for .*"
+    r"|Could not find conda environment: .*"
+    r"|[\w./-]+: (command not found|Permission denied|cannot execute.*|bad interpreter.*)$"
+)
+"""What says that an environment is broken; of a line that holds it, only this part is shown."""
+_BAD_JOBS = ("FAILED", "NODE_FAIL", "BOOT_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "DEADLINE", "LAUNCH_FAILED")
 _ELEMENT_LOG = re.compile(r"(?P<job>\d+)(_(?P<element>\d+))?_(?P<process>\d+)_log\.out")
 
 
@@ -75,7 +90,9 @@ def read_tails(
     status = observer.look()
     groups = observer.history.by_task()
     files = _Logs(observer.paths.logs)
-    jobs = look({str(group[-1].job_id) for group in groups.values() if group[-1].job_id} | files.job_ids())
+    submitted = {item.job_id for item in submissions.read(observer.paths).submissions if item.kind == "tasks"}
+    started = {str(group[-1].job_id) for group in groups.values() if group[-1].job_id}
+    jobs = look(started | files.job_ids() | submitted)
     tails = []
     for item in status.tasks:
         if _is_wanted(item.task, task) and (task or not only_failed or item.state in BAD):
@@ -86,6 +103,8 @@ def read_tails(
         for name, path in files.without(groups):
             if _is_wanted(name, task):
                 tails += _silent(name, path, jobs, num_lines, raw, only_failed=only_failed and not task)
+    seen = {name.split("/")[0] for name in (*groups, *files.names())}
+    tails += [item for item in _without_log(jobs, submitted, seen, files.folder) if _is_wanted(item.task, task)]
     if task and not tails:
         raise UserError(f"no task {task} in {output_dir}: {to_type('status', output_dir, '--json')} lists them")
     return tails
@@ -145,6 +164,26 @@ def _silent(
     ]
 
 
+def _without_log(jobs: JobStates | None, job_ids: set[str], seen: set[str], folder: Path) -> Iterator[Tail]:
+    """Elements that the scheduler calls failed and that left no trace here."""
+    for element, state in jobs.by_element.items() if jobs else ():
+        if element in seen or element.split("_")[0] not in job_ids or state not in _BAD_JOBS:
+            continue
+        could_not_open = jobs is not None and jobs.exit_codes.get(element) == NO_LOG
+        yield Tail(
+            task=element,
+            host="?",
+            state=NEVER_STARTED,
+            what=", ".join(_scheduler(element, jobs)),
+            cause=f"SLURM could not open its log in {folder}: the folder must be there and writable on every node"
+            if could_not_open
+            else "it ended before it could write a log: the scheduler knows more (sacct, the log of slurmd)",
+            log=None,
+            lines=(),
+            num_hidden=0,
+        )
+
+
 def _scheduler(task: str, jobs: JobStates | None) -> list[str]:
     element = task.split("/")[0]
     state, code = (jobs.by_element.get(element), jobs.exit_codes.get(element)) if jobs else (None, None)
@@ -161,6 +200,7 @@ class _Logs:
     """Which log belongs to which process."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._by_task: dict[str, Path] = {}
         self._local: list[Path] = []
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -173,6 +213,9 @@ class _Logs:
 
     def job_ids(self) -> set[str]:
         return {name.split("/")[0].split("_")[0] for name in self._by_task}
+
+    def names(self) -> list[str]:
+        return [*self._by_task]
 
     def of(self, process: Process) -> Path | None:
         if process.job_id:
@@ -216,12 +259,25 @@ def _presentable(line: str) -> str | None:
     """The line as it may be shown; None for one that is of no known form."""
     if _OURS.match(line) or _SYSTEM.match(line) or _FRAME.match(line):
         return line
+    if broken := _broken(line):
+        return broken
     if match := _EXCEPTION.match(line):
         return line if _PLAIN_TYPES.fullmatch(match["type"]) else match["type"]
     return None
 
 
+def _broken(line: str) -> str:
+    found = _BROKEN.search(line)
+    return found[0] if found else ""
+
+
 def _last_error(lines: Sequence[str]) -> str:
+    for line in reversed(lines):  # what the environment lacks decides, whatever the scheduler says after it
+        ours = _OURS.match(line)
+        if not ours and (broken := _broken(line)):
+            return units.one_line(broken)
+        if ours and ours["level"] in ("ERROR", "CRITICAL"):
+            break
     for line in reversed(lines):
         ours = _OURS.match(line)
         if ours and ours["level"] in ("ERROR", "CRITICAL"):
@@ -251,6 +307,8 @@ def _show_group(group: list[Tail]) -> Iterator[str]:
         yield f"  and {len(group) - 1} others the same way, on {hosts} hosts in all: {units.one_line(names)}{more}"
     if tail.cause:
         yield f"  {tail.cause}"
+    if tail.log is None and tail.state == NEVER_STARTED:
+        return
     if tail.log is None:
         yield "  its log is not in logs/: where sbatch was told to write it"
         return

@@ -97,7 +97,7 @@ def check(config: RunConfig) -> Identities:
 def _list_inputs(paths: RunPaths, config: RunConfig) -> list[InputFile]:
     """The inputs; those of the plan where some are gone by now and their samples are to be rejected."""
     try:
-        return sources.list_inputs(config.data.raw_data_dir, config.data.source)
+        return sources.list_inputs(config.data.raw_data_dir, config.data.source, without=str(paths.root))
     except UserError:
         if config.data.on_changed_input != "reject" or not paths.plan.exists():
             raise

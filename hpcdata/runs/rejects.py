@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from hpcdata.base.errors import UserError
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, load_plan
+from hpcdata.samples import Reason
 from hpcdata.shards.recovered import PREFIX, Recovered, read_recovered
-from hpcdata.shards.reject_ledger import RejectRow, read_rejects
+from hpcdata.shards.reject_ledger import DUPLICATE, RejectRow, read_rejects
 from hpcdata.shards.shard import ShardHeader
 
 
@@ -24,6 +27,15 @@ def rows_of(output_dir: Path) -> Iterator[RejectRow]:
         elif dataset:  # compact holds all of them, in one file
             yield from read_rejects(dataset / "parts" / "compact")
             return
+
+
+def require_known(reason: str | None) -> None:
+    """Raises UserError for what is no reason of any version: a misspelled one would find nothing, in silence."""
+    known = [str(item) for item in Reason] + [DUPLICATE]
+    if reason is not None and reason not in known:
+        close = difflib.get_close_matches(reason, known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UserError(f"--reason {reason}: no such reason; {hint}known are {', '.join(known)}")
 
 
 def retry_header(plan: Plan, number: int) -> ShardHeader:

@@ -83,7 +83,7 @@ class _Scanned:
 
 def _scan(task: _ScanTask) -> _Scanned:
     before = Path(task.file.path).stat()
-    file = sources.prepare(task.file, Path(task.folder))
+    file = sources.prepare(task.file, Path(task.folder), without=os.path.dirname(task.folder))
     scan = sources.scan(
         file, every=task.config.data.shard_size, options=find_stage(task.config.stage).options(task.config)
     )

@@ -17,12 +17,12 @@ from hpcdata.sources.base import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, clean_name
 _SIDECARS = (*TEXT_EXTENSIONS, "json")
 
 
-def list_folder(path: str, out_path: str) -> int:
+def list_folder(path: str, out_path: str, *, without: str = "") -> int:
     """Writes the listing of a folder, sorted, and returns the number of its lines."""
     num_lines = 0
     partial = f"{out_path}.{os.getpid()}.partial"
     with open(partial, "w", encoding="ascii") as out:
-        for directory, names in walk(path):
+        for directory, names in walk(path, without=without):
             relative = os.path.relpath(directory, path)
             for entry in _entries("" if relative == "." else relative, names):
                 out.write(json.dumps(entry) + "\n")
@@ -33,17 +33,21 @@ def list_folder(path: str, out_path: str) -> int:
     return num_lines
 
 
-def walk(path: str) -> Iterator[tuple[str, list[str]]]:
-    """(folder, sorted file names) of a folder and what lies in it, hidden names and links to folders left out."""
+def walk(path: str, *, without: str = "") -> Iterator[tuple[str, list[str]]]:
+    """(folder, sorted file names) of a folder and what lies in it, hidden names and links to folders left out.
+
+    without: a folder that is left out as well.
+    """
     try:
         with os.scandir(path) as scanned:
             entries = sorted((entry for entry in scanned if not entry.name.startswith(".")), key=lambda item: item.name)
     except OSError as error:
         raise UserError(f"cannot list {path}: {error.strerror}") from None
+    without = without and os.path.realpath(without)
     yield path, [entry.name for entry in entries if entry.is_file()]
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from walk(entry.path)
+        if entry.is_dir(follow_symlinks=False) and not (without and os.path.realpath(entry.path) == without):
+            yield from walk(entry.path, without=without)
 
 
 def _entries(folder: str, names: list[str]) -> Iterator[dict[str, str | None]]:

@@ -41,9 +41,13 @@ class _Found:
     num_declared: int | None = None
 
 
-def list_inputs(raw_data_dir: str | Sequence[str], source: str) -> list[InputFile]:
-    """All inputs in order. Raises UserError if one is missing, is of no known kind, or there is none."""
-    found = [file for path in expand_paths(raw_data_dir) for file in _found(path, source)]
+def list_inputs(raw_data_dir: str | Sequence[str], source: str, *, without: str = "") -> list[InputFile]:
+    """All inputs in order. Raises UserError if one is missing, is of no known kind, or there is none.
+
+    without: a folder that is never looked into, of a run that writes into the folder of its inputs.
+    """
+    paths = [path for path in expand_paths(raw_data_dir) if not _is_below(path, without)]
+    found = [file for path in paths for file in _found(path, source, without)]
     if not found:
         raise UserError(f"no inputs in {raw_data_dir}")
     unique = _without_repeats(found)
@@ -60,7 +64,11 @@ def list_inputs(raw_data_dir: str | Sequence[str], source: str) -> list[InputFil
     ]
 
 
-def prepare(file: InputFile, folder: Path) -> InputFile:
+def _is_below(path: str, folder: str) -> bool:
+    return bool(folder) and (os.path.realpath(path) + os.sep).startswith(os.path.realpath(folder) + os.sep)
+
+
+def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:
     """The input in a form that can be sliced: JSON arrays and folders of pictures become JSON lines in `folder`.
 
     Other formats are returned as they are, and nothing is written. Raises UserError.
@@ -72,7 +80,7 @@ def prepare(file: InputFile, folder: Path) -> InputFile:
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", file.label)[:64]
     out_path = str(folder / f"{name}-{hashlib.sha256(file.label.encode()).hexdigest()[:8]}.jsonl")
     if prepared == "listing":
-        list_folder(file.path, out_path)
+        list_folder(file.path, out_path, without=without)
     else:
         flatten_json(file, out_path)
     return replace(file, path=out_path, format=prepared)
@@ -90,9 +98,9 @@ def warn_of_differences(files: Sequence[InputFile], scans: Sequence[Scan]) -> in
     return len(differing)
 
 
-def _found(path: str, source: str) -> list[_Found]:
+def _found(path: str, source: str, without: str = "") -> list[_Found]:
     if os.path.isdir(path):
-        return _found_in_folder(path, source)
+        return _found_in_folder(path, source, without)
     name = os.path.basename(path).lower()
     if source in ("auto", "webdataset"):
         if tar_format := _tar_format(name):
@@ -109,7 +117,7 @@ def _found(path: str, source: str) -> list[_Found]:
     raise UserError(f"{path} is no input of data.source={source}: its name has no known ending")
 
 
-def _found_in_folder(folder: str, source: str) -> list[_Found]:
+def _found_in_folder(folder: str, source: str, without: str) -> list[_Found]:
     if source == "folder":
         return [_Found(path=folder, format="folder")]
     if source in ("auto", "webdataset"):
@@ -118,7 +126,7 @@ def _found_in_folder(folder: str, source: str) -> list[_Found]:
             if os.path.isfile(index) and wids.is_index(index):
                 return _indexed(index)
     for endings in _folder_contents(source):
-        paths = list(_with_endings(folder, endings))
+        paths = list(_with_endings(folder, endings, without))
         if paths and endings is _IMAGES:
             return [_Found(path=folder, format="folder")]
         if paths:
@@ -137,8 +145,8 @@ def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
     }[source]
 
 
-def _with_endings(folder: str, endings: tuple[str, ...]) -> Iterator[str]:
-    for directory, names in walk(folder):
+def _with_endings(folder: str, endings: tuple[str, ...], without: str) -> Iterator[str]:
+    for directory, names in walk(folder, without=without):
         for name in names:
             if name.lower().endswith(endings):
                 yield os.path.join(directory, name)

@@ -103,9 +103,9 @@ class Remaker:
 
     def _scan_again(self, spec: ShardSpec, origin: str) -> _Source:
         planned, config = spec.source, self._plan.config
-        (listed,) = sources.list_inputs(origin, config.data.source)
+        (listed,) = sources.list_inputs(origin, config.data.source, without=str(self._paths.root))
         listed = dataclasses.replace(listed, label=planned.file.label)
-        file = sources.prepare(listed, Path(self._listings.name))
+        file = sources.prepare(listed, Path(self._listings.name), without=str(self._paths.root))
         scan = sources.scan(file, every=config.data.shard_size, options=self._stage.options(config))
         is_limited = config.data.n_train_samples is not None
         if scan.num_samples != planned.scan.num_samples and not (

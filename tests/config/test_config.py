@@ -54,6 +54,11 @@ def test_paths_need_no_second_layer_of_quotes(value: str) -> None:
     assert compose.compose([f"data.raw_data_dir={value}", PATHS[1]]).data.raw_data_dir == value
 
 
+def test_what_a_shell_makes_of_braces_is_named_so() -> None:
+    with pytest.raises(UserError, match=r"is given 2 times, /in/0\.tar and so on: quote braces"):
+        compose.compose(["data.raw_data_dir=/in/0.tar", "data.raw_data_dir=/in/1.tar", PATHS[1]])
+
+
 def test_lists_of_inputs_and_quoted_values_compose() -> None:
     assert compose.compose(["data.raw_data_dir=[/a,/b]", PATHS[1]]).data.raw_data_dir == ["/a", "/b"]
     assert compose.compose(["data.raw_data_dir='/a b'", PATHS[1]]).data.raw_data_dir == "/a b"
@@ -79,7 +84,7 @@ def test_more_sbatch_options_are_passed_through() -> None:
         ("data.source=tar", "data.source='tar': expected one of auto, webdataset, jsonl, folder, text"),
         ("+experiments=foo", "Could not find 'experiments/foo'"),
         ("cluster=slrm", "Could not find 'cluster/slrm'"),
-        ("data.raw_data_dir=/other", "data.raw_data_dir= is given 2 times, /in and so on: quote braces"),
+        ("data.raw_data_dir=/other", "is given 2 times, /in and so on: quote braces"),
         ("hello", "'hello' is not an override: expected key=value"),
     ],
 )

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from hpcdata import logs as logs_command
+from hpcdata.history import submissions
 from hpcdata.history.queue import JobStates
 from hpcdata.report import tails
+from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.planning import prepare
 from tests import made
 from tests.smallruns import small_config
@@ -119,6 +121,65 @@ def test_a_task_that_died_before_its_first_event_is_found_by_its_log(
     assert "42_5/0 on ?: never started" in shown
     assert "No such file or directory" in shown
     assert "42_6" not in shown
+
+
+@pytest.mark.parametrize(
+    ("written", "deciding"),
+    [
+        ("/usr/bin/python3: No module named hpcdata", "/usr/bin/python3: No module named hpcdata"),
+        ("ModuleNotFoundError: No module named 'torch'", "ModuleNotFoundError: No module named 'torch'"),
+        (
+            "ImportError: libcudart.so.12: cannot open shared object file: No such file or directory",
+            "ImportError: libcudart.so.12: cannot open shared object file: No such file or directory",
+        ),
+        (
+            "RuntimeError: CUDA error: no kernel image is available for execution on the device",
+            "CUDA error: no kernel image is available for execution on the device",
+        ),
+        (
+            "RuntimeError: The NVIDIA driver on your system is too old (found version 11040).",
+            "The NVIDIA driver on your system is too old (found version 11040).",
+        ),
+        (
+            f'Lmod: {SECRET} The following module(s) are unknown: "cuda/99"',
+            'The following module(s) are unknown: "cuda/99"',
+        ),
+        ("/var/spool/slurmd/job1/slurm_script: line 7: module: command not found", "module: command not found"),
+    ],
+)
+def test_the_deciding_line_of_a_broken_environment_is_the_cause(
+    run: Path, written: str, deciding: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "logs").mkdir()
+    after = "srun: error: node1: task 0: Exited with exit code 1\n"
+    (run / "logs/42_5_0_log.out").write_text(f"Traceback (most recent call last):\n{SECRET}\n{written}\n{after}")
+    shown = output(run, "--failed", capsys=capsys).splitlines()
+    assert shown[:2] == ["42_5/0 on ?: never started", f"  {deciding}"]
+    assert SECRET not in "".join(shown)
+
+
+def test_an_error_of_ours_after_it_decides(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = "ImportError: no simplejpeg, goes on without\n" + line(4, "ERROR", "shard 1: /data/x.tar cannot be read")
+    task(run, 4, claim(1), log=log)
+    assert "\n  shard 1: /data/x.tar cannot be read\n" in output(run, "--failed", capsys=capsys)
+
+
+def test_tasks_without_a_log_are_named_with_the_reason(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states = {"42_1": "FAILED", "42_2": "NODE_FAIL", "42_3": "COMPLETED", "42_4": "CANCELLED", "9_1": "FAILED"}
+    codes = {"42_1": "0:53", "42_2": "1:0", "42_3": "0:0"}
+    monkeypatch.setattr(tails, "look", lambda jobs: JobStates(by_element=states, exit_codes=codes))
+    submission = submissions.Submission(
+        job_id="42", kind="tasks", round=1, by="user", time=1.0, num_tasks=5, samples_done=0, partition=None
+    )
+    submissions.add(RunPaths(run), submission)
+    shown = output(run, "--failed", capsys=capsys)
+    assert (
+        f"42_1 on ?: never started, FAILED, killed by signal 53\n  SLURM could not open its log in {run}/logs" in shown
+    )
+    assert "42_2 on ?: never started, NODE_FAIL, exit code 1\n  it ended before it could write a log" in shown
+    assert not any(other in shown for other in ("42_3", "42_4", "9_1"))
 
 
 def test_one_task_is_shown_whatever_became_of_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,15 @@ def test_globs_braces_and_lists_keep_their_order(tmp_path):
     assert labels([f"{tmp_path}/c.tar", f"{tmp_path}/[ab].tar"]) == ["c.tar", "a.tar", "b.tar"]
 
 
+@pytest.mark.parametrize("pattern", ["{0}", "{0}/**", "{0}/*"])
+def test_the_folder_of_the_run_is_never_an_input(tmp_path, pattern):
+    write_tar(tmp_path / "a.tar", pairs(1))
+    write_tar(tmp_path / "out/dataset/b.tar", pairs(1))
+    (tmp_path / "link").symlink_to("out")
+    found = list_inputs(pattern.format(tmp_path), "webdataset", without=str(tmp_path / "link"))
+    assert [file.label for file in found] == ["a.tar"]
+
+
 def test_a_name_with_braces_in_it(tmp_path):
     write_tar(tmp_path / "{a,b}.tar", pairs(1))
     assert labels(f"{tmp_path}/{{a,b}}.tar") == ["{a,b}.tar"]

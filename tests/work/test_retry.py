@@ -103,6 +103,17 @@ def test_rejects_are_listed_and_counted(made: tuple[Path, Path], capsys: pytest.
     assert "has no plan.json" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("options", [[], ["--retry"], ["--json"]])
+def test_an_unknown_reason_is_refused_with_the_known_ones(
+    made: tuple[Path, Path], options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rejects.main([str(made[0]), "--reason", "emtpy_text", *options]) == 1
+    told = capsys.readouterr()
+    assert "--reason emtpy_text: no such reason; did you mean empty_text? known are bad_record, " in told.err
+    assert told.out == ""
+    assert rejects.main([str(made[0]), "--reason", "duplicate"]) == 0
+
+
 def test_a_retry_adds_what_succeeds_and_leaves_shards_alone(made: tuple[Path, Path]) -> None:
     run, pictures = made
     before = tree(run / "shards")

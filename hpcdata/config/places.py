@@ -1,0 +1,57 @@
+"""Paths as people type them: `~` and `$VAR` are expanded once, before a run is planned; what is not local is refused.
+
+From then on the paths in plan.json and runtime.json mean the same to every task, whatever its environment is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+
+from hpcdata.base.errors import UserError
+from hpcdata.config.schema import RunConfig
+
+PATH_KEYS = ("data.raw_data_dir", "data.token_output_dir", "text.tokenizer", "image.checkpoint")
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+
+
+def expand_paths(config: RunConfig) -> RunConfig:
+    """The configuration with every path of `PATH_KEYS` expanded. Raises UserError."""
+    for key in PATH_KEYS:
+        group, name = key.split(".")
+        values = getattr(config, group)
+        changed = dataclasses.replace(values, **{name: _expanded(key, getattr(values, name))})
+        config = dataclasses.replace(config, **{group: changed})
+    return config
+
+
+def local_path(key: str, text: str) -> str:
+    """One path as typed -> a local path. Raises UserError: another place, a variable or user that is not there."""
+    if _REMOTE.match(text):
+        raise UserError(
+            f"{key}={text} is remote, and only local paths can be used: mount it, or copy it, and give the local path"
+        )
+    if text.startswith("~"):
+        found = os.path.expanduser(text)
+        if found.startswith("~"):
+            raise UserError(f"{key}={text}: there is no user {text[1:].partition('/')[0]!r}; write the whole path")
+        text = found
+    return _VARIABLE.sub(lambda match: _variable(key, text, match), text)
+
+
+def _expanded(key: str, value: str | list[str] | None) -> str | list[str] | None:
+    if value is None:
+        return None
+    return local_path(key, value) if isinstance(value, str) else [local_path(key, item) for item in value]
+
+
+def _variable(key: str, text: str, match: re.Match[str]) -> str:
+    """The value of a variable; a name that really holds a dollar sign stays as it is."""
+    name = match[1] or match[2]
+    if value := os.environ.get(name):
+        return value
+    if os.path.lexists(text):
+        return match[0]
+    raise UserError(f"{key}={text}: the variable {name} is not set; set it, or write the whole path")
