@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from hpcdata.encoders.text.tokenizer import TextTokenizer
-
 _MAX_MESSAGE = 160
+
+
+class _Encodes(Protocol):
+    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class TokenizerPanic(Exception):
@@ -36,7 +37,7 @@ def caught() -> Iterator[None]:
         raise TokenizerPanic(message) from None
 
 
-def encode(tokenizer: TextTokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+def encode(tokenizer: _Encodes, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """`tokenizer.encode`, and why for each row at which it panics: that one has no ids."""
     with contextlib.suppress(TokenizerPanic), caught():
         return *tokenizer.encode(texts), {}
