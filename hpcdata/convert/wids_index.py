@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import read_at
 from hpcdata.sources.base import InputFile
 from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.streams import open_input
@@ -109,7 +110,7 @@ def _entry(tar: IndexedTar, url: str) -> dict[str, str | int]:
 def _md5sum(descriptor: int) -> str:
     hasher = hashlib.md5(usedforsecurity=False)
     offset = 0
-    while piece := os.pread(descriptor, _PIECE_BYTES, offset):
+    while piece := read_at(descriptor, _PIECE_BYTES, offset):
         hasher.update(piece)
         offset += len(piece)
     return hasher.hexdigest()
