@@ -30,6 +30,7 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.shards.columns import id_dtype_for
 from hpcdata.shards.schema import Schema
 from hpcdata.shards.shard import ShardHeader
+from hpcdata.sources.account import NotRead
 from hpcdata.sources.base import InputFile, Scan
 
 FORMAT = "hpcdata-plan-1"
@@ -89,6 +90,8 @@ class Plan:
     image: ImageIdentity | None
     inputs: tuple[PlannedInput, ...]
     code_version: str
+    not_read: tuple[NotRead, ...] = ()
+    """Files in the folders of inputs that are neither an input nor a part of a sample."""
     found_batch_size: int | None = None
     """Of `loader.batch_size=auto`, as soon as a task has found it (`encoders.batching`); not part of plan.json."""
 
@@ -219,6 +222,8 @@ class Plan:
             "image": dataclasses.asdict(self.image) if self.image else None,
             "inputs": [dataclasses.asdict(source) for source in self.inputs],
         }
+        if self.not_read:
+            values["not_read"] = [dataclasses.asdict(item) for item in self.not_read]
         return sealed.to_json(values)
 
 
@@ -288,9 +293,10 @@ def _from_mapping(values: dict[str, Any]) -> Plan:
         image=ImageIdentity(**values["image"]) if values["image"] else None,
         inputs=tuple(_input_from_mapping(source) for source in values["inputs"]),
         code_version=values["code_version"],
+        not_read=tuple(NotRead(**item) for item in values.get("not_read", ())),
     )
-    for source in plan.inputs:
-        checked(source)
+    for item in (*plan.inputs, *plan.not_read):
+        checked(item)
     return plan
 
 

@@ -65,13 +65,8 @@ def _expected(architecture: VqganArchitecture) -> dict[str, tuple[int, ...] | No
     shapes: dict[str, tuple[int, ...] | None] = {
         "encoder.conv_in.weight": (base, 3, 3, 3),
         "encoder.conv_out.weight": (latent, base * multipliers[-1], 3, 3),
-        f"encoder.down.{len(multipliers) - 1}.block.0.conv1.weight": (
-            base * multipliers[-1],
-            base * multipliers[-2],
-            3,
-            3,
-        ),
-        f"encoder.down.{len(multipliers)}.block.0.conv1.weight": None,
+        f"encoder.down.{last}.block.0.conv1.weight": (base * multipliers[-1], base * multipliers[-2], 3, 3),
+        f"encoder.down.{last + 1}.block.0.conv1.weight": None,
     }
     if architecture.lookup != "signs":
         shapes["quantize.embedding.weight"] = (architecture.codebook_size, embed)
