@@ -4,7 +4,7 @@ The prefix is the folder and the file name up to its first dot, the rest is the 
 a dot and `__meta__/` folders are no samples. Image: the first member with an image extension. Text: a `txt`, `text` or
 `caption` member, else a field of `json`. Images of a plain tar are read later, from their place in the archive.
 A damaged region is one reject, and so is a sample that the end of the file cuts. What a whole archive has against it
-(no end mark, members that are not adjacent, dots in stems) is said when it is scanned.
+(no end mark, links, members that are not adjacent, dots in stems) is said when it is scanned.
 """
 
 from __future__ import annotations
@@ -144,6 +144,13 @@ class _Oddities:
                 file.label,
                 self._num_fused,
                 self._fused,
+            )
+        if source.links.count:
+            logger.warning(
+                "%s: %d members are stored as links, which are not followed: pack it again with tar --dereference "
+                "--hard-dereference",
+                file.label,
+                source.links.count,
             )
         if isinstance(last, Group) and last.is_complete and _end(last) >= source.length():
             logger.warning(

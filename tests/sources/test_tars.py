@@ -413,3 +413,26 @@ def test_dots_in_stems_are_named(tmp_path, caplog):
     scanned(tmp_path, [("a.jpg", b"1"), ("a.seg.png", b"1"), ("a.seg.txt", b"1"), ("a.b.png", b"1"), ("a.b.txt", b"1")])
     scanned(tmp_path, [("s0.input.jpg", b"1"), ("s0.outputs.txt", b"text")])
     assert not caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_links_in_an_archive_are_counted_once(tmp_path, caplog, suffix):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in [*pairs(2), *pairs(1)]:  # 0000 comes again: the scan reads it again
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+            if name == "0000.jpg":
+                link = tarfile.TarInfo("0000.seg.png")
+                link.type, link.linkname = tarfile.LNKTYPE, "0000.jpg"
+                tar.addfile(link)
+        link = tarfile.TarInfo("9.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "0000.jpg"
+        tar.addfile(link)
+    data = buffer.getvalue()
+    path = tmp_path / f"links.{suffix}"
+    path.write_bytes(data if suffix == "tar" else gzip.compress(data, mtime=0))
+    scan(one_input(path), every=4, options=Options())
+    assert "3 members are stored as links" in caplog.text
+    assert "--hard-dereference" in caplog.text
