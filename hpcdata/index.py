@@ -33,7 +33,7 @@ def _index(options: Options) -> int:
     import json
     import time
 
-    from hpcdata.convert.wids_index import make_index
+    from hpcdata.convert.wids_index import make_index, problems
 
     started = time.monotonic()
     tars = make_index(options.tars, options.output, num_workers=options.workers, has_checksums=options.checksums)
@@ -41,6 +41,8 @@ def _index(options: Options) -> int:
     for tar in tars:
         if tar.damages:
             print(f"hpcdata: {tar.path} is damaged at byte {tar.damages[0]}", file=sys.stderr)
+    for problem in problems(tars):
+        print(f"hpcdata: {problem}: rename it", file=sys.stderr)
     if options.json:
         damaged = {tar.path: list(tar.damages) for tar in tars if tar.damages}
         print(json.dumps({"index": options.output, "tars": len(tars), "samples": num_samples, "damaged": damaged}))

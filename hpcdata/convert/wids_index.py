@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,7 @@ from hpcdata.sources.wids import KIND
 _KEY = re.compile(rb"((?:.*/)?.*?)\.", re.DOTALL)
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_]+")
 _PIECE_BYTES = 1 << 22
+_ODD = frozenset("%#?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,17 @@ def make_index(patterns: Sequence[str], output: str, *, num_workers: int, has_ch
     name = _name(os.path.splitext(patterns[0])[0])
     _write(output, {"__kind__": KIND, "wids_version": 1, "shardlist": entries, "name": name})
     return tars
+
+
+def problems(tars: Sequence[IndexedTar]) -> list[str]:
+    """What of an index wids does not read as it is meant, a sentence each."""
+    odd = [tar.path for tar in tars if not _ODD.isdisjoint(os.path.basename(tar.path))]
+    names = Counter(os.path.basename(tar.path) for tar in tars)
+    equal = [name for name, count in names.items() if count > 1]
+    found = [f"{odd[0]}: wids takes %, # and ? for parts of an address, and does not find such a file"] if odd else []
+    if equal:
+        found.append(f"{equal[0]} is in several folders: with cache_dir, wids takes one for the other")
+    return found
 
 
 def index_tar(path: str, *, has_checksum: bool) -> IndexedTar:

@@ -8,6 +8,7 @@ mentions images, conversations or captions is read as samples (`jsonl`), other J
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -31,6 +32,8 @@ _JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".ndjson.gz", ".n
 _DOCUMENTS = (".txt", ".txt.gz", ".txt.zst")
 _IMAGES = tuple(f".{extension}" for extension in sorted(IMAGE_EXTENSIONS))
 _SNIFF_BYTES = 1 << 20
+_MOST_ROWS = 100
+_RECORD_FIELDS = frozenset(("conversations", "messages", "image", "images"))
 _SAMPLE_FIELDS = re.compile(rb'"(image|image_path|conversations|text_prompt|caption)"\s*:')
 
 
@@ -178,9 +181,29 @@ def _json_format(path: str, source: str) -> str:
     beginning = _beginning(InputFile(path=path, label="", format="text" + codec))
     is_samples = source == "jsonl" or (source == "auto" and _SAMPLE_FIELDS.search(beginning))
     is_array = ".json" in path.lower() and beginning.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+    if path.lower().endswith((".json", ".json.gz", ".json.zst")):
+        _require_records(path, beginning)
     if is_array and ".jsonl" not in path.lower():
         return ("array" if is_samples else "textarray") + codec
     return ("jsonl" if is_samples else "text") + codec
+
+
+def _require_records(path: str, beginning: bytes) -> None:
+    """Raises UserError for one object over many lines, and for one that holds others: no record is found in it."""
+    rows = [line for line in beginning.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip()]
+    if not rows or rows[0].lstrip()[:1] != b"{" or len(rows[0]) >= _SNIFF_BYTES:
+        return
+    values = [value for value in map(_parsed, rows[:_MOST_ROWS]) if isinstance(value, dict)]
+    is_one = len(rows) == 1 and len(values) == 1 and values[0] and values[0].keys().isdisjoint(_RECORD_FIELDS)
+    if not values or (is_one and all(isinstance(value, list | dict) for value in values[0].values())):
+        raise UserError(f"{path} holds one object, expected an array of records, or a record in each line: convert it")
+
+
+def _parsed(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _beginning(file: InputFile) -> bytes:

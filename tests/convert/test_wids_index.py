@@ -133,3 +133,21 @@ def test_what_is_no_tar_fails_loudly(tmp_path, data):
     with pytest.raises(UserError, match=r"a\.tar is no plain tar, whatever its name says"):
         index.make_index([str(tmp_path / "a.tar")], str(tmp_path / "index.json"), num_workers=1, has_checksums=False)
     assert not (tmp_path / "index.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "warning"),
+    [
+        (["a%20b.tar"], "a%20b.tar: wids takes"),
+        (["a#b.tar", "c.tar"], "a#b.tar: wids takes"),
+        (["a?.tar"], "wids takes"),
+        (["x/0.tar", "y/0.tar"], "0.tar is in several folders: with cache_dir"),
+        (["x/0.tar", "y/1.tar"], ""),
+    ],
+)
+def test_names_that_wids_misreads_are_said(tmp_path, capsys, names, warning):
+    paths = [str(write_tar(tmp_path / name, PAIRS)) for name in names]
+    assert index_command.main([*paths, "-o", str(tmp_path / "index.json")]) == 0
+    said = capsys.readouterr().err
+    assert warning in said
+    assert bool(said) == bool(warning)

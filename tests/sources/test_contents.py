@@ -72,3 +72,27 @@ def test_names_that_tell_the_truth_and_damage_are_as_before(tmp_path, caplog):
         (tmp_path / name).write_bytes(data)
     assert [file.format for file in list_inputs(str(tmp_path), "auto")] == ["tar", "tar.gz", "tar.gz"]
     assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"data": [{"text": "a"}]}',
+        b'{"id1": {"text": "a"}, "id2": {"text": "b"}}\n',
+        b'{\n  "text": "a"\n}\n',
+        b'{"data": [{"text": "a"}, {"te',
+    ],
+)
+def test_one_object_is_refused_and_says_what_was_expected(tmp_path, data):
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.json holds one object, expected an array of records"):
+        list_inputs(str(tmp_path / "a.json"), "auto")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b'{"text": "a"}', b'{"conversations": []}', b'{"text": "a"}\n{"te', b'{"te\n{"text": "a"}\n', b"{}", b"[]", b""],
+)
+def test_records_are_no_such_object(tmp_path, data):
+    (tmp_path / "a.json").write_bytes(data)
+    assert len(list_inputs(str(tmp_path / "a.json"), "auto")) == 1
