@@ -155,7 +155,14 @@ def _create_together(paths: RunPaths, config: RunConfig, identities: Identities,
         if not paths.plan.exists():
             inputs = plan_inputs(paths, config, listed)
             text, image = identities.text, identities.image
-            plan = Plan(config=config, text=text, image=image, inputs=inputs, code_version=code_version())
+            plan = Plan(
+                config=config,
+                text=text,
+                image=image,
+                inputs=inputs,
+                code_version=code_version(),
+                joins_inputs=len(inputs) > 1,
+            )
             _require_samples(plan)
             files.create_exclusive(paths.plan, plan.to_json())
     plan = load_plan(paths.root)
