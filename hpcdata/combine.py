@@ -12,8 +12,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from hpcdata.base.command import Options, Parser
+from hpcdata.base.command import DONE, FAILED, Options, Parser
+
+if TYPE_CHECKING:
+    from hpcdata.shards.counts import Counts
 
 
 def parser() -> Parser:
@@ -52,10 +56,25 @@ def _combine(options: Options) -> int:
     if options.json:
         values = {"dataset": str(manifest.folder), "counts": manifest.counts.to_mapping(), "parts": len(manifest.parts)}
         print(json.dumps({**values, "content_digest": manifest.content_digest}, indent=1))
-        return 0
+        return tell_rejected(options.run, manifest.counts)
     print(f"{manifest.folder}: {manifest.counts.describe()}, {len(manifest.parts)} parts")
     print(f"content digest {manifest.content_digest}")
-    return 0
+    return tell_rejected(options.run, manifest.counts)
+
+
+def tell_rejected(run: str, counts: Counts) -> int:
+    """Says when more inputs are rejected than the run bears; returns the exit code."""
+    from pathlib import Path
+
+    from hpcdata.runs.paths import RunPaths
+    from hpcdata.runs.plan import load_plan, load_runtime
+    from hpcdata.runs.reject_limit import too_many
+
+    config = load_runtime(run) if RunPaths(run).runtime.exists() else load_plan(run).config
+    reason = too_many(counts, config, Path(run))
+    if reason:
+        print(f"hpcdata: {reason}", file=sys.stderr)
+    return FAILED if reason else DONE
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import Options, Parser
+from hpcdata.base.command import DONE, FAILED, Options, Parser
 
 
 def parser() -> Parser:
@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _verify(options: Options) -> int:
     from hpcdata.base import digest
+    from hpcdata.combine import tell_rejected
     from hpcdata.dataset.verifying import verify
+    from hpcdata.runs.paths import RunPaths
 
     reports = verify(options.path)
     if options.json:
@@ -44,7 +46,10 @@ def _verify(options: Options) -> int:
         for problem in report.problems:
             print(f"  {problem}")
         print(f"  content digest {digest.to_hex(report.content_digest)}")
-    return 1 if any(report.problems for report in reports) else 0
+    if any(report.problems for report in reports):
+        return FAILED
+    is_run = reports and RunPaths(options.path).runtime.exists()
+    return tell_rejected(options.path, reports[-1].counts) if is_run else DONE
 
 
 def _prove(options: Options) -> int:

@@ -16,6 +16,7 @@ from hpcdata.dataset.manifest import Manifest
 from hpcdata.dataset.verifying import Report, verify_dataset
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan
+from hpcdata.runs.reject_limit import too_many
 from hpcdata.samples import Kind, Sample, TextPart
 
 NUM_PICTURES = 8
@@ -45,6 +46,8 @@ def finish(output_dir: Path, plan: Plan, config: RunConfig) -> Finished:
     manifest, report = combine_and_verify(output_dir)
     if report.problems:
         return Finished(manifest=manifest, problems=tuple(report.problems))
+    if reason := too_many(manifest.counts, config, output_dir):
+        return Finished(manifest=manifest, problems=(reason,))
     if not plan.has_tokens:
         return Finished(manifest=manifest)
     loader, picture = _read_back(manifest.folder, plan), None

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcdata.base.command import to_type
 from hpcdata.config.array import parse_array
 from hpcdata.config.schema import RunConfig
 from hpcdata.runs.paths import RunPaths
@@ -179,14 +178,17 @@ def _run_here(output_dir: Path, config: RunConfig) -> tuple[LocalEnd | None, int
 def _finish(output_dir: Path, plan: Plan, config: RunConfig) -> Launched:
     from hpcdata.cluster.finish import finish
     from hpcdata.report.status import read_status
+    from hpcdata.runs.reject_limit import too_many
+    from hpcdata.shards.counts import Counts
 
     status = read_status(output_dir)
     if not status.is_finished:
         return Launched(output_dir=output_dir, config=config, exit_code=1, status=status)
-    if 2 * status.counts["written"] < status.samples_done:
-        log.warning("most inputs were rejected, see: %s", to_type("rejects", output_dir))
     if not config.finish.combine:
-        return Launched(output_dir=output_dir, config=config, status=status)
+        reason = too_many(Counts.from_mapping(status.counts), config, output_dir)
+        if reason:
+            log.error("%s", reason)
+        return Launched(output_dir=output_dir, config=config, exit_code=1 if reason else 0, status=status)
     finished = finish(output_dir, plan, config)
     code = 1 if finished.problems else 0
     return Launched(output_dir=output_dir, config=config, exit_code=code, status=status, finished=finished)

@@ -31,6 +31,7 @@ from hpcdata.history.ledger import read_ledgers
 from hpcdata.history.outcome import Outcome, describe, read_outcome, write_outcome
 from hpcdata.history.submissions import Submission
 from hpcdata.report.status import read_status
+from hpcdata.runs import reject_limit
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import PlannedInput, ShardSpec, load_plan, load_runtime
@@ -98,6 +99,8 @@ class _Supervisor:
         return 0
 
     def _submit_again(self, missing: list[ShardSpec]) -> int:
+        if reason := reject_limit.halted(self._paths.root, self._config):
+            return self._stop(reason, missing)
         done = read_status(self._paths.root).samples_done
         rounds = self._rounds(done)
         decision = decide(rounds, list(_hopeless(missing)), len(missing), self._config.finish)
@@ -169,6 +172,8 @@ class _Supervisor:
             return self._stop(f"all shards are committed, but combining failed: {error}")
         if report.problems:
             return self._stop(f"{manifest.folder} does not verify", details=report.problems[:NAMED_SHARDS])
+        if reason := reject_limit.too_many(manifest.counts, self._config, self._paths.root):
+            return self._stop(f"combined and verified, but {reason}")
         picture = self._config.finish.preview
         if picture and manifest.counts.images and self._plan.image:
             write_pictures(self._paths.root, self._plan, self._config, self._paths.root / picture)

@@ -34,10 +34,15 @@ _OPEN = ("cluster.additional_parameters.", "finish.additional_parameters.")
 def compose(overrides: Sequence[str]) -> RunConfig:
     """The configuration of a command line. Raises UserError in one line: unknown keys and groups, wrong values."""
     _require_one_input(overrides)
-    paths = dict(found for argument in overrides if (found := _plain_path(argument)))
-    values = _compose("config", [normalise(argument) for argument in overrides if not _plain_path(argument)])
+    paths: dict[str, str | None] = {}
+    for argument in overrides:  # the last one of a key counts
+        key, text = _path(argument)
+        paths[key] = text
+    values = _compose("config", [normalise(argument) for argument in overrides if _path(argument)[1] is None])
     values.pop("experiments", None)
     for key, text in paths.items():
+        if text is None:
+            continue
         group, name = key.split(".")
         values.setdefault(group, {})[name] = text
     return expand_paths(configuration.from_mapping(values))
@@ -86,14 +91,14 @@ def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     return configuration.from_mapping(values)
 
 
-def _plain_path(argument: str) -> tuple[str, str] | None:
-    """(key, text) of a path that is taken as it is: Hydra would read braces after a dollar sign, and backslashes."""
+def _path(argument: str) -> tuple[str, str | None]:
+    """(key, the path that is taken as it is: Hydra would read braces after a dollar sign, and backslashes)."""
     match = _OVERRIDE.fullmatch(argument)
     if match is None or match["key"] not in PATH_KEYS:
-        return None
+        return "", None
     key, text = match["key"], match["value"]
     is_for_hydra = text in ("", "null") or text[0] in "'\"[" or _INTERPOLATION.search(text)
-    return None if is_for_hydra else (key, text)
+    return key, None if is_for_hydra else text
 
 
 def _is_text(key: str) -> bool:

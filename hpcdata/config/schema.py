@@ -72,6 +72,10 @@ class DataConfig:
     """Reject a record as `crash` when it has killed so many processes, by a crash or because memory was short."""
     max_batch_s: float = transient(3600.0)
     """Most seconds of one batch. After that its process is ended, and the record that hangs is found as for a crash."""
+    max_rejected: float | None = transient(None)
+    """Largest share of the inputs that may be rejected. Beyond it tasks stop, and the run does not end as a success.
+    null: tasks stop when the first shards are rejected nearly whole for one reason, and the run fails when most inputs
+    are; 1 bears everything."""
     on_changed_input: Literal["refuse", "reject"] = transient("refuse")
     """When an input was removed or changed after planning: refuse its shards, or reject its samples."""
     max_image_pixels: int = semantic(89_478_485)

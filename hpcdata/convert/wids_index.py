@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import read_at
 from hpcdata.sources.base import InputFile
 from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.streams import open_input
@@ -60,7 +61,7 @@ def make_index(patterns: Sequence[str], output: str, *, num_workers: int, has_ch
 
 
 def index_tar(path: str, *, has_checksum: bool) -> IndexedTar:
-    """Counts the samples of one tar from its headers."""
+    """Counts the samples of one tar from its headers. Raises UserError for what is no tar at all."""
     descriptor = open_input(InputFile(path=path, label=path, format="tar"))
     try:
         damages: list[int] = []
@@ -69,6 +70,8 @@ def index_tar(path: str, *, has_checksum: bool) -> IndexedTar:
         size = os.fstat(descriptor).st_size
     finally:
         os.close(descriptor)
+    if damages[:1] == [0] and not num_samples:
+        raise UserError(f"{path} is no plain tar, whatever its name says: it begins with no tar header")
     return IndexedTar(path=path, num_samples=num_samples, size_bytes=size, md5sum=md5sum, damages=tuple(damages))
 
 
@@ -107,7 +110,7 @@ def _entry(tar: IndexedTar, url: str) -> dict[str, str | int]:
 def _md5sum(descriptor: int) -> str:
     hasher = hashlib.md5(usedforsecurity=False)
     offset = 0
-    while piece := os.pread(descriptor, _PIECE_BYTES, offset):
+    while piece := read_at(descriptor, _PIECE_BYTES, offset):
         hasher.update(piece)
         offset += len(piece)
     return hasher.hexdigest()

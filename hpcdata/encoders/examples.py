@@ -6,6 +6,7 @@ becomes a reject row; its neighbours stay.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
+from hpcdata.encoders.text import panics
 from hpcdata.encoders.text.tokenizer import TextTokenizer, check_text
 from hpcdata.media import sizes as buckets
 from hpcdata.media.rules import RULES, WHITE, Rule
@@ -110,23 +112,27 @@ class BatchEncoder:
             else:
                 good.append(checked)
         finish_images = self._image.start([image for _, images in good for image in images]) if self._image else list
-        text_ids = list(self._encode_texts([sample for sample, _ in good]))
-        return lambda: self._finish_records(good, rejects, text_ids, finish_images(), first_index, source)
+        text_ids, failed = self._encode_texts([sample for sample, _ in good])
+        return lambda: self._finish_records(good, rejects, text_ids, failed, finish_images(), first_index, source)
 
     def _finish_records(
         self,
         good: list[tuple[Sample, list[np.ndarray]]],
         rejects: dict[int, RejectRow],
         text_ids: list[np.ndarray],
+        failed: dict[int, str],
         grids: list[np.ndarray],
         first_index: int,
         source: str,
     ) -> EncodedBatch:
         ids, codes = iter(text_ids), iter(grids)
         examples, truncated = [], []
-        for sample, _ in good:
+        for number, (sample, _) in enumerate(good):
             spans, num_cut = self._spans(sample, ids, codes)
-            if any(len(span.ids) for span in spans):
+            if number in failed:
+                row = reject_row(sample, Reason.CRASH, failed[number], first_index, source)
+                rejects[row.index] = row
+            elif any(len(span.ids) for span in spans):
                 examples.append(Example(index=first_index + sample.position, key=sample.key, spans=tuple(spans)))
                 truncated.append(num_cut)
             else:
@@ -145,11 +151,12 @@ class BatchEncoder:
     def _encode_documents(self, batch: Documents, first_index: int, source: str) -> EncodedDocuments:
         """As records are encoded for samples of one text, without an object for each of them."""
         assert self._text is not None
-        ids, lengths, truncated = np.zeros(0, np.int32), np.zeros(0, np.int64), None
+        ids, lengths, truncated, crashed = np.zeros(0, np.int32), np.zeros(0, np.int64), None, dict[int, str]()
         if batch.texts:
-            ids, offsets = self._text.encode(batch.texts)
+            ids, offsets, crashed = panics.encode(self._text, batch.texts)
             ids, lengths, truncated = _cut(ids, offsets, self._block_size)
-        failed = [*batch.rejects, *(_without_ids(batch, row) for row in np.flatnonzero(lengths == 0).tolist())]
+        without_ids = np.flatnonzero(lengths == 0).tolist()
+        failed = [*batch.rejects, *(_without_ids(batch, row, crashed.get(row)) for row in without_ids)]
         failed.sort(key=lambda reject: reject.position)
         written = np.array(batch.positions, np.int64)[lengths > 0]
         return EncodedDocuments(
@@ -173,13 +180,19 @@ class BatchEncoder:
                 num_compared, num_equal = num_compared + compared, num_equal + equal
         return num_compared, num_equal
 
-    def _encode_texts(self, samples: Sequence[Sample]) -> Iterator[np.ndarray]:
-        texts = [part.text for sample in samples for part in sample.parts if isinstance(part, TextPart)]
-        if not texts or self._text is None:
-            return
-        ids, offsets = self._text.encode(texts)
-        for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-            yield ids[start:end]
+    def _encode_texts(self, samples: Sequence[Sample]) -> tuple[list[np.ndarray], dict[int, str]]:
+        """(ids of every text, why for each sample that has one at which the tokenizer gives up)."""
+        found = [
+            (number, part.text)
+            for number, sample in enumerate(samples)
+            for part in sample.parts
+            if isinstance(part, TextPart)
+        ]
+        if not found or self._text is None:
+            return [], {}
+        ids, offsets, crashed = panics.encode(self._text, [text for _, text in found])
+        rows = [ids[start:end] for start, end in itertools.pairwise(offsets.tolist())]
+        return rows, {found[row][0]: message for row, message in crashed.items()}
 
     def _spans(
         self, sample: Sample, text_ids: Iterator[np.ndarray], codes: Iterator[np.ndarray]
@@ -246,12 +259,12 @@ def _cut(
     return ids[is_kept], np.minimum(lengths, block_size), lengths > block_size
 
 
-def _without_ids(batch: Documents, row: int) -> Reject:
+def _without_ids(batch: Documents, row: int, crash: str | None) -> Reject:
     position = batch.positions[row]
     return Reject(
         position=position,
         key=f"{batch.key_prefix}{position}",
-        reason=Reason.EMPTY_TEXT,
-        message=_NO_IDS,
+        reason=Reason.EMPTY_TEXT if crash is None else Reason.CRASH,
+        message=crash or _NO_IDS,
         offset=batch.offsets[row],
     )

@@ -50,6 +50,7 @@ FORMATS = tuple(
 )
 """Importing the plugins is what lets Pillow open by these names."""
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>|0x[0-9a-fA-F]{6,}")
+_NO_MEMORY = re.compile(r"\bout of memory\b", re.IGNORECASE)
 _MAX_MESSAGE = 160
 MAX_SCANS = 50
 """Of a JPEG. Each goes over the whole picture again: encoders make 10 to 20, a hostile file of 400 KB has thousands."""
@@ -61,7 +62,7 @@ def opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """The picture with its header read, not decoded yet; what goes wrong in the block is a reject as well.
 
     Raises BadSample: EMPTY_IMAGE, OVERSIZED_IMAGE (judged by the header and the scans of a JPEG), TRUNCATED or
-    UNREADABLE_IMAGE. Messages are the same in every run.
+    UNREADABLE_IMAGE. Messages are the same in every run. MemoryError stays one, whatever the decoder calls it.
     """
     if not data:
         raise BadSample(Reason.EMPTY_IMAGE, "0 bytes")
@@ -72,6 +73,8 @@ def opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     except (BadSample, MemoryError):
         raise
     except Exception as error:
+        if _NO_MEMORY.search(str(error)):  # Pillow's codecs say so in words: it is no property of the picture
+            raise MemoryError(str(error)) from None
         raise _bad_sample(error) from None
 
 

@@ -32,6 +32,7 @@ from hpcdata.history.tasks import Task, list_tasks
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import load_plan
+from hpcdata.runs.reject_limit import halted
 from hpcdata.shards import shard
 from hpcdata.shards.counts import Counts
 
@@ -236,6 +237,8 @@ class Observer:
         )
 
     def _read_stop(self) -> str | None:
+        if reason := halted(self.paths.root):
+            return reason
         outcome = read_outcome(self.paths)
         return f"{outcome.reason}; {outcome.next_step}" if outcome and outcome.outcome == "stopped" else None
 

@@ -11,5 +11,6 @@ May use: base, samples, config, shards, sources.
     planning      configuration -> plan, after checking all that can be checked
     claims        leases on shards: heartbeat, takeover from the dead
     picking       which shard a process takes next
+    reject_limit  how many rejects a run bears
     rejects       the reject ledgers of a whole run, and the parts that retries added
 """

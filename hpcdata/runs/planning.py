@@ -129,6 +129,9 @@ def _check_numbers(config: RunConfig) -> None:
         raise UserError(f"data.max_aspect_ratio={ratio}: expected 1 or more, longer side by shorter side")
     if ratio is not None and config.image.compile:
         raise UserError("image.compile=true needs pictures of one size: leave it, or data.max_aspect_ratio, out")
+    share = config.data.max_rejected
+    if share is not None and not 0 <= share <= 1:
+        raise UserError(f"data.max_rejected={share}: expected a share of the inputs, 0 to 1")
     if config.loader.num_workers < 0:
         raise UserError(f"loader.num_workers={config.loader.num_workers}: expected 0 or more")
 

@@ -11,6 +11,7 @@ May use: base, samples, media.
     inputs        which files a run reads
     patterns      paths, globs, braces
     wids          wids indices
+    magic         what a file holds by its first bytes
     streams       compressed streams
     tars          WebDataset
     tarscan       tar headers

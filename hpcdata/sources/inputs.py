@@ -1,8 +1,8 @@
 """Which files a run reads, in which order, under which labels and formats. Resolved once, into the plan.
 
-`auto` goes by names: tars, JSON lines and arrays, Parquet, text; a folder holds, in this order, a wids index, tars,
-JSON lines or Parquet, pictures, text files. JSON whose beginning mentions images, conversations or captions is read
-as samples (`jsonl`), other JSON as documents (`text`).
+`auto` goes by names, and by content where a name lies about compression: tars, JSON lines and arrays, Parquet, text.
+A folder holds, in this order, a wids index, tars, JSON lines or Parquet, pictures, text files. JSON whose beginning
+mentions images, conversations or captions is read as samples (`jsonl`), other JSON as documents (`text`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from hpcdata.sources import wids
 from hpcdata.sources.base import IMAGE_EXTENSIONS, InputFile, Scan, clean_name, refusing_faults
 from hpcdata.sources.folder import list_folder, walk
 from hpcdata.sources.json_array import flatten_json
+from hpcdata.sources.magic import codec_of
 from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.streams import chunks
 
 logger = logging.getLogger(__name__)
 
-_TARS = {".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz"}
+_TARS = (".tar", ".tar.gz", ".tgz")
 _JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".ndjson.gz", ".ndjson.zst", ".json.gz", ".json.zst")
 _DOCUMENTS = (".txt", ".txt.gz", ".txt.zst")
 _IMAGES = tuple(f".{extension}" for extension in sorted(IMAGE_EXTENSIONS))
@@ -103,8 +104,8 @@ def _found(path: str, source: str, without: str = "") -> list[_Found]:
         return _found_in_folder(path, source, without)
     name = os.path.basename(path).lower()
     if source in ("auto", "webdataset"):
-        if tar_format := _tar_format(name):
-            return [_Found(path=path, format=tar_format)]
+        if _is_tar(name):
+            return [_Found(path=path, format=_tar_format(path))]
         if name.endswith(".json") and wids.is_index(path):
             return _indexed(path)
     if source in ("auto", "jsonl", "text") and name.endswith((".json", *_JSON_LINES)):
@@ -113,7 +114,7 @@ def _found(path: str, source: str, without: str = "") -> list[_Found]:
         if name.endswith(".parquet"):
             return [_Found(path=path, format="parquet")]
         if name.endswith(_DOCUMENTS):
-            return [_Found(path=path, format="document" + _codec(name))]
+            return [_Found(path=path, format="document" + codec_of(path, is_document=True))]
     raise UserError(f"{path} is no input of data.source={source}: its name has no known ending")
 
 
@@ -136,7 +137,7 @@ def _found_in_folder(folder: str, source: str, without: str) -> list[_Found]:
 
 def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
     """What to look for in a folder, in this order."""
-    tars, rows = tuple(_TARS), (*_JSON_LINES, ".parquet")
+    tars, rows = _TARS, (*_JSON_LINES, ".parquet")
     return {
         "auto": (tars, rows, _IMAGES, _DOCUMENTS, (".json",)),
         "webdataset": (tars,),
@@ -156,25 +157,25 @@ def _with_endings(folder: str, endings: tuple[str, ...], without: str) -> Iterat
 
 def _indexed(path: str) -> list[_Found]:
     shards = wids.read_index(path)
-    names = [shard.path for shard in shards if not _tar_format(shard.path.lower())]
+    names = [shard.path for shard in shards if not _is_tar(shard.path.lower())]
     if names:
         raise UserError(f"{path} lists {names[0]}, which is no tar")
-    return [
-        _Found(path=shard.path, format=_tar_format(shard.path.lower()), num_declared=shard.num_samples)
-        for shard in shards
-    ]
+    return [_Found(path=shard.path, format=_tar_format(shard.path), num_declared=shard.num_samples) for shard in shards]
 
 
-def _tar_format(name: str) -> str:
-    return next((tar_format for ending, tar_format in _TARS.items() if name.endswith(ending)), "")
+def _is_tar(name: str) -> bool:
+    return name.endswith(_TARS)
 
 
-def _codec(name: str) -> str:
-    return next((codec for codec in (".gz", ".zst") if name.endswith(codec)), "")
+def _tar_format(path: str) -> str:
+    codec = codec_of(path, is_tar=True)
+    if codec == ".zst":
+        raise UserError(f"{path} holds a zstd stream, and tars are read plain or gzipped: decompress it with zstd -d")
+    return "tar" + codec
 
 
 def _json_format(path: str, source: str) -> str:
-    codec = _codec(path.lower())
+    codec = codec_of(path)
     beginning = _beginning(InputFile(path=path, label="", format="text" + codec))
     is_samples = source == "jsonl" or (source == "auto" and _SAMPLE_FIELDS.search(beginning))
     is_array = ".json" in path.lower() and beginning.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["

@@ -37,6 +37,8 @@ Parts = tuple[TextPart | ImagePart, ...]
 
 IMAGE_MARKER = "<image>"
 _MOST_OF_A_NAME = 200
+_LENIENT = re.compile(rb"NaN|Infinity|\\u[dD][89a-fA-F]")
+"""What a line must hold for the slower parser to be worth its time."""
 _IMAGE_FIELDS = ("image_path", "image")
 _NO_DOCUMENT = frozenset((*_IMAGE_FIELDS, "conversations"))
 _ROLES = {
@@ -49,16 +51,31 @@ _ROLES = {
 
 
 def load(data: bytes) -> object:
-    """Strict JSON: no NaN, no lone surrogates, no nesting that could overflow a stack."""
+    """JSON as Python writes it: NaN and Infinity too, but no lone surrogate and no nesting that overflows a stack."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
         position = error.pos
     try:
-        data.decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadSample(Reason.BAD_JSON, f"not UTF-8 at byte {error.start}") from None
-    raise BadSample(Reason.BAD_JSON, f"not JSON at character {position}")
+    if _LENIENT.search(data) is None:
+        raise BadSample(Reason.BAD_JSON, f"not JSON at character {position}")
+    return _lenient(text, position)
+
+
+def _lenient(text: str, position: int) -> object:
+    """The value by the slower parser, for what the fast one refuses and other writers make."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        message = "half a surrogate pair: \\ud800 to \\udfff are no characters alone"
+        raise BadSample(Reason.UNREADABLE_TEXT, message) from None
+    except (ValueError, RecursionError):
+        raise BadSample(Reason.BAD_JSON, f"not JSON at character {position}") from None
+    return value
 
 
 def load_listed(line: bytes) -> dict[str, Any]:

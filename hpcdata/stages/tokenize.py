@@ -181,6 +181,7 @@ def _check_vocabulary(tokenizer: TextIdentity | None, reserved: int | None, shif
 
 def _try_texts(record: Record, tokenizer: TextTokenizer) -> None:
     """Texts that are not allowed are rejected with all others; only a death matters here."""
+    from hpcdata.encoders.text import panics
     from hpcdata.encoders.text.tokenizer import check_text
 
     if not isinstance(record, Sample):
@@ -190,4 +191,4 @@ def _try_texts(record: Record, tokenizer: TextTokenizer) -> None:
         for value in texts:
             check_text(value)
         if texts:
-            tokenizer.encode(texts)
+            panics.encode(tokenizer, texts)

@@ -16,6 +16,7 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, ShardSpec
 from hpcdata.runs.stage import find_stage
 from hpcdata.samples import Batch, PreparedBatch
+from hpcdata.shards.counts import Counts
 from hpcdata.shards.sealing import LostShard, ShardConflict
 from hpcdata.shards.takeover import open_shard
 from hpcdata.shards.writing import ShardWriter
@@ -47,6 +48,9 @@ class ShardWork:
         self._plan, self._paths, self._runtime = self._maker.plan, paths, runtime
         self._stop, self._ledger, self._watchdog = stop, ledger, watchdog
         self._prepare = stage.preparing(self._plan)
+        self.counts = Counts()
+        """Of the shards that this process has committed."""
+        self.num_committed = 0
         self._gpu = gpumeter.start(self._maker.device)
 
     def close(self) -> None:
@@ -191,6 +195,7 @@ class ShardWork:
         notes.remove()
         seconds = round(time.monotonic() - clock.started, 3)
         counts = writer.counts
+        self.counts, self.num_committed = self.counts + counts, self.num_committed + 1
         fields = {"shard": spec.name, "samples": spec.count, **clock.mark_safe(), "seconds": seconds}
         self._ledger.write("commit" if published else "lost", **fields, counts=counts.to_mapping())
         log.info(

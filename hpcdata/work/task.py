@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING
 from hpcdata.base import files
 from hpcdata.base.errors import UserError
 from hpcdata.base.version import code_version, library_versions
-from hpcdata.history.ledger import Ledger
+from hpcdata.history.history import History
+from hpcdata.history.ledger import Ledger, LedgerReader
+from hpcdata.runs import reject_limit
 from hpcdata.runs.claims import HEARTBEATS_PER_TIMEOUT, Claims, Owner
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.picking import Picker
@@ -75,6 +77,7 @@ class _Task:
         self._watchdog = Watchdog(runtime.data.max_batch_s)
         self._work: ShardWork | None = None
         self._failed: set[str] = set()
+        self._was_told = False
         self._errors: Counter[str] = Counter()
         """Shard -> times that an error which nobody expected ended the work on it."""
 
@@ -96,6 +99,8 @@ class _Task:
         self._ledger.close()
 
     def run(self) -> TaskOutcome:
+        if self._is_halted():
+            return self._end(TaskOutcome.FAILED)
         if self._picker.list_open(self._failed):
             from hpcdata.work.shardwork import ShardWork
 
@@ -104,6 +109,7 @@ class _Task:
             assert self._work is not None
             try:
                 self._work.work_on(spec, f"{self._attempt}-{self._errors[spec.name]}")
+                self._count_rejects()
             except (UserError, OSError) as error:  # its input or its folder: the other shards may be fine
                 if isinstance(error, OSError) and error.errno in files.NO_ROOM:
                     raise
@@ -116,12 +122,38 @@ class _Task:
             finally:
                 self._watchdog.rest()
                 self._claims.release(spec.name)
-        outcome = TaskOutcome.FAILED if self._failed else TaskOutcome.FINISHED
+        outcome = TaskOutcome.FAILED if self._failed or self._is_halted() else TaskOutcome.FINISHED
         if received := self._stop.received:
             outcome = TaskOutcome.STOPPED
             self._ledger.write("signal", name=received.name)
+        return self._end(outcome)
+
+    def _end(self, outcome: TaskOutcome) -> TaskOutcome:
         self._ledger.write("end", outcome=outcome.value)
         return outcome
+
+    def _is_halted(self) -> bool:
+        """Whether the run has more rejects than it bears, and shards are left to stop at."""
+        reason = reject_limit.halted(self._paths.root, self._runtime)
+        if reason is None or not self._picker.list_open(set()):
+            return False
+        if not self._was_told:
+            log.error("stops: %s", reason)
+            self._was_told = True
+        return True
+
+    def _count_rejects(self) -> None:
+        """Halts the run when its own shards, and then all that are committed, are rejected beyond the limit."""
+        assert self._work is not None
+        counts, num_shards = self._work.counts, self._work.num_committed
+        if reject_limit.too_many_so_far(counts, num_shards, self._runtime, self._paths.root) is None:
+            return
+        history = History(LedgerReader(self._paths.ledger))
+        history.read()
+        whole = history.account(set(history.commits))
+        reason = reject_limit.too_many_so_far(whole, len(history.commits), self._runtime, self._paths.root)
+        if reason is not None and self._picker.list_open(set()):
+            reject_limit.halt(self._paths.root, reason, self._runtime)
 
     def _give_up(self, spec: ShardSpec, error: Exception) -> None:
         message = str(error) or type(error).__name__
@@ -133,11 +165,13 @@ class _Task:
         """Yields shards that are now ours, until none is left to take or a signal arrives."""
         waiting: dict[str, float | None] = {}
         pause_s = POLL_S
-        while not self._stop.received:
+        while not self._stop.received and not self._is_halted():
             for spec in self._picker.pick(self._failed, lambda: bool(self._stop.received)):
                 waiting.pop(spec.name, None)
                 pause_s = POLL_S
                 yield spec
+                if self._is_halted():
+                    return
             names = self._picker.list_open(self._failed)
             if all(self._claims.is_alive_elsewhere(name, waiting.get(name)) for name in names):
                 if names:

@@ -82,3 +82,11 @@ def test_a_folder_whose_name_slurm_misreads_is_refused(name: str) -> None:
 
 def test_other_folders_are_fine_for_slurm() -> None:
     require_log_names(Path("/out/a b/ünïcode_1.2-3(x)[y]{z}+=@~^&"))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [(["a", "null"], None), (["null", "a"], "a"), (["a", "'b c'"], "b c"), (["'b c'", "a"], "a"), (["a", "b"], "b")],
+)
+def test_the_last_of_several_values_counts(values: list[str], expected: str | None) -> None:
+    assert compose([*BOTH, *(f"text.tokenizer={value}" for value in values)]).text.tokenizer == expected

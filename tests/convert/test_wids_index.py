@@ -4,6 +4,7 @@ The tests that open an index with wids need webdataset < 1, the last to hold it:
 'webdataset<1'` and HPCDATA_TEST_WIDS=DIR.
 """
 
+import gzip
 import hashlib
 import importlib
 import io
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcdata import index as index_command
+from hpcdata.base.errors import UserError
 from hpcdata.convert import wids_index as index
 from hpcdata.sources import list_inputs
 
@@ -123,3 +125,11 @@ NAMES = st.text("ab./_", min_size=1, max_size=6).filter(lambda name: not name.en
 def test_samples_are_counted_as_wids_counts_them(tmp_path_factory, wids, names):
     path = write_tar(tmp_path_factory.getbasetemp() / "any.tar", [(name, b"data") for name in names])
     assert index.index_tar(str(path), has_checksum=False).num_samples == wids.compute_num_samples(str(path))
+
+
+@pytest.mark.parametrize("data", [gzip.compress(b"tar" * 999), b"text\n" * 999, bytes(range(256)) * 9])
+def test_what_is_no_tar_fails_loudly(tmp_path, data):
+    (tmp_path / "a.tar").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.tar is no plain tar, whatever its name says"):
+        index.make_index([str(tmp_path / "a.tar")], str(tmp_path / "index.json"), num_workers=1, has_checksums=False)
+    assert not (tmp_path / "index.json").exists()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile, TiffImagePlugin, WebPImagePlugin
 
-from hpcdata.media import pixels
+from hpcdata.media import jpeg, pixels
 from hpcdata.media.opening import open_image
 from hpcdata.media.resizing import resize
 from hpcdata.media.rules import RULES
@@ -67,6 +67,22 @@ def test_a_jpeg_that_repeats_its_scans_is_refused_unread(num_more: int, is_read:
         with pytest.raises(BadSample, match=f"a JPEG of {data.count(SCAN)} scans, the limit is 50") as caught:
             open_image(data, max_pixels=10**6)
         assert caught.value.reason is Reason.OVERSIZED_IMAGE
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_a_decoder_without_memory_does_not_blame_the_picture(monkeypatch, kind: str) -> None:
+    """Pillow's codecs report it as an OSError in words, with the code -9."""
+    monkeypatch.setattr(jpeg, "decoded", lambda data, image: None)
+    data = encoded(noisy(24, 16), kind)
+
+    def load(image: ImageFile.ImageFile) -> None:
+        raise ImageFile._get_oserror(-9, encoder=False)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    monkeypatch.setattr(WebPImagePlugin.WebPImageFile, "load", load)
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "load", load)
+    with pytest.raises(MemoryError, match="out of memory"):
+        open_image(data, max_pixels=10**6)
 
 
 @given(

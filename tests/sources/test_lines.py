@@ -59,7 +59,7 @@ def test_one_bad_line_is_one_reject(tmp_path, suffix):
         b'{"text": "\xff"}\n',
         b"\0\n",
         b"[" * 5000 + b"\n",
-        b'{"text": NaN}\n',
+        b'{"text": NaN\n',
         b'{"text": "' + b"x" * 9000 + b'"}\n',
     ]
     rows = [row for line in bad for row in (line, {"text": "good"})]

@@ -156,8 +156,9 @@ def test_a_document_with_images_is_not_read_without_them(extra):
         records.document_parts({"text": "text", **extra}, Options())
 
 
-NO_JSON = [b"", b"{", b"\xff{}", b'{"a": "\xff"}', b'{"a": NaN}', b'{"a": 1}\0', b'{"a": "\0"}', b'{"a": "\\ud800"}']
-NO_JSON += [b"[" * 100_000, b'{"a":' * 100_000, b'{"a": 1} {"b": 2}', b"{'a': 1}", b"1e999", b'{"a": Infinity}']
+NO_JSON = [b"", b"{", b"\xff{}", b'{"a": "\xff"}', b'{"a": NaN', b'{"a": 1}\0', b'{"a": "\0"}', b'{"a": nan}']
+NO_JSON += [b"[" * 100_000, b'{"a":' * 100_000, b'{"a": 1} {"b": 2}', b"{'a': 1}", b"1e999", b'{"a": +Infinity}']
+NO_JSON += [b"[" * 100_000 + b"NaN", b'{"a": "\\ud800}']
 
 
 @pytest.mark.parametrize("data", NO_JSON)
@@ -165,3 +166,17 @@ def test_no_json(data):
     with pytest.raises(BadSample) as caught:
         records.load(data)
     assert caught.value.reason == Reason.BAD_JSON
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", '[1, {"b": NaN}]'])
+def test_numbers_that_python_writes_are_read(number):
+    line = b'{"score": %s, "text": "caf\\u00e9 \\ud83d\\ude00"}' % number.encode()
+    assert records.document_parts(records.load(line), Options())[0].text == "caf\u00e9 \U0001f600"
+
+
+@pytest.mark.parametrize("text", ["\\ud800", "a\\uDFFF", "\\ude00\\ud83d", "\\ud83dx\\ude00"])
+def test_half_a_surrogate_pair_is_named(text):
+    for line in ('{"text": "%s"}', '{"%s": 1}', '{"a": [NaN, "%s"]}'):
+        with pytest.raises(BadSample, match="half a surrogate pair") as caught:
+            records.load((line % text).encode())
+        assert caught.value.reason == Reason.UNREADABLE_TEXT

@@ -1,6 +1,7 @@
 """Text tokenizers: text -> ids.
 
 tokenizer              a tokenizer.json, a SentencePiece model or a folder -> ids; its identity
+panics                 texts at which a tokenizer gives up
 fast                   the fast engine, where it gives the same ids
 sentencepiece_rules    the rules by which a SentencePiece model replaces characters
 """

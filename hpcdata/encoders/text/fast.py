@@ -31,6 +31,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hpcdata.base.errors import UserError
+from hpcdata.encoders.text import panics
 
 _REPAYING_CHARACTERS = 1 << 20
 _AUDITED_SHARE = 1024
@@ -232,7 +233,9 @@ def _checked(reference: Reference) -> FastText:
         raise _NotFast("gigatoken was not checked with its normalizer")
     is_json = reference.data.lstrip()[:1] == b"{"
     try:
-        engine = (gigatoken.Tokenizer.from_json if is_json else gigatoken.Tokenizer.from_sentencepiece)(reference.data)
+        with panics.caught():
+            make = gigatoken.Tokenizer.from_json if is_json else gigatoken.Tokenizer.from_sentencepiece
+            engine = make(reference.data)
     except Exception as error:  # whatever a library of another language raises: the reference can do it
         raise _NotFast(f"gigatoken cannot load this tokenizer ({' '.join(str(error).split())[:80]})") from None
     fast = FastText(reference, engine)

@@ -24,6 +24,7 @@ import orjson
 
 from hpcdata import embedded
 from hpcdata.base.errors import UserError
+from hpcdata.encoders.text import panics
 from hpcdata.encoders.text.fast import SpedUp, speed_up
 from hpcdata.encoders.text.sentencepiece_rules import charsmap
 from hpcdata.runs.identities import TextIdentity
@@ -303,11 +304,12 @@ def _load(path: Path, tokenizer: str) -> _Fast | _SentencePiece:
         raise UserError(f"text.tokenizer={tokenizer}: {path.name} cannot be read: {error.strerror}") from None
     is_json = data.lstrip()[:1] == b"{"
     try:
-        if is_json:
-            return _Fast(data)
-        engine = _SentencePiece(data)
-        engine.added = _added_tokens(path.parent)
-        return engine
+        with panics.caught():
+            if is_json:
+                return _Fast(data)
+            engine = _SentencePiece(data)
+            engine.added = _added_tokens(path.parent)
+            return engine
     except UserError:
         raise
     except Exception as error:
