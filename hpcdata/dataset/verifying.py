@@ -26,7 +26,7 @@ from hpcdata.runs.stage import find_stage
 from hpcdata.shards import shard
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.recovered import PREFIX, RECOVERED, Recovered, read_recovered, retry_number
-from hpcdata.shards.reject_ledger import read_rejects
+from hpcdata.shards.reject_ledger import DUPLICATE, read_rejects
 from hpcdata.shards.shard import ShardHeader, ShardSummary
 
 
@@ -186,9 +186,10 @@ def _check_account(
     counts, header = summary.counts, summary.header
     if header.name.startswith(PREFIX):
         return _check_retry(folder, summary, written)
-    rejects = []
+    rejects, reasons = [], Counter[str]()
     for row in read_rejects(folder):
         rejects.append(row.index)
+        reasons[row.reason] += 1
         if row.index in recovered and recovered[row.index].reason == row.reason:
             del recovered[row.index]
     problems = []
@@ -197,6 +198,8 @@ def _check_account(
             f"{len(written)} samples and {len(rejects)} rejects, {shard.SHARD} says {counts.written} and "
             f"{counts.rejected.total() + counts.duplicate}"
         )
+    elif reasons != counts.rejected + Counter({DUPLICATE: counts.duplicate}):
+        problems.append(f"its rejects are {dict(reasons)}, {shard.SHARD} says {dict(counts.rejected)}")
     if not counts.is_balanced() or counts.inputs != header.num_inputs:
         problems.append(f"its account does not balance: {counts.to_mapping()}")
     seen = np.sort(np.concatenate([written, np.array(rejects, np.int64)]))

@@ -17,7 +17,7 @@ import gc
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,8 @@ class Status:
     """File name -> why some of that ledger, or all, is left out."""
     stopped: str | None
     """Why the finishing job gave the run up, when it did, and the line to type."""
+    not_read: dict[str, int] = field(default_factory=dict)
+    """Ending -> files in the folders of inputs that no sample is made of."""
 
     @property
     def is_finished(self) -> bool:
@@ -234,6 +236,7 @@ class Observer:
             combined=combined,
             damaged_ledgers=dict(sorted(history.damaged.items())),
             stopped=self._read_stop() if combined is None else None,
+            not_read={item.ending: item.count for item in plan.not_read},
         )
 
     def _read_stop(self) -> str | None:

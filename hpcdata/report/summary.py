@@ -31,6 +31,9 @@ def describe(status: Status, output_dir: Path | str) -> str:
         f"rejects  {rejected}" + (f"; {to_type('rejects', output_dir)}" if counts["rejected"] else ""),
         _describe_content(counts),
     ]
+    if status.not_read:
+        endings = ", ".join(f"{number} {ending}" for ending, number in status.not_read.items())
+        lines.append(f"not read {sum(status.not_read.values())} files of the inputs' folders: {endings}; see plan.json")
     if not status.is_finished:
         left = "unknown" if status.seconds_left is None else f"{status.seconds_left / 60:.1f} min"
         lines.append(f"rate     {status.samples_per_s} samples/s, time left {left}")

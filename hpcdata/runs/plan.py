@@ -30,6 +30,7 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.shards.columns import id_dtype_for
 from hpcdata.shards.schema import Schema
 from hpcdata.shards.shard import ShardHeader
+from hpcdata.sources.account import NotRead
 from hpcdata.sources.base import InputFile, Scan
 
 FORMAT = "hpcdata-plan-1"
@@ -127,6 +128,8 @@ class Plan:
     code_version: str
     joins_inputs: bool = False
     """Shards are cut by samples alone, across inputs; False: no shard holds samples of two, as older plans say."""
+    not_read: tuple[NotRead, ...] = ()
+    """Files in the folders of inputs that are neither an input nor a part of a sample."""
     found_batch_size: int | None = None
     """Of `loader.batch_size=auto`, as soon as a task has found it (`encoders.batching`); not part of plan.json."""
 
@@ -270,6 +273,8 @@ class Plan:
             "inputs": [dataclasses.asdict(source) for source in self.inputs],
             **({"joins_inputs": True} if self.joins_inputs else {}),
         }
+        if self.not_read:
+            values["not_read"] = [dataclasses.asdict(item) for item in self.not_read]
         return sealed.to_json(values)
 
 
@@ -340,9 +345,10 @@ def _from_mapping(values: dict[str, Any]) -> Plan:
         inputs=tuple(_input_from_mapping(source) for source in values["inputs"]),
         code_version=values["code_version"],
         joins_inputs=values.get("joins_inputs", False) is True,
+        not_read=tuple(NotRead(**item) for item in values.get("not_read", ())),
     )
-    for source in plan.inputs:
-        checked(source)
+    for item in (*plan.inputs, *plan.not_read):
+        checked(item)
     return plan
 
 

@@ -29,6 +29,7 @@ from hpcdata.runs.plan import Plan, PlannedInput, load_plan
 from hpcdata.runs.scanning import plan_inputs
 from hpcdata.runs.stage import Identities, find_stage
 from hpcdata.sources import InputFile
+from hpcdata.sources.account import describe
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +159,9 @@ def _create_together(paths: RunPaths, config: RunConfig, identities: Identities,
         if not paths.plan.exists():
             inputs = plan_inputs(paths, config, listed)
             text, image = identities.text, identities.image
+            not_read = sources.find_not_read(config.data.raw_data_dir, listed, str(paths.root))
+            if not_read:
+                log.warning("not read are %s", describe(not_read))
             plan = Plan(
                 config=config,
                 text=text,
@@ -165,6 +169,7 @@ def _create_together(paths: RunPaths, config: RunConfig, identities: Identities,
                 inputs=inputs,
                 code_version=code_version(),
                 joins_inputs=len(inputs) > 1,
+                not_read=not_read,
             )
             _require_samples(plan)
             files.create_exclusive(paths.plan, plan.to_json())

@@ -11,8 +11,7 @@ May use: base, samples, media.
     inputs        which files a run reads
     patterns      paths, globs, braces
     wids          wids indices
-    magic         what a file holds by its first bytes
-    streams       compressed streams
+    streams       compressed streams, told by their first bytes
     tars          WebDataset
     tarscan       tar headers
     targroups     members gathered into samples
@@ -20,6 +19,7 @@ May use: base, samples, media.
     records       one parsed record -> the parts of a sample
     json_array    a JSON array as JSON lines
     folder        a folder of pictures with texts as JSON lines
+    account       what of the folders of inputs is not read
     documents     text files
     parquet       text columns
 """
@@ -32,14 +32,17 @@ from typing import Protocol, cast
 
 from hpcdata.base.reads import naming
 from hpcdata.samples import Documents, Record
+from hpcdata.sources.account import NotRead, find_not_read
 from hpcdata.sources.base import InputFile, Options, Scan, refusing_faults
 from hpcdata.sources.inputs import list_inputs, prepare, warn_of_differences
 
 __all__ = [
     "InputFile",
+    "NotRead",
     "Options",
     "Scan",
     "carries_images",
+    "find_not_read",
     "gives_documents",
     "list_inputs",
     "prepare",

@@ -7,9 +7,13 @@ folder, null for what is missing; file names that are not UTF-8 survive as JSON 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from hpcdata.base.errors import UserError
 from hpcdata.sources.base import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, clean_name
@@ -33,21 +37,80 @@ def list_folder(path: str, out_path: str, *, without: str = "") -> int:
     return num_lines
 
 
-def walk(path: str, *, without: str = "") -> Iterator[tuple[str, list[str]]]:
-    """(folder, sorted file names) of a folder and what lies in it, hidden names and links to folders left out.
+@dataclass
+class Passed:
+    """What a walk did not give: paths of hidden names, of what is no file, of folders that it had given before."""
 
-    without: a folder that is left out as well.
+    hidden: list[str] = field(default_factory=list)
+    no_files: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+
+
+def walk(path: str, *, without: str = "", passed: Passed | None = None) -> Iterator[tuple[str, list[str]]]:
+    """(folder, sorted file names) of a folder and what lies in it, hidden names left out.
+
+    Folders behind links come after all others, and each folder comes once: a link may lead back or to the same place.
+    without: a folder that is left out as well. Raises UserError for what cannot be read.
     """
-    try:
+    passed = Passed() if passed is None else passed
+    without = without and os.path.realpath(without)
+    seen: set[tuple[int, int]] = set()
+    linked = deque([path])
+    while linked:
+        yield from _walk(linked.popleft(), without, passed, seen, linked)
+
+
+def parts_of(names: list[str]) -> set[str]:
+    """The names, of all in one folder, that a sample is made of."""
+    return {name for entry in _entries("", names) for name in (entry["image"], entry["text"]) if name is not None}
+
+
+def _walk(
+    path: str, without: str, passed: Passed, seen: set[tuple[int, int]], linked: deque[str]
+) -> Iterator[tuple[str, list[str]]]:
+    with _readable(path):
+        stat = os.stat(path)
+        if (stat.st_dev, stat.st_ino) in seen:
+            passed.repeated.append(path)
+            return
+        seen.add((stat.st_dev, stat.st_ino))
         with os.scandir(path) as scanned:
-            entries = sorted((entry for entry in scanned if not entry.name.startswith(".")), key=lambda item: item.name)
+            entries = sorted(scanned, key=lambda item: item.name)
+    passed.hidden += [entry.path for entry in entries if entry.name.startswith(".")]
+    entries = [entry for entry in entries if not entry.name.startswith(".")]
+    kinds = {entry.name: _kind(entry) for entry in entries}
+    passed.no_files += [entry.path for entry in entries if not kinds[entry.name]]
+    yield path, [name for name, kind in kinds.items() if kind == "file"]
+    for entry in entries:
+        if kinds[entry.name] != "folder" or (without and _is_below(entry.path, without)):
+            continue
+        if entry.is_symlink():
+            linked.append(entry.path)
+        else:
+            yield from _walk(entry.path, without, passed, seen, linked)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """`file`, `folder`, or nothing for a link that leads nowhere and for devices and pipes."""
+    with _readable(entry.path):
+        try:
+            return "file" if entry.is_file() else "folder" if entry.is_dir() else ""
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return ""
+            raise
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return (os.path.realpath(path) + os.sep).startswith(folder + os.sep)
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"cannot list {path}: {error.strerror}") from None
-    without = without and os.path.realpath(without)
-    yield path, [entry.name for entry in entries if entry.is_file()]
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False) and not (without and os.path.realpath(entry.path) == without):
-            yield from walk(entry.path, without=without)
 
 
 def _entries(folder: str, names: list[str]) -> Iterator[dict[str, str | None]]:

@@ -21,9 +21,8 @@ from hpcdata.sources import wids
 from hpcdata.sources.base import IMAGE_EXTENSIONS, InputFile, Scan, clean_name, refusing_faults
 from hpcdata.sources.folder import list_folder, walk
 from hpcdata.sources.json_array import flatten_json
-from hpcdata.sources.magic import codec_of
 from hpcdata.sources.patterns import expand_paths
-from hpcdata.sources.streams import chunks
+from hpcdata.sources.streams import chunks, codec_of
 
 logger = logging.getLogger(__name__)
 

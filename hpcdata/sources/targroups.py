@@ -13,7 +13,7 @@ from hpcdata.base.reads import read_at
 from hpcdata.samples import BadSample, Blob, Reason
 from hpcdata.sources.base import InputFile
 from hpcdata.sources.streams import BrokenStream, chunks, open_input
-from hpcdata.sources.tarscan import ByteSource, Damage, FileSource, Member, members
+from hpcdata.sources.tarscan import ByteSource, Damage, FileSource, Links, Member, members
 
 _META_FOLDER = re.compile(rb"__[^/]*__/")
 _PIECE_BYTES = 1 << 20
@@ -162,7 +162,7 @@ class _GzipTar:
     """A gzipped tar: one pass forward. Members of a sample are held as long as they fit the limit together."""
 
     def __init__(self, file: InputFile, limit_bytes: int, is_hashing: bool) -> None:
-        self._file = file
+        self._file, self.links = file, Links()
         self._chunks: Generator[bytes, None, None] | None = None
         self._limit_bytes = self._left_bytes = limit_bytes
         self._is_hashing = is_hashing

@@ -26,6 +26,7 @@ _LONG_NAME, _SPARSE = b"LS"
 _NAME_TYPES = b"LxX"  # GNU long name, PAX header, PAX header of old Solaris
 _SKIPPED_TYPES = b"Kg"  # GNU long link name, global PAX header
 _NO_DATA_TYPES = b"123456"  # links, devices, folders, pipes
+_LINK_TYPES = b"12"  # hard, symbolic
 _REGULAR_TYPES = b"\x0007S"
 _SIGNED_BYTES = struct.Struct("148b8x356b")
 
@@ -48,8 +49,22 @@ class Damage(NamedTuple):
     message: str
 
 
+class Links:
+    """How many members are stored as links; a walk that goes over a part again counts it once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last = -1
+
+    def add(self, offset: int) -> None:
+        if offset > self._last:
+            self.count, self._last = self.count + 1, offset
+
+
 class ByteSource(Protocol):
     """What a walk needs of a file: blocks at growing offsets, and how much there is."""
+
+    links: Links
 
     def view(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes, fewer only at the end."""
@@ -71,7 +86,7 @@ class FileSource:
     _NEAR_BYTES = 1 << 14
 
     def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
+        self.descriptor, self.links = descriptor, Links()
         self._length = os.fstat(descriptor).st_size
         self._buffer = b""
         self._start = 0
@@ -139,6 +154,8 @@ def _step(source: ByteSource, block: bytes, start: int) -> _Step:
         if stored < 0:
             break
         if kind in _NO_DATA_TYPES:
+            if kind in _LINK_TYPES:
+                source.links.add(start)
             return _Step(None, data)
         if kind in _NAME_TYPES:
             if stored > _EXTENSION_LIMIT_BYTES:

@@ -15,11 +15,12 @@ from hpcdata.runs.identities import TextIdentity
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan
 from hpcdata.runs.stage import Checked, Identities
-from hpcdata.samples import BadSample, Batch, Record, Sample, TextPart
+from hpcdata.samples import BadSample, Batch, Kind, Record, Sample, TextPart
 from hpcdata.shards.columns import columns
+from hpcdata.shards.counts import Counts
 from hpcdata.shards.made import Made
 from hpcdata.shards.schema import Schema
-from hpcdata.shards.shard import ShardSummary
+from hpcdata.shards.shard import SHARD, ShardSummary
 from hpcdata.sources import InputFile, Options, carries_images, gives_documents
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ class Tokenize:
         total, num_samples = 0, summary.sizes["samples"]
         for start in range(0, num_samples, ROWS_AT_ONCE):
             total = digest.add(total, sum_columns(arrays, start, min(start + ROWS_AT_ONCE, num_samples)))
-        return Checked(content=total, written=np.asarray(arrays["samples/index.memmap"]))
+        written = np.asarray(arrays["samples/index.memmap"])
+        return Checked(content=total, written=written, problems=_miscounted(arrays, summary.counts))
 
     def compare(self, made: Made, index: int, folder: Path, row: int) -> str:
         from hpcdata.shards.stored import compare, read_example
@@ -143,6 +145,23 @@ class Tokenize:
         assert isinstance(made, EncodedBatch)
         again = next(example for example in made.examples if example.index == index)
         return compare(read_example(folder, row), again)
+
+
+def _miscounted(arrays: Mapping[str, np.ndarray], counts: Counts) -> list[str]:
+    """Where the account of a shard is not what its spans say."""
+    kinds, lengths = arrays["spans/kind.memmap"], arrays["spans/length.memmap"]
+    found = dict.fromkeys(("text_tokens", "image_tokens", "images"), 0)
+    for start in range(0, len(kinds), ROWS_AT_ONCE):
+        some = kinds[start : start + ROWS_AT_ONCE], lengths[start : start + ROWS_AT_ONCE]
+        found["text_tokens"] += int(some[1][some[0] == Kind.TEXT].sum(dtype=int))
+        found["image_tokens"] += int(some[1][some[0] == Kind.IMAGE].sum(dtype=int))
+        found["images"] += int((some[0] == Kind.IMAGE).sum())
+    said = vars(counts)
+    return [
+        f"{number} {name.replace('_', ' ')}, {SHARD} says {said[name]}"
+        for name, number in found.items()
+        if number != said[name]
+    ]
 
 
 class Encoding:

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hpcdata import TokenDataset
 from hpcdata.base import sealed
@@ -109,6 +110,34 @@ def test_an_edited_account_of_a_part_is_found(run: Path, tmp_path: Path) -> None
     body["source"] = "elsewhere"
     file.write_text(json.dumps(body, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
     assert "a shard.json of its parts is not the one that was combined" in "".join(problems(tmp_path / "run/dataset"))
+
+
+ACCOUNTS = {
+    "text_tokens": "text tokens, shard.json says",
+    "image_tokens": "image tokens, shard.json says",
+    "images": "images, shard.json says",
+    "reasons": "its rejects are",
+}
+
+
+@pytest.mark.parametrize("name", ACCOUNTS)
+def test_an_edited_account_of_a_shard_is_found_before_it_is_combined(name: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(3):
+        Image.new("RGB", (32, 32), (9 * number, 2, 3)).save(source / f"{number}.png")
+        (source / f"{number}.txt").write_text("a picture")
+    (source / "1.png").write_bytes(b"no picture")
+    small_run(tmp_path / "run", "data.n_train_samples=null", "data.shard_size=4", source=source)
+    assert not problems(tmp_path / "run")
+    file = next((tmp_path / "run/shards").glob("*/shard.json"))
+    body = json.loads(file.read_bytes())
+    if name == "reasons":
+        body["counts"]["rejected"] = {"truncated": 1}
+    else:
+        body["counts"][name] += 1
+    file.write_text(json.dumps(body))
+    assert ACCOUNTS[name] in "".join(problems(tmp_path / "run"))
 
 
 def test_a_manifest_without_a_seal_is_of_an_older_version(run: Path, tmp_path: Path) -> None:

@@ -71,13 +71,17 @@ def test_names_that_are_not_utf8(tmp_path):
     assert [images(record) for record in records] == [[b"A"], [b"U"]]
 
 
-def test_listing_is_sorted_and_does_not_follow_links_to_folders(tmp_path):
+def test_listing_is_sorted_and_follows_links_once(tmp_path):
+    """Links come last, so that what was listed before they were followed has its place still."""
     write(tmp_path / "set/z/a.jpg", b"A")
     write(tmp_path / "set/b.jpg", b"B")
-    (tmp_path / "set/loop").symlink_to(tmp_path / "set")
-    assert list_folder(str(tmp_path / "set"), str(tmp_path / "listing")) == 2
+    write(tmp_path / "elsewhere/deep/c.jpg", b"C")
+    for name, target in (("loop", "set"), ("a", "elsewhere"), ("b", "elsewhere/deep"), ("y", "set/z")):
+        (tmp_path / "set" / name).symlink_to(tmp_path / target)
+    (tmp_path / "elsewhere/up").symlink_to(tmp_path)
+    assert list_folder(str(tmp_path / "set"), str(tmp_path / "listing")) == 3
     entries = [json.loads(line) for line in (tmp_path / "listing").read_text().splitlines()]
-    assert [entry["key"] for entry in entries] == ["b", "z/a"]
+    assert [entry["key"] for entry in entries] == ["b", "z/a", "a/deep/c"]
     assert entries[1] == {"key": "z/a", "image": "z/a.jpg", "text": None}
 
 

@@ -371,3 +371,68 @@ def _seal(data: bytearray, start: int) -> None:
     """Makes the checksum of a changed header right."""
     data[start + 148 : start + 156] = b" " * 8
     data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
+
+
+def scanned(tmp_path, members, suffix="tar", end=True):
+    data = tar_bytes(members)
+    if not end:
+        data = data.rstrip(b"\0") + bytes(-len(data.rstrip(b"\0")) % 512)
+    path = tmp_path / f"odd.{suffix}"
+    path.write_bytes(data if suffix == "tar" else gzip.compress(data, mtime=0))
+    file = one_input(path)
+    return scan(file, every=4, options=Options()).num_samples
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_an_archive_without_its_end_is_a_warning_with_the_count(tmp_path, caplog, suffix):
+    assert scanned(tmp_path, pairs(5), suffix, end=False) == 5
+    assert "has no end mark" in caplog.text
+    assert "the 5 that it holds" in caplog.text
+    caplog.clear()
+    assert scanned(tmp_path, pairs(5), suffix) == 5
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_members_that_are_not_adjacent_are_one_warning(tmp_path, caplog, suffix):
+    scanned(tmp_path, sorted(pairs(4), key=lambda item: item[0].partition(".")[2]), suffix)
+    assert "members of 4 samples are not adjacent, as of 0000" in caplog.text
+    assert "tar --sort=name" in caplog.text
+    assert len(caplog.records) == 1
+    caplog.clear()
+    scanned(tmp_path, [*pairs(2), *pairs(2, size=9)], suffix)  # keys that come again, but whole
+    scanned(tmp_path, [("a.txt", b"1"), ("b.txt", b"2"), ("a.txt", b"3")])
+    assert not caplog.text
+
+
+def test_dots_in_stems_are_named(tmp_path, caplog):
+    names = [f"22.{number:02d}.{kind}" for number in (5, 6) for kind in ("png", "txt")]
+    scanned(tmp_path, [(name, b"x") for name in names])
+    assert "1 samples are several with dots in their names, such as 22.05, 22.06" in caplog.text
+    caplog.clear()
+    scanned(tmp_path, [("a.jpg", b"1"), ("a.seg.png", b"1"), ("a.seg.txt", b"1"), ("a.b.png", b"1"), ("a.b.txt", b"1")])
+    scanned(tmp_path, [("s0.input.jpg", b"1"), ("s0.outputs.txt", b"text")])
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_links_in_an_archive_are_counted_once(tmp_path, caplog, suffix):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in [*pairs(2), *pairs(1)]:  # 0000 comes again: the scan reads it again
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+            if name == "0000.jpg":
+                link = tarfile.TarInfo("0000.seg.png")
+                link.type, link.linkname = tarfile.LNKTYPE, "0000.jpg"
+                tar.addfile(link)
+        link = tarfile.TarInfo("9.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "0000.jpg"
+        tar.addfile(link)
+    data = buffer.getvalue()
+    path = tmp_path / f"links.{suffix}"
+    path.write_bytes(data if suffix == "tar" else gzip.compress(data, mtime=0))
+    scan(one_input(path), every=4, options=Options())
+    assert "3 members are stored as links" in caplog.text
+    assert "--hard-dereference" in caplog.text

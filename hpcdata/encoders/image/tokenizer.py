@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from hpcdata import embedded
 from hpcdata.base.errors import UserError
 from hpcdata.config.schema import ImageConfig
+from hpcdata.encoders.image.layouts import require_layout
 from hpcdata.encoders.image.presets import (
     EMBEDDED,
     PRESETS,
@@ -70,6 +71,8 @@ def identify(config: ImageConfig) -> ImageIdentity:
         raise UserError("image.tokenizer is not set: choose one of " + ", ".join(preset_names()))
     path = checkpoint_path(preset, config.checkpoint)
     architecture = architecture_of(preset)
+    if preset != EMBEDDED:
+        require_layout(path, preset)
     return ImageIdentity(
         preset=preset,
         codebook_size=architecture.codebook_size,

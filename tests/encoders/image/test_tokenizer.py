@@ -30,6 +30,10 @@ def torch_settings():
     torch.backends.cudnn.deterministic = False
 
 
+OLD_FILE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The beginning of an older file of torch, which is not looked into."""
+
+
 @pytest.fixture
 def tiny_preset(monkeypatch, tmp_path):
     """A preset small enough to build, and its weight file."""
@@ -57,24 +61,24 @@ def tiny_preset(monkeypatch, tmp_path):
 )
 def test_identity_of_a_preset(tmp_path, preset, codebook_size, downsample):
     path = tmp_path / "weights.pt"
-    path.write_bytes(b"whatever")
+    path.write_bytes(OLD_FILE)
     identity = image.identify(ImageConfig(tokenizer=preset, checkpoint=str(path), precision="bf16"))
     assert identity == ImageIdentity(
         preset=preset,
         codebook_size=codebook_size,
         downsample=downsample,
-        sha256=hashlib.sha256(b"whatever").hexdigest(),
+        sha256=hashlib.sha256(OLD_FILE).hexdigest(),
         precision="bf16",
     )
 
 
 def test_the_file_may_come_from_the_environment(tmp_path, monkeypatch):
-    (tmp_path / "a").write_bytes(b"a")
-    (tmp_path / "b").write_bytes(b"b")
+    (tmp_path / "a").write_bytes(OLD_FILE)
+    (tmp_path / "b").write_bytes(OLD_FILE + b"b")
     monkeypatch.setenv(image.CHECKPOINT_VARIABLE, str(tmp_path / "a"))
-    assert image.identify(ImageConfig(tokenizer="vq16")).sha256 == hashlib.sha256(b"a").hexdigest()
+    assert image.identify(ImageConfig(tokenizer="vq16")).sha256 == hashlib.sha256(OLD_FILE).hexdigest()
     explicit = image.identify(ImageConfig(tokenizer="vq16", checkpoint=str(tmp_path / "b")))
-    assert explicit.sha256 == hashlib.sha256(b"b").hexdigest()
+    assert explicit.sha256 == hashlib.sha256(OLD_FILE + b"b").hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -149,7 +153,7 @@ def test_devices_that_are_none(device):
 
 
 def test_identify_needs_no_torch(tmp_path):
-    (tmp_path / "weights.pt").write_bytes(b"whatever")
+    (tmp_path / "weights.pt").write_bytes(OLD_FILE)
     code = (
         "import sys; from hpcdata.config.schema import ImageConfig; "
         "from hpcdata.encoders.image import tokenizer as image\n"

@@ -1,4 +1,4 @@
-"""python -m pytest tests/sources/test_magic.py: what a file holds decides, whatever its name says."""
+"""python -m pytest tests/sources/test_contents.py: what a file holds decides, whatever its name says."""
 
 import bz2
 import gzip

@@ -1,0 +1,175 @@
+"""What a weight file says of itself: the names and shapes of its weights, read without torch and without running it.
+
+The login node reads them when a run is planned, so that a file of another network is refused there. `.safetensors`
+files begin with a list; the zip archives of `torch.save` hold one as a pickle, in which every name but those of
+tensors stands for an object that takes everything and does nothing. Older files of torch are left to the tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, cast
+
+from hpcdata.base.errors import UserError
+from hpcdata.encoders.image import checkpoints
+from hpcdata.encoders.image.presets import PRESETS, VqganArchitecture
+
+Shapes = dict[str, tuple[int, ...]]
+_MAX_LIST_BYTES = 256 * 2**20
+_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+
+def require_layout(path: str, preset: str) -> None:
+    """Raises UserError for a file that holds no weights, or those of a network that the preset cannot be."""
+    shapes = read_shapes(path)
+    architecture = PRESETS[preset].architecture
+    if shapes is None or not isinstance(architecture, VqganArchitecture):
+        return
+    first = "encoder.conv_in.weight" if architecture.lookup == "signs" else "quantize.embedding.weight"
+    own = cast("Shapes", checkpoints._to_own_names(checkpoints._select(cast(Any, shapes), path, first)))
+    problems = [
+        f"{name} is {_shown(own.get(name))} instead of {_shown(shape)}"
+        for name, shape in _expected(architecture).items()
+        if _squeezed(own.get(name)) != shape
+    ]
+    if problems:
+        raise UserError(
+            f"{path} is not a checkpoint for image.tokenizer={preset}: {'; '.join(problems)}. "
+            f"{preset} needs {PRESETS[preset].file}"
+        )
+
+
+def read_shapes(path: str) -> Shapes | None:
+    """Name -> shape of each weight; None for an older file of torch. Raises UserError for what is no checkpoint."""
+    with open(path, "rb") as file:
+        beginning = file.read(16)
+    if path.endswith(".safetensors"):
+        return _read_safetensors(path, beginning)
+    if beginning.startswith(b"PK"):
+        return _read_archive(path)
+    if beginning.startswith(_OLD_TORCH):
+        return None
+    raise UserError(f"{path} is no checkpoint: it begins with {beginning!r}; download it again, or name another file")
+
+
+def _expected(architecture: VqganArchitecture) -> dict[str, tuple[int, ...] | None]:
+    """The weights that tell networks apart, without dimensions of 1."""
+    base, multipliers = architecture.base_channels, architecture.channel_multipliers
+    latent, embed, last = architecture.latent_channels, architecture.embed_dim, len(multipliers) - 1
+    shapes: dict[str, tuple[int, ...] | None] = {
+        "encoder.conv_in.weight": (base, 3, 3, 3),
+        "encoder.conv_out.weight": (latent, base * multipliers[-1], 3, 3),
+        f"encoder.down.{last}.block.0.conv1.weight": (base * multipliers[-1], base * multipliers[-2], 3, 3),
+        f"encoder.down.{last + 1}.block.0.conv1.weight": None,
+    }
+    if architecture.lookup != "signs":
+        shapes["quantize.embedding.weight"] = (architecture.codebook_size, embed)
+    return shapes
+
+
+def _squeezed(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    return None if shape is None else tuple(size for size in shape if size != 1)
+
+
+def _shown(shape: tuple[int, ...] | None) -> str:
+    return "not there" if shape is None else str(list(shape))
+
+
+def _read_safetensors(path: str, beginning: bytes) -> Shapes:
+    size = os.path.getsize(path)
+    try:
+        (length,) = struct.unpack("<Q", beginning[:8])
+        if length > min(size - 8, _MAX_LIST_BYTES):
+            raise ValueError(f"its list of weights would have {length} bytes")
+        with open(path, "rb") as file:
+            file.seek(8)
+            listed = json.loads(file.read(length))
+        entries = {name: entry for name, entry in listed.items() if name != "__metadata__"}
+        end = 8 + length + max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+        shapes = {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"{path} is not a .safetensors file ({error}): download it again") from None
+    if end > size:
+        raise UserError(f"{path} is cut short: it has {size} of {end} bytes, download it again")
+    return shapes
+
+
+def _read_archive(path: str) -> Shapes | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            info = next((item for item in archive.infolist() if item.filename.endswith("data.pkl")), None)
+            if info is None or info.file_size > _MAX_LIST_BYTES:
+                raise UserError(f"{path} is an archive, but no checkpoint of torch: name another file")
+            with archive.open(info) as file:
+                content = _Reader(file).load()
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path} is cut short or damaged ({error}): download it again") from None
+    except (OSError, UserError):
+        raise
+    except Exception as error:  # whatever a damaged pickle makes of our stand-ins
+        raise UserError(f"{path} has a list of weights that cannot be read ({type(error).__name__})") from None
+    for container in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
+            content = content[container]
+            break
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds a {type(content).__name__}, expected a dictionary of weights")
+    return {str(name): value.shape for name, value in content.items() if isinstance(value, _Tensor)}
+
+
+class _Tensor:
+    """Where a tensor would be."""
+
+    def __init__(self, storage: object, offset: object, shape: Any, *_: object) -> None:
+        self.shape = tuple(int(size) for size in shape)
+
+
+class _Ignored:
+    """Where any other object would be."""
+
+    def __new__(cls, *_: object, **__: object) -> _Ignored:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __call__(self, *_: object, **__: object) -> _Ignored:
+        return self
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+    def append(self, item: object) -> None:
+        pass
+
+    def extend(self, items: object) -> None:
+        pass
+
+
+class _Reader(pickle.Unpickler):
+    """Never imports what a pickle names."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch._utils" and name.startswith("_rebuild_tensor"):
+            return _Tensor
+        if module == "torch._utils" and name.startswith("_rebuild_parameter"):
+            return _first
+        if (module, name) == ("collections", "OrderedDict") or name == "AttributeDict":
+            return OrderedDict
+        return _Ignored
+
+    def persistent_load(self, pid: object) -> None:
+        return None
+
+
+def _first(value: object, *_: object) -> object:
+    return value

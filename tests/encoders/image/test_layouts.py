@@ -1,0 +1,101 @@
+"""Weight files are looked into without torch.   pytest tests/encoders/image/test_layouts.py"""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpcdata.base.errors import UserError
+from hpcdata.encoders.image import layouts
+from hpcdata.encoders.image.presets import PRESETS, VqganArchitecture
+from hpcdata.encoders.image.vqgan import Vqgan
+
+VQGANS = [name for name, preset in PRESETS.items() if isinstance(preset.architecture, VqganArchitecture)]
+
+
+def network(preset: str) -> dict[str, torch.Tensor]:
+    architecture = PRESETS[preset].architecture
+    assert isinstance(architecture, VqganArchitecture)
+    with torch.device("meta"):
+        return dict(Vqgan(architecture).state_dict())
+
+
+def write_safetensors(path: Path, weights: dict[str, torch.Tensor], *, cut: int = 0) -> Path:
+    """As the library writes it, with zeros that take no room on disk."""
+    listed, end = {}, 0
+    for name, weight in weights.items():
+        start, end = end, end + 4 * weight.numel()
+        listed[name] = {"dtype": "F32", "shape": list(weight.shape), "data_offsets": [start, end]}
+    header = json.dumps({"__metadata__": {"format": "pt"}, **listed}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    with open(path, "r+b") as file:
+        file.truncate(8 + len(header) + end - cut)
+    return path
+
+
+@pytest.mark.parametrize("preset", VQGANS)
+def test_each_preset_takes_its_own_network_and_no_other_shape(tmp_path: Path, preset: str) -> None:
+    path = write_safetensors(tmp_path / "x.safetensors", network(preset))
+    layouts.require_layout(str(path), preset)
+    for other in VQGANS:
+        if layouts._expected(PRESETS[other].architecture) != layouts._expected(PRESETS[preset].architecture):  # type: ignore[arg-type]
+            with pytest.raises(UserError, match=f"image.tokenizer={other}|no image tokenizer"):
+                layouts.require_layout(str(path), other)
+
+
+@pytest.mark.parametrize("container", [None, "model", "state_dict"])
+def test_an_archive_of_torch_is_read_as_torch_wrote_it(tmp_path: Path, container: str | None) -> None:
+    weights = {"a.weight": torch.zeros(3, 2), "b": torch.nn.Parameter(torch.zeros(5, dtype=torch.float16))}
+    torch.save({container: weights, "epoch": 3} if container else weights, tmp_path / "x.pt")
+    assert layouts.read_shapes(str(tmp_path / "x.pt")) == {"a.weight": (3, 2), "b": (5,)}
+    torch.save(weights, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert layouts.read_shapes(str(tmp_path / "old.pt")) is None
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path("ran"),)
+
+
+def test_code_in_a_file_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "callbacks": [Hostile()]}, "x.ckpt")
+    assert layouts.read_shapes("x.ckpt") == {"a": (2,)}
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("x.pt", b"<!DOCTYPE html>", "is no checkpoint: it begins with b'<!DOCTYPE html>'"),
+        ("x.ckpt", b"version https://git-lfs.github.com/spec/v1\n", "is no checkpoint: it begins with b'version https"),
+        ("x.pt", b"", "is no checkpoint"),
+        ("x.pt", b"PK\x03\x04 cut", "is cut short or damaged"),
+        ("x.safetensors", b"<!DOCTYPE html>", r"is not a \.safetensors file"),
+        ("x.safetensors", b"", r"is not a \.safetensors file"),
+        ("x.safetensors", struct.pack("<Q", 2) + b"[]", r"is not a \.safetensors file"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=told) as caught:
+        layouts.require_layout(str(tmp_path / name), "vq16")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_cut_short_is_named_so(tmp_path: Path) -> None:
+    path = write_safetensors(tmp_path / "x.safetensors", network("amused"), cut=1)
+    with pytest.raises(UserError, match="is cut short"):
+        layouts.require_layout(str(path), "amused")
+
+
+def test_no_torch_is_needed() -> None:
+    code = "import sys; import hpcdata.encoders.image.layouts; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
