@@ -171,6 +171,8 @@ class Sample:
     """Byte offset in the (uncompressed) input file, or the row for parquet: for the reject ledger."""
     members: tuple[Member, ...] = ()
     """All that the record consists of, where a stage asks for it (`Options.keeps_members`)."""
+    source: str = ""
+    """Label of its input, where a batch holds records of several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +184,7 @@ class Reject:
     reason: Reason
     message: str
     offset: int = 0
+    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +194,7 @@ class Duplicate:
     position: int
     key: str
     offset: int = 0
+    source: str = ""
 
 
 Record = Sample | Reject | Duplicate

@@ -34,7 +34,7 @@ from hpcdata.report.status import read_status
 from hpcdata.runs import reject_limit
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import ShardSpec, load_plan, load_runtime
+from hpcdata.runs.plan import PlannedInput, ShardSpec, load_plan, load_runtime
 
 log = logging.getLogger(__name__)
 
@@ -239,16 +239,27 @@ class _Supervisor:
 
 
 def _hopeless(missing: Sequence[ShardSpec]) -> Iterator[str]:
-    """For each shard whose input is not what was planned, that it is so: no repetition can write it."""
+    """For each shard of which an input is not what was planned, that it is so: no repetition can write it."""
+    faults: dict[str, str] = {}
     for spec in missing:
-        origin = Path(spec.source.origin)
-        try:
-            if not spec.source.is_like(origin.stat()):
-                yield f"input {origin} has changed since it was planned: restore it"
-        except FileNotFoundError:
-            yield f"input {origin} is gone: restore it"
-        except OSError:
-            continue  # perhaps only from here
+        for segment in spec.segments:
+            origin = segment.source.origin
+            if origin not in faults:
+                faults[origin] = _fault(segment.source)
+            if faults[origin]:
+                yield faults[origin]
+                break
+
+
+def _fault(source: PlannedInput) -> str:
+    """What is wrong with an input; empty if nothing is, or if that cannot be told."""
+    try:
+        is_like = source.is_like(Path(source.origin).stat())
+    except FileNotFoundError:
+        return f"input {source.origin} is gone: restore it"
+    except OSError:
+        return ""  # perhaps only from here
+    return "" if is_like else f"input {source.origin} has changed since it was planned: restore it"
 
 
 def _failures(paths: RunPaths, job_ids: set[str]) -> Iterator[str]:

@@ -91,7 +91,7 @@ class BatchEncoder:
     def encode(self, batch: Batch, *, first_index: int, source: str) -> Encoded: ...
 
     def encode(self, batch: Batch, *, first_index: int, source: str) -> Encoded:
-        """first_index: plan index of position 0 of the input file; source: its label, for rejects."""
+        """first_index: plan index of position 0 of the records; source: label of their input, for rejects."""
         return self.start(batch, first_index=first_index, source=source)()
 
     def start(self, batch: Batch, *, first_index: int, source: str) -> Callable[[], Encoded]:

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,16 +61,52 @@ class PlannedInput:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardSpec:
-    """One shard: samples `first` to `first + count` of one input."""
+class Segment:
+    """What a shard takes of one input: its samples `first` to `first + count`."""
 
-    name: str
-    shard: int
     source: PlannedInput
     source_index: int
     """Plan index of the input's first sample."""
     first: int
     count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSpec:
+    """One shard: samples that follow each other in the plan, of one input or of several."""
+
+    name: str
+    shard: int
+    segments: tuple[Segment, ...]
+
+    @property
+    def source_index(self) -> int:
+        """Plan index that the positions of its records count from: of the first sample of its first input."""
+        return self.segments[0].source_index
+
+    @property
+    def first(self) -> int:
+        """Position of its first sample."""
+        return self.segments[0].first
+
+    @cached_property
+    def count(self) -> int:
+        return sum(segment.count for segment in self.segments)
+
+    @property
+    def source(self) -> str:
+        """Label of its input, or of the first with the number of the others."""
+        label, others = self.segments[0].source.file.label, len(self.segments) - 1
+        return f"{label} and {others} more" if others else label
+
+    def between(self, start: int, end: int) -> Iterator[Segment]:
+        """What its samples `start` to `end` are taken from."""
+        begin = 0
+        for segment in self.segments:
+            low, high = max(start - begin, 0), min(end - begin, segment.count)
+            if low < high:
+                yield dataclasses.replace(segment, first=segment.first + low, count=high - low)
+            begin += segment.count
 
 
 class _Stage(Protocol):
@@ -90,6 +126,8 @@ class Plan:
     image: ImageIdentity | None
     inputs: tuple[PlannedInput, ...]
     code_version: str
+    joins_inputs: bool = False
+    """Shards are cut by samples alone, across inputs; False: no shard holds samples of two, as older plans say."""
     not_read: tuple[NotRead, ...] = ()
     """Files in the folders of inputs that are neither an input nor a part of a sample."""
     found_batch_size: int | None = None
@@ -119,6 +157,7 @@ class Plan:
             "text": dataclasses.asdict(self.text) if self.text else None,
             "image": dataclasses.asdict(self.image) if self.image else None,
             "inputs": [source.identity() for source in self.inputs],
+            **({"joins_inputs": True} if self.joins_inputs else {}),
         }
         return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
 
@@ -148,18 +187,25 @@ class Plan:
         return id_dtype_for(self.vocab_size) if self.has_tokens else ""
 
     def shard(self, shard: int) -> ShardSpec:
-        which = bisect.bisect_right(self._shard_ends, shard)
-        source = self.inputs[which]
-        local = shard - (self._shard_ends[which - 1] if which else 0)
-        first = local * self.config.data.shard_size
-        return ShardSpec(
-            name=f"{shard:05d}-of-{self.num_shards:05d}",
-            shard=shard,
-            source=source,
-            source_index=self._sample_ends[which - 1] if which else 0,
-            first=first,
-            count=min(self.config.data.shard_size, source.scan.num_samples - first),
-        )
+        size = self.config.data.shard_size
+        if self.joins_inputs:
+            start, end = shard * size, min((shard + 1) * size, self.num_samples)
+        else:
+            which = bisect.bisect_right(self._shard_ends, shard)
+            local = shard - (self._shard_ends[which - 1] if which else 0)
+            start = (self._sample_ends[which - 1] if which else 0) + local * size
+            end = min(start + size, self._sample_ends[which])
+        name = f"{shard:05d}-of-{self.num_shards:05d}"
+        return ShardSpec(name=name, shard=shard, segments=tuple(self._segments(start, end)))
+
+    def _segments(self, start: int, end: int) -> Iterator[Segment]:
+        which = bisect.bisect_right(self._sample_ends, start)
+        while start < end:
+            begin, until = self._sample_ends[which - 1] if which else 0, min(end, self._sample_ends[which])
+            if start < until:
+                source = self.inputs[which]
+                yield Segment(source=source, source_index=begin, first=start - begin, count=until - start)
+            start, which = until, which + 1
 
     @cached_property
     def shard_names(self) -> list[str]:
@@ -170,6 +216,8 @@ class Plan:
 
     def shard_of(self, index: int) -> ShardSpec:
         """The shard that the sample with plan index `index` belongs to."""
+        if self.joins_inputs:
+            return self.shard(index // self.config.data.shard_size)
         which = bisect.bisect_right(self._sample_ends, index)
         position = index - (self._sample_ends[which - 1] if which else 0)
         return self.shard((self._shard_ends[which - 1] if which else 0) + position // self.config.data.shard_size)
@@ -178,7 +226,7 @@ class Plan:
         return self.header_of(
             spec.name,
             spec.shard,
-            source=spec.source.file.label,
+            source=spec.source,
             first_index=spec.source_index + spec.first,
             num_inputs=spec.count,
         )
@@ -207,6 +255,8 @@ class Plan:
 
     @cached_property
     def _shard_ends(self) -> list[int]:
+        if self.joins_inputs:
+            return [-(-self.num_samples // self.config.data.shard_size)]
         return _cumulate([-(-source.scan.num_samples // self.config.data.shard_size) for source in self.inputs])
 
     def to_json(self) -> bytes:
@@ -221,6 +271,7 @@ class Plan:
             "text": dataclasses.asdict(self.text) if self.text else None,
             "image": dataclasses.asdict(self.image) if self.image else None,
             "inputs": [dataclasses.asdict(source) for source in self.inputs],
+            **({"joins_inputs": True} if self.joins_inputs else {}),
         }
         if self.not_read:
             values["not_read"] = [dataclasses.asdict(item) for item in self.not_read]
@@ -293,6 +344,7 @@ def _from_mapping(values: dict[str, Any]) -> Plan:
         image=ImageIdentity(**values["image"]) if values["image"] else None,
         inputs=tuple(_input_from_mapping(source) for source in values["inputs"]),
         code_version=values["code_version"],
+        joins_inputs=values.get("joins_inputs", False) is True,
         not_read=tuple(NotRead(**item) for item in values.get("not_read", ())),
     )
     for item in (*plan.inputs, *plan.not_read):

@@ -163,7 +163,13 @@ def _create_together(paths: RunPaths, config: RunConfig, identities: Identities,
             if not_read:
                 log.warning("not read are %s", describe(not_read))
             plan = Plan(
-                config=config, text=text, image=image, inputs=inputs, code_version=code_version(), not_read=not_read
+                config=config,
+                text=text,
+                image=image,
+                inputs=inputs,
+                code_version=code_version(),
+                joins_inputs=len(inputs) > 1,
+                not_read=not_read,
             )
             _require_samples(plan)
             files.create_exclusive(paths.plan, plan.to_json())

@@ -59,7 +59,8 @@ class Maker(Protocol):
     def start(self, batch: Batch, *, first_index: int, source: str) -> Callable[[], Made]:
         """Begins a batch, and returns what ends it.
 
-        first_index: plan index of position 0 of the input file; source: its label, for rejects.
+        first_index: plan index of position 0 of the records; source: label of their input, for rejects, where they do
+        not name one themselves.
         """
         ...
 

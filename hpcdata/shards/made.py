@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from hpcdata.shards.counts import Counts, count_batch
+from hpcdata.shards.counts import Counts
 from hpcdata.shards.reject_ledger import RejectRow
 from hpcdata.shards.schema import Schema, Sizes
 
@@ -53,26 +53,3 @@ class Made(Protocol):
         ...
 
     def lay_out(self, schema: Schema, before: Before) -> Laid: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rejected:
-    """Samples of which none is written, in any stage."""
-
-    rejects: Sequence[RejectRow]
-
-    def counts(self) -> Counts:
-        return count_batch(0, self.rejects)
-
-    def written(self) -> Sequence[tuple[int, str]]:
-        return ()
-
-    def only(self, indices: Container[int]) -> Rejected:
-        return Rejected(rejects=())
-
-    def lay_out(self, schema: Schema, before: Before) -> Laid:
-        import numpy as np
-
-        shapes = {column.path: (0, column.width) if column.width else (0,) for column in schema.columns}
-        dtypes = {column.path: column.dtype for column in schema.columns}
-        return Laid(columns={path: np.zeros(shape, dtypes[path]) for path, shape in shapes.items()}, content=0)

@@ -30,11 +30,11 @@ DUPLICATE = "duplicate"
 
 
 def reject_row(record: Record, reason: str, message: str, first_index: int, source: str) -> RejectRow:
-    """first_index: plan index of position 0 of the input file; source: its label."""
+    """first_index: plan index of position 0 of the batch's records; source: label of their input, if it is one."""
     return RejectRow(
         index=first_index + record.position,
         key=record.key,
-        source=source,
+        source=record.source or source,
         offset=record.offset,
         reason=DUPLICATE if isinstance(record, Duplicate) else str(reason),
         message=message,

@@ -141,7 +141,7 @@ def _time_sample(plan: Plan, paths: RunPaths, config: RunConfig) -> _Sample:
         batches = read_batches(plan, paths, spec, start=skip, end=end, threads=threads, prepare=prepare)
         with contextlib.closing(batches):  # type: ignore[type-var]
             for batch in batches:
-                yield maker.start(batch, first_index=spec.source_index, source=spec.source.file.label)()
+                yield maker.start(batch, first_index=spec.source_index, source=spec.source)()
 
     with decoding_threads(config.loader.num_workers) as threads:
         with contextlib.closing(made(*places[0])) as batches:  # type: ignore[type-var]

@@ -35,6 +35,7 @@ from hpcdata.samples import BadSample, PreparedBatch, Reason, Record, Reject
 from hpcdata.shards.shard import list_attempts, read_work_note, seconds_lost
 from hpcdata.work.poisonchild import Pixels, Progress
 from hpcdata.work.preparing import BATCHES_AHEAD
+from hpcdata.work.reading import place
 
 log = logging.getLogger(__name__)
 
@@ -208,10 +209,11 @@ class Trial:
 
     def _stand_in(self, position: int) -> tuple[Record, Pixels]:
         """For a record that nobody can read: its key is its position."""
-        number, message = self._spec.first + position, self._notes.message(position)
-        key = f"{self._spec.source.file.label}#{number}"
-        record = Reject(position=number, key=key, reason=Reason.CRASH, message=message)
-        return record, BadSample(Reason.CRASH, message)
+        message, (segment,) = self._notes.message(position), self._spec.between(position, position + 1)
+        key = f"{segment.source.file.label}#{segment.first}"
+        record = Reject(position=segment.first, key=key, reason=Reason.CRASH, message=message)
+        (placed,) = place([record], self._spec, segment)
+        return placed, BadSample(Reason.CRASH, message)
 
     def _run_child(self, first: int, end: int) -> Iterator[tuple[Record, Pixels]]:
         """What a child makes of some samples; its death is counted against the sample that it was at."""

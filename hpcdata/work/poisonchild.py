@@ -44,7 +44,7 @@ from hpcdata.samples import (
     TextPart,
 )
 from hpcdata.work.preparing import Prepare
-from hpcdata.work.reading import read_shard
+from hpcdata.work.reading import changes, read_shard
 from hpcdata.work.watchdog import Watchdog
 
 Pixels = list[np.ndarray] | BadSample
@@ -112,6 +112,7 @@ def _read_array(shape: Sequence[int], stream: IO[bytes]) -> np.ndarray:
 def to_mapping(record: Record) -> dict[str, Any]:
     """A record as JSON values. Pictures lose their blobs."""
     values: dict[str, Any] = {"position": record.position, "key": record.key, "offset": record.offset}
+    values |= {"source": record.source}
     match record:
         case Sample():
             values["parts"] = [
@@ -125,7 +126,7 @@ def to_mapping(record: Record) -> dict[str, Any]:
 
 
 def from_mapping(values: dict[str, Any]) -> Record:
-    common = {name: values[name] for name in ("position", "key", "offset")}
+    common = {name: values[name] for name in ("position", "key", "offset", "source")}
     if "parts" in values:
         members = tuple(Member(extension=item, blob=Blob(path="")) for item in values["members"])
         return Sample(**common, parts=tuple(map(_part, values["parts"])), members=members)
@@ -148,7 +149,9 @@ def _work(output_dir: Path, name: str, first: int, end: int, only_read: set[int]
         stage = find_stage(plan.config.stage)
         prepare, rehearse = stage.preparing(plan), stage.rehearsal(plan, runtime)
         memory.limit_this_process()
-        records = read_shard(plan, paths, spec, skip=first, policy=runtime.data.on_changed_input)
+        policy = runtime.data.on_changed_input
+        given_up = changes(spec, paths.root, policy) if policy == "reject" else None
+        records = read_shard(plan, paths, spec, skip=first, policy=policy, given_up=given_up)
         for position in range(first, end):
             watchdog.beat()
             _say(out, {"begins": position})

@@ -1,7 +1,7 @@
 """The records of a shard as they were planned, and what becomes of them when their input is not what it was.
 
 An input that is gone, or whose size or time of change is not the plan's, is never read as if it were the planned one:
-its shards are refused, or with `data.on_changed_input=reject` their samples are rejected by the file's name. What a
+its shards are refused, or with `data.on_changed_input=reject` its samples are rejected by the file's name. What a
 checkpoint holds was read before the change and stays. JSON arrays and folders of pictures were copied and listed when
 they were planned (`inputs/`): with `reject` these are read, and each picture that is gone is a reject of its own.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Literal
@@ -19,16 +19,13 @@ from typing import Literal
 from hpcdata import sources
 from hpcdata.base.errors import UserError
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import Plan, ShardSpec
+from hpcdata.runs.plan import Plan, Segment, ShardSpec
 from hpcdata.runs.stage import find_stage
-from hpcdata.samples import Batch, Reason, Record
-from hpcdata.shards.made import Rejected
-from hpcdata.shards.reject_ledger import DUPLICATE, RejectRow
+from hpcdata.samples import Batch, Duplicate, Reason, Record, Reject
 from hpcdata.work.clock import WorkClock
 from hpcdata.work.preparing import Prepare, prepare_batches
 
 Policy = Literal["refuse", "reject"]
-ROWS_AT_ONCE = 4096
 
 
 class InputChanged(UserError):
@@ -39,18 +36,43 @@ class InputChanged(UserError):
         self.what = what
 
 
+Changes = dict[str, InputChanged]
+"""By the input's label."""
+
+
 def read_shard(
-    plan: Plan, paths: RunPaths, spec: ShardSpec, *, skip: int = 0, policy: Policy = "refuse"
+    plan: Plan,
+    paths: RunPaths,
+    spec: ShardSpec,
+    *,
+    skip: int = 0,
+    policy: Policy = "refuse",
+    given_up: Changes | None = None,
 ) -> Iterator[Record]:
-    """The records of a shard from its `skip`-th on. Raises InputChanged when the input is not what was planned."""
-    require_unchanged(spec, paths.root, policy)
-    return sources.read(
-        _file(paths, spec),
-        spec.source.scan,
-        first=spec.first + skip,
-        count=spec.count - skip,
-        options=find_stage(plan.config.stage).options(plan.config),
-    )
+    """The records of a shard from its `skip`-th on. Raises InputChanged when an input is not what was planned.
+
+    given_up: inputs that are not read any more, their samples are rejects. Positions count as `ShardSpec.source_index`
+    says, and where a shard has several inputs each record names its own.
+    """
+    options = find_stage(plan.config.stage).options(plan.config)
+    for segment in spec.between(skip, spec.count):
+        if change := (given_up or {}).get(segment.source.file.label):
+            yield from place(_rejects(segment, change), spec, segment)
+            continue
+        require_unchanged(segment, paths.root, policy)
+        file, scan = _file(paths, segment), segment.source.scan
+        records = sources.read(file, scan, first=segment.first, count=segment.count, options=options)
+        yield from place(records, spec, segment)
+
+
+def place(records: Iterable[Record], spec: ShardSpec, segment: Segment) -> Iterator[Record]:
+    """Records of one of a shard's inputs, as its batches take them."""
+    if len(spec.segments) == 1:
+        yield from records
+        return
+    shift, label = segment.source_index - spec.source_index, segment.source.file.label
+    for record in records:
+        yield dataclasses.replace(record, position=record.position + shift, source=label)
 
 
 def read_batches(
@@ -63,6 +85,7 @@ def read_batches(
     threads: Executor,
     prepare: Prepare | None,
     policy: Policy = "refuse",
+    given_up: Changes | None = None,
     clock: WorkClock | None = None,
 ) -> Iterator[Batch]:
     """Samples `start` to `end` of a shard in batches, documents in bulk. The clock gets what reading takes.
@@ -70,34 +93,48 @@ def read_batches(
     threads: do what `prepare` says, see `decoding_threads`.
     """
     clock, size, stage = clock or WorkClock(), plan.batch_size, find_stage(plan.config.stage)
-    if stage.takes_documents(plan, spec.source.file.format):
-        require_unchanged(spec, paths.root, policy)
+    segment = spec.segments[0]
+    if len(spec.segments) == 1 and not given_up and stage.takes_documents(plan, segment.source.file.format):
+        require_unchanged(segment, paths.root, policy)
         documents = sources.read_documents(
-            _file(paths, spec),
-            spec.source.scan,
-            first=spec.first + start,
+            _file(paths, segment),
+            segment.source.scan,
+            first=segment.first + start,
             count=end - start,
             batch_size=size,
             options=stage.options(plan.config),
         )
         return clock.timed(documents, "read_s")
-    records = clock.timed(read_shard(plan, paths, spec, skip=start, policy=policy), "read_s")
+    records = clock.timed(read_shard(plan, paths, spec, skip=start, policy=policy, given_up=given_up), "read_s")
     records = itertools.islice(records, end - start)
     return prepare_batches(records, batch_size=size, threads=threads, prepare=prepare)
 
 
-def _file(paths: RunPaths, spec: ShardSpec) -> sources.InputFile:
-    return dataclasses.replace(spec.source.file, path=str(paths.root / spec.source.file.path))
+def _file(paths: RunPaths, segment: Segment) -> sources.InputFile:
+    return dataclasses.replace(segment.source.file, path=str(paths.root / segment.source.file.path))
 
 
-def require_unchanged(spec: ShardSpec, root: Path, policy: Policy = "refuse") -> None:
+def changes(spec: ShardSpec, root: Path, policy: Policy) -> Changes:
+    """Those inputs of a shard that are gone or changed, by label; one of which that cannot be told is left out."""
+    found: Changes = {}
+    for segment in spec.segments:
+        try:
+            require_unchanged(segment, root, policy)
+        except InputChanged as change:
+            found[segment.source.file.label] = change
+        except UserError:
+            continue
+    return found
+
+
+def require_unchanged(segment: Segment, root: Path, policy: Policy = "refuse") -> None:
     """Raises InputChanged, or UserError when it cannot be told: a file system that is not there changes no file."""
-    label, origin = spec.source.file.label, root / spec.source.origin
-    if policy == "reject" and not Path(spec.source.file.path).is_absolute():
+    label, origin = segment.source.file.label, root / segment.source.origin
+    if policy == "reject" and not Path(segment.source.file.path).is_absolute():
         return
     advice = "restore it, use a new data.token_output_dir, or have its samples rejected (data.on_changed_input=reject)"
     try:
-        is_like = spec.source.is_like(origin.stat())
+        is_like = segment.source.is_like(origin.stat())
     except OSError as error:
         message = f"input {label} ({origin}) cannot be read: {error.strerror}; "
         if error.errno in (errno.ENOENT, errno.ENOTDIR) and origin.parent.is_dir():
@@ -108,20 +145,12 @@ def require_unchanged(spec: ShardSpec, root: Path, policy: Policy = "refuse") ->
         raise InputChanged(f"input {label} ({origin}) {what} (size or time of change): {advice}", f"{label} {what}")
 
 
-def rejected_batches(spec: ShardSpec, change: InputChanged, skip: int) -> Iterator[Rejected]:
-    """Rejects for the samples of a shard from its `skip`-th on, under their positions: their keys cannot be read."""
-    duplicates, label = set(spec.source.scan.duplicates), spec.source.file.label
-    for start in range(spec.first + skip, spec.first + spec.count, ROWS_AT_ONCE):
-        positions = range(start, min(start + ROWS_AT_ONCE, spec.first + spec.count))
-        rows = [
-            RejectRow(
-                index=spec.source_index + position,
-                key=f"{label}#{position}",
-                source=label,
-                offset=0,
-                reason=DUPLICATE if position in duplicates else Reason.CHANGED_INPUT,
-                message=change.what,
-            )
-            for position in positions
-        ]
-        yield Rejected(rejects=rows)
+def _rejects(segment: Segment, change: InputChanged) -> Iterator[Record]:
+    """What stands for the samples of an input that cannot be read: their keys are their positions."""
+    duplicates, label = set(segment.source.scan.duplicates), segment.source.file.label
+    for position in range(segment.first, segment.first + segment.count):
+        key = f"{label}#{position}"
+        if position in duplicates:
+            yield Duplicate(position=position, key=key)
+        else:
+            yield Reject(position=position, key=key, reason=Reason.CHANGED_INPUT, message=change.what)

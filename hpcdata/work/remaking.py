@@ -19,10 +19,11 @@ from hpcdata import sources
 from hpcdata.base.errors import UserError
 from hpcdata.config.schema import RunConfig
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import Plan, ShardSpec
+from hpcdata.runs.plan import Plan, Segment, ShardSpec
 from hpcdata.runs.stage import find_stage
 from hpcdata.samples import Reason, Record, Reject
 from hpcdata.work.preparing import decoding_threads, prepare_batches
+from hpcdata.work.reading import place
 
 if TYPE_CHECKING:
     from hpcdata.shards.made import Made
@@ -62,47 +63,53 @@ class Remaker:
         """
         size = self._plan.batch_size
         first, last = min(taking_part), max(taking_part) + 1
-        file, scan = self._source(spec)
-        records = sources.read(
-            file,
-            scan,
-            first=spec.first + first * size,
-            count=min(last * size, spec.count) - first * size,
-            options=self._stage.options(self._plan.config),
-        )
+        wanted = frozenset().union(*taking_part.values())
+        records = self._records(spec, first * size, min(last * size, spec.count), wanted)
         for number in range(first, last):
             batch = list(islice(records, size))
             if number in taking_part:
                 kept = [_left_out_unless(record, spec, taking_part[number]) for record in batch]
                 yield batch, self._make(spec, kept)
 
+    def _records(self, spec: ShardSpec, start: int, end: int, wanted: frozenset[int]) -> Iterator[Record]:
+        """Samples `start` to `end` of a shard. An input of which none takes part need not be there."""
+        options = self._stage.options(self._plan.config)
+        for segment in spec.between(start, end):
+            low = segment.source_index + segment.first
+            if len(spec.segments) > 1 and wanted.isdisjoint(range(low, low + segment.count)):
+                yield from place(_stand_ins(segment), spec, segment)
+                continue
+            file, scan = self._source(segment)
+            records = sources.read(file, scan, first=segment.first, count=segment.count, options=options)
+            yield from place(records, spec, segment)
+
     def _make(self, spec: ShardSpec, records: list[Record]) -> Made:
         with decoding_threads(self._runtime.loader.num_workers) as threads:
             (batch,) = prepare_batches(records, batch_size=len(records), threads=threads, prepare=self._prepare)
-        return self._maker.start(batch, first_index=spec.source_index, source=spec.source.file.label)()
+        return self._maker.start(batch, first_index=spec.source_index, source=spec.source)()
 
-    def _source(self, spec: ShardSpec) -> _Source:
-        """The shard's input as planned; after a fresh scan where it changed and that is accepted."""
-        label, origin = spec.source.file.label, self._paths.root / spec.source.origin
+    def _source(self, segment: Segment) -> _Source:
+        """An input of a shard as planned; after a fresh scan where it changed and that is accepted."""
+        label, origin = segment.source.file.label, self._paths.root / segment.source.origin
         try:
-            is_like = spec.source.is_like(origin.stat())
+            is_like = segment.source.is_like(origin.stat())
         except OSError as error:
             raise UserError(f"input {label} ({origin}) cannot be read: {error.strerror}; restore it") from None
         if is_like:
-            path = str(self._paths.root / spec.source.file.path)
-            return dataclasses.replace(spec.source.file, path=path), spec.source.scan
+            path = str(self._paths.root / segment.source.file.path)
+            return dataclasses.replace(segment.source.file, path=path), segment.source.scan
         if not self._accept_changed:
             raise UserError(
                 f"input {label} ({origin}) has changed since it was planned: restore it, or add --accept_changed if "
                 "it was changed on purpose"
             )
         if label not in self._sources:
-            self._sources[label] = self._scan_again(spec, str(origin))
+            self._sources[label] = self._scan_again(segment, str(origin))
             self.changed_inputs.add(label)
         return self._sources[label]
 
-    def _scan_again(self, spec: ShardSpec, origin: str) -> _Source:
-        planned, config = spec.source, self._plan.config
+    def _scan_again(self, segment: Segment, origin: str) -> _Source:
+        planned, config = segment.source, self._plan.config
         (listed,) = sources.list_inputs(origin, config.data.source, without=str(self._paths.root))
         listed = dataclasses.replace(listed, label=planned.file.label)
         file = sources.prepare(listed, Path(self._listings.name), without=str(self._paths.root))
@@ -118,7 +125,15 @@ class Remaker:
         return file, scan
 
 
+def _stand_ins(segment: Segment) -> Iterator[Record]:
+    for position in range(segment.first, segment.first + segment.count):
+        key = f"{segment.source.file.label}#{position}"
+        yield Reject(position=position, key=key, reason=Reason.BAD_RECORD, message="left out")
+
+
 def _left_out_unless(record: Record, spec: ShardSpec, taking_part: frozenset[int]) -> Record:
     if spec.source_index + record.position in taking_part:
         return record
-    return Reject(position=record.position, key=record.key, reason=Reason.BAD_RECORD, message="left out")
+    return Reject(
+        position=record.position, key=record.key, reason=Reason.BAD_RECORD, message="left out", source=record.source
+    )

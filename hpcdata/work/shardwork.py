@@ -24,7 +24,7 @@ from hpcdata.work import gpumeter, poison
 from hpcdata.work.clock import WorkClock
 from hpcdata.work.poison import CrashNotes
 from hpcdata.work.preparing import decoding_threads
-from hpcdata.work.reading import InputChanged, read_batches, rejected_batches, require_unchanged
+from hpcdata.work.reading import Changes, changes, read_batches, require_unchanged
 from hpcdata.work.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -65,12 +65,17 @@ class ShardWork:
         clock = WorkClock(self._gpu)
         notes = poison.find_suspects(self._paths, spec.name)
         try:
-            try:
-                self._work(spec, notes, clock, attempt)
-            except (UserError, OSError):
-                if (change := self._change_to_reject(spec)) is None:
-                    raise
-                self._reject_rest(spec, change, notes, clock, f"{attempt}-rejects")
+            given_up: Changes = {}
+            while True:
+                try:
+                    self._work(spec, notes, clock, attempt, given_up)
+                    break
+                except (UserError, OSError):
+                    if not (fresh := self._changes_to_reject(spec, given_up)):
+                        raise
+                for change in fresh.values():
+                    log.warning("shard %s: %s, what is not in a checkpoint is rejected", spec.name, change.what)
+                given_up, attempt = given_up | fresh, f"{attempt}-rejects"
         except LostShard:
             log.warning("shard %s: another task has taken it over, goes on with the next", spec.name)
             self._ledger.write("lost", shard=spec.name, busy_s=clock.restart())
@@ -78,15 +83,15 @@ class ShardWork:
             log.error("%s", error)
             self._ledger.write("conflict", shard=spec.name, files=error.paths, busy_s=clock.restart())
 
-    def _work(self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, attempt: str) -> None:
-        writer = open_shard(self._paths.shards, self._plan.header(spec), attempt)
+    def _work(self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, attempt: str, given_up: Changes) -> None:
+        writer = open_shard(self._paths.shards, self._plan.header(spec), attempt, can_repeat=not given_up)
         if writer is None:
             log.info("shard %s: already complete", spec.name)
             return
         with contextlib.closing(writer):
             try:
                 with decoding_threads(self._runtime.loader.num_workers) as threads:
-                    self._fill(spec, writer, notes, clock, threads)
+                    self._fill(spec, writer, notes, clock, threads, given_up)
             except (UserError, OSError, LostShard, ShardConflict) as error:
                 if isinstance(error, OSError) and writer.is_gone():  # a stale handle, as network file systems have
                     raise LostShard(spec.name) from None
@@ -96,32 +101,20 @@ class ShardWork:
                 notes.suspect(writer.samples_read)
                 raise
 
-    def _change_to_reject(self, spec: ShardSpec) -> InputChanged | None:
-        """What became of the shard's input, if its samples are to be rejected for it."""
+    def _changes_to_reject(self, spec: ShardSpec, given_up: Changes) -> Changes:
+        """What became of the shard's inputs, if their samples are to be rejected for it and are not yet."""
         policy = self._runtime.data.on_changed_input
-        try:
-            require_unchanged(spec, self._paths.root, policy)
-        except InputChanged as change:
-            return change if policy == "reject" else None
-        except UserError:
-            pass
-        return None
-
-    def _reject_rest(
-        self, spec: ShardSpec, change: InputChanged, notes: CrashNotes, clock: WorkClock, attempt: str
-    ) -> None:
-        """Commits a shard with what its checkpoint holds, and rejects for the samples that cannot be read any more."""
-        log.warning("shard %s: %s, what is not in a checkpoint is rejected", spec.name, change.what)
-        writer = open_shard(self._paths.shards, self._plan.header(spec), attempt, can_repeat=False)
-        if writer is None:
-            return
-        with contextlib.closing(writer):
-            for batch in rejected_batches(spec, change, writer.samples_read):
-                writer.append(batch)
-            self._commit(spec, writer, notes, clock)
+        found = changes(spec, self._paths.root, policy) if policy == "reject" else {}
+        return {label: change for label, change in found.items() if label not in given_up}
 
     def _fill(
-        self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: WorkClock, threads: Executor
+        self,
+        spec: ShardSpec,
+        writer: ShardWriter,
+        notes: CrashNotes,
+        clock: WorkClock,
+        threads: Executor,
+        given_up: Changes,
     ) -> None:
         resumed = writer.samples_read
         self._ledger.write("claim", shard=spec.name, resumed=resumed, lost_s=notes.lost_s, device=self._maker.device)
@@ -130,7 +123,7 @@ class ShardWork:
         is_first = True
         writer.note_work()
         self._watchdog.beat()
-        for made in self._made(spec, notes, clock, threads, skip=resumed):
+        for made in self._made(spec, notes, clock, threads, given_up, skip=resumed):
             with clock.spending("write_s"):
                 writer.append(made)
                 writer.note_work()
@@ -140,25 +133,25 @@ class ShardWork:
             now = time.monotonic()
             # the first batch is made safe at once: whoever is killed too early for a checkpoint still gets ahead
             if is_first or now - clock.since >= self._runtime.data.save_tmp_interval:
-                self._checkpoint(spec, writer, clock)
+                self._checkpoint(spec, writer, clock, given_up)
                 is_first = False
             if now - last_rate >= RATE_EVERY_S:
                 last_rate = now
                 rate = (writer.samples_read - resumed) / (now - clock.started)
                 log.info("shard %s: %d of %d, %.1f samples/s", spec.name, writer.samples_read, spec.count, rate)
         if writer.samples_read < spec.count:  # a signal, perhaps while a child was at work
-            self._checkpoint(spec, writer, clock)
+            self._checkpoint(spec, writer, clock, given_up)
             writer.note_work(left=True)
             log.info("shard %s: checkpoint at %d of %d samples", spec.name, writer.samples_read, spec.count)
         else:
-            self._require_unchanged(spec)
+            self._require_unchanged(spec, given_up)
             self._commit(spec, writer, notes, clock)
 
     def _made(
-        self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, threads: Executor, *, skip: int
+        self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, threads: Executor, given_up: Changes, *, skip: int
     ) -> Iterator[Made]:
         """What becomes of the batches. A GPU computes one while what it made of the last one is written."""
-        batches = self._batches(spec, notes, clock, threads, skip=skip)
+        batches = self._batches(spec, notes, clock, threads, given_up, skip=skip)
         batches = clock.timed(batches, "decode_s", without="read_s")
         pending: deque[Callable[[], Made]] = deque()
         num_ahead = 0  # the first one is written before anything else
@@ -167,7 +160,7 @@ class ShardWork:
                 if (batch := next(batches, None)) is None:
                     break
                 with clock.spending("encode_s"):
-                    finish = self._maker.start(batch, first_index=spec.source_index, source=spec.source.file.label)
+                    finish = self._maker.start(batch, first_index=spec.source_index, source=spec.source)
                 pending.append(finish)
             except Exception:  # perhaps of one record: what comes before it is written first
                 while pending:
@@ -184,15 +177,17 @@ class ShardWork:
         with clock.spending("encode_s"):
             return finish()
 
-    def _checkpoint(self, spec: ShardSpec, writer: ShardWriter, clock: WorkClock) -> None:
+    def _checkpoint(self, spec: ShardSpec, writer: ShardWriter, clock: WorkClock, given_up: Changes) -> None:
         """Vouches for what was read only while the input was what had been planned."""
-        self._require_unchanged(spec)
+        self._require_unchanged(spec, given_up)
         with clock.spending("write_s"):
             writer.checkpoint()
         self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, **clock.mark_safe())
 
-    def _require_unchanged(self, spec: ShardSpec) -> None:
-        require_unchanged(spec, self._paths.root, self._runtime.data.on_changed_input)
+    def _require_unchanged(self, spec: ShardSpec, given_up: Changes) -> None:
+        for segment in spec.segments:
+            if segment.source.file.label not in given_up:
+                require_unchanged(segment, self._paths.root, self._runtime.data.on_changed_input)
 
     def _commit(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: WorkClock) -> None:
         with clock.spending("write_s"):
@@ -209,7 +204,7 @@ class ShardWork:
         )
 
     def _batches(
-        self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, threads: Executor, *, skip: int
+        self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, threads: Executor, given_up: Changes, *, skip: int
     ) -> Iterator[Batch]:
         """The batches of a shard, those that are suspected by way of a child process; ends early at a stop signal."""
         batch_size = self._plan.batch_size
@@ -239,6 +234,7 @@ class ShardWork:
                     threads=threads,
                     prepare=self._prepare,
                     policy=self._runtime.data.on_changed_input,
+                    given_up=given_up,
                     clock=clock,
                 )
             start = end

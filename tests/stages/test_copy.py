@@ -91,6 +91,17 @@ def test_tokens_are_those_of_the_originals_after_two_copies(tmp_path: Path) -> N
     assert found == [found[0]] * 3
 
 
+def test_names_that_come_again_in_another_input_stay_apart_in_a_tar_of_both(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        pieces = [(f"{number:04d}.txt", f"{name}{number}".encode()) for number in range(3)]
+        make_tar(tmp_path / f"in/{name}.tar", pieces)
+    options = (*TARS, "copy.needs=text", "data.n_train_samples=null")
+    run = copied(tmp_path / "run", *options, "data.shard_size=4", source=tmp_path / "in")
+    expected = {f"{name}.tar/{number:04d}.txt": f"{name}{number}".encode() for name in "ab" for number in range(3)}
+    alone = {"0001.txt": b"b1", "0002.txt": b"b2"}  # a tar of one input keeps its names
+    assert members(run) == {key: text for key, text in expected.items() if text not in alone.values()} | alone
+
+
 def test_lines_name_their_files_and_keep_their_fields(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / f"{name}.PNG").write_bytes(png())

@@ -77,7 +77,10 @@ def test_the_samples_of_a_changed_input_are_rejected_by_its_name(
     tmp_path: Path, evidence: Evidence, change: Callable[[Path], None], kind: str, num_samples: int
 ) -> None:
     inputs = make_inputs(tmp_path / "in")
-    source, options = f"[{','.join(map(str, sorted(inputs.values())))}]", (ALL, TEXT, "data.shard_size=40")
+    source, options = (
+        f"[{','.join(map(str, sorted(inputs.values())))}]",
+        (ALL, TEXT, "data.shard_size=40", "data.max_rejected=1"),
+    )
     prepare(small_config(tmp_path / "run", *options, source=source))
     change(inputs[kind])
     assert work(tmp_path / "run") is TaskOutcome.FAILED, "by default its shards are refused"

@@ -277,7 +277,7 @@ def test_an_input_that_is_gone_fails_its_own_shards_only(tmp_path: Path) -> None
     first = make_tar(tmp_path / "in/a.tar", [("a.png", png()), ("a.txt", b"a")])
     make_tar(tmp_path / "in/b.tar", [("b.png", png()), ("b.txt", b"b")])
     folder = tmp_path / "run"
-    prepare(small_config(folder, source=tmp_path / "in"))
+    prepare(small_config(folder, "data.shard_size=1", source=tmp_path / "in"))
     moved = first.rename(tmp_path / "moved.tar")
     assert run_task(folder, StopAfter()) is TaskOutcome.FAILED  # type: ignore[arg-type]
     assert read_status(folder).done == 1

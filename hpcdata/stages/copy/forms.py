@@ -77,6 +77,11 @@ def _fields(members: Mapping[str, bytes]) -> dict[str, object]:
 
 
 def _tar_key(sample: Sample, index: int) -> str:
-    """The sample's own name in its archive; its number in the plan where names have no place for one, as in lines."""
+    """The sample's own name in its archive; its number in the plan where names have no place for one, as in lines.
+
+    Where the tar holds samples of several inputs, names of one may come again in another: the input's label precedes.
+    """
     _, slash, name = sample.key.partition("/")
-    return name if slash and "." not in name.rpartition("/")[2] else f"{index:09d}"
+    if not slash or "." in name.rpartition("/")[2]:
+        return f"{index:09d}"
+    return sample.key if sample.source else name
