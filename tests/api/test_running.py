@@ -23,7 +23,7 @@ from hpcdata.history import outcome, submissions
 from hpcdata.runs.paths import RunPaths
 from tests import made
 from tests.slurm.fakes import FakeSlurm
-from tests.smallruns import small_arguments, small_config
+from tests.smallruns import long_arguments, small_arguments, small_config
 from tests.trees import sha256_tree
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
@@ -144,7 +144,7 @@ def test_work_that_is_not_waited_for_is_cancelled_and_resumed(tmp_path: Path, ru
 @pytest.mark.slow
 def test_an_interrupt_of_a_run_ends_its_processes(tmp_path: Path) -> None:
     """Typed while `hpcdata.run` waits, in a script of its own."""
-    code = f"import hpcdata; hpcdata.run({small_arguments(tmp_path / 'run', 'cluster=local', 'data.resolution=256')})"
+    code = f"import hpcdata; hpcdata.run({long_arguments(tmp_path, 'cluster=local')})"
     script = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not list((tmp_path / "run").glob("shards/tmp_*")):
         time.sleep(0.02)

@@ -24,7 +24,7 @@ from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.report.status import read_status
 from hpcdata.runs.plan import load_plan
 from hpcdata.samples import Kind
-from tests.smallruns import small_arguments, small_config, small_run
+from tests.smallruns import long_arguments, small_arguments, small_config, small_run
 from tests.trees import sha256_tree
 
 ROOT = Path(__file__).parent.parent.parent
@@ -60,8 +60,7 @@ def test_accelerate_with_two_processes_makes_the_same_bytes(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_interrupting_a_local_launch_leaves_no_process_and_the_same_line_continues(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hpcdata.launch", *small_arguments(tmp_path / "run", "cluster=local")]
-    command = [item.replace("resolution=32", "resolution=256") for item in command]
+    command = [sys.executable, "-m", "hpcdata.launch", *long_arguments(tmp_path, "cluster=local")]
     launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
     while not list((tmp_path / "run").glob("shards/tmp_*")):
         time.sleep(0.02)
