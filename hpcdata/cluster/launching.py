@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from hpcdata.config.array import parse_array
 from hpcdata.config.schema import RunConfig
+from hpcdata.runs.ownership import describe_risks
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan
 
@@ -215,4 +216,6 @@ def _prepare(config: RunConfig) -> Plan:
     plan = prepare(config)
     for note in notes(config):
         log.info("%s", note)
+    for line in describe_risks(RunPaths(config.data.token_output_dir)):
+        log.warning("%s", line)
     return plan
