@@ -6,12 +6,12 @@
         state = loader.state_dict()       # of the batches that were delivered, not of those that were prepared
 
 The threads take turns to decide what is in the next batch, and copy it at the same time, outside of the interpreter's
-lock; batches arrive in their order, and so does an error. They use a fork of the loader. The loader itself moves when a
-batch is delivered, so that state, counts and account are of the delivered batches, whether the loader is asked or the
-BackgroundLoader. New weights hold from the next batch on, and a loop follows a state that is loaded in its middle, into
-either of them. The threads end when the iterator is closed or collected, soon after: nobody waits for them there, as the
-garbage collector may close it in any line, also in one that they wait for. They never outlive the process, and nothing
-is shared with other processes.
+lock; batches arrive in their order, and so does an error. They use a fork of the loader; the loader itself moves when a
+batch is delivered. So state, counts and account are of the delivered batches, whoever is asked, the loader or the
+BackgroundLoader. New weights hold from the next batch on, and a loop follows a state that either of them is given. The
+threads end when the iterator is closed or collected, soon after: nobody waits for them there, as the garbage collector
+may close it in any line, also in one that they wait for. They never outlive the process, and nothing is shared with
+other processes.
 """
 
 from __future__ import annotations
