@@ -261,6 +261,8 @@ def _manifest(
                 | {"samples": item.scan.num_samples}
                 for item in plan.inputs
             ],
+            **({"found": dataclasses.asdict(plan.found)} if plan.found else {}),
+            "not_read": [dataclasses.asdict(item) for item in plan.not_read],
         },
     )
 

@@ -30,7 +30,7 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.shards.columns import id_dtype_for
 from hpcdata.shards.schema import Schema
 from hpcdata.shards.shard import ShardHeader
-from hpcdata.sources.account import NotRead
+from hpcdata.sources.account import Found, NotRead
 from hpcdata.sources.base import InputFile, Scan
 
 FORMAT = "hpcdata-plan-1"
@@ -128,6 +128,8 @@ class Plan:
     code_version: str
     joins_inputs: bool = False
     """Shards are cut by samples alone, across inputs; False: no shard holds samples of two, as older plans say."""
+    found: Found | None = None
+    """How many files the folders of inputs hold; None in older plans."""
     not_read: tuple[NotRead, ...] = ()
     """Files in the folders of inputs that are neither an input nor a part of a sample."""
     found_batch_size: int | None = None
@@ -273,6 +275,8 @@ class Plan:
             "inputs": [dataclasses.asdict(source) for source in self.inputs],
             **({"joins_inputs": True} if self.joins_inputs else {}),
         }
+        if self.found is not None:
+            values["found"] = dataclasses.asdict(self.found)
         if self.not_read:
             values["not_read"] = [dataclasses.asdict(item) for item in self.not_read]
         return sealed.to_json(values)
@@ -345,9 +349,10 @@ def _from_mapping(values: dict[str, Any]) -> Plan:
         inputs=tuple(_input_from_mapping(source) for source in values["inputs"]),
         code_version=values["code_version"],
         joins_inputs=values.get("joins_inputs", False) is True,
+        found=Found(**values["found"]) if values.get("found") else None,
         not_read=tuple(NotRead(**item) for item in values.get("not_read", ())),
     )
-    for item in (*plan.inputs, *plan.not_read):
+    for item in (*plan.inputs, *plan.not_read, *([plan.found] if plan.found else [])):
         checked(item)
     return plan
 
