@@ -90,5 +90,5 @@ def test_a_runtime_file_is_checked_as_a_command_line_is(
     values.pop("seal", None)
     values["cluster"]["additional_parameters"] = {name.format(tmp_path / "owned"): "a\nb"}
     paths.runtime.write_bytes(sealed.to_json(values))
-    assert resume([str(paths.root)]) == 1
+    assert resume([str(paths.root)]) != 0
     assert "cluster.additional_parameters" in capsys.readouterr().err
