@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed
 
 if TYPE_CHECKING:
     import torch
@@ -55,11 +55,11 @@ def map_file(path: str, num_bytes: int, address: int | None = None, *, may_grow:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: the part is damaged, restore it or run hpcdata.combine again") from None
+        raise Failed(f"{path} is missing: the part is damaged, restore it or run hpcdata.combine again") from None
     try:
         found = os.lseek(descriptor, 0, os.SEEK_END)
         if found < num_bytes or (found > num_bytes and not may_grow):
-            raise UserError(
+            raise Failed(
                 f"{path} has {found} bytes, the manifest says {num_bytes}: "
                 "the part is damaged, restore it or run hpcdata.combine again"
             )

@@ -38,6 +38,13 @@ class Report:
     problems: list[str] = field(default_factory=list)
     recovered: dict[int, Recovered] = field(default_factory=dict)
     """What the retry parts took back; `add_shard` removes what it finds rejected."""
+    num_uncommitted: int = 0
+    """Shards of the plan that are not committed."""
+
+    @property
+    def only_lacks_shards(self) -> bool:
+        """Whether nothing is wrong but that shards are missing."""
+        return bool(self.num_uncommitted) and len(self.problems) == 1
 
     def add_shard(self, folder: Path, summary: ShardSummary) -> None:
         """Checks one committed shard or part and adds it to the account."""
@@ -87,7 +94,7 @@ def verify(path: Path | str) -> list[Report]:
             report.problems.append(f"accounts for {report.counts.inputs} of the plan's {plan.num_samples} inputs")
         report.problems += _not_of_the_run(report.path, plan, paths)
         reports.append(report)
-    written = (paths.plan, paths.runtime, paths.batch_size, paths.combined, paths.report)
+    written = (paths.plan, paths.runtime, paths.batch_size, paths.combined, paths.report, paths.halted)
     reports[0].problems += [problem for file in written for problem in _faults(file)]
     return reports
 
@@ -130,6 +137,7 @@ def _verify_run(paths: RunPaths, dataset: Path | None) -> Report:
     report.check_recovered()
     if missing:
         names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        report.num_uncommitted = len(missing)
         report.problems.append(f"{len(missing)} of {plan.num_shards} shards are not committed: {names}")
     return report
 

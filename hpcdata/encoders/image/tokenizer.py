@@ -14,11 +14,11 @@ import difflib
 import hashlib
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hpcdata import embedded
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import kind_of
 from hpcdata.config.schema import ImageConfig
 from hpcdata.encoders.image.layouts import require_layout
 from hpcdata.encoders.image.presets import (
@@ -95,7 +95,7 @@ def checkpoint_path(preset: str, checkpoint: str | None) -> str:
     needs = f"image.tokenizer={preset} needs a weight file ({PRESETS[preset].file})"
     if not path:
         raise UserError(f"{needs}: pass image.checkpoint=FILE or set {CHECKPOINT_VARIABLE}=FILE")
-    if not Path(path).is_file():
+    if kind_of(path) != "file":
         raise UserError(f"{needs}: {path} is not a file, check image.checkpoint or {CHECKPOINT_VARIABLE}")
     return path
 
