@@ -2,7 +2,8 @@
 
 Files of one folder that differ in their last extension only belong together: every image with the first of `.txt`,
 `.text`, `.caption`, `.json` there is. A line is `{"key": ..., "image": ..., "text": ...}`, paths relative to the
-folder, null for what is missing; file names that are not UTF-8 survive as JSON escapes.
+folder, null for what is missing; file names that are not UTF-8 survive as JSON escapes. Notes on the data set (README,
+statistics) are no samples.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +21,12 @@ from hpcdata.base.errors import UserError
 from hpcdata.sources.base import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, clean_name
 
 _SIDECARS = (*TEXT_EXTENSIONS, "json")
+NOTES = re.compile(
+    r"(readme|license|licence|copying|citation|changelog)(\..*)?|_success|.*_stats\.json"
+    r"|(dataset_infos?|dataset_dict|state)\.json",
+    re.IGNORECASE,
+)
+"""Names of files that say something of a data set and hold no sample."""
 
 
 def list_folder(path: str, out_path: str, *, without: str = "") -> int:
@@ -126,6 +134,8 @@ def _entries(folder: str, names: list[str]) -> Iterator[dict[str, str | None]]:
     for stem in sorted(images.keys() | texts.keys()):
         found = texts.get(stem, {})
         text = next((found[extension] for extension in _SIDECARS if extension in found), None)
+        if stem not in images and text is not None and NOTES.fullmatch(text):
+            continue
         for image in images.get(stem) or [None]:
             key = _unused(stem if len(images.get(stem, ())) < 2 else str(image), used)
             yield {

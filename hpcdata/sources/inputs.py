@@ -17,10 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import kind_of
 from hpcdata.samples import BadSample
 from hpcdata.sources import wids
+from hpcdata.sources.account import describe_not_read, find_account
 from hpcdata.sources.base import IMAGE_EXTENSIONS, InputFile, Scan, clean_name, refusing_faults
-from hpcdata.sources.folder import list_folder, walk
+from hpcdata.sources.folder import NOTES, list_folder, walk
 from hpcdata.sources.json_array import flatten_json
 from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.streams import chunks, codec_of
@@ -44,13 +46,17 @@ class _Found:
     num_declared: int | None = None
 
 
-def list_inputs(raw_data_dir: str | Sequence[str], source: str, *, without: str = "") -> list[InputFile]:
+def list_inputs(
+    raw_data_dir: str | Sequence[str], source: str, *, without: str = "", with_notes: bool = False
+) -> list[InputFile]:
     """All inputs in order. Raises UserError if one is missing, is of no known kind, or there is none.
 
-    without: a folder that is never looked into, of a run that writes into the folder of its inputs.
+    without: a folder that is never looked into, of a run that writes into the folder of its inputs. with_notes: takes
+    notes on a data set (`state.json`, statistics) for inputs, as older plans did.
     """
+    look = _Look(source=source, without=without, with_notes=with_notes)
     paths = [path for path in expand_paths(raw_data_dir) if not _is_below(path, without)]
-    found = [file for path in paths for file in _found(path, source, without)]
+    found = [file for path in paths for file in look.found(path)]
     if not found:
         raise UserError(f"no inputs in {raw_data_dir}")
     unique = _without_repeats(found)
@@ -101,40 +107,66 @@ def warn_of_differences(files: Sequence[InputFile], scans: Sequence[Scan]) -> in
     return len(differing)
 
 
-def _found(path: str, source: str, without: str = "") -> list[_Found]:
-    if os.path.isdir(path):
-        return _found_in_folder(path, source, without)
-    name = os.path.basename(path).lower()
-    if source in ("auto", "webdataset"):
-        if _is_tar(name):
-            return [_Found(path=path, format=_tar_format(path))]
-        if name.endswith(".json") and wids.is_index(path):
-            return _indexed(path)
-    if source in ("auto", "jsonl", "text") and name.endswith((".json", *_JSON_LINES)):
-        return [_Found(path=path, format=_json_format(path, source))]
-    if source in ("auto", "text"):
-        if name.endswith(".parquet"):
-            return [_Found(path=path, format="parquet")]
-        if name.endswith(_DOCUMENTS):
-            return [_Found(path=path, format="document" + codec_of(path, is_document=True))]
-    raise UserError(f"{path} is no input of data.source={source}: its name has no known ending")
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What is looked for, and where not."""
 
+    source: str
+    without: str
+    with_notes: bool
 
-def _found_in_folder(folder: str, source: str, without: str) -> list[_Found]:
-    if source == "folder":
-        return [_Found(path=folder, format="folder")]
-    if source in ("auto", "webdataset"):
-        for name in wids.INDEX_NAMES:
-            index = os.path.join(folder, name)
-            if os.path.isfile(index) and wids.is_index(index):
-                return _indexed(index)
-    for endings in _folder_contents(source):
-        paths = list(_with_endings(folder, endings, without))
-        if paths and endings is _IMAGES:
+    def found(self, path: str) -> list[_Found]:
+        source = self.source
+        with refusing_faults(path):
+            kind = kind_of(path)
+        if kind == "folder":
+            return self._in_folder(path)
+        name = os.path.basename(path).lower()
+        if source in ("auto", "webdataset"):
+            if _is_tar(name):
+                return [_Found(path=path, format=_tar_format(path))]
+            if name.endswith(".json") and wids.is_index(path):
+                return _indexed(path)
+        if source in ("auto", "jsonl", "text") and name.endswith((".json", *_JSON_LINES)):
+            return [_Found(path=path, format=_json_format(path, source))]
+        if source in ("auto", "text"):
+            if name.endswith(".parquet"):
+                return [_Found(path=path, format="parquet")]
+            if name.endswith(_DOCUMENTS):
+                return [_Found(path=path, format="document" + codec_of(path, is_document=True))]
+        raise UserError(f"{path} is no input of data.source={source}: its name has no known ending")
+
+    def _in_folder(self, folder: str) -> list[_Found]:
+        if self.source == "folder":
             return [_Found(path=folder, format="folder")]
-        if paths:
-            return [found for path in paths for found in _found(path, source)]
-    raise UserError(f"{folder} holds no input of data.source={source}")
+        if self.source in ("auto", "webdataset"):
+            for name in wids.INDEX_NAMES:
+                index = os.path.join(folder, name)
+                with refusing_faults(index):
+                    is_there = kind_of(index) == "file"
+                if is_there and wids.is_index(index):
+                    return _indexed(index)
+        for endings in _folder_contents(self.source):
+            paths = list(self._with_endings(folder, endings))
+            if paths and endings is _IMAGES:
+                return [_Found(path=folder, format="folder")]
+            if paths:
+                return [found for path in paths for found in self.found(path)]
+        _, not_read = find_account(folder, (), self.without)
+        held = f": it holds {describe_not_read(not_read)}" if not_read else ""
+        raise UserError(f"{folder} holds no input of data.source={self.source}{held}")
+
+    def _with_endings(self, folder: str, endings: tuple[str, ...]) -> Iterator[str]:
+        for directory, names in walk(folder, without=self.without):
+            for name in names:
+                if name.lower().endswith(endings) and (self.with_notes or not _is_note(name)):
+                    yield os.path.join(directory, name)
+                    if endings is _IMAGES:
+                        return
+
+
+def _is_note(name: str) -> bool:
+    return name.endswith(".json") and NOTES.fullmatch(name) is not None
 
 
 def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
@@ -146,15 +178,6 @@ def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
         "jsonl": ((*_JSON_LINES, ".json"),),
         "text": ((*rows, ".json", *_DOCUMENTS),),
     }[source]
-
-
-def _with_endings(folder: str, endings: tuple[str, ...], without: str) -> Iterator[str]:
-    for directory, names in walk(folder, without=without):
-        for name in names:
-            if name.lower().endswith(endings):
-                yield os.path.join(directory, name)
-                if endings is _IMAGES:
-                    return
 
 
 def _indexed(path: str) -> list[_Found]:
