@@ -15,7 +15,7 @@ comes back whatever it does. After scancel it is marked CANCELLED. So the one ri
 The decision is slurmctld's, under its lock, so that no cancellation can slip in between a question and an answer.
 Signals that come before our handlers are installed kill Python: then the batch script asks the same (sbatch.py).
 
-Exit codes: 0 nothing is left to do; 128 + signal when stopped, as shells have it; 1 after an error.
+Exit codes: 0 nothing is left to do; 128 + signal when stopped, as shells have it; others as `base.command` has them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpcdata.base import logs
+from hpcdata.base.command import DONE, FAILED, exit_code
 from hpcdata.base.errors import UserError
 from hpcdata.base.signals import StopFlag
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_array_task(Path(output_dir))
     except (UserError, OSError) as error:
         log.error("%s", error)
-        return 1
+        return exit_code(error)
 
 
 def run_array_task(output_dir: Path) -> int:
@@ -58,7 +59,7 @@ def run_array_task(output_dir: Path) -> int:
         outcome = run_task(output_dir, stop)
         if outcome is TaskOutcome.STOPPED:
             return leave(stop)
-        return 0 if outcome is TaskOutcome.FINISHED else 1
+        return DONE if outcome is TaskOutcome.FINISHED else FAILED
 
 
 def leave(stop: StopFlag) -> int:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.history import submissions
 from hpcdata.history.submissions import History, Kind
 from hpcdata.runs.paths import RunPaths
@@ -80,7 +80,7 @@ def run(
         except subprocess.TimeoutExpired as error:
             if BUSY in (said := (error.stderr or b"").decode(errors="replace")):  # sbatch would wait for long
                 return subprocess.CompletedProcess(command, 1, "", said.splitlines()[0])
-            raise UserError(f"{command[0]} did not answer for {timeout_s:.0f} s: try again later") from None
+            raise Failed(f"{command[0]} did not answer for {timeout_s:.0f} s: try again later") from None
 
 
 def active_jobs(paths: RunPaths, history: History) -> list[Job]:
@@ -178,7 +178,7 @@ def _squeue() -> list[str]:
     """`array id|state|comment` of the user's jobs, one line for each element that runs and each array that waits."""
     result = run("squeue", "--me", "--noheader", "--format=%F|%T|%k")
     if result.returncode != 0:
-        raise UserError(f"squeue failed: {result.stderr.strip() or result.returncode}")
+        raise Failed(f"squeue failed: {result.stderr.strip() or result.returncode}")
     return result.stdout.splitlines()
 
 

@@ -46,7 +46,7 @@ def render(observer: Observer, status: Status) -> str:
         _tasks(status),
     ]
     title = f"hpcdata run {text(root)}"
-    state = "finished" if status.combined or status.is_finished else "stopped" if status.stopped else "unfinished"
+    state = "stopped" if status.stopped and not status.is_finished else status.state
     notes = "".join(f'<p class="note">{text(note, 400)}</p>' for note in warnings(status, root))
     made = time.strftime("%Y-%m-%d %H:%M:%S %Z")
     return (

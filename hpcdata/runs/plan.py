@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from hpcdata.base import sealed
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.base.typed import checked
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
@@ -304,19 +304,19 @@ def load_plan(output_dir: Path | str) -> Plan:
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{output_dir} has no plan.json: it is not the output directory of a run") from None
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
+        raise Failed(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:
         raise UserError(f"{path} has format {found!r}, this version reads {FORMAT}: use the hpcdata that made it")
     try:
         plan = _from_mapping(values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
+        raise Failed(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
     if plan.fingerprint != values.get("fingerprint"):
         other = (
             "" if plan.code_version == code_version() else f", or use the hpcdata that made it ({plan.code_version})"
         )
-        raise UserError(f"{path} was edited: its content does not have its fingerprint; restore it{other}")
+        raise Failed(f"{path} was edited: its content does not have its fingerprint; restore it{other}")
     return dataclasses.replace(plan, found_batch_size=_read_batch_size(RunPaths(output_dir).batch_size))
 
 
@@ -326,7 +326,7 @@ def load_runtime(output_dir: Path | str) -> RunConfig:
     try:
         return configuration.from_mapping(sealed.read_json(path))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): launch the run again") from None
+        raise Failed(f"{path} cannot be read ({error}): launch the run again") from None
 
 
 def _read_batch_size(path: Path) -> int | None:
@@ -337,7 +337,7 @@ def _read_batch_size(path: Path) -> int | None:
     except (ValueError, KeyError, TypeError):
         size = None
     if not isinstance(size, int) or size < 1:
-        raise UserError(f"{path} is damaged: restore it, or use a new output directory")
+        raise Failed(f"{path} is damaged: restore it, or use a new output directory")
     return size
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.base.reads import naming
 from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample, TextPart
 
@@ -96,9 +96,9 @@ def refusing_faults(path: str) -> Iterator[None]:
         with naming(path):
             yield
     except MemoryError:
-        raise UserError(f"cannot read {path}: out of memory; try again with more of it") from None
+        raise Failed(f"cannot read {path}: out of memory; try again with more of it") from None
     except OSError as error:
-        raise UserError(f"cannot read {error.filename}: {error.strerror}; try again when it can be read") from None
+        raise Failed(f"cannot read {error.filename}: {error.strerror}; try again when it can be read") from None
 
 
 def changed_since_planned(file: InputFile, *, got: int, expected: int) -> UserError:

@@ -280,7 +280,7 @@ def test_resume_refuses(
     run: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str], override: str, message: str
 ) -> None:
     before = (run / "runtime.json").read_bytes()
-    assert resume_command.main([str(run), override]) == 1
+    assert resume_command.main([str(run), override]) == 2
     assert message in capsys.readouterr().err
     assert (run / "runtime.json").read_bytes() == before
     assert submitted(fake) == []
@@ -288,7 +288,7 @@ def test_resume_refuses(
 
 def test_resume_refuses_changed_inputs(run: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
     (run.parent / "in.tar").unlink()
-    assert resume_command.main([str(run)]) == 1
+    assert resume_command.main([str(run)]) == 2
     assert "input in.tar is gone" in capsys.readouterr().err
 
 
