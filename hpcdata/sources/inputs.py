@@ -227,9 +227,7 @@ def _format_of_content(path: str, source: str) -> str:
         return _tar_format(path)
     if beginning.lstrip()[:1] in (b"{", b"[") and source in ("auto", "jsonl", "text"):
         return _json_format(path, source)
-    raise UserError(
-        f"{path} is no input of data.source={source}: its name has no known ending, its bytes no known mark"
-    )
+    raise UserError(f"{path} is no input of data.source={source}: its name has no known ending, and its bytes no mark")
 
 
 def _json_format(path: str, source: str) -> str:
