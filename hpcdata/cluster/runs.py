@@ -19,6 +19,7 @@ from hpcdata.config.array import ArraySpec, Piece, parse_array, split
 from hpcdata.config.schema import RunConfig
 from hpcdata.history import queue, submissions
 from hpcdata.history.submissions import Kind, Submission
+from hpcdata.runs.ownership import require_own_settings
 from hpcdata.runs.paths import RunPaths
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,8 @@ class _Submitter:
     """One round: what has been submitted so far."""
 
     def __init__(self, paths: RunPaths, config: RunConfig, by: By, samples_done: int) -> None:
+        if by == "finish":  # settings are as a file of the run has them, and nobody typed them
+            require_own_settings(paths, config)
         self.paths, self._config, self._by, self._samples_done = paths, config, by, samples_done
         self._round = submissions.read(paths).last_round + 1
         self.job_ids: list[str] = []
