@@ -83,7 +83,13 @@ def run(
     with outside_of_any_job():
         try:
             return subprocess.run(
-                command, input=input_text, capture_output=True, text=True, errors="replace", timeout=timeout_s
+                command,
+                input=input_text,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout_s,
+                start_new_session=True,  # a signal for the job that it is in ends the question otherwise
             )
         except OSError:
             raise Missing(f"{command[0]} was not found in PATH: use a login node of the cluster") from None
@@ -146,11 +152,14 @@ def _array_of(job_id: str) -> str:
     return job_id.partition("_")[0]
 
 
-def state_of(job_id: str) -> str | None:
-    """What slurmctld says of a job or array element; None when it does not know it, or does not answer soon."""
-    shown = _look("scontrol", "show", "job", "--oneliner", job_id)
-    match = re.search(r"\bJobState=(\w+)", shown or "")
-    return match[1] if match else None
+def num_restarts(job_id: str) -> int | None:
+    """How often slurmctld has put the job back into the queue; None when it does not know it, or does not answer soon.
+
+    It grows in the moment of requeueing. The state would not do: both of a cancelled job and of a requeued one it is
+    COMPLETING until their processes are gone.
+    """
+    match = re.search(r"\bRestarts=(\d+)", _look("scontrol", "show", "job", "--oneliner", job_id) or "")
+    return int(match[1]) if match else None
 
 
 def look(job_ids: Iterable[str]) -> JobStates | None:
