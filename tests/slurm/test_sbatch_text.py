@@ -166,16 +166,18 @@ def test_setup_lines_may_stop_a_job_and_leave_the_rest_of_the_script_alone(tmp_p
         cluster=ClusterConfig(kind="slurm", setup=["set -eu", "source env.sh"], python="/bin/false"),
     )
     text = job_text(tmp_path, config, JobOptions(kind="tasks"))
-    (tmp_path / "srun").write_text("#!/bin/bash\necho $A\nexit 7\n")
-    (tmp_path / "srun").chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:/bin:/usr/bin"}
+    (tmp_path / "srun").write_text("#!/bin/bash\necho $A\nexit 138\n")
+    (tmp_path / "scontrol").write_text("#!/bin/bash\necho $1\n")
+    for name in ("srun", "scontrol"):
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/bin:/usr/bin", "SLURM_JOB_ID": "7"}
 
     def run() -> subprocess.CompletedProcess[str]:
         return subprocess.run(["bash"], input=text, env=environment, cwd=tmp_path, capture_output=True, text=True)
 
     assert run().stdout == ""  # there is no env.sh
     (tmp_path / "env.sh").write_text("export A=given\n")
-    assert (run().returncode, run().stdout) == (7, "given\n")
+    assert (run().returncode, run().stdout) == (138, "given\nrequeue\n")
 
 
 @pytest.mark.parametrize(("by", "is_kept"), [("user", True), ("finish", False)])
