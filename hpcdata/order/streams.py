@@ -8,18 +8,23 @@ number says which sample it is. What the samples are, only their loader knows.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from hpcdata.base.errors import UserError
 from hpcdata.order.draws import Draws
-from hpcdata.order.mixture import POLICIES, Schedule, integer_weights, make_schedule, relative_weights
+from hpcdata.order.mixture import integer_weights, relative_weights
 from hpcdata.order.order import Order, find_order, rows_of_epochs
 from hpcdata.order.sampling import derived_seed, select
+from hpcdata.order.schedule import POLICIES, Schedule, WeightsFrom, declared, make_schedule
 from hpcdata.order.seeding import example_seeds
+
+Change = tuple[int, int, tuple[int, ...]]
 
 
 class Stretch(NamedTuple):
@@ -101,12 +106,23 @@ class SizedSource:
     """Or `blocks`, `blocks:ROWSxBLOCKS` for data larger than RAM, `sequential`: see hpcdata.order.order."""
     max_repeats: int = 1
     """With the policy `max_repeats`: how often each of its samples is delivered."""
+    tokens: int | None = None
+    """Of all its samples, where they are known: for weights that are shares of tokens."""
 
 
 class SizedMixture:
-    """Weighted sources; see hpcdata.order.mixture for the policies, and for what weights are relative to."""
+    """Weighted sources; see hpcdata.order.schedule for the policies and for weights that change, and
+    hpcdata.order.mixture for what weights are relative to.
+    """
 
-    def __init__(self, sources: Sequence[SizedSource], *, strategy: str | None = None, policy: str = "repeat") -> None:
+    def __init__(
+        self,
+        sources: Sequence[SizedSource],
+        *,
+        strategy: str | None = None,
+        policy: str = "repeat",
+        schedule: Sequence[WeightsFrom] = (),
+    ) -> None:
         if not sources:
             raise UserError("a mixture needs at least one source")
         if policy not in POLICIES:
@@ -122,17 +138,24 @@ class SizedMixture:
         self.sizes = tuple(selection.num_samples for selection in self.selections)
         for source, size in zip(sources, self.sizes, strict=True):
             _check_source(source, size)
-        self.weights = integer_weights(relative_weights([source.weight for source in sources], self.sizes, strategy))
+        means = [Fraction(source.tokens or 0, source.size) or None for source in sources]
+        given = [source.weight for source in sources]
+        self.weights = integer_weights(relative_weights(given, self.sizes, strategy, means))
+        if schedule and policy != "repeat":
+            raise UserError(f"a schedule of weights is for the policy repeat, whose epoch has no end, not for {policy}")
+        self.schedule = declared(schedule, self.names, self.weights, means)
+        """(position, weights from there on)"""
         self.first_row = np.cumsum([0] + [source.size for source in sources])
 
 
 class MixtureStream:
     """A mixture with a seed, and the changes of its weights so far.
 
-    `changes`: (epoch, position, integer weights from there on), in the order in which they happened.
+    `changes`: (epoch, position, integer weights from there on), in the order in which they happened. Such weights hold
+    until the next of the mixture's schedule.
     """
 
-    def __init__(self, mixture: SizedMixture, *, seed: int, shuffle: bool, changes: Sequence[tuple] = ()) -> None:
+    def __init__(self, mixture: SizedMixture, *, seed: int, shuffle: bool, changes: Sequence[Change] = ()) -> None:
         self.mixture, self._seed, self._shuffle = mixture, seed, shuffle
         self.names, self.sizes = mixture.names, mixture.sizes
         self.changes = tuple((int(epoch), int(at), tuple(map(int, weights))) for epoch, at, weights in changes)
@@ -180,9 +203,14 @@ class MixtureStream:
         """The same stream with other weights from a position on; a weight of 0 leaves a source out."""
         if set(weights) != set(self.names):
             raise UserError(f"weights are for {', '.join(weights)}: expected one for each of {', '.join(self.names)}")
-        change = (epoch, position, integer_weights([weights[name] for name in self.names]))
-        kept = [earlier for earlier in self.changes if earlier[:2] != (epoch, position)]
-        return self.with_changes([*kept, change])
+        wanted = integer_weights([weights[name] for name in self.names])
+        kept = self.changes[:-1] if self.changes and self.changes[-1][:2] == (epoch, position) else self.changes
+        changed = copy.copy(self)
+        changed.changes, changed._latest = (*kept, (epoch, position, wanted)), None
+        if self._latest is not None and self._latest[0] == epoch and self.mixture.policy == "repeat":
+            later = [item for item in self.mixture.schedule if item[0] > position]
+            changed._latest = epoch, self._latest[1].extended(position, wanted, later)
+        return changed
 
     def with_changes(self, changes: Sequence[tuple]) -> MixtureStream:
         return MixtureStream(self.mixture, seed=self._seed, shuffle=self._shuffle, changes=changes)
@@ -192,7 +220,8 @@ class MixtureStream:
         sources = [
             [s.name, s.sampling, s.max_repeats, *([] if s.order == "shuffled" else [s.order])] for s in mixture.sources
         ]
-        return {"policy": mixture.policy, "weights": mixture.weights, "sources": sources}
+        schedule = {"schedule": mixture.schedule} if mixture.schedule else {}
+        return {"policy": mixture.policy, "weights": mixture.weights, "sources": sources, **schedule}
 
     def _rows(self, index: int, epoch: int, times: np.ndarray, within: np.ndarray) -> np.ndarray:
         """Rows of one source: its `times`-th epoch has an order of its own."""
@@ -209,13 +238,18 @@ class MixtureStream:
         for change in self.changes:
             if change[0] < epoch:
                 weights = change[2]
+        changes = [*self.mixture.schedule, *(change[1:] for change in self.changes if change[0] == epoch)]
         return make_schedule(
             self.sizes,
             weights,
             policy=self.mixture.policy,
             max_repeats=[source.max_repeats for source in self.mixture.sources],
-            changes=[change[1:] for change in self.changes if change[0] == epoch],
+            changes=sorted(changes, key=_position),
         )
+
+
+def _position(change: tuple[int, Sequence[int]]) -> int:
+    return change[0]
 
 
 def _check_source(source: SizedSource, size: int) -> None:
