@@ -8,6 +8,7 @@ The loader of tokens is its first user (hpcdata.loading); tests/order/test_alone
     sampling       a part of a source: first:N, random:0.5%
     mixture        weighted sources, interleaved in closed form
     schedule       weights that change, and where an epoch of a mixture ends
+    weight_ledger  changes of weights that are too many for a state
     seeding        randomness of one example
     streams        the canonical order of one source, or of a mixture of sources with a name and a size
     draws          which samples stand at some positions

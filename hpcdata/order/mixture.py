@@ -78,9 +78,10 @@ class _Split(NamedTuple):
     total: int
     branches: tuple[_Split | int, _Split | int]
 
-    def num_left(self, positions: np.ndarray) -> np.ndarray:
-        """How many of the first `positions` belong to the left branch."""
-        return self.split(positions)[0]
+    def count_left(self, position: int) -> int:
+        """How many of the first `position` positions belong to the left branch."""
+        periods, rest = divmod(position, self.total)
+        return periods * self.left + (rest * self.left + self.total // 2) // self.total
 
     def split(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(how many before each position belong to the left branch, whether it does itself)."""
@@ -137,11 +138,11 @@ class Interleave:
         """How often each source has been drawn before `position`."""
         counts = [0] * len(self.weights)
         for source, path in self._paths.items():
-            number = np.int64(position)
+            number = int(position)
             for node, branch in path:
-                left = node.num_left(number)
+                left = node.count_left(number)
                 number = number - left if branch else left
-            counts[source] = int(number)
+            counts[source] = number
         return counts
 
 

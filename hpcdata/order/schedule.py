@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 
@@ -107,8 +108,12 @@ def make_schedule(
     policy: str,
     max_repeats: Sequence[int],
     changes: Sequence[tuple[int, Sequence[int]]] = (),
+    drawn: Mapping[int, Sequence[int]] = MappingProxyType({}),
 ) -> Schedule:
-    """The stages of one epoch. `changes`: (position, weights from there on), in the order of positions."""
+    """The stages of one epoch. `changes`: (position, weights from there on), in the order of positions.
+
+    `drawn`: how often each source has been drawn before a position, where that is known already.
+    """
     stages: list[Stage] = []
     start, base, weights = 0, np.zeros(len(sizes), np.int64), tuple(weights)
     times = np.array(max_repeats if policy == "max_repeats" else [1] * len(sizes), np.int64)
@@ -129,7 +134,7 @@ def make_schedule(
             end = pending[-1][0]
         elif end is None or policy == "stop_first":
             return Schedule(stages=tuple(stages), num_samples=end)
-        start, base = end, stage.counts(end)
+        start, base = end, np.array(drawn[end], np.int64) if end in drawn else stage.counts(end)
 
 
 def declared(

@@ -23,8 +23,7 @@ from hpcdata.order.order import Order, find_order, rows_of_epochs
 from hpcdata.order.sampling import derived_seed, select
 from hpcdata.order.schedule import POLICIES, Schedule, WeightsFrom, declared, make_schedule
 from hpcdata.order.seeding import example_seeds
-
-Change = tuple[int, int, tuple[int, ...]]
+from hpcdata.order.weight_ledger import Change, digest_of
 
 
 class Stretch(NamedTuple):
@@ -151,14 +150,15 @@ class SizedMixture:
 class MixtureStream:
     """A mixture with a seed, and the changes of its weights so far.
 
-    `changes`: (epoch, position, integer weights from there on), in the order in which they happened. Such weights hold
-    until the next of the mixture's schedule.
+    `changes`: in the order in which they happened. Such weights hold until the next of the mixture's schedule.
     """
 
     def __init__(self, mixture: SizedMixture, *, seed: int, shuffle: bool, changes: Sequence[Change] = ()) -> None:
         self.mixture, self._seed, self._shuffle = mixture, seed, shuffle
         self.names, self.sizes = mixture.names, mixture.sizes
-        self.changes = tuple((int(epoch), int(at), tuple(map(int, weights))) for epoch, at, weights in changes)
+        self.changes = tuple(changes)
+        self.digests = digest_of(self.changes[:-1]), digest_of(self.changes)
+        """Of the changes without the last, and of all."""
         self._selections = [
             select(source.sampling, selection.size, seed=derived_seed(seed, f"source {source.name}"))
             for source, selection in zip(mixture.sources, mixture.selections, strict=True)
@@ -204,15 +204,22 @@ class MixtureStream:
         if set(weights) != set(self.names):
             raise UserError(f"weights are for {', '.join(weights)}: expected one for each of {', '.join(self.names)}")
         wanted = integer_weights([weights[name] for name in self.names])
-        kept = self.changes[:-1] if self.changes and self.changes[-1][:2] == (epoch, position) else self.changes
-        changed = copy.copy(self)
-        changed.changes, changed._latest = (*kept, (epoch, position, wanted)), None
-        if self._latest is not None and self._latest[0] == epoch and self.mixture.policy == "repeat":
+        is_again = bool(self.changes) and self.changes[-1][:2] == (epoch, position)
+        kept = self.changes[:-1] if is_again else self.changes
+        changed, drawn = copy.copy(self), None
+        changed._latest = None
+        if self.mixture.policy == "repeat":
             later = [item for item in self.mixture.schedule if item[0] > position]
-            changed._latest = epoch, self._latest[1].extended(position, wanted, later)
+            schedule = self.schedule(epoch).extended(position, wanted, later)
+            changed._latest = epoch, schedule
+            drawn = tuple(schedule.stages[-1 - len(later)].base.tolist())
+        change = Change(epoch, position, wanted, drawn)
+        changed.changes = (*kept, change)
+        before = self.digests[0 if is_again else 1]
+        changed.digests = before, change.behind(before)
         return changed
 
-    def with_changes(self, changes: Sequence[tuple]) -> MixtureStream:
+    def with_changes(self, changes: Sequence[Change]) -> MixtureStream:
         return MixtureStream(self.mixture, seed=self._seed, shuffle=self._shuffle, changes=changes)
 
     def settings(self) -> dict[str, Any]:
@@ -236,15 +243,17 @@ class MixtureStream:
     def _make_schedule(self, epoch: int) -> Schedule:
         weights = self.mixture.weights
         for change in self.changes:
-            if change[0] < epoch:
-                weights = change[2]
-        changes = [*self.mixture.schedule, *(change[1:] for change in self.changes if change[0] == epoch)]
+            if change.epoch < epoch:
+                weights = change.weights
+        changed = [(change.position, change.weights) for change in self.changes if change.epoch == epoch]
+        drawn = {change.position: change.drawn for change in self.changes if change.drawn is not None}
         return make_schedule(
             self.sizes,
             weights,
             policy=self.mixture.policy,
             max_repeats=[source.max_repeats for source in self.mixture.sources],
-            changes=sorted(changes, key=_position),
+            changes=sorted([*self.mixture.schedule, *changed], key=_position),
+            drawn=drawn if self.mixture.policy == "repeat" else {},
         )
 
 
