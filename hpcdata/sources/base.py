@@ -18,7 +18,8 @@ from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample
 
 _COMMON_IMAGES = {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff"}
 _RARE_IMAGES = {"jp2", "j2k", "avif", "heic", "heif", "ppm", "pgm", "pbm", "pnm", "ico", "tga"}
-IMAGE_EXTENSIONS = frozenset(_COMMON_IMAGES | _RARE_IMAGES)
+OLDER_EXTENSIONS = frozenset(_COMMON_IMAGES | _RARE_IMAGES)
+"""Those of `media.kinds.IMAGE_EXTENSIONS` that tars of older plans are read by."""
 TEXT_EXTENSIONS = ("txt", "text", "caption")
 """Members and sidecars that hold the text itself, in order of preference; `json` comes after them."""
 TEXT_FIELDS = ("text_prompt", "text", "caption")
