@@ -19,8 +19,8 @@ from hpcdata.base.errors import UserError
 from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.dataset.manifest import LayoutDefaults, Manifest
 from hpcdata.dataset.partlist import Parts
+from hpcdata.order.mixing.schedule import WeightsFrom
 from hpcdata.order.order import Order, find_order
-from hpcdata.order.schedule import WeightsFrom
 from hpcdata.order.streams import MixtureStream, SingleStream, SizedMixture, SizedSource, Stream
 from hpcdata.shards.counts import Counts
 
@@ -43,8 +43,9 @@ class Source:
 
 
 class Mixture(SizedMixture):
-    """Weighted datasets; see hpcdata.order.schedule for the policies and for weights that change, and
-    hpcdata.order.mixture for what weights are relative to. Tokens are ids as they are stored, codes of pictures too.
+    """Weighted datasets; see hpcdata.order.mixing.schedule for the policies and for weights that change, and
+    hpcdata.order.mixing.interleave for what weights are relative to. Tokens are ids as they are stored, codes of
+    pictures too.
 
     `dataset` holds the parts of all, in the order of the sources.
     """

@@ -16,10 +16,10 @@ import numpy as np
 
 from hpcdata.base.errors import UserError
 from hpcdata.native.forks import Lazy
+from hpcdata.order.mixing.weight_ledger import Change, WeightLedger
 from hpcdata.order.packing import Packing
 from hpcdata.order.steps import Mark, RowSteps, Share, Steps
 from hpcdata.order.streams import MixtureStream, SingleStream, Stream
-from hpcdata.order.weight_ledger import Change, WeightLedger
 
 STATE_VERSION = 1
 MAX_STATE_BYTES = 1024

@@ -18,12 +18,12 @@ import numpy as np
 
 from hpcdata.base.errors import UserError
 from hpcdata.order.draws import Draws
-from hpcdata.order.mixture import integer_weights, relative_weights
+from hpcdata.order.mixing.interleave import integer_weights, relative_weights
+from hpcdata.order.mixing.schedule import POLICIES, Schedule, WeightsFrom, declared, make_schedule
+from hpcdata.order.mixing.weight_ledger import Change, digest_of
 from hpcdata.order.order import Order, find_order, rows_of_epochs
 from hpcdata.order.sampling import derived_seed, select
-from hpcdata.order.schedule import POLICIES, Schedule, WeightsFrom, declared, make_schedule
 from hpcdata.order.seeding import example_seeds
-from hpcdata.order.weight_ledger import Change, digest_of
 
 
 class Stretch(NamedTuple):
@@ -110,8 +110,8 @@ class SizedSource:
 
 
 class SizedMixture:
-    """Weighted sources; see hpcdata.order.schedule for the policies and for weights that change, and
-    hpcdata.order.mixture for what weights are relative to.
+    """Weighted sources; see hpcdata.order.mixing.schedule for the policies and for weights that change, and
+    hpcdata.order.mixing.interleave for what weights are relative to.
     """
 
     def __init__(

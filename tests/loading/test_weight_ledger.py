@@ -13,8 +13,8 @@ import pytest
 
 from hpcdata import Mixture, Source, TokenDataset, TokenLoader
 from hpcdata.base.errors import UserError
+from hpcdata.order.mixing.weight_ledger import WeightLedger
 from hpcdata.order.streams import MixtureStream, SizedMixture, SizedSource
-from hpcdata.order.weight_ledger import WeightLedger
 from tests.loading import made
 
 

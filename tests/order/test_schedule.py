@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcdata.base.errors import UserError
-from hpcdata.order.schedule import WeightsFrom
+from hpcdata.order.mixing.schedule import WeightsFrom
 from hpcdata.order.streams import MixtureStream, SizedMixture, SizedSource
 
 

@@ -27,7 +27,7 @@ from types import MappingProxyType
 import numpy as np
 
 from hpcdata.base.errors import UserError
-from hpcdata.order.mixture import Interleave, integer_weights
+from hpcdata.order.mixing.interleave import Interleave, integer_weights
 
 POLICIES = ("repeat", "stop_first", "stop_all", "max_repeats")
 _RAMP_STEPS = 64

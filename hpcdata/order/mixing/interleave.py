@@ -6,7 +6,7 @@ operations, forwards and backwards, any whole period of `sum(weights)` positions
 its weight says, and every prefix deviates from its exact share by at most 1/2 a level, weighted by the shares
 below: less than 2 for any weights, less than 1 for two sources.
 
-What weights are relative to is a strategy; where they change, and where an epoch ends, is hpcdata.order.schedule.
+What weights are relative to is a strategy. Where they change, and where an epoch ends: hpcdata.order.mixing.schedule.
 """
 
 from __future__ import annotations
