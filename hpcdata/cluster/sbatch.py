@@ -138,7 +138,7 @@ def sbatch_parameters(cluster: ClusterConfig, max_running: int) -> dict[str, Any
 def require_slurm() -> None:
     missing = [name for name in ("sbatch", "srun") if shutil.which(name) is None]
     if missing:
-        raise UserError(
+        raise queue.Missing(
             f"cluster=slurm needs {' and '.join(missing)}, not found in PATH: submit from a login node, "
             "or use cluster=local for processes of this machine"
         )

@@ -41,7 +41,7 @@ from hpcdata.runs.plan import load_runtime
 
 log = logging.getLogger(__name__)
 
-_PAUSES_S = (1, 2, 4, 8, 15, *[30] * 19)
+PAUSES_S = (1, 2, 4, 8, 15, *[30] * 19)
 """Between attempts to reach slurmctld: ten minutes in all."""
 
 
@@ -97,24 +97,26 @@ def leave(stop: StopFlag) -> int:
         log.info("stopped by %s; run the same command again to continue", received.name)
     else:
         log.info("stopped by %s, leaves job %s for requeueing", received.name, job_id)
-        _requeue(job_id)
+        if (refusal := requeue(job_id)) is not None:
+            log.error("job %s is not requeued (%s); submit the same line again to continue", job_id, refusal)
     return 128 + received
 
 
-def _requeue(job_id: str) -> None:
-    """Asks until slurmctld answers: who gives up and exits within the grace of a preemption is not requeued."""
+def requeue(job_id: str) -> str | None:
+    """Asks until slurmctld answers; None when it has, otherwise why this job does not come back.
+
+    Who gives up and exits within the grace of a preemption is not requeued.
+    """
     if shutil.which("scontrol") is None:  # in a container: the batch script outside asks, when it sees the exit code
-        return
-    for pause_s in _PAUSES_S:
+        return None
+    refusal: str | None = None
+    for pause_s in PAUSES_S:
         refusal = _try_requeue(job_id)
-        if refusal is None:
-            return
-        if "disabled" in refusal:  # submitted with --no-requeue, or an interactive job
-            log.error("SLURM may not requeue job %s (%s); submit the same line again to continue", job_id, refusal)
-            return
+        if refusal is None or "disabled" in refusal:  # submitted with --no-requeue, or an interactive job
+            return refusal
         log.warning("requeueing job %s failed (%s), next attempt in %d s", job_id, refusal, pause_s)
         time.sleep(pause_s)
-    log.error("job %s could not be requeued; submit the same line again to continue", job_id)
+    return refusal
 
 
 def _try_requeue(job_id: str) -> str | None:

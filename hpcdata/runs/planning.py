@@ -103,7 +103,7 @@ def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[
             config.data.raw_data_dir,
             config.data.source,
             without=str(paths.root),
-            with_notes=plan is not None and plan.found is None,
+            as_older=plan is not None and plan.found is None,
         )
     except UserError:
         if config.data.on_changed_input != "reject" or plan is None:
