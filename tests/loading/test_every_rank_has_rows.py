@@ -101,7 +101,7 @@ def _goes_on(dataset, options, whole, step: int, world_size: int) -> None:
 
 
 def test_buckets_are_full():
-    """Pictures of 18 shapes of about 256 codes with captions, 64 to a step: less than 5 % of what is made is padding."""
+    """Pictures of 18 shapes of about 256 codes with captions, 64 to a step: less than 5 % is padding."""
     rng = np.random.default_rng(0)
     shapes = [(16 + d, 16 - d + e) for d in range(-4, 5) for e in (0, 1)]
     grids = rng.integers(0, len(shapes), 50_000)
@@ -143,7 +143,7 @@ def test_a_state_of_padded_buckets_goes_on_with_them_and_is_refused_by_others(da
     next(iter(old))
     state = old.state_dict()
     assert state["settings"]["packing"] == "Buckets(multiple=8, window=60, cuts=False, length=None)"
-    with pytest.raises(UserError, match="saved with packing=.*: restore packing"):
+    with pytest.raises(UserError, match=r"saved with packing=.*: restore packing"):
         TokenLoader(dataset, packing=Buckets(multiple=8, window=60), **options).load_state_dict(state)
     again = TokenLoader(dataset, packing=Buckets(multiple=8, window=60, rest="pad"), **options)
     again.load_state_dict(state)
