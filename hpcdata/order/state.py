@@ -5,10 +5,11 @@ A loader of any kind of sample inherits `Cursor`. It says how its steps are made
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
@@ -49,6 +50,7 @@ class Cursor(Generic[S]):
         self.seed, self.shuffle, self._has_own_order = seed, shuffle, has_own_order
         self.drop_last, self.num_epochs = drop_last, num_epochs
         self.epoch = self.step = 0
+        self._noted: tuple[int, int, Mark] | None = None
         if global_batch_size < 1 or global_batch_size % self.world_size:
             raise UserError(
                 f"global_batch_size={global_batch_size} cannot be divided evenly among {self.world_size} ranks"
@@ -117,11 +119,33 @@ class Cursor(Generic[S]):
         state: dict[str, Any] = {"version": STATE_VERSION, **self._identity(), "settings": self._settings}
         state |= {"epoch": self.epoch, "step": self.step}
         if self.packing is not None:
-            mark = self._steps.mark(self.epoch, self.step)
+            mark = self._mark()
             state["mark"] = [self.epoch, *mark[:2], *([mark.waiting] if mark.waiting else [])]
         if isinstance(self.stream, MixtureStream) and self.stream.changes:
             state["changes"] = [[epoch, position, list(weights)] for epoch, position, weights in self.stream.changes]
         return state
+
+    @property
+    def place(self) -> tuple[object, int, int]:
+        """Where the loader stands, by which weights: another value once it goes on elsewhere."""
+        return self.stream, self.epoch, self.step
+
+    def fork(self) -> Self:
+        """Another loader at the same place, which may be used in another thread: neither moves the other."""
+        other = copy.copy(self)
+        other._let_go()
+        other._steps = other._make_steps()
+        other._steps.restore(self.epoch, self._mark())
+        return other
+
+    def follow(self, state: dict[str, Any]) -> None:
+        """Goes where a fork of this loader stood, which needs no check and finds nothing out."""
+        self._let_go()
+        self.epoch, self.step = state["epoch"], state["step"]
+        if self.packing is not None:
+            mark = Mark(*state["mark"][1:])
+            self._steps.restore(self.epoch, mark)
+            self._noted = self.epoch, self.step, mark
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state`, saved on any world size. Raises UserError when it is of other data or settings."""
@@ -139,7 +163,7 @@ class Cursor(Generic[S]):
         except UserError:
             self.stream, self._steps = before
             raise
-        self.epoch, self.step = epoch, step
+        self.epoch, self.step, self._noted = epoch, step, None
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """Draws from the sources of the mixture by other weights from the next batch on; all ranks must do the same.
@@ -150,7 +174,7 @@ class Cursor(Generic[S]):
             raise UserError("set_weights is for mixtures, this loader has one dataset")
         self._let_go()
         before, position = self.stream, self.step * self.global_batch_size
-        mark = self._steps.mark(self.epoch, self.step)
+        mark = self._mark()
         if self.packing is not None:
             is_begun = mark.first_bin < position
             position = (mark.window + is_begun) * self.packing.window
@@ -162,10 +186,16 @@ class Cursor(Generic[S]):
         except UserError:
             self.stream = before
             raise
-        self._steps = self._make_steps()
+        self._steps, self._noted = self._make_steps(), None
         self._steps.restore(self.epoch, mark)
         if not self._steps.has_step(self.epoch, self.step):
             self.epoch, self.step = self.epoch + 1, 0
+
+    def _mark(self) -> Mark:
+        """Of the window in which the next batch begins. What a fork has found out is not packed once more."""
+        if self._noted is not None and self._noted[:2] == (self.epoch, self.step):
+            return self._noted[2]
+        return self._steps.mark(self.epoch, self.step)
 
     def _following(self) -> tuple[int, int]:
         """The place of the batch behind the next."""

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.base.reads import naming
 from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample, TextPart
 
 _COMMON_IMAGES = {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff"}
 _RARE_IMAGES = {"jp2", "j2k", "avif", "heic", "heif", "ppm", "pgm", "pbm", "pnm", "ico", "tga"}
-IMAGE_EXTENSIONS = frozenset(_COMMON_IMAGES | _RARE_IMAGES)
+OLDER_EXTENSIONS = frozenset(_COMMON_IMAGES | _RARE_IMAGES)
+"""Those of `media.kinds.IMAGE_EXTENSIONS` that tars of older plans are read by."""
 TEXT_EXTENSIONS = ("txt", "text", "caption")
 """Members and sidecars that hold the text itself, in order of preference; `json` comes after them."""
 TEXT_FIELDS = ("text_prompt", "text", "caption")
@@ -95,9 +96,9 @@ def refusing_faults(path: str) -> Iterator[None]:
         with naming(path):
             yield
     except MemoryError:
-        raise UserError(f"cannot read {path}: out of memory; try again with more of it") from None
+        raise Failed(f"cannot read {path}: out of memory; try again with more of it") from None
     except OSError as error:
-        raise UserError(f"cannot read {error.filename}: {error.strerror}; try again when it can be read") from None
+        raise Failed(f"cannot read {error.filename}: {error.strerror}; try again when it can be read") from None
 
 
 def changed_since_planned(file: InputFile, *, got: int, expected: int) -> UserError:

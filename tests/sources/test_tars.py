@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, ImagePart, Reason, Reject, Sample, TextPart
 from hpcdata.sources import Options, scan
-from hpcdata.sources.targroups import split_name
+from hpcdata.sources.tar.groups import split_name
 from tests.sources.source_files import (
     caption,
     images,

@@ -13,7 +13,7 @@ from hpcdata.base.reads import read_at
 from hpcdata.samples import BadSample, Blob, Reason
 from hpcdata.sources.base import InputFile
 from hpcdata.sources.streams import BrokenStream, chunks, open_input
-from hpcdata.sources.tarscan import ByteSource, Damage, FileSource, Links, Member, members
+from hpcdata.sources.tar.headers import ByteSource, Damage, FileSource, Links, Member, members
 
 _META_FOLDER = re.compile(rb"__[^/]*__/")
 _PIECE_BYTES = 1 << 20

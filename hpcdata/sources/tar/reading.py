@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from hpcdata.samples import BadSample, Duplicate, ImagePart, Member, Reason, Record, Reject, Sample, TextPart
 from hpcdata.sources import records
 from hpcdata.sources.base import (
-    IMAGE_EXTENSIONS,
+    OLDER_EXTENSIONS,
     TEXT_EXTENSIONS,
     InputFile,
     Options,
@@ -24,12 +24,12 @@ from hpcdata.sources.base import (
     clean_name,
     decoded_text,
 )
-from hpcdata.sources.targroups import Content, Group, TarSource, groups, open_tar
-from hpcdata.sources.tarscan import BLOCK, Damage
+from hpcdata.sources.tar.groups import Content, Group, TarSource, groups, open_tar
+from hpcdata.sources.tar.headers import BLOCK, Damage
 
 logger = logging.getLogger(__name__)
 
-_IMAGE_EXTENSIONS = frozenset(extension.encode() for extension in IMAGE_EXTENSIONS)
+_IMAGE_EXTENSIONS = frozenset(extension.encode() for extension in OLDER_EXTENSIONS)
 _TEXTS = frozenset(extension.encode() for extension in (*TEXT_EXTENSIONS, "json"))
 _MOST_NAMES = 8
 
