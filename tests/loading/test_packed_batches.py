@@ -52,6 +52,12 @@ def step_of(loaders) -> dict[str, torch.Tensor]:
     return {name: torch.cat([batch[name] for batch in batches]) for name in names}
 
 
+def catch_up(canonical, loader) -> None:
+    """Past the last steps of an epoch that so many ranks leave out, as they have fewer rows."""
+    while (canonical.epoch, canonical.step) != (loader.epoch, loader.step):
+        assert len(next(iter(canonical))["input_ids"]) < loader.world_size
+
+
 def samples_of(batch) -> list[list[int]]:
     """The ids of every segment, in the order of the rows."""
     found = []
@@ -89,7 +95,7 @@ def test_kills_and_other_world_sizes_lose_and_repeat_nothing(datasets, num_sampl
     options = {"global_batch_size": 6, "seed": seed, "packing": packing, "drop_last": drop_last}
     options |= {"layout": Caption(max_length=26)}
     dataset = datasets(num_samples)
-    canonical = iter(TokenLoader(dataset, rank=0, world_size=1, **options))
+    canonical = TokenLoader(dataset, rank=0, world_size=1, **options)
     state = None
     for world_size, num_steps in legs:
         loaders = ranks(dataset, world_size, **options)
@@ -97,7 +103,8 @@ def test_kills_and_other_world_sizes_lose_and_repeat_nothing(datasets, num_sampl
             if state is not None:
                 loader.load_state_dict(json.loads(state))
         for _ in range(num_steps):
-            expected = next(canonical)
+            catch_up(canonical, loaders[0])
+            expected = next(iter(canonical))
             found = step_of(loaders)
             assert all(torch.equal(found[key], expected[key]) for key in found)
         states = {json.dumps(loader.state_dict()) for loader in loaders}
@@ -432,10 +439,10 @@ def test_two_budgets_resume_on_any_world_size(albums):
         for loader in loaders:
             loader.load_state_dict(json.loads(json.dumps(state)))
         for _ in range(3):
-            while (canonical.epoch, canonical.step) != (loaders[0].epoch, loaders[0].step):
-                assert len(next(iter(canonical))["input_ids"]) < world_size  # a last step that they left out
+            catch_up(canonical, loaders[0])
             found, expected = step_of(loaders), next(iter(canonical))
             assert all(torch.equal(found[key], expected[key]) for key in found)
+        catch_up(canonical, loaders[0])
         state = loaders[-1].state_dict()
         assert state == canonical.state_dict()
     assert state["settings"]["packing"] == "BestFit(length=64, window=50, cuts=False, max_images=3)"
