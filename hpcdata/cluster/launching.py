@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from hpcdata.base.command import DONE, FAILED, UNFINISHED
 from hpcdata.config.array import parse_array
 from hpcdata.config.schema import RunConfig
+from hpcdata.runs.ownership import describe_risks
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan
 
@@ -226,4 +227,6 @@ def _prepare(config: RunConfig, *, asks_queue: bool) -> Plan:
     plan = prepare(config, in_use=lambda: _jobs_in_queue(paths)) if asks_queue else prepare(config)
     for note in notes(config):
         log.info("%s", note)
+    for line in describe_risks(RunPaths(config.data.token_output_dir)):
+        log.warning("%s", line)
     return plan

@@ -25,6 +25,7 @@ from hpcdata.base.command import to_type
 from hpcdata.base.errors import Failed, Unfinished, UserError
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
+from hpcdata.dataset import joined
 from hpcdata.dataset.manifest import FILE_NAME, LayoutDefaults, Manifest
 from hpcdata.dataset.partlist import Part, Parts
 from hpcdata.dataset.publishing import existing, publish, recover
@@ -135,6 +136,8 @@ def _build(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions) -
     if options.compact:
         parts = [compact(building / "parts", parts, plan.fingerprint, plan.id_dtype)]
     manifest = _manifest(plan, paths, parts, counts, gaps, retries, building / "parts", is_compact=options.compact)
+    if joined.pays(manifest):
+        manifest = joined.join(building, manifest)
     for folder in (building / "parts", building):
         files.sync_folder(folder)
     files.write_atomic(building / FILE_NAME, manifest.to_json())

@@ -78,6 +78,12 @@ class Manifest:
         found = self.extra.get("stage")
         return found if isinstance(found, str) else None
 
+    @property
+    def joined(self) -> dict[str, str]:
+        """path -> sha256 of the columns that are joined (`hpcdata.dataset.joined`); of few parts none is."""
+        found = self.extra.get("joined")
+        return found if isinstance(found, dict) else {}
+
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`."""
         body = {

@@ -22,6 +22,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
 from hpcdata.config.array import parse_array
+from hpcdata.config.scheduler import check_scheduler
 from hpcdata.config.schema import RunConfig
 from hpcdata.runs import replacing
 from hpcdata.runs.claims import Claims, Owner
@@ -99,6 +100,7 @@ def check(config: RunConfig) -> Identities:
     if config.estimate:
         raise UserError("estimate=true: only python -m hpcdata.launch makes estimates")
     parse_array(config.cluster.array)
+    check_scheduler(config)
     return find_stage(config.stage).identify(config)
 
 
@@ -109,7 +111,7 @@ def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[
             config.data.raw_data_dir,
             config.data.source,
             without=str(paths.root),
-            with_notes=plan is not None and plan.found is None,
+            as_older=plan is not None and plan.found is None,
         )
     except UserError:
         if config.data.on_changed_input != "reject" or plan is None:

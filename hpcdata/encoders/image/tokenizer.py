@@ -3,7 +3,8 @@
 A preset (`presets`) names a network and the codebook that goes with it; the weights are a file that the user has.
 `identify` runs on the login node (no torch, under a second): it checks the preset and hashes the file, and what it
 returns enters the plan. `build` runs in an array task and refuses a file with another hash. The preset decides the
-network, never what stands in the file.
+network, never what stands in the file; where two systems use one name, the file's layout says which preset is meant,
+and the plan records that one.
 """
 
 from __future__ import annotations
@@ -70,9 +71,9 @@ def identify(config: ImageConfig) -> ImageIdentity:
     if preset is None:
         raise UserError("image.tokenizer is not set: choose one of " + ", ".join(preset_names()))
     path = checkpoint_path(preset, config.checkpoint)
-    architecture = architecture_of(preset)
     if preset != EMBEDDED:
-        require_layout(path, preset)
+        preset = require_layout(path, preset)
+    architecture = architecture_of(preset)
     return ImageIdentity(
         preset=preset,
         codebook_size=architecture.codebook_size,
