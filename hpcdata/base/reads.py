@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
+
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES)
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
@@ -28,6 +31,33 @@ def read_beginning(path: str, size: int) -> bytes:
     """The first bytes of a file: fewer than `size` only where it ends. Raises OSError."""
     with naming(path), open(path, "rb", buffering=0) as file:
         return read_at(file.fileno(), min(size, os.fstat(file.fileno()).st_size), 0)
+
+
+def is_folder(path: str) -> bool:
+    """As `os.path.isdir`, for which what a disk cannot tell is no folder. Raises OSError for that."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def is_file(path: str) -> bool:
+    """As `os.path.isfile`, see `is_folder`."""
+    return stat.S_ISREG(_mode(path))
+
+
+def is_there(path: str) -> bool:
+    """As `os.path.exists`, see `is_folder`."""
+    return bool(_mode(path))
+
+
+def _mode(path: str) -> int:
+    """0 where there is nothing."""
+    try:
+        return os.stat(path).st_mode
+    except ValueError:  # a NUL character
+        return 0
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            return 0
+        raise
 
 
 @contextlib.contextmanager

@@ -102,6 +102,8 @@ class Status:
     """File name -> why some of that ledger, or all, is left out."""
     stopped: str | None
     """Why the finishing job gave the run up, when it did, and the line to type."""
+    given_up: dict[str, str] = field(default_factory=dict)
+    """Shards that no process works on, and that the last one gave up -> why."""
     not_read: dict[str, int] = field(default_factory=dict)
     """Ending -> files in the folders of inputs that no sample is made of."""
 
@@ -193,7 +195,7 @@ class Observer:
         ask_scheduler: bool,
     ) -> Status:
         plan, history = self.plan, self.history
-        now, left = time.time(), plan.num_samples - samples_done
+        now, left, idle = time.time(), plan.num_samples - samples_done, self._names - committed - running
         states = self.states = self._process_states(alive, now, is_finished=len(committed) == plan.num_shards)
         ends = Counter(states.values())
         jobs = self._ask_scheduler() if ask_scheduler else None
@@ -236,6 +238,7 @@ class Observer:
             combined=combined,
             damaged_ledgers=dict(sorted(history.damaged.items())),
             stopped=self._read_stop() if combined is None else None,
+            given_up={name: history.failed[name][1] for name in sorted(history.failed.keys() & idle)},
             not_read={item.ending: item.count for item in plan.not_read},
         )
 

@@ -9,8 +9,9 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hpcdata.base.reads import is_folder
 from hpcdata.sources import wids
-from hpcdata.sources.base import InputFile, clean_name
+from hpcdata.sources.base import InputFile, clean_name, refusing_faults
 from hpcdata.sources.folder import Passed, parts_of, walk
 from hpcdata.sources.patterns import expand_paths
 
@@ -37,7 +38,9 @@ def find_not_read(raw_data_dir: str | Sequence[str], listed: Sequence[InputFile]
     taken = {file.path for file in listed}
     counts: dict[str, list[int | str]] = {}
     for folder in dict.fromkeys(expand_paths(raw_data_dir)):
-        if os.path.isdir(folder):
+        with refusing_faults(folder):
+            is_listed = is_folder(folder)
+        if is_listed:
             for kind, path in _left_out(folder, taken, {os.path.realpath(path) for path in taken}, without):
                 kind = kind if kind in counts or len(counts) < _MOST_CLASSES else OTHERS
                 entry = counts.setdefault(kind, [0, clean_name(os.fsencode(os.path.relpath(path, folder)))])

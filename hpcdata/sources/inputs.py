@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import is_file, is_folder
 from hpcdata.samples import BadSample
 from hpcdata.sources import wids
 from hpcdata.sources.base import IMAGE_EXTENSIONS, InputFile, Scan, clean_name, refusing_faults
@@ -49,8 +50,9 @@ def list_inputs(raw_data_dir: str | Sequence[str], source: str, *, without: str 
 
     without: a folder that is never looked into, of a run that writes into the folder of its inputs.
     """
-    paths = [path for path in expand_paths(raw_data_dir) if not _is_below(path, without)]
-    found = [file for path in paths for file in _found(path, source, without)]
+    with refusing_faults(str(raw_data_dir)):
+        paths = [path for path in expand_paths(raw_data_dir) if not _is_below(path, without)]
+        found = [file for path in paths for file in _found(path, source, without)]
     if not found:
         raise UserError(f"no inputs in {raw_data_dir}")
     unique = _without_repeats(found)
@@ -102,7 +104,7 @@ def warn_of_differences(files: Sequence[InputFile], scans: Sequence[Scan]) -> in
 
 
 def _found(path: str, source: str, without: str = "") -> list[_Found]:
-    if os.path.isdir(path):
+    if is_folder(path):
         return _found_in_folder(path, source, without)
     name = os.path.basename(path).lower()
     if source in ("auto", "webdataset"):
@@ -126,7 +128,7 @@ def _found_in_folder(folder: str, source: str, without: str) -> list[_Found]:
     if source in ("auto", "webdataset"):
         for name in wids.INDEX_NAMES:
             index = os.path.join(folder, name)
-            if os.path.isfile(index) and wids.is_index(index):
+            if is_file(index) and wids.is_index(index):
                 return _indexed(index)
     for endings in _folder_contents(source):
         paths = list(_with_endings(folder, endings, without))

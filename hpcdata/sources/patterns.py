@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import is_folder, is_there
 
 _MOST_NAMES = 1_000_000
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
@@ -51,7 +52,7 @@ def _expand(pattern: str) -> list[str]:
     if is_remote(pattern):
         raise remote_error(pattern)
     pattern = os.path.expanduser(pattern)
-    if os.path.exists(pattern):
+    if is_there(pattern):
         return [pattern]
     names = []
     for name in expand_braces(pattern):
@@ -59,7 +60,7 @@ def _expand(pattern: str) -> list[str]:
         if len(names) > _MOST_NAMES:
             raise UserError(f"{pattern} expands to more than {_MOST_NAMES} names")
     found = [(name, sorted({*_matches(name)} - {""}) if glob.has_magic(name) else [name]) for name in names]
-    missing = [name for name, paths in found if not paths or not all(map(os.path.exists, paths))]
+    missing = [name for name, paths in found if not paths or not all(map(is_there, paths))]
     if missing:
         raise _missing_error(pattern, missing, len(names))
     return [path for _, paths in found for path in paths]
@@ -75,11 +76,11 @@ def _matches(pattern: str) -> Iterator[str]:
         return
     for start in _matches(folder) if glob.has_magic(folder) else [folder]:
         if last == "**":
-            yield from _below(start) if os.path.isdir(start or ".") else ()
+            yield from _below(start) if is_folder(start or ".") else ()
         elif glob.has_magic(last):
             names = fnmatch.filter(_listed(start), last)
             yield from (os.path.join(start, name) for name in names if last[0] == "." or name[0] != ".")
-        elif os.path.isdir(start or ".") if not last else os.path.lexists(os.path.join(start, last)):
+        elif is_folder(start or ".") if not last else os.path.lexists(os.path.join(start, last)):
             yield os.path.join(start, last)
 
 
@@ -90,7 +91,7 @@ def _below(folder: str) -> Iterator[str]:
         if name[0] != ".":
             path = os.path.join(folder, name)
             yield path
-            if os.path.isdir(path):
+            if is_folder(path):
                 yield from itertools.islice(_below(path), 1, None)  # all but itself
 
 
