@@ -22,6 +22,7 @@ from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
 from hpcdata.config.array import parse_array
 from hpcdata.config.schema import RunConfig
+from hpcdata.runs import witnesses
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.identities import ImageIdentity, TextIdentity
 from hpcdata.runs.paths import RunPaths
@@ -173,6 +174,7 @@ def _create_together(paths: RunPaths, config: RunConfig, identities: Identities,
             )
             _require_samples(plan)
             files.create_exclusive(paths.plan, plan.to_json())
+            witnesses.note(paths, plan)
     plan = load_plan(paths.root)
     _require_same(plan, config, identities, listed)
     return plan

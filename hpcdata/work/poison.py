@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 GRACE_S = 2.0
 """A parent that lives so long after its child was killed was not meant to die with it."""
 MIN_ALL_CRASHED = 4
-"""So many samples in a row, and no survivor: then it is the machine that cannot decode."""
+"""So many samples in a row, and no survivor: is it the machine that cannot decode? A known good picture tells."""
 
 
 class Stopped(Exception):
@@ -103,24 +103,35 @@ class Trial:
     def batches(self, first: int, end: int, batch_size: int) -> Iterator[PreparedBatch]:
         """The shard's samples `first` to `end`, as `prepare_batches` gives them, each batch as soon as it is there.
 
-        Raises Stopped when a signal came meanwhile, UserError when it seems to be the machine that cannot decode:
-        until one sample has survived, nothing is given away.
+        Raises Stopped when a signal came meanwhile, UserError when it is the machine that cannot decode: until one
+        sample, or a picture known to be good, has survived, nothing is given away.
         """
         held: list[tuple[Record, Pixels]] = []
         for result in self._results(first, end):
             held.append(result)
             self._has_survivors = self._has_survivors or not _is_crash(result[1])
             if not self._has_survivors and len(held) >= MIN_ALL_CRASHED:
-                raise UserError(
-                    f"shard {self._spec.name}: every process that decodes one of the samples from {first} on dies: "
-                    "give the tasks more memory, or check the installation"
-                )
+                self._require_health(first)
             while self._has_survivors and len(held) >= batch_size:
                 yield _batch(held[:batch_size])
                 del held[:batch_size]
         while held:
             yield _batch(held[:batch_size])
             del held[:batch_size]
+
+    def _require_health(self, first: int) -> None:
+        """Raises UserError unless a child can decode a picture and a text that are known to be good."""
+        command = [sys.executable, "-m", "hpcdata.work.poisonchild", str(self._output_dir), "", "0", "0", "", ""]
+        code = subprocess.run(command, stdout=subprocess.DEVNULL, start_new_session=True, check=False).returncode
+        if self._should_stop():
+            raise Stopped
+        if code:
+            raise UserError(
+                f"shard {self._spec.name}: every process that decodes one of the samples from {first} on dies, and so "
+                f"does one that decodes a picture known to be good ({_describe(code)}): give the tasks more memory, or "
+                "check the installation"
+            )
+        self._has_survivors = True
 
     def _results(self, first: int, end: int) -> Iterator[tuple[Record, Pixels]]:
         position = first

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from hpcdata.base.errors import UserError
 from hpcdata.history.ledger import Ledger
+from hpcdata.runs import witnesses
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, ShardSpec
 from hpcdata.runs.stage import find_stage
-from hpcdata.samples import Batch, PreparedBatch
+from hpcdata.samples import Batch, PreparedBatch, Reason
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.sealing import LostShard, ShardConflict
 from hpcdata.shards.takeover import open_shard
@@ -52,6 +53,8 @@ class ShardWork:
         self.counts = Counts()
         """Of the shards that this process has committed."""
         self.num_committed = 0
+        self._num_missing = 0
+        """Rejects for missing files in the shard that is in work, for which there is nothing to say."""
         self._gpu = gpumeter.start(self._maker.device)
 
     def close(self) -> None:
@@ -139,7 +142,7 @@ class ShardWork:
         given_up: Changes,
         task: str,
     ) -> None:
-        resumed = writer.samples_read
+        resumed, self._num_missing = writer.samples_read, _missing(writer.counts)
         self._ledger.write("claim", shard=spec.name, resumed=resumed, lost_s=notes.lost_s, device=self._maker.device)
         log.info("shard %s: %s, %d samples", spec.name, f"resumes at {resumed}" if resumed else "fresh", spec.count)
         last_rate = clock.started
@@ -169,6 +172,7 @@ class ShardWork:
             log.info("shard %s: checkpoint at %d of %d samples", spec.name, writer.samples_read, spec.count)
         else:
             self._require_unchanged(spec, given_up)
+            self._require_mounted(writer)
             self._commit(spec, writer, notes, clock)
 
     def _made(self, spec: ShardSpec, batches: Iterator[Batch], clock: WorkClock) -> Iterator[Made]:
@@ -201,6 +205,7 @@ class ShardWork:
     def _checkpoint(self, spec: ShardSpec, writer: ShardWriter, clock: WorkClock, given_up: Changes) -> None:
         """Vouches for what was read only while the input was what had been planned."""
         self._require_unchanged(spec, given_up)
+        self._require_mounted(writer)
         with clock.spending("write_s"):
             writer.checkpoint()
         self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, **clock.mark_safe())
@@ -209,6 +214,12 @@ class ShardWork:
         for segment in spec.segments:
             if segment.source.file.label not in given_up:
                 require_unchanged(segment, self._paths.root, self._runtime.data.on_changed_input)
+
+    def _require_mounted(self, writer: ShardWriter) -> None:
+        """Raises MachineFault when records are rejected for missing files because this machine lacks a file system."""
+        if self._runtime.data.on_changed_input != "reject" and _missing(writer.counts) > self._num_missing:
+            witnesses.require(self._paths.root)
+            self._num_missing = _missing(writer.counts)
 
     def _commit(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: WorkClock) -> None:
         with clock.spending("write_s"):
@@ -281,3 +292,7 @@ class ShardWork:
             if batch is None:
                 return
             yield batch
+
+
+def _missing(counts: Counts) -> int:
+    return counts.rejected[Reason.MISSING_IMAGE] + counts.rejected[Reason.MISSING_TEXT]

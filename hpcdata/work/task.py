@@ -29,6 +29,7 @@ from hpcdata.runs.claims import HEARTBEATS_PER_TIMEOUT, Claims, Owner
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.picking import Picker
 from hpcdata.runs.plan import Plan, ShardSpec, load_plan, load_runtime
+from hpcdata.runs.witnesses import MachineFault
 from hpcdata.shards.shard import make_folders
 from hpcdata.work.watchdog import Watchdog
 
@@ -110,6 +111,9 @@ class _Task:
             try:
                 self._work.work_on(spec, f"{self._attempt}-{self._errors[spec.name]}")
                 self._count_rejects()
+            except MachineFault as error:
+                self._give_up(spec, error)
+                break
             except (UserError, OSError) as error:  # its input or its folder: the other shards may be fine
                 if isinstance(error, OSError) and error.errno in files.NO_ROOM:
                     raise
