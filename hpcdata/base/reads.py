@@ -12,8 +12,6 @@ import os
 import stat
 from collections.abc import Iterator
 
-_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES)
-
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
     """The bytes at `offset`: fewer than `size` only where the file ends. Raises OSError."""
@@ -33,31 +31,23 @@ def read_beginning(path: str, size: int) -> bytes:
         return read_at(file.fileno(), min(size, os.fstat(file.fileno()).st_size), 0)
 
 
-def is_folder(path: str) -> bool:
-    """As `os.path.isdir`, for which what a disk cannot tell is no folder. Raises OSError for that."""
-    return stat.S_ISDIR(_mode(path))
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
-def is_file(path: str) -> bool:
-    """As `os.path.isfile`, see `is_folder`."""
-    return stat.S_ISREG(_mode(path))
+def kind_of(path: str, *, follow: bool = True) -> str:
+    """`file`, `folder`, `other` (a device, a pipe, with `follow=False` a link), or nothing where nothing is.
 
-
-def is_there(path: str) -> bool:
-    """As `os.path.exists`, see `is_folder`."""
-    return bool(_mode(path))
-
-
-def _mode(path: str) -> int:
-    """0 where there is nothing."""
+    Unlike `os.path.exists` it raises OSError for what the machine does wrong: that says nothing about what is there.
+    """
     try:
-        return os.stat(path).st_mode
-    except ValueError:  # a NUL character
-        return 0
+        mode = os.stat(path, follow_symlinks=follow).st_mode
     except OSError as error:
         if error.errno in _NOTHING_THERE:
-            return 0
+            return ""
         raise
+    except ValueError:  # a NUL in the name
+        return ""
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
 
 
 @contextlib.contextmanager

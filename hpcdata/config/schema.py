@@ -39,6 +39,8 @@ class DataConfig:
     """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents."""
     text_field: str | None = semantic(None)
     """Name of the text column or tar extension; by default the usual ones are tried in a documented order."""
+    image_field: str | None = semantic(None, added_later=True)
+    """Extension of the picture among the members of a tar sample: `input.jpg`, or `input` for any picture of it."""
     resolution: int = semantic(256)
     """Pixels of the short side after resizing, then a center crop to a square; `image.rule` says how."""
     max_aspect_ratio: float | None = semantic(None)

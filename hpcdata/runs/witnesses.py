@@ -46,7 +46,7 @@ def require(root: Path) -> None:
         files = [str(path) for path in sealed.read_json(root / NAME)["files"]]
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return
-    missing = [path for path in files if not reads.is_there(path)]
+    missing = [path for path in files if not reads.kind_of(path)]
     if missing and 2 * len(missing) >= len(files):
         raise MachineFault(
             f"{len(missing)} of {len(files)} files that were there when the run was planned are missing on "
@@ -65,7 +65,7 @@ def _files_of(paths: RunPaths, plan: Plan, item: PlannedInput) -> list[str]:
         try:
             located = dataclasses.replace(file, path=str(paths.root / file.path))
             for record in sources.read(located, item.scan, first=position, count=1, options=options):
-                found += [path for path in _own_files(record) if reads.is_there(path)]
+                found += [path for path in _own_files(record) if reads.kind_of(path)]
         except (OSError, UserError):
             continue
     return found

@@ -92,12 +92,12 @@ def test_a_launch_in_this_process_finishes_and_says_what_is_next(
         ("cluster.array=nonsense", "nonsense"),
     ],
 )
-def test_mistakes_end_with_one_line_and_exit_code_1(
+def test_mistakes_end_with_one_line_and_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, message: str
 ) -> None:
     given = [*small_arguments(tmp_path / "run"), "cluster=local"]
     assert (
-        launch_command.main([item for item in given if item.split("=")[0] != override.split("=")[0]] + [override]) == 1
+        launch_command.main([item for item in given if item.split("=")[0] != override.split("=")[0]] + [override]) == 2
     )
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hpcdata: ")]
     assert len(errors) == 1

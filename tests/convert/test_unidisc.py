@@ -160,7 +160,7 @@ def test_command_line(tmp_path, capsys):
     text = TokenDataset(folder)[4].spans[0].ids.tolist()
     assert tensors["txt_input_ids"][4].tolist() == [*text[:7], 2] + [2] * (7 - len(text[:7]))
     assert "5 samples (pairs, 8 columns)" in capsys.readouterr().out
-    assert export_command.main(arguments) == 1
+    assert export_command.main(arguments) == 2
     assert capsys.readouterr().err.startswith("hpcdata: ")
 
 

@@ -24,6 +24,7 @@ import orjson
 
 from hpcdata import embedded
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import kind_of
 from hpcdata.encoders.text import panics
 from hpcdata.encoders.text.fast import SpedUp, speed_up
 from hpcdata.encoders.text.sentencepiece_rules import charsmap
@@ -283,12 +284,12 @@ def _find(tokenizer: str, *, prefer_slow: bool) -> Path:
     if tokenizer == EMBEDDED:
         return embedded.path(embedded.TOKENIZER)
     path = Path(tokenizer)
-    if not path.exists():
+    if not kind_of(tokenizer):
         hub = "; names of a model hub are not downloaded, pass the folder of a local copy" if "/" in tokenizer else ""
         raise UserError(f"text.tokenizer={tokenizer}: no such file or folder{hub}")
     names = ("tokenizer.model", "tokenizer.json") if prefer_slow else ("tokenizer.json", "tokenizer.model")
-    if path.is_dir():
-        found = [path / name for name in names if (path / name).is_file()]
+    if kind_of(tokenizer) == "folder":
+        found = [path / name for name in names if kind_of(str(path / name)) == "file"]
         if not found:
             raise UserError(f"text.tokenizer={tokenizer}: the folder has neither tokenizer.json nor tokenizer.model")
         path = found[0]
@@ -341,7 +342,7 @@ def _added_tokens(folder: Path) -> dict[str, int]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if kind_of(str(path)) != "file":
         return {}
     try:
         content = orjson.loads(path.read_bytes())
