@@ -38,6 +38,8 @@ def note(paths: RunPaths, plan: Plan) -> None:
     found = [path for item in inputs[::every] for path in _files_of(paths, plan, item)]
     if found:
         write_atomic(paths.root / NAME, sealed.to_json({"files": list(dict.fromkeys(found))}))
+    else:
+        (paths.root / NAME).unlink(missing_ok=True)  # of a plan that this one has replaced
 
 
 def require(root: Path) -> None:
