@@ -8,6 +8,7 @@ May use: base, samples, config, shards, sources.
     registry      which stages there are
     plan          plan.json as a value: inputs, shard boundaries, settings, fingerprint
     scanning      inputs -> how many samples, and where reading may start
+    replacing     a plan with nothing written gives way; tasks that hold it notice
     planning      configuration -> plan, after checking all that can be checked
     ownership     whose files it consists of, and what of them is not obeyed
     claims        leases on shards: heartbeat, takeover from the dead

@@ -66,6 +66,8 @@ class Tokenize:
                 config.text.tokenizer,
                 add_image_token=data.add_image_token,
                 use_slow_tokenizer=data.use_slow_tokenizer,
+                image_token_id=data.image_token_id,
+                pad_id=data.pad_id,
             )
         if config.image.tokenizer not in (None, NONE):
             codec = image.identify(config.image)

@@ -14,6 +14,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.history.ledger import Ledger
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, ShardSpec
+from hpcdata.runs.replacing import PlanChanged, PlanGuard
 from hpcdata.runs.stage import find_stage
 from hpcdata.samples import Batch, PreparedBatch
 from hpcdata.shards.counts import Counts
@@ -52,6 +53,7 @@ class ShardWork:
         """Of the shards that this process has committed."""
         self.num_committed = 0
         self._gpu = gpumeter.start(self._maker.device)
+        self._guard = PlanGuard(paths, plan)
 
     def close(self) -> None:
         if self._gpu is not None:
@@ -60,8 +62,10 @@ class ShardWork:
     def work_on(self, spec: ShardSpec, attempt: str) -> None:
         """Works on a claimed shard to its end, or to a checkpoint when a signal arrives.
 
-        Raises UserError or OSError when its input or its folder is at fault, anything else perhaps for one record.
+        Raises PlanChanged when the plan is another one by now, UserError or OSError when its input or its folder is at
+        fault, anything else perhaps for one record.
         """
+        self._guard.require_same()
         clock = WorkClock(self._gpu)
         notes = poison.find_suspects(self._paths, spec.name)
         try:
@@ -70,6 +74,8 @@ class ShardWork:
                 try:
                     self._work(spec, notes, clock, attempt, given_up)
                     break
+                except PlanChanged:
+                    raise
                 except (UserError, OSError):
                     if not (fresh := self._changes_to_reject(spec, given_up)):
                         raise
@@ -185,6 +191,7 @@ class ShardWork:
         self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, **clock.mark_safe())
 
     def _require_unchanged(self, spec: ShardSpec, given_up: Changes) -> None:
+        self._guard.require_same()
         for segment in spec.segments:
             if segment.source.file.label not in given_up:
                 require_unchanged(segment, self._paths.root, self._runtime.data.on_changed_input)
