@@ -24,7 +24,7 @@ from hpcdata.config import values as configuration
 from hpcdata.config.array import parse_array
 from hpcdata.config.scheduler import check_scheduler
 from hpcdata.config.schema import RunConfig
-from hpcdata.runs import replacing
+from hpcdata.runs import replacing, witnesses
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.identities import ImageIdentity, TextIdentity
 from hpcdata.runs.paths import RunPaths
@@ -205,6 +205,7 @@ def _create_together(
                 _require_replaceable(paths, config, ["it has begun meanwhile"])
                 replacing.clear(paths)
                 files.write_atomic(paths.plan, plan.to_json())
+            witnesses.note(paths, plan)
     plan = load_plan(paths.root)
     _require_same(plan, config, identities, listed)
     return plan
