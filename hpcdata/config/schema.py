@@ -77,7 +77,8 @@ class DataConfig:
     save_tmp_interval: float = transient(30.0)
     """Seconds between checkpoints."""
     max_crashes: int = transient(3)
-    """Reject a record as `crash` when it has killed so many processes, by a crash or because memory was short."""
+    """Reject a record as `crash` when it has killed so many processes, by a crash or because memory was short, and as
+    `unreadable_file` when so many tasks could not read its file."""
     max_batch_s: float = transient(3600.0)
     """Most seconds of one batch. After that its process is ended, and the record that hangs is found as for a crash."""
     max_rejected: float | None = transient(None)
