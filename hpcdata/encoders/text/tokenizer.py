@@ -54,6 +54,12 @@ class TextTokenizer(Protocol):
     def decode(self, ids: Iterable[int]) -> str:
         """Control tokens are written out."""
 
+    def special_tokens(self) -> dict[str, int]:
+        """Those that a chat template may write: token -> id."""
+
+    def piece(self, token_id: int) -> str:
+        """The token of an id, as the vocabulary writes it."""
+
 
 def identify(
     tokenizer: str,
@@ -167,6 +173,13 @@ class _Fast:
     def token_id(self, token: str) -> int | None:
         return self._ids.get(token)
 
+    def special_tokens(self) -> dict[str, int]:
+        """Those that a chat template may write."""
+        return {token["content"]: token["id"] for token in self._content["added_tokens"]}
+
+    def piece(self, token_id: int) -> str:
+        return self._tokenizer.id_to_token(token_id) or ""
+
     def default_id(self, kind: str) -> int | None:
         if kind == "unk" and (unknown := self._unknown_token()):
             return self._ids.get(unknown)
@@ -258,6 +271,15 @@ class _SentencePiece:
     def token_id(self, token: str) -> int | None:
         piece = self._processor.piece_to_id(token)
         return piece if self._processor.id_to_piece(piece) == token else self.added.get(token)
+
+    def special_tokens(self) -> dict[str, int]:
+        """As above."""
+        model = self._processor
+        pieces = {model.id_to_piece(piece): piece for piece in range(self._num_pieces) if model.is_control(piece)}
+        return pieces | self.added
+
+    def piece(self, token_id: int) -> str:
+        return self._processor.id_to_piece(token_id) if token_id < self._num_pieces else ""
 
     def default_id(self, kind: str) -> int | None:
         token_id = getattr(self._processor, f"{kind}_id")()
