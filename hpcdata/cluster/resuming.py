@@ -10,6 +10,7 @@ ended, which makes each of them write a checkpoint that the new ones continue. T
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,19 +18,38 @@ from hpcdata.cluster.launching import Launched, fit_to_cluster, start
 from hpcdata.config.compose import override
 from hpcdata.config.schema import RunConfig
 from hpcdata.history import submissions
+from hpcdata.runs.ownership import describe_risks, require_own_settings
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, load_runtime
 
+log = logging.getLogger(__name__)
 
-def resume(output_dir: Path, overrides: Sequence[str]) -> Launched:
-    """Raises UserError before anything is changed."""
+
+def resume(output_dir: Path, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Launched:
+    """Raises UserError before anything is changed. config_dirs: folders of presets."""
     from hpcdata.runs.planning import reopen
 
-    config = fit_to_cluster(override(load_runtime(output_dir), overrides))
+    config = _without_old_dependency(override(load_runtime(output_dir), overrides, config_dirs), overrides)
+    require_own_settings(RunPaths(output_dir), config, overrides)
+    config = fit_to_cluster(config)
+    for line in describe_risks(RunPaths(output_dir)):
+        log.warning("%s", line)
     plan = reopen(output_dir, config)
     if config.cluster.kind == "slurm":
         return _resume_slurm(output_dir.absolute(), plan, config, overrides)
     return start(output_dir.absolute(), plan, config)
+
+
+def _without_old_dependency(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """What an earlier submission waited for has happened, or SLURM has forgotten it, and would wait for ever."""
+    typed = [item.lstrip("+").partition("=")[0] for item in overrides]
+    cluster, added = config.cluster, dict(config.cluster.additional_parameters)
+    if cluster.dependency and "cluster.dependency" not in typed:
+        log.info("cluster.dependency=%s was for an earlier submission: give it again to wait again", cluster.dependency)
+        cluster = dataclasses.replace(cluster, dependency=None)
+    if not any(key.startswith("cluster.additional_parameters") for key in typed):
+        added.pop("dependency", None)
+    return dataclasses.replace(config, cluster=dataclasses.replace(cluster, additional_parameters=added))
 
 
 def _resume_slurm(output_dir: Path, plan: Plan, config: RunConfig, overrides: Sequence[str]) -> Launched:

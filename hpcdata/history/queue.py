@@ -25,6 +25,10 @@ BUSY = "temporarily unable to accept job"
 _COMPLETING_S = 20.0
 
 
+class Missing(UserError):
+    """There is no such program here."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A job or whole array in the queue."""
@@ -76,7 +80,7 @@ def run(
                 command, input=input_text, capture_output=True, text=True, errors="replace", timeout=timeout_s
             )
         except OSError:
-            raise UserError(f"{command[0]} was not found in PATH: use a login node of the cluster") from None
+            raise Missing(f"{command[0]} was not found in PATH: use a login node of the cluster") from None
         except subprocess.TimeoutExpired as error:
             if BUSY in (said := (error.stderr or b"").decode(errors="replace")):  # sbatch would wait for long
                 return subprocess.CompletedProcess(command, 1, "", said.splitlines()[0])
@@ -118,6 +122,13 @@ def ended_jobs(job_ids: Sequence[str]) -> list[Ended]:
     ]
     ended = [item for item in ended if item.job_id.partition("_")[0] in job_ids]
     return [item for item in ended if item.state not in ("PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED")]
+
+
+def state_of(job_id: str) -> str | None:
+    """What slurmctld says of a job or array element; None when it does not know it, or does not answer soon."""
+    shown = _look("scontrol", "show", "job", "--oneliner", job_id)
+    match = re.search(r"\bJobState=(\w+)", shown or "")
+    return match[1] if match else None
 
 
 def look(job_ids: Iterable[str]) -> JobStates | None:

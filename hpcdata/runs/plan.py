@@ -57,7 +57,7 @@ class PlannedInput:
 
     def identity(self) -> list[Any]:
         """What the fingerprint covers: names and contents as far as known, no places and times."""
-        return [self.file.label, self.file.format, self.size, vars(self.scan)]
+        return [self.file.label, self.file.format, self.size, self.scan.identity()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,10 @@ May use: base, samples, media.
     patterns      paths, globs, braces
     wids          wids indices
     streams       compressed streams, told by their first bytes
-    tars          WebDataset
-    tarscan       tar headers
-    targroups     members gathered into samples
+    tar/          WebDataset
     json_lines    JSON lines
     records       one parsed record -> the parts of a sample
+    json_shapes   what stands in a JSON file, told from its beginning
     json_array    a JSON array as JSON lines
     folder        a folder of pictures with texts as JSON lines
     account       what the folders of inputs hold, and what of it is not read
@@ -54,8 +53,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "tar": "tars",
-    "tar.gz": "tars",
+    "tar": "tar.reading",
+    "tar.gz": "tar.reading",
     "jsonl": "json_lines",
     "jsonl.gz": "json_lines",
     "jsonl.zst": "json_lines",

@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from hpcdata.base.reads import kind_of
+from hpcdata.media.kinds import IMAGE_EXTENSIONS
 from hpcdata.sources import wids
-from hpcdata.sources.base import IMAGE_EXTENSIONS, InputFile, clean_name, refusing_faults
+from hpcdata.sources.base import InputFile, clean_name, refusing_faults
 from hpcdata.sources.folder import NOTES, Passed, parts_of, walk
 from hpcdata.sources.patterns import expand_paths
 
@@ -116,7 +117,7 @@ class _Kinds:
         """(`input`, `part` or the class of what is not read, path) of every file that is found."""
         passed = Passed()
         for directory, names in walk(folder, without=without, passed=passed):
-            used: Collection[str] = parts_of(names) if self._is_in_album(directory) else ()
+            used: Collection[str] = parts_of(directory, names) if self._is_in_album(directory) else ()
             for name in names:
                 path = os.path.join(directory, name)
                 yield (_INPUT if path in self._taken else _PART if name in used else self._class(path, name)), path

@@ -13,7 +13,7 @@ from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.report.page import render
 from hpcdata.report.status import Observer, read_status
 from hpcdata.report.summary import describe
-from hpcdata.runs import planning
+from hpcdata.runs import planning, replacing
 from hpcdata.runs.plan import load_plan
 from hpcdata.sources import find_account, folder, list_inputs
 from hpcdata.work.task import TaskOutcome, run_task
@@ -58,7 +58,7 @@ def test_twenty_kinds_of_files_add_up_to_what_find_counts(tmp_path):
     (tmp_path / "set/gone").symlink_to("nowhere")
     found, left = account(tmp_path / "set")
     assert found.files == files_by_find(tmp_path / "set") == len(KINDS) + 7 + 3 * 2
-    parts = {"part0/n0.png", "part1/n1.txt", "part2/n0.heic", "part0/n0.caption", "link/e.png"}
+    parts = {"part0/n0.png", "part1/n1.txt", "part2/n0.heic", "part0/n1.jxl", "part0/n0.caption", "link/e.png"}
     assert (found.inputs, found.parts) == (0, len(parts))
     counts = {item.ending: item.count for item in left}
     assert counts["(hidden)"] == 3 + 2
@@ -113,10 +113,11 @@ def test_a_saved_data_set_of_hugging_face_is_named_with_the_remedy(tmp_path):
         write(tmp_path / "set/train" / name, b'{"text": 1}')
     with pytest.raises(UserError, match=r"no input of .* 1 .arrow .*; Arrow is not read: write Parquet or JSON lines"):
         list_inputs(str(tmp_path / "set"), "auto")
-    assert len(list_inputs(str(tmp_path / "set"), "auto", with_notes=True)) == 2
+    assert len(list_inputs(str(tmp_path / "set"), "auto", as_older=True)) == 2
 
 
-def test_an_older_run_goes_on_with_the_notes_that_it_took(tmp_path):
+def test_an_older_run_goes_on_with_the_notes_that_it_took(tmp_path, monkeypatch):
+    monkeypatch.setattr(replacing, "is_nothing_written", lambda paths: False)
     write(tmp_path / "set/a.json", b'[{"text": "one"}]')
     arguments = ["+experiments=text", "text.tokenizer=embedded", f"data.raw_data_dir={tmp_path}/set"]
     config = compose([*arguments, f"data.token_output_dir={tmp_path}/out"])
