@@ -106,6 +106,7 @@ def open_conversations(
     nothing; text_tokenizer: as for `decode`. Raises UserError.
     """
     from hpcdata.encoders.text import chat
+    from hpcdata.encoders.text.tokenizer import build_reference
 
     identity = manifest.text
     if identity is None:
@@ -114,9 +115,11 @@ def open_conversations(
     if template == chat.UNIDISC:
         said = tokenizers.text()[1].encode([system])[0].tolist() if system else []
         return chat.UniDisc(frame, said)
-    file, engine = tokenizers.text()
+    file, _ = tokenizers.text()
+    if template == chat.CHAT and file == EMBEDDED:
+        raise UserError("the tokenizer that comes with hpcdata has no chat template: name another one")
     source, where = chat.find_template(file) if template == chat.CHAT else (chat.read_template(template), template)
-    return chat.Chat(source, engine, frame, system=system, where=where)
+    return chat.Chat(source, build_reference(identity, file), frame, system=system, where=where)
 
 
 def png(pixels: np.ndarray, side: int = _THUMBNAIL) -> bytes:

@@ -66,10 +66,6 @@ class Reference(Protocol):
 
     def decode(self, ids: Iterable[int]) -> str: ...
 
-    def special_tokens(self) -> dict[str, int]: ...
-
-    def piece(self, token_id: int) -> str: ...
-
 
 class SpedUp:
     """A `TextTokenizer`: the reference engine until enough text has passed to repay the start of the fast one."""
@@ -88,12 +84,6 @@ class SpedUp:
 
     def decode(self, ids: Iterable[int]) -> str:
         return self._reference.decode(ids)
-
-    def special_tokens(self) -> dict[str, int]:
-        return self._reference.special_tokens()
-
-    def piece(self, token_id: int) -> str:
-        return self._reference.piece(token_id)
 
 
 class FastText:
@@ -122,12 +112,6 @@ class FastText:
 
     def decode(self, ids: Iterable[int]) -> str:
         return self._reference.decode(ids)
-
-    def special_tokens(self) -> dict[str, int]:
-        return self._reference.special_tokens()
-
-    def piece(self, token_id: int) -> str:
-        return self._reference.piece(token_id)
 
     def learn(self) -> bool:
         """Finds the characters that both engines treat differently; False if they differ in more than that."""

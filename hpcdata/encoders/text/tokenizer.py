@@ -55,12 +55,6 @@ class TextTokenizer(Protocol):
     def decode(self, ids: Iterable[int]) -> str:
         """Control tokens are written out."""
 
-    def special_tokens(self) -> dict[str, int]:
-        """Those that a chat template may write: token -> id."""
-
-    def piece(self, token_id: int) -> str:
-        """The token of an id, as the vocabulary writes it."""
-
 
 def identify(
     tokenizer: str,
@@ -106,6 +100,12 @@ def build(identity: TextIdentity, tokenizer: str, *, engine: str = "reference") 
 
     engine: `reference`; `auto` for the fast engine where it gives the same ids, `fast` to insist on it.
     """
+    reference = build_reference(identity, tokenizer)
+    return Splitting(reference, _engine(reference, engine))
+
+
+def build_reference(identity: TextIdentity, tokenizer: str) -> _Fast | _SentencePiece:
+    """The engine alone that decides what the ids are, which also knows its special tokens. Raises as `build` does."""
     path = _find(tokenizer, prefer_slow=identity.engine == _SentencePiece.name)
     reference = _load(path, tokenizer)
     if (reference.name, reference.sha256) != (identity.engine, identity.sha256):
@@ -116,7 +116,7 @@ def build(identity: TextIdentity, tokenizer: str, *, engine: str = "reference") 
         )
     if identity.image_token_id is not None:
         reference.add_image_token(identity.image_token_id)
-    return Splitting(reference, _engine(reference, engine))
+    return reference
 
 
 def _engine(reference: _Fast | _SentencePiece, engine: str) -> TextTokenizer:
