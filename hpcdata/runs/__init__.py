@@ -8,6 +8,7 @@ May use: base, samples, config, shards, sources.
     registry      which stages there are
     plan          plan.json as a value: inputs, shard boundaries, settings, fingerprint
     scanning      inputs -> how many samples, and where reading may start
+    pictures      whether a run that asks for pictures finds any
     planning      configuration -> plan, after checking all that can be checked
     claims        leases on shards: heartbeat, takeover from the dead
     picking       which shard a process takes next

@@ -25,6 +25,7 @@ from hpcdata.config.schema import RunConfig
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.identities import ImageIdentity, TextIdentity
 from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.pictures import require_pictures
 from hpcdata.runs.plan import Plan, PlannedInput, load_plan
 from hpcdata.runs.scanning import plan_inputs
 from hpcdata.runs.stage import Identities, find_stage
@@ -40,7 +41,7 @@ def prepare(config: RunConfig) -> Plan:
     Any number of processes may call it at once for one output directory: one makes the plan, the others wait.
     """
     stage = find_stage(config.stage)
-    config = stage.settle(config)
+    config = _with_absolute_root(stage.settle(config))
     paths = RunPaths(Path(config.data.token_output_dir).absolute())
     identities = check(config)
     listed = _list_inputs(paths, config)
@@ -95,10 +96,21 @@ def check(config: RunConfig) -> Identities:
     return find_stage(config.stage).identify(config)
 
 
+def _with_absolute_root(config: RunConfig) -> RunConfig:
+    root = config.data.image_root and os.path.abspath(config.data.image_root)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, image_root=root))
+
+
 def _list_inputs(paths: RunPaths, config: RunConfig) -> list[InputFile]:
     """The inputs; those of the plan where some are gone by now and their samples are to be rejected."""
     try:
-        return sources.list_inputs(config.data.raw_data_dir, config.data.source, without=str(paths.root))
+        return sources.list_inputs(
+            config.data.raw_data_dir,
+            config.data.source,
+            without=str(paths.root),
+            image_root=config.data.image_root,
+            allows_outside=config.data.outside_images == "read",
+        )
     except UserError:
         if config.data.on_changed_input != "reject" or not paths.plan.exists():
             raise
@@ -158,6 +170,9 @@ def _create_together(paths: RunPaths, config: RunConfig, identities: Identities,
             time.sleep(0.2)
         if not paths.plan.exists():
             inputs = plan_inputs(paths, config, listed)
+            options = find_stage(config.stage).options(config)
+            if config.image.tokenizer is not None and options.needs_image:
+                require_pictures(paths.root, inputs, options)
             text, image = identities.text, identities.image
             not_read = sources.find_not_read(config.data.raw_data_dir, listed, str(paths.root))
             if not_read:
@@ -190,6 +205,7 @@ def _require_same(plan: Plan, config: RunConfig, identities: Identities, listed:
     )
     differences = [
         *_differences(planned, wanted, ""),
+        *_root_differences(plan, config),
         *_differences(_fields(plan.text), _fields(identities.text), "text tokenizer "),
         *_differences(_fields(plan.image), _fields(identities.image), "image tokenizer "),
         *(_new_inputs if config.data.on_changed_input == "reject" else _input_differences)(plan, listed),
@@ -213,6 +229,12 @@ def _differences(planned: Mapping[str, Any], wanted: Mapping[str, Any], prefix: 
         for name in names
         if planned.get(name) != wanted.get(name)
     ]
+
+
+def _root_differences(plan: Plan, config: RunConfig) -> list[str]:
+    """Where pictures are looked for is part of the plan and, as all paths, no part of the fingerprint."""
+    planned, wanted = ({"data.image_root": item.data.image_root} for item in (plan.config, config))
+    return _differences(planned, wanted, "")
 
 
 def _input_differences(plan: Plan, listed: Sequence[InputFile]) -> list[str]:

@@ -17,6 +17,7 @@ May use: base, samples, media.
     targroups     members gathered into samples
     json_lines    JSON lines
     records       one parsed record -> the parts of a sample
+    pictures/     which pictures a record names, and where they lie
     json_array    a JSON array as JSON lines
     folder        a folder of pictures with texts as JSON lines
     account       what of the folders of inputs is not read

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample
@@ -34,7 +35,13 @@ _IMAGES = tuple(f".{extension}" for extension in sorted(IMAGE_EXTENSIONS))
 _SNIFF_BYTES = 1 << 20
 _MOST_ROWS = 100
 _RECORD_FIELDS = frozenset(("conversations", "messages", "image", "images"))
-_SAMPLE_FIELDS = re.compile(rb'"(image|image_path|conversations|text_prompt|caption)"\s*:')
+_SAMPLE_FIELDS = re.compile(
+    rb'"(image|image_path|conversations|text_prompt|caption)"\s*:|'
+    rb'"(images|img|img_path|image_url|messages|videos?|audios?)"\s*:\s*(?!null|""|\[\s*\]|\{\s*\})["\[{]|'
+    rb'"file_name"\s*:\s*"[^"]*\.(%s)"' % b"|".join(extension.encode() for extension in sorted(IMAGE_EXTENSIONS)),
+    re.IGNORECASE,
+)
+_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +51,22 @@ class _Found:
     num_declared: int | None = None
 
 
-def list_inputs(raw_data_dir: str | Sequence[str], source: str, *, without: str = "") -> list[InputFile]:
+def list_inputs(
+    raw_data_dir: str | Sequence[str],
+    source: str,
+    *,
+    without: str = "",
+    image_root: str | None = None,
+    allows_outside: bool = False,
+) -> list[InputFile]:
     """All inputs in order. Raises UserError if one is missing, is of no known kind, or there is none.
 
-    without: a folder that is never looked into, of a run that writes into the folder of its inputs.
+    without: a folder that is never looked into, of a run that writes into the folder of its inputs. image_root: where
+    pictures of records lie, None for the folder of each file. allows_outside: also anywhere else.
     """
+    if image_root is not None and not os.path.isdir(image_root):
+        raise UserError(f"data.image_root={image_root} is no folder")
+    root = image_root and os.path.abspath(image_root)
     paths = [path for path in expand_paths(raw_data_dir) if not _is_below(path, without)]
     found = [file for path in paths for file in _found(path, source, without)]
     if not found:
@@ -60,11 +78,24 @@ def list_inputs(raw_data_dir: str | Sequence[str], source: str, *, without: str 
             path=file.path,
             label=clean_name(os.fsencode(os.path.relpath(file.path, parent))),
             format=file.format,
-            base=file.path if file.format == "folder" else os.path.dirname(file.path),
             num_declared=file.num_declared,
+            **_places(file, root, allows_outside),
         )
         for file in unique
     ]
+
+
+class _Places(TypedDict):
+    base: str
+    roots: tuple[str, ...]
+
+
+def _places(file: _Found, root: str | None, allows_outside: bool) -> _Places:
+    """Where the pictures of its records lie, and may lie."""
+    if not file.format.startswith(_OF_RECORDS):
+        return _Places(base=file.path if file.format == "folder" else os.path.dirname(file.path), roots=())
+    base = root or os.path.dirname(file.path)
+    return _Places(base=base, roots=("/",) if allows_outside else (base,))
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     from hpcdata.stages.copy.making import Copying
 
-_KEYS = ("stage", "data.source", "data.text_field", "data.n_train_samples", "data.shard_size", "data.max_record_bytes")
+_KEYS = (
+    *("stage", "data.source", "data.text_field", "data.n_train_samples", "data.shard_size", "data.max_record_bytes"),
+    "data.outside_images",
+)
 _OTHER_BYTES_A_SAMPLE, _FILES_A_SHARD = 2048, 18
 _COLUMNS = (
     Column(table="samples", name="index", dtype="int64"),
