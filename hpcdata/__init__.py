@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hpcdata.loading.loader import TokenLoader
     from hpcdata.loading.replaying import batch_digest
     from hpcdata.loading.token_streams import Mixture, Source
+    from hpcdata.order.mixing.schedule import WeightsFrom
     from hpcdata.order.packing import BestFit, Buckets, Concat
     from hpcdata.report.status import Status
 
@@ -50,6 +51,7 @@ __all__ = [
     "TokenDataset",
     "TokenLoader",
     "UserError",
+    "WeightsFrom",
     "__version__",
     "batch_digest",
     "run",
@@ -68,6 +70,7 @@ _HOMES = {
     **dict.fromkeys(("SFT", "T2I", "Caption", "Interleaved", "LiquidT2I", "Text"), "hpcdata.loading.layouts.named"),
     **dict.fromkeys(("BestFit", "Buckets", "Concat"), "hpcdata.order.packing"),
     **dict.fromkeys(("Mixture", "Source"), "hpcdata.loading.token_streams"),
+    "WeightsFrom": "hpcdata.order.mixing.schedule",
     "BackgroundLoader": "hpcdata.loading.background",
     "batch_digest": "hpcdata.loading.replaying",
     "widen": "hpcdata.loading.layouts.widening",

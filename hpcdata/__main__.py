@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcdata.base.command import DONE, EXIT_CODES, MISUSED, run
+from hpcdata.base.command import DONE, EXIT_CODES, REFUSED, run
 
 ORDER = (
     *("launch", "preflight", "status", "logs", "resume", "cancel"),
@@ -47,7 +47,7 @@ def _main(given: list[str]) -> int:
         return DONE
     if name not in commands():
         print(f"hpcdata: {name} is no command{_suggestion(name)}; hpcdata --help lists them", file=sys.stderr)
-        return MISUSED
+        return REFUSED
     code: int = importlib.import_module(f"hpcdata.{name}").main(rest)
     return code
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hpcdata.base.command import DONE, FAILED, Options, Parser
+from hpcdata.base.command import DONE, FAILED, Options, Parser, to_type
 
 if TYPE_CHECKING:
     from hpcdata.shards.counts import Counts
@@ -47,6 +47,7 @@ def _combine(options: Options) -> int:
 
     from hpcdata.base.logs import configure
     from hpcdata.dataset.combining import CombineOptions, combine
+    from hpcdata.dataset.parts import MAX_MAPS
 
     if options.mem_efficient and not options.json:
         print("--mem-efficient needs no setting: combining never holds data in memory")
@@ -59,6 +60,11 @@ def _combine(options: Options) -> int:
         return tell_rejected(options.run, manifest.counts)
     print(f"{manifest.folder}: {manifest.counts.describe()}, {len(manifest.parts)} parts")
     print(f"content digest {manifest.content_digest}")
+    if len(manifest.parts) > MAX_MAPS:
+        compacting = to_type("combine", options.run, "--compact")
+        print(
+            f"more parts than a process can map, so loaders open files again and again; {compacting} makes one of them"
+        )
     return tell_rejected(options.run, manifest.counts)
 
 

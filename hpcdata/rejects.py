@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcdata.base.command import Options, Parser, to_type
+from hpcdata.base.command import DONE, FAILED, Options, Parser, to_type
 
 if TYPE_CHECKING:
     from hpcdata.shards.reject_ledger import RejectRow
@@ -96,7 +96,7 @@ def _retry(options: Options) -> int:
         print(json.dumps(dataclasses.asdict(result)))
     else:
         _print_result(result, options.run)
-    return 1 if result.problems else 0
+    return FAILED if result.problems else DONE
 
 
 def _print_result(result: RetryResult, path: str) -> None:

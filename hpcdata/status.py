@@ -5,7 +5,9 @@
     hpcdata status OUT --json          one object; its keys are the fields of `Status` and `Task`
     hpcdata status OUT --html FILE     a page with charts, in one file
 
-It reads no data, and the run is not disturbed.
+It reads no data, and the run is not disturbed. Its exit code says how the run is: 0 all shards are committed;
+3 unfinished; 1 failed: tasks failed and nobody is at work, the finishing job gave up, or too many inputs are rejected.
+`--html` ends with 0 when the page is written.
 """
 
 from __future__ import annotations
@@ -13,10 +15,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import Options, Parser
+from hpcdata.base.command import DONE, FAILED, UNFINISHED, Options, Parser
 
 _KEYS = """keys of --json: the fields of Status and Task in hpcdata/report/status.py and hpcdata/history/tasks.py;
 hpcdata/history/history.py defines useful, lost, overhead and queued seconds and goodput"""
+
+CODES = {"finished": DONE, "unfinished": UNFINISHED, "failed": FAILED}
+"""Of the states of a run."""
 
 
 def parser() -> Parser:
@@ -50,16 +55,16 @@ def _show(options: Options) -> int:
 
         if options.every <= 0:
             raise UserError(f"--every {options.every}: expected a number of seconds above 0")
-        return watch(observer, options.every)
+        return CODES[watch(observer, options.every).state]
     status = observer.look(ask_scheduler=True)
     gc.freeze()  # what was read stays to the end
     if options.html:
         from hpcdata.report.page import render
 
         Path(options.html).write_text(render(observer, status), encoding="utf-8")
-        return 0
+        return DONE
     print(json.dumps(dataclasses.asdict(status), indent=1) if options.json else describe(status, options.run))
-    return 0
+    return CODES[status.state]
 
 
 if __name__ == "__main__":

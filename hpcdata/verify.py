@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import DONE, FAILED, Options, Parser
+from hpcdata.base.command import DONE, FAILED, UNFINISHED, Options, Parser
 
 
 def parser() -> Parser:
@@ -47,7 +47,7 @@ def _verify(options: Options) -> int:
             print(f"  {problem}")
         print(f"  content digest {digest.to_hex(report.content_digest)}")
     if any(report.problems for report in reports):
-        return FAILED
+        return UNFINISHED if all(report.only_lacks_shards for report in reports if report.problems) else FAILED
     is_run = reports and RunPaths(options.path).runtime.exists()
     return tell_rejected(options.path, reports[-1].counts) if is_run else DONE
 
@@ -60,7 +60,7 @@ def _prove(options: Options) -> int:
     proof = prove(options.path, options.prove, options.seed, accept_changed=options.accept_changed)
     if options.json:
         print(json.dumps(dataclasses.asdict(proof), indent=1))
-        return 1 if proof.differences else 0
+        return FAILED if proof.differences else DONE
     for difference in proof.differences:
         print(f"  {difference}")
     print(
@@ -69,7 +69,7 @@ def _prove(options: Options) -> int:
         f"are the same, with their keys, when they are made again on {proof.device} "
         f"({proof.encoded} samples in their batches): {'FAILED' if proof.differences else 'proved'}"
     )
-    return 1 if proof.differences else 0
+    return FAILED if proof.differences else DONE
 
 
 if __name__ == "__main__":

@@ -98,16 +98,16 @@ def test_options_may_stand_anywhere_and_have_underscores() -> None:
 def test_lines_to_type_can_be_typed_when_a_path_has_spaces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "my $HOME's run"
     made.run(folder, unfinished={1: 3})
-    assert status.main([str(folder)]) == 0
+    assert status.main([str(folder)]) == 3
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("rejects"))
     assert shlex.split(line.partition("; ")[2]) == ["python", "-m", "hpcdata.rejects", str(folder)]
-    assert verify.main([str(folder.parent)]) == 1
+    assert verify.main([str(folder.parent)]) == 2
     capsys.readouterr()
     for arguments in (
         ["replay", str(folder), "--global-batch-size", "2"],
         ["export", str(folder), "x", "--format=unidisc"],
     ):
-        assert hpcdata_command.main(arguments) == 1
+        assert hpcdata_command.main(arguments) == 2
         told = capsys.readouterr().err.partition("run python ")[2].partition(", or")[0]
         assert shlex.split(told) == ["-m", "hpcdata.combine", str(folder)]
 
@@ -124,7 +124,7 @@ def test_a_configuration_can_be_printed_and_read_again(tmp_path: Path, capsys: p
     assert wanted["data"].pop("resolution") == 32
     assert read == wanted
     (tmp_path / "config.json").write_text("nonsense")
-    assert launch.main(["--config", str(tmp_path / "config.json")]) == 1
+    assert launch.main(["--config", str(tmp_path / "config.json")]) == 2
     assert "expected what --cfg prints" in capsys.readouterr().err
 
 

@@ -29,7 +29,7 @@ ROOMS = {
     "work": "base samples config sources shards runs history stages",
     "report": "base samples shards runs history dataset",
     "loading": "base samples native order shards dataset",
-    "convert": "base samples native sources dataset loading",
+    "convert": "base samples native sources encoders dataset loading",
     "cluster": "base samples config embedded sources shards runs history encoders stages work dataset loading report",
     "jobs": "base config encoders cluster commands",
     "api": "base config runs history shards dataset work report cluster",

@@ -12,15 +12,17 @@ import sys
 from argparse import Namespace as Options
 from collections.abc import Callable, Sequence
 
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, Unfinished, UserError
 
-__all__ = ["DONE", "EXIT_CODES", "FAILED", "INTERRUPTED", "MISUSED", "Options", "Parser", "run", "to_type"]
+__all__ = ["DONE", "EXIT_CODES", "FAILED", "INTERRUPTED", "REFUSED", "UNFINISHED"]
+__all__ += ["Options", "Parser", "run", "to_type"]
 
-DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, REFUSED, UNFINISHED, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = """exit codes:
-    0    done
-    1    it did not work, and the message says what to do; or something is unfinished, missing or not as promised
-    2    the line was not understood
+    0    done; status: all shards are committed
+    1    failed: a task, a disk, the cluster; something is damaged, or too many inputs are rejected
+    2    refused: the line, a setting or an input is not as it must be; the message says what to change
+    3    unfinished: shards are missing; what is written is kept, and hpcdata resume goes on
     130  stopped by Ctrl-C (128 + N: by signal N, after a checkpoint)"""
 
 
@@ -76,7 +78,14 @@ def run(action: Callable[[], int]) -> int:
         return INTERRUPTED
     except (UserError, OSError) as error:
         print(f"hpcdata: {error}", file=sys.stderr)
-        return FAILED
+        return exit_code(error)
+
+
+def exit_code(error: UserError | OSError) -> int:
+    """Of a command that such an error has ended."""
+    if isinstance(error, Unfinished):
+        return UNFINISHED
+    return FAILED if isinstance(error, Failed) or not isinstance(error, UserError) else REFUSED
 
 
 def to_type(command: str, *arguments: object) -> str:

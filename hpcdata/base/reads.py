@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 
 
@@ -28,6 +29,25 @@ def read_beginning(path: str, size: int) -> bytes:
     """The first bytes of a file: fewer than `size` only where it ends. Raises OSError."""
     with naming(path), open(path, "rb", buffering=0) as file:
         return read_at(file.fileno(), min(size, os.fstat(file.fileno()).st_size), 0)
+
+
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+
+def kind_of(path: str, *, follow: bool = True) -> str:
+    """`file`, `folder`, `other` (a device, a pipe, with `follow=False` a link), or nothing where nothing is.
+
+    Unlike `os.path.exists` it raises OSError for what the machine does wrong: that says nothing about what is there.
+    """
+    try:
+        mode = os.stat(path, follow_symlinks=follow).st_mode
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            return ""
+        raise
+    except ValueError:  # a NUL in the name
+        return ""
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
 
 
 @contextlib.contextmanager

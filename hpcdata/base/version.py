@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
+import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +25,14 @@ def code_version() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return __version__
     return f"{__version__}+{result.stdout.strip()}" if result.returncode == 0 else __version__
+
+
+def is_installed() -> bool:
+    """Whether Python finds hpcdata from any folder (`python -P`), not only in the current one."""
+    folders = [folder for folder in sys.path if folder not in ("", os.getcwd())]
+    return any((Path(folder) / "hpcdata" / "__init__.py").exists() for folder in folders) or any(
+        metadata.distributions(name="hpcdata", path=folders)
+    )
 
 
 LIBRARIES = ("gigatoken", "numpy", "orjson", "pillow", "pyarrow", "sentencepiece", "tokenizers", "torch", "zstandard")

@@ -13,6 +13,8 @@ May use: every room but `convert`.
     local         tasks as processes of this machine
     budget        whether to submit again
     supervise     the finishing job: submit what is missing, or combine and verify, or report
+    guard         tries again, hears signals, and ends no finishing job without a report
+    faults        why shards are missing
     finish        what follows a finished run
     cancelling    ending all jobs of a run
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan
 from hpcdata.runs.reject_limit import too_many
 from hpcdata.samples import Kind, Sample, TextPart
+
+log = logging.getLogger(__name__)
 
 NUM_PICTURES = 8
 BATCH_SIZE = 8
@@ -52,9 +55,18 @@ def finish(output_dir: Path, plan: Plan, config: RunConfig) -> Finished:
         return Finished(manifest=manifest)
     loader, picture = _read_back(manifest.folder, plan), None
     if config.finish.preview and manifest.counts.images:
-        picture = output_dir / config.finish.preview
-        write_pictures(output_dir, plan, config, picture)
+        picture = try_pictures(output_dir, plan, config, output_dir / config.finish.preview)
     return Finished(manifest=manifest, loader=loader, picture=picture)
+
+
+def try_pictures(output_dir: Path, plan: Plan, config: RunConfig, path: Path) -> Path | None:
+    """`write_pictures`, where the dataset is good without a picture as well: None, and a warning, when it fails."""
+    try:
+        write_pictures(output_dir, plan, config, path)
+    except Exception as error:
+        log.warning("the dataset is complete, but there is no %s: %s: %s", path.name, type(error).__name__, error)
+        return None
+    return path
 
 
 def write_pictures(output_dir: Path, plan: Plan, config: RunConfig, path: Path) -> None:

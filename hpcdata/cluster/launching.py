@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcdata.base.command import DONE, FAILED, UNFINISHED
 from hpcdata.config.array import parse_array
 from hpcdata.config.schema import RunConfig
+from hpcdata.runs.ownership import describe_risks
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan
 
@@ -37,7 +39,7 @@ class Launched:
 
     output_dir: Path
     config: RunConfig
-    exit_code: int = 0
+    exit_code: int = DONE
     status: Status | None = None
     """The run afterwards; None when it was stopped, or failed here."""
     local: LocalEnd | None = None
@@ -183,14 +185,14 @@ def _finish(output_dir: Path, plan: Plan, config: RunConfig) -> Launched:
 
     status = read_status(output_dir)
     if not status.is_finished:
-        return Launched(output_dir=output_dir, config=config, exit_code=1, status=status)
+        return Launched(output_dir=output_dir, config=config, exit_code=UNFINISHED, status=status)
     if not config.finish.combine:
         reason = too_many(Counts.from_mapping(status.counts), config, output_dir)
         if reason:
             log.error("%s", reason)
-        return Launched(output_dir=output_dir, config=config, exit_code=1 if reason else 0, status=status)
+        return Launched(output_dir=output_dir, config=config, exit_code=FAILED if reason else DONE, status=status)
     finished = finish(output_dir, plan, config)
-    code = 1 if finished.problems else 0
+    code = FAILED if finished.problems else DONE
     return Launched(output_dir=output_dir, config=config, exit_code=code, status=status, finished=finished)
 
 
@@ -215,4 +217,6 @@ def _prepare(config: RunConfig) -> Plan:
     plan = prepare(config)
     for note in notes(config):
         log.info("%s", note)
+    for line in describe_risks(RunPaths(config.data.token_output_dir)):
+        log.warning("%s", line)
     return plan

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcdata.base.command import to_type
+from hpcdata.base.command import DONE, FAILED, INTERRUPTED, to_type
 from hpcdata.base.errors import UserError
 from hpcdata.base.signals import StopFlag
 from hpcdata.config.array import parse_array
@@ -56,7 +56,7 @@ class LocalEnd:
 
     @property
     def exit_code(self) -> int:
-        return 130 if self.was_interrupted else 1 if self.failures else 0
+        return INTERRUPTED if self.was_interrupted else FAILED if self.failures else DONE
 
 
 def run_local(output_dir: Path, cluster: ClusterConfig) -> LocalEnd:

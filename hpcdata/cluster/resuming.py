@@ -10,6 +10,7 @@ ended, which makes each of them write a checkpoint that the new ones continue. T
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,15 +18,22 @@ from hpcdata.cluster.launching import Launched, fit_to_cluster, start
 from hpcdata.config.compose import override
 from hpcdata.config.schema import RunConfig
 from hpcdata.history import submissions
+from hpcdata.runs.ownership import describe_risks, require_own_settings
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, load_runtime
+
+log = logging.getLogger(__name__)
 
 
 def resume(output_dir: Path, overrides: Sequence[str]) -> Launched:
     """Raises UserError before anything is changed."""
     from hpcdata.runs.planning import reopen
 
-    config = fit_to_cluster(override(load_runtime(output_dir), overrides))
+    config = override(load_runtime(output_dir), overrides)
+    require_own_settings(RunPaths(output_dir), config, overrides)
+    config = fit_to_cluster(config)
+    for line in describe_risks(RunPaths(output_dir)):
+        log.warning("%s", line)
     plan = reopen(output_dir, config)
     if config.cluster.kind == "slurm":
         return _resume_slurm(output_dir.absolute(), plan, config, overrides)

@@ -18,7 +18,9 @@ from hpcdata.cluster.sbatch import ClusterFull, JobOptions, TooManyJobs, submit_
 from hpcdata.config.array import ArraySpec, Piece, parse_array, split
 from hpcdata.config.schema import RunConfig
 from hpcdata.history import queue, submissions
+from hpcdata.history.outcome import write_notice
 from hpcdata.history.submissions import Kind, Submission
+from hpcdata.runs.ownership import require_own_settings
 from hpcdata.runs.paths import RunPaths
 
 log = logging.getLogger(__name__)
@@ -81,6 +83,8 @@ class _Submitter:
     """One round: what has been submitted so far."""
 
     def __init__(self, paths: RunPaths, config: RunConfig, by: By, samples_done: int) -> None:
+        if by == "finish":  # settings are as a file of the run has them, and nobody typed them
+            require_own_settings(paths, config)
         self.paths, self._config, self._by, self._samples_done = paths, config, by, samples_done
         self._round = submissions.read(paths).last_round + 1
         self.job_ids: list[str] = []
@@ -88,13 +92,17 @@ class _Submitter:
         self.finish_id: str | None = None
         self.problem: str | None = None
         self._last: Submission | None = None
-        for old in (paths.report, paths.report.with_suffix(".txt")):  # what it says is no longer so
-            old.unlink(missing_ok=True)
 
     def submit_tasks(self, array: ArraySpec, delay_min: int) -> None:
         pieces = split(array, read_controller().max_array_size if array.num_tasks > 1 else 1)
         for piece in pieces:
-            taken = self._submit_piece(piece, delay_min)
+            try:
+                taken = self._submit_piece(piece, delay_min)
+            except UserError as error:
+                if not self.job_ids:
+                    raise
+                self.problem = f"{self.num_tasks} of {array.num_tasks} tasks are submitted: {error}"
+                return
             if taken < piece.num_tasks:
                 self.problem = f"{self.num_tasks} of {array.num_tasks} tasks fit into the limit of submitted jobs"
                 return
@@ -144,6 +152,8 @@ class _Submitter:
 
     def _submit(self, options: JobOptions) -> None:
         job_id = submit_job(self.paths.root, self._config, options)
+        for old in (self.paths.report, self.paths.report.with_suffix(".txt")):  # what it says is no longer so
+            old.unlink(missing_ok=True)
         finish = options.kind == "finish"
         self._last = Submission(
             job_id=job_id,
@@ -158,6 +168,8 @@ class _Submitter:
         submissions.add(self.paths, self._last)
         if finish:
             self.finish_id = job_id
+            tasks = ", ".join(options.after) or "no tasks"
+            write_notice(self.paths, f"{tasks}, and the finishing job {job_id} behind")
         else:
             self.job_ids.append(job_id)
 

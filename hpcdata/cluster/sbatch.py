@@ -11,12 +11,15 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpcdata.base import files
 from hpcdata.base.errors import UserError
+from hpcdata.base.version import is_installed
+from hpcdata.config.scheduler import check_scheduler, sbatch_options
 from hpcdata.config.schema import ClusterConfig, RunConfig
 from hpcdata.history import queue, submissions
 from hpcdata.history.submissions import Kind
@@ -83,14 +86,17 @@ def job_text(output_dir: Path, config: RunConfig, options: JobOptions) -> str:
     """The batch script, as submitit writes it."""
     from submitit.slurm.slurm import _make_sbatch_string
 
+    check_scheduler(config)
     parameters = sbatch_parameters(_cluster(config, options.kind), options.max_running)
-    added = {"comment": submissions.mark(output_dir, options.kind)}
-    if options.after:
-        added |= {"dependency": f"afterany:{':'.join(options.after)}", "kill-on-invalid-dep": "yes"}
-    if options.delay_min:
-        added["begin"] = f"now+{options.delay_min}minutes"
-    parameters["additional_parameters"] = added | parameters["additional_parameters"]
-    command = f"{shlex.quote(sys.executable)} -u -m {_MODULES[options.kind]} {shlex.quote(str(output_dir))}"
+    given = parameters["additional_parameters"]
+    added: dict[str, Any] = {"begin": f"now+{options.delay_min}minutes"} if options.delay_min else {}
+    if dependency := _dependency(options.after, given):
+        added["kill-on-invalid-dep"] = "yes"
+        given |= {"dependency": dependency}
+    given |= {"comment": " ".join([submissions.mark(output_dir, options.kind), *_texts(given, "comment")])}
+    parameters["additional_parameters"] = added | given
+    python = [sys.executable, *(["-P"] if is_installed() else []), "-u"]
+    command = shlex.join([*python, "-m", _MODULES[options.kind], str(output_dir)])
     map_count = options.num_tasks if options.num_tasks > 1 else None
     return str(_make_sbatch_string(command, output_dir / "logs", map_count=map_count, **parameters))
 
@@ -124,7 +130,7 @@ def sbatch_parameters(cluster: ClusterConfig, max_running: int) -> dict[str, Any
 def require_slurm() -> None:
     missing = [name for name in ("sbatch", "srun") if shutil.which(name) is None]
     if missing:
-        raise UserError(
+        raise queue.Missing(
             f"cluster=slurm needs {' and '.join(missing)}, not found in PATH: submit from a login node, "
             "or use cluster=local for processes of this machine"
         )
@@ -165,10 +171,23 @@ def _srun_args(cpus_per_task: int | None) -> list[str]:
 
 def _additional_parameters(cluster: ClusterConfig) -> dict[str, Any]:
     """`requeue` unless the user says otherwise; options set to false or null are left out."""
-    given = {name.replace("_", "-"): value for name, value in cluster.additional_parameters.items()}
-    if "array" in given:
-        raise UserError("cluster.additional_parameters.array: use cluster.array, which sets the number of tasks")
-    return {name: value for name, value in ({"requeue": True} | given).items() if value not in (None, False)}
+    return sbatch_options("cluster.additional_parameters", {"requeue": True} | cluster.additional_parameters)
+
+
+def _dependency(after: Sequence[str], given: Mapping[str, Any]) -> str:
+    """Ours and the user's, which must both be met. Raises UserError where sbatch cannot say that."""
+    ours = [f"afterany:{':'.join(after)}"] if after else []
+    texts = _texts(given, "dependency")
+    if ours and "?" in "".join(texts):
+        raise UserError(
+            f"dependency={texts[0]}: hpcdata waits for jobs of its own as well, and sbatch takes only one of `,` (all) "
+            "and `?` (any): use `,`"
+        )
+    return ",".join([*ours, *texts])
+
+
+def _texts(given: Mapping[str, Any], option: str) -> list[str]:
+    return [str(given[option])] if option in given else []
 
 
 def _refusal(message: str, options: JobOptions) -> UserError:

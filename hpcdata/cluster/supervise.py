@@ -8,7 +8,8 @@ the run's own folders, not by how the jobs ended, and does one of four things:
     all shards are committed                  it combines and verifies
     it cannot go on                           it writes the report: why, and the line to type
 
-Each step is found done when it is repeated, so it may be killed, preempted, requeued or doubled at any moment.
+Each step is found done when it is repeated, so it may be killed, preempted, requeued or doubled at any moment, and
+`guard` repeats what fails.
 
     python -m hpcdata.cluster.supervise OUT           the same by hand, on the login node or in any job
 """
@@ -19,22 +20,23 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from hpcdata.base.command import Options, Parser, to_type
 from hpcdata.base.errors import UserError
+from hpcdata.cluster import faults
 from hpcdata.cluster.budget import Round, decide
+from hpcdata.cluster.guard import Guard, Postponed
 from hpcdata.cluster.runs import submit_finish, submit_run
 from hpcdata.history import queue, submissions
-from hpcdata.history.ledger import read_ledgers
 from hpcdata.history.outcome import Outcome, describe, read_outcome, write_outcome
 from hpcdata.history.submissions import Submission
 from hpcdata.report.status import read_status
 from hpcdata.runs import reject_limit
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import PlannedInput, ShardSpec, load_plan, load_runtime
+from hpcdata.runs.plan import ShardSpec, load_plan, load_runtime
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +51,15 @@ _ENDED_BY_THE_CLUSTER = ("CANCELLED", "NODE_FAIL", "PREEMPTED", "TIMEOUT", "BOOT
 
 def supervise(output_dir: Path) -> int:
     """Brings the run one step further; returns the exit code. Raises UserError when `output_dir` is not a run."""
-    load_plan(output_dir)
     paths = RunPaths(output_dir.absolute())
+    if not paths.plan.exists():
+        load_plan(output_dir)  # says what is wrong
+    return Guard(paths, lambda *told: _Supervisor(paths).stop(*told)).run(lambda: _act(paths))
+
+
+def _act(paths: RunPaths) -> int:
     owner = Owner.of_this_process(f"finish-{os.getpid()}-{time.time_ns()}")
-    with Claims(paths.claims, owner, timeout_s=load_runtime(output_dir).cluster.claim_timeout_s) as claims:
+    with Claims(paths.claims, owner, timeout_s=load_runtime(paths.root).cluster.claim_timeout_s) as claims:
         while not claims.try_claim("finish"):  # its holder may be dead: then the claim becomes free in a while
             time.sleep(POLL_S)
         return _Supervisor(paths).run()
@@ -83,6 +90,10 @@ class _Supervisor:
         missing = self._missing()  # the last task may have ended in between
         return self._submit_again(missing) if missing else self._finish()
 
+    def stop(self, reason: str, missing: Sequence[ShardSpec], next_step: str | None) -> int:
+        """The report of `guard`."""
+        return self._stop(reason, missing, next_step=next_step)
+
     def _missing(self) -> list[ShardSpec]:
         if self._paths.complete_dataset():
             return []
@@ -94,7 +105,7 @@ class _Supervisor:
         try:
             job_id = submit_finish(self._paths.root, self._config, after=tasks, samples_done=done, by="finish")
         except UserError as error:
-            return self._stop(f"tasks are still at work, but {error}")
+            raise Postponed(f"tasks are still at work, but {error}") from error
         log.info("tasks are still in the queue (%s): job %s goes on when they have ended", ", ".join(tasks), job_id)
         return 0
 
@@ -103,7 +114,7 @@ class _Supervisor:
             return self._stop(reason, missing)
         done = read_status(self._paths.root).samples_done
         rounds = self._rounds(done)
-        decision = decide(rounds, list(_hopeless(missing)), len(missing), self._config.finish)
+        decision = decide(rounds, list(faults.hopeless(missing)), len(missing), self._config.finish)
         if decision.reason:
             return self._stop(decision.reason, missing, samples_done=done)
         try:
@@ -116,13 +127,14 @@ class _Supervisor:
                 delay_min=decision.delay_min,
             )
         except UserError as error:
-            return self._stop(f"{len(missing)} shards are missing and cannot be submitted from here: {error}", missing)
+            reason = f"{len(missing)} shards are missing and cannot be submitted from here: {error}"
+            raise Postponed(reason, missing) from error
         log.info(
             "%d of %d shards are missing: submitted %s, and %s behind",
             *(len(missing), self._plan.num_shards, ", ".join(submitted.job_ids), submitted.finish_id),
         )
         if submitted.finish_id is None:
-            return self._stop(f"the missing shards are submitted, but {submitted.problem}", missing)
+            raise Postponed(f"the missing shards are submitted, but {submitted.problem}", missing)
         return 0
 
     def _rounds(self, samples_done: int) -> list[Round]:
@@ -142,7 +154,7 @@ class _Supervisor:
 
     def _round(self, items: Sequence[Submission], samples_after: int) -> Round:
         job_ids = {item.job_id for item in items}
-        failures = [*_failures(self._paths, job_ids)]
+        failures = [*faults.failures(self._paths, job_ids)]
         ended = [item for item in queue.ended_jobs(sorted(job_ids)) if item.job_id not in self._history.withdrawn]
         bad = [item for item in ended if item.state != "COMPLETED"]
         failures += [
@@ -157,7 +169,7 @@ class _Supervisor:
         )
 
     def _finish(self) -> int:
-        from hpcdata.cluster.finish import combine_and_verify, write_pictures
+        from hpcdata.cluster.finish import combine_and_verify
 
         old = read_outcome(self._paths)
         if old and old.outcome == "finished" and self._paths.complete_dataset():
@@ -168,15 +180,14 @@ class _Supervisor:
         self._wait_for_another_combine()
         try:
             manifest, report = combine_and_verify(self._paths.root)
-        except (UserError, OSError) as error:
+        except OSError as error:
+            raise Postponed(f"all shards are committed, but combining failed: {error}") from error
+        except UserError as error:
             return self._stop(f"all shards are committed, but combining failed: {error}")
         if report.problems:
             return self._stop(f"{manifest.folder} does not verify", details=report.problems[:NAMED_SHARDS])
         if reason := reject_limit.too_many(manifest.counts, self._config, self._paths.root):
             return self._stop(f"combined and verified, but {reason}")
-        picture = self._config.finish.preview
-        if picture and manifest.counts.images and self._plan.image:
-            write_pictures(self._paths.root, self._plan, self._config, self._paths.root / picture)
         result = Outcome(
             outcome="finished",
             reason="combined and verified",
@@ -189,7 +200,16 @@ class _Supervisor:
         )
         write_outcome(self._paths, result)
         print(describe(result, self._paths.root), flush=True)
+        self._preview(manifest.counts.images)
         return 0
+
+    def _preview(self, num_images: int) -> None:
+        """The picture, when all that matters is done: what goes wrong with it changes nothing of that."""
+        from hpcdata.cluster.finish import try_pictures
+
+        name = self._config.finish.preview
+        if name and num_images and self._plan.image:
+            try_pictures(self._paths.root, self._plan, self._config, self._paths.root / name)
 
     def _wait_for_another_combine(self) -> None:
         """Until it is done, or its claim has aged: it may be of a node that is lost."""
@@ -205,15 +225,16 @@ class _Supervisor:
         *,
         details: Sequence[str] = (),
         samples_done: int | None = None,
+        next_step: str | None = None,
     ) -> int:
         done = read_status(self._paths.root).samples_done if samples_done is None else samples_done
-        hopeless = list(_hopeless(missing))
-        failures = [] if len(hopeless) == len(missing) else list(_shard_failures(self._paths, missing))
+        hopeless = list(faults.hopeless(missing))
+        failures = [] if len(hopeless) == len(missing) else list(faults.shard_failures(self._paths, missing))
         found = dict.fromkeys([*details, *hopeless, *failures])
         result = Outcome(
             outcome="stopped",
             reason=reason,
-            next_step=self._resume,
+            next_step=next_step or self._resume,
             details=list(found)[:NAMED_SHARDS],
             num_shards=self._plan.num_shards,
             num_missing=len(missing),
@@ -236,46 +257,6 @@ class _Supervisor:
             }
             for items, end in self._spans(samples_done)
         ]
-
-
-def _hopeless(missing: Sequence[ShardSpec]) -> Iterator[str]:
-    """For each shard of which an input is not what was planned, that it is so: no repetition can write it."""
-    faults: dict[str, str] = {}
-    for spec in missing:
-        for segment in spec.segments:
-            origin = segment.source.origin
-            if origin not in faults:
-                faults[origin] = _fault(segment.source)
-            if faults[origin]:
-                yield faults[origin]
-                break
-
-
-def _fault(source: PlannedInput) -> str:
-    """What is wrong with an input; empty if nothing is, or if that cannot be told."""
-    try:
-        is_like = source.is_like(Path(source.origin).stat())
-    except FileNotFoundError:
-        return f"input {source.origin} is gone: restore it"
-    except OSError:
-        return ""  # perhaps only from here
-    return "" if is_like else f"input {source.origin} has changed since it was planned: restore it"
-
-
-def _failures(paths: RunPaths, job_ids: set[str]) -> Iterator[str]:
-    """What the processes of these jobs have noted as failed, shards and whole processes."""
-    for _, events in read_ledgers(paths.ledger):
-        slurm = events[0].get("slurm", {}) if events else {}
-        if job_ids & {slurm.get("SLURM_ARRAY_JOB_ID"), slurm.get("SLURM_JOB_ID")}:
-            yield from (str(item.get("error")) for item in events if item.get("event") in ("failed", "error"))
-
-
-def _shard_failures(paths: RunPaths, missing: Sequence[ShardSpec]) -> Iterator[str]:
-    names = {spec.name for spec in missing}
-    for _, events in read_ledgers(paths.ledger):
-        for event in events:
-            if event.get("event") == "failed" and event.get("shard") in names:
-                yield f"shard {event['shard']}: {event.get('error')}"
 
 
 def parser() -> Parser:

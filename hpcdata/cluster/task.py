@@ -15,7 +15,7 @@ comes back whatever it does. After scancel it is marked CANCELLED. So the one ri
 The decision is slurmctld's, under its lock, so that no cancellation can slip in between a question and an answer.
 Signals that come before our handlers are installed kill Python: then the batch script asks the same (sbatch.py).
 
-Exit codes: 0 nothing is left to do; 128 + signal when stopped, as shells have it; 1 after an error.
+Exit codes: 0 nothing is left to do; 128 + signal when stopped, as shells have it; others as `base.command` has them.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpcdata.base import logs
+from hpcdata.base.command import DONE, FAILED, exit_code
 from hpcdata.base.errors import UserError
 from hpcdata.base.signals import StopFlag
 
 log = logging.getLogger(__name__)
 
-_PAUSES_S = (1, 2, 4, 8, 15, *[30] * 19)
+PAUSES_S = (1, 2, 4, 8, 15, *[30] * 19)
 """Between attempts to reach slurmctld: ten minutes in all."""
 
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_array_task(Path(output_dir))
     except (UserError, OSError) as error:
         log.error("%s", error)
-        return 1
+        return exit_code(error)
 
 
 def run_array_task(output_dir: Path) -> int:
@@ -58,7 +59,7 @@ def run_array_task(output_dir: Path) -> int:
         outcome = run_task(output_dir, stop)
         if outcome is TaskOutcome.STOPPED:
             return leave(stop)
-        return 0 if outcome is TaskOutcome.FINISHED else 1
+        return DONE if outcome is TaskOutcome.FINISHED else FAILED
 
 
 def leave(stop: StopFlag) -> int:
@@ -73,22 +74,24 @@ def leave(stop: StopFlag) -> int:
         log.info("stopped by %s; run the same command again to continue", received.name)
     else:
         log.info("stopped by %s, leaves job %s for requeueing", received.name, job_id)
-        _requeue(job_id)
+        if (refusal := requeue(job_id)) is not None:
+            log.error("job %s is not requeued (%s); submit the same line again to continue", job_id, refusal)
     return 128 + received
 
 
-def _requeue(job_id: str) -> None:
-    """Asks until slurmctld answers: who gives up and exits within the grace of a preemption is not requeued."""
-    for pause_s in _PAUSES_S:
+def requeue(job_id: str) -> str | None:
+    """Asks until slurmctld answers; None when it has, otherwise why this job does not come back.
+
+    Who gives up and exits within the grace of a preemption is not requeued.
+    """
+    refusal: str | None = None
+    for pause_s in PAUSES_S:
         refusal = _try_requeue(job_id)
-        if refusal is None:
-            return
-        if "disabled" in refusal:  # submitted with --no-requeue, or an interactive job
-            log.error("SLURM may not requeue job %s (%s); submit the same line again to continue", job_id, refusal)
-            return
+        if refusal is None or "disabled" in refusal:  # submitted with --no-requeue, or an interactive job
+            return refusal
         log.warning("requeueing job %s failed (%s), next attempt in %d s", job_id, refusal, pause_s)
         time.sleep(pause_s)
-    log.error("job %s could not be requeued; submit the same line again to continue", job_id)
+    return refusal
 
 
 def _try_requeue(job_id: str) -> str | None:

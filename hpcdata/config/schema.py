@@ -39,6 +39,8 @@ class DataConfig:
     """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents."""
     text_field: str | None = semantic(None)
     """Name of the text column or tar extension; by default the usual ones are tried in a documented order."""
+    image_field: str | None = semantic(None, added_later=True)
+    """Extension of the picture among the members of a tar sample: `input.jpg`, or `input` for any picture of it."""
     image_root: str | None = transient(None)
     """Folder of the pictures that JSON and Parquet name: relative paths start here. null: the folder of each file."""
     outside_images: Literal["reject", "read"] = semantic("reject", added_later=True)
@@ -67,6 +69,12 @@ class DataConfig:
     """Use the reference engine of a tokenizer that has two (SentencePiece instead of its fast conversion)."""
     add_image_token: bool = semantic(False)
     """Adds one id `<image>` to the text vocabulary, which stays in the text where an image stands."""
+    image_token_id: int | Literal["unidisc"] | None = semantic(None, added_later=True)
+    """The id of `<image>`. null: the tokenizer's own, else one behind its vocabulary. `unidisc`: 811, as UniDisc has it
+    with Llama-2's tokenizer, where 811 is a word piece, too."""
+    pad_id: int | Literal["unidisc"] | None = semantic(None, added_later=True)
+    """The id of padding, for loaders and exports; the data have no padding. null: the tokenizer's own, if it has one.
+    `unidisc`: its own, else the first behind its vocabulary (32000 with Llama-2)."""
     split_dataset: bool = transient(True)
     """Needs no setting here: tasks always divide the shards among them."""
     use_identity_collate: bool = transient(False)

@@ -25,7 +25,7 @@ from hpcdata.base.reads import read_at
 from hpcdata.sources.base import InputFile
 from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.streams import open_input
-from hpcdata.sources.tarscan import Damage, FileSource, members
+from hpcdata.sources.tar.headers import Damage, FileSource, members
 from hpcdata.sources.wids import KIND
 
 _KEY = re.compile(rb"((?:.*/)?.*?)\.", re.DOTALL)

@@ -8,6 +8,7 @@ pictures back.
     verifying    reads everything back and says whether it is what was promised
     manifest     manifest.json as a value
     partlist     its parts as columns: there may be ten thousand
+    joined       columns of many parts in one file each
     opening      what a path holds: a dataset, one shard, an unfinished run
     maps         read-only memory maps of column files
     parts        the columns of all parts over one address range

@@ -22,9 +22,10 @@ from typing import Any
 
 from hpcdata.base import digest, files, sealed
 from hpcdata.base.command import to_type
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, Unfinished, UserError
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
+from hpcdata.dataset import joined
 from hpcdata.dataset.manifest import FILE_NAME, LayoutDefaults, Manifest
 from hpcdata.dataset.partlist import Part, Parts
 from hpcdata.dataset.publishing import existing, publish, recover
@@ -64,7 +65,7 @@ def combine(output_dir: Path | str, options: CombineOptions) -> Manifest:
     owner = Owner.of_this_process(f"combine-{os.getpid()}-{time.time_ns()}")
     with Claims(paths.claims, owner, timeout_s=CLAIM_TIMEOUT_S) as claims:
         if not claims.try_claim("combine"):
-            raise UserError(f"another process is combining {paths.root}: wait for it, then run this again")
+            raise Unfinished(f"another process is combining {paths.root}: wait for it, then run this again")
         manifest = _combine(plan, paths, target, options)
         _remove_shards(plan, paths, target, manifest, options)
     if options.delete_after_combining and not manifest.counts.missing:
@@ -110,7 +111,7 @@ def _require_complete(plan: Plan, paths: RunPaths, target: Path) -> None:
     missing = [name for name in missing if not (target / "parts" / name / shard.SHARD).exists()]
     if missing:
         names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise UserError(
+        raise Unfinished(
             f"{len(missing)} of {plan.num_shards} shards of {paths.root} are not committed ({names}): submit the same "
             "launch line again to finish them, or combine what is there with --allow_tmp"
         )
@@ -135,6 +136,8 @@ def _build(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions) -
     if options.compact:
         parts = [compact(building / "parts", parts, plan.fingerprint, plan.id_dtype)]
     manifest = _manifest(plan, paths, parts, counts, gaps, retries, building / "parts", is_compact=options.compact)
+    if joined.pays(manifest):
+        manifest = joined.join(building, manifest)
     for folder in (building / "parts", building):
         files.sync_folder(folder)
     files.write_atomic(building / FILE_NAME, manifest.to_json())
@@ -193,11 +196,11 @@ def _link_shard(header: ShardHeader, folder: Path, parts: Path) -> tuple[str, Sh
     try:
         summary = shard.read_summary(folder)
     except (OSError, ValueError) as error:
-        raise UserError(f"shard {header.name} is damaged ({error}): {repair}") from None
+        raise Failed(f"shard {header.name} is damaged ({error}): {repair}") from None
     problems = [] if summary.header == header else [f"{shard.SHARD} is of another plan"]
     problems += shard.check_sizes(folder, summary)
     if problems:
-        raise UserError(f"shard {header.name} is damaged: {'; '.join(problems[:3])}: {repair}")
+        raise Failed(f"shard {header.name} is damaged: {'; '.join(problems[:3])}: {repair}")
     files.link_folder(folder, parts / header.name)
     return header.name, summary
 
@@ -211,7 +214,7 @@ def _require_parts(folder: Path, manifest: Manifest) -> None:
         except (OSError, ValueError) as error:
             problems = [str(error)]
         if problems:
-            raise UserError(f"{path} is damaged: {'; '.join(problems[:3])}: nothing was removed; run combine again")
+            raise Failed(f"{path} is damaged: {'; '.join(problems[:3])}: nothing was removed; run combine again")
 
 
 def _gaps(plan: Plan, parts: Sequence[tuple[str, ShardSummary]]) -> Iterator[dict[str, Any]]:
@@ -261,6 +264,8 @@ def _manifest(
                 | {"samples": item.scan.num_samples}
                 for item in plan.inputs
             ],
+            **({"found": dataclasses.asdict(plan.found)} if plan.found else {}),
+            "not_read": [dataclasses.asdict(item) for item in plan.not_read],
         },
     )
 

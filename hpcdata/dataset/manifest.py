@@ -19,7 +19,7 @@ import orjson
 
 from hpcdata.base import sealed
 from hpcdata.base.command import to_type
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.base.typed import checked
 from hpcdata.dataset.partlist import NUMBERS, Parts, parse
 from hpcdata.runs.identities import ImageIdentity, TextIdentity
@@ -78,6 +78,12 @@ class Manifest:
         found = self.extra.get("stage")
         return found if isinstance(found, str) else None
 
+    @property
+    def joined(self) -> dict[str, str]:
+        """path -> sha256 of the columns that are joined (`hpcdata.dataset.joined`); of few parts none is."""
+        found = self.extra.get("joined")
+        return found if isinstance(found, dict) else {}
+
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`."""
         body = {
@@ -105,7 +111,7 @@ def read_manifest(path: str | Path, *, even_if_changed: bool = False) -> Manifes
         raise UserError(f"{file} is larger than {_MAX_BYTES} bytes: not a manifest")
     data = file.read_bytes()
     if not even_if_changed and (fault := sealed.fault_of(data)) is not None:
-        raise UserError(f"{file}: {fault}; restore it, or run hpcdata.combine again")
+        raise Failed(f"{file}: {fault}; restore it, or run hpcdata.combine again")
     return parse_manifest(data, folder)
 
 
@@ -122,7 +128,7 @@ def _parse(data: bytes, folder: Path, where: Path) -> Manifest:
     try:
         values = sealed.without_seal(parse(data))
     except orjson.JSONDecodeError as error:
-        raise UserError(f"{where} is not JSON ({error}): run hpcdata.combine again") from None
+        raise Failed(f"{where} is not JSON ({error}): run hpcdata.combine again") from None
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:
         raise UserError(f"{where} has format {found!r}, this version of hpcdata reads {FORMAT!r}")
@@ -133,7 +139,7 @@ def _parse(data: bytes, folder: Path, where: Path) -> Manifest:
                 checked(item)
         return manifest
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise UserError(f"{where} is damaged ({type(error).__name__}: {error}): run hpcdata.combine again") from None
+        raise Failed(f"{where} is damaged ({type(error).__name__}: {error}): run hpcdata.combine again") from None
 
 
 @contextmanager
@@ -192,7 +198,7 @@ def _check(manifest: Manifest, where: Path) -> None:
         if min(column, default=0) < 0:
             raise UserError(f"{where}: part {parts.path[column.index(min(column))]!r} has a negative number of rows")
     if manifest.num_samples != manifest.counts.written:
-        raise UserError(
+        raise Failed(
             f"{where} is damaged: its parts hold {manifest.num_samples} samples, its account says "
             f"{manifest.counts.written} were written: run hpcdata.combine again"
         )

@@ -6,7 +6,8 @@ when the last view of it is gone. Maps survive fork; nothing about them is pickl
 
 `ColumnRange` puts the files of one column of all parts behind each other into one reserved range of addresses: they
 are one array, and a gather over two thousand parts is the same single call as one over a single part. Nothing is
-copied, and only the parts that were asked for are mapped; what is not reads as zeros.
+copied, and only the parts that were asked for are mapped; what is not reads as zeros. Where combine has joined a
+column of all parts in one file, the range is that file.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed
 
 if TYPE_CHECKING:
     import torch
 
 ALIGN = 4096
-"""Parts begin at multiples of this many rows: whole pages for every dtype, and the same rows in every column."""
+"""Parts begin at multiples of this many rows: whole pages for every dtype, the same rows in every column of a table."""
 _PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -55,11 +56,11 @@ def map_file(path: str, num_bytes: int, address: int | None = None, *, may_grow:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: the part is damaged, restore it or run hpcdata.combine again") from None
+        raise Failed(f"{path} is missing: the part is damaged, restore it or run hpcdata.combine again") from None
     try:
         found = os.lseek(descriptor, 0, os.SEEK_END)
         if found < num_bytes or (found > num_bytes and not may_grow):
-            raise UserError(
+            raise Failed(
                 f"{path} has {found} bytes, the manifest says {num_bytes}: "
                 "the part is damaged, restore it or run hpcdata.combine again"
             )
@@ -77,15 +78,26 @@ class ColumnRange:
     """One column of all parts as one read-only array.
 
     `bases` ([num_parts] int64) are the rows of the array at which the parts begin, `num_rows` their rows. `array` may
-    be indexed at rows of mapped parts; no view of it may leave the caller, as a part can be unmapped again.
+    be indexed at rows of mapped parts; no view of it may leave the caller, as a part can be unmapped again. `path` is
+    the file that holds all of them, else `align` the number of rows of which their beginnings are multiples.
     """
 
-    def __init__(self, dtype: str, width: int, num_rows: np.ndarray, bases: np.ndarray, total: int) -> None:
+    def __init__(
+        self,
+        dtype: str,
+        width: int,
+        num_rows: np.ndarray,
+        bases: np.ndarray,
+        total: int,
+        *,
+        align: int = ALIGN,
+        path: str | None = None,
+    ) -> None:
         element = np.dtype(dtype).newbyteorder("<")
         self._row_bytes = element.itemsize * max(1, width)
-        self._num_rows, self._bases = num_rows, bases
+        self._num_rows, self._bases, self._align, self._path = num_rows, bases, align, path
         num_bytes = total * self._row_bytes
-        address = _mmap(None, num_bytes, _RESERVE, -1)
+        address = _mmap(None, num_bytes, _RESERVE, -1) if path is None else map_file(path, num_bytes)
         self._address = address
         shape = (total, width) if width else (total,)
         self._owner = _Mapping(address, num_bytes, element.str, shape)
@@ -105,8 +117,10 @@ class ColumnRange:
     @property
     def num_maps(self) -> int:
         """When all parts are mapped: the files, and what is left of the range behind each."""
+        if self._path is not None:
+            return 1
         num_bytes = self._num_rows * self._row_bytes
-        gaps = -(-self._num_rows // ALIGN) * ALIGN * self._row_bytes - -(-num_bytes // _PAGE) * _PAGE
+        gaps = -(-self._num_rows // self._align) * self._align * self._row_bytes - -(-num_bytes // _PAGE) * _PAGE
         return int(np.count_nonzero(num_bytes) + np.count_nonzero(gaps))
 
     def places(self, parts: np.ndarray) -> list[tuple[int, int]]:
@@ -127,11 +141,16 @@ class ColumnRange:
         return ranges
 
 
-def aligned_bases(num_rows: Sequence[int] | np.ndarray) -> tuple[np.ndarray, int]:
+def aligned_bases(num_rows: Sequence[int] | np.ndarray, align: int = ALIGN) -> tuple[np.ndarray, int]:
     """Where parts of these rows begin in a `ColumnRange`, and how many rows it has altogether."""
-    ends = np.cumsum(-(-np.asarray(num_rows, np.int64) // ALIGN) * ALIGN)
+    ends = np.cumsum(-(-np.asarray(num_rows, np.int64) // align) * align)
     total = int(ends[-1]) if len(ends) else 0
-    return np.concatenate([[0], ends[:-1]]).astype(np.int64), max(total, ALIGN)
+    return np.concatenate([[0], ends[:-1]]).astype(np.int64), max(total, align)
+
+
+def page_rows(dtype: str) -> int:
+    """Rows of a page: parts of a column that begin at multiples of it have no gap between their maps."""
+    return _PAGE // np.dtype(dtype).itemsize
 
 
 def _mmap(address: int | None, num_bytes: int, flags: int, descriptor: int) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcdata.base import digest
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Unfinished, UserError
 from hpcdata.dataset.manifest import FILE_NAME, LayoutDefaults, Manifest, read_manifest
 from hpcdata.dataset.partlist import Part, Parts
 from hpcdata.runs.paths import RunPaths
@@ -69,7 +69,7 @@ def _run_manifest(root: Path) -> Manifest:
     missing = sum(gap["missing"] for gap in gaps)
     pieces = [piece for _, piece in found if piece is not None]
     if not any(piece.sizes["samples"] for piece in pieces):
-        raise UserError(f"{root}: no shard of {plan.num_shards} holds a sample yet, try again after a checkpoint")
+        raise Unfinished(f"{root}: no shard of {plan.num_shards} holds a sample yet, try again after a checkpoint")
     counts = sum((piece.counts for piece in pieces), Counts()) + Counts(inputs=missing, missing=missing)
     return _manifest(
         root,

@@ -4,8 +4,9 @@ Every table (tokens, spans, samples) has one numbering over all parts: row r of 
 its columns. So a batch is a few gathers, whatever the number of parts it comes from. Between two parts there is a gap
 of zeros, which no offset points to.
 
-A process may have about 65,000 maps. Datasets of more parts than that allows keep a part of them mapped, the ones that
-were opened last; for these, block order or `combine --compact` is the faster way.
+A process may have about 65,000 maps. So combine joins what is small of many parts (`hpcdata.dataset.joined`): then a
+part is one map, of its ids. Datasets of more parts than that allows keep a part of them mapped, the ones that were
+opened last; for these, block order or `combine --compact` is the faster way.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
+from hpcdata.dataset.joined import FOLDER, joined_columns
 from hpcdata.dataset.manifest import Manifest
-from hpcdata.dataset.maps import ColumnRange, aligned_bases, map_file, unmap
+from hpcdata.dataset.maps import ALIGN, ColumnRange, aligned_bases, map_file, page_rows, unmap
 from hpcdata.dataset.readahead import MADV_NORMAL, MADV_RANDOM
 from hpcdata.native.forks import ForkLock, Lazy
 from hpcdata.shards.columns import columns
@@ -48,23 +50,29 @@ class PartMaps:
             "samples": np.array(parts.samples, np.int64),
         }
         self.num_tokens, self.num_spans = rows["tokens"], rows["spans"]
-        layout = {table: (rows[table], *aligned_bases(rows[table])) for table in rows}
-        self.tokens, self.spans, self.samples = (bases for _, bases, _ in layout.values())
+        joined = {_name(column) for column in joined_columns(manifest.id_dtype)} if manifest.joined else set[str]()
         wanted = [column for column in columns(manifest.id_dtype) if _name(column) not in _KEY_COLUMNS]
-        names = [_name(column) for column in wanted]
-        self._ranges = {
-            name: ColumnRange(column.dtype, column.width, *layout[column.table])
-            for name, column in zip(names, wanted, strict=True)
-        }
-        files = {name: (self._ranges[name], "/" + column.path) for name, column in zip(names, wanted, strict=True)}
-        self._details = [files.pop(name) for name in DETAILS]
+        aligns = dict.fromkeys(rows, 1 if joined else ALIGN) | {"tokens": page_rows(manifest.id_dtype)}
+        layout = {table: (rows[table], *aligned_bases(rows[table], aligns[table])) for table in rows}
+        self.tokens, self.spans, self.samples = (bases for _, bases, _ in layout.values())
+        self._ranges = {}
+        files: dict[str, tuple[ColumnRange, str]] = {}
+        for name, column in zip(map(_name, wanted), wanted, strict=True):
+            path = f"{self._folder}{FOLDER}/{column.path}" if name in joined else None
+            of_parts = layout[column.table]
+            found = ColumnRange(column.dtype, column.width, *of_parts, align=aligns[column.table], path=path)
+            self._ranges[name] = found
+            if path is None:
+                files[name] = (found, "/" + column.path)
+        self._details = [files.pop(name) for name in DETAILS if name in files]
         self._files = list(files.values())
         self._advice: int | None = None
         self._is_open, self._has_details = np.zeros((2, len(parts)), bool)
         self.are_all_open = not len(parts)
         self._opened: dict[int, None] = {}
         fits = sum(column.num_maps for column in self._ranges.values()) <= MAX_MAPS
-        self._max_open = len(parts) if fits else max(1, MAX_MAPS // (2 * len(wanted)))  # gaps are maps, too
+        per_part = 2 * len(self._files + self._details)  # its files, and what is not open behind them
+        self._max_open = len(parts) if fits else max(1, MAX_MAPS // per_part)
         self.may_close = not fits
         """Whether a part that is mapped now may be unmapped later."""
         self._lock: ForkLock | nullcontext[None] = nullcontext() if fits else ForkLock()
@@ -98,7 +106,7 @@ class PartMaps:
         if self._advice is None:
             self._advice = MADV_RANDOM if (rows[1:] < rows[:-1]).any() else MADV_NORMAL
             if self._advice == MADV_RANDOM and len(self._parts):
-                self._advise([(0, len(self._parts) - 1)], self._files + self._details)
+                self._advise([(0, len(self._parts) - 1)], [(column, "") for column in self._ranges.values()])
 
     @contextmanager
     def opened(self, parts: np.ndarray, *, details: bool = False) -> Iterator[None]:
@@ -106,7 +114,7 @@ class PartMaps:
         with self._lock:
             if not self.are_all_open and not self._is_open[parts].all():
                 self._open(np.unique(parts))
-            if details and not self._has_details[parts].all():
+            if details and self._details and not self._has_details[parts].all():
                 self._map(np.unique(parts[~self._has_details[parts]]), self._details, self._has_details)
             yield
 

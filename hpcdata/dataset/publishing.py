@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from hpcdata.base import files, sealed
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Unfinished, UserError
 from hpcdata.dataset.manifest import FILE_NAME, Manifest, parse_manifest
 from hpcdata.runs.plan import Plan
 
@@ -43,7 +43,7 @@ def publish(building: Path, target: Path) -> None:
     except FileNotFoundError:
         if retired.exists() and not target.exists():
             retired.rename(target)
-        raise UserError(f"another process has combined {target} meanwhile: run this again") from None
+        raise Unfinished(f"another process has combined {target} meanwhile: run this again") from None
     files.sync_folder(target.parent)
     files.remove_folder(retired)
 

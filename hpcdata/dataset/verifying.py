@@ -18,6 +18,7 @@ from hpcdata.base import digest, sealed
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.config import values as configuration
+from hpcdata.dataset import joined
 from hpcdata.dataset.manifest import FILE_NAME, Manifest, read_manifest
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, arithmetic, load_plan
@@ -38,6 +39,13 @@ class Report:
     problems: list[str] = field(default_factory=list)
     recovered: dict[int, Recovered] = field(default_factory=dict)
     """What the retry parts took back; `add_shard` removes what it finds rejected."""
+    num_uncommitted: int = 0
+    """Shards of the plan that are not committed."""
+
+    @property
+    def only_lacks_shards(self) -> bool:
+        """Whether nothing is wrong but that shards are missing."""
+        return bool(self.num_uncommitted) and len(self.problems) == 1
 
     def add_shard(self, folder: Path, summary: ShardSummary) -> None:
         """Checks one committed shard or part and adds it to the account."""
@@ -87,7 +95,7 @@ def verify(path: Path | str) -> list[Report]:
             report.problems.append(f"accounts for {report.counts.inputs} of the plan's {plan.num_samples} inputs")
         report.problems += _not_of_the_run(report.path, plan, paths)
         reports.append(report)
-    written = (paths.plan, paths.runtime, paths.batch_size, paths.combined, paths.report)
+    written = (paths.plan, paths.runtime, paths.batch_size, paths.combined, paths.report, paths.halted)
     reports[0].problems += [problem for file in written for problem in _faults(file)]
     return reports
 
@@ -130,6 +138,7 @@ def _verify_run(paths: RunPaths, dataset: Path | None) -> Report:
     report.check_recovered()
     if missing:
         names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        report.num_uncommitted = len(missing)
         report.problems.append(f"{len(missing)} of {plan.num_shards} shards are not committed: {names}")
     return report
 
@@ -233,6 +242,7 @@ def _check_manifest(manifest: Manifest, report: Report) -> None:
         report.problems.append(f"{FILE_NAME}: its account does not balance")
     if counts.missing != sum(gap["missing"] for gap in manifest.extra.get("gaps", [])):
         report.problems.append(f"{FILE_NAME}: its gaps are not its missing inputs")
+    report.problems += joined.problems_of(manifest)
     recorded = None if report.problems else manifest.extra.get("shards_sha256")
     if recorded and shard.sha256_of(manifest.folder / part.path for part in manifest.parts) != recorded:
         report.problems.append(f"{FILE_NAME}: a {shard.SHARD} of its parts is not the one that was combined")

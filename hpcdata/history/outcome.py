@@ -1,4 +1,7 @@
-"""How a run came to its end without a person: `report.json`, and the same as a text in `report.txt`."""
+"""How a run came to its end without a person: `report.json`, and the same as a text in `report.txt`.
+
+While jobs are at work only the text is there: it says what to type should they be ended from outside.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpcdata.base import files, sealed
+from hpcdata.base.command import to_type
 from hpcdata.base.typed import checked
 from hpcdata.runs.paths import RunPaths
 
@@ -36,6 +40,17 @@ class Outcome:
 def write_outcome(paths: RunPaths, outcome: Outcome) -> None:
     files.write_atomic(paths.report.with_suffix(".txt"), (describe(outcome, paths.root) + "\n").encode())
     files.write_atomic(paths.report, sealed.to_json(dataclasses.asdict(outcome)))
+
+
+def write_notice(paths: RunPaths, work: str) -> None:
+    """In place of a report while jobs are at work: what to type when they are gone without a word."""
+    lines = (
+        f"at work   {paths.root}: {work}",
+        "          if no job of this run is in the queue any more, something ended them: type the next line",
+        f"next      {to_type('resume', paths.root)}",
+    )
+    files.write_atomic(paths.report.with_suffix(".txt"), ("\n".join(lines) + "\n").encode())
+    paths.report.unlink(missing_ok=True)
 
 
 def read_outcome(paths: RunPaths) -> Outcome | None:

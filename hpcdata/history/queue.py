@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.history import submissions
 from hpcdata.history.submissions import History, Kind
 from hpcdata.runs.paths import RunPaths
@@ -23,6 +23,10 @@ LOOK_S = 5.0
 BUSY = "temporarily unable to accept job"
 """What sbatch says when the whole cluster has as many jobs as it can hold (MaxJobCount)."""
 _COMPLETING_S = 20.0
+
+
+class Missing(UserError):
+    """There is no such program here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +80,11 @@ def run(
                 command, input=input_text, capture_output=True, text=True, errors="replace", timeout=timeout_s
             )
         except OSError:
-            raise UserError(f"{command[0]} was not found in PATH: use a login node of the cluster") from None
+            raise Missing(f"{command[0]} was not found in PATH: use a login node of the cluster") from None
         except subprocess.TimeoutExpired as error:
             if BUSY in (said := (error.stderr or b"").decode(errors="replace")):  # sbatch would wait for long
                 return subprocess.CompletedProcess(command, 1, "", said.splitlines()[0])
-            raise UserError(f"{command[0]} did not answer for {timeout_s:.0f} s: try again later") from None
+            raise Failed(f"{command[0]} did not answer for {timeout_s:.0f} s: try again later") from None
 
 
 def active_jobs(paths: RunPaths, history: History) -> list[Job]:
@@ -118,6 +122,13 @@ def ended_jobs(job_ids: Sequence[str]) -> list[Ended]:
     ]
     ended = [item for item in ended if item.job_id.partition("_")[0] in job_ids]
     return [item for item in ended if item.state not in ("PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED")]
+
+
+def state_of(job_id: str) -> str | None:
+    """What slurmctld says of a job or array element; None when it does not know it, or does not answer soon."""
+    shown = _look("scontrol", "show", "job", "--oneliner", job_id)
+    match = re.search(r"\bJobState=(\w+)", shown or "")
+    return match[1] if match else None
 
 
 def look(job_ids: Iterable[str]) -> JobStates | None:
@@ -178,7 +189,7 @@ def _squeue() -> list[str]:
     """`array id|state|comment` of the user's jobs, one line for each element that runs and each array that waits."""
     result = run("squeue", "--me", "--noheader", "--format=%F|%T|%k")
     if result.returncode != 0:
-        raise UserError(f"squeue failed: {result.stderr.strip() or result.returncode}")
+        raise Failed(f"squeue failed: {result.stderr.strip() or result.returncode}")
     return result.stdout.splitlines()
 
 

@@ -98,13 +98,13 @@ def read(paths: RunPaths) -> History:
 
 
 def mark(root: Path, kind: Kind) -> str:
-    """The comment of the run's jobs."""
+    """The first word in the comments of the run's jobs."""
     return f"hpcdata:{kind}:{hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]}"
 
 
 def kind_of_mark(comment: str, root: Path) -> Kind | None:
     """None for the comment of any job that is not one of this run."""
-    found = [kind for kind in ("tasks", "finish") if comment == mark(root, cast(Kind, kind))]
+    found = [kind for kind in ("tasks", "finish") if mark(root, cast(Kind, kind)) in comment.split()[:1]]
     return cast(Kind, found[0]) if found else None
 
 

@@ -1,16 +1,17 @@
 """BackgroundLoader: the batches of a loader, prepared ahead by threads.
 
-    loader = BackgroundLoader(TokenLoader("/out", global_batch_size=256), num_ahead=4, pin_memory=True)
-    for batch in loader:
+    loader = TokenLoader("/out", global_batch_size=256)
+    for batch in BackgroundLoader(loader, num_ahead=4, pin_memory=True):
         ...
         state = loader.state_dict()       # of the batches that were delivered, not of those that were prepared
 
 The threads take turns to decide what is in the next batch, and copy it at the same time, outside of the interpreter's
-lock; batches arrive in their order, and so does an error. What was only prepared has not happened: state, counts and
-account are of the delivered batches, new weights hold from the next one on, and a loop follows a state that is loaded
-in its middle. The threads end when the iterator is closed or collected, soon after: nobody waits for them there, as the
-garbage collector may close it in any line, also in one that they wait for. They never outlive the process, and nothing
-is shared with other processes.
+lock; batches arrive in their order, and so does an error. They use a fork of the loader; the loader itself moves when a
+batch is delivered. So state, counts and account are of the delivered batches, whoever is asked, the loader or the
+BackgroundLoader. New weights hold from the next batch on, and a loop follows a state that either of them is given. The
+threads end when the iterator is closed or collected, soon after: nobody waits for them there, as the garbage collector
+may close it in any line, also in one that they wait for. They never outlive the process, and nothing is shared with
+other processes.
 """
 
 from __future__ import annotations
@@ -46,6 +47,19 @@ _LOOK_EVERY_S = 0.1
 class ResumableLoader(Protocol):
     """What TokenLoader is, and whatever else makes batches and knows where it stands."""
 
+    @property
+    def place(self) -> object:
+        """Another value once it goes on elsewhere, or by other weights."""
+        ...
+
+    def fork(self) -> ResumableLoader:
+        """Another loader at the same place, for other threads: neither moves the other."""
+        ...
+
+    def follow(self, state: dict[str, Any]) -> None:
+        """Goes where its fork stood when that returned `state`."""
+        ...
+
     def take(self) -> Callable[[], Made] | None:
         """Moves on by one batch and returns what makes it, in whichever thread it is called; None at the end."""
         ...
@@ -64,7 +78,7 @@ class ResumableLoader(Protocol):
 
 
 class BackgroundLoader:
-    """Iterates over the same batches as `loader`, which belongs to this object from then on."""
+    """Iterates over the same batches as `loader`, and moves it with each of them: the two always stand at one place."""
 
     def __init__(
         self, loader: ResumableLoader, *, num_ahead: int = 8, num_threads: int = 2, pin_memory: bool = False
@@ -76,7 +90,6 @@ class BackgroundLoader:
             raise UserError(f"num_ahead={num_ahead}, num_threads={num_threads}: expected at least 1 each")
         self.loader = loader
         self._num_ahead, self._num_threads, self._pin_memory = num_ahead, num_threads, pin_memory
-        self._state = loader.state_dict()
         self._workers: _Workers | None = None
         self._iteration: object = None
 
@@ -84,19 +97,20 @@ class BackgroundLoader:
         return len(self.loader)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Tensors]:
-        """From where the last delivered batch left off; an iterator that was begun before is closed."""
+        """From where the loader stands; an iterator that was begun before is closed."""
         self._stop()
         mine = self._iteration = object()
         while self._iteration is mine:
-            self._rewind()
-            workers = self._workers = _Workers(self.loader, self._num_ahead, self._num_threads, self._pin_memory)
+            workers = self._workers = _Workers(self.loader.fork(), self._num_ahead, self._num_threads, self._pin_memory)
+            place = self.loader.place
             try:
-                while workers is self._workers:  # else it was rewound: another place, other weights
+                while workers is self._workers and self.loader.place == place:  # else it was moved, or weighted anew
                     made, state = workers.next()
                     if made is None:
                         return
-                    self._state = state
+                    self.loader.follow(state)
                     self.loader.count(made[1])
+                    place = self.loader.place
                     batch = made[0]
                     del made
                     yield batch
@@ -105,29 +119,20 @@ class BackgroundLoader:
                 workers.is_wanted = False
 
     def state_dict(self) -> dict[str, Any]:
-        return self._state
+        """As the loader does: of the batches that were delivered."""
+        return self.loader.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state` with the next batch. Raises UserError as the loader does."""
-        self._rewind()
         self.loader.load_state_dict(state)
-        self._state = self.loader.state_dict()
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """As the loader does: from the next batch on, as what was prepared is made anew."""
-        self._rewind()
         self.loader.set_weights(weights)
-        self._state = self.loader.state_dict()
 
     def account(self) -> dict[str, SourceAccount]:
-        """As the loader does, up to the last batch that was delivered. What was prepared is made anew."""
-        self._rewind()
+        """As the loader does, up to the last batch that was delivered."""
         return self.loader.account()
-
-    def _rewind(self) -> None:
-        """Takes the loader from the threads, back to the last batch that was delivered."""
-        self._stop()
-        self.loader.load_state_dict(self._state)
 
     def _stop(self) -> None:
         if self._workers is not None:
@@ -173,7 +178,7 @@ class _Workers:
         return made, state
 
     def stop(self) -> None:
-        """Returns when the threads have left the loader alone."""
+        """Returns when the threads have left."""
         self.is_wanted = False
         for thread in self._threads:
             while thread.is_alive() and not sys.is_finalizing():  # daemons never end in an interpreter that does

@@ -75,11 +75,13 @@ class TokenLoader(Cursor[TokenSteps]):
         world_size: int | None = None,
         drop_last: bool = True,
         num_epochs: int | None = None,
+        weights_ledger: str | Path | None = None,
     ) -> None:
         """`global_batch_size` is the rows of one step on all ranks together; the world size must divide it.
 
         `packing`: the columns of rows that hold several samples each, or a BestFit, Concat or Buckets.
         `order`: another one than `seed` and `shuffle` give, or its name, such as `blocks` for data larger than RAM.
+        `weights_ledger`: a file for the changes of a mixture's weights, where they are more than a state can hold.
         """
         place, size = find_rank(rank, world_size)
         self.dataset, stream = open_stream(dataset, seed=seed, shuffle=shuffle, order=order)
@@ -96,6 +98,7 @@ class TokenLoader(Cursor[TokenSteps]):
             has_own_order=order is not None,
             drop_last=drop_last,
             num_epochs=num_epochs,
+            weights_ledger=weights_ledger,
         )
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:

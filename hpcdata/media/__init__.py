@@ -2,6 +2,7 @@
 
 May use: base, samples. Serves the image tokenizers (`pixels.load`) and the raw path (`opening.open_image`) alike.
 
+    kinds         which files are pictures, by their endings and first bytes
     rules         the rules `white`, `molmo`, `liquid`: what each does with alpha, orientation and sizes
     formats       the formats that are opened, the limit of pixels, and which reject an error of Pillow becomes
     drafts        large JPEGs decoded at a part of their size

@@ -30,6 +30,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from hpcdata.media import kinds
 from hpcdata.samples import BadSample, Reason
 
 FORMATS = tuple(
@@ -49,6 +50,8 @@ FORMATS = tuple(
     )
 )
 """Importing the plugins is what lets Pillow open by these names."""
+_OPENED = frozenset({"AVIF"} if AvifImagePlugin.SUPPORTED else ())
+"""What of `kinds` with a remedy needs none in this Pillow."""
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>|0x[0-9a-fA-F]{6,}")
 _NO_MEMORY = re.compile(r"\bout of memory\b", re.IGNORECASE)
 _MAX_MESSAGE = 160
@@ -75,7 +78,7 @@ def opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     except Exception as error:
         if _NO_MEMORY.search(str(error)):  # Pillow's codecs say so in words: it is no property of the picture
             raise MemoryError(str(error)) from None
-        raise _bad_sample(error) from None
+        raise _bad_sample(error, data) from None
 
 
 def _prepare_pillow(max_pixels: int) -> None:
@@ -109,13 +112,13 @@ def _oversized(num_pixels: int | str, max_pixels: int | None) -> BadSample:
     return BadSample(Reason.OVERSIZED_IMAGE, f"the header promises {num_pixels} pixels, the limit is {max_pixels}")
 
 
-def _bad_sample(error: Exception) -> BadSample:
+def _bad_sample(error: Exception, data: bytes) -> BadSample:
     message = " ".join(_ADDRESS.sub("the data", str(error)).split())[:_MAX_MESSAGE]
     if isinstance(error, Image.DecompressionBombError):
         promised = re.search(r"\d+", message)
         return _oversized(promised[0] if promised else "more", Image.MAX_IMAGE_PIXELS)
     if isinstance(error, Image.UnidentifiedImageError):
-        return BadSample(Reason.UNREADABLE_IMAGE, "not in a known image format")
+        return BadSample(Reason.UNREADABLE_IMAGE, kinds.describe_unopened(data[: kinds.BEGINNING_BYTES], _OPENED))
     is_cut = isinstance(error, EOFError) or "truncated" in message.lower()
     reason = Reason.TRUNCATED if is_cut else Reason.UNREADABLE_IMAGE
     return BadSample(reason, f"{type(error).__name__}: {message}")

@@ -6,7 +6,7 @@ The loader of tokens is its first user (hpcdata.loading); tests/order/test_alone
     permutation    a permutation that is computed (Feistel network)
     order          the orders of a source: sequential, shuffled, by blocks
     sampling       a part of a source: first:N, random:0.5%
-    mixture        weighted sources, interleaved in closed form
+    mixing/        weighted sources as one stream, weights that change
     seeding        randomness of one example
     streams        the canonical order of one source, or of a mixture of sources with a name and a size
     draws          which samples stand at some positions

@@ -5,15 +5,18 @@ A loader of any kind of sample inherits `Cursor`. It says how its steps are made
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
 from hpcdata.base.errors import UserError
 from hpcdata.native.forks import Lazy
+from hpcdata.order.mixing.weight_ledger import Change, WeightLedger
 from hpcdata.order.packing import Packing
 from hpcdata.order.steps import Mark, RowSteps, Share, Steps
 from hpcdata.order.streams import MixtureStream, SingleStream, Stream
@@ -42,13 +45,16 @@ class Cursor(Generic[S]):
         has_own_order: bool,
         drop_last: bool,
         num_epochs: int | None,
+        weights_ledger: str | Path | None = None,
     ) -> None:
         """Called last by what inherits, as it makes the steps. `has_own_order`: an order was given beside the seed."""
+        self._weights_ledger = None if weights_ledger is None else WeightLedger(weights_ledger)
         self.stream, self._share, self.rank, self.world_size = stream, share, share.rank, share.world_size
         self.global_batch_size, self.packing = global_batch_size, packing
         self.seed, self.shuffle, self._has_own_order = seed, shuffle, has_own_order
         self.drop_last, self.num_epochs = drop_last, num_epochs
         self.epoch = self.step = 0
+        self._noted: tuple[int, int, Mark] | None = None
         if global_batch_size < 1 or global_batch_size % self.world_size:
             raise UserError(
                 f"global_batch_size={global_batch_size} cannot be divided evenly among {self.world_size} ranks"
@@ -117,18 +123,46 @@ class Cursor(Generic[S]):
         state: dict[str, Any] = {"version": STATE_VERSION, **self._identity(), "settings": self._settings}
         state |= {"epoch": self.epoch, "step": self.step}
         if self.packing is not None:
-            state["mark"] = [self.epoch, *self._steps.mark(self.epoch, self.step)]
+            state["mark"] = [self.epoch, *self._mark()]
         if isinstance(self.stream, MixtureStream) and self.stream.changes:
-            state["changes"] = [[epoch, position, list(weights)] for epoch, position, weights in self.stream.changes]
+            changes = self.stream.changes
+            state["changes"] = (
+                [[change.epoch, change.position, list(change.weights)] for change in changes]
+                if self._weights_ledger is None
+                else {"number": len(changes), "digest": self.stream.digests[1]}
+            )
         return state
+
+    @property
+    def place(self) -> tuple[object, int, int]:
+        """Where the loader stands, by which weights: another value once it goes on elsewhere."""
+        return self.stream, self.epoch, self.step
+
+    def fork(self) -> Self:
+        """Another loader at the same place, which may be used in another thread: neither moves the other."""
+        other = copy.copy(self)
+        other._let_go()
+        other._steps = other._make_steps()
+        other._steps.restore(self.epoch, self._mark())
+        return other
+
+    def follow(self, state: dict[str, Any]) -> None:
+        """Goes where a fork of this loader stood, which needs no check and finds nothing out."""
+        self._let_go()
+        self.epoch, self.step = state["epoch"], state["step"]
+        if self.packing is not None:
+            mark = Mark(*state["mark"][1:])
+            self._steps.restore(self.epoch, mark)
+            self._noted = self.epoch, self.step, mark
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state`, saved on any world size. Raises UserError when it is of other data or settings."""
         check_state(state, self.state_dict())
+        noted = self._read_ledger(state)
         self._let_go()
         before = self.stream, self._steps
         try:
-            epoch, step = self._restore(state)
+            epoch, step = self._restore(state, noted)
         except (ValueError, TypeError, IndexError, UserError):
             self.stream, self._steps = before
             place = f"epoch {state.get('epoch')!r}, step {state.get('step')!r}"
@@ -138,44 +172,58 @@ class Cursor(Generic[S]):
         except UserError:
             self.stream, self._steps = before
             raise
-        self.epoch, self.step = epoch, step
+        self.epoch, self.step, self._noted = epoch, step, None
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """Draws from the sources of the mixture by other weights from the next batch on; all ranks must do the same.
 
         With packing, from the next window on. The change is part of the state, with the position where it happened.
+        With a `weights_ledger`, rank 0 adds it to that file, and the state has its digest.
         """
         if not isinstance(self.stream, MixtureStream):
             raise UserError("set_weights is for mixtures, this loader has one dataset")
         self._let_go()
         before, position = self.stream, self.step * self.global_batch_size
-        mark = self._steps.mark(self.epoch, self.step)
+        mark = self._mark()
         if self.packing is not None:
             is_begun = mark.first_bin < position
             position = (mark.window + is_begun) * self.packing.window
         self.stream = before.changed(self.epoch, position, weights)
         try:
             if len(json.dumps(self.state_dict())) > MAX_STATE_BYTES - _ROOM_FOR_DIGITS:
-                raise UserError(f"the weights were changed {len(before.changes)} times: start a new run for more")
+                raise UserError(
+                    f"the weights of {len(before.names)} sources were changed {len(before.changes)} times, a state of "
+                    f"{MAX_STATE_BYTES} bytes holds no more: give the loader a file for them, weights_ledger=PATH"
+                )
             self._check_rest(self.epoch)
+            if self._weights_ledger is not None and not self.rank:
+                self._weights_ledger.add(self.stream.changes, self.stream.digests)
         except UserError:
             self.stream = before
             raise
-        self._steps = self._make_steps()
+        self._steps, self._noted = self._make_steps(), None
         self._steps.restore(self.epoch, mark)
         if not self._steps.has_step(self.epoch, self.step):
             self.epoch, self.step = self.epoch + 1, 0
+
+    def _mark(self) -> Mark:
+        """Of the window in which the next batch begins. What a fork has found out is not packed once more."""
+        if self._noted is not None and self._noted[:2] == (self.epoch, self.step):
+            return self._noted[2]
+        return self._steps.mark(self.epoch, self.step)
 
     def _following(self) -> tuple[int, int]:
         """The place of the batch behind the next."""
         has_next = self._steps.has_step(self.epoch, self.step + 1)
         return (self.epoch, self.step + 1) if has_next else (self.epoch + 1, 0)
 
-    def _restore(self, state: dict[str, Any]) -> tuple[int, int]:
+    def _restore(self, state: dict[str, Any], noted: list[Change] | None) -> tuple[int, int]:
         """Makes stream and steps as they were, and returns the place; raises one of several errors if it cannot."""
         epoch, step = state.get("epoch"), state.get("step")
         if isinstance(self.stream, MixtureStream):
-            self.stream = self.stream.with_changes(state.get("changes", ()))
+            if noted is None:
+                noted = [Change(int(e), int(at), tuple(map(int, w))) for e, at, w in state.get("changes", ())]
+            self.stream = self.stream.with_changes(noted)
         self._steps = self._make_steps()
         mark = state.get("mark")
         if self.packing is not None and mark is not None and mark[0] == epoch:
@@ -185,6 +233,18 @@ class Cursor(Generic[S]):
         if step and not self._steps.has_step(epoch, step):
             raise ValueError
         return epoch, step
+
+    def _read_ledger(self, state: dict[str, Any]) -> list[Change] | None:
+        """The changes of weights that a state has the digest of; None where it has none, or all of them itself."""
+        stored = state.get("changes")
+        if not isinstance(stored, dict):
+            return None
+        if self._weights_ledger is None:
+            raise UserError(
+                f"the weights of this state were changed {stored.get('number')} times, in a file of their own: give "
+                "the loader that file, weights_ledger=PATH"
+            )
+        return self._weights_ledger.read(str(stored.get("digest")))
 
     @Lazy
     def _settings(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from hpcdata.report.pagestyle import HEAD
 from hpcdata.report.status import Observer, Status
 from hpcdata.report.summary import warnings
 from hpcdata.report.timeline import histogram, throughput
+from hpcdata.runs.plan import Plan
 
 NUM_BINS = 160
 MAX_REASONS = 30
@@ -38,13 +39,14 @@ def render(observer: Observer, status: Status) -> str:
         _overview(status),
         *_over_time(observer),
         _time_spent(status, history),
+        _files(observer.plan),
         _rejects(status, str(root)),
         _tokens(status, history),
         _codebook(count_codes(observer.plan, observer.paths)),
         _tasks(status),
     ]
     title = f"hpcdata run {text(root)}"
-    state = "finished" if status.combined or status.is_finished else "stopped" if status.stopped else "unfinished"
+    state = "stopped" if status.stopped and not status.is_finished else status.state
     notes = "".join(f'<p class="note">{text(note, 400)}</p>' for note in warnings(status, root))
     made = time.strftime("%Y-%m-%d %H:%M:%S %Z")
     return (
@@ -191,6 +193,24 @@ def _stack(title: str, shares: dict[str, tuple[str, float]]) -> str:
         for name, (kind, seconds) in shares.items()
     )
     return f'<h3>{title}: {units.duration(total)}</h3><div class="bar tall">{pieces}</div><p class="legend">{keys}</p>'
+
+
+def _files(plan: Plan) -> str:
+    """What of the folders of inputs is not read; nothing where all of it is."""
+    if not plan.not_read:
+        return ""
+    rows = [(text(item.ending, 40), units.count(item.count), text(item.example, 120)) for item in plan.not_read]
+    shown, num_left = rows[:MAX_REASONS], sum(item.num_files for item in plan.not_read)
+    if len(rows) > MAX_REASONS:
+        others = sum(item.count for item in plan.not_read[MAX_REASONS:])
+        shown.append((f"{len(rows) - MAX_REASONS} more", units.count(others), "see plan.json"))
+    note = ""
+    if found := plan.found:
+        note = (
+            f"Found were {units.counted(found.files, 'file')}: {units.count(found.inputs)} inputs, "
+            f"{units.count(found.parts)} parts of samples, {units.count(num_left)} not read."
+        )
+    return _section("files", "Files that are not read", _table(("ending", "files", "such as"), shown, wide=2), note)
 
 
 def _rejects(status: Status, root: str) -> str:

@@ -34,7 +34,7 @@ section { margin: 14px 0; }
 .badge { color: #fff; border-radius: 4px; padding: 1px 8px; font-weight: 600; }
 .badge.finished { background: #1f8a4c; }
 .badge.unfinished { background: #2f6fdb; }
-.badge.stopped { background: #cf2c36; }
+.badge.stopped, .badge.failed { background: #cf2c36; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 14px; margin-bottom: 12px; }
 .figure { font-size: 25px; font-weight: 650; line-height: 1.25; }
 .bar { display: flex; height: 8px; background: var(--line); border-radius: 4px; overflow: hidden; }

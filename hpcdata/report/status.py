@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hpcdata.dataset.manifest import read_manifest
 from hpcdata.history import submissions
@@ -31,11 +31,18 @@ from hpcdata.history.queue import JobStates, look
 from hpcdata.history.tasks import Task, list_tasks
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import load_plan
-from hpcdata.runs.reject_limit import halted
+from hpcdata.runs.plan import load_plan, load_runtime
+from hpcdata.runs.reject_limit import halted, too_many
 from hpcdata.shards import shard
 from hpcdata.shards.counts import Counts
 
+State = Literal["finished", "unfinished", "failed"]
+FINISHED: State = "finished"
+UNFINISHED: State = "unfinished"
+FAILED: State = "failed"
+_OVER = ("failed", "error")
+"""Outcomes of a process that could not go on."""
+_IN_QUEUE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "RESIZING")
 CHECK_S = 0.05
 """Longest look at whether folders that the ledger calls committed still hold a shard."""
 CLAIM_TIMEOUT_S = 120.0
@@ -101,9 +108,11 @@ class Status:
     damaged_ledgers: dict[str, str]
     """File name -> why some of that ledger, or all, is left out."""
     stopped: str | None
-    """Why the finishing job gave the run up, when it did, and the line to type."""
+    """Why the run is no success: too many rejects, or the finishing job gave it up; and the line to type."""
     not_read: dict[str, int] = field(default_factory=dict)
     """Ending -> files in the folders of inputs that no sample is made of."""
+    state: State = UNFINISHED
+    """`finished`: all shards are committed. `failed`: it will not get there by itself, or has too many rejects."""
 
     @property
     def is_finished(self) -> bool:
@@ -202,6 +211,9 @@ class Observer:
         spent, useful_s, goodput = history.spent, history.useful_s, history.goodput
         batch_size = plan.found_batch_size or plan.config.loader.batch_size
         batch_s = None if batch_size == "auto" else history.batch_s(batch_size)
+        is_finished = len(committed) == plan.num_shards
+        stopped = self._read_stop(counts, is_finished=is_finished, is_combined=combined is not None)
+        is_at_work = bool(running) or (jobs is not None and any(state in _IN_QUEUE for state in jobs.counts()))
         return Status(
             num_shards=plan.num_shards,
             done=len(committed),
@@ -235,15 +247,25 @@ class Observer:
             wait_reasons=dict(jobs.reasons) if jobs else {},
             combined=combined,
             damaged_ledgers=dict(sorted(history.damaged.items())),
-            stopped=self._read_stop() if combined is None else None,
+            stopped=stopped,
             not_read={item.ending: item.count for item in plan.not_read},
+            state=self._state(stopped, is_finished=is_finished, is_at_work=is_at_work),
         )
 
-    def _read_stop(self) -> str | None:
-        if reason := halted(self.paths.root):
+    def _read_stop(self, counts: Counts, *, is_finished: bool, is_combined: bool) -> str | None:
+        config = load_runtime(self.paths.root) if self.paths.runtime.exists() else None
+        if config and not is_finished and (reason := halted(self.paths.root, config)):
             return reason
-        outcome = read_outcome(self.paths)
-        return f"{outcome.reason}; {outcome.next_step}" if outcome and outcome.outcome == "stopped" else None
+        outcome = None if is_combined else read_outcome(self.paths)
+        if outcome and outcome.outcome == "stopped":
+            return f"{outcome.reason}; {outcome.next_step}"
+        return too_many(counts, config, self.paths.root) if config and is_finished else None
+
+    def _state(self, stopped: str | None, *, is_finished: bool, is_at_work: bool) -> State:
+        if stopped or is_finished:
+            return FAILED if stopped else FINISHED
+        last = max(self.history.processes.values(), key=lambda process: process.last, default=None)
+        return FAILED if last and last.outcome in _OVER and not is_at_work else UNFINISHED
 
     def _process_states(self, alive: set[str], now: float, *, is_finished: bool) -> dict[str, str]:
         """Attempt -> how it ended, or running."""

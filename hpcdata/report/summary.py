@@ -49,7 +49,7 @@ def describe(status: Status, output_dir: Path | str) -> str:
         agreement = 100 * counts["equal_codes"] / counts["compared_codes"]
         lines.append(f"codes    {agreement:.2f} % of {counts['compared_codes']} compared with fp32 are equal")
     if status.combined:
-        return "\n".join([*lines, f"dataset  {status.combined}"])
+        return "\n".join([*lines, *_stopped(status), f"dataset  {status.combined}"])
     return "\n".join([*lines, *warnings(status, output_dir)])
 
 
@@ -89,7 +89,7 @@ def _describe_tasks(status: Status) -> list[str]:
 
 def warnings(status: Status, output_dir: Path | str) -> list[str]:
     """What somebody should look at, a line each."""
-    lines = [f"STOPPED  {status.stopped}"] if status.stopped else []
+    lines = _stopped(status)
     if status.stuck:
         batch = "" if status.batch_s is None else f" ({status.batch_s} s)"
         lines.append(
@@ -113,6 +113,10 @@ def warnings(status: Status, output_dir: Path | str) -> list[str]:
     if bad and not status.is_finished:
         lines.append(f"WARNING  {bad} tasks failed or vanished: {to_type('logs', output_dir, '--failed')}")
     return lines
+
+
+def _stopped(status: Status) -> list[str]:
+    return [f"{'FAILED ' if status.is_finished else 'STOPPED'}  {status.stopped}"] if status.stopped else []
 
 
 def _starved(status: Status) -> float:

@@ -33,10 +33,10 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 _STYLES = {RUNNING: "green", "finished": "dim", "preempted": "yellow", VANISHED: "red", "failed": "red", "error": "red"}
 
 
-def watch(observer: Observer, every_s: float, *, output: IO[str] | None = None) -> int:
+def watch(observer: Observer, every_s: float, *, output: IO[str] | None = None) -> Status:
     """Looks every `every_s` seconds until all shards are committed, the finishing job has given up, or Ctrl-C.
 
-    Returns the exit code, 0 when all shards are committed.
+    Returns the last look.
     """
     console = Console(file=output or sys.stdout, highlight=False, markup=False, emoji=False)
     status = observer.look(ask_scheduler=True)
@@ -54,7 +54,7 @@ def watch(observer: Observer, every_s: float, *, output: IO[str] | None = None) 
     except KeyboardInterrupt:
         pass
     print(describe(status, observer.paths.root), file=console.file)
-    return 0 if status.is_finished else 1
+    return status
 
 
 def _look_on(observer: Observer, status: Status, every_s: float, show: Callable[[Status], None]) -> Status:

@@ -10,6 +10,7 @@ May use: base, samples, config, shards, sources.
     scanning      inputs -> how many samples, and where reading may start
     pictures      whether a run that asks for pictures finds any
     planning      configuration -> plan, after checking all that can be checked
+    ownership     whose files it consists of, and what of them is not obeyed
     claims        leases on shards: heartbeat, takeover from the dead
     picking       which shard a process takes next
     reject_limit  how many rejects a run bears

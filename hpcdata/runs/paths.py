@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hpcdata.base import sealed
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed
 from hpcdata.shards.shard import SHARD
 
 _SHARD_NAME = re.compile(r"\d{5,}-of-\d{5,}")
@@ -30,6 +30,7 @@ class RunPaths:
         self.logs = self.root / "logs"
         self.submissions = self.root / "submissions"
         self.report = self.root / "report.json"
+        self.halted = self.root / "halted.json"
         self.inputs = self.root / "inputs"
         self.batch_size = self.root / "batch_size.json"
         self.dataset = self.root / "dataset"
@@ -105,7 +106,7 @@ class RunPaths:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{self.combined} is damaged: remove it and run python -m hpcdata.combine again") from None
+            raise Failed(f"{self.combined} is damaged: remove it and run python -m hpcdata.combine again") from None
         return dataset if complete and (dataset / "manifest.json").exists() else None
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from hpcdata.base import sealed
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.base.typed import checked
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
@@ -30,7 +30,7 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.shards.columns import id_dtype_for
 from hpcdata.shards.schema import Schema
 from hpcdata.shards.shard import ShardHeader
-from hpcdata.sources.account import NotRead
+from hpcdata.sources.account import Found, NotRead
 from hpcdata.sources.base import InputFile, Scan
 
 FORMAT = "hpcdata-plan-1"
@@ -57,7 +57,7 @@ class PlannedInput:
 
     def identity(self) -> list[Any]:
         """What the fingerprint covers: names and contents as far as known, no places and times."""
-        return [self.file.label, self.file.format, self.size, vars(self.scan)]
+        return [self.file.label, self.file.format, self.size, self.scan.identity()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +128,8 @@ class Plan:
     code_version: str
     joins_inputs: bool = False
     """Shards are cut by samples alone, across inputs; False: no shard holds samples of two, as older plans say."""
+    found: Found | None = None
+    """How many files the folders of inputs hold; None in older plans."""
     not_read: tuple[NotRead, ...] = ()
     """Files in the folders of inputs that are neither an input nor a part of a sample."""
     found_batch_size: int | None = None
@@ -273,6 +275,8 @@ class Plan:
             "inputs": [dataclasses.asdict(source) for source in self.inputs],
             **({"joins_inputs": True} if self.joins_inputs else {}),
         }
+        if self.found is not None:
+            values["found"] = dataclasses.asdict(self.found)
         if self.not_read:
             values["not_read"] = [dataclasses.asdict(item) for item in self.not_read]
         return sealed.to_json(values)
@@ -300,19 +304,19 @@ def load_plan(output_dir: Path | str) -> Plan:
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{output_dir} has no plan.json: it is not the output directory of a run") from None
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
+        raise Failed(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:
         raise UserError(f"{path} has format {found!r}, this version reads {FORMAT}: use the hpcdata that made it")
     try:
         plan = _from_mapping(values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
+        raise Failed(f"{path} is damaged ({error}): restore it, or use a new output directory") from None
     if plan.fingerprint != values.get("fingerprint"):
         other = (
             "" if plan.code_version == code_version() else f", or use the hpcdata that made it ({plan.code_version})"
         )
-        raise UserError(f"{path} was edited: its content does not have its fingerprint; restore it{other}")
+        raise Failed(f"{path} was edited: its content does not have its fingerprint; restore it{other}")
     return dataclasses.replace(plan, found_batch_size=_read_batch_size(RunPaths(output_dir).batch_size))
 
 
@@ -322,7 +326,7 @@ def load_runtime(output_dir: Path | str) -> RunConfig:
     try:
         return configuration.from_mapping(sealed.read_json(path))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): launch the run again") from None
+        raise Failed(f"{path} cannot be read ({error}): launch the run again") from None
 
 
 def _read_batch_size(path: Path) -> int | None:
@@ -333,7 +337,7 @@ def _read_batch_size(path: Path) -> int | None:
     except (ValueError, KeyError, TypeError):
         size = None
     if not isinstance(size, int) or size < 1:
-        raise UserError(f"{path} is damaged: restore it, or use a new output directory")
+        raise Failed(f"{path} is damaged: restore it, or use a new output directory")
     return size
 
 
@@ -345,9 +349,10 @@ def _from_mapping(values: dict[str, Any]) -> Plan:
         inputs=tuple(_input_from_mapping(source) for source in values["inputs"]),
         code_version=values["code_version"],
         joins_inputs=values.get("joins_inputs", False) is True,
+        found=Found(**values["found"]) if values.get("found") else None,
         not_read=tuple(NotRead(**item) for item in values.get("not_read", ())),
     )
-    for item in (*plan.inputs, *plan.not_read):
+    for item in (*plan.inputs, *plan.not_read, *([plan.found] if plan.found else [])):
         checked(item)
     return plan
 

@@ -21,6 +21,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
 from hpcdata.config.array import parse_array
+from hpcdata.config.scheduler import check_scheduler
 from hpcdata.config.schema import RunConfig
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.identities import ImageIdentity, TextIdentity
@@ -44,14 +45,13 @@ def prepare(config: RunConfig) -> Plan:
     config = _with_absolute_root(stage.settle(config))
     paths = RunPaths(Path(config.data.token_output_dir).absolute())
     identities = check(config)
-    listed = _list_inputs(paths, config)
+    earlier = load_plan(paths.root) if paths.plan.exists() else None
+    listed = _list_inputs(paths, config, earlier)
     stage.check_inputs(config, listed)
     _make_root(paths)
-    if paths.plan.exists():
-        plan = load_plan(paths.root)
-        _require_same(plan, config, identities, listed)
-    else:
-        plan = _create_together(paths, config, identities, listed)
+    if earlier is not None:
+        _require_same(earlier, config, identities, listed)
+    plan = earlier or _create_together(paths, config, identities, listed)
     write_runtime(paths, config)
     return plan
 
@@ -93,6 +93,7 @@ def check(config: RunConfig) -> Identities:
     if config.estimate:
         raise UserError("estimate=true: only python -m hpcdata.launch makes estimates")
     parse_array(config.cluster.array)
+    check_scheduler(config)
     return find_stage(config.stage).identify(config)
 
 
@@ -101,7 +102,7 @@ def _with_absolute_root(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, image_root=root))
 
 
-def _list_inputs(paths: RunPaths, config: RunConfig) -> list[InputFile]:
+def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[InputFile]:
     """The inputs; those of the plan where some are gone by now and their samples are to be rejected."""
     try:
         return sources.list_inputs(
@@ -110,11 +111,11 @@ def _list_inputs(paths: RunPaths, config: RunConfig) -> list[InputFile]:
             without=str(paths.root),
             image_root=config.data.image_root,
             allows_outside=config.data.outside_images == "read",
+            as_older=plan is not None and plan.found is None,
         )
     except UserError:
-        if config.data.on_changed_input != "reject" or not paths.plan.exists():
+        if config.data.on_changed_input != "reject" or plan is None:
             raise
-        plan = load_plan(paths.root)
         if plan.config.data.raw_data_dir != config.data.raw_data_dir:
             raise
         return [dataclasses.replace(item.file, path=item.origin) for item in plan.inputs]
@@ -174,9 +175,9 @@ def _create_together(paths: RunPaths, config: RunConfig, identities: Identities,
             if config.image.tokenizer is not None and options.needs_image:
                 require_pictures(paths.root, inputs, options)
             text, image = identities.text, identities.image
-            not_read = sources.find_not_read(config.data.raw_data_dir, listed, str(paths.root))
-            if not_read:
-                log.warning("not read are %s", describe(not_read))
+            found, not_read = sources.find_account(config.data.raw_data_dir, listed, str(paths.root))
+            if found.files:
+                log.log(logging.WARNING if not_read else logging.INFO, "%s", describe(found, not_read))
             plan = Plan(
                 config=config,
                 text=text,
@@ -184,6 +185,7 @@ def _create_together(paths: RunPaths, config: RunConfig, identities: Identities,
                 inputs=inputs,
                 code_version=code_version(),
                 joins_inputs=len(inputs) > 1,
+                found=found,
                 not_read=not_read,
             )
             _require_samples(plan)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcdata.base import files
+from hpcdata.base import files, sealed
 from hpcdata.base.command import to_type
 from hpcdata.config.schema import RunConfig
+from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import load_runtime
 from hpcdata.shards.counts import Counts
 
@@ -17,7 +18,6 @@ FIRST_SHARDS = 2
 """So many committed shards must be there before a run is stopped early."""
 NEARLY_WHOLE, MOST = 0.95, 0.5
 """Without a limit: the share that stops a run early, when it is for one reason, and the share that fails its end."""
-NOTE = "halted.json"
 
 
 def too_many(counts: Counts, config: RunConfig, output_dir: Path) -> str | None:
@@ -42,13 +42,13 @@ def too_many_so_far(counts: Counts, num_shards: int, config: RunConfig, output_d
 def halt(output_dir: Path, reason: str, config: RunConfig) -> None:
     """Leaves the note for all tasks of the run."""
     note = {"reason": reason, "limit": config.data.max_rejected}
-    files.write_atomic(output_dir / NOTE, files.to_json(note))
+    files.write_atomic(RunPaths(output_dir).halted, sealed.to_json(note))
 
 
 def halted(output_dir: Path, config: RunConfig | None = None) -> str | None:
     """Why the tasks of a run have stopped early, unless its limit is another one by now."""
     try:
-        note = files.read_json(output_dir / NOTE)
+        note = sealed.read_json(RunPaths(output_dir).halted)
         reason, limit = str(note["reason"]), note["limit"]
     except (OSError, ValueError, KeyError, TypeError):
         return None

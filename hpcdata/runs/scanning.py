@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from hpcdata import sources
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.config.schema import RunConfig
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import PlannedInput
@@ -59,7 +59,7 @@ def _scan_all(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile]) -
     try:
         yield from pool.map(_scan, tasks)
     except BrokenProcessPool:
-        raise UserError("a process that scanned the inputs was killed, out of memory perhaps: launch again") from None
+        raise Failed("a process that scanned the inputs was killed, out of memory perhaps: launch again") from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -48,11 +48,11 @@ def compact(
     bases = _bases(summaries)
     known = {}
     for column in columns(id_dtype):
-        known[column.path] = _write(target / column.path, _column_chunks(folder, parts, column, bases))
+        known[column.path] = write_hashed(target / column.path, _column_chunks(folder, parts, column, bases))
     recovered = read_recovered(folder / name for name, _ in parts)
-    known[REJECTS] = _write(target / REJECTS, _open_rejects(folder, parts, recovered))
+    known[REJECTS] = write_hashed(target / REJECTS, _open_rejects(folder, parts, recovered))
     if recovered:
-        known[RECOVERED] = _write(target / RECOVERED, _recovered_chunks(folder, parts))
+        known[RECOVERED] = write_hashed(target / RECOVERED, _recovered_chunks(folder, parts))
     counts = sum((summary.counts for summary in summaries), Counts())
     header = ShardHeader(
         name=NAME,
@@ -80,7 +80,7 @@ def _bases(summaries: Sequence[ShardSummary]) -> list[Sizes]:
     return bases
 
 
-def _write(path: Path, chunks: Iterator[bytes]) -> str:
+def write_hashed(path: Path, chunks: Iterator[bytes]) -> str:
     """Writes a new file; returns its sha256."""
     hasher, hashed = hashlib.sha256(), deque[Future[None]]()
     written = begun = 0
@@ -108,7 +108,7 @@ def _column_chunks(
     for (name, _), base in zip(parts, bases, strict=False):
         path = folder / name / column.path
         shift = base[pointed] if pointed else 0
-        for chunk in _file_chunks(path):
+        for chunk in file_chunks(path):
             yield (np.frombuffer(chunk, column.dtype) + shift).tobytes() if shift else chunk
 
 
@@ -118,7 +118,7 @@ def _open_rejects(
     """The reject rows of all parts, less those that a retry took back."""
     for name, _ in parts:
         if not recovered:
-            yield from _file_chunks(folder / name / REJECTS)
+            yield from file_chunks(folder / name / REJECTS)
         elif (folder / name / REJECTS).exists():
             with open(folder / name / REJECTS, "rb") as file:
                 yield b"".join([line for line in file if json.loads(line)["index"] not in recovered])
@@ -126,10 +126,11 @@ def _open_rejects(
 
 def _recovered_chunks(folder: Path, parts: Sequence[tuple[str, ShardSummary]]) -> Iterator[bytes]:
     for name, _ in parts:
-        yield from _file_chunks(folder / name / RECOVERED)
+        yield from file_chunks(folder / name / RECOVERED)
 
 
-def _file_chunks(path: Path) -> Iterator[bytes]:
+def file_chunks(path: Path) -> Iterator[bytes]:
+    """Its bytes, none where it is not there."""
     if not path.exists():  # a table without rows has no files
         return
     with open(path, "rb", buffering=0) as file:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.shards.reject_ledger import RejectRow, read_lines
 
 RECOVERED = "recovered.jsonl"
@@ -40,7 +40,7 @@ def read_recovered(folders: Iterable[Path]) -> dict[int, Recovered]:
             try:
                 index, row = values["index"], Recovered(retry=values["retry"], reason=values["reason"])
             except KeyError as error:
-                raise UserError(f"{folder / RECOVERED} is damaged: no {error}") from None
+                raise Failed(f"{folder / RECOVERED} is damaged: no {error}") from None
             if index in found:
                 raise UserError(f"sample {index} is in two retries: remove {folder} and combine again")
             found[index] = row

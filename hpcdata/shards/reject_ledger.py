@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed
 from hpcdata.samples import Duplicate, Record
 
 REJECTS = "rejects.jsonl"
@@ -47,7 +47,7 @@ def read_rejects(folder: Path) -> Iterator[RejectRow]:
         try:
             yield RejectRow(**values)
         except TypeError as error:
-            raise UserError(f"{folder / REJECTS} is damaged ({error})") from None
+            raise Failed(f"{folder / REJECTS} is damaged ({error})") from None
 
 
 def read_lines(path: Path) -> Iterator[dict]:
@@ -62,4 +62,4 @@ def read_lines(path: Path) -> Iterator[dict]:
     except FileNotFoundError:
         return
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error})") from None
+        raise Failed(f"{path} is damaged ({error})") from None

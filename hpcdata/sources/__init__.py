@@ -12,15 +12,14 @@ May use: base, samples, media.
     patterns      paths, globs, braces
     wids          wids indices
     streams       compressed streams, told by their first bytes
-    tars          WebDataset
-    tarscan       tar headers
-    targroups     members gathered into samples
+    tar/          WebDataset
     json_lines    JSON lines
     records       one parsed record -> the parts of a sample
     pictures/     which pictures a record names, and where they lie
+    json_shapes   what stands in a JSON file, told from its beginning
     json_array    a JSON array as JSON lines
     folder        a folder of pictures with texts as JSON lines
-    account       what of the folders of inputs is not read
+    account       what the folders of inputs hold, and what of it is not read
     documents     text files
     parquet       text columns
 """
@@ -33,17 +32,18 @@ from typing import Protocol, cast
 
 from hpcdata.base.reads import naming
 from hpcdata.samples import Documents, Record
-from hpcdata.sources.account import NotRead, find_not_read
+from hpcdata.sources.account import Found, NotRead, find_account
 from hpcdata.sources.base import InputFile, Options, Scan, refusing_faults
 from hpcdata.sources.inputs import list_inputs, prepare, warn_of_differences
 
 __all__ = [
+    "Found",
     "InputFile",
     "NotRead",
     "Options",
     "Scan",
     "carries_images",
-    "find_not_read",
+    "find_account",
     "gives_documents",
     "list_inputs",
     "prepare",
@@ -54,8 +54,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "tar": "tars",
-    "tar.gz": "tars",
+    "tar": "tar.reading",
+    "tar.gz": "tar.reading",
     "jsonl": "json_lines",
     "jsonl.gz": "json_lines",
     "jsonl.zst": "json_lines",

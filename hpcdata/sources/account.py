@@ -1,22 +1,37 @@
-"""What of the folders of inputs is not read: counted by ending while planning, each with an example.
+"""What the folders of inputs hold and what becomes of it: counted while planning, each kind with an example.
 
-The account of a run begins here: files found = inputs + parts of their samples + not read.
+The account of a run begins here: files found = inputs + parts of their samples + not read. Found are the files that
+`find -L FOLDER -type f` lists: hidden ones too, and those behind links.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from hpcdata.base.reads import kind_of
+from hpcdata.media.kinds import IMAGE_EXTENSIONS
 from hpcdata.sources import wids
-from hpcdata.sources.base import InputFile, clean_name
-from hpcdata.sources.folder import Passed, parts_of, walk
+from hpcdata.sources.base import InputFile, clean_name, refusing_faults
+from hpcdata.sources.folder import NOTES, Passed, parts_of, walk
 from hpcdata.sources.patterns import expand_paths
 
 _MOST_CLASSES = 64
 _LONGEST_ENDING = 12
 OTHERS = "(other endings)"
+NO_FILES = "(no file, or a link to nothing)"
+LOOPS = "(link to a folder above)"
+PICTURES = "(pictures that records may name)"
+_REMEDIES = {
+    ".arrow": "Arrow is not read: write Parquet or JSON lines with to_parquet or to_json of Hugging Face datasets",
+    ".zst": "a tar is read plain or gzipped: zstd -d",
+    ".bz2": "bzip2 is not read: bunzip2",
+    ".xz": "xz is not read: unxz",
+    ".zip": "zip is not read: unpack it, or make tars of it",
+    ".7z": "7-Zip is not read: unpack it, or make tars of it",
+    ".rar": "RAR is not read: unpack it, or make tars of it",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,49 +43,143 @@ class NotRead:
     example: str
     """The path of one of them, below the folder that was named."""
 
+    @property
+    def num_files(self) -> int:
+        """0 for what is no file."""
+        return 0 if self.ending in (NO_FILES, LOOPS) else self.count
 
-def find_not_read(raw_data_dir: str | Sequence[str], listed: Sequence[InputFile], without: str) -> tuple[NotRead, ...]:
-    """The files of all named folders that are neither an input nor a part of a sample, the most frequent first.
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """How many files the folders of inputs hold, how many are inputs or parts of samples; all others are `NotRead`."""
+
+    files: int
+    inputs: int
+    parts: int
+
+
+def find_account(
+    raw_data_dir: str | Sequence[str], listed: Sequence[InputFile], without: str
+) -> tuple[Found, tuple[NotRead, ...]]:
+    """The account of all named folders; of what is not read the most frequent come first.
 
     listed: what `list_inputs` found. without: the folder of the run, which is left out. Raises UserError.
     """
-    taken = {file.path for file in listed}
     counts: dict[str, list[int | str]] = {}
-    for folder in dict.fromkeys(expand_paths(raw_data_dir)):
-        if os.path.isdir(folder):
-            for kind, path in _left_out(folder, taken, {os.path.realpath(path) for path in taken}, without):
+    num_inputs = num_parts = 0
+    kinds = _Kinds(listed)
+    for folder in _folders(raw_data_dir):
+        for kind, path in kinds.of(folder, without):
+            if kind == _INPUT:
+                num_inputs += 1
+            elif kind == _PART:
+                num_parts += 1
+            else:
                 kind = kind if kind in counts or len(counts) < _MOST_CLASSES else OTHERS
                 entry = counts.setdefault(kind, [0, clean_name(os.fsencode(os.path.relpath(path, folder)))])
                 entry[0] = int(entry[0]) + 1
-    found = [NotRead(ending=kind, count=int(count), example=str(name)) for kind, (count, name) in counts.items()]
-    return tuple(sorted(found, key=lambda item: (-item.count, item.ending)))
+    items = [NotRead(ending=kind, count=int(count), example=str(name)) for kind, (count, name) in counts.items()]
+    num_files = num_inputs + num_parts + sum(item.num_files for item in items)
+    found = Found(files=num_files, inputs=num_inputs, parts=num_parts)
+    return found, tuple(sorted(items, key=lambda item: (-item.count, item.ending)))
 
 
-def describe(not_read: Sequence[NotRead]) -> str:
-    """One line, the most frequent endings first."""
-    shown = [f"{item.count} {item.ending} ({item.example})" for item in not_read[:8]]
-    more = f", and {len(not_read) - 8} other endings" if len(not_read) > 8 else ""
-    return f"{sum(item.count for item in not_read)} files: {', '.join(shown)}{more}"
+def describe(found: Found, not_read: Sequence[NotRead]) -> str:
+    """The account in one line."""
+    taken = [(found.inputs, "inputs"), (found.parts, "parts of samples")]
+    shown = [f"{number} {what}" for number, what in taken if number]
+    if not_read:
+        shown.append(f"{sum(item.num_files for item in not_read)} not read: {describe_not_read(not_read)}")
+    return f"{found.files} files found: {', '.join(shown)}"
 
 
-def _left_out(folder: str, taken: set[str], real: set[str], without: str) -> Iterator[tuple[str, str]]:
-    """(class, path) of every file that is not read."""
-    passed = Passed()
-    for directory, names in walk(folder, without=without, passed=passed):
-        used = parts_of(names) if folder in taken else set[str]()
-        for name in names:
-            path = os.path.join(directory, name)
-            if path not in taken and name not in used:
-                yield _class(path, name, real), path
-    yield from (("(hidden)", path) for path in passed.hidden)
-    yield from (("(no file, or a link to nothing)", path) for path in passed.no_files)
-    yield from (("(folder that is read already)", path) for path in passed.repeated)
+def describe_not_read(not_read: Sequence[NotRead]) -> str:
+    """What is not read by ending, and what to do about formats that others write."""
+    shown = ", ".join(f"{item.count} {item.ending} ({item.example})" for item in not_read[:8])
+    more = f", and {len(not_read) - 8} other endings, see plan.json" if len(not_read) > 8 else ""
+    remedies = [_REMEDIES[item.ending] for item in not_read if item.ending in _REMEDIES]
+    return "; ".join([f"{shown}{more}", *remedies])
 
 
-def _class(path: str, name: str, real: set[str]) -> str:
-    if os.path.realpath(path) in real:
-        return "(read already)"
-    if name in wids.INDEX_NAMES:
-        return "(wids index)"
-    ending = os.path.splitext(name)[1].lower()
-    return ending if ending.isascii() and ending.isprintable() and 1 < len(ending) <= _LONGEST_ENDING else "(no ending)"
+_INPUT, _PART = "input", "part"
+
+
+class _Kinds:
+    """What becomes of each file, given what `list_inputs` found."""
+
+    def __init__(self, listed: Sequence[InputFile]) -> None:
+        self._taken = {file.path for file in listed}
+        self._real = {os.path.realpath(path) for path in self._taken}
+        self._albums = [os.path.join(file.path, "") for file in listed if file.format == "folder"]
+        self._names_pictures = any(file.format.startswith(("jsonl", "array")) for file in listed)
+
+    def of(self, folder: str, without: str) -> Iterator[tuple[str, str]]:
+        """(`input`, `part` or the class of what is not read, path) of every file that is found."""
+        passed = Passed()
+        for directory, names in walk(folder, without=without, passed=passed):
+            used: Collection[str] = parts_of(directory, names) if self._is_in_album(directory) else ()
+            for name in names:
+                path = os.path.join(directory, name)
+                yield (_INPUT if path in self._taken else _PART if name in used else self._class(path, name)), path
+        for hidden in passed.hidden:
+            yield from (("(hidden)", path) for path in _files_below(hidden, folder, without))
+        yield from ((NO_FILES, path) for path in passed.no_files)
+        for again in passed.repeated:
+            if _is_loop(again, folder):
+                yield LOOPS, again
+            else:
+                yield from (("(read already)", path) for path in _files_below(again, folder, without))
+
+    def _is_in_album(self, directory: str) -> bool:
+        return any(os.path.join(directory, "").startswith(album) for album in self._albums)
+
+    def _class(self, path: str, name: str) -> str:
+        if os.path.realpath(path) in self._real:
+            return "(read already)"
+        if name in wids.INDEX_NAMES:
+            return "(wids index)"
+        if NOTES.fullmatch(name):
+            return "(notes: README, statistics)"
+        ending = os.path.splitext(name)[1].lower()
+        if self._names_pictures and ending[1:] in IMAGE_EXTENSIONS:
+            return PICTURES
+        return (
+            ending if ending.isascii() and ending.isprintable() and 1 < len(ending) <= _LONGEST_ENDING else _NO_ENDING
+        )
+
+
+_NO_ENDING = "(no ending)"
+
+
+def _folders(raw_data_dir: str | Sequence[str]) -> Iterator[str]:
+    """The folders among what was named, without those that lie in another one."""
+    named = dict.fromkeys(expand_paths(raw_data_dir))
+    with refusing_faults(os.path.commonpath(named)):
+        folders = [path for path in named if kind_of(path) == "folder"]
+    for path in folders:
+        if not any(path != other and path.startswith(os.path.join(other, "")) for other in folders):
+            yield path
+
+
+def _is_loop(path: str, start: str) -> bool:
+    """Whether a folder is one of those that lie above it, as the path goes from `start`."""
+    with refusing_faults(path):
+        target, above = os.stat(path), os.path.dirname(path)
+        while not os.path.samestat(target, os.stat(above)):
+            if len(above) <= len(start):
+                return False
+            above = os.path.dirname(above)
+    return True
+
+
+def _files_below(path: str, start: str, without: str) -> Iterator[str]:
+    """A file, or all files in a folder and below it, hidden ones and those behind links too; no loop is followed."""
+    if without and (os.path.realpath(path) + os.sep).startswith(os.path.realpath(without) + os.sep):
+        return
+    with refusing_faults(path):
+        kind = kind_of(path)
+        names = sorted(os.listdir(path)) if kind == "folder" and not _is_loop(path, start) else []
+    if kind == "file":
+        yield path
+    for name in names:
+        yield from _files_below(os.path.join(path, name), start, without)

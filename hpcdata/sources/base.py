@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.base.reads import naming
 from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample, TextPart
 
 _COMMON_IMAGES = {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff"}
 _RARE_IMAGES = {"jp2", "j2k", "avif", "heic", "heif", "ppm", "pgm", "pbm", "pnm", "ico", "tga"}
-IMAGE_EXTENSIONS = frozenset(_COMMON_IMAGES | _RARE_IMAGES)
+OLDER_EXTENSIONS = frozenset(_COMMON_IMAGES | _RARE_IMAGES)
+"""Those of `media.kinds.IMAGE_EXTENSIONS` that tars of older plans are read by."""
 TEXT_EXTENSIONS = ("txt", "text", "caption")
 """Members and sidecars that hold the text itself, in order of preference; `json` comes after them."""
 TEXT_FIELDS = ("text_prompt", "text", "caption")
@@ -49,6 +50,8 @@ class Options:
 
     max_record_bytes: int = 256 * 2**20
     text_field: str | None = None
+    image_field: str | None = None
+    """Extension of the member of a tar that is the picture, or what stands before its last dot."""
     needs_image: bool = True
     needs_text: bool = True
     keep_image_marker: bool = False
@@ -71,6 +74,10 @@ class Scan:
     cuts: tuple[int, ...]
     repeats: tuple[tuple[int, int], ...] = ()
     duplicates: tuple[int, ...] = ()
+    rules: tuple[str, ...] = ()
+    """By which rules an odd archive is read, see `tar.groups.Rules`; nothing for any other file."""
+    links: tuple[tuple[int, int, int], ...] = ()
+    """(start, offset, size): where the content of a member is that is stored as a link."""
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Scan:
@@ -81,7 +88,14 @@ class Scan:
             cuts=tuple(values["cuts"]),
             repeats=tuple((position, number) for position, number in values["repeats"]),
             duplicates=tuple(values["duplicates"]),
+            rules=tuple(values.get("rules", ())),
+            links=tuple((start, offset, size) for start, offset, size in values.get("links", ())),
         )
+
+    def identity(self) -> dict[str, Any]:
+        """What the fingerprint of a plan covers; what only odd archives have is left out of all others."""
+        values = vars(self)
+        return {name: value for name, value in values.items() if value or name not in ("rules", "links")}
 
     def cut(self, position: int) -> tuple[int, int]:
         """The nearest (position, seek) at or before `position`."""
@@ -98,9 +112,9 @@ def refusing_faults(path: str) -> Iterator[None]:
         with naming(path):
             yield
     except MemoryError:
-        raise UserError(f"cannot read {path}: out of memory; try again with more of it") from None
+        raise Failed(f"cannot read {path}: out of memory; try again with more of it") from None
     except OSError as error:
-        raise UserError(f"cannot read {error.filename}: {error.strerror}; try again when it can be read") from None
+        raise Failed(f"cannot read {error.filename}: {error.strerror}; try again when it can be read") from None
 
 
 def changed_since_planned(file: InputFile, *, got: int, expected: int) -> UserError:

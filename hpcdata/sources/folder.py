@@ -1,8 +1,10 @@
 """A folder of pictures with sidecar texts, listed once into JSON lines so that no task walks it again.
 
+Pictures are told by their endings, and by their first bytes where an ending says nothing (none, `.img`, `.jpg_large`).
 Files of one folder that differ in their last extension only belong together: every image with the first of `.txt`,
 `.text`, `.caption`, `.json` there is. A line is `{"key": ..., "image": ..., "text": ...}`, paths relative to the
-folder, null for what is missing; file names that are not UTF-8 survive as JSON escapes.
+folder, null for what is missing; file names that are not UTF-8 survive as JSON escapes. Notes on the data set (README,
+statistics) are no samples.
 """
 
 from __future__ import annotations
@@ -11,14 +13,23 @@ import contextlib
 import errno
 import json
 import os
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from hpcdata.base.errors import UserError
-from hpcdata.sources.base import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, clean_name
+from hpcdata.base.reads import read_beginning
+from hpcdata.media import kinds
+from hpcdata.sources.base import TEXT_EXTENSIONS, clean_name, refusing_faults
 
 _SIDECARS = (*TEXT_EXTENSIONS, "json")
+NOTES = re.compile(
+    r"(readme|license|licence|copying|citation|changelog)(\..*)?|_success|.*_stats\.json"
+    r"|(dataset_infos?|dataset_dict|state)\.json",
+    re.IGNORECASE,
+)
+"""Names of files that say something of a data set and hold no sample."""
 
 
 def list_folder(path: str, out_path: str, *, without: str = "") -> int:
@@ -28,7 +39,7 @@ def list_folder(path: str, out_path: str, *, without: str = "") -> int:
     with open(partial, "w", encoding="ascii") as out:
         for directory, names in walk(path, without=without):
             relative = os.path.relpath(directory, path)
-            for entry in _entries("" if relative == "." else relative, names):
+            for entry in _entries("" if relative == "." else relative, names, directory):
                 out.write(json.dumps(entry) + "\n")
                 num_lines += 1
         out.flush()
@@ -60,9 +71,17 @@ def walk(path: str, *, without: str = "", passed: Passed | None = None) -> Itera
         yield from _walk(linked.popleft(), without, passed, seen, linked)
 
 
-def parts_of(names: list[str]) -> set[str]:
+def parts_of(directory: str, names: list[str]) -> set[str]:
     """The names, of all in one folder, that a sample is made of."""
-    return {name for entry in _entries("", names) for name in (entry["image"], entry["text"]) if name is not None}
+    return {
+        name for entry in _entries("", names, directory) for name in (entry["image"], entry["text"]) if name is not None
+    }
+
+
+def is_picture(path: str) -> bool:
+    """By the first bytes of a file. Raises UserError."""
+    with refusing_faults(path):
+        return kinds.is_picture(read_beginning(path, kinds.BEGINNING_BYTES))
 
 
 def _walk(
@@ -113,19 +132,29 @@ def _readable(path: str) -> Iterator[None]:
         raise UserError(f"cannot list {path}: {error.strerror}") from None
 
 
-def _entries(folder: str, names: list[str]) -> Iterator[dict[str, str | None]]:
+def _entries(folder: str, names: list[str], directory: str) -> Iterator[dict[str, str | None]]:
+    """What is listed of `names` in `directory`, whose path is `folder` for the listing."""
     images: dict[str, list[str | None]] = {}
     texts: dict[str, dict[str, str]] = {}
+    unclear: list[str] = []
     for name in names:
-        stem, _, extension = name.rpartition(".")
-        if extension.lower() in IMAGE_EXTENSIONS:
+        stem, extension = os.path.splitext(name)
+        extension = extension[1:].lower()
+        if extension in _SIDECARS:
+            texts.setdefault(stem, {}).setdefault(extension, name)
+        elif extension in kinds.IMAGE_EXTENSIONS:
             images.setdefault(stem, []).append(name)
-        elif extension.lower() in _SIDECARS:
-            texts.setdefault(stem, {}).setdefault(extension.lower(), name)
+        elif kinds.says_nothing(extension):
+            unclear.append(name)
+    for name in unclear:
+        if is_picture(os.path.join(directory, name)):
+            images.setdefault(name if name in texts else os.path.splitext(name)[0], []).append(name)
     used: set[str] = set()
     for stem in sorted(images.keys() | texts.keys()):
         found = texts.get(stem, {})
         text = next((found[extension] for extension in _SIDECARS if extension in found), None)
+        if stem not in images and text is not None and NOTES.fullmatch(text):
+            continue
         for image in images.get(stem) or [None]:
             key = _unused(stem if len(images.get(stem, ())) < 2 else str(image), used)
             yield {

@@ -8,7 +8,6 @@ mentions images, conversations or captions is read as samples (`jsonl`), other J
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -18,23 +17,26 @@ from pathlib import Path
 from typing import TypedDict
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import kind_of
+from hpcdata.media.kinds import IMAGE_EXTENSIONS, says_nothing
 from hpcdata.samples import BadSample
 from hpcdata.sources import wids
-from hpcdata.sources.base import IMAGE_EXTENSIONS, InputFile, Scan, clean_name, refusing_faults
-from hpcdata.sources.folder import list_folder, walk
+from hpcdata.sources.account import describe_not_read, find_account
+from hpcdata.sources.base import OLDER_EXTENSIONS, InputFile, Scan, clean_name, refusing_faults
+from hpcdata.sources.folder import NOTES, is_picture, list_folder, walk
 from hpcdata.sources.json_array import flatten_json
+from hpcdata.sources.json_shapes import SNIFF_BYTES, find_shape
 from hpcdata.sources.patterns import expand_paths
-from hpcdata.sources.streams import chunks, codec_of
+from hpcdata.sources.streams import PARQUET, chunks, codec_of, is_tar_header
 
 logger = logging.getLogger(__name__)
 
 _TARS = (".tar", ".tar.gz", ".tgz")
 _JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".ndjson.gz", ".ndjson.zst", ".json.gz", ".json.zst")
 _DOCUMENTS = (".txt", ".txt.gz", ".txt.zst")
-_IMAGES = tuple(f".{extension}" for extension in sorted(IMAGE_EXTENSIONS))
-_SNIFF_BYTES = 1 << 20
-_MOST_ROWS = 100
-_RECORD_FIELDS = frozenset(("conversations", "messages", "image", "images"))
+_IMAGES = ("",)
+_KNOWN = (*_TARS, *_JSON_LINES, *_DOCUMENTS, ".json", ".parquet")
+_MOST_OPENED = 100
 _SAMPLE_FIELDS = re.compile(
     rb'"(image|image_path|conversations|text_prompt|caption)"\s*:|'
     rb'"(images|img|img_path|image_url|messages|videos?|audios?)"\s*:\s*(?!null|""|\[\s*\]|\{\s*\})["\[{]|'
@@ -58,17 +60,20 @@ def list_inputs(
     without: str = "",
     image_root: str | None = None,
     allows_outside: bool = False,
+    as_older: bool = False,
 ) -> list[InputFile]:
     """All inputs in order. Raises UserError if one is missing, is of no known kind, or there is none.
 
     without: a folder that is never looked into, of a run that writes into the folder of its inputs. image_root: where
-    pictures of records lie, None for the folder of each file. allows_outside: also anywhere else.
+    pictures of records lie, None for the folder of each file. allows_outside: also anywhere else. as_older: chooses
+    as plans did that have no `found`, by names alone and with notes on a data set (`state.json`) among the inputs.
     """
     if image_root is not None and not os.path.isdir(image_root):
         raise UserError(f"data.image_root={image_root} is no folder")
     root = image_root and os.path.abspath(image_root)
+    look = _Look(source=source, without=without, as_older=as_older)
     paths = [path for path in expand_paths(raw_data_dir) if not _is_below(path, without)]
-    found = [file for path in paths for file in _found(path, source, without)]
+    found = [file for path in paths for file in look.found(path)]
     if not found:
         raise UserError(f"no inputs in {raw_data_dir}")
     unique = _without_repeats(found)
@@ -132,40 +137,82 @@ def warn_of_differences(files: Sequence[InputFile], scans: Sequence[Scan]) -> in
     return len(differing)
 
 
-def _found(path: str, source: str, without: str = "") -> list[_Found]:
-    if os.path.isdir(path):
-        return _found_in_folder(path, source, without)
-    name = os.path.basename(path).lower()
-    if source in ("auto", "webdataset"):
-        if _is_tar(name):
-            return [_Found(path=path, format=_tar_format(path))]
-        if name.endswith(".json") and wids.is_index(path):
-            return _indexed(path)
-    if source in ("auto", "jsonl", "text") and name.endswith((".json", *_JSON_LINES)):
-        return [_Found(path=path, format=_json_format(path, source))]
-    if source in ("auto", "text"):
-        if name.endswith(".parquet"):
-            return [_Found(path=path, format="parquet")]
-        if name.endswith(_DOCUMENTS):
-            return [_Found(path=path, format="document" + codec_of(path, is_document=True))]
-    raise UserError(f"{path} is no input of data.source={source}: its name has no known ending")
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What is looked for, and where not."""
 
+    source: str
+    without: str
+    as_older: bool
 
-def _found_in_folder(folder: str, source: str, without: str) -> list[_Found]:
-    if source == "folder":
-        return [_Found(path=folder, format="folder")]
-    if source in ("auto", "webdataset"):
-        for name in wids.INDEX_NAMES:
-            index = os.path.join(folder, name)
-            if os.path.isfile(index) and wids.is_index(index):
-                return _indexed(index)
-    for endings in _folder_contents(source):
-        paths = list(_with_endings(folder, endings, without))
-        if paths and endings is _IMAGES:
+    def found(self, path: str) -> list[_Found]:
+        source = self.source
+        with refusing_faults(path):
+            kind = kind_of(path)
+        if kind == "folder":
+            return self._in_folder(path)
+        name = os.path.basename(path).lower()
+        if source in ("auto", "webdataset"):
+            if _is_tar(name):
+                return [_Found(path=path, format=_tar_format(path))]
+            if name.endswith(".json") and wids.is_index(path):
+                return _indexed(path)
+        if source in ("auto", "jsonl", "text") and name.endswith((".json", *_JSON_LINES)):
+            return [_Found(path=path, format=_json_format(path, source))]
+        if source in ("auto", "text"):
+            if name.endswith(".parquet"):
+                return [_Found(path=path, format="parquet")]
+            if name.endswith(_DOCUMENTS):
+                codec = codec_of(path, is_document=True)
+                is_parquet = codec == PARQUET and not self.as_older
+                return [_Found(path=path, format=PARQUET if is_parquet else "document" + codec.removeprefix(PARQUET))]
+        if name.endswith(_KNOWN):
+            raise UserError(f"{path} is no input of data.source={source}: its name has no known ending")
+        return [_Found(path=path, format=_format_of_content(path, source))]
+
+    def _in_folder(self, folder: str) -> list[_Found]:
+        if self.source == "folder":
             return [_Found(path=folder, format="folder")]
-        if paths:
-            return [found for path in paths for found in _found(path, source)]
-    raise UserError(f"{folder} holds no input of data.source={source}")
+        if self.source in ("auto", "webdataset"):
+            for name in wids.INDEX_NAMES:
+                index = os.path.join(folder, name)
+                with refusing_faults(index):
+                    is_there = kind_of(index) == "file"
+                if is_there and wids.is_index(index):
+                    return _indexed(index)
+        for endings in _folder_contents(self.source):
+            if endings is _IMAGES:
+                if self._holds_pictures(folder):
+                    return [_Found(path=folder, format="folder")]
+            elif paths := list(self._with_endings(folder, endings)):
+                return [found for path in paths for found in self.found(path)]
+        _, not_read = find_account(folder, (), self.without)
+        held = f": it holds {describe_not_read(not_read)}" if not_read else ""
+        raise UserError(f"{folder} holds no input of data.source={self.source}{held}")
+
+    def _with_endings(self, folder: str, endings: tuple[str, ...]) -> Iterator[str]:
+        for directory, names in walk(folder, without=self.without):
+            for name in names:
+                if name.lower().endswith(endings) and (self.as_older or not _is_note(name)):
+                    yield os.path.join(directory, name)
+
+    def _holds_pictures(self, folder: str) -> bool:
+        """By endings, and by the first bytes of some files whose ending says nothing."""
+        known, num_left = OLDER_EXTENSIONS if self.as_older else IMAGE_EXTENSIONS, 0 if self.as_older else _MOST_OPENED
+        for directory, names in walk(folder, without=self.without):
+            for name in names:
+                extension = os.path.splitext(name)[1][1:].lower()
+                if extension in known:
+                    return True
+                if num_left and says_nothing(extension) and not name.lower().endswith(_KNOWN):
+                    num_left -= 1
+                    if is_picture(os.path.join(directory, name)):
+                        return True
+        return False
+
+
+def _is_note(name: str) -> bool:
+    return name.endswith(".json") and NOTES.fullmatch(name) is not None
 
 
 def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
@@ -177,15 +224,6 @@ def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
         "jsonl": ((*_JSON_LINES, ".json"),),
         "text": ((*rows, ".json", *_DOCUMENTS),),
     }[source]
-
-
-def _with_endings(folder: str, endings: tuple[str, ...], without: str) -> Iterator[str]:
-    for directory, names in walk(folder, without=without):
-        for name in names:
-            if name.lower().endswith(endings):
-                yield os.path.join(directory, name)
-                if endings is _IMAGES:
-                    return
 
 
 def _indexed(path: str) -> list[_Found]:
@@ -202,39 +240,37 @@ def _is_tar(name: str) -> bool:
 
 def _tar_format(path: str) -> str:
     codec = codec_of(path, is_tar=True)
+    if codec == PARQUET:
+        raise UserError(f"{path} holds Parquet, and is named as a tar: rename it")
     if codec == ".zst":
         raise UserError(f"{path} holds a zstd stream, and tars are read plain or gzipped: decompress it with zstd -d")
     return "tar" + codec
 
 
+def _format_of_content(path: str, source: str) -> str:
+    """Of a file whose name has no ending that is known for the source. Raises UserError."""
+    codec = codec_of(path)
+    if codec == PARQUET and source in ("auto", "text"):
+        return PARQUET
+    beginning = _beginning(InputFile(path=path, label="", format="text" + codec.removeprefix(PARQUET)))
+    if is_tar_header(beginning) and source in ("auto", "webdataset"):
+        return _tar_format(path)
+    if beginning.lstrip()[:1] in (b"{", b"[") and source in ("auto", "jsonl", "text"):
+        return _json_format(path, source)
+    raise UserError(f"{path} is no input of data.source={source}: its name has no known ending, and its bytes no mark")
+
+
 def _json_format(path: str, source: str) -> str:
     codec = codec_of(path)
+    if codec == PARQUET:
+        if source == "jsonl":
+            raise UserError(f"{path} holds Parquet, whatever its name says: it is read with data.source=text")
+        return PARQUET
     beginning = _beginning(InputFile(path=path, label="", format="text" + codec))
     is_samples = source == "jsonl" or (source == "auto" and _SAMPLE_FIELDS.search(beginning))
-    is_array = ".json" in path.lower() and beginning.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
-    if path.lower().endswith((".json", ".json.gz", ".json.zst")):
-        _require_records(path, beginning)
-    if is_array and ".jsonl" not in path.lower():
+    if find_shape(path, beginning) == "array":
         return ("array" if is_samples else "textarray") + codec
     return ("jsonl" if is_samples else "text") + codec
-
-
-def _require_records(path: str, beginning: bytes) -> None:
-    """Raises UserError for one object over many lines, and for one that holds others: no record is found in it."""
-    rows = [line for line in beginning.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip()]
-    if not rows or rows[0].lstrip()[:1] != b"{" or len(rows[0]) >= _SNIFF_BYTES:
-        return
-    values = [value for value in map(_parsed, rows[:_MOST_ROWS]) if isinstance(value, dict)]
-    is_one = len(rows) == 1 and len(values) == 1 and values[0] and values[0].keys().isdisjoint(_RECORD_FIELDS)
-    if not values or (is_one and all(isinstance(value, list | dict) for value in values[0].values())):
-        raise UserError(f"{path} holds one object, expected an array of records, or a record in each line: convert it")
-
-
-def _parsed(line: bytes) -> object:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _beginning(file: InputFile) -> bytes:
@@ -242,13 +278,13 @@ def _beginning(file: InputFile) -> bytes:
     stream = chunks(file)
     try:
         with refusing_faults(file.path):
-            while len(beginning) < _SNIFF_BYTES and (chunk := next(stream, b"")):
+            while len(beginning) < SNIFF_BYTES and (chunk := next(stream, b"")):
                 beginning += chunk
     except BadSample:
         pass
     finally:
         stream.close()
-    return beginning[:_SNIFF_BYTES]
+    return beginning[:SNIFF_BYTES]
 
 
 def _without_repeats(found: list[_Found]) -> list[_Found]:

@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import kind_of
+from hpcdata.sources.base import refusing_faults
 
 _MOST_NAMES = 1_000_000
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
@@ -51,7 +53,7 @@ def _expand(pattern: str) -> list[str]:
     if is_remote(pattern):
         raise remote_error(pattern)
     pattern = os.path.expanduser(pattern)
-    if os.path.exists(pattern):
+    if _kind(pattern):
         return [pattern]
     names = []
     for name in expand_braces(pattern):
@@ -59,7 +61,7 @@ def _expand(pattern: str) -> list[str]:
         if len(names) > _MOST_NAMES:
             raise UserError(f"{pattern} expands to more than {_MOST_NAMES} names")
     found = [(name, sorted({*_matches(name)} - {""}) if glob.has_magic(name) else [name]) for name in names]
-    missing = [name for name, paths in found if not paths or not all(map(os.path.exists, paths))]
+    missing = [name for name, paths in found if not paths or not all(map(_kind, paths))]
     if missing:
         raise _missing_error(pattern, missing, len(names))
     return [path for _, paths in found for path in paths]
@@ -71,15 +73,15 @@ def _matches(pattern: str) -> Iterator[str]:
     if pattern.startswith("/"):
         folder = folder or "/"
     if not glob.has_magic(last) and not glob.has_magic(folder):
-        yield from [pattern] if os.path.lexists(pattern) else []
+        yield from [pattern] if _kind(pattern, follow=False) else []
         return
     for start in _matches(folder) if glob.has_magic(folder) else [folder]:
         if last == "**":
-            yield from _below(start) if os.path.isdir(start or ".") else ()
+            yield from _below(start) if _kind(start or ".") == "folder" else ()
         elif glob.has_magic(last):
             names = fnmatch.filter(_listed(start), last)
             yield from (os.path.join(start, name) for name in names if last[0] == "." or name[0] != ".")
-        elif os.path.isdir(start or ".") if not last else os.path.lexists(os.path.join(start, last)):
+        elif _kind(start or ".") == "folder" if not last else _kind(os.path.join(start, last), follow=False):
             yield os.path.join(start, last)
 
 
@@ -90,8 +92,14 @@ def _below(folder: str) -> Iterator[str]:
         if name[0] != ".":
             path = os.path.join(folder, name)
             yield path
-            if os.path.isdir(path):
+            if _kind(path) == "folder":
                 yield from itertools.islice(_below(path), 1, None)  # all but itself
+
+
+def _kind(path: str, *, follow: bool = True) -> str:
+    """What is there, see `kind_of`. Raises UserError for a path that cannot be looked at."""
+    with refusing_faults(path):
+        return kind_of(path, follow=follow)
 
 
 def _listed(folder: str) -> list[str]:

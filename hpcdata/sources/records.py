@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed
 from hpcdata.base.reads import read_beginning
 from hpcdata.samples import BadSample, Blob, ImagePart, Member, Reason, Role, TextPart
 from hpcdata.sources.base import (
@@ -83,7 +83,7 @@ def load_listed(line: bytes) -> dict[str, Any]:
             return entry
     except (ValueError, RecursionError, KeyError, TypeError):
         pass
-    raise UserError("the listing of a folder in inputs/ is damaged: plan again into a new output directory")
+    raise Failed("the listing of a folder in inputs/ is damaged: plan again into a new output directory")
 
 
 def sample_parts(value: object, file: InputFile, options: Options) -> Parts:

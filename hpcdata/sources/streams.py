@@ -42,6 +42,8 @@ _ZSTD_WINDOW_BYTES = 1 << 27  # what the zstd command accepts by default
 _OUT_OF_MEMORY = re.compile(r"^Error -4 |not enough memory")
 """zlib's Z_MEM_ERROR and zstd's ZSTD_error_memory_allocation, which have no exceptions of their own."""
 _CODECS = {".gz": (b"\x1f\x8b\x08",), ".zst": (b"\x28\xb5\x2f\xfd",)}
+PARQUET = "parquet"
+_PARQUET_MARK = b"PAR1"
 _UNREAD = {
     b"BZh": "bzip2",
     b"\xfd7zXZ\0": "xz",
@@ -50,7 +52,6 @@ _UNREAD = {
     b"Rar!\x1a\x07": "RAR",
     b"\x04\x22\x4d\x18": "lz4",
     b"ARROW1\0\0": "Arrow",
-    b"PAR1": "Parquet",
     b"\x89HDF\r\n\x1a\n": "HDF5",
     b"SQLite format 3\0": "SQLite",
     b"\xff\xfe": "UTF-16 or UTF-32 text",
@@ -68,6 +69,8 @@ class BrokenStream(BadSample):
 def codec_of(path: str, *, is_tar: bool = False, is_document: bool = False) -> str:
     """`.gz`, `.zst` or nothing: how the file is compressed, and a log line where its name says something else.
 
+    `PARQUET` for a file of that format, which has its own compression.
+
     A file that is named as compressed and holds neither such a stream nor what its name says without it keeps the
     codec of its name: it is damaged. Raises UserError for what no source reads, named by its content; not for a
     document, which is one sample and becomes one reject.
@@ -77,26 +80,46 @@ def codec_of(path: str, *, is_tar: bool = False, is_document: bool = False) -> s
     named = _named(path.lower())
     found = next((codec for codec, marks in _CODECS.items() if beginning.startswith(marks)), "")
     if not found and not is_document:
-        _refuse(path, beginning)
+        _refuse(path, beginning, is_tar)
+    if beginning.startswith(_PARQUET_MARK):
+        return PARQUET
     if found == named or not beginning or (not found and not _is_plain(beginning, is_tar)):
         return named
     logger.warning("%s is %s, whatever its name says: read as that", path, _words(found))
     return found
 
 
+def is_tar_header(beginning: bytes) -> bool:
+    """By the mark that all writers of the last thirty years leave."""
+    return beginning[_TAR_MAGIC] == b"ustar"
+
+
 def _named(path: str) -> str:
     return ".gz" if path.endswith(".tgz") else next((codec for codec in _CODECS if path.endswith(codec)), "")
 
 
-def _refuse(path: str, beginning: bytes) -> None:
-    for mark, what in _UNREAD.items():
-        if beginning.startswith(mark):
-            raise UserError(f"{path} holds {what}, which its name does not say and which is not read so: convert it")
+def _refuse(path: str, beginning: bytes, is_tar: bool) -> None:
+    found = next((what for mark, what in _UNREAD.items() if beginning.startswith(mark)), None)
+    if found is None and not is_tar and _is_wide(beginning):
+        found = "UTF-16 text"
+    if found is not None:
+        raise UserError(f"{path} holds {found}, which is not read so: convert it")
+
+
+def _is_wide(beginning: bytes) -> bool:
+    """Whether it is text of two bytes a character without a mark: of every two bytes, one is 0."""
+    start = beginning[:32]
+    return len(start) >= 8 and any(not zero.strip(b"\0") and b"\0" not in text for zero, text in _halves(start))
+
+
+def _halves(data: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    even, odd = data[::2], data[1::2]
+    return (even, odd), (odd, even)
 
 
 def _is_plain(beginning: bytes, is_tar: bool) -> bool:
     if is_tar:
-        return beginning[_TAR_MAGIC] == b"ustar"
+        return is_tar_header(beginning)
     try:
         text = beginning[:-3].decode("utf-8") if len(beginning) == _BEGINNING_BYTES else beginning.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from hpcdata.base.errors import UserError
-from hpcdata.base.reads import read_beginning
+from hpcdata.base.reads import kind_of, read_beginning
 from hpcdata.sources.base import refusing_faults
 from hpcdata.sources.patterns import is_remote, remote_error
 
@@ -42,7 +42,8 @@ def read_index(path: str) -> list[IndexedShard]:
         raise UserError(f"{path} has no shardlist: make the index again with python -m hpcdata.index")
     base = os.path.join(os.path.dirname(path), _local(index.get("base") or ""))
     shards = [_shard(path, base, number, entry) for number, entry in enumerate(entries)]
-    missing = [shard.path for shard in shards if not os.path.isfile(shard.path)]
+    with refusing_faults(path):
+        missing = [shard.path for shard in shards if kind_of(shard.path) != "file"]
     if missing:
         raise UserError(f"{path}: {len(missing)} of {len(shards)} listed tars do not exist, the first is {missing[0]}")
     return shards

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hpcdata.base import files
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Unfinished, UserError
 from hpcdata.base.version import code_version, library_versions
 from hpcdata.history.ledger import Ledger
 from hpcdata.runs.claims import Claims, Owner
@@ -62,7 +62,7 @@ def retry(output_dir: Path | str, *, reason: str | None = None, accept_changed: 
     owner = Owner.of_this_process(f"retry-{os.getpid()}-{time.time_ns()}")
     with Claims(paths.claims, owner, timeout_s=CLAIM_TIMEOUT_S) as claims:
         if not claims.try_claim("combine"):
-            raise UserError(f"another process is combining or retrying {paths.root}: wait for it, then run this again")
+            raise Unfinished(f"another process is combining or retrying {paths.root}: wait for it, then run this again")
         make_folders(paths.shards)
         for left_over in (*paths.shards.glob("tmp_retry-*"), *paths.shards.glob(f"{files.TRASH}tmp_retry-*")):
             files.remove_folder(left_over)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcdata.base import files
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.base.version import code_version, library_versions
 from hpcdata.history.history import History
 from hpcdata.history.ledger import Ledger, LedgerReader
@@ -59,7 +59,7 @@ def run_task(output_dir: Path, stop: StopFlag) -> TaskOutcome:
             return task.run()
     except OSError as error:
         if error.errno in files.NO_ROOM:
-            raise UserError(f"{paths.root} cannot be written to: {error.strerror}") from None
+            raise Failed(f"{paths.root} cannot be written to: {error.strerror}") from None
         raise
 
 
@@ -145,8 +145,8 @@ class _Task:
     def _count_rejects(self) -> None:
         """Halts the run when its own shards, and then all that are committed, are rejected beyond the limit."""
         assert self._work is not None
-        counts, num_shards = self._work.counts, self._work.num_committed
-        if reject_limit.too_many_so_far(counts, num_shards, self._runtime, self._paths.root) is None:
+        own = self._work.counts  # one shard is enough for a look at those of the others
+        if reject_limit.too_many_so_far(own, reject_limit.FIRST_SHARDS, self._runtime, self._paths.root) is None:
             return
         history = History(LedgerReader(self._paths.ledger))
         history.read()

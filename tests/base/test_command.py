@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcdata.base import command
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, Unfinished, UserError
 
 
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [
-        (UserError("no such run: launch it"), 1, "hpcdata: no such run: launch it\n"),
+        (UserError("no such run: launch it"), 2, "hpcdata: no such run: launch it\n"),
+        (Failed("shard 3 is damaged"), 1, "hpcdata: shard 3 is damaged\n"),
+        (Unfinished("3 shards are missing"), 3, "hpcdata: 3 shards are missing\n"),
         (OSError("full"), 1, "hpcdata: full\n"),
         (KeyboardInterrupt(), 130, "hpcdata: interrupted\n"),
     ],
@@ -38,7 +40,7 @@ def test_a_line_that_is_not_understood_ends_with_2(capsys: pytest.CaptureFixture
     parser.add_run()
     with pytest.raises(SystemExit) as ended:
         parser.run(["--nonsense"], lambda options: 0)
-    assert ended.value.code == command.MISUSED
+    assert ended.value.code == command.REFUSED
     assert "usage: hpcdata status" in capsys.readouterr().err
 
 

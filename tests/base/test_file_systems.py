@@ -109,7 +109,7 @@ def test_a_read_only_output_is_one_line(tmp_path: Path, monkeypatch: Patch, caps
         prepare(small_config(tmp_path / "new"))
     capsys.readouterr()
     arguments = [f"data.token_output_dir={tmp_path / 'run'}", "text.tokenizer=embedded", "data.raw_data_dir=/nowhere"]
-    assert launch_command.main(arguments) == 1
+    assert launch_command.main(arguments) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert rejects.main([str(tmp_path / "run"), "--retry"]) == 1
     assert "Read-only" in capsys.readouterr().err

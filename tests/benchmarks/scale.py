@@ -42,7 +42,7 @@ def show(name: str, seconds: float) -> None:
 
 
 def status_in_a_process(run: Path) -> None:
-    subprocess.run([sys.executable, "-m", "hpcdata.status", str(run)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "hpcdata.status", str(run)], check=False, stdout=subprocess.DEVNULL)
 
 
 def pick(run: Path, number: int) -> None:

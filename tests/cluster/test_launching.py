@@ -92,12 +92,12 @@ def test_a_launch_in_this_process_finishes_and_says_what_is_next(
         ("cluster.array=nonsense", "nonsense"),
     ],
 )
-def test_mistakes_end_with_one_line_and_exit_code_1(
+def test_mistakes_end_with_one_line_and_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, message: str
 ) -> None:
     given = [*small_arguments(tmp_path / "run"), "cluster=local"]
     assert (
-        launch_command.main([item for item in given if item.split("=")[0] != override.split("=")[0]] + [override]) == 1
+        launch_command.main([item for item in given if item.split("=")[0] != override.split("=")[0]] + [override]) == 2
     )
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hpcdata: ")]
     assert len(errors) == 1
@@ -120,9 +120,11 @@ def test_add_image_token_keeps_the_marker_in_the_text_as_one_more_id(tmp_path: P
     turns = [{"from": "human", "value": "look: <image> what?"}, {"from": "gpt", "value": "black"}]
     (tmp_path / "in.jsonl").write_text(json.dumps({"id": "x", "image": "a.png", "conversations": turns}) + "\n")
     ids = {}
-    for value in ("true", "false"):
+    chosen = ["data.add_image_token=true", "data.image_token_id=unidisc", "data.pad_id=unidisc"]
+    options = {"true": ["+data.add_image_token=true"], "false": ["data.add_image_token=false"], "unidisc": chosen}
+    for value, settings in options.items():
         folder = tmp_path / value
-        small_run(folder, f"+data.add_image_token={value}", "data.n_train_samples=null", source=tmp_path / "in.jsonl")
+        small_run(folder, *settings, "data.n_train_samples=null", source=tmp_path / "in.jsonl")
         combine(folder, CombineOptions())
         example = TokenDataset(folder)[0]
         assert [span.kind for span in example.spans] == [Kind.TEXT, Kind.IMAGE, Kind.TEXT, Kind.TEXT]
@@ -132,6 +134,10 @@ def test_add_image_token_keeps_the_marker_in_the_text_as_one_more_id(tmp_path: P
     assert plan.text.image_token_id == plan.text.vocab_size - 1 == 4096
     assert ids["true"].count(4096) == 1
     assert max(ids["false"]) < 4096
+    assert ids["unidisc"] == [811 if number == 4096 else number for number in ids["true"]]
+    text = TokenDataset(tmp_path / "unidisc").manifest.text
+    assert text is not None
+    assert (text.image_token_id, text.pad_id, text.vocab_size) == (811, 2, 4096)
 
 
 def test_options_of_the_seed_are_recorded_for_loaders_and_never_baked_in(tmp_path: Path) -> None:

@@ -202,10 +202,10 @@ def test_the_command_is_fast_and_without_torch(tmp_path: Path, cluster: FakeSlur
     assert second.startswith("output: ")
     assert third.startswith("partition gpu preempts")
     assert not (tmp_path / "run").exists()
-    assert preflight_command.main([*arguments, "cluster.gpus_per_node=99"]) == 1
+    assert preflight_command.main([*arguments, "cluster.gpus_per_node=99"]) == 2
 
 
 def test_launch_refuses_before_it_plans(tmp_path: Path, cluster: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
-    assert launch_command.main(small_arguments(tmp_path / "run", "cluster=slurm", "cluster.partition=prempt")) == 1
+    assert launch_command.main(small_arguments(tmp_path / "run", "cluster=slurm", "cluster.partition=prempt")) == 2
     assert "there is no partition prempt" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

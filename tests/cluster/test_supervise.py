@@ -16,6 +16,7 @@ from hpcdata import embedded
 from hpcdata import resume as resume_command
 from hpcdata.base.errors import UserError
 from hpcdata.cluster import cancelling as cancel
+from hpcdata.cluster import guard, task
 from hpcdata.cluster.runs import submit_run
 from hpcdata.cluster.supervise import supervise
 from hpcdata.history import outcome, submissions
@@ -31,6 +32,8 @@ SLURM = ("cluster=slurm", "cluster.array=0-9%2")
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    monkeypatch.setattr(guard, "PAUSES_S", (0, 0, 0))
+    monkeypatch.setattr(task, "PAUSES_S", (0, 0, 0))
     return FakeSlurm(tmp_path / "bin", monkeypatch)
 
 
@@ -248,7 +251,7 @@ def test_a_new_submission_removes_the_old_report(run: Path, fake: FakeSlurm) -> 
     assert [supervise(run), supervise(run)] == [0, 1]
     assert resume_command.main([str(run)]) == 0
     assert not (run / "report.json").exists()
-    assert not (run / "report.txt").exists()
+    assert "at work" in (run / "report.txt").read_text()
     assert supervise(run) == 0  # a person's submission begins a new count
 
 
@@ -280,7 +283,7 @@ def test_resume_refuses(
     run: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str], override: str, message: str
 ) -> None:
     before = (run / "runtime.json").read_bytes()
-    assert resume_command.main([str(run), override]) == 1
+    assert resume_command.main([str(run), override]) == 2
     assert message in capsys.readouterr().err
     assert (run / "runtime.json").read_bytes() == before
     assert submitted(fake) == []
@@ -288,7 +291,7 @@ def test_resume_refuses(
 
 def test_resume_refuses_changed_inputs(run: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
     (run.parent / "in.tar").unlink()
-    assert resume_command.main([str(run)]) == 1
+    assert resume_command.main([str(run)]) == 2
     assert "input in.tar is gone" in capsys.readouterr().err
 
 

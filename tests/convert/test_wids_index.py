@@ -90,7 +90,7 @@ def test_urls_lead_from_the_index_to_the_tars(tmp_path, monkeypatch, pattern, ur
 def test_errors_are_one_line(tmp_path, capsys, arguments, message):
     write_tar(tmp_path / "a.tar", PAIRS)
     (tmp_path / "a.tar.gz").write_bytes(b"")
-    assert index_command.main([argument.format(tmp=tmp_path) for argument in arguments]) == 1
+    assert index_command.main([argument.format(tmp=tmp_path) for argument in arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

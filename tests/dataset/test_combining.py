@@ -21,6 +21,7 @@ from hpcdata import TokenDataset
 from hpcdata import verify as verify_command
 from hpcdata.base.errors import UserError
 from hpcdata.dataset import combining as combine
+from hpcdata.dataset import joined
 from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions
 from hpcdata.runs.claims import Claims, Owner
@@ -154,12 +155,24 @@ def test_a_dataset_with_gaps_is_replaced_when_the_run_is_finished(tmp_path: Path
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize(
-    ("options", "stride"), [({"move_files": True}, 1), ({"compact": True, "delete_after_combining": True}, 4)]
+    ("options", "min_parts", "stride"),
+    [
+        ({"move_files": True}, joined.MIN_PARTS, 1),
+        ({"compact": True, "delete_after_combining": True}, joined.MIN_PARTS, 4),
+        ({"delete_after_combining": True}, 2, 10),
+    ],
 )
 @pytest.mark.slow
 def test_combine_killed_at_any_step_can_be_repeated_and_loses_nothing(
-    tmp_path: Path, evidence: Evidence, options: dict, stride: int, after: bool
+    tmp_path: Path,
+    evidence: Evidence,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict,
+    min_parts: int,
+    stride: int,
+    after: bool,
 ) -> None:
+    monkeypatch.setattr(joined, "MIN_PARTS", min_parts)
     made.run(tmp_path / "made", num_samples=20)
     number, finished = 0, False
     while not finished:
@@ -387,7 +400,7 @@ def test_verify_finds_damage_and_names_the_shard(tmp_path: Path, damage: object,
     damage(tmp_path / "run/shards/00002-of-00004")  # type: ignore[operator]
     reports = verify.verify(tmp_path / "run")
     assert any("00002-of-00004" in text and problem in text for report in reports for text in report.problems)
-    assert verify_command.main([str(tmp_path / "run"), "--json"]) == 1
+    assert verify_command.main([str(tmp_path / "run"), "--json"]) == (3 if problem == "not committed" else 1)
 
 
 def _flip(path: Path) -> None:

@@ -72,13 +72,9 @@ def test_an_error_in_a_thread_arrives_in_its_place(dataset, monkeypatch, step):
 
 def test_an_error_in_the_state_arrives_as_well(dataset, monkeypatch):
     ahead = BackgroundLoader(make(dataset))
-    batches = iter(ahead)
-    next(batches)
-    ahead._rewind()
-    monkeypatch.setattr(ahead.loader, "state_dict", lambda: 1 / 0)
-    monkeypatch.setattr(ahead.loader, "load_state_dict", lambda state: None)
+    monkeypatch.setattr(TokenLoader, "state_dict", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        next(batches)
+        next(iter(ahead))
 
 
 def test_only_what_was_delivered_counts(dataset):
@@ -94,9 +90,39 @@ def test_only_what_was_delivered_counts(dataset):
         assert ahead.loader.counts == plain.counts
 
 
-def test_a_running_loop_follows_weights_and_states(dataset):
+@pytest.mark.parametrize(
+    "options", [{}, {"packing": 60, "layout": Caption(), "global_batch_size": 2}, {"order": "blocks:16x2"}]
+)
+@pytest.mark.parametrize("is_mixture", [False, True])
+def test_whoever_is_asked_answers_for_what_was_delivered(dataset, options, is_mixture):
+    """The loader that was wrapped as well: a state of it, at any step, loses and repeats nothing."""
+    data = dataset
+    if is_mixture:
+        options = {name: value for name, value in options.items() if name != "order"}
+        data = Mixture([Source(dataset=dataset, name=name, weight=1) for name in "ab"], policy="stop_all")
+    plain, loader = make(data, **options), make(data, **options)
+    ahead = BackgroundLoader(loader, num_ahead=6)
+    everything, seen = indices(make(data, **options)), []
+    for at, batch in enumerate(ahead):
+        next(iter(plain))
+        seen.append(batch["index"].tolist())
+        assert loader.state_dict() == ahead.state_dict() == plain.state_dict()
+        assert (loader.epoch, loader.step, loader.counts) == (plain.epoch, plain.step, plain.counts)
+        if at % 17 == 3:
+            assert loader.account() == plain.account()
+            resumed = make(data, **options)
+            resumed.load_state_dict(loader.state_dict())
+            assert seen + indices(resumed) == everything
+    assert seen == everything
+
+
+@pytest.mark.parametrize("options", [{}, {"packing": 60, "layout": Caption(), "global_batch_size": 2}])
+@pytest.mark.parametrize("is_asked", ["loader", "ahead"])
+def test_a_running_loop_follows_weights_and_states(dataset, options, is_asked):
+    """Also those that the wrapped loader is given, and batches that are taken from it."""
     mixture = Mixture([Source(dataset=dataset, name=name, weight=1) for name in "ab"])
-    plain, ahead = make(mixture), BackgroundLoader(make(mixture), num_ahead=5)
+    plain, loader = make(mixture, **options), make(mixture, **options)
+    ahead = BackgroundLoader(loader, num_ahead=5)
     start = plain.state_dict()
 
     def five(loader, batches):
@@ -107,7 +133,10 @@ def test_a_running_loop_follows_weights_and_states(dataset):
         loader.load_state_dict(start)
         return seen + indices(itertools.islice(batches, 5)), state
 
-    assert five(ahead, iter(ahead)) == five(plain, iter(plain))
+    assert five({"loader": loader, "ahead": ahead}[is_asked], iter(ahead)) == five(plain, iter(plain))
+    batches = iter(ahead)
+    taken = [next(batches), next(iter(loader)), next(batches)]
+    assert indices(taken) == indices(itertools.islice(plain, 3))
 
 
 def test_what_was_only_prepared_is_prepared_again(dataset):

@@ -17,7 +17,7 @@ from hpcdata import TokenDataset, TokenLoader
 from hpcdata.base.errors import UserError
 from hpcdata.loading.layouts.named import Caption, Text
 from hpcdata.loading.token_streams import Mixture, Source
-from hpcdata.order.mixture import POLICIES
+from hpcdata.order.mixing.schedule import POLICIES
 from hpcdata.order.packing import BestFit, Buckets, Concat
 from hpcdata.samples import Example
 from tests.loading import made

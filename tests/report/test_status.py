@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from hpcdata import combine as combine_command
 from hpcdata import status as status_command
+from hpcdata import verify as verify_command
 from hpcdata.dataset import combining as combine
 from hpcdata.dataset.combining import CombineOptions
 from hpcdata.history import submissions
+from hpcdata.history.outcome import Outcome, write_outcome
 from hpcdata.history.queue import JobStates
 from hpcdata.report import status, summary
 from hpcdata.runs.paths import RunPaths
@@ -39,6 +42,42 @@ def test_a_combined_and_emptied_run_is_finished(tmp_path: Path) -> None:
     assert result.combined == str(tmp_path / "run/dataset")
 
 
+def test_the_exit_code_of_status_is_how_the_run_is(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    made.run(run, unfinished={1: 8})
+    assert status_command.main([str(run)]) == status_command.main([str(run), "--json"]) == 3
+    assert combine_command.main([str(run)]) == verify_command.main([str(run)]) == 3
+    ledger = run / "ledger/a.jsonl"
+    ledger.parent.mkdir()
+    events = [{"event": "start", "time": 1}, {"event": "end", "time": 2, "outcome": "failed"}]
+    ledger.write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert status_command.main([str(run)]) == 1, "the last process could not go on"
+    later = [{"event": "start", "time": 3}, {"event": "end", "time": 4, "outcome": "stopped"}]
+    (run / "ledger/b.jsonl").write_text("".join(json.dumps(event) + "\n" for event in later))
+    assert status_command.main([str(run)]) == 3, "but another one later could"
+    write_outcome(RunPaths(run), Outcome(outcome="stopped", reason="the budget is spent", next_step="resume"))
+    assert status_command.main([str(run)]) == 1
+    made.complete(run)
+    RunPaths(run).report.unlink()
+    assert status_command.main([str(run)]) == 0
+    (run / "plan.json").write_text("{")
+    assert status_command.main([str(run)]) == 1
+    (run / "plan.json").unlink()
+    assert status_command.main([str(run)]) == 2
+
+
+def test_a_run_at_work_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.run(tmp_path, unfinished={1: 8})
+    (tmp_path / "ledger").mkdir()
+    slurm = {"SLURM_JOB_ID": "7"}
+    events = [{"event": "start", "time": 1, "slurm": slurm}, {"event": "end", "time": 2, "outcome": "failed"}]
+    (tmp_path / "ledger/a.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    monkeypatch.setattr(status, "look", lambda jobs: JobStates(by_element={"7_1": "RUNNING", "7_0": "FAILED"}))
+    assert status_command.main([str(tmp_path)]) == 3
+    monkeypatch.setattr(status, "look", lambda jobs: JobStates(by_element={"7_0": "FAILED"}))
+    assert status_command.main([str(tmp_path)]) == 1
+
+
 def test_json_and_text_tell_rejects_by_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made.run(tmp_path / "run")
     assert status_command.main([str(tmp_path / "run"), "--json"]) == 0
@@ -48,7 +87,7 @@ def test_json_and_text_tell_rejects_by_reason(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert status_command.main([str(tmp_path)]) == 1
+    assert status_command.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -185,13 +185,13 @@ def test_tasks_without_a_log_are_named_with_the_reason(
 def test_one_task_is_shown_whatever_became_of_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task(run, 8, {"event": "end", "time": 1002.0, "outcome": "finished"}, log=line(8, "INFO", "committed"))
     assert "committed" in output(run, "--task", "42_8", capsys=capsys)
-    assert logs_command.main([str(run), "--task", "99"]) == 1
+    assert logs_command.main([str(run), "--task", "99"]) == 2
     assert "no task 99" in capsys.readouterr().err
     assert output(run, "--failed", capsys=capsys) == "no task has failed\n"
 
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert logs_command.main([str(tmp_path)]) == 1
+    assert logs_command.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -97,7 +97,7 @@ def test_an_interrupt_ends_the_view_with_the_last_look(
 
     made.run(tmp_path / "run", unfinished={1: 8})
     monkeypatch.setattr(watch.time, "sleep", interrupt)
-    assert status_command.main([str(tmp_path / "run"), "--watch"]) == 1
+    assert status_command.main([str(tmp_path / "run"), "--watch"]) == 3
     assert "shards   3 of 4 done" in capsys.readouterr().out
 
 
@@ -129,5 +129,5 @@ def test_in_a_real_terminal(tmp_path: Path) -> None:
 
 def test_an_interval_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made.run(tmp_path / "run")
-    assert status_command.main([str(tmp_path / "run"), "--watch", "--every", "0"]) == 1
+    assert status_command.main([str(tmp_path / "run"), "--watch", "--every", "0"]) == 2
     assert "--every 0.0: expected" in capsys.readouterr().err

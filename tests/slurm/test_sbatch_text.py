@@ -14,6 +14,8 @@ from hpcdata.base.errors import UserError
 from hpcdata.cluster.sbatch import JobOptions, TooManyJobs, submit_job
 from hpcdata.config.array import parse_array
 from hpcdata.config.schema import ClusterConfig, DataConfig, FinishConfig, RunConfig
+from hpcdata.history import submissions
+from hpcdata.history.submissions import Kind
 from tests.slurm.fakes import FakeSlurm
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -85,6 +87,51 @@ def test_a_delay_and_a_lane(fake_slurm: FakeSlurm, tmp_path: Path) -> None:
     submit_job(tmp_path, config, JobOptions(kind="tasks", after=("7",), delay_min=10))
     lines = (fake_slurm.folder / "stdin").read_text().splitlines()
     assert {"#SBATCH --begin=now+10minutes", "#SBATCH --dependency=afterany:7"} <= set(lines)
+
+
+@pytest.mark.parametrize("kind", ["tasks", "finish"])
+def test_a_dependency_of_the_user_stands_beside_ours(kind: Kind, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    own = {"dependency": "afterok:99:100", "comment": "for Ada"}
+    config = RunConfig(
+        data=DataConfig(raw_data_dir="/in", token_output_dir=str(tmp_path)),
+        cluster=ClusterConfig(additional_parameters=own),
+        finish=FinishConfig(additional_parameters=own),
+    )
+    submit_job(tmp_path, config, JobOptions(kind=kind, after=("7", "8")))
+    submit_job(tmp_path, config, JobOptions(kind=kind))
+    behind, alone = (
+        {line for line in text.splitlines() if line.startswith(("#SBATCH --dep", "#SBATCH --kill"))}
+        for text in fake_slurm.scripts()
+    )
+    assert behind == {"#SBATCH --dependency=afterany:7:8,afterok:99:100", "#SBATCH --kill-on-invalid-dep=yes"}
+    assert alone == {"#SBATCH --dependency=afterok:99:100", "#SBATCH --kill-on-invalid-dep=yes"}
+    comment = f"{submissions.mark(tmp_path, kind)} for Ada"
+    assert f"#SBATCH --comment='{comment}'" in fake_slurm.scripts()[0].splitlines()
+    assert submissions.kind_of_mark(comment, tmp_path) == kind
+
+
+def test_a_dependency_that_cannot_stand_beside_ours_is_refused(fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    data = DataConfig(raw_data_dir="/in", token_output_dir=str(tmp_path))
+    own = {"dependency": "afterok:99?afterok:100"}
+    config = RunConfig(data=data, cluster=ClusterConfig(additional_parameters=own))
+    submit_job(tmp_path, config, JobOptions(kind="tasks"))
+    with pytest.raises(UserError, match="sbatch takes only one of"):
+        submit_job(tmp_path, config, JobOptions(kind="tasks", after=("7",)))
+
+
+def test_no_script_is_made_of_settings_that_would_break_it(fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    for given in ({"x\ntouch owned": "1"}, {"mail_user": "a\ntouch owned"}):
+        with pytest.raises(UserError, match=r"cluster\.additional_parameters"):
+            submit(tmp_path / "out", ClusterConfig(kind="slurm", additional_parameters=given))
+    assert fake_slurm.scripts() == []
+
+
+def test_without_an_installation_tasks_find_hpcdata_where_the_launcher_did(
+    fake_slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", ["", str(tmp_path)])
+    submit(tmp_path / "out", ClusterConfig(kind="slurm"))
+    assert " -P " not in fake_slurm.scripts()[0]
 
 
 def test_a_relative_output_dir_becomes_absolute(

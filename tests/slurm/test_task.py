@@ -205,7 +205,7 @@ def test_errors_end_a_task_with_one_line(
         raise task.UserError(f"no plan in {output_dir}")
 
     monkeypatch.setattr(task, "run_array_task", refuse)
-    assert task.main(["/out"]) == 1
+    assert task.main(["/out"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].endswith("no plan in /out")

@@ -91,3 +91,27 @@ def test_texts_that_are_not_needed(tmp_path, options):
     assert summary(read_all(one_input(tmp_path / "set"), options)) == [
         Reason.MISSING_TEXT if options.needs_text else ""
     ]
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(60)
+
+
+def test_a_picture_is_told_by_its_first_bytes_where_its_name_says_nothing(tmp_path):
+    pictures = ("bare", "a.img", "b.jpg_large", "22.05", "c.JXL", "d.qoi", "e.mpo")
+    for name in pictures:
+        write(tmp_path / "set" / name, PNG)
+    for name in ("bare.txt", "a.txt", "b.txt", "22.05.txt", "c.txt", "d.txt", "e.txt"):
+        write(tmp_path / "set" / name, name.encode())
+    for name, data in (("MANIFEST", b"words"), ("f.bin", b"\0\1\2"), ("g.npy", PNG), ("README", PNG[:4])):
+        write(tmp_path / "set" / name, data)
+    list_folder(str(tmp_path / "set"), str(tmp_path / "listing"))
+    rows = [json.loads(line) for line in (tmp_path / "listing").read_text().splitlines()]
+    texts = {"bare": "bare.txt", "22.05": "22.05.txt"}
+    expected = {name: texts.get(name, f"{name.partition('.')[0]}.txt") for name in pictures}
+    assert {row["image"]: row["text"] for row in rows} == expected
+    assert one_input(tmp_path / "set").format == "listing"
+
+
+def test_a_folder_of_pictures_without_endings_is_one(tmp_path):
+    write(tmp_path / "set/ILSVRC_1", PNG)
+    assert [images(record) for record in read_all(one_input(tmp_path / "set"), Options(needs_text=False))] == [[PNG]]

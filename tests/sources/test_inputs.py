@@ -1,13 +1,17 @@
 """python -m pytest tests/sources/test_inputs.py"""
 
+import errno
 import json
 import logging
+import os
 import subprocess
 import sys
 
 import pytest
 
+from hpcdata import embedded
 from hpcdata.base.errors import UserError
+from hpcdata.encoders.text.tokenizer import identify
 from hpcdata.sources import Options, list_inputs, scan, warn_of_differences
 from hpcdata.sources.patterns import expand_braces
 from tests.sources.source_files import json_lines, pairs, read_all, summary, write, write_tar
@@ -232,3 +236,38 @@ def test_imports_are_light():
     code = f"import sys, hpcdata.sources, hpcdata.index; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def fail_at(monkeypatch, path, number):
+    """Whoever asks what is there gets an error of the machine."""
+    real = os.stat
+
+    def stat(asked, *arguments, **options):
+        if os.fspath(asked) == str(path):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(asked, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
+@pytest.mark.parametrize("at", ["set", "set/a.tar", "set/index.json"])
+def test_what_cannot_be_looked_at_is_never_taken_for_missing(tmp_path, monkeypatch, at, number):
+    write_tar(tmp_path / "set/a.tar", pairs(1))
+    index = {"wids_version": 1, "shardlist": [{"url": "a.tar", "nsamples": 1}]}
+    write(tmp_path / "set/index.json", json.dumps(index).encode())
+    named = [str(tmp_path / "set"), f"{tmp_path}/s*t/{{a,a}}.tar", str(tmp_path / "set/a.tar")]
+    assert [len(list_inputs(pattern, "auto")) for pattern in named] == [1, 1, 1]
+    fail_at(monkeypatch, tmp_path / at, number)
+    concerned = {"set": named[:1], "set/a.tar": named, "set/index.json": named[:1]}[at]
+    for pattern in concerned:
+        with pytest.raises(UserError, match=f"cannot read {tmp_path / at}: {os.strerror(number)}; try again"):
+            list_inputs(pattern, "auto")
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"])
+def test_a_tokenizer_that_cannot_be_looked_at_is_not_missing_either(tmp_path, monkeypatch, name):
+    write(tmp_path / "tokenizer/tokenizer.json", embedded.path(embedded.TOKENIZER).read_bytes())
+    fail_at(monkeypatch, tmp_path / name, errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
+        identify(str(tmp_path / "tokenizer"), add_image_token=False, use_slow_tokenizer=False)

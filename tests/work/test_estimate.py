@@ -103,11 +103,11 @@ def test_limits_are_named() -> None:
 
 
 def test_tasks_by_hand_make_no_estimates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert precompute_tokens.main([*small_arguments(tmp_path / "run"), "estimate=true"]) == 1
+    assert precompute_tokens.main([*small_arguments(tmp_path / "run"), "estimate=true"]) == 2
     assert "only python -m hpcdata.launch makes estimates" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 def test_no_time_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert launch_command.main([*small_arguments(tmp_path / "run"), "estimate=true", "estimate_s=0"]) == 1
+    assert launch_command.main([*small_arguments(tmp_path / "run"), "estimate=true", "estimate_s=0"]) == 2
     assert "estimate_s=0: expected" in capsys.readouterr().err

@@ -95,5 +95,5 @@ def test_differences_in_words(other: Example, message: str) -> None:
 
 @pytest.mark.parametrize("number", ["0", "-3"])
 def test_nothing_to_prove(run: Path, number: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify_command.main([str(run), "--prove", number]) == 1
+    assert verify_command.main([str(run), "--prove", number]) == 2
     assert "nothing to prove" in capsys.readouterr().err

@@ -99,7 +99,7 @@ def test_rejects_are_listed_and_counted(made: tuple[Path, Path], capsys: pytest.
     assert "in.jsonl#11" in out
     assert "in.jsonl#1 " not in out
     assert "4  missing_image" in out
-    assert rejects.main([str(run.parent)]) == 1
+    assert rejects.main([str(run.parent)]) == 2
     assert "has no plan.json" in capsys.readouterr().err
 
 
@@ -107,7 +107,7 @@ def test_rejects_are_listed_and_counted(made: tuple[Path, Path], capsys: pytest.
 def test_an_unknown_reason_is_refused_with_the_known_ones(
     made: tuple[Path, Path], options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert rejects.main([str(made[0]), "--reason", "emtpy_text", *options]) == 1
+    assert rejects.main([str(made[0]), "--reason", "emtpy_text", *options]) == 2
     told = capsys.readouterr()
     assert "--reason emtpy_text: no such reason; did you mean empty_text? known are bad_record, " in told.err
     assert told.out == ""

@@ -2,6 +2,7 @@
 
 tokenizer            the one interface, identity in the plan, building
 presets              the known tokenizers in numbers, and which file holds their weights
+weight_names         how layouts name weights, and how each of them finds codes
 layouts              names and shapes in a weight file, read without torch when a run is planned
 checkpoints          weights as their authors published them, loaded without pickled code
 quantized            a network as a tokenizer: value range, precision, lookup of codes

@@ -18,13 +18,24 @@ that neither Lightning nor any code in the file is needed. `.safetensors` files 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hpcdata.base.errors import UserError
-from hpcdata.encoders.image.presets import PRESETS, VqganArchitecture
+from hpcdata.encoders.image.presets import LOOKUPS, PRESETS, Architecture, VqganArchitecture
+from hpcdata.encoders.image.weight_names import (
+    CODEBOOK,
+    FIRST,
+    averaged,
+    prefix_of,
+    select,
+    shown,
+    stated_lookup,
+    to_own_names,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,38 +43,6 @@ if TYPE_CHECKING:
     from hpcdata.encoders.image.quantized import Network
 
 _CONTAINERS = ("model", "state_dict")
-_PREFIXES = ("", "gen_vision_model.", "model.vqmodel.", "vqmodel.")
-_CODEBOOK = "quantize.embedding.weight"
-_FIRST = "encoder.conv_in.weight"
-"""Tells where a tokenizer without a codebook begins."""
-_AVERAGED = "model_ema."
-_UNUSED = re.compile(r"loss\.|quantize\.(codebook_used|embedding|power_vals|mask|zero|codebook)$")
-"""Of the training: discriminator, perceptual loss, usage counts; tables that numbers alone determine."""
-_RENAMES = (
-    (re.compile(r"^encoder\.conv_blocks\.(\d+)\."), r"encoder.down.\1."),
-    (re.compile(r"^decoder\.conv_blocks\.(\d+)\."), r"decoder.up.\1."),
-    (re.compile(r"^((?:encoder\.down|decoder\.up)\.\d+)\.res\."), r"\1.block."),
-    (re.compile(r"^(encoder|decoder)\.mid\.0\."), r"\1.mid.block_1."),
-    (re.compile(r"^(encoder|decoder)\.mid\.1\."), r"\1.mid.attn_1."),
-    (re.compile(r"^(encoder|decoder)\.mid\.2\."), r"\1.mid.block_2."),
-    (re.compile(r"^encoder\.quant_conv\."), "quant_conv."),
-    (re.compile(r"^decoder\.post_quant_conv\."), "post_quant_conv."),
-    (re.compile(r"\.(down|up)_blocks\.(\d+)\."), r".\1.\2."),
-    (re.compile(r"\.mid_block\.resnets\.0\."), ".mid.block_1."),
-    (re.compile(r"\.mid_block\.attentions\.0\."), ".mid.attn_1."),
-    (re.compile(r"\.mid_block\.resnets\.1\."), ".mid.block_2."),
-    (re.compile(r"\.resnets\."), ".block."),
-    (re.compile(r"\.attentions\."), ".attn."),
-    (re.compile(r"\.(down|up)samplers\.0\."), r".\1sample."),
-    (re.compile(r"\.conv_norm_out\."), ".norm_out."),
-    (re.compile(r"\.conv_shortcut\."), ".nin_shortcut."),
-    (re.compile(r"(\.attn(?:\.\d+|_1))\.group_norm\."), r"\1.norm."),
-    (re.compile(r"(\.attn(?:\.\d+|_1))\.(?:to_q|query)\."), r"\1.q."),
-    (re.compile(r"(\.attn(?:\.\d+|_1))\.(?:to_k|key)\."), r"\1.k."),
-    (re.compile(r"(\.attn(?:\.\d+|_1))\.(?:to_v|value)\."), r"\1.v."),
-    (re.compile(r"(\.attn(?:\.\d+|_1))\.(?:to_out\.0|proj_attn)\."), r"\1.proj_out."),
-)
-_NUM_SHOWN = 3
 
 
 class _StandIn:
@@ -92,9 +71,11 @@ def load_weights(network: Network, path: str, preset: str, *, rename: bool = Tru
     rename: to the names of taming-transformers. Raises UserError: unreadable file, code in it, missing or unexpected
     weights, other shapes.
     """
-    first = _CODEBOOK if _CODEBOOK in network.state_dict() else _FIRST
-    weights = _averaged(_select(_read(path, first), path, first))
-    weights = _to_own_names(weights) if rename else weights
+    first = CODEBOOK if CODEBOOK in network.state_dict() else FIRST
+    found = _read(path, first)
+    check_lookup(found.keys(), path, preset, network.architecture)
+    weights = averaged(select(found, path, first))
+    weights = to_own_names(weights) if rename else weights
     if not any(name.startswith("decoder.") for name in weights):
         network.drop_decoder()
         weights = {name: weight for name, weight in weights.items() if not name.startswith("post_quant_conv.")}
@@ -103,6 +84,24 @@ def load_weights(network: Network, path: str, preset: str, *, rename: bool = Tru
     _check(weights, expected, path, preset)
     floats = {name: weight.float().contiguous() for name, weight in weights.items()}
     network.load_state_dict(floats, strict=True, assign=True)
+
+
+def check_lookup(names: Collection[str], path: str, preset: str, architecture: Architecture) -> None:
+    """Raises UserError when the layout of a file states another lookup than the network has: codes would be others.
+
+    `names`: of all weights, as they stand in the file.
+    """
+    stated = stated_lookup(names)
+    if stated is None or not isinstance(architecture, VqganArchitecture) or architecture.lookup == stated[0]:
+        return
+    lookup, layout = stated
+    wanted = dataclasses.replace(architecture, lookup=lookup)
+    fitting = [name for name, known in PRESETS.items() if known.architecture == wanted]
+    raise UserError(
+        f"{path} has the layout of {layout}, whose codes are found by {LOOKUPS[lookup]}; image.tokenizer={preset} "
+        f"finds them by {LOOKUPS[architecture.lookup]}, and most codes would be others: "
+        + (f"use image.tokenizer={' or '.join(fitting)}" if fitting else f"{preset} needs {file_of(preset)}")
+    )
 
 
 def _read(path: str, first: str) -> dict[str, Tensor]:
@@ -125,7 +124,7 @@ def _read_safetensors(path: str, first: str) -> dict[str, Tensor]:
 
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            prefix = _prefix(file.keys(), first) or ""
+            prefix = prefix_of(file.keys(), first) or ""
             return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a .safetensors file: {error}") from None
@@ -158,45 +157,11 @@ def _is_weight(value: Any) -> bool:
     )
 
 
-def _prefix(names: Collection[str], first: str) -> str | None:
-    return next((prefix for prefix in _PREFIXES if prefix + first in names), None)
-
-
-def _select(weights: Mapping[str, Tensor], path: str, first: str) -> dict[str, Tensor]:
-    """The tokenizer's own weights, without the prefix and without what only training needs."""
-    prefix = _prefix(weights.keys(), first)
-    if prefix is None:
-        raise UserError(f"{path} holds no image tokenizer: there is no {first} among its weights ({_shown(weights)})")
-    own = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
-    return {name: weight for name, weight in own.items() if not _UNUSED.match(name)}
-
-
-def _averaged(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Puts moving averages, which are named without dots, in the place of the weights they are averages of."""
-    trained = {name: weight for name, weight in weights.items() if not name.startswith(_AVERAGED)}
-    return {name: weights.get(_AVERAGED + name.replace(".", ""), weight) for name, weight in trained.items()}
-
-
 def _as_convolution(weight: Tensor, expected: Tensor | None) -> Tensor:
     """A linear layer's matrix as that of a convolution of 1 x 1, where the network has one."""
     if expected is not None and weight.ndim == 2 and expected.ndim == 4 and expected.shape[2:] == (1, 1):
         return weight[:, :, None, None]
     return weight
-
-
-def _to_own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    renamed = {}
-    for name, weight in weights.items():
-        for pattern, replacement in _RENAMES:
-            name = pattern.sub(replacement, name)
-        renamed[name] = weight
-    if "decoder.up.0.upsample.conv.weight" not in renamed:
-        return renamed
-    highest = max(int(match[1]) for match in map(re.compile(r"decoder\.up\.(\d+)\.").match, renamed) if match)
-    return {
-        re.sub(r"^decoder\.up\.(\d+)\.", lambda match: f"decoder.up.{highest - int(match[1])}.", name): weight
-        for name, weight in renamed.items()
-    }
 
 
 def _check(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str, preset: str) -> None:
@@ -208,11 +173,11 @@ def _check(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: st
         if name in found and found[name].shape != expected[name].shape
     ]
     kinds = ((missing, "missing"), (unexpected, "unexpected"), (others, "of another shape"))
-    problems = [f"{len(names)} weights are {what} ({_shown(names)})" for names, what in kinds if names]
+    problems = [f"{len(names)} weights are {what} ({shown(names)})" for names, what in kinds if names]
     if problems:
         raise UserError(
             f"{path} is not a checkpoint for image.tokenizer={preset}: {'; '.join(problems)}. "
-            f"{_hint(found.get(_CODEBOOK), preset)}"
+            f"{_hint(found.get(CODEBOOK), preset)}"
         )
 
 
@@ -225,10 +190,9 @@ def _hint(codebook: Tensor | None, preset: str) -> str:
         and list(codebook.shape) == [known.architecture.codebook_size, known.architecture.embed_dim]
         and name != preset
     ]
-    file = f"{preset} needs {PRESETS[preset].file}" if preset in PRESETS else "Use the file that the preset needs"
+    file = f"{preset} needs {file_of(preset)}"
     return f"Its codebook would fit {' or '.join(fitting)}; {file}" if fitting else file
 
 
-def _shown(names: Collection[str]) -> str:
-    first = ", ".join(list(names)[:_NUM_SHOWN])
-    return first + (", ..." if len(names) > _NUM_SHOWN else "")
+def file_of(preset: str) -> str:
+    return PRESETS[preset].file if preset in PRESETS else "a file of its own network"

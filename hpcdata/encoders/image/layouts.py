@@ -14,35 +14,34 @@ import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from hpcdata.base.errors import UserError
-from hpcdata.encoders.image import checkpoints
-from hpcdata.encoders.image.presets import PRESETS, VqganArchitecture
+from hpcdata.encoders.image.checkpoints import check_lookup
+from hpcdata.encoders.image.presets import BY_LAYOUT, PRESETS, VqganArchitecture
+from hpcdata.encoders.image.weight_names import CODEBOOK, FIRST, select, stated_lookup, to_own_names
 
 Shapes = dict[str, tuple[int, ...]]
 _MAX_LIST_BYTES = 256 * 2**20
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
-def require_layout(path: str, preset: str) -> None:
-    """Raises UserError for a file that holds no weights, or those of a network that the preset cannot be."""
+def require_layout(path: str, preset: str) -> str:
+    """The preset that the file is of: `preset`, or another one where that name is used for two layouts.
+
+    Raises UserError for a file that holds no weights, or those of a network that the preset cannot be.
+    """
     shapes = read_shapes(path)
+    if shapes is None:
+        return preset
+    stated = stated_lookup(shapes)
+    if stated is not None:
+        preset = BY_LAYOUT.get((preset, stated[0]), preset)
     architecture = PRESETS[preset].architecture
-    if shapes is None or not isinstance(architecture, VqganArchitecture):
-        return
-    first = "encoder.conv_in.weight" if architecture.lookup == "signs" else "quantize.embedding.weight"
-    own = cast("Shapes", checkpoints._to_own_names(checkpoints._select(cast(Any, shapes), path, first)))
-    problems = [
-        f"{name} is {_shown(own.get(name))} instead of {_shown(shape)}"
-        for name, shape in _expected(architecture).items()
-        if _squeezed(own.get(name)) != shape
-    ]
-    if problems:
-        raise UserError(
-            f"{path} is not a checkpoint for image.tokenizer={preset}: {'; '.join(problems)}. "
-            f"{preset} needs {PRESETS[preset].file}"
-        )
+    if isinstance(architecture, VqganArchitecture):
+        _check_shapes(shapes, path, preset, architecture)
+        check_lookup(shapes, path, preset, architecture)
+    return preset
 
 
 def read_shapes(path: str) -> Shapes | None:
@@ -56,6 +55,20 @@ def read_shapes(path: str) -> Shapes | None:
     if beginning.startswith(_OLD_TORCH):
         return None
     raise UserError(f"{path} is no checkpoint: it begins with {beginning!r}; download it again, or name another file")
+
+
+def _check_shapes(shapes: Shapes, path: str, preset: str, architecture: VqganArchitecture) -> None:
+    own = to_own_names(select(shapes, path, FIRST if architecture.lookup == "signs" else CODEBOOK))
+    problems = [
+        f"{name} is {_shown(own.get(name))} instead of {_shown(shape)}"
+        for name, shape in _expected(architecture).items()
+        if _squeezed(own.get(name)) != shape
+    ]
+    if problems:
+        raise UserError(
+            f"{path} is not a checkpoint for image.tokenizer={preset}: {'; '.join(problems)}. "
+            f"{preset} needs {PRESETS[preset].file}"
+        )
 
 
 def _expected(architecture: VqganArchitecture) -> dict[str, tuple[int, ...] | None]:

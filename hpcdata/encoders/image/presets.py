@@ -6,6 +6,7 @@ Values only, no torch: the login node reads them. The networks: `vqgan`, `open_m
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -167,7 +168,15 @@ PRESETS: dict[str, Preset] = {
     "vq16_16384": Preset(
         architecture=_taming(16384), file="last.ckpt of vqgan_imagenet_f16_16384 in the taming-transformers model zoo"
     ),
+    "llamagen_1024": Preset(
+        architecture=dataclasses.replace(_taming(1024), lookup="cosine"),
+        file="a VQ-16 of LlamaGen's code with 1024 codes of 256 numbers, what UniDisc calls vq16_1024",
+    ),
     "vq16_magvit": Preset(architecture=_SHOW_O, file="the weights of Show-o's tokenizer, showlab/magvitv2"),
+    "unidisc_magvit": Preset(
+        architecture=dataclasses.replace(_SHOW_O, pixels="unit"),
+        file="the weights of Show-o's tokenizer, showlab/magvitv2",
+    ),
     "open_magvit2": Preset(architecture=OpenMagvit2Architecture(), file="imagenet_256_L.ckpt of Open-MAGVIT2"),
     "emu3": Preset(
         architecture=Emu3Architecture(),
@@ -186,6 +195,12 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 """Presets with a weight file of the user's; `embedded` comes with hpcdata."""
+
+
+BY_LAYOUT = {("vq16_1024", "cosine"): "llamagen_1024"}
+"""A name that two systems use for different networks, and what the file's layout states -> the preset that is meant."""
+LOOKUPS = {"euclidean": "Euclidean distance", "cosine": "cosine (after L2 normalisation)", "signs": "signs"}
+"""In words."""
 
 
 def preset_names() -> list[str]:

@@ -3,7 +3,8 @@
 A preset (`presets`) names a network and the codebook that goes with it; the weights are a file that the user has.
 `identify` runs on the login node (no torch, under a second): it checks the preset and hashes the file, and what it
 returns enters the plan. `build` runs in an array task and refuses a file with another hash. The preset decides the
-network, never what stands in the file.
+network, never what stands in the file; where two systems use one name, the file's layout says which preset is meant,
+and the plan records that one.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import difflib
 import hashlib
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hpcdata import embedded
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import kind_of
 from hpcdata.config.schema import ImageConfig
 from hpcdata.encoders.image.layouts import require_layout
 from hpcdata.encoders.image.presets import (
@@ -70,9 +71,9 @@ def identify(config: ImageConfig) -> ImageIdentity:
     if preset is None:
         raise UserError("image.tokenizer is not set: choose one of " + ", ".join(preset_names()))
     path = checkpoint_path(preset, config.checkpoint)
-    architecture = architecture_of(preset)
     if preset != EMBEDDED:
-        require_layout(path, preset)
+        preset = require_layout(path, preset)
+    architecture = architecture_of(preset)
     return ImageIdentity(
         preset=preset,
         codebook_size=architecture.codebook_size,
@@ -94,7 +95,7 @@ def checkpoint_path(preset: str, checkpoint: str | None) -> str:
     needs = f"image.tokenizer={preset} needs a weight file ({PRESETS[preset].file})"
     if not path:
         raise UserError(f"{needs}: pass image.checkpoint=FILE or set {CHECKPOINT_VARIABLE}=FILE")
-    if not Path(path).is_file():
+    if kind_of(path) != "file":
         raise UserError(f"{needs}: {path} is not a file, check image.checkpoint or {CHECKPOINT_VARIABLE}")
     return path
 

@@ -2,7 +2,8 @@
 
 Written out here rather than taken from a model library, because codes must equal those of the original programs for
 years: libraries leave out the L2-normalised lookup of LlamaGen or the decoder of Chameleon, and rename weights.
-Weights are named as in taming-transformers (`checkpoints.py` renames the others). A picture is worked on in [-1, 1].
+Weights are named as in taming-transformers (`weight_names.py` renames the others). The preset says whether pixels lie
+in [-1, 1] or in [0, 1].
 """
 
 from __future__ import annotations

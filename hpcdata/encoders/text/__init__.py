@@ -2,6 +2,7 @@
 
 tokenizer              a tokenizer.json, a SentencePiece model or a folder -> ids; its identity
 panics                 texts at which a tokenizer gives up
+special_ids            the ids of `<image>` and of padding
 fast                   the fast engine, where it gives the same ids
 sentencepiece_rules    the rules by which a SentencePiece model replaces characters
 """

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from hpcdata.media.kinds import IMAGE_EXTENSIONS
 from hpcdata.samples import BadSample, Reason
-from hpcdata.sources.base import IMAGE_EXTENSIONS, clean_name, json_type
+from hpcdata.sources.base import clean_name, json_type
 
 IMAGE_FIELDS = ("image_path", "image", "images", "img", "img_path", "image_url", "file_name")
 """Fields that name pictures, in order of preference; `file_name` only where its value has the ending of a picture."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcdata.samples import BadSample, Blob, Record, Sample
-from hpcdata.sources.base import IMAGE_EXTENSIONS
+from hpcdata.sources.base import OLDER_EXTENSIONS
 
-_PICTURES = IMAGE_EXTENSIONS | {"img"}
+_PICTURES = OLDER_EXTENSIONS | {"img"}
 _SMALL = ((8, 8),)
 
 

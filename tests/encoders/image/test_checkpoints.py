@@ -82,6 +82,60 @@ def test_transformers_layouts(tmp_path, llamagen, taming):
     assert (tokenizer.encode(images).numpy() == ref.encode(images.permute(0, 2, 3, 1).numpy())).all()
 
 
+def renamed(weights: Weights, style: str) -> Weights:
+    """Weights of taming's names as another program saves them, without what this test does not look at."""
+    if style == "taming":
+        return weights
+    if style == "transformers' janus":
+        last = max(int(name.split(".")[2]) for name in weights if name.startswith("decoder.up."))
+        parts = [(name.split("."), value) for name, value in weights.items()]
+        turned = {
+            ".".join([*p[:2], str(last - int(p[2])), *p[3:]] if p[:2] == ["decoder", "up"] else p): value
+            for p, value in parts
+        }
+        return {f"model.vqmodel.{name}": value for name, value in turned.items()}
+    assert style == "diffusers"
+    changes = (("encoder.down.", "encoder.down_blocks."), ("decoder.up.", "decoder.up_blocks."))
+    for old, new in changes:
+        weights = {name.replace(old, new): value for name, value in weights.items()}
+    return weights
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize(
+    ("style", "lookup"),
+    [
+        ("llamagen", "cosine"),
+        ("janus", "cosine"),
+        ("renamed, with llamagen's counts", "cosine"),
+        ("transformers' janus", "cosine"),
+        ("taming", "euclidean"),
+        ("diffusers", "euclidean"),
+    ],
+)
+def test_a_layout_states_its_lookup(tmp_path, style, lookup, suffix):
+    """Equal shapes, and still not the network: such a file gave other codes without a word."""
+    if style in ("llamagen", "janus"):
+        weights = reference.random_weights(reference.TINY_TAMING, "llamagen")
+        weights = weights if style == "llamagen" else {f"gen_vision_model.{name}": weights[name] for name in weights}
+    elif style == "renamed, with llamagen's counts":
+        weights = reference.random_weights(reference.TINY_TAMING, "taming")
+        weights["quantize.codebook_used"] = torch.zeros(65536)
+    else:
+        weights = renamed(reference.random_weights(reference.TINY_TAMING, "taming"), style)
+    path = tmp_path / f"w.{suffix}"
+    if suffix == "pt":
+        torch.save({"model": weights}, path)
+    else:
+        save_file({name: value.contiguous() for name, value in weights.items()}, path)
+    archs = {"euclidean": reference.TINY_TAMING, "cosine": reference.TINY_LLAMAGEN_WIDE}
+    other = archs["euclidean" if lookup == "cosine" else "cosine"]
+    with pytest.raises(UserError, match=r"has the layout of .*, whose codes are found by .*most codes would be others"):
+        load(path, other)
+    if style != "diffusers":  # whose other names are left out here
+        assert load(path, archs[lookup]).quantize.is_cosine is (lookup == "cosine")
+
+
 def load_own(tmp_path: Path, weights: Weights, arch) -> vqgan.Vqgan:
     torch.save({"model": weights}, tmp_path / "own.pt")
     return load(tmp_path / "own.pt", arch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 from hpcdata.base.errors import UserError
-from hpcdata.encoders.image import layouts
+from hpcdata.config.schema import ImageConfig
+from hpcdata.encoders.image import layouts, tokenizer
 from hpcdata.encoders.image.presets import PRESETS, VqganArchitecture
 from hpcdata.encoders.image.vqgan import Vqgan
 
@@ -23,7 +25,22 @@ def network(preset: str) -> dict[str, torch.Tensor]:
     architecture = PRESETS[preset].architecture
     assert isinstance(architecture, VqganArchitecture)
     with torch.device("meta"):
-        return dict(Vqgan(architecture).state_dict())
+        weights = dict(Vqgan(architecture).state_dict())
+    return as_llamagen(weights) if architecture.lookup == "cosine" else weights
+
+
+def as_llamagen(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Taming's names in LlamaGen's words: `conv_blocks` and `res`, a middle that is counted, the decoder from below."""
+    last = max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.down."))
+    found = {}
+    for name, weight in weights.items():
+        name = re.sub(r"^encoder\.down\.", "encoder.conv_blocks.", name)
+        name = re.sub(r"^decoder\.up\.(\d)", lambda match: f"decoder.conv_blocks.{last - int(match[1])}", name)
+        name = re.sub(r"(conv_blocks\.\d)\.block", r"\1.res", name)
+        for number, part in enumerate(("block_1", "attn_1", "block_2")):
+            name = name.replace(f".mid.{part}.", f".mid.{number}.")
+        found[name] = weight
+    return found
 
 
 def write_safetensors(path: Path, weights: dict[str, torch.Tensor], *, cut: int = 0) -> Path:
@@ -45,8 +62,38 @@ def test_each_preset_takes_its_own_network_and_no_other_shape(tmp_path: Path, pr
     layouts.require_layout(str(path), preset)
     for other in VQGANS:
         if layouts._expected(PRESETS[other].architecture) != layouts._expected(PRESETS[preset].architecture):  # type: ignore[arg-type]
-            with pytest.raises(UserError, match=f"image.tokenizer={other}|no image tokenizer"):
+            with pytest.raises(UserError, match=r"image.tokenizer=|no image tokenizer"):
                 layouts.require_layout(str(path), other)
+
+
+@pytest.mark.parametrize("preset", VQGANS)
+def test_each_preset_refuses_its_shapes_under_a_layout_of_another_lookup(tmp_path: Path, preset: str) -> None:
+    """But for UniDisc's vq16_1024, which is LlamaGen's, where our name was taming's: the file says which is meant."""
+    architecture = PRESETS[preset].architecture
+    assert isinstance(architecture, VqganArchitecture)
+    if architecture.lookup == "signs":
+        return
+    with torch.device("meta"):
+        weights = dict(Vqgan(architecture).state_dict())
+    if architecture.lookup == "euclidean":
+        weights = as_llamagen(weights)
+    path = write_safetensors(tmp_path / "x.safetensors", weights)
+    if preset == "vq16_1024":
+        assert layouts.require_layout(str(path), preset) == "llamagen_1024"
+    else:
+        fits = {"llamagen_1024": "use image.tokenizer=vq16_1024"}.get(preset, f"{preset} needs")
+        with pytest.raises(UserError, match=f"has the layout of .*image.tokenizer={preset} finds them by .*{fits}"):
+            layouts.require_layout(str(path), preset)
+
+
+@pytest.mark.parametrize("layout", ["llamagen", "taming"])
+def test_a_name_of_two_systems_is_settled_in_the_plan(tmp_path: Path, layout: str) -> None:
+    with torch.device("meta"):
+        weights = dict(Vqgan(PRESETS["vq16_1024"].architecture).state_dict())  # type: ignore[arg-type]
+    path = write_safetensors(tmp_path / "x.safetensors", as_llamagen(weights) if layout == "llamagen" else weights)
+    identity = tokenizer.identify(ImageConfig(tokenizer="vq16_1024", checkpoint=str(path)))
+    assert identity.preset == {"llamagen": "llamagen_1024", "taming": "vq16_1024"}[layout]
+    assert (identity.codebook_size, identity.downsample) == (1024, 16)
 
 
 @pytest.mark.parametrize("container", [None, "model", "state_dict"])

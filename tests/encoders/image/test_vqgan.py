@@ -20,6 +20,8 @@ CASES = {
     "taming": (reference.TINY_TAMING, "taming", "state_dict"),
     "chameleon": (reference.TINY_CHAMELEON, "taming", "state_dict"),
     "show-o": (reference.TINY_SHOW_O, "taming", "state_dict"),
+    "show-o in unidisc": (reference.TINY_SHOW_O_IN_UNIDISC, "taming", "state_dict"),
+    "llamagen with taming's shapes": (reference.TINY_LLAMAGEN_WIDE, "llamagen", "model"),
 }
 
 
@@ -33,7 +35,7 @@ def case(request, tmp_path):
     arch, style, container = CASES[request.param]
     weights = reference.random_weights(arch, style)
     path = tmp_path / "weights.pt"
-    published = reference.as_show_o_publishes(weights) if request.param == "show-o" else weights
+    published = reference.as_show_o_publishes(weights) if "show-o" in request.param else weights
     torch.save({container: published}, path)
     tokenizer = vqgan.load(str(path), "tiny", arch, precision="fp32", device="cpu")
     return tokenizer, reference.Reference(weights, arch, style)
@@ -183,7 +185,7 @@ def test_weights_that_give_no_numbers_are_refused(tmp_path):
     ],
 )
 def test_wrong_images_are_refused(tmp_path, images, message):
-    torch.save({"model": reference.random_weights(reference.TINY_TAMING, "taming")}, tmp_path / "w.pt")
+    torch.save({"state_dict": reference.random_weights(reference.TINY_TAMING, "taming")}, tmp_path / "w.pt")
     tokenizer = vqgan.load(str(tmp_path / "w.pt"), "tiny", reference.TINY_TAMING, precision="fp32", device="cpu")
     with pytest.raises(ValueError, match=message):
         tokenizer.encode(images)
@@ -191,7 +193,7 @@ def test_wrong_images_are_refused(tmp_path, images, message):
 
 @pytest.mark.parametrize("codes", [[[[64]]], [[[-1]]], [[0]]])
 def test_wrong_codes_are_refused(tmp_path, codes):
-    torch.save({"model": reference.random_weights(reference.TINY_TAMING, "taming")}, tmp_path / "w.pt")
+    torch.save({"state_dict": reference.random_weights(reference.TINY_TAMING, "taming")}, tmp_path / "w.pt")
     tokenizer = vqgan.load(str(tmp_path / "w.pt"), "tiny", reference.TINY_TAMING, precision="fp32", device="cpu")
     with pytest.raises(ValueError, match="expected codes"):
         tokenizer.decode(torch.tensor(codes))
@@ -199,7 +201,13 @@ def test_wrong_codes_are_refused(tmp_path, codes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("preset", "style"), [("vq16_t2i", "llamagen"), ("chameleon", "taming"), ("vq16_1024", "taming")]
+    ("preset", "style"),
+    [
+        ("vq16_t2i", "llamagen"),
+        ("chameleon", "taming"),
+        ("vq16_1024", "taming"),
+        ("llamagen_1024", "llamagen"),
+    ],
 )
 def test_real_sizes(tmp_path: Path, preset: str, style: str):
     """The networks of the presets, whole: 70 M weights, random, in the layout of the original files."""

@@ -5,6 +5,7 @@ residual blocks of GroupNorm(32, eps 1e-6), swish and 3x3 convolutions; attentio
 and below; a middle of block, attention, block; norm, swish, convolution out; a 1x1 convolution; the codebook.
 """
 
+import dataclasses
 import math
 
 import numpy as np
@@ -55,6 +56,11 @@ TINY_SHOW_O = VqganArchitecture(
     decoder_multipliers=(1, 1, 2),
     decoder_res_blocks=(1, 2, 1),
 )
+
+TINY_SHOW_O_IN_UNIDISC = dataclasses.replace(TINY_SHOW_O, pixels="unit")
+"""UniDisc gives the same network pixels in [0, 1]."""
+TINY_LLAMAGEN_WIDE = dataclasses.replace(TINY_TAMING, lookup="cosine")
+"""LlamaGen's program with other numbers, as UniDisc trained one: in shapes it is taming's."""
 
 
 class Names:
@@ -182,7 +188,8 @@ class Reference:
     @torch.inference_mode()
     def encode(self, images: np.ndarray) -> np.ndarray:
         """images: [B, H, W, 3] uint8 -> [B, h, w] codes, distances computed term by term in float64."""
-        x = torch.from_numpy(images).permute(0, 3, 1, 2) / 255.0 * 2 - 1
+        x = torch.from_numpy(images).permute(0, 3, 1, 2) / 255.0
+        x = x * 2 - 1 if self.arch.pixels == "signed" else x
         x = self._conv("encoder.conv_in", x)
         last = len(self.arch.channel_multipliers) - 1
         for level in range(last + 1):
@@ -210,7 +217,9 @@ class Reference:
             if level:
                 x = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
                 x = self._conv(f"{self.names.level('decoder', level)}.upsample.conv", x)
-        return ((self._out("decoder", x) + 1) / 2 * 255).permute(0, 2, 3, 1).numpy()
+        x = self._out("decoder", x)
+        x = (x + 1) / 2 if self.arch.pixels == "signed" else x
+        return (x * 255).permute(0, 2, 3, 1).numpy()
 
     def _latents(self, codes: np.ndarray) -> torch.Tensor:
         if self.arch.lookup != "signs":

@@ -14,7 +14,7 @@
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output '/tmp/my run/logs/%j_%t_log.out' --cpus-per-task=2 --kill-on-bad-exit=0 --wait=0 /venv/bin/python -u -m hpcdata.cluster.task '/tmp/my run'
+srun --unbuffered --output '/tmp/my run/logs/%j_%t_log.out' --cpus-per-task=2 --kill-on-bad-exit=0 --wait=0 /venv/bin/python -P -u -m hpcdata.cluster.task '/tmp/my run'
 
 
 # teardown

@@ -1,0 +1,7 @@
+"""WebDataset tars.
+
+headers     the members of an archive from its headers, through damage
+groups      the members of an archive gathered into samples, plain or gzipped; by which rules
+oddities    what an archive has against it, and the rules that mend it
+reading     groups of members as samples
+"""
