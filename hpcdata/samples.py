@@ -153,9 +153,7 @@ class Blob:
         except OSError as error:
             if self.size is not None or error.errno not in _OF_THE_SAMPLE:
                 raise
-            is_absent = error.errno in (errno.ENOENT, errno.ENOTDIR)
-            looked = f" in {self.place.words}" if self.place is not None and is_absent else ""
-            raise BadSample(Reason.MISSING_IMAGE, _OF_THE_SAMPLE[error.errno] + looked) from None
+            raise BadSample(Reason.MISSING_IMAGE, _OF_THE_SAMPLE[error.errno]) from None
         try:
             if self.place is not None:
                 self.place.require(descriptor)

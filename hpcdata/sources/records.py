@@ -98,12 +98,11 @@ def sample_parts(value: object, file: InputFile, options: Options) -> Parts:
         raise BadSample(Reason.BAD_RECORD, f"{len(images)} images in a record without conversations, expected one")
     if not options.needs_text:
         return selected(images, options)
-    fields = (*TEXT_FIELDS, "content") if file.roots else TEXT_FIELDS
     try:
-        text = TextPart(text=text_of(record, fields, options))
+        text = TextPart(text=text_of(record, TEXT_FIELDS, options))
     except BadSample as bad:
-        has_keys = file.roots and bad.reason is Reason.MISSING_TEXT
-        raise BadSample(bad.reason, f"{bad.message}{_keys(record) if has_keys else ''}") from None
+        is_missing = file.roots and bad.reason is Reason.MISSING_TEXT
+        raise BadSample(bad.reason, f"{bad.message}{_talk_elsewhere(record) if is_missing else ''}") from None
     return selected([text, *images], options)
 
 
@@ -190,10 +189,14 @@ def text_of_json(data: bytes, options: Options) -> str:
     return text_of(_record(load(data)), TEXT_FIELDS, options)
 
 
-def _keys(record: dict[str, Any]) -> str:
-    """What a record has in place of a text, for a message."""
-    names = [places.shown(name)[:32] for name in [*record][:8]]
-    return f", and no {' or '.join(TALKS)}: it has {', '.join(names)}" if names else ", which is empty"
+def _talk_elsewhere(record: dict[str, Any]) -> str:
+    """For a message: the field that looks like a conversation and is none by its name."""
+    for name, value in record.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            return (
+                f"; {places.shown(name)[:32]} is a list of objects, and conversations are read from {', '.join(TALKS)}"
+            )
+    return ""
 
 
 def selected(parts: Sequence[TextPart | ImagePart], options: Options) -> Parts:
