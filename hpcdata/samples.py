@@ -60,6 +60,7 @@ class Reason(enum.StrEnum):
     OVERSIZED_RECORD = "oversized_record"
     OVERSIZED_TEXT = "oversized_text"
     TRUNCATED = "truncated"
+    UNREADABLE_FILE = "unreadable_file"
     UNREADABLE_IMAGE = "unreadable_image"
     UNREADABLE_TEXT = "unreadable_text"
     UNSUPPORTED_MEDIA = "unsupported_media"

@@ -42,6 +42,10 @@ class Parser(argparse.ArgumentParser):
     def add_run(self) -> None:
         self.add_argument("run", help="output directory of the run (data.token_output_dir)")
 
+    def add_config_dir(self) -> None:
+        what = "folder of presets: cluster/NAME.yaml, experiments/NAME.yaml; also $HPCDATA_CONFIG_PATH"
+        self.add_argument("--config-dir", metavar="DIR", action="append", default=[], help=what)
+
     def add_json(self, what: str = "print one JSON object") -> None:
         self.add_argument("--json", action="store_true", help=what)
 
