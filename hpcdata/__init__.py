@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from hpcdata.dataset.decoding import Decoded, DecodedImage, DecodedText
     from hpcdata.loading.background import BackgroundLoader
     from hpcdata.loading.layouts.named import SFT, T2I, Caption, Interleaved, LiquidT2I, Text
+    from hpcdata.loading.layouts.templates import ChatTemplate
     from hpcdata.loading.layouts.widening import widen
     from hpcdata.loading.loader import TokenLoader
     from hpcdata.loading.replaying import batch_digest
     from hpcdata.loading.token_streams import Mixture, Source
+    from hpcdata.order.mixing.schedule import WeightsFrom
     from hpcdata.order.packing import BestFit, Buckets, Concat
     from hpcdata.report.status import Status
 
@@ -35,6 +37,7 @@ __all__ = [
     "BestFit",
     "Buckets",
     "Caption",
+    "ChatTemplate",
     "Concat",
     "Decoded",
     "DecodedImage",
@@ -50,6 +53,7 @@ __all__ = [
     "TokenDataset",
     "TokenLoader",
     "UserError",
+    "WeightsFrom",
     "__version__",
     "batch_digest",
     "run",
@@ -68,8 +72,10 @@ _HOMES = {
     **dict.fromkeys(("SFT", "T2I", "Caption", "Interleaved", "LiquidT2I", "Text"), "hpcdata.loading.layouts.named"),
     **dict.fromkeys(("BestFit", "Buckets", "Concat"), "hpcdata.order.packing"),
     **dict.fromkeys(("Mixture", "Source"), "hpcdata.loading.token_streams"),
+    "WeightsFrom": "hpcdata.order.mixing.schedule",
     "BackgroundLoader": "hpcdata.loading.background",
     "batch_digest": "hpcdata.loading.replaying",
+    "ChatTemplate": "hpcdata.loading.layouts.templates",
     "widen": "hpcdata.loading.layouts.widening",
 }
 

@@ -56,9 +56,13 @@ def _groups(command: str) -> Iterator[Key]:
     """`cluster=` and `+experiments=`, with what is in conf/."""
     from hpcdata.base.completion import Key
     from hpcdata.config.compose import config_folder
+    from hpcdata.config.presets import preset_folders
+
+    own = config_folder()
+    folders = [own, *preset_folders(own=own)]
 
     def names(group: str) -> tuple[str, ...]:
-        return tuple(sorted(path.stem for path in (config_folder() / group).glob("*.yaml")))
+        return tuple(sorted(path.stem for folder in folders for path in (folder / group).glob("*.yaml")))
 
     yield Key(name="cluster", text="where tasks run", values=names("cluster"))
     if command in _LINES:

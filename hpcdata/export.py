@@ -26,7 +26,32 @@ def parser() -> Parser:
     boolean = BooleanOptionalAction
     parser.add_argument("--bos", action=boolean, help="begin texts with bos (if the tokenizer has it)")
     parser.add_argument("--eos", action=boolean, help="end texts with eos (if the tokenizer has it)")
-    parser.add_argument("--pad-id", type=int, help="id on padding (the tokenizer's pad id, else eos, else 0)")
+    parser.add_argument(
+        "--pad-id",
+        type=_token_id,
+        metavar="ID|unidisc",
+        help="id on padding (the tokenizer's pad id, else eos, else 0); unidisc: its [PAD], 32000 with Llama-2",
+    )
+    parser.add_argument(
+        "--image-token-id",
+        type=_token_id,
+        metavar="ID|unidisc",
+        help="what the <image> of data.add_image_token becomes (stays); unidisc: 811",
+    )
+    parser.add_argument(
+        "--sample-ids",
+        action=boolean,
+        help="mark padding of interleaved samples by sample_ids as well (where its id does not tell it)",
+    )
+    parser.add_argument(
+        "--template",
+        metavar="NAME",
+        help="what stands around the turns of conversations: chat (the tokenizer's own), unidisc, or a file of Jinja",
+    )
+    parser.add_argument("--system", metavar="TEXT", help="what the system says where a conversation has none of it")
+    parser.add_argument(
+        "--text-tokenizer", metavar="FILE", help="the tokenizer, where the dataset is not beside its run"
+    )
     parser.add_argument("--interleaved", action="store_true", help="write input_ids and modality even for pairs")
     parser.add_json()
     return parser
@@ -34,6 +59,10 @@ def parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     return parser().run(arguments, _export)
+
+
+def _token_id(text: str) -> int | str:
+    return text if text == "unidisc" else int(text)
 
 
 def _export(options: Options) -> int:
@@ -51,6 +80,11 @@ def _export(options: Options) -> int:
             add_bos=options.bos,
             add_eos=options.eos,
             pad_id=options.pad_id,
+            image_token_id=options.image_token_id,
+            sample_ids=options.sample_ids,
+            template=options.template,
+            system=options.system,
+            text_tokenizer=options.text_tokenizer,
             interleaved=options.interleaved,
         ),
     )

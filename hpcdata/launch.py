@@ -6,6 +6,8 @@
                                                     text.tokenizer and image.checkpoint
     hpcdata launch +experiments=text ...            documents
     hpcdata launch ... cluster=NAME                 inline (this process), local (processes here), slurm (an array)
+    hpcdata launch ... cluster=ourlab               a preset of yours: ourlab.yaml in the folder cluster/ of
+                                                    $HPCDATA_CONFIG_PATH or of --config-dir
     hpcdata launch ... estimate=true                says what it will take, from a timed sample, and starts nothing
     hpcdata launch ... --cfg                        prints the configuration and stops
     hpcdata launch --config FILE                    takes it from there, `-` for standard input
@@ -41,6 +43,7 @@ def overrides_parser(name: str, doc: str | None, *, prog: str = "hpcdata {}") ->
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="+experiments=NAME or '[NAME,NAME]', cluster=NAME, and keys"
     )
+    parser.add_config_dir()
     return parser
 
 
@@ -84,13 +87,13 @@ def _read_config(options: Options) -> RunConfig:
     from hpcdata.config.values import from_mapping
 
     if options.config is None:
-        return compose(options.overrides)
+        return compose(options.overrides, options.config_dir)
     try:
         with open(0 if options.config == "-" else options.config, closefd=options.config != "-") as file:
             found = json.load(file)
     except ValueError as error:
         raise UserError(f"--config {options.config} is not JSON ({error}): expected what --cfg prints") from None
-    return override(expand_paths(from_mapping(found)), options.overrides)
+    return override(expand_paths(from_mapping(found)), options.overrides, options.config_dir)
 
 
 def _tell_estimate(estimated: Estimated, *, as_json: bool) -> int:

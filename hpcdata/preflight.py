@@ -31,7 +31,7 @@ def _check(options: Options) -> int:
     from hpcdata.cluster.preflight import check
     from hpcdata.config.compose import compose
 
-    lines = list(check(compose(options.overrides)))
+    lines = list(check(compose(options.overrides, options.config_dir)))
     print(json.dumps({"lines": lines}, indent=1) if options.json else "\n".join(lines))
     return 0
 

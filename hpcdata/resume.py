@@ -20,6 +20,7 @@ def parser() -> Parser:
     parser = Parser("resume", __doc__)
     parser.add_run()
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that do not change what is written")
+    parser.add_config_dir()
     parser.add_json("print what was submitted or made as one JSON object")
     return parser
 
@@ -34,7 +35,7 @@ def _resume(options: Options) -> int:
     from hpcdata.launch import tell
 
     configure("resume")
-    return tell(resume(Path(options.run), options.overrides), as_json=options.json)
+    return tell(resume(Path(options.run), options.overrides, options.config_dir), as_json=options.json)
 
 
 if __name__ == "__main__":

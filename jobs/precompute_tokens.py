@@ -25,7 +25,7 @@ def _work(options: Options) -> int:
     from hpcdata.config.compose import compose
 
     configure("precompute")
-    return work_as_task(compose(options.overrides))
+    return work_as_task(compose(options.overrides, options.config_dir))
 
 
 if __name__ == "__main__":

@@ -27,11 +27,11 @@ from hpcdata.runs.plan import Plan, load_runtime
 log = logging.getLogger(__name__)
 
 
-def resume(output_dir: Path, overrides: Sequence[str]) -> Launched:
-    """Raises UserError before anything is changed."""
+def resume(output_dir: Path, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Launched:
+    """Raises UserError before anything is changed. config_dirs: folders of presets."""
     from hpcdata.runs.planning import reopen
 
-    config = override(load_runtime(output_dir), overrides)
+    config = _without_old_dependency(override(load_runtime(output_dir), overrides, config_dirs), overrides)
     require_own_settings(RunPaths(output_dir), config, overrides)
     config = fit_to_cluster(config)
     for line in describe_risks(RunPaths(output_dir)):
@@ -45,6 +45,18 @@ def resume(output_dir: Path, overrides: Sequence[str]) -> Launched:
     if config.cluster.kind == "slurm":
         return _resume_slurm(output_dir.absolute(), plan, config, old, keep=not overrides)
     return start(output_dir.absolute(), plan, config)
+
+
+def _without_old_dependency(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """What an earlier submission waited for has happened, or SLURM has forgotten it, and would wait for ever."""
+    typed = [item.lstrip("+").partition("=")[0] for item in overrides]
+    cluster, added = config.cluster, dict(config.cluster.additional_parameters)
+    if cluster.dependency and "cluster.dependency" not in typed:
+        log.info("cluster.dependency=%s was for an earlier submission: give it again to wait again", cluster.dependency)
+        cluster = dataclasses.replace(cluster, dependency=None)
+    if not any(key.startswith("cluster.additional_parameters") for key in typed):
+        added.pop("dependency", None)
+    return dataclasses.replace(config, cluster=dataclasses.replace(cluster, additional_parameters=added))
 
 
 def _resume_slurm(output_dir: Path, plan: Plan, config: RunConfig, old: list[queue.Job], *, keep: bool) -> Launched:

@@ -6,7 +6,9 @@ many are submitted as fit: tasks are interchangeable, and the finishing job subm
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +116,12 @@ class _Submitter:
         while num_tasks:
             running = min(piece.max_running, num_tasks)
             options = JobOptions(
-                kind="tasks", num_tasks=num_tasks, max_running=running, after=after, delay_min=delay_min
+                kind="tasks",
+                num_tasks=num_tasks,
+                max_running=running,
+                after=after,
+                delay_min=delay_min,
+                is_again=self._by == "finish",
             )
             try:
                 self._submit(options)
@@ -128,7 +135,7 @@ class _Submitter:
         return 0
 
     def submit_finish(self, after: tuple[str, ...]) -> None:
-        options = JobOptions(kind="finish", after=after)
+        options = JobOptions(kind="finish", after=after, is_again=self._by == "finish")
         try:
             try:
                 self._submit(options)
@@ -138,6 +145,9 @@ class _Submitter:
                 self._submit(options)
         except UserError as error:
             self.problem = str(error)
+        else:
+            if self._by == "finish" and self._config.finish.mail:
+                _keep_mail()
 
     def _make_room(self) -> bool:
         """Gives up the last task for the finishing job."""
@@ -176,6 +186,13 @@ class _Submitter:
             write_notice(self.paths, f"{tasks}, and the finishing job {job_id} behind")
         else:
             self.job_ids.append(job_id)
+
+
+def _keep_mail() -> None:
+    """Takes the mail off this finishing job, whose successor will send it."""
+    if job_id := os.environ.get("SLURM_JOB_ID"):
+        with contextlib.suppress(UserError):  # one mail more, then
+            queue.run("scontrol", "update", f"JobId={job_id}", "MailType=NONE")
 
 
 def replace_jobs(paths: RunPaths, old: list[queue.Job]) -> None:

@@ -19,8 +19,8 @@ from typing import Any
 from hpcdata.base import files
 from hpcdata.base.errors import UserError
 from hpcdata.base.version import is_installed
-from hpcdata.config.scheduler import check_scheduler, sbatch_options
-from hpcdata.config.schema import ClusterConfig, RunConfig
+from hpcdata.config.scheduler import check_scheduler, sbatch_options, setup_lines, without_container, words
+from hpcdata.config.schema import ClusterConfig, FinishConfig, RunConfig
 from hpcdata.history import queue, submissions
 from hpcdata.history.submissions import Kind
 
@@ -43,6 +43,8 @@ class JobOptions:
     after: tuple[str, ...] = ()
     """Jobs that must have ended, in whatever way, before this one starts."""
     delay_min: int = 0
+    is_again: bool = False
+    """Whether tasks of this run have been there before: what the user made them wait for is over then, or forgotten."""
 
 
 _MODULES = {"tasks": "hpcdata.cluster.task", "finish": "hpcdata.cluster.supervise"}
@@ -51,8 +53,9 @@ _TOO_MANY = re.compile("(Max|Grp)Submit|job submit limit")
 """In AssocMaxSubmitJobLimit, AssocGrpSubmitJobsLimit, QOSMaxSubmitJobPerUserLimit, QOSGrpSubmitJobsLimit, ...; the last
 one stands also where a size or a time is over a limit, and then no smaller array is taken either."""
 
-_MISREAD = re.compile(r"""[%\\,'"`$;\x00-\x1f\x7f]""")
-"""`%` is a pattern of SLURM, a backslash turns patterns off, others end or quote the name in one of its versions."""
+_MISREAD = re.compile(r"""[%\\,'"`$;\x00-\x1f\x7f\ud800-\udfff]""")
+"""`%` is a pattern of SLURM, a backslash turns patterns off, others end or quote the name in one of its versions.
+Bytes that are not UTF-8 are in no script that submitit writes."""
 
 _TEARDOWN = (
     "code=$?",
@@ -91,16 +94,19 @@ def job_text(output_dir: Path, config: RunConfig, options: JobOptions) -> str:
     from submitit.slurm.slurm import _make_sbatch_string
 
     check_scheduler(config)
-    parameters = sbatch_parameters(_cluster(config, options.kind), options.max_running)
+    cluster = _cluster(config, options.kind)
+    parameters = sbatch_parameters(cluster, options.max_running)
     given = parameters["additional_parameters"]
     added: dict[str, Any] = {"begin": f"now+{options.delay_min}minutes"} if options.delay_min else {}
-    if dependency := _dependency(options.after, given):
+    own = [cluster.dependency, given.pop("dependency", None)]
+    if dependency := _dependency(options.after, [] if options.is_again else [text for text in own if text]):
         added["kill-on-invalid-dep"] = "yes"
         given |= {"dependency": dependency}
     given |= {"comment": " ".join([submissions.mark(output_dir, options.kind), *_texts(given, "comment")])}
     parameters["additional_parameters"] = added | given
-    python = [sys.executable, *(["-P"] if is_installed() else []), "-u"]
-    command = shlex.join([*python, "-m", _MODULES[options.kind], str(output_dir)])
+    python = [cluster.python or sys.executable, *(["-P"] if cluster.python or is_installed() else []), "-u"]
+    wrapper = words("cluster.wrapper", cluster.wrapper)
+    command = shlex.join([*wrapper, *python, "-m", _MODULES[options.kind], str(output_dir)])
     map_count = options.num_tasks if options.num_tasks > 1 else None
     return str(_make_sbatch_string(command, output_dir / "logs", map_count=map_count, **parameters))
 
@@ -115,6 +121,8 @@ def sbatch_parameters(cluster: ClusterConfig, max_running: int) -> dict[str, Any
         "account": cluster.account,
         "qos": cluster.qos,
         "constraint": cluster.constraint,
+        "nodelist": cluster.nodelist,
+        "exclude": cluster.exclude,
         "time": cluster.time_min,
         "mem": None if cluster.mem_gb is None else f"{round(cluster.mem_gb * 1024)}M",
         "cpus_per_task": cpus_per_task,
@@ -124,7 +132,8 @@ def sbatch_parameters(cluster: ClusterConfig, max_running: int) -> dict[str, Any
         "signal_delay_s": cluster.signal_delay_s,
         "array_parallelism": max_running,
         "stderr_to_stdout": True,
-        "srun_args": _srun_args(cpus_per_task),
+        "setup": _setup(cluster),
+        "srun_args": [*words("cluster.srun_args", cluster.srun_args), *_srun_args(cpus_per_task)],
         "teardown": list(_TEARDOWN),
         "additional_parameters": additional,
     }
@@ -154,16 +163,31 @@ def _cluster(config: RunConfig, kind: Kind) -> ClusterConfig:
     given, finish = config.cluster, config.finish
     if kind == "tasks":
         return given
+    here = finish.partition is None
+    is_one_node = given.nodes == 1
+    srun_args = words("cluster.srun_args", given.srun_args)
     return ClusterConfig(
         partition=finish.partition or given.partition,
         account=given.account,
-        qos=given.qos if finish.partition is None else None,
+        qos=given.qos if here else None,
+        reservation=given.reservation if here else None,
+        nodelist=given.nodelist if here and is_one_node else None,
+        exclude=given.exclude,
         time_min=finish.time_min or given.time_min,
         mem_gb=finish.mem_gb,
         job_name=f"{given.job_name}-finish",
         signal_delay_s=given.signal_delay_s,
-        additional_parameters=finish.additional_parameters,
+        setup=given.setup,
+        srun_args=srun_args if finish.in_container else without_container(srun_args),
+        wrapper=given.wrapper if finish.in_container else None,
+        python=given.python if finish.in_container else None,
+        additional_parameters=_mail(finish) | finish.additional_parameters,
     )
+
+
+def _mail(finish: FinishConfig) -> dict[str, Any]:
+    """One that submits again what is missing takes it back, see `runs`."""
+    return {"mail_user": finish.mail, "mail_type": "END,FAIL"} if finish.mail else {}
 
 
 def _srun_args(cpus_per_task: int | None) -> list[str]:
@@ -175,17 +199,24 @@ def _srun_args(cpus_per_task: int | None) -> list[str]:
 
 def _additional_parameters(cluster: ClusterConfig) -> dict[str, Any]:
     """`requeue` unless the user says otherwise; options set to false or null are left out."""
-    return sbatch_options("cluster.additional_parameters", {"requeue": True} | cluster.additional_parameters)
+    given = {name.replace("_", "-"): value for name, value in cluster.additional_parameters.items()}
+    ours = {"requeue": True, "reservation": cluster.reservation}
+    return dict(sbatch_options("cluster.additional_parameters", ours | given))
 
 
-def _dependency(after: Sequence[str], given: Mapping[str, Any]) -> str:
-    """Ours and the user's, which must both be met. Raises UserError where sbatch cannot say that."""
+def _setup(cluster: ClusterConfig) -> list[str] | None:
+    """What a line `set -e` is for ends with these lines: what comes behind looks at exit codes itself."""
+    lines = setup_lines(cluster.setup)
+    return [*lines, "set +eu"] if lines else None
+
+
+def _dependency(after: Sequence[str], texts: Sequence[str]) -> str:
+    """Ours and the user's, which must all be met. Raises UserError where sbatch cannot say that."""
     ours = [f"afterany:{':'.join(after)}"] if after else []
-    texts = _texts(given, "dependency")
-    if ours and "?" in "".join(texts):
+    if len([*ours, *texts]) > 1 and "?" in "".join(texts):
         raise UserError(
-            f"dependency={texts[0]}: hpcdata waits for jobs of its own as well, and sbatch takes only one of `,` (all) "
-            "and `?` (any): use `,`"
+            f"dependency={','.join(texts)}: hpcdata waits for jobs of its own as well, and sbatch takes only one of "
+            "`,` (all) and `?` (any): use `,`"
         )
     return ",".join([*ours, *texts])
 

@@ -20,18 +20,24 @@ Exit codes: 0 nothing is left to do; 128 + signal when stopped, as shells have i
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hpcdata.base import logs
 from hpcdata.base.command import DONE, FAILED, exit_code
 from hpcdata.base.errors import UserError
 from hpcdata.base.signals import StopFlag
+from hpcdata.config.array import parse_array
+from hpcdata.config.schema import ClusterConfig
+from hpcdata.runs.plan import load_runtime
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +58,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_array_task(output_dir: Path) -> int:
     """Works on the plan in `output_dir` and returns the exit code. Raises UserError."""
-    from hpcdata.work.task import TaskOutcome, run_task
-
     logs.configure()
     with StopFlag() as stop:
+        with contextlib.suppress(UserError):  # which the work below will tell
+            _wait(start_delay_s(load_runtime(output_dir).cluster, os.environ), stop)
+        if stop.received:
+            return leave(stop)
+        from hpcdata.work.task import TaskOutcome, run_task
+
         outcome = run_task(output_dir, stop)
         if outcome is TaskOutcome.STOPPED:
             return leave(stop)
         return DONE if outcome is TaskOutcome.FINISHED else FAILED
+
+
+def start_delay_s(cluster: ClusterConfig, environment: Mapping[str, str]) -> float:
+    """Seconds that this element of an array waits: those that start together are spread over `cluster.stagger_s`."""
+    index, size = (int(environment.get(f"SLURM_ARRAY_TASK_{name}") or 0) for name in ("ID", "COUNT"))
+    together = min(size, parse_array(cluster.array).max_running)
+    return cluster.stagger_s * index / together if index < together else 0.0
+
+
+def _wait(seconds: float, stop: StopFlag) -> None:
+    end = time.monotonic() + seconds
+    while stop.received is None and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, 0.5))
 
 
 def leave(stop: StopFlag) -> int:
@@ -84,6 +107,8 @@ def requeue(job_id: str) -> str | None:
 
     Who gives up and exits within the grace of a preemption is not requeued.
     """
+    if shutil.which("scontrol") is None:  # in a container: the batch script outside asks, when it sees the exit code
+        return None
     refusal: str | None = None
     for pause_s in PAUSES_S:
         refusal = _try_requeue(job_id)

@@ -6,6 +6,7 @@ May use: base, embedded.
     values    plain nested values <-> the typed configuration
     places    paths as people type them -> local paths
     scheduler what of it gets into scripts of the scheduler, checked
+    presets   folders of YAML of a site or a user
     array     SLURM array notation, and one array as several
     help      the list of keys that `--help` prints
     compose   command line -> configuration: the one place of Hydra

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 from hpcdata.base.errors import UserError
 from hpcdata.config import values as configuration
 from hpcdata.config.places import PATH_KEYS, expand_paths, local_path
+from hpcdata.config.presets import GROUPS, preset_folders, split_search_path
+from hpcdata.config.scheduler import SHELL_KEYS
 from hpcdata.config.schema import RunConfig
 
 T = TypeVar("T")
@@ -24,23 +26,27 @@ _OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w./@]*)=(?P<value>.
 _INTERPOLATION = re.compile(r"\$\{[^}]*[.:]")
 """`${data.raw_data_dir}`, `${oc.env:HOME}`; `${HOME}` is a variable of the shell."""
 _INPUT = "data.raw_data_dir="
-_GROUPS = ("cluster", "experiments")
 _HYDRA = threading.Lock()
 """Hydra composes one configuration at a time in a process."""
 _OPEN = ("cluster.additional_parameters.", "finish.additional_parameters.")
 """Below these, any name is a key."""
 
 
-def compose(overrides: Sequence[str]) -> RunConfig:
-    """The configuration of a command line. Raises UserError in one line: unknown keys and groups, wrong values."""
+def compose(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> RunConfig:
+    """The configuration of a command line. Raises UserError in one line: unknown keys and groups, wrong values.
+
+    config_dirs: folders of presets, see `presets`.
+    """
+    overrides, search_path = split_search_path(overrides)
     _require_one_input(overrides)
-    paths: dict[str, str | None] = {}
+    verbatim: dict[str, str | list[str] | None] = {}
     for argument in overrides:  # the last one of a key counts
-        key, text = _path(argument)
-        paths[key] = text
-    values = _compose("config", [normalise(argument) for argument in overrides if _path(argument)[1] is None])
+        key, text = _verbatim(argument)
+        verbatim[key] = text
+    arguments = [normalise(argument) for argument in overrides if _verbatim(argument)[1] is None]
+    values = _compose("config", arguments, [*config_dirs, *search_path])
     values.pop("experiments", None)
-    for key, text in paths.items():
+    for key, text in verbatim.items():
         if text is None:
             continue
         group, name = key.split(".")
@@ -59,28 +65,27 @@ def normalise(argument: str) -> str:
     if match is None:
         raise UserError(f"{argument!r} is not an override: expected key=value, such as data.resolution=256")
     key, value = match["key"], match["value"]
-    if key in _GROUPS:
+    if key in GROUPS:
         return f"+{key}={value}" if key == "experiments" else f"{key}={value}"
-    types = configuration.key_types()
     if _is_text(key):
-        value = _quote(value, takes_list="list" in str(types[key]))
+        value = _quote(value, takes_list=key in configuration.list_keys())
     return f"++{key}={value}"
 
 
-def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    """`config` with single keys set as on a command line, without Hydra. Raises UserError."""
-    import yaml
-
+def override(config: RunConfig, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> RunConfig:
+    """`config` with single keys set as on a command line; Hydra reads only presets. Raises UserError."""
+    overrides, search_path = split_search_path(overrides)
     values = configuration.to_mapping(config)
     for argument in overrides:
         match = _OVERRIDE.fullmatch(argument)
         if match is None or match["key"] == "experiments":
             raise UserError(f"{argument!r}: expected key=value, such as cluster.array=0-7")
         key, text = "cluster.kind" if match["key"] == "cluster" else match["key"], match["value"]
-        try:
-            value = text if _is_text(key) and text != "null" else yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"{argument!r}: the value cannot be read") from None
+        if match["key"] == "cluster" and not (config_folder() / "cluster" / f"{text}.yaml").exists():
+            values["cluster"] |= _compose("config", [f"cluster={text}"], [*config_dirs, *search_path])["cluster"]
+            continue
+        is_list = key in configuration.list_keys() and text.startswith("[") and text.endswith("]")
+        value = text if _is_text(key) and text != "null" and not is_list else _yaml(argument, text)
         if key in PATH_KEYS and isinstance(value, str):
             value = local_path(key, value)
         *groups, name = key.split(".", 2)
@@ -91,14 +96,26 @@ def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     return configuration.from_mapping(values)
 
 
-def _path(argument: str) -> tuple[str, str | None]:
-    """(key, the path that is taken as it is: Hydra would read braces after a dollar sign, and backslashes)."""
+def _verbatim(argument: str) -> tuple[str, str | list[str] | None]:
+    """(key, the path or shell text that is taken as it is: Hydra would read braces after a dollar sign, backslashes)"""
     match = _OVERRIDE.fullmatch(argument)
-    if match is None or match["key"] not in PATH_KEYS:
+    if match is None or match["key"] not in (*PATH_KEYS, *SHELL_KEYS):
         return "", None
     key, text = match["key"], match["value"]
+    if key in SHELL_KEYS:
+        is_list = text.startswith("[") and text.endswith("]")
+        return key, None if text in ("", "null") else _yaml(argument, text) if is_list else text
     is_for_hydra = text in ("", "null") or text[0] in "'\"[" or _INTERPOLATION.search(text)
     return key, None if is_for_hydra else text
+
+
+def _yaml(argument: str, text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"{argument!r}: the value cannot be read") from None
 
 
 def _is_text(key: str) -> bool:
@@ -119,15 +136,19 @@ def config_folder() -> Path:
     return Path(__file__).resolve().parent.parent.parent / "conf"
 
 
-def _compose(name: str, arguments: list[str]) -> dict[str, Any]:
+def _compose(name: str, arguments: list[str], config_dirs: Sequence[str] = ()) -> dict[str, Any]:
     import hydra
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    own = config_folder()
+    if folders := preset_folders(config_dirs, own=own):
+        listed = ",".join(_quote(f"file://{folder}", takes_list=False) for folder in folders)
+        arguments = [f"hydra.searchpath=[{listed}]", *arguments]
     OmegaConf.register_new_resolver("hpcdata.embedded", _embedded, replace=True)
     try:
-        with _HYDRA, hydra.initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
+        with _HYDRA, hydra.initialize_config_dir(config_dir=str(own), version_base="1.3"):
             composed = hydra.compose(name, overrides=arguments)
         values: Any = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:

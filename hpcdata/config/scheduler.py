@@ -7,7 +7,9 @@ they are checked whenever a script is made.
 
 from __future__ import annotations
 
+import math
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -16,25 +18,43 @@ from hpcdata.base.errors import UserError
 from hpcdata.config.schema import RunConfig
 
 OPTION_GROUPS = ("cluster.additional_parameters", "finish.additional_parameters")
-CODE_KEYS = OPTION_GROUPS
+SHELL_KEYS = ("cluster.setup", "cluster.srun_args", "cluster.wrapper")
+CODE_KEYS = (*OPTION_GROUPS, *SHELL_KEYS, "cluster.python")
 """Keys that say what runs in a job, beside hpcdata itself."""
 _OPTION = re.compile(r"[A-Za-z][A-Za-z0-9-]*", re.ASCII)
 _BREAKS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_LOG_OPTION = re.compile(r"-[oe].*|--(?:output|error)(?:=.*)?", re.DOTALL)
+_MAIL = re.compile(r"[^\s,@]+@[^\s,@]+|[\w.-]+")
 _OURS = {
     "array": "use cluster.array, which sets the number of tasks",
     "output": "leave it out: the logs of a run lie in the folder logs of its output directory",
     "error": "leave it out: the logs of a run lie in the folder logs of its output directory",
     "wrap": "leave it out: what a job runs is the task of the run",
 }
-_TEXTS = ("cluster.partition", "cluster.account", "cluster.qos", "cluster.constraint", "cluster.job_name")
+_TEXTS = (
+    *(
+        f"cluster.{name}"
+        for name in ("partition", "account", "qos", "constraint", "reservation", "nodelist", "exclude")
+    ),
+    *("cluster.dependency", "cluster.job_name", "cluster.python", "finish.partition", "finish.mail"),
+)
 
 
 def check_scheduler(config: RunConfig) -> None:
     """Raises UserError for what no script may hold."""
-    for key in (*_TEXTS, "finish.partition"):
+    for key in _TEXTS:
         _require_one_line(key, _value(config, key))
     for key in OPTION_GROUPS:
         sbatch_options(key, _value(config, key))
+    setup_lines(config.cluster.setup)
+    _require_no_logs(words("cluster.srun_args", config.cluster.srun_args))
+    words("cluster.wrapper", config.cluster.wrapper)
+    if not 0 <= config.cluster.stagger_s < math.inf:
+        raise UserError(f"cluster.stagger_s={config.cluster.stagger_s}: expected 0 seconds or more")
+    if config.finish.mail is not None and not _MAIL.fullmatch(config.finish.mail):
+        raise UserError(f"finish.mail={config.finish.mail}: expected one address, such as me@lab.org")
+    if config.finish.mail and config.finish.combine is False and config.cluster.kind == "slurm":
+        raise UserError("finish.mail is sent by the finishing job: leave finish.combine=false out")
     preview = config.finish.preview
     if preview and (PurePath(preview).is_absolute() or ".." in PurePath(preview).parts):
         raise UserError(f"finish.preview={preview}: expected a file name in the output directory, such as preview.png")
@@ -64,6 +84,40 @@ def sbatch_options(key: str, given: Mapping[str, Any]) -> dict[str, str | bool]:
     return found
 
 
+def setup_lines(given: str | list[str] | None) -> list[str]:
+    """`cluster.setup` as lines of a script. Raises UserError."""
+    lines = [given] if isinstance(given, str) else list(given or ())
+    for line in lines:
+        _require_one_line("cluster.setup", line.replace("\t", " "))
+        if line.lstrip().startswith("#SBATCH"):
+            raise UserError(
+                f"cluster.setup={line!r}: give options of sbatch as cluster.additional_parameters.NAME=VALUE"
+            )
+    return lines
+
+
+def words(key: str, given: str | list[str] | None) -> list[str]:
+    """Arguments of a command, of a list or of one text that is split as a shell does. Raises UserError."""
+    try:
+        found = shlex.split(given) if isinstance(given, str) else list(given or ())
+    except ValueError as error:
+        raise UserError(f"{key}={given!r}: {error}") from None
+    for word in found:
+        _require_one_line(key, word)
+    return found
+
+
+def without_container(srun_args: list[str]) -> list[str]:
+    """Arguments of srun but for those of pyxis, `--container-image=...` or `--container-image ...`."""
+    kept, is_value = [], False
+    for word in srun_args:
+        is_option = word.startswith(("--container-", "--no-container-"))
+        if not is_option and not (is_value and not word.startswith("-")):
+            kept.append(word)
+        is_value = is_option and "=" not in word
+    return kept
+
+
 def code_settings(config: RunConfig) -> Iterator[tuple[str, Any]]:
     """(key, value) of each setting that has a say in what runs in a job, beside hpcdata itself."""
     for key in CODE_KEYS:
@@ -72,6 +126,12 @@ def code_settings(config: RunConfig) -> Iterator[tuple[str, Any]]:
             yield from ((f"{key}.{name}", item) for name, item in value.items())
         elif value:
             yield key, value
+
+
+def _require_no_logs(srun_args: list[str]) -> None:
+    for word in srun_args:
+        if _LOG_OPTION.fullmatch(word):
+            raise UserError(f"cluster.srun_args: leave {word} out, as logs of a run lie in its output directory")
 
 
 def _require_one_line(key: str, value: Any) -> None:

@@ -24,9 +24,9 @@ def semantic(default: Any = dataclasses.MISSING, *, added_later: bool = False) -
     return field(default=default, metadata={"semantic": True, "added_later": added_later})
 
 
-def transient(default: Any = dataclasses.MISSING) -> Any:
-    """A field that does not change output bytes."""
-    return field(default=default, metadata={"semantic": False})
+def transient(default: Any = dataclasses.MISSING, *, joined: bool = False) -> Any:
+    """A field that does not change output bytes. joined: a list of names is taken as well, and joined by commas."""
+    return field(default=default, metadata={"semantic": False, "joined": joined})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,13 @@ class DataConfig:
     """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents."""
     text_field: str | None = semantic(None)
     """Name of the text column or tar extension; by default the usual ones are tried in a documented order."""
+    image_field: str | None = semantic(None, added_later=True)
+    """Extension of the picture among the members of a tar sample: `input.jpg`, or `input` for any picture of it."""
+    image_root: str | None = transient(None)
+    """Folder of the pictures that JSON and Parquet name: relative paths start here. null: the folder of each file."""
+    outside_images: Literal["reject", "read"] = semantic("reject", added_later=True)
+    """Pictures that records name by a path or a link that leads out of `data.image_root`: absolute paths, `../`.
+    `reject` them as `outside_root`, or `read` them, if you trust whoever wrote the records."""
     resolution: int = semantic(256)
     """Pixels of the short side after resizing, then a center crop to a square; `image.rule` says how."""
     max_aspect_ratio: float | None = semantic(None)
@@ -62,6 +69,12 @@ class DataConfig:
     """Use the reference engine of a tokenizer that has two (SentencePiece instead of its fast conversion)."""
     add_image_token: bool = semantic(False)
     """Adds one id `<image>` to the text vocabulary, which stays in the text where an image stands."""
+    image_token_id: int | Literal["unidisc"] | None = semantic(None, added_later=True)
+    """The id of `<image>`. null: the tokenizer's own, else one behind its vocabulary. `unidisc`: 811, as UniDisc has it
+    with Llama-2's tokenizer, where 811 is a word piece, too."""
+    pad_id: int | Literal["unidisc"] | None = semantic(None, added_later=True)
+    """The id of padding, for loaders and exports; the data have no padding. null: the tokenizer's own, if it has one.
+    `unidisc`: its own, else the first behind its vocabulary (32000 with Llama-2)."""
     split_dataset: bool = transient(True)
     """Needs no setting here: tasks always divide the shards among them."""
     use_identity_collate: bool = transient(False)
@@ -69,7 +82,8 @@ class DataConfig:
     save_tmp_interval: float = transient(30.0)
     """Seconds between checkpoints."""
     max_crashes: int = transient(3)
-    """Reject a record as `crash` when it has killed so many processes, by a crash or because memory was short."""
+    """Reject a record as `crash` when it has killed so many processes, by a crash or because memory was short, and as
+    `unreadable_file` when so many tasks could not read its file."""
     max_batch_s: float = transient(3600.0)
     """Most seconds of one batch. After that its process is ended, and the record that hangs is found as for a crash."""
     max_rejected: float | None = transient(None)
@@ -143,14 +157,22 @@ class ClusterConfig:
     """Where tasks run: this process, processes of this machine, or a SLURM array; `cluster=NAME` sets it."""
     array: str = transient("0")
     """SLURM array notation: `0-100%25` is 101 tasks, 25 at a time. Tasks are alike: the numbers mean nothing else."""
-    partition: str | None = transient(None)
-    """SLURM partition. This and the next three are options of sbatch."""
+    partition: str | None = transient(None, joined=True)
+    """SLURM partition, or several: `a,b`. This and the next six are options of sbatch."""
     account: str | None = transient(None)
     """The account that pays."""
     qos: str | None = transient(None)
     """Quality of service."""
     constraint: str | None = transient(None)
     """Features that nodes must have."""
+    reservation: str | None = transient(None)
+    """Nodes that are set aside for it."""
+    nodelist: str | None = transient(None, joined=True)
+    """Nodes that each task gets, all of them: as many as `cluster.nodes`, or fewer."""
+    exclude: str | None = transient(None, joined=True)
+    """Nodes that no task gets: `node[3-5],node9`. The finishing job keeps to this and the two before as well."""
+    dependency: str | None = transient(None)
+    """Jobs of yours that come first, as sbatch spells it: `afterok:123`. For this submission, not for later ones."""
     time_min: int = transient(24 * 60)
     """Time limit of a task in minutes; a task that is not done by then comes back and continues."""
     mem_gb: float | None = transient(None)
@@ -171,6 +193,19 @@ class ClusterConfig:
     """Seconds without a sign of life after which another task takes over a shard."""
     additional_parameters: dict[str, Any] = field(default_factory=dict, metadata={"semantic": False})
     """More sbatch options by their long names."""
+    setup: str | list[str] | None = transient(None)
+    """Lines of shell, one or a list, that run before Python in each job, the finishing job too: `module load cuda`,
+    `source /lab/env.sh`, `export A=1`. After a line `set -e` one that fails ends the job."""
+    srun_args: str | list[str] | None = transient(None)
+    """More arguments of srun, as one text or a list: `--mpi=none`. The finishing job has them too, but for
+    `--container-...`."""
+    wrapper: str | list[str] | None = transient(None)
+    """Words before Python, as one text or a list: `apptainer exec --nv --bind /data /images/hpcdata.sif`."""
+    python: str | None = transient(None)
+    """Python of the tasks, where a container has another than the one that launches."""
+    stagger_s: float = transient(0.0)
+    """Spread the starts of tasks that begin together over so many seconds, for file systems that a thousand starts at
+    once would stall."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +213,7 @@ class FinishConfig:
     combine: bool | None = transient(None)
     """Combine and verify when all shards are there. null: with cluster=slurm, in a small job behind the array (the
     finishing job), which first submits again what is missing."""
-    partition: str | None = transient(None)
+    partition: str | None = transient(None, joined=True)
     """Partition of the finishing job, by default that of the tasks."""
     time_min: int | None = transient(None)
     """Time limit of the finishing job in minutes, by default that of the tasks."""
@@ -186,6 +221,11 @@ class FinishConfig:
     """Memory of the finishing job."""
     additional_parameters: dict[str, Any] = field(default_factory=dict, metadata={"semantic": False})
     """More sbatch options of the finishing job by their long names."""
+    mail: str | None = transient(None)
+    """Address that gets one mail of SLURM, when the whole run has ended or cannot go on."""
+    in_container: bool = transient(False)
+    """Run the finishing job in the container of the tasks: `--container-...`, `cluster.wrapper`, `cluster.python`. It
+    needs sbatch and squeue there. By default it runs where the launcher's Python does."""
     max_failed: int = transient(2)
     """Stop with a report after so many submissions in a row that failed and got nowhere."""
     max_lost: int = transient(5)

@@ -49,6 +49,17 @@ def key_types() -> dict[str, Any]:
     return dict(_key_types(RunConfig, ""))
 
 
+def list_keys() -> frozenset[str]:
+    """Keys that a list may be given for."""
+    return frozenset(
+        f"{group}.{item.name}"
+        for group, values in vars(RunConfig()).items()
+        if dataclasses.is_dataclass(values)
+        for item in dataclasses.fields(values)
+        if item.metadata.get("joined") or "list" in str(item.type)
+    )
+
+
 def unknown_key(name: str) -> UserError:
     known = list(key_types())
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -69,11 +80,14 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
     if not isinstance(values, Mapping):
         raise UserError(f"{prefix.rstrip('.')} must be a group of keys, got {values!r}")
     hints = typing.get_type_hints(cls)
+    joined = {item.name for item in dataclasses.fields(typing.cast(Any, cls)) if item.metadata.get("joined")}
     arguments = {}
     for name, value in values.items():
         if name not in hints:
             raise unknown_key(f"{prefix}{name}")
         hint = hints[name]
+        if name in joined and isinstance(value, list):
+            value = ",".join(map(str, value)) or None
         if dataclasses.is_dataclass(hint):
             arguments[name] = _build(typing.cast(type, hint), value, f"{prefix}{name}.")
         else:

@@ -17,6 +17,15 @@ For any other dataset, spans in the order of the sample, with all their ids unsh
     attention_mask      [N, max_length]     bool
     modality            [N, max_length]     int8     0 text (and padding), 1 image: where UniDisc adds the shift
     idx                 [N, 1]              int64
+    sample_ids          [N, max_length]     int32    0, and -1 on padding: see below
+
+UniDisc's packing ends a sample at the first -1 of `sample_ids` or, without these, at the first id of its `[PAD]`, which
+is the first id behind the text vocabulary (32000 with Llama-2). So they are written unless padding has that id, and
+nothing else has: no text, and no code. `pad_id="unidisc"` and `image_token_id="unidisc"` give padding and `<image>` the
+ids that they have there (`<image>` is 811).
+
+A conversation template (`template="unidisc"`, `chat`, or a file of Jinja) puts its ids around the turns of
+conversations, in place of bos and eos: see `hpcdata.loading.layouts.templates`.
 
 Ids are int32, where UniDisc's own scripts write int16: these wrap above 32,767, so that codes of larger codebooks and
 shifted ids come back negative. Do not pass an export through its combine_token_dicts.py, which drops images that
@@ -40,9 +49,12 @@ import numpy as np
 
 from hpcdata.base import files
 from hpcdata.base.errors import UserError
+from hpcdata.convert.unidisc_ids import Marker, find_marker, padding
 from hpcdata.dataset.dataset import SpanTable, TokenDataset
+from hpcdata.encoders.text.special_ids import Choice
 from hpcdata.loading.layouts.named import Layout
 from hpcdata.loading.layouts.padded_text import Frame, make_text_block
+from hpcdata.loading.layouts.templates import ChatTemplate, Conversations, applied
 from hpcdata.native.arrays import before_in_row, ragged
 from hpcdata.samples import Kind
 
@@ -65,8 +77,17 @@ class ExportOptions:
     """Columns of interleaved samples: by default what the longest sample needs."""
     add_bos: bool | None = None
     add_eos: bool | None = None
-    pad_id: int | None = None
-    """The last three as in layouts: by default what the dataset's tokenizer has."""
+    pad_id: Choice = None
+    """The last three as in layouts: by default what the dataset's tokenizer has. `unidisc`: UniDisc's own."""
+    image_token_id: Choice = None
+    """What the dataset's `<image>` becomes, where its texts have one; `unidisc`: 811."""
+    sample_ids: bool | None = None
+    """Of interleaved samples: write `sample_ids`; by default where padding cannot be told by its id. False: refuse
+    these."""
+    template: str | None = None
+    """What stands around turns, as in ChatTemplate; with `system` and `text_tokenizer` as there."""
+    system: str | None = None
+    text_tokenizer: str | None = None
     interleaved: bool = False
     """Write `input_ids` even for pairs."""
 
@@ -80,6 +101,8 @@ class ExportSummary:
     """block_size or max_length."""
     truncated_texts: int = 0
     left_out_images: int = 0
+    sample_ids: bool = False
+    """Whether they were written."""
 
 
 def export_unidisc(path: str | Path, out: str | Path, options: ExportOptions) -> ExportSummary:
@@ -89,6 +112,8 @@ def export_unidisc(path: str | Path, out: str | Path, options: ExportOptions) ->
         raise UserError(f"{out} exists already: choose another place, or remove it first")
     if not len(dataset):
         raise UserError(f"{path} has no samples: there is nothing to export")
+    if not files.is_utf8(out.absolute()):
+        raise UserError(f"{str(out.absolute())!r} is not UTF-8, and torch opens no such file: choose another name")
     if not out.parent.is_dir():
         raise UserError(f"{out.parent} is not a folder: make it first")
     export = _plan(dataset, options)
@@ -121,17 +146,31 @@ class _Export:
     frame: Frame
     width: int
     num_codes: int | None
+    marker: Marker | None
+    conversations: Conversations | None
+    wants_sample_ids: bool | None
+    """None: if they are needed."""
+    pad_is_theirs: bool
+    """UniDisc's own id of padding is used."""
     truncated_texts: int = 0
     left_out_images: int = 0
+    pad_in_use: int | None = None
+    """The first sample, by its index in the plan, with the id of padding among its own."""
+
+    @property
+    def needs_sample_ids(self) -> bool:
+        return self.num_codes is None and (self.pad_in_use is not None or not self.pad_is_theirs)
 
     @property
     def columns(self) -> Columns:
         if self.num_codes is None:
+            optional: Columns = {} if self.wants_sample_ids is False else {"sample_ids": ("int32", self.width)}
             return {
                 "input_ids": ("int32", self.width),
                 "attention_mask": ("bool", self.width),
                 "modality": ("int8", self.width),
                 "idx": ("int64", 1),
+                **optional,
             }
         return {
             "img_input_ids": ("int32", self.num_codes),
@@ -146,19 +185,24 @@ class _Export:
         num_rows = max(1, _CHUNK_IDS // (self.width + (self.num_codes or 0)))
         with ExitStack() as stack:
             column_files = {name: stack.enter_context(open(folder / f"{name}.memmap", "xb")) for name in self.columns}
-            for table in _tables(self.dataset, num_rows):
+            for table in _tables(self.dataset, num_rows, self.conversations):
                 arrays = self._interleaved(table) if self.num_codes is None else self._pairs(table)
                 self._append(column_files, arrays)
             for file in column_files.values():
                 file.flush()
                 os.fsync(file.fileno())
-        _write_meta(folder, self.columns, len(self.dataset))
+        columns = self.columns
+        if "sample_ids" in columns and not (self.wants_sample_ids or self.needs_sample_ids):
+            (folder / "sample_ids.memmap").unlink()
+            del columns["sample_ids"]
+        _write_meta(folder, columns, len(self.dataset))
         return ExportSummary(
             kind="interleaved" if self.num_codes is None else "pairs",
             samples=len(self.dataset),
             width=self.width,
             truncated_texts=self.truncated_texts,
             left_out_images=self.left_out_images,
+            sample_ids="sample_ids" in columns,
         )
 
     def _append(self, column_files: Mapping[str, BinaryIO], arrays: Mapping[str, np.ndarray]) -> None:
@@ -171,12 +215,15 @@ class _Export:
         texts, images = table.select(table.kind == Kind.TEXT), table.select(table.kind == Kind.IMAGE)
         text = make_text_block(self.dataset, texts, self.width, self.frame)
         self.truncated_texts += text.num_truncated
+        is_valid = np.arange(self.width) < text.lengths[:, None]
+        if self.marker is not None:
+            text.ids[is_valid & (text.ids == self.marker.stored)] = self.marker.written
         codes = np.empty((table.num_rows, self.num_codes), np.int32)
         codes[images.row] = self.dataset.windows(images.part, images.first_token, self.num_codes)
         return {
             "img_input_ids": codes,
             "txt_input_ids": text.ids,
-            "txt_attention_mask": np.arange(self.width) < text.lengths[:, None],
+            "txt_attention_mask": is_valid,
             "idx": table.index[:, None],
             "write_flag": np.ones((table.num_rows, 1), bool),
         }
@@ -191,12 +238,30 @@ class _Export:
         source, within = ragged(images.length)
         modality = np.zeros((table.num_rows, self.width), np.int8)
         modality[images.row[source], start[source] + within] = 1
+        is_valid = np.arange(self.width) < block.lengths[:, None]
+        if self.marker is not None:
+            self.marker.rename(block.ids, is_valid & (modality == 0), images, start)
+        self._check_pad(block.ids, is_valid, table.index)
         return {
             "input_ids": block.ids,
-            "attention_mask": np.arange(self.width) < block.lengths[:, None],
+            "attention_mask": is_valid,
             "modality": modality,
             "idx": table.index[:, None],
+            "sample_ids": is_valid - 1,
         }
+
+    def _check_pad(self, ids: np.ndarray, is_valid: np.ndarray, index: np.ndarray) -> None:
+        """Notes the first sample with the id of padding. Raises UserError where nothing else would tell padding."""
+        if self.pad_in_use is not None:
+            return
+        rows = np.flatnonzero(((ids == self.frame.pad) & is_valid).any(axis=1))
+        if len(rows):
+            self.pad_in_use = int(index[rows[0]])
+            if self.wants_sample_ids is False:
+                raise UserError(
+                    f"sample {self.pad_in_use} has an id {self.frame.pad}, which is also that of padding: UniDisc "
+                    "would end it there; choose another --pad-id, or leave out --no-sample-ids"
+                )
 
     def _without_cut_images(self, table: SpanTable) -> SpanTable:
         """Rows end before the first image that would not fit whole."""
@@ -212,8 +277,12 @@ class _Export:
 
 
 def _plan(dataset: TokenDataset, options: ExportOptions) -> _Export:
-    layout = Layout(add_bos=options.add_bos, add_eos=options.add_eos, pad_id=options.pad_id).bind(dataset.manifest)
-    scan, frame = _scan(dataset), layout.frame
+    theirs, conversations = padding(dataset.manifest), _conversations(dataset, options)
+    pad_id = theirs if isinstance(options.pad_id, str) else options.pad_id
+    layout = Layout(add_bos=options.add_bos, add_eos=options.add_eos, pad_id=pad_id)
+    if conversations is not None:
+        layout = dataclasses.replace(layout, add_bos=False, add_eos=False)
+    scan, frame = _scan(dataset, conversations), layout.bind(dataset.manifest).frame
     if scan.num_codes is not None and not options.interleaved:
         num_codes, needed = scan.num_codes, scan.longest_text + frame.num_added
         wanted = (options.block_size, dataset.manifest.layout.block_size)
@@ -223,13 +292,33 @@ def _plan(dataset: TokenDataset, options: ExportOptions) -> _Export:
     width = next((width for width in wanted if width is not None), max(needed, 1))
     if width < max(1, frame.num_added):
         raise UserError(f"{'--max_length' if num_codes is None else '--block_size'} {width}: bos and eos do not fit")
-    return _Export(dataset=dataset, frame=frame, width=width, num_codes=num_codes)
+    return _Export(
+        dataset=dataset,
+        frame=frame,
+        width=width,
+        num_codes=num_codes,
+        conversations=conversations,
+        marker=find_marker(dataset.manifest, options.image_token_id),
+        wants_sample_ids=options.sample_ids,
+        pad_is_theirs=frame.pad == theirs,
+    )
 
 
-def _scan(dataset: TokenDataset) -> _Scan:
+def _conversations(dataset: TokenDataset, options: ExportOptions) -> Conversations | None:
+    if options.template is None:
+        if options.system is not None:
+            raise UserError("--system is for conversations: add --template")
+        return None
+    if options.add_bos or options.add_eos:
+        raise UserError("--bos and --eos are for samples without --template")
+    template = ChatTemplate(name=options.template, system=options.system, text_tokenizer=options.text_tokenizer)
+    return template.bind(dataset.manifest)
+
+
+def _scan(dataset: TokenDataset, conversations: Conversations | None) -> _Scan:
     found: set[tuple[int, ...]] = set()
-    is_pairs, longest_text, longest_sample = True, 0, 0
-    for table in _tables(dataset, _SCAN_ROWS):
+    is_pairs, longest_text, longest_sample = conversations is None, 0, 0
+    for table in _tables(dataset, _SCAN_ROWS, conversations):
         texts, images = table.select(table.kind == Kind.TEXT), table.select(table.kind == Kind.IMAGE)
         is_pairs &= all((np.bincount(spans.row, minlength=spans.num_rows) == 1).all() for spans in (texts, images))
         grids = np.unique(np.column_stack([images.height, images.width, images.length]), axis=0)
@@ -241,9 +330,10 @@ def _scan(dataset: TokenDataset) -> _Scan:
     return _Scan(num_codes=num_codes, longest_text=longest_text, longest_sample=longest_sample)
 
 
-def _tables(dataset: TokenDataset, num_rows: int) -> Iterator[SpanTable]:
+def _tables(dataset: TokenDataset, num_rows: int, conversations: Conversations | None) -> Iterator[SpanTable]:
     for first in range(0, len(dataset), num_rows):
-        yield dataset.spans(np.arange(first, min(first + num_rows, len(dataset))))
+        table = dataset.spans(np.arange(first, min(first + num_rows, len(dataset))))
+        yield table if conversations is None else applied(conversations, table)
 
 
 def _write_meta(folder: Path, columns: Columns, num_rows: int) -> None:
@@ -267,6 +357,7 @@ def _record(export: _Export, options: ExportOptions, summary: ExportSummary) -> 
         "options": dataclasses.asdict(options),
         "result": dataclasses.asdict(summary),
         "frame": dataclasses.asdict(export.frame),
+        "template": None if export.conversations is None else export.conversations.settings(),
         "content_digest": manifest.content_digest,
         "fingerprint": manifest.fingerprint,
         "img_token_shift": manifest.layout.img_token_shift,

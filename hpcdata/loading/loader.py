@@ -12,7 +12,9 @@ for packing with a note of where to go on: restoring it costs nothing, and the w
 
 The last rows of an epoch that do not fill a global batch are dropped (`drop_last=True`; a shuffled epoch drops others
 each time), or delivered: as a smaller batch whose slices differ by at most one sample (refused where a rank would get
-none, since it would leave the others waiting), with packing as one that is filled up with empty rows.
+none, since it would leave the others waiting). With packing, their samples are spread over as many rows as there may
+be; if these are fewer than the ranks, they are dropped after all. No rank is ever without a row. `account()` says how
+many samples were dropped.
 """
 
 from __future__ import annotations
@@ -75,11 +77,13 @@ class TokenLoader(Cursor[TokenSteps]):
         world_size: int | None = None,
         drop_last: bool = True,
         num_epochs: int | None = None,
+        weights_ledger: str | Path | None = None,
     ) -> None:
         """`global_batch_size` is the rows of one step on all ranks together; the world size must divide it.
 
         `packing`: the columns of rows that hold several samples each, or a BestFit, Concat or Buckets.
         `order`: another one than `seed` and `shuffle` give, or its name, such as `blocks` for data larger than RAM.
+        `weights_ledger`: a file for the changes of a mixture's weights, where they are more than a state can hold.
         """
         place, size = find_rank(rank, world_size)
         self.dataset, stream = open_stream(dataset, seed=seed, shuffle=shuffle, order=order)
@@ -96,6 +100,7 @@ class TokenLoader(Cursor[TokenSteps]):
             has_own_order=order is not None,
             drop_last=drop_last,
             num_epochs=num_epochs,
+            weights_ledger=weights_ledger,
         )
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
@@ -178,7 +183,8 @@ class TokenLoader(Cursor[TokenSteps]):
         size, drop_last = self.global_batch_size, self.drop_last
         if self.packing is None:
             return PlainSteps(self.dataset, self.stream, self.layout, size, drop_last=drop_last)
-        return PackedSteps(self.dataset, self.stream, self.layout, self.packing, size, drop_last=drop_last)
+        samples = self.dataset, self.stream, self.layout
+        return PackedSteps(*samples, self.packing, size, drop_last=drop_last, num_ranks=self.world_size)
 
     def _identity(self) -> dict[str, str]:
         return {"data": self.dataset.manifest.content_digest, "plan": self.dataset.manifest.fingerprint}

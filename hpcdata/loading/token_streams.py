@@ -19,6 +19,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.dataset.manifest import LayoutDefaults, Manifest
 from hpcdata.dataset.partlist import Parts
+from hpcdata.order.mixing.schedule import WeightsFrom
 from hpcdata.order.order import Order, find_order
 from hpcdata.order.streams import MixtureStream, SingleStream, SizedMixture, SizedSource, Stream
 from hpcdata.shards.counts import Counts
@@ -42,15 +43,24 @@ class Source:
 
 
 class Mixture(SizedMixture):
-    """Weighted datasets; see hpcdata.order.mixture for the policies, and for what weights are relative to.
+    """Weighted datasets; see hpcdata.order.mixing.schedule for the policies and for weights that change, and
+    hpcdata.order.mixing.interleave for what weights are relative to. Tokens are ids as they are stored, codes of
+    pictures too.
 
     `dataset` holds the parts of all, in the order of the sources.
     """
 
-    def __init__(self, sources: Sequence[Source], *, strategy: str | None = None, policy: str = "repeat") -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        strategy: str | None = None,
+        policy: str = "repeat",
+        schedule: Sequence[WeightsFrom] = (),
+    ) -> None:
         datasets = [s.dataset if isinstance(s.dataset, TokenDataset) else TokenDataset(s.dataset) for s in sources]
         sized = [_sized(source, dataset) for source, dataset in zip(sources, datasets, strict=True)]
-        super().__init__(sized, strategy=strategy, policy=policy)
+        super().__init__(sized, strategy=strategy, policy=policy, schedule=schedule)
         self.dataset = TokenDataset(_joined(self.names, [dataset.manifest for dataset in datasets]))
 
 
@@ -77,6 +87,7 @@ def _sized(source: Source, dataset: TokenDataset) -> SizedSource:
         sampling=source.sampling,
         order=source.order,
         max_repeats=source.max_repeats,
+        tokens=sum(dataset.manifest.parts.tokens),
     )
 
 

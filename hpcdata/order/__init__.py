@@ -6,14 +6,15 @@ The loader of tokens is its first user (hpcdata.loading); tests/order/test_alone
     permutation    a permutation that is computed (Feistel network)
     order          the orders of a source: sequential, shuffled, by blocks
     sampling       a part of a source: first:N, random:0.5%
-    mixture        weighted sources, interleaved in closed form
+    mixing/        weighted sources as one stream, weights that change
     seeding        randomness of one example
     streams        the canonical order of one source, or of a mixture of sources with a name and a size
     draws          which samples stand at some positions
     packing        which samples share a row, from their lengths, and from what else they cost
     best_fit       how rows are filled, with one budget or two
     bins           where samples stand in their rows
-    steps          which samples, or rows, each step of each rank consists of
+    steps          which samples each step of each rank consists of
+    window_steps   the same where rows hold several samples
     ranks          rank and world size: the one place that asks torch.distributed
     state          where a loader stands, and what must be equal so that a run can go on from there
     account        what each source has contributed, summed up

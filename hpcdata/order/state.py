@@ -9,12 +9,14 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
 from hpcdata.base.errors import UserError
 from hpcdata.native.forks import Lazy
+from hpcdata.order.mixing.weight_ledger import Change, WeightLedger
 from hpcdata.order.packing import Packing
 from hpcdata.order.steps import Mark, RowSteps, Share, Steps
 from hpcdata.order.streams import MixtureStream, SingleStream, Stream
@@ -43,8 +45,10 @@ class Cursor(Generic[S]):
         has_own_order: bool,
         drop_last: bool,
         num_epochs: int | None,
+        weights_ledger: str | Path | None = None,
     ) -> None:
         """Called last by what inherits, as it makes the steps. `has_own_order`: an order was given beside the seed."""
+        self._weights_ledger = None if weights_ledger is None else WeightLedger(weights_ledger)
         self.stream, self._share, self.rank, self.world_size = stream, share, share.rank, share.world_size
         self.global_batch_size, self.packing = global_batch_size, packing
         self.seed, self.shuffle, self._has_own_order = seed, shuffle, has_own_order
@@ -119,9 +123,15 @@ class Cursor(Generic[S]):
         state: dict[str, Any] = {"version": STATE_VERSION, **self._identity(), "settings": self._settings}
         state |= {"epoch": self.epoch, "step": self.step}
         if self.packing is not None:
-            state["mark"] = [self.epoch, *self._mark()]
+            mark = self._mark()
+            state["mark"] = [self.epoch, *mark[:2], *([mark.waiting] if mark.waiting else [])]
         if isinstance(self.stream, MixtureStream) and self.stream.changes:
-            state["changes"] = [[epoch, position, list(weights)] for epoch, position, weights in self.stream.changes]
+            changes = self.stream.changes
+            state["changes"] = (
+                [[change.epoch, change.position, list(change.weights)] for change in changes]
+                if self._weights_ledger is None
+                else {"number": len(changes), "digest": self.stream.digests[1]}
+            )
         return state
 
     @property
@@ -149,10 +159,11 @@ class Cursor(Generic[S]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state`, saved on any world size. Raises UserError when it is of other data or settings."""
         check_state(state, self.state_dict())
+        noted = self._read_ledger(state)
         self._let_go()
         before = self.stream, self._steps
         try:
-            epoch, step = self._restore(state)
+            epoch, step = self._restore(state, noted)
         except (ValueError, TypeError, IndexError, UserError):
             self.stream, self._steps = before
             place = f"epoch {state.get('epoch')!r}, step {state.get('step')!r}"
@@ -168,6 +179,7 @@ class Cursor(Generic[S]):
         """Draws from the sources of the mixture by other weights from the next batch on; all ranks must do the same.
 
         With packing, from the next window on. The change is part of the state, with the position where it happened.
+        With a `weights_ledger`, rank 0 adds it to that file, and the state has its digest.
         """
         if not isinstance(self.stream, MixtureStream):
             raise UserError("set_weights is for mixtures, this loader has one dataset")
@@ -180,8 +192,13 @@ class Cursor(Generic[S]):
         self.stream = before.changed(self.epoch, position, weights)
         try:
             if len(json.dumps(self.state_dict())) > MAX_STATE_BYTES - _ROOM_FOR_DIGITS:
-                raise UserError(f"the weights were changed {len(before.changes)} times: start a new run for more")
+                raise UserError(
+                    f"the weights of {len(before.names)} sources were changed {len(before.changes)} times, a state of "
+                    f"{MAX_STATE_BYTES} bytes holds no more: give the loader a file for them, weights_ledger=PATH"
+                )
             self._check_rest(self.epoch)
+            if self._weights_ledger is not None and not self.rank:
+                self._weights_ledger.add(self.stream.changes, self.stream.digests)
         except UserError:
             self.stream = before
             raise
@@ -201,20 +218,37 @@ class Cursor(Generic[S]):
         has_next = self._steps.has_step(self.epoch, self.step + 1)
         return (self.epoch, self.step + 1) if has_next else (self.epoch + 1, 0)
 
-    def _restore(self, state: dict[str, Any]) -> tuple[int, int]:
+    def _restore(self, state: dict[str, Any], noted: list[Change] | None) -> tuple[int, int]:
         """Makes stream and steps as they were, and returns the place; raises one of several errors if it cannot."""
         epoch, step = state.get("epoch"), state.get("step")
         if isinstance(self.stream, MixtureStream):
-            self.stream = self.stream.with_changes(state.get("changes", ()))
+            if noted is None:
+                noted = [Change(int(e), int(at), tuple(map(int, w))) for e, at, w in state.get("changes", ())]
+            self.stream = self.stream.with_changes(noted)
         self._steps = self._make_steps()
         mark = state.get("mark")
         if self.packing is not None and mark is not None and mark[0] == epoch:
-            self._steps.restore(epoch, Mark(int(mark[1]), int(mark[2])))
+            waiting = tuple((int(grid), int(number)) for grid, number in mark[3]) if len(mark) > 3 else ()
+            self._steps.restore(epoch, Mark(int(mark[1]), int(mark[2]), waiting))
         if not isinstance(epoch, int) or not isinstance(step, int) or min(epoch, step) < 0:
             raise ValueError
         if step and not self._steps.has_step(epoch, step):
-            raise ValueError
+            if not self._steps.is_left_out(epoch, step):
+                raise ValueError
+            return epoch + 1, 0
         return epoch, step
+
+    def _read_ledger(self, state: dict[str, Any]) -> list[Change] | None:
+        """The changes of weights that a state has the digest of; None where it has none, or all of them itself."""
+        stored = state.get("changes")
+        if not isinstance(stored, dict):
+            return None
+        if self._weights_ledger is None:
+            raise UserError(
+                f"the weights of this state were changed {stored.get('number')} times, in a file of their own: give "
+                "the loader that file, weights_ledger=PATH"
+            )
+        return self._weights_ledger.read(str(stored.get("digest")))
 
     @Lazy
     def _settings(self) -> dict[str, Any]:
@@ -238,6 +272,11 @@ class Cursor(Generic[S]):
         """Whether the epoch has a step. One epoch may pack into fewer rows than another."""
         if not steps.has_step(epoch, 0):
             what = "rows" if self.packing else "samples"
+            if self.packing is not None and not self.drop_last:
+                raise UserError(
+                    f"epoch {epoch} of {self._where()} has {self.stream.num_samples(epoch)} samples, too few rows for "
+                    f"{self.world_size} ranks: use fewer ranks"
+                )
             raise UserError(
                 f"epoch {epoch} of {self._where()} has {self.stream.num_samples(epoch)} samples, less than one "
                 f"global batch of {self.global_batch_size} {what}: use a smaller global_batch_size, or drop_last=False"

@@ -8,15 +8,19 @@ number says which sample it is. What the samples are, only their loader knows.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from hpcdata.base.errors import UserError
 from hpcdata.order.draws import Draws
-from hpcdata.order.mixture import POLICIES, Schedule, integer_weights, make_schedule, relative_weights
+from hpcdata.order.mixing.interleave import integer_weights, relative_weights
+from hpcdata.order.mixing.schedule import POLICIES, Schedule, WeightsFrom, declared, make_schedule
+from hpcdata.order.mixing.weight_ledger import Change, digest_of
 from hpcdata.order.order import Order, find_order, rows_of_epochs
 from hpcdata.order.sampling import derived_seed, select
 from hpcdata.order.seeding import example_seeds
@@ -41,6 +45,10 @@ class Stream(Protocol):
 
     def num_samples(self, epoch: int) -> int | None:
         """Samples of an epoch, None if it has no end."""
+        ...
+
+    def drawn(self, epoch: int) -> list[int]:
+        """Samples of an epoch that has an end, of each source."""
         ...
 
     def draws(self, epoch: int, positions: np.ndarray) -> Draws:
@@ -69,6 +77,9 @@ class SingleStream:
 
     def num_samples(self, epoch: int) -> int | None:
         return self.sizes[0]
+
+    def drawn(self, epoch: int) -> list[int]:
+        return [self.sizes[0]]
 
     def draws(self, epoch: int, positions: np.ndarray) -> Draws:
         rows = self.order.rows(epoch, positions)
@@ -101,12 +112,23 @@ class SizedSource:
     """Or `blocks`, `blocks:ROWSxBLOCKS` for data larger than RAM, `sequential`: see hpcdata.order.order."""
     max_repeats: int = 1
     """With the policy `max_repeats`: how often each of its samples is delivered."""
+    tokens: int | None = None
+    """Of all its samples, where they are known: for weights that are shares of tokens."""
 
 
 class SizedMixture:
-    """Weighted sources; see hpcdata.order.mixture for the policies, and for what weights are relative to."""
+    """Weighted sources; see hpcdata.order.mixing.schedule for the policies and for weights that change, and
+    hpcdata.order.mixing.interleave for what weights are relative to.
+    """
 
-    def __init__(self, sources: Sequence[SizedSource], *, strategy: str | None = None, policy: str = "repeat") -> None:
+    def __init__(
+        self,
+        sources: Sequence[SizedSource],
+        *,
+        strategy: str | None = None,
+        policy: str = "repeat",
+        schedule: Sequence[WeightsFrom] = (),
+    ) -> None:
         if not sources:
             raise UserError("a mixture needs at least one source")
         if policy not in POLICIES:
@@ -122,20 +144,28 @@ class SizedMixture:
         self.sizes = tuple(selection.num_samples for selection in self.selections)
         for source, size in zip(sources, self.sizes, strict=True):
             _check_source(source, size)
-        self.weights = integer_weights(relative_weights([source.weight for source in sources], self.sizes, strategy))
+        means = [Fraction(source.tokens or 0, source.size) or None for source in sources]
+        given = [source.weight for source in sources]
+        self.weights = integer_weights(relative_weights(given, self.sizes, strategy, means))
+        if schedule and policy != "repeat":
+            raise UserError(f"a schedule of weights is for the policy repeat, whose epoch has no end, not for {policy}")
+        self.schedule = declared(schedule, self.names, self.weights, means)
+        """(position, weights from there on)"""
         self.first_row = np.cumsum([0] + [source.size for source in sources])
 
 
 class MixtureStream:
     """A mixture with a seed, and the changes of its weights so far.
 
-    `changes`: (epoch, position, integer weights from there on), in the order in which they happened.
+    `changes`: in the order in which they happened. Such weights hold until the next of the mixture's schedule.
     """
 
-    def __init__(self, mixture: SizedMixture, *, seed: int, shuffle: bool, changes: Sequence[tuple] = ()) -> None:
+    def __init__(self, mixture: SizedMixture, *, seed: int, shuffle: bool, changes: Sequence[Change] = ()) -> None:
         self.mixture, self._seed, self._shuffle = mixture, seed, shuffle
         self.names, self.sizes = mixture.names, mixture.sizes
-        self.changes = tuple((int(epoch), int(at), tuple(map(int, weights))) for epoch, at, weights in changes)
+        self.changes = tuple(changes)
+        self.digests = digest_of(self.changes[:-1]), digest_of(self.changes)
+        """Of the changes without the last, and of all."""
         self._selections = [
             select(source.sampling, selection.size, seed=derived_seed(seed, f"source {source.name}"))
             for source, selection in zip(mixture.sources, mixture.selections, strict=True)
@@ -144,6 +174,10 @@ class MixtureStream:
 
     def num_samples(self, epoch: int) -> int | None:
         return self.schedule(epoch).num_samples
+
+    def drawn(self, epoch: int) -> list[int]:
+        schedule = self.schedule(epoch)
+        return schedule.counts(schedule.num_samples or 0)
 
     def schedule(self, epoch: int) -> Schedule:
         latest = self._latest
@@ -180,11 +214,23 @@ class MixtureStream:
         """The same stream with other weights from a position on; a weight of 0 leaves a source out."""
         if set(weights) != set(self.names):
             raise UserError(f"weights are for {', '.join(weights)}: expected one for each of {', '.join(self.names)}")
-        change = (epoch, position, integer_weights([weights[name] for name in self.names]))
-        kept = [earlier for earlier in self.changes if earlier[:2] != (epoch, position)]
-        return self.with_changes([*kept, change])
+        wanted = integer_weights([weights[name] for name in self.names])
+        is_again = bool(self.changes) and self.changes[-1][:2] == (epoch, position)
+        kept = self.changes[:-1] if is_again else self.changes
+        changed, drawn = copy.copy(self), None
+        changed._latest = None
+        if self.mixture.policy == "repeat":
+            later = [item for item in self.mixture.schedule if item[0] > position]
+            schedule = self.schedule(epoch).extended(position, wanted, later)
+            changed._latest = epoch, schedule
+            drawn = tuple(schedule.stages[-1 - len(later)].base.tolist())
+        change = Change(epoch, position, wanted, drawn)
+        changed.changes = (*kept, change)
+        before = self.digests[0 if is_again else 1]
+        changed.digests = before, change.behind(before)
+        return changed
 
-    def with_changes(self, changes: Sequence[tuple]) -> MixtureStream:
+    def with_changes(self, changes: Sequence[Change]) -> MixtureStream:
         return MixtureStream(self.mixture, seed=self._seed, shuffle=self._shuffle, changes=changes)
 
     def settings(self) -> dict[str, Any]:
@@ -192,7 +238,8 @@ class MixtureStream:
         sources = [
             [s.name, s.sampling, s.max_repeats, *([] if s.order == "shuffled" else [s.order])] for s in mixture.sources
         ]
-        return {"policy": mixture.policy, "weights": mixture.weights, "sources": sources}
+        schedule = {"schedule": mixture.schedule} if mixture.schedule else {}
+        return {"policy": mixture.policy, "weights": mixture.weights, "sources": sources, **schedule}
 
     def _rows(self, index: int, epoch: int, times: np.ndarray, within: np.ndarray) -> np.ndarray:
         """Rows of one source: its `times`-th epoch has an order of its own."""
@@ -207,15 +254,22 @@ class MixtureStream:
     def _make_schedule(self, epoch: int) -> Schedule:
         weights = self.mixture.weights
         for change in self.changes:
-            if change[0] < epoch:
-                weights = change[2]
+            if change.epoch < epoch:
+                weights = change.weights
+        changed = [(change.position, change.weights) for change in self.changes if change.epoch == epoch]
+        drawn = {change.position: change.drawn for change in self.changes if change.drawn is not None}
         return make_schedule(
             self.sizes,
             weights,
             policy=self.mixture.policy,
             max_repeats=[source.max_repeats for source in self.mixture.sources],
-            changes=[change[1:] for change in self.changes if change[0] == epoch],
+            changes=sorted([*self.mixture.schedule, *changed], key=_position),
+            drawn=drawn if self.mixture.policy == "repeat" else {},
         )
+
+
+def _position(change: tuple[int, Sequence[int]]) -> int:
+    return change[0]
 
 
 def _check_source(source: SizedSource, size: int) -> None:

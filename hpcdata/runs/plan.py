@@ -57,7 +57,7 @@ class PlannedInput:
 
     def identity(self) -> list[Any]:
         """What the fingerprint covers: names and contents as far as known, no places and times."""
-        return [self.file.label, self.file.format, self.size, vars(self.scan)]
+        return [self.file.label, self.file.format, self.size, self.scan.identity()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,7 +358,8 @@ def _from_mapping(values: dict[str, Any]) -> Plan:
 
 
 def _input_from_mapping(values: dict[str, Any]) -> PlannedInput:
-    file, scan = InputFile(**values["file"]), Scan.from_mapping(values["scan"])
+    file = InputFile(**{**values["file"], "roots": tuple(values["file"].get("roots", ()))})
+    scan = Scan.from_mapping(values["scan"])
     return PlannedInput(**{**values, "file": file, "scan": scan})
 
 

@@ -37,6 +37,9 @@ class InputFile:
     format: str
     base: str = ""
     """Folder that relative image paths start from."""
+    roots: tuple[str, ...] = ()
+    """Folders that the pictures of its records must lie in. Empty in older plans: their records are read by the rules
+    of then, which know no other fields than `image_path` and `image`, and look nowhere for media that are not read."""
     num_declared: int | None = None
     """Samples that a wids index promises."""
 
@@ -47,6 +50,8 @@ class Options:
 
     max_record_bytes: int = 256 * 2**20
     text_field: str | None = None
+    image_field: str | None = None
+    """Extension of the member of a tar that is the picture, or what stands before its last dot."""
     needs_image: bool = True
     needs_text: bool = True
     keep_image_marker: bool = False
@@ -69,6 +74,10 @@ class Scan:
     cuts: tuple[int, ...]
     repeats: tuple[tuple[int, int], ...] = ()
     duplicates: tuple[int, ...] = ()
+    rules: tuple[str, ...] = ()
+    """By which rules an odd archive is read, see `tar.groups.Rules`; nothing for any other file."""
+    links: tuple[tuple[int, int, int], ...] = ()
+    """(start, offset, size): where the content of a member is that is stored as a link."""
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Scan:
@@ -79,7 +88,14 @@ class Scan:
             cuts=tuple(values["cuts"]),
             repeats=tuple((position, number) for position, number in values["repeats"]),
             duplicates=tuple(values["duplicates"]),
+            rules=tuple(values.get("rules", ())),
+            links=tuple((start, offset, size) for start, offset, size in values.get("links", ())),
         )
+
+    def identity(self) -> dict[str, Any]:
+        """What the fingerprint of a plan covers; what only odd archives have is left out of all others."""
+        values = vars(self)
+        return {name: value for name, value in values.items() if value or name not in ("rules", "links")}
 
     def cut(self, position: int) -> tuple[int, int]:
         """The nearest (position, seek) at or before `position`."""

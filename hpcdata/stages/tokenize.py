@@ -66,6 +66,8 @@ class Tokenize:
                 config.text.tokenizer,
                 add_image_token=data.add_image_token,
                 use_slow_tokenizer=data.use_slow_tokenizer,
+                image_token_id=data.image_token_id,
+                pad_id=data.pad_id,
             )
         if config.image.tokenizer not in (None, NONE):
             codec = image.identify(config.image)
@@ -79,6 +81,7 @@ class Tokenize:
         return Options(
             max_record_bytes=config.data.max_record_bytes,
             text_field=config.data.text_field,
+            image_field=config.data.image_field,
             needs_image=config.image.tokenizer not in (None, NONE),
             needs_text=config.text.tokenizer != NONE,
             keep_image_marker=config.data.add_image_token,

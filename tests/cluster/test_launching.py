@@ -6,11 +6,11 @@ pytest tests/cluster/test_launching.py
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -120,9 +120,11 @@ def test_add_image_token_keeps_the_marker_in_the_text_as_one_more_id(tmp_path: P
     turns = [{"from": "human", "value": "look: <image> what?"}, {"from": "gpt", "value": "black"}]
     (tmp_path / "in.jsonl").write_text(json.dumps({"id": "x", "image": "a.png", "conversations": turns}) + "\n")
     ids = {}
-    for value in ("true", "false"):
+    chosen = ["data.add_image_token=true", "data.image_token_id=unidisc", "data.pad_id=unidisc"]
+    options = {"true": ["+data.add_image_token=true"], "false": ["data.add_image_token=false"], "unidisc": chosen}
+    for value, settings in options.items():
         folder = tmp_path / value
-        small_run(folder, f"+data.add_image_token={value}", "data.n_train_samples=null", source=tmp_path / "in.jsonl")
+        small_run(folder, *settings, "data.n_train_samples=null", source=tmp_path / "in.jsonl")
         combine(folder, CombineOptions())
         example = TokenDataset(folder)[0]
         assert [span.kind for span in example.spans] == [Kind.TEXT, Kind.IMAGE, Kind.TEXT, Kind.TEXT]
@@ -132,6 +134,10 @@ def test_add_image_token_keeps_the_marker_in_the_text_as_one_more_id(tmp_path: P
     assert plan.text.image_token_id == plan.text.vocab_size - 1 == 4096
     assert ids["true"].count(4096) == 1
     assert max(ids["false"]) < 4096
+    assert ids["unidisc"] == [811 if number == 4096 else number for number in ids["true"]]
+    text = TokenDataset(tmp_path / "unidisc").manifest.text
+    assert text is not None
+    assert (text.image_token_id, text.pad_id, text.vocab_size) == (811, 2, 4096)
 
 
 def test_options_of_the_seed_are_recorded_for_loaders_and_never_baked_in(tmp_path: Path) -> None:
@@ -153,8 +159,11 @@ def test_prompts_never_appear_in_logs(tmp_path: Path) -> None:
     assert all(dataset_text not in path.read_text() for path in (tmp_path / "run/ledger").iterdir())
 
 
-@pytest.mark.skipif(os.geteuid() != 0 and not os.access("/proc/1/fd", os.R_OK), reason="needs /proc")
-def test_nothing_is_left_in_shared_memory_or_temporary_folders(tmp_path: Path) -> None:
-    before = {path for folder in ("/dev/shm", "/tmp") for path in Path(folder).glob("*hpcdata*")}
+def test_nothing_is_left_in_shared_memory_or_temporary_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others work on this machine meanwhile, so the temporary folders are those of this test."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    before = set(Path("/dev/shm").glob("*hpcdata*"))
     small_run(tmp_path / "run")
-    assert {path for folder in ("/dev/shm", "/tmp") for path in Path(folder).glob("*hpcdata*")} == before
+    assert set(Path("/dev/shm").glob("*hpcdata*")) == before
+    assert list((tmp_path / "tmp").glob("*hpcdata*")) == []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hpcdata.base.errors import UserError
-from hpcdata.config.scheduler import check_scheduler, sbatch_options
+from hpcdata.config.scheduler import check_scheduler, code_settings, sbatch_options, without_container
 from hpcdata.config.schema import ClusterConfig, FinishConfig, RunConfig
 
 EVIL = "x\ntouch /tmp/owned"
@@ -61,3 +61,58 @@ def test_the_picture_at_the_end_stays_in_the_output_directory(name: str) -> None
 def test_usual_settings_pass() -> None:
     cluster = ClusterConfig(partition="a,b", constraint="a100|h100", job_name="my job", account="x-y")
     check_scheduler(RunConfig(cluster=cluster, finish=FinishConfig(partition="cpu", preview="previews/a.png")))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("setup", ["a", EVIL], "cluster.setup='x"),
+        ("setup", "  #SBATCH --qos=x", "give options of sbatch as cluster.additional_parameters"),
+        ("srun_args", "--mpi='none", "cluster.srun_args=.*No closing quotation"),
+        ("srun_args", ["--a", EVIL], "cluster.srun_args='x"),
+        ("srun_args", "--output=/x", "leave --output=/x out"),
+        ("srun_args", "-o /x", "leave -o out"),
+        ("srun_args", "-e/x", "leave -e/x out"),
+        ("wrapper", EVIL.split(" "), "cluster.wrapper='x"),
+        ("python", "/bin/\n", "cluster.python="),
+        ("dependency", "afterok:1\n", "cluster.dependency="),
+        ("stagger_s", -1.0, "cluster.stagger_s=-1.0: expected 0 seconds or more"),
+    ],
+)
+def test_what_no_script_may_hold_is_refused(name: str, value: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_scheduler(RunConfig(cluster=dataclasses.replace(ClusterConfig(), **{name: value})))
+
+
+@pytest.mark.parametrize("mail", ["a b@c.org", "a@b.org,c@d.org", "@", "a@b\n"])
+def test_a_mail_goes_to_one_address(mail: str) -> None:
+    with pytest.raises(UserError, match=r"finish\.mail=.*(one address|line breaks)"):
+        check_scheduler(RunConfig(finish=FinishConfig(mail=mail)))
+
+
+def test_a_mail_needs_the_job_that_sends_it() -> None:
+    with pytest.raises(UserError, match=r"leave finish\.combine=false out"):
+        check_scheduler(
+            RunConfig(cluster=ClusterConfig(kind="slurm"), finish=FinishConfig(mail="a@b.org", combine=False))
+        )
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (["--container-image=/a", "--mpi=none"], ["--mpi=none"]),
+        (["--container-image", "/a", "--mpi", "none"], ["--mpi", "none"]),
+        (["--no-container-mount-home", "--container-remap-root", "-l"], ["-l"]),
+        (["--export", "A=--container-image"], ["--export", "A=--container-image"]),
+    ],
+)
+def test_what_pyxis_reads_is_taken_out(given: list[str], kept: list[str]) -> None:
+    assert without_container(given) == kept
+
+
+def test_what_runs_in_a_job_is_told_by_key() -> None:
+    cluster = ClusterConfig(setup="a", srun_args=["b"], wrapper="c", python="d", additional_parameters={"hold": True})
+    assert [key for key, _ in code_settings(RunConfig(cluster=cluster))] == [
+        "cluster.additional_parameters.hold",
+        *(f"cluster.{name}" for name in ("setup", "srun_args", "wrapper", "python")),
+    ]

@@ -13,7 +13,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.convert import unidisc as export
 from hpcdata.convert.unidisc import ExportOptions, export_unidisc
 from hpcdata.dataset.dataset import TokenDataset
-from hpcdata.samples import Example, Kind
+from hpcdata.samples import Example, Kind, Role
 from tests.loading import made
 
 torch.set_num_threads(1)
@@ -89,7 +89,10 @@ def test_interleaved(tmp_path):
         "attention_mask": ("torch.bool", (4, 22)),
         "modality": ("torch.int8", (4, 22)),
         "idx": ("torch.int64", (4, 1)),
+        "sample_ids": ("torch.int32", (4, 22)),
     }
+    assert torch.equal(tensors["sample_ids"] == 0, tensors["attention_mask"])
+    assert torch.equal(tensors["sample_ids"] == -1, ~tensors["attention_mask"])
     assert tensors["input_ids"][0, :13].tolist() == [1, 5, 6, 0, 9, 0, 7, 8, 0, 0, 0, 0, 2]
     assert tensors["modality"][0].tolist() == [0, 0, 0, 1, 1, 1, 1, 0, 1, 1, 1, 1] + [0] * 10
     assert tensors["modality"].sum(dim=1).tolist() == [8, 0, 9, 0]
@@ -133,6 +136,143 @@ def test_one_sample_that_is_no_pair_decides(tmp_path, odd):
     assert int(tensors["modality"].sum()) == 80 + sum(len(span.ids) for span in odd if span.kind == Kind.IMAGE)
 
 
+PAD = 32000
+"""UniDisc's with a text vocabulary of 32,000."""
+
+
+def read_by_packing(sample) -> tuple[list[int], list[int]]:
+    """(ids, modality) that UniDisc's packing keeps of a sample: up to the first -1 of `sample_ids` or, without these,
+    to the first id of padding, whether it pads or not. A sample that it finds no end of must be valid to its end.
+    """
+    if "sample_ids" in sample.keys():  # noqa: SIM118
+        ends = torch.nonzero(sample["sample_ids"] == -1)
+    else:
+        ends = torch.nonzero(sample["input_ids"] == PAD)
+    if not len(ends):
+        assert sample["attention_mask"].all(), "UniDisc stops here"
+    end = int(ends[0]) if len(ends) else len(sample["input_ids"])
+    return sample["input_ids"][:end].tolist(), sample["modality"][:end].tolist()
+
+
+def talks(marker: int = 32000):
+    """Conversations with the id of `<image>` before each image: by default 32000, as data.add_image_token makes it with
+    a text vocabulary of 32,000. 811 stands among the words as well.
+    """
+    return [
+        Example(
+            index=3 * at,
+            key=str(at),
+            spans=(
+                made.text(811, 5 + at, marker),
+                made.image(*codes),
+                made.text(6, 811, 7),
+                made.text(9, marker),
+                made.image(*codes[::-1]),
+            ),
+        )
+        for at, codes in enumerate([(1, 2, 3, 4), (0, 0, 0, 0), (811, 2, 811, 31999)])
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"pad_id": "unidisc"},
+        {"image_token_id": "unidisc"},
+        {"pad_id": "unidisc", "image_token_id": "unidisc"},
+        {"pad_id": "unidisc", "image_token_id": "unidisc", "sample_ids": True},
+        {"pad_id": 5},
+        {"image_token_id": 7, "pad_id": 31000},
+    ],
+)
+def test_unidiscs_packing_reads_every_image(tmp_path, options):
+    """Its padding has the id that our `<image>` has: without more, it ended each sample before its first image."""
+    folder = made.make_dataset(tmp_path / "dataset", [talks()])
+    summary, tensors = run(folder, tmp_path / "out", max_length=30, **options)
+    image = {"unidisc": 811}.get(options.get("image_token_id"), options.get("image_token_id", 32000))
+    for row, example in enumerate(talks()):
+        ids, modality = read_by_packing(tensors[row])
+        stored = [[int(i) for i in span.ids] for span in example.spans]
+        expected = [1, *(image if i == 32000 else i for ids in stored for i in ids), 2]
+        assert ids == expected
+        assert sum(modality) == 8
+    has_own_pad = options.get("pad_id") == "unidisc" and "image_token_id" in options
+    assert summary.sample_ids is ("sample_ids" in tensors.keys())  # noqa: SIM118
+    assert summary.sample_ids is (not has_own_pad or options.get("sample_ids", False))
+    assert tensors["input_ids"][0, -1] == {"unidisc": PAD}.get(options.get("pad_id"), options.get("pad_id", 2))
+
+
+@pytest.mark.parametrize("place", ["text", "codes"])
+def test_an_id_of_the_data_that_equals_padding_is_found(tmp_path, place):
+    """Codes are unshifted in an export: emu3 and open_magvit2 have a code 32000."""
+    odd = made.text(PAD - 1) if place == "text" else made.image(0, PAD, 1, 2)
+    pad = {"text": PAD - 1, "codes": "unidisc"}[place]
+    parts = [[Example(index=5, key="a", spans=(made.text(1),))], [Example(index=9, key="b", spans=(made.text(2), odd))]]
+    folder = made.make_dataset(tmp_path / "dataset", parts)
+    _, tensors = run(folder, tmp_path / "out", pad_id=pad, add_eos=False, max_length=9)
+    assert read_by_packing(tensors[1])[0] == [1, 2, *(int(i) for i in odd.ids)]
+    with pytest.raises(UserError, match=r"sample 9 has an id 3\d+, which is also that of padding.*--pad-id"):
+        run(folder, tmp_path / "strict", pad_id=pad, add_eos=False, max_length=9, sample_ids=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "out"]
+    _, strict = run(folder, tmp_path / "strict", pad_id=7, add_eos=False, max_length=9, sample_ids=False)
+    assert "sample_ids" not in strict.keys()  # noqa: SIM118
+
+
+def test_an_image_id_that_is_a_word_piece_is_renamed_only_before_images(tmp_path):
+    text = {**made.TEXT, "vocab_size": 32001, "image_token_id": 811, "pad_id": 32000}
+    folder = made.make_dataset(tmp_path / "dataset", [talks(811)], text=text)
+    _, tensors = run(folder, tmp_path / "out", image_token_id=32007)
+    assert tensors["input_ids"][0].tolist() == [1, 811, 5, 32007, 1, 2, 3, 4, 6, 811, 7, 9, 32007, 4, 3, 2, 1, 2]
+    assert "sample_ids" not in tensors.keys()  # noqa: SIM118
+    _, kept = run(folder, tmp_path / "kept")
+    assert kept["input_ids"][0].tolist() == [1, 811, 5, 811, 1, 2, 3, 4, 6, 811, 7, 9, 811, 4, 3, 2, 1, 2]
+
+
+def test_captions_with_a_marker(tmp_path):
+    examples = [Example(index=at, key=str(at), spans=(made.text(5, 32000, 6), made.image(*range(4)))) for at in (0, 1)]
+    folder = made.make_dataset(tmp_path / "dataset", [examples])
+    summary, tensors = run(folder, tmp_path / "out", block_size=6, pad_id="unidisc", image_token_id="unidisc")
+    assert (summary.kind, tensors["txt_input_ids"][1].tolist()) == ("pairs", [1, 5, 811, 6, 2, PAD])
+
+
+def test_conversations_have_a_bos_and_an_eos_a_turn(tmp_path):
+    """As UniDisc stores them: with what the system says in front, `<image>` before the codes, its own padding."""
+    turns = [
+        (made.text(5, 32000, role=Role.USER, loss=False), made.image(0, 9, 0, 7), made.text(6, role=Role.USER)),
+        (made.text(7, 8, role=Role.ASSISTANT),),
+    ]
+    samples = [sum(turns, ()), turns[0], (made.text(4),)]
+    examples = [Example(index=at, key=str(at), spans=spans) for at, spans in enumerate(samples)]
+    folder = made.make_dataset(tmp_path / "dataset", [examples[:1], examples[1:]])
+    ids = {"pad_id": "unidisc", "image_token_id": "unidisc"}
+    summary, tensors = run(folder, tmp_path / "out", template="unidisc", **ids)
+    assert (summary.kind, summary.width, summary.sample_ids) == ("interleaved", 15, False)
+    first = [1, 2, 1, 5, 811, 0, 9, 0, 7, 6, 2, 1, 7, 8, 2]
+    assert read_by_packing(tensors[0]) == (first, [0] * 5 + [1] * 4 + [0] * 6)
+    assert read_by_packing(tensors[1])[0] == first[:11]
+    assert read_by_packing(tensors[2])[0] == [1, 4, 2]
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert record["template"] == {"template": "unidisc", "frame": [1, 2], "system": []}
+    with pytest.raises(UserError, match="--bos and --eos are for samples without --template"):
+        run(folder, tmp_path / "new", template="unidisc", add_eos=True)
+    with pytest.raises(UserError, match="add --template"):
+        run(folder, tmp_path / "new", system="be kind")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "options", "message"),
+    [
+        ({"text": {**made.TEXT, "image_token_id": None}}, {"image_token_id": 811}, "have no <image>"),
+        ({}, {"image_token_id": -1}, "expected an id from 0 on"),
+    ],
+)
+def test_image_ids_that_cannot_be(tmp_path, manifest, options, message):
+    folder = made.make_dataset(tmp_path / "dataset", [talks()], **manifest)
+    with pytest.raises(UserError, match=message):
+        run(folder, tmp_path / "out", **options)
+
+
 def test_nothing_is_overwritten_or_left_behind(tmp_path, monkeypatch):
     folder = made.make_dataset(tmp_path / "dataset", [made.pairs(5)])
     (tmp_path / "out").mkdir()
@@ -162,6 +302,11 @@ def test_command_line(tmp_path, capsys):
     assert "5 samples (pairs, 8 columns)" in capsys.readouterr().out
     assert export_command.main(arguments) == 2
     assert capsys.readouterr().err.startswith("hpcdata: ")
+    unidisc = [str(folder), str(tmp_path / "ids"), "--format", "unidisc", "--interleaved", "--json"]
+    assert export_command.main([*unidisc, "--pad-id", "unidisc", "--image-token-id", "unidisc"]) == 0
+    assert json.loads(capsys.readouterr().out)["sample_ids"] is False
+    tensors = TensorDict.load_memmap(tmp_path / "ids")
+    assert tensors["input_ids"][~tensors["attention_mask"]].unique().tolist() == [PAD]
 
 
 def test_help_does_not_wait_for_torch():

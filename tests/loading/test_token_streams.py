@@ -147,9 +147,11 @@ def test_the_ledger_of_changes_has_an_end(datasets):
         next(iter(loader))
         loader.set_weights({"texts-9": 1, "texts-17": 2})
     next(iter(loader))
-    with pytest.raises(UserError, match="the weights were changed"):
+    with pytest.raises(UserError, match=r"the weights of 2 sources were changed \d+ times"):
         loader.set_weights({"texts-9": 1, "texts-17": 20**6})
     assert len(json.dumps(loader.state_dict())) < 1024
+    with pytest.raises(UserError, match="weights_ledger=PATH"):
+        loader.set_weights({"texts-9": 1, "texts-17": 20**6})
     with pytest.raises(UserError, match="expected one for each of texts-9, texts-17"):
         loader.set_weights({"texts-9": 1})
     with pytest.raises(UserError, match="this loader has one dataset"):

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcdata.base.errors import UserError
-from hpcdata.order.mixture import Interleave, integer_weights, make_schedule
+from hpcdata.order.mixing.interleave import Interleave, integer_weights
+from hpcdata.order.mixing.schedule import make_schedule
 
 WEIGHTS = st.lists(st.integers(0, 10**6), min_size=1, max_size=9).filter(any)
 

@@ -139,6 +139,11 @@ class SlurmCluster:
             if reason == "BeginTime":
                 self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now", check=False)
 
+    def mails(self) -> list[str]:
+        """The arguments of each mail that SLURM has sent."""
+        path = self.folder / "mails"
+        return path.read_text().splitlines() if path.exists() else []
+
     def cancel(self, *job_ids: str) -> None:
         self.run("scancel", *job_ids)
 
@@ -249,6 +254,9 @@ class SlurmCluster:
             "max_array_size": self.max_array_size, "grace_time_s": self.grace_time_s,
             "kill_wait_s": self.kill_wait_s,
         }  # fmt: skip
+        mail = self.folder / "mail"
+        mail.write_text(f'#!/bin/sh\necho "$@" >> {self.folder}/mails\n')
+        mail.chmod(0o755)
         nodes = "".join(
             f"NodeName={node} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs={self.cpus_per_node} "
             f"RealMemory=4000 Gres=gpu:{self.gpus_per_node}\n"

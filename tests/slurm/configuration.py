@@ -47,6 +47,7 @@ MaxArraySize={max_array_size}
 MaxJobCount=20000
 ReturnToService=2
 SlurmdParameters=config_overrides
+MailProg={dir}/mail
 {extra}
 {nodes}
 PartitionName=preempt Nodes=ALL Default=YES PriorityTier=1 GraceTime={grace_time_s} MaxTime=INFINITE State=UP

@@ -4,14 +4,17 @@ The golden text is what sbatch gets. After a wanted change: HPCDATA_REFRESH_GOLD
 then read the difference in git.
 """
 
+import dataclasses
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from hpcdata.base.errors import UserError
-from hpcdata.cluster.sbatch import JobOptions, TooManyJobs, submit_job
+from hpcdata.cluster.runs import By, submit_run
+from hpcdata.cluster.sbatch import JobOptions, TooManyJobs, job_text, submit_job
 from hpcdata.config.array import parse_array
 from hpcdata.config.schema import ClusterConfig, DataConfig, FinishConfig, RunConfig
 from hpcdata.history import submissions
@@ -41,6 +44,28 @@ FULL = ClusterConfig(
 
 FINISH = FinishConfig(partition="cpu", time_min=60, mem_gb=2, additional_parameters={"exclude": "node4"})
 
+LAB = ClusterConfig(
+    kind="slurm",
+    array="0-9%4",
+    partition="gpu,preempt",
+    reservation="course",
+    nodelist="node1",
+    exclude="node[3-4]",
+    dependency="afterok:99",
+    setup=["set -e", "module load cuda/12", "source '/lab/my env.sh'", "export DATA=$HOME/data"],
+    srun_args="--mpi=none --export=ALL,A='b c'",
+)
+LAB_FINISH = FinishConfig(mail="me@lab.org")
+PYXIS = ClusterConfig(
+    kind="slurm",
+    srun_args=["--mpi=none", "--container-image=/images/hpcdata.sqsh", "--container-mounts", "/data:/data"],
+    python="/usr/bin/python3",
+)
+APPTAINER = ClusterConfig(
+    kind="slurm", wrapper="apptainer exec --nv --bind /data '/images/my hpcdata.sif'", python="/usr/bin/python3"
+)
+INSIDE = FinishConfig(in_container=True)
+
 
 def submit(output_dir: Path, cluster: ClusterConfig, finish: FinishConfig | None = None) -> str:
     """Submits tasks, or the finishing job behind two others."""
@@ -60,7 +85,20 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 @pytest.mark.parametrize(
     ("name", "cluster", "finish"),
-    [("one_task", ClusterConfig(kind="slurm"), None), ("array", FULL, None), ("finish", FULL, FINISH)],
+    [
+        ("one_task", ClusterConfig(kind="slurm"), None),
+        ("array", FULL, None),
+        ("finish", FULL, FINISH),
+        ("lab_one_task", dataclasses.replace(LAB, array="0"), None),
+        ("lab_array", LAB, None),
+        ("lab_finish", LAB, LAB_FINISH),
+        ("pyxis", PYXIS, None),
+        ("pyxis_finish", PYXIS, FinishConfig()),
+        ("pyxis_finish_inside", PYXIS, INSIDE),
+        ("apptainer", APPTAINER, None),
+        ("apptainer_finish", APPTAINER, FinishConfig()),
+        ("apptainer_finish_inside", APPTAINER, INSIDE),
+    ],
 )
 def test_golden_submission_file(
     name: str,
@@ -108,6 +146,53 @@ def test_a_dependency_of_the_user_stands_beside_ours(kind: Kind, fake_slurm: Fak
     comment = f"{submissions.mark(tmp_path, kind)} for Ada"
     assert f"#SBATCH --comment='{comment}'" in fake_slurm.scripts()[0].splitlines()
     assert submissions.kind_of_mark(comment, tmp_path) == kind
+
+
+def test_a_dependency_of_the_user_is_for_the_first_submission(fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    """SLURM forgets jobs, and then waits for them for ever."""
+    config = RunConfig(data=DataConfig(raw_data_dir="/in", token_output_dir=str(tmp_path)), cluster=LAB)
+    submit_job(tmp_path, config, JobOptions(kind="tasks", after=("7",), is_again=True))
+    submit_run(tmp_path, config, num_open=1, samples_done=0, by="finish")
+    behind, again, finish = fake_slurm.scripts()
+    assert "#SBATCH --dependency=afterany:7\n" in behind
+    assert "--dependency" not in again
+    assert "#SBATCH --dependency=afterany:4243\n" in finish
+
+
+def test_setup_lines_may_stop_a_job_and_leave_the_rest_of_the_script_alone(tmp_path: Path) -> None:
+    """After the task, exit codes are looked at: `set -e` must not reach so far."""
+    config = RunConfig(
+        data=DataConfig(raw_data_dir="/in", token_output_dir=str(tmp_path)),
+        cluster=ClusterConfig(kind="slurm", setup=["set -eu", "source env.sh"], python="/bin/false"),
+    )
+    text = job_text(tmp_path, config, JobOptions(kind="tasks"))
+    (tmp_path / "srun").write_text("#!/bin/bash\necho $A\nexit 138\n")
+    (tmp_path / "scontrol").write_text("#!/bin/bash\necho $1\n")
+    for name in ("srun", "scontrol"):
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/bin:/usr/bin", "SLURM_JOB_ID": "7"}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["bash"], input=text, env=environment, cwd=tmp_path, capture_output=True, text=True)
+
+    assert run().stdout == ""  # there is no env.sh
+    (tmp_path / "env.sh").write_text("export A=given\n")
+    assert (run().returncode, run().stdout) == (138, "given\nrequeue\n")
+
+
+@pytest.mark.parametrize(("by", "is_kept"), [("user", True), ("finish", False)])
+def test_the_mail_is_sent_by_the_last_finishing_job(
+    by: By, is_kept: bool, fake_slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    fake_slurm.program("scontrol", f'echo scontrol "$@" >> {fake_slurm.folder}/calls')
+    data = DataConfig(raw_data_dir="/in", token_output_dir=str(tmp_path))
+    config = RunConfig(data=data, cluster=ClusterConfig(kind="slurm"), finish=LAB_FINISH)
+    submit_run(tmp_path, config, num_open=1, samples_done=0, by=by)
+    assert ("scontrol update JobId=77 MailType=NONE" in fake_slurm.calls()) is not is_kept
+    assert "#SBATCH --mail-type=END,FAIL\n" in fake_slurm.scripts()[1]
+    assert "#SBATCH --mail-user=me@lab.org\n" in fake_slurm.scripts()[1]
+    assert "--mail" not in fake_slurm.scripts()[0]
 
 
 def test_a_dependency_that_cannot_stand_beside_ours_is_refused(fake_slurm: FakeSlurm, tmp_path: Path) -> None:

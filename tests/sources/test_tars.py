@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, ImagePart, Reason, Reject, Sample, TextPart
-from hpcdata.sources import Options, scan
+from hpcdata.sources import Options, Scan, scan
 from hpcdata.sources.tar.groups import split_name
 from tests.sources.source_files import (
     caption,
@@ -222,8 +222,10 @@ def test_hostile_members_are_labels_at_most(tmp_path):
         info.size = 4
         tar.addfile(info, io.BytesIO(b"text"))
     records = read_all(one_input(write(tmp_path / "x.tar", buffer.getvalue())))
-    assert keys(records) == ["x.tar/abs/a", "x.tar/__/__/up/b", "x.tar/c\\x1b[31m\\n", "x.tar/good", "x.tar/link"]
-    assert records[4].reason == Reason.MISSING_IMAGE
+    assert keys(records)[:4] == ["x.tar/abs/a", "x.tar/__/__/up/b", "x.tar/c\\x1b[31m\\n", "x.tar/good"]
+    assert keys(records)[4:] == ["x.tar/link", "x.tar/link#2"]
+    assert {record.reason for record in records[4:]} == {Reason.BAD_RECORD}
+    assert records[4].message == "link.jpg is stored as a link to /etc/passwd, which is no file of this archive"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.tar"]
 
 
@@ -405,34 +407,147 @@ def test_members_that_are_not_adjacent_are_one_warning(tmp_path, caplog, suffix)
     assert not caplog.text
 
 
-def test_dots_in_stems_are_named(tmp_path, caplog):
-    names = [f"22.{number:02d}.{kind}" for number in (5, 6) for kind in ("png", "txt")]
-    scanned(tmp_path, [(name, b"x") for name in names])
-    assert "1 samples are several with dots in their names, such as 22.05, 22.06" in caplog.text
+DOTTED = [(f"d.0/22.{number:02d}.{kind}", b"x%d" % number) for number in (5, 6) for kind in ("png", "txt")]
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_names_with_dots_end_at_their_last_dot(tmp_path, caplog, suffix):
+    file = one_input(write_tar(tmp_path / f"a.{suffix}", [*DOTTED, ("7.1.png", b"7"), ("7.1.json", b'{"text": "7"}')]))
+    records = read_all(file)
+    assert keys(records) == [f"a.{suffix}/{name}" for name in ("d.0/22.05", "d.0/22.06", "7.1")]
+    assert summary(records) == ["x5", "x6", "7"]
+    assert [images(record) for record in records] == [[b"x5"], [b"x6"], [b"7"]]
+    assert scan(file, every=9, options=Options()).rules == ("last_dot",)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_dots_in_stems_are_named_where_other_samples_end_at_the_first(tmp_path, caplog):
+    extra = [("a.jpg", b"1"), ("a.seg.png", b"1"), ("a.txt", b"1")]
+    scanned(tmp_path, [*DOTTED, *extra])
+    assert "1 samples are several with dots in their names, such as d.0/22.05, d.0/22.06" in caplog.text
     caplog.clear()
     scanned(tmp_path, [("a.jpg", b"1"), ("a.seg.png", b"1"), ("a.seg.txt", b"1"), ("a.b.png", b"1"), ("a.b.txt", b"1")])
     scanned(tmp_path, [("s0.input.jpg", b"1"), ("s0.outputs.txt", b"text")])
     assert not caplog.text
 
 
+MANY_PARTS = [("s0.input.jpg", b"1"), ("s0.outputs.txt", b"text"), ("s0.mask.png", b"2")]
+
+
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
-def test_links_in_an_archive_are_counted_once(tmp_path, caplog, suffix):
+@pytest.mark.parametrize(
+    ("field", "expected"), [("input.jpg", b"1"), ("input", b"1"), ("MASK.png", b"2"), ("mask", b"2")]
+)
+def test_a_picture_is_chosen_among_members_with_several_dots(tmp_path, suffix, field, expected):
+    file = one_input(write_tar(tmp_path / f"a.{suffix}", MANY_PARTS))
+    (record,) = read_all(file, Options(text_field="outputs.txt", image_field=field))
+    assert (texts(record), images(record)) == (["text"], [expected])
+
+
+def test_a_picture_that_was_chosen_and_is_not_there(tmp_path):
+    file = one_input(write_tar(tmp_path / "a.tar", [*MANY_PARTS, *pairs(1)]))
+    one, other = read_all(file, Options(text_field="outputs.txt", image_field="depth"))
+    assert one.message == "no .depth among .input.jpg, .outputs.txt, .mask.png"
+    assert (one.reason, other.reason) == (Reason.MISSING_IMAGE, Reason.MISSING_IMAGE)
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_pictures_of_all_formats_and_without_a_telling_ending(tmp_path, suffix):
+    png, heic = b"\x89PNG\r\n\x1a\n" + bytes(60), b"\0\0\0\x18ftypheic" + bytes(60)
+    members = [("a.qoi", b"1"), ("b.JXL", b"2"), ("c.img", png), ("d.bin", heic), ("e.bin", b"words"), ("f.npy", png)]
+    members = [item for name, data in members for item in ((name, data), (f"{name[0]}.txt", name.encode()))]
+    file = one_input(write_tar(tmp_path / f"a.{suffix}", members))
+    records = read_all(file)
+    assert summary(records) == ["a.qoi", "b.JXL", "c.img", "d.bin", "missing_image", "missing_image"]
+    assert [images(record)[0] for record in records[:4]] == [b"1", b"2", png, heic]
+    assert scan(file, every=9, options=Options()).rules == ("pictures",)
+
+
+def test_a_plan_that_says_nothing_of_rules_reads_an_odd_archive_as_before(tmp_path):
+    """Links are no members, names end at the first dot, pictures have the usual endings."""
+    members = [*DOTTED, ("a.qoi", b"1"), ("a.txt", b"1"), *pairs(1)]
+    file = tar_with_links(tmp_path / "a.tar", [*members, linked("b.jpg", "a.qoi"), linked("b.txt", "a.txt")])
+    older = Scan(num_samples=3, every=9, cuts=(0,))
+    records = read_slice(file, older, 0, 3, Options())
+    assert summary(records) == ["missing_image", "missing_image", caption(0)]
+    assert older.identity() == {"num_samples": 3, "every": 9, "cuts": (0,), "repeats": (), "duplicates": ()}
+    assert scan(file, every=9, options=Options()).num_samples == 5
+
+
+def linked(name, target, kind=tarfile.LNKTYPE):
+    link = tarfile.TarInfo(name)
+    link.type, link.linkname = kind, target
+    return link
+
+
+def tar_with_links(path, members, tar_format=tarfile.GNU_FORMAT):
+    """members: (name, bytes), or a link."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, data in [*pairs(2), *pairs(1)]:  # 0000 comes again: the scan reads it again
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-            if name == "0000.jpg":
-                link = tarfile.TarInfo("0000.seg.png")
-                link.type, link.linkname = tarfile.LNKTYPE, "0000.jpg"
-                tar.addfile(link)
-        link = tarfile.TarInfo("9.jpg")
-        link.type, link.linkname = tarfile.SYMTYPE, "0000.jpg"
-        tar.addfile(link)
+    with tarfile.open(fileobj=buffer, mode="w", format=tar_format) as tar:
+        for item in members:
+            if isinstance(item, tarfile.TarInfo):
+                tar.addfile(item)
+                continue
+            info = tarfile.TarInfo(item[0])
+            info.size = len(item[1])
+            tar.addfile(info, io.BytesIO(item[1]))
     data = buffer.getvalue()
-    path = tmp_path / f"links.{suffix}"
-    path.write_bytes(data if suffix == "tar" else gzip.compress(data, mtime=0))
-    scan(one_input(path), every=4, options=Options())
-    assert "3 members are stored as links" in caplog.text
+    path.write_bytes(data if path.suffix == ".tar" else gzip.compress(data, mtime=0))
+    return one_input(path)
+
+
+@pytest.mark.parametrize("tar_format", FORMATS)
+def test_links_are_followed_inside_the_archive(tmp_path, caplog, tar_format):
+    """Of a folder in which equal files are hard links every sample is read, as `tar tf` counts them."""
+    deep = "folder/" + "x" * (60 if tar_format == tarfile.USTAR_FORMAT else 150)
+    members = [
+        *((f"{deep}.jpg", b"deep"), (f"{deep}.txt", b"deep"), *pairs(1)),
+        *(("1.jpg", b"one"), linked("1.txt", "0000.txt")),
+        *(linked("2.jpg", "./1.jpg"), linked("2.txt", deep + ".txt")),
+        *(linked("s/3.jpg", "../4.jpg", tarfile.SYMTYPE), linked("s/3.txt", "../2.txt", tarfile.SYMTYPE)),
+        *(("4.jpg", b"four"), ("4.txt", b"four")),
+    ]
+    file = tar_with_links(tmp_path / "a.tar", members, tar_format)
+    records = read_all(file)
+    assert keys(records) == [f"a.tar/{name}" for name in (deep, "0000", "1", "2", "s/3", "4")]
+    assert summary(records) == ["deep", caption(0), caption(0), "deep", "deep", "four"]
+    expected = [b"deep", picture(0), b"one", b"one", b"four", b"four"]
+    assert [images(record) for record in records] == [[data] for data in expected]
+    assert scan(file, every=9, options=Options()).rules == ("with_links",)
+    assert "stored as links" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("suffix", "target", "kind", "why"),
+    [
+        ("tar", "gone.jpg", tarfile.LNKTYPE, "gone.jpg, which is no file of this archive"),
+        ("tar", "../../0000.jpg", tarfile.SYMTYPE, "../../0000.jpg, which is no file of this archive"),
+        ("tar", "a.jpg", tarfile.SYMTYPE, "a.jpg, which is no file of this archive"),
+        ("tar.gz", "0000.jpg", tarfile.LNKTYPE, "0000.jpg, which is not followed in a gzipped tar"),
+    ],
+)
+def test_a_link_that_cannot_be_followed_is_a_reject_by_that_reason(tmp_path, caplog, suffix, target, kind, why):
+    members = [*pairs(1), linked("a.jpg", target, kind), ("a.txt", b"text"), linked("0000.seg.png", "gone")]
+    records = read_all(tar_with_links(tmp_path / f"a.{suffix}", members[:3] + members[4:] + members[3:4]))
+    assert records[0].parts
+    bad = [record for record in records if isinstance(record, Reject)]
+    assert f"a.jpg is stored as a link to {why}" in [record.message for record in bad]
+    assert "stored as links that cannot be followed in it" in caplog.text
+
+
+def test_links_with_one_key_are_told_apart_by_what_they_hold(tmp_path):
+    members = [*pairs(2), ("a.txt", b"a"), linked("a.jpg", "0000.jpg"), ("b.txt", b"b"), ("b.jpg", b"b")]
+    again = [("a.txt", b"a"), linked("a.jpg", "0001.jpg"), ("c.txt", b"c"), ("c.jpg", b"c")]
+    same = [("a.txt", b"a"), linked("a.jpg", "0000.jpg")]
+    records = read_all(tar_with_links(tmp_path / "a.tar", [*members, *again, *same]))
+    assert keys(records)[2:] == ["a.tar/a", "a.tar/b", "a.tar/a#2", "a.tar/c", "a.tar/a"]
+    assert summary(records)[-1] == "duplicate"
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_links_that_lead_nowhere_are_counted_once(tmp_path, caplog, suffix):
+    links = [linked("0000.seg.png", "gone.jpg"), linked("9.jpg", "gone.jpg", tarfile.SYMTYPE)]
+    file = tar_with_links(tmp_path / f"links.{suffix}", [*pairs(2), *pairs(1), *links])  # 0000 is read again
+    scan(file, every=4, options=Options())
+    assert "2 members are stored as links" in caplog.text
     assert "--hard-dereference" in caplog.text

@@ -4,8 +4,9 @@ Two engines, both without transformers: `tokenizers` reads a tokenizer.json, `se
 Hugging Face saves them holds one or both; `data.use_slow_tokenizer` prefers the .model, as the slow classes there do.
 
 What stands in a text is text: the letters `</s>` in a caption never become the id that ends a sequence. The one
-exception is `<image>` with `data.add_image_token`: it becomes the tokenizer's own id for it, or one new id behind the
-vocabulary. (Added tokens that are not marked special, such as Qwen's `<think>`, are content and keep their ids.)
+exception is `<image>` with `data.add_image_token`: it becomes the tokenizer's own id for it, one new id behind the
+vocabulary, or the one that `data.image_token_id` names. (Added tokens that are not marked special, such as Qwen's
+`<think>`, are content and keep their ids.)
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ import orjson
 from hpcdata import embedded
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import kind_of
-from hpcdata.encoders.text import panics
+from hpcdata.encoders.text import panics, special_ids
 from hpcdata.encoders.text.fast import SpedUp, speed_up
-from hpcdata.encoders.text.sentencepiece_rules import charsmap
+from hpcdata.encoders.text.sentencepiece_rules import charsmap, merges_pairs
+from hpcdata.encoders.text.splitting import Splitting, lies_across
 from hpcdata.runs.identities import TextIdentity
 from hpcdata.samples import BadSample, Reason
 
@@ -54,27 +56,42 @@ class TextTokenizer(Protocol):
         """Control tokens are written out."""
 
 
-def identify(tokenizer: str, *, add_image_token: bool, use_slow_tokenizer: bool) -> TextIdentity:
-    """Reads the tokenizer's file and what lies beside it. Raises UserError: no such file, not a tokenizer.
+def identify(
+    tokenizer: str,
+    *,
+    add_image_token: bool,
+    use_slow_tokenizer: bool,
+    image_token_id: special_ids.Choice = None,
+    pad_id: special_ids.Choice = None,
+) -> TextIdentity:
+    """Reads the tokenizer's file and what lies beside it. Raises UserError: no such file, not a tokenizer, ids that
+    are taken.
 
-    tokenizer: `embedded`, a tokenizer.json, a SentencePiece model, or a folder with one or both.
+    tokenizer: `embedded`, a tokenizer.json, a SentencePiece model, or a folder with one or both. image_token_id,
+    pad_id: chosen ids, see `data.image_token_id` and `data.pad_id`.
     """
     path = _find(tokenizer, prefer_slow=use_slow_tokenizer)
     engine = _load(path, tokenizer)
     named = _named_tokens(path, engine)
-    own_image_id = engine.token_id(IMAGE_TOKEN)
-    image_token_id = None
-    if add_image_token:
-        image_token_id = engine.vocab_size if own_image_id is None else own_image_id
+    own_pad = named["pad"] if named["pad"] is not None or pad_id is None else engine.token_id("[PAD]")
+    ids = special_ids.choose(
+        engine.vocab_size,
+        own_image=engine.token_id(IMAGE_TOKEN),
+        own_pad=own_pad,
+        wants_image=add_image_token,
+        image=image_token_id,
+        pad=pad_id,
+        controls=(named["bos"], named["eos"]),
+    )
     return TextIdentity(
         engine=engine.name,
-        vocab_size=engine.vocab_size + (add_image_token and own_image_id is None),
+        vocab_size=ids.vocab_size,
         sha256=engine.sha256,
         bos_id=named["bos"],
         eos_id=named["eos"],
-        pad_id=named["pad"],
+        pad_id=ids.pad,
         unk_id=named["unk"],
-        image_token_id=image_token_id,
+        image_token_id=ids.image,
     )
 
 
@@ -83,6 +100,12 @@ def build(identity: TextIdentity, tokenizer: str, *, engine: str = "reference") 
 
     engine: `reference`; `auto` for the fast engine where it gives the same ids, `fast` to insist on it.
     """
+    reference = build_reference(identity, tokenizer)
+    return Splitting(reference, _engine(reference, engine))
+
+
+def build_reference(identity: TextIdentity, tokenizer: str) -> _Fast | _SentencePiece:
+    """The engine alone that decides what the ids are, which also knows its special tokens. Raises as `build` does."""
     path = _find(tokenizer, prefer_slow=identity.engine == _SentencePiece.name)
     reference = _load(path, tokenizer)
     if (reference.name, reference.sha256) != (identity.engine, identity.sha256):
@@ -93,6 +116,10 @@ def build(identity: TextIdentity, tokenizer: str, *, engine: str = "reference") 
         )
     if identity.image_token_id is not None:
         reference.add_image_token(identity.image_token_id)
+    return reference
+
+
+def _engine(reference: _Fast | _SentencePiece, engine: str) -> TextTokenizer:
     if engine == "auto":
         return SpedUp(reference)
     if engine == "reference":
@@ -125,6 +152,8 @@ class _Fast:
         self._tokenizer = Tokenizer.from_buffer(self.data)
         self._ids = self._tokenizer.get_vocab(with_added_tokens=True)
         self._has_image_token = False
+        self._image_id: tuple[int, int] | None = None
+        """The id that the library gives `<image>`, and the one that it is stored as, where they differ."""
         self.vocab_size = max(self._ids.values(), default=-1) + 1
         self._set_up()
 
@@ -146,8 +175,20 @@ class _Fast:
     def normalizer(self) -> dict[str, Any] | None:
         return self._content.get("normalizer")
 
+    def merges_within_words(self) -> bool:
+        """See `splitting.Reference`."""
+        model, in_bytes = self._content["model"], b'"ByteLevel"' in self.data
+        return model["type"] == "BPE" and not lies_across(model["vocab"], self.literals(), in_bytes=in_bytes)
+
     def token_id(self, token: str) -> int | None:
         return self._ids.get(token)
+
+    def special_tokens(self) -> dict[str, int]:
+        """Those that a chat template may write."""
+        return {token["content"]: token["id"] for token in self._content["added_tokens"]}
+
+    def piece(self, token_id: int) -> str:
+        return self._tokenizer.id_to_token(token_id) or ""
 
     def default_id(self, kind: str) -> int | None:
         if kind == "unk" and (unknown := self._unknown_token()):
@@ -164,12 +205,15 @@ class _Fast:
                 token["special"] = False
                 self._tokenizer = Tokenizer.from_str(orjson.dumps(self._content).decode())
         self._tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, normalized=False, special=False)])
-        if self._tokenizer.token_to_id(IMAGE_TOKEN) != image_token_id:
+        found = self._tokenizer.token_to_id(IMAGE_TOKEN)
+        assert found is not None
+        if found < self.vocab_size and IMAGE_TOKEN not in self._ids:
             raise UserError(
                 f"the text tokenizer's ids have gaps: {IMAGE_TOKEN} would not become {image_token_id}; "
                 f"add it to the tokenizer itself, or use data.add_image_token=false"
             )
-        self.vocab_size = max(self.vocab_size, image_token_id + 1)
+        self._image_id = None if found == image_token_id else (found, image_token_id)
+        self.vocab_size = max(self.vocab_size, found + 1, image_token_id + 1)
         self._has_image_token = True
         self._set_up()
 
@@ -177,12 +221,17 @@ class _Fast:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         rows = [encoding.ids for encoding in encodings]
         ids, offsets = _flat(rows)
-        if not self._is_control[ids].any():
-            return ids, offsets
-        return _flat([self._spell_controls(text, row) for text, row in zip(texts, rows, strict=True)])
+        if self._is_control[ids].any():
+            ids, offsets = _flat([self._spell_controls(text, row) for text, row in zip(texts, rows, strict=True)])
+        if self._image_id is not None:
+            ids[ids == self._image_id[0]] = self._image_id[1]
+        return ids, offsets
 
     def decode(self, ids: Iterable[int]) -> str:
-        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        """An id that is a piece and was chosen for `<image>`, too, is written as the piece."""
+        found, stored = self._image_id or (0, -1)
+        is_free = self._tokenizer.id_to_token(stored) is None if stored >= 0 else False
+        return self._tokenizer.decode([found if is_free and i == stored else i for i in ids], skip_special_tokens=False)
 
     def _spell_controls(self, text: str, ids: list[int]) -> list[int]:
         """Unigram models find control tokens among their pieces: such letters are encoded one by one."""
@@ -226,12 +275,26 @@ class _SentencePiece:
         pieces = [model.id_to_piece(piece) for piece in range(self._num_pieces) if any(kind(piece) for kind in kinds)]
         return [IMAGE_TOKEN, *pieces, *self.added]
 
+    def merges_within_words(self) -> bool:
+        """See `splitting.Reference`."""
+        pieces = (self._processor.id_to_piece(piece) for piece in range(self._num_pieces))
+        return merges_pairs(self.data) and not lies_across(pieces, self.literals(), in_bytes=False)
+
     def normalizer(self) -> dict[str, Any] | None:
         return {"type": "Precompiled"} if charsmap(self.data) else None
 
     def token_id(self, token: str) -> int | None:
         piece = self._processor.piece_to_id(token)
         return piece if self._processor.id_to_piece(piece) == token else self.added.get(token)
+
+    def special_tokens(self) -> dict[str, int]:
+        """As above."""
+        model = self._processor
+        pieces = {model.id_to_piece(piece): piece for piece in range(self._num_pieces) if model.is_control(piece)}
+        return pieces | self.added
+
+    def piece(self, token_id: int) -> str:
+        return self._processor.id_to_piece(token_id) if token_id < self._num_pieces else ""
 
     def default_id(self, kind: str) -> int | None:
         token_id = getattr(self._processor, f"{kind}_id")()
@@ -250,10 +313,11 @@ class _SentencePiece:
         return [*first, *(token for ids in others for token in (self._image_token_id, *ids))]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Ids behind the pieces are written as the tokens they are."""
+        """Ids behind the pieces are written as the tokens they are; a piece that is `<image>`, too, as the piece."""
         names = {token_id: token for token, token_id in self.added.items()}
-        if self._image_token_id is not None:
-            names[self._image_token_id] = IMAGE_TOKEN
+        image = self._image_token_id
+        if image is not None and (image >= self._num_pieces or self._processor.id_to_piece(image) == IMAGE_TOKEN):
+            names[image] = IMAGE_TOKEN
         groups = itertools.groupby(ids, key=lambda token: token if token in names else None)
         return "".join(
             self._processor.decode(list(group)) if token is None else names[token] * len(list(group))

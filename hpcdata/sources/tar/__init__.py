@@ -1,6 +1,7 @@
 """WebDataset tars.
 
-reading     groups of members as samples; what a scan finds against an archive
-groups      the members of an archive gathered into samples, plain or gzipped
 headers     the members of an archive from its headers, through damage
+groups      the members of an archive gathered into samples, plain or gzipped; by which rules
+oddities    what an archive has against it, and the rules that mend it
+reading     groups of members as samples
 """

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from hpcdata.base.reads import read_at
 from hpcdata.samples import BadSample, Blob, Reason
-from hpcdata.sources.base import InputFile
+from hpcdata.sources.base import InputFile, Scan
 from hpcdata.sources.streams import BrokenStream, chunks, open_input
 from hpcdata.sources.tar.headers import ByteSource, Damage, FileSource, Links, Member, members
 
 _META_FOLDER = re.compile(rb"__[^/]*__/")
 _PIECE_BYTES = 1 << 20
+_HEAD_BYTES = 64
 
 
 @dataclass(slots=True)
@@ -27,6 +28,10 @@ class Content:
     is_complete: bool
     data: bytes | None = None
     digest: bytes = b""
+    head: bytes = b""
+    """Of a stream: its first bytes, at least 64 where there are so many."""
+    end: int = 0
+    """Where the member's own bytes end, also if it is a link and its content is elsewhere."""
 
 
 @dataclass(slots=True)
@@ -42,8 +47,32 @@ class Group:
         return all(content.is_complete for content in self.contents.values())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What a scan found that an archive needs; by default it is read as all plans read it that say nothing."""
+
+    last_dot: bool = False
+    """A sample's name ends at its last dot, not at its first."""
+    with_links: bool = False
+    """Members that are stored as links are members."""
+    pictures: bool = False
+    """Pictures are all that `media.kinds` knows, by first bytes too, where a sample has none of the usual endings."""
+    links: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """Where the link that starts at an offset leads: (offset, size) of the content."""
+
+    @classmethod
+    def of(cls, scan: Scan) -> Rules:
+        links = {start: (offset, size) for start, offset, size in scan.links}
+        return cls(links=links, **dict.fromkeys(scan.rules, True))
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name in ("last_dot", "with_links", "pictures") if getattr(self, name))
+
+
 class TarSource(ByteSource, Protocol):
     """An open archive. Contents are good until the next group is asked for."""
+
+    rules: Rules
 
     def __enter__(self) -> TarSource: ...
 
@@ -54,6 +83,10 @@ class TarSource(ByteSource, Protocol):
         ...
 
     def take(self, member: Member) -> Content: ...
+
+    def head(self, content: Content, size: int) -> bytes:
+        """The first bytes of a member."""
+        ...
 
     def blob(self, content: Content, *, limit_bytes: int) -> Blob: ...
 
@@ -66,25 +99,26 @@ class TarSource(ByteSource, Protocol):
     def digest(self, mark: int | bytes) -> bytes: ...
 
 
-def open_tar(file: InputFile, *, limit_bytes: int, is_hashing: bool) -> TarSource:
+def open_tar(file: InputFile, rules: Rules, *, limit_bytes: int, is_hashing: bool) -> TarSource:
     """`limit_bytes` bounds what a stream holds of one sample; `is_hashing` lets it answer `digest`."""
     if file.format == "tar":
-        return _PlainTar(file)
-    return _GzipTar(file, limit_bytes, is_hashing)
+        return _PlainTar(file, rules)
+    return _GzipTar(file, rules, limit_bytes, is_hashing)
 
 
 def groups(source: TarSource, start: int) -> Iterator[Group | Damage]:
     """Samples and damaged regions in order, from one that an earlier walk reported at `start`."""
     group: Group | None = None
-    for member in members(source, start):
+    rules = source.rules
+    for member in members(source, start, with_links=rules.with_links):
         if isinstance(member, Damage):
             if group is not None:
                 yield group
                 group = None
             yield member
             continue
-        names = split_name(member.name)
-        if names is None:
+        names = split_name(member.name, last_dot=rules.last_dot)
+        if names is None or (member.target == member.name and not member.is_symbolic):  # packed twice
             continue
         prefix, extension = names
         if group is None or group.prefix != prefix or extension in group.contents:
@@ -92,7 +126,12 @@ def groups(source: TarSource, start: int) -> Iterator[Group | Damage]:
                 yield group
             group = Group(member.start, prefix)
             source.begin()
+        end = member.offset + member.size
+        if member.start in rules.links:
+            offset, size = rules.links[member.start]
+            member = Member(member.start, member.name, offset, size, False)
         content = source.take(member)
+        content.end = end
         group.contents[extension] = content
         if not content.is_complete:
             break
@@ -100,11 +139,11 @@ def groups(source: TarSource, start: int) -> Iterator[Group | Damage]:
         yield group
 
 
-def split_name(name: bytes) -> tuple[bytes, bytes] | None:
+def split_name(name: bytes, *, last_dot: bool = False) -> tuple[bytes, bytes] | None:
     """(prefix, extension in lower case) of a member, or None if it belongs to no sample."""
     name = name.removeprefix(b"./")
     folder, slash, base = name.rpartition(b"/")
-    stem, dot, extension = base.partition(b".")
+    stem, dot, extension = base.rpartition(b".") if last_dot else base.partition(b".")
     if not dot or not stem or (name.startswith(b"__") and _META_FOLDER.match(name)):
         return None
     return folder + slash + stem, extension.lower()
@@ -113,9 +152,9 @@ def split_name(name: bytes) -> tuple[bytes, bytes] | None:
 class _PlainTar(FileSource):
     """An uncompressed tar: bytes stay where they are until they are asked for."""
 
-    def __init__(self, file: InputFile) -> None:
+    def __init__(self, file: InputFile, rules: Rules) -> None:
         super().__init__(open_input(file))
-        self._path = file.path
+        self._path, self.rules = file.path, rules
 
     def __enter__(self) -> _PlainTar:
         return self
@@ -128,6 +167,9 @@ class _PlainTar(FileSource):
 
     def take(self, member: Member) -> Content:
         return Content(member, member.offset + member.size <= self.length())
+
+    def head(self, content: Content, size: int) -> bytes:
+        return read_at(self.descriptor, min(size, content.member.size), content.member.offset)
 
     def blob(self, content: Content, *, limit_bytes: int) -> Blob:
         del limit_bytes  # checked when the blob is read
@@ -150,7 +192,7 @@ class _PlainTar(FileSource):
         return _combined(digests)
 
     def _digest(self, member: Member) -> bytes:
-        hasher = hashlib.blake2b(digest_size=16)
+        hasher = hashlib.blake2b(member.target, digest_size=16)
         offset, end = member.offset, member.offset + member.size
         while offset < end and (piece := read_at(self.descriptor, min(_PIECE_BYTES, end - offset), offset)):
             hasher.update(piece)
@@ -161,8 +203,8 @@ class _PlainTar(FileSource):
 class _GzipTar:
     """A gzipped tar: one pass forward. Members of a sample are held as long as they fit the limit together."""
 
-    def __init__(self, file: InputFile, limit_bytes: int, is_hashing: bool) -> None:
-        self._file, self.links = file, Links()
+    def __init__(self, file: InputFile, rules: Rules, limit_bytes: int, is_hashing: bool) -> None:
+        self._file, self.rules, self.links = file, rules, Links()
         self._chunks: Generator[bytes, None, None] | None = None
         self._limit_bytes = self._left_bytes = limit_bytes
         self._is_hashing = is_hashing
@@ -197,17 +239,23 @@ class _GzipTar:
 
     def take(self, member: Member) -> Content:
         is_held = member.size <= self._left_bytes
-        hasher = hashlib.blake2b(digest_size=16)
+        hasher = hashlib.blake2b(member.target, digest_size=16)
         held: list[bytes] = []
+        head = b""
         offset, end = member.offset, member.offset + member.size
         while offset < end and (piece := self.view(offset, min(_PIECE_BYTES, end - offset))):
+            head = head or piece[:_HEAD_BYTES]
             if is_held:
                 held.append(piece)
             if self._is_hashing:
                 hasher.update(piece)
             offset += len(piece)
         self._left_bytes -= member.size if is_held else 0
-        return Content(member, offset == end, b"".join(held) if is_held else None, hasher.digest())
+        data = b"".join(held) if is_held else None
+        return Content(member, offset == end, data, hasher.digest(), head=head)
+
+    def head(self, content: Content, size: int) -> bytes:
+        return content.head[:size]
 
     def blob(self, content: Content, *, limit_bytes: int) -> Blob:
         if content.data is None:

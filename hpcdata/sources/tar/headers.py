@@ -23,22 +23,27 @@ _RECORD_BYTES = 20 * BLOCK
 _ZEROS = bytes(BLOCK)
 _EXTENSION_LIMIT_BYTES = 1 << 20
 _LONG_NAME, _SPARSE = b"LS"
-_NAME_TYPES = b"LxX"  # GNU long name, PAX header, PAX header of old Solaris
-_SKIPPED_TYPES = b"Kg"  # GNU long link name, global PAX header
+_LONG_LINK = ord("K")
+_NAME_TYPES = b"LKxX"  # GNU long name, GNU long name of a link's target, PAX header, PAX header of old Solaris
+_SKIPPED_TYPES = b"g"  # global PAX header
 _NO_DATA_TYPES = b"123456"  # links, devices, folders, pipes
 _LINK_TYPES = b"12"  # hard, symbolic
+_SYMBOLIC = ord("2")
 _REGULAR_TYPES = b"\x0007S"
 _SIGNED_BYTES = struct.Struct("148b8x356b")
 
 
 class Member(NamedTuple):
-    """A regular file: its name as stored, where its first header starts, and where its bytes are."""
+    """A regular file: its name as stored, where its first header starts, and where its bytes are. Or a link."""
 
     start: int
     name: bytes
     offset: int
     size: int
     is_sparse: bool
+    target: bytes = b""
+    """What a link leads to, as stored: for a hard link a name in the archive, else a path from the link's folder."""
+    is_symbolic: bool = False
 
 
 class Damage(NamedTuple):
@@ -108,8 +113,8 @@ class FileSource:
         return None
 
 
-def members(source: ByteSource, start: int = 0) -> Iterator[Member | Damage]:
-    """Regular files and damaged regions in order, from a header at `start`."""
+def members(source: ByteSource, start: int = 0, *, with_links: bool = False) -> Iterator[Member | Damage]:
+    """Regular files, links if they are asked for, and damaged regions in order, from a header at `start`."""
     offset = start
     while len(block := source.view(offset, BLOCK)) == BLOCK:
         if block == _ZEROS:
@@ -120,7 +125,7 @@ def members(source: ByteSource, start: int = 0) -> Iterator[Member | Damage]:
                 yield Damage(offset, Reason.DAMAGED_ARCHIVE, "zeros instead of a tar header")
                 offset = _next_header(source, after)
             continue
-        step = _step(source, block, offset)
+        step = _step(source, block, offset, with_links)
         if step.is_damaged:
             yield Damage(offset, Reason.DAMAGED_ARCHIVE, "not a tar header")
             offset = _next_header(source, step.end + BLOCK)
@@ -147,8 +152,9 @@ class _Step(NamedTuple):
     is_damaged: bool = False
 
 
-def _step(source: ByteSource, block: bytes, start: int) -> _Step:
-    offset, name, size, is_sparse = start, b"", -1, False
+def _step(source: ByteSource, block: bytes, start: int, with_links: bool) -> _Step:
+    offset, is_sparse = start, False
+    known = _Extended()
     while _is_header(block):
         kind, stored, data = block[156], _number(block[124:136]), offset + BLOCK
         if stored < 0:
@@ -156,22 +162,32 @@ def _step(source: ByteSource, block: bytes, start: int) -> _Step:
         if kind in _NO_DATA_TYPES:
             if kind in _LINK_TYPES:
                 source.links.add(start)
+                if with_links:
+                    return _Step(_link(block, start, data, known), data)
             return _Step(None, data)
-        if kind in _NAME_TYPES:
+        if kind in _NAME_TYPES and not (kind == _LONG_LINK and stored > _EXTENSION_LIMIT_BYTES):
             if stored > _EXTENSION_LIMIT_BYTES:
                 break
             value = source.view(data, stored)
             if kind == _LONG_NAME:
-                name = value.partition(b"\0")[0]
+                known.name = value.partition(b"\0")[0]
+            elif kind == _LONG_LINK:
+                known.target = value.partition(b"\0")[0]
             else:
-                name, size, is_sparse = _pax(value, name, size)
-        elif kind not in _SKIPPED_TYPES:
-            return _file(source, block, start, data, name, stored if size < 0 else size, is_sparse)
+                is_sparse = known.add(value)
+        elif kind not in _SKIPPED_TYPES and kind != _LONG_LINK:
+            size = stored if known.size < 0 else known.size
+            return _file(source, block, start, data, known.name, size, is_sparse)
         offset = data + stored + -stored % BLOCK
         block = source.view(offset, BLOCK)
     if len(block) < BLOCK:  # the file ends between an extension header and what it extends
         return _Step(None, source.length() + 1)
     return _Step(None, offset, is_damaged=True)
+
+
+def _link(block: bytes, start: int, data: int, known: _Extended) -> Member:
+    target = known.target or block[157:257].partition(b"\0")[0]
+    return Member(start, known.name or _stored_name(block), data, 0, False, target, block[156] == _SYMBOLIC)
 
 
 def _file(source: ByteSource, block: bytes, start: int, data: int, name: bytes, size: int, is_sparse: bool) -> _Step:
@@ -193,21 +209,30 @@ def _stored_name(block: bytes) -> bytes:
     return name
 
 
-def _pax(value: bytes, name: bytes, size: int) -> tuple[bytes, int, bool]:
-    """The name, size and whether the file is sparse, from the `length key=value` lines of a PAX header."""
-    is_sparse = False
-    while value:
-        length = value.partition(b" ")[0]
-        if not length.isdigit() or len(length) > 7 or int(length) <= len(length) + 1:
-            break
-        key, _, text = value[len(length) + 1 : int(length) - 1].partition(b"=")
-        if key == b"size" and text.isdigit() and len(text) < 20:
-            size = int(text)
-        elif key == b"path" or key == b"GNU.sparse.name":
-            name = text.partition(b"\0")[0]
-        is_sparse = is_sparse or key.startswith(b"GNU.sparse.")
-        value = value[int(length) :]
-    return name, size, is_sparse
+class _Extended:
+    """What extension headers say of the member that follows them."""
+
+    def __init__(self) -> None:
+        self.name = self.target = b""
+        self.size = -1
+
+    def add(self, value: bytes) -> bool:
+        """Takes the `length key=value` lines of a PAX header; returns whether they are of a sparse file."""
+        is_sparse = False
+        while value:
+            length = value.partition(b" ")[0]
+            if not length.isdigit() or len(length) > 7 or int(length) <= len(length) + 1:
+                break
+            key, _, text = value[len(length) + 1 : int(length) - 1].partition(b"=")
+            if key == b"size" and text.isdigit() and len(text) < 20:
+                self.size = int(text)
+            elif key == b"path" or key == b"GNU.sparse.name":
+                self.name = text.partition(b"\0")[0]
+            elif key == b"linkpath":
+                self.target = text.partition(b"\0")[0]
+            is_sparse = is_sparse or key.startswith(b"GNU.sparse.")
+            value = value[int(length) :]
+        return is_sparse
 
 
 def _is_header(block: bytes) -> bool:

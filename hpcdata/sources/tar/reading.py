@@ -4,18 +4,17 @@ The prefix is the folder and the file name up to its first dot, the rest is the 
 a dot and `__meta__/` folders are no samples. Image: the first member with an image extension. Text: a `txt`, `text` or
 `caption` member, else a field of `json`. Images of a plain tar are read later, from their place in the archive.
 A damaged region is one reject, and so is a sample that the end of the file cuts. What a whole archive has against it
-(no end mark, links, members that are not adjacent, dots in stems) is said when it is scanned.
+(`oddities`: no end mark, links, dots in stems, members that are not adjacent) is mended or said when it is scanned.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Iterator
 
 from hpcdata.samples import BadSample, Duplicate, ImagePart, Member, Reason, Record, Reject, Sample, TextPart
 from hpcdata.sources import records
 from hpcdata.sources.base import (
-    OLDER_EXTENSIONS,
     TEXT_EXTENSIONS,
     InputFile,
     Options,
@@ -24,47 +23,58 @@ from hpcdata.sources.base import (
     clean_name,
     decoded_text,
 )
-from hpcdata.sources.tar.groups import Content, Group, TarSource, groups, open_tar
-from hpcdata.sources.tar.headers import BLOCK, Damage
+from hpcdata.sources.tar.groups import Content, Group, Rules, TarSource, groups, open_tar
+from hpcdata.sources.tar.headers import Damage, FileSource
+from hpcdata.sources.tar.oddities import PICTURES, Oddities, find_picture, name_of
 
-logger = logging.getLogger(__name__)
-
-_IMAGE_EXTENSIONS = frozenset(extension.encode() for extension in OLDER_EXTENSIONS)
-_TEXTS = frozenset(extension.encode() for extension in (*TEXT_EXTENSIONS, "json"))
 _MOST_NAMES = 8
 
 
 def scan(file: InputFile, *, every: int, options: Options) -> Scan:
-    """Reads headers, and the bytes of samples whose key comes again (a gzipped tar is read whole)."""
-    del options
+    """Reads headers, and the bytes of samples whose key comes again (a gzipped tar is read whole).
+
+    An archive that needs other rules than the usual ones is walked again by them.
+    """
+    with open_tar(file, Rules(), limit_bytes=0, is_hashing=True) as source:
+        found, oddities, last = _scan(source, every, options)
+        rules = oddities.rules(file)
+        if rules == source.rules:
+            oddities.warn(file, last, found.num_samples)
+            return found
+    with open_tar(file, rules, limit_bytes=0, is_hashing=True) as source:
+        found, oddities, last = _scan(source, every, options)
+        oddities.warn(file, last, found.num_samples)
+    links = tuple((start, offset, size) for start, (offset, size) in sorted(rules.links.items()))
+    return dataclasses.replace(found, rules=rules.names(), links=links)
+
+
+def _scan(source: TarSource, every: int, options: Options) -> tuple[Scan, Oddities, Group | Damage | None]:
     cuts: list[int] = []
     num_samples = 0
     last: Group | Damage | None = None
-    with open_tar(file, limit_bytes=0, is_hashing=True) as source:
-        keys, oddities = _Keys(source), _Oddities()
-        for position, item in enumerate(groups(source, 0)):
-            if position % every == 0:
-                cuts.append(item.start)
-            if isinstance(item, Group):
-                is_repeated = keys.add(position, item)
-                oddities.add(item, is_repeated)
-            num_samples, last = position + 1, item
-        oddities.warn(file, source, last, num_samples)
+    keys, oddities = _Keys(source), Oddities(source, options)
+    for position, item in enumerate(groups(source, 0)):
+        if position % every == 0:
+            cuts.append(item.start)
+        if isinstance(item, Group):
+            oddities.add(item, keys.add(position, item))
+        num_samples, last = position + 1, item
     repeats, duplicates = tuple(keys.repeats), tuple(keys.duplicates)
-    return Scan(num_samples=num_samples, every=every, cuts=tuple(cuts), repeats=repeats, duplicates=duplicates)
+    found = Scan(num_samples=num_samples, every=every, cuts=tuple(cuts), repeats=repeats, duplicates=duplicates)
+    return found, oddities, last
 
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
     start, seek = scan.cut(first)
     repeats, duplicates = dict(scan.repeats), set(scan.duplicates)
     position = start
-    with open_tar(file, limit_bytes=options.max_record_bytes, is_hashing=False) as source:
+    with open_tar(file, Rules.of(scan), limit_bytes=options.max_record_bytes, is_hashing=False) as source:
         for item in groups(source, seek) if count else ():
             if position >= first:
                 if isinstance(item, Damage):
                     yield _damaged(file, position, item)
                 else:
-                    key = f"{file.label}/{_name(item)}"
+                    key = f"{file.label}/{name_of(item)}"
                     key += f"#{repeats[position]}" if position in repeats else ""
                     if position in duplicates:
                         yield Duplicate(position=position, key=key, offset=item.start)
@@ -89,7 +99,7 @@ class _Keys:
 
     def add(self, position: int, group: Group) -> bool:
         """Whether the key has occurred before."""
-        key = _name(group)
+        key = name_of(group)
         mark = self._source.mark(group)
         if key not in self._marks:
             self._marks[key] = mark
@@ -106,82 +116,6 @@ class _Keys:
         self._marks[f"{key}#{number}"] = mark
         self.repeats.append((position, number))
         return True
-
-
-class _Oddities:
-    """What makes good pictures and texts into rejects by the hundred: one warning for each kind and archive."""
-
-    def __init__(self) -> None:
-        self._num_apart = self._num_fused = 0
-        self._apart = self._fused = ""
-        self._alone = set[bool]()
-
-    def add(self, group: Group, is_repeated: bool) -> None:
-        extensions = group.contents.keys()
-        has_image = not _IMAGE_EXTENSIONS.isdisjoint(extensions)
-        is_alone = has_image == _TEXTS.isdisjoint(extensions)  # a picture without text, or a text without picture
-        if is_alone:
-            self._alone.add(has_image)
-        if is_alone and is_repeated:
-            self._num_apart, self._apart = self._num_apart + 1, self._apart or _name(group)
-        if not has_image and len(stems := _dotted_stems(extensions)) > 1:
-            self._num_fused = self._num_fused + 1
-            self._fused = self._fused or ", ".join(f"{_name(group)}.{clean_name(stem)}" for stem in stems[:2])
-
-    def warn(self, file: InputFile, source: TarSource, last: Group | Damage | None, num_samples: int) -> None:
-        if self._num_apart and len(self._alone) == 2:
-            logger.warning(
-                "%s: members of %d samples are not adjacent, as of %s: they cannot be paired; pack it again with "
-                "tar --sort=name",
-                file.label,
-                self._num_apart,
-                self._apart,
-            )
-        if self._num_fused:
-            logger.warning(
-                "%s: %d samples are several with dots in their names, such as %s: a name ends at its first dot; "
-                "rename the members",
-                file.label,
-                self._num_fused,
-                self._fused,
-            )
-        if source.links.count:
-            logger.warning(
-                "%s: %d members are stored as links, which are not followed: pack it again with tar --dereference "
-                "--hard-dereference",
-                file.label,
-                source.links.count,
-            )
-        if isinstance(last, Group) and last.is_complete and _end(last) >= source.length():
-            logger.warning(
-                "%s has no end mark: its writer was stopped, and samples may be missing behind the %d that it holds",
-                file.label,
-                num_samples,
-            )
-
-
-def _dotted_stems(extensions: Iterable[bytes]) -> list[bytes]:
-    """What stands before the last dot of pictures and texts: of `05.png`, `05.txt`, `06.png` it is 05 and 06."""
-    parts = [extension.rpartition(b".") for extension in extensions]
-    kinds: dict[bytes, set[bytes]] = {}
-    for stem, dot, kind in parts:
-        if dot and (kind in _IMAGE_EXTENSIONS or kind in _TEXTS):
-            kinds.setdefault(stem, set()).add(kind)
-    return [stem for stem, found in kinds.items() if len(found) > 1]
-
-
-def _end(group: Group) -> int:
-    """Where the next header stands, or the end mark."""
-    end = max(content.member.offset + content.member.size for content in group.contents.values())
-    return end + -end % BLOCK
-
-
-def _name(group: Group) -> str:
-    """The sample's name as a label: it cannot lead out of a folder, whatever the archive says."""
-    name = clean_name(group.prefix.lstrip(b"/"))
-    if ".." in name:
-        name = "/".join("__" if part == ".." else part for part in name.split("/"))
-    return name
 
 
 def _damaged(file: InputFile, position: int, damage: Damage) -> Reject:
@@ -210,13 +144,38 @@ def _parts(source: TarSource, group: Group, options: Options) -> records.Parts:
         raise BadSample(Reason.BAD_RECORD, "a member is stored as a sparse file")
     parts: list[TextPart | ImagePart] = []
     if options.needs_image:
-        images = [content for extension, content in group.contents.items() if extension in _IMAGE_EXTENSIONS]
-        if not images:
-            raise BadSample(Reason.MISSING_IMAGE, f"no image among {_extensions(group)}")
-        parts.append(ImagePart(blob=source.blob(images[0], limit_bytes=options.max_record_bytes)))
+        image = _image(source, group, options)
+        parts.append(ImagePart(blob=source.blob(_followed(source, image), limit_bytes=options.max_record_bytes)))
     if options.needs_text:
         parts.insert(0, TextPart(text=_text(source, group, options)))
     return records.selected(parts, options)
+
+
+def _image(source: TarSource, group: Group, options: Options) -> Content:
+    """The picture of a sample: the member that `image_field` names, if it is set. Raises BadSample."""
+    if options.image_field is None:
+        found = find_picture(source, group)
+    else:
+        name = options.image_field.lower().encode()
+        parts = {extension: extension.rpartition(b".") for extension in group.contents}
+        same = [extension for extension, (stem, _, kind) in parts.items() if stem == name and kind in PICTURES]
+        found = group.contents.get(name) or next((group.contents[extension] for extension in same), None)
+    if found is None:
+        wanted = "image" if options.image_field is None else f".{options.image_field}"
+        raise BadSample(Reason.MISSING_IMAGE, f"no {wanted} among {_extensions(group)}")
+    return found
+
+
+def _followed(source: TarSource, content: Content) -> Content:
+    """The content, if it is no link that leads nowhere. Raises BadSample."""
+    if content.member.target:
+        name = clean_name(content.member.name.rpartition(b"/")[2])[:64]
+        why = "no file of this archive" if isinstance(source, FileSource) else "not followed in a gzipped tar"
+        raise BadSample(
+            Reason.BAD_RECORD,
+            f"{name} is stored as a link to {clean_name(content.member.target)[:128]}, which is {why}",
+        )
+    return content
 
 
 def _members(source: TarSource, group: Group, options: Options) -> tuple[Member, ...]:
@@ -224,7 +183,7 @@ def _members(source: TarSource, group: Group, options: Options) -> tuple[Member,
         return ()
     limit = options.max_record_bytes
     return tuple(
-        Member(extension=clean_name(extension), blob=source.blob(content, limit_bytes=limit))
+        Member(extension=clean_name(extension), blob=source.blob(_followed(source, content), limit_bytes=limit))
         for extension, content in group.contents.items()
     )
 
@@ -239,7 +198,7 @@ def _text(source: TarSource, group: Group, options: Options) -> str:
 
 
 def _bytes(source: TarSource, content: Content, options: Options) -> bytes:
-    size = content.member.size
+    size = _followed(source, content).member.size
     if size > options.max_record_bytes:
         raise BadSample(Reason.OVERSIZED_TEXT, f"{size} bytes, the limit is {options.max_record_bytes}")
     return source.bytes_of(content)

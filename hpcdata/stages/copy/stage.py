@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
     from hpcdata.stages.copy.making import Copying
 
-_KEYS = ("stage", "data.source", "data.text_field", "data.n_train_samples", "data.shard_size", "data.max_record_bytes")
+_KEYS = (
+    *("stage", "data.source", "data.text_field", "data.image_field", "data.n_train_samples", "data.shard_size"),
+    "data.max_record_bytes",
+    "data.outside_images",
+)
 _OTHER_BYTES_A_SAMPLE, _FILES_A_SHARD = 2048, 18
 _COLUMNS = (
     Column(table="samples", name="index", dtype="int64"),
@@ -49,6 +53,7 @@ class Copy:
         return Options(
             max_record_bytes=config.data.max_record_bytes,
             text_field=config.data.text_field,
+            image_field=config.data.image_field,
             needs_image=config.copy.needs in ("image", "both"),
             needs_text=config.copy.needs in ("text", "both"),
             keeps_members=True,

@@ -93,8 +93,10 @@ def trained(request, tmp_path_factory) -> Path:
     return TRAINERS[request.param](tmp_path_factory.mktemp(request.param))
 
 
-def made(path: Path | str, *, add_image_token: bool = False, use_slow_tokenizer: bool = False):
-    identity = text.identify(str(path), add_image_token=add_image_token, use_slow_tokenizer=use_slow_tokenizer)
+def made(path: Path | str, *, add_image_token: bool = False, use_slow_tokenizer: bool = False, **chosen):
+    identity = text.identify(
+        str(path), add_image_token=add_image_token, use_slow_tokenizer=use_slow_tokenizer, **chosen
+    )
     return identity, text.build(identity, str(path))
 
 
@@ -239,6 +241,53 @@ def test_tokens_added_behind_a_sentencepiece_vocabulary_are_counted(tmp_path):
     assert tokenizer.decode([*rows(tokenizer, ["red"])[0], 350, 352]) == "red<pad><image>"
 
 
+@pytest.mark.parametrize("image", [7, 500, 5000])
+def test_a_chosen_image_id_stands_where_the_marker_stood(trained, image):
+    """Below the vocabulary, where a piece has it as well, and behind it."""
+    plain, reference = made(trained, add_image_token=True)
+    identity, tokenizer = made(trained, add_image_token=True, image_token_id=image)
+    assert identity.image_token_id == image
+    assert identity.vocab_size == max(plain.vocab_size - 1, image + 1)
+    texts = ["<image>", "the river <image> beside", "</s> <image><image>", "no picture", *CORPUS[:2]]
+    stored = [[image if i == plain.image_token_id else i for i in row] for row in rows(reference, texts)]
+    assert rows(tokenizer, texts) == stored
+    assert tokenizer.decode(rows(tokenizer, [CORPUS[0]])[0]) == CORPUS[0]
+    if image >= plain.vocab_size:
+        assert "<image>" in tokenizer.decode(stored[1])
+
+
+def test_ids_of_unidisc(trained, tmp_path):
+    """`<image>` at 811, padding at the tokenizer's own or behind the vocabulary; `<image>` behind that at default."""
+    plain, _ = made(trained)
+    behind = plain.vocab_size if plain.pad_id is None else plain.pad_id
+    identity, _ = made(trained, add_image_token=True, image_token_id="unidisc", pad_id="unidisc")
+    assert (identity.image_token_id, identity.pad_id) == (811, behind)
+    assert identity.vocab_size == 812
+    assert (identity.bos_id, identity.eos_id, identity.sha256) == (plain.bos_id, plain.eos_id, plain.sha256)
+    default, _ = made(trained, add_image_token=True, pad_id="unidisc")
+    assert (default.pad_id, default.image_token_id) == (behind, plain.vocab_size + (plain.pad_id is None))
+    assert made(trained, pad_id="unidisc")[0].vocab_size == max(plain.vocab_size, behind + 1)
+    path = train_bpe(tmp_path / "tokenizer.json", specials=("<unk>", "[PAD]", "<image>"))
+    assert made(path, add_image_token=True, pad_id="unidisc")[0].pad_id == 1
+    moved, tokenizer = made(path, add_image_token=True, image_token_id=9)
+    assert (moved.image_token_id, rows(tokenizer, ["a <image> b"])[0].count(2)) == (9, 0)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"image_token_id": 7}, "add data.add_image_token=true"),
+        ({"image_token_id": 7, "pad_id": 7, "add_image_token": True}, "id 7 would be <image> and another special"),
+        ({"image_token_id": 1, "add_image_token": True}, "id 1 would be <image> and another special"),
+        ({"image_token_id": -1, "add_image_token": True}, "expected ids from 0 on"),
+        ({"pad_id": -100}, "expected ids from 0 on"),
+    ],
+)
+def test_ids_that_mean_two_things_are_refused(trained, chosen, message):
+    with pytest.raises(UserError, match=message):
+        made(trained, **chosen)
+
+
 def test_another_file_than_the_plans_is_refused(tmp_path):
     path = train_bpe(tmp_path / "tokenizer.json")
     identity, _ = made(path)
@@ -366,6 +415,8 @@ def test_a_real_sentencepiece_vocabulary(mistral_model):
     identity, tokenizer = made(mistral_model, add_image_token=True)
     assert (identity.vocab_size, identity.image_token_id) == (32001, 32000)
     assert (identity.bos_id, identity.eos_id, identity.pad_id, identity.unk_id) == (1, 2, None, 0)
+    unidisc, _ = made(mistral_model, add_image_token=True, image_token_id="unidisc", pad_id="unidisc")
+    assert (unidisc.vocab_size, unidisc.image_token_id, unidisc.pad_id) == (32001, 811, 32000)
     raw = sentencepiece.SentencePieceProcessor(model_file=str(mistral_model))
     assert rows(tokenizer, ["hello </s>", "Grüße 😀 <image>"]) == [
         [6312, 28709, 1867, 28713, 28767],

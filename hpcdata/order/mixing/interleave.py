@@ -6,25 +6,16 @@ operations, forwards and backwards, any whole period of `sum(weights)` positions
 its weight says, and every prefix deviates from its exact share by at most 1/2 a level, weighted by the shares
 below: less than 2 for any weights, less than 1 for two sources.
 
-A `Schedule` is a list of stages: weights change where a person changed them, and where a source is used up.
-
-| policy | ends |
-|---|---|
-| `repeat` | never |
-| `stop_first` | when the first source has delivered each of its samples once |
-| `stop_all` | when all sources have; the small ones repeat until then |
-| `max_repeats` | when all have been delivered `max_repeats` times; one that has leaves, the others keep their ratio |
+What weights are relative to is a strategy. Where they change, and where an epoch ends: hpcdata.order.mixing.schedule.
 """
 
 from __future__ import annotations
 
-import bisect
 import heapq
 import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -32,7 +23,6 @@ import numpy as np
 
 from hpcdata.base.errors import UserError
 
-POLICIES = ("repeat", "stop_first", "stop_all", "max_repeats")
 _MAX_TOTAL = 2**31
 _SCALE = 2**30
 
@@ -55,17 +45,28 @@ def integer_weights(weights: Sequence[float | Fraction]) -> tuple[int, ...]:
     return tuple(values)
 
 
-def relative_weights(given: Sequence[float | None], sizes: Sequence[int], strategy: str | None) -> list[float]:
+def relative_weights(
+    given: Sequence[float | None],
+    sizes: Sequence[int],
+    strategy: str | None,
+    tokens_per_sample: Sequence[Fraction | None] = (),
+) -> list[float | Fraction]:
     """The weights that a strategy makes of those that were given to sources (None: none) of these sizes.
 
     `strategy` says what weights are relative to: `weights` (nothing), `proportional` (the samples of a source),
     `sqrt` (their square root), `power:A` (their A-th power: the smaller A, the more small sources are upsampled) or
-    `uniform`. By default `weights` if any source has one, else `proportional`.
+    `uniform`. By default `weights` if any source has one, else `proportional`. With `tokens` they are shares of the
+    tokens, not of the samples: 1 each is as many tokens of each source in the long run.
     """
     if strategy is None:
         strategy = "proportional" if all(weight is None for weight in given) else "weights"
     if strategy == "weights" and None in given:
         raise UserError("some sources of the mixture have a weight and some have none: give one to each")
+    if strategy == "tokens":
+        return [
+            Fraction(str(1 if weight is None else weight)) / mean
+            for weight, mean in zip(given, _known(tokens_per_sample), strict=True)
+        ]
     base = [_share(size, strategy) for size in sizes]
     return [share if weight is None else share * weight for share, weight in zip(base, given, strict=True)]
 
@@ -77,9 +78,10 @@ class _Split(NamedTuple):
     total: int
     branches: tuple[_Split | int, _Split | int]
 
-    def num_left(self, positions: np.ndarray) -> np.ndarray:
-        """How many of the first `positions` belong to the left branch."""
-        return self.split(positions)[0]
+    def count_left(self, position: int) -> int:
+        """How many of the first `position` positions belong to the left branch."""
+        periods, rest = divmod(position, self.total)
+        return periods * self.left + (rest * self.left + self.total // 2) // self.total
 
     def split(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(how many before each position belong to the left branch, whether it does itself)."""
@@ -136,81 +138,18 @@ class Interleave:
         """How often each source has been drawn before `position`."""
         counts = [0] * len(self.weights)
         for source, path in self._paths.items():
-            number = np.int64(position)
+            number = int(position)
             for node, branch in path:
-                left = node.num_left(number)
+                left = node.count_left(number)
                 number = number - left if branch else left
-            counts[source] = int(number)
+            counts[source] = number
         return counts
 
 
-class Stage(NamedTuple):
-    """From position `start` on: an interleave whose sources have been drawn `base` times before."""
-
-    start: int
-    interleave: Interleave
-    base: tuple[int, ...]
-
-    def counts(self, position: int) -> list[int]:
-        return [a + b for a, b in zip(self.base, self.interleave.counts(position - self.start), strict=True)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """One epoch of a mixture. `num_samples` is None where it has no end."""
-
-    stages: tuple[Stage, ...]
-    num_samples: int | None
-
-    def places(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """positions: [n] integers -> (source, draw): [n] int64 each."""
-        positions = np.asarray(positions, np.int64)
-        if len(self.stages) == 1:
-            (stage,) = self.stages
-            source, local = stage.interleave.places(positions - stage.start)
-            return source, local + np.array(stage.base, np.int64)[source]
-        stage_of = np.searchsorted([stage.start for stage in self.stages], positions, side="right") - 1
-        source, draw = np.empty_like(positions), np.empty_like(positions)
-        for stage_index in np.unique(stage_of).tolist():
-            stage, at = self.stages[stage_index], stage_of == stage_index
-            source[at], local = stage.interleave.places(positions[at] - stage.start)
-            draw[at] = local + np.array(stage.base, np.int64)[source[at]]
-        return source, draw
-
-    def counts(self, position: int) -> list[int]:
-        """How often each source has been drawn before `position`, in O(log sources) for each."""
-        return self.stages[bisect.bisect_right([stage.start for stage in self.stages], position) - 1].counts(position)
-
-
-def make_schedule(
-    sizes: Sequence[int],
-    weights: Sequence[int],
-    *,
-    policy: str,
-    max_repeats: Sequence[int],
-    changes: Sequence[tuple[int, Sequence[int]]] = (),
-) -> Schedule:
-    """The stages of one epoch. `changes`: (position, weights from there on), in the order of positions."""
-    stages: list[Stage] = []
-    start, base, weights = 0, (0,) * len(sizes), tuple(weights)
-    quotas = [size * (times if policy == "max_repeats" else 1) for size, times in zip(sizes, max_repeats, strict=True)]
-    pending = list(changes)
-    while True:
-        while pending and pending[0][0] <= start:
-            weights = tuple(pending.pop(0)[1])
-        left = [quota - drawn for quota, drawn in zip(quotas, base, strict=True)]
-        active = [0 if policy == "max_repeats" and not rest else w for w, rest in zip(weights, left, strict=True)]
-        wanted = [rest > 0 or policy == "repeat" for w, rest in zip(active, left, strict=True) if w]
-        if not any(wanted):
-            return Schedule(stages=tuple(stages), num_samples=start)
-        stage = Stage(start, Interleave(active), base)
-        stages.append(stage)
-        end = _end(stage, left, policy)
-        if pending and (end is None or pending[0][0] < end):
-            end = pending[0][0]
-        elif end is None or policy == "stop_first":
-            return Schedule(stages=tuple(stages), num_samples=end)
-        start, base = end, tuple(stage.counts(end))
+def _known(tokens_per_sample: Sequence[Fraction | None]) -> list[Fraction]:
+    if not tokens_per_sample or not all(tokens_per_sample):
+        raise UserError("a source has no tokens, or none that are known: weights cannot be shares of tokens")
+    return [mean for mean in tokens_per_sample if mean is not None]
 
 
 def _share(size: int, strategy: str) -> float:
@@ -223,18 +162,10 @@ def _share(size: int, strategy: str) -> float:
     match = re.fullmatch(r"power:(\d*\.?\d+)", strategy)
     if not match:
         raise UserError(
-            f"mixture strategy {strategy!r}: expected weights, proportional, uniform, sqrt or power:A (as in power:0.3)"
+            f"mixture strategy {strategy!r}: expected weights, proportional, uniform, sqrt, tokens, or power:A "
+            "(as in power:0.3)"
         )
     return round(size ** float(match[1]), 6)
-
-
-def _end(stage: Stage, left: Sequence[int], policy: str) -> int | None:
-    """Where the stage ends by the policy: behind the last draw of the first (or last) source to be used up."""
-    if policy == "repeat":
-        return None
-    sources = [source for source, w in enumerate(stage.interleave.weights) if w and left[source] > 0]
-    ends = (stage.start + stage.interleave.position(source, left[source] - 1) + 1 for source in sources)
-    return max(ends) if policy == "stop_all" else min(ends)
 
 
 def _paths(node: _Split | int, path: tuple[tuple[_Split, int], ...] = ()) -> Iterator[tuple[int, tuple]]:
