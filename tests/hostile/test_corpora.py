@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, __version__
 
-from hpcdata.sources.base import IMAGE_EXTENSIONS
+from hpcdata.media.kinds import IMAGE_EXTENSIONS
 from tests import corpora
 from tests.evidence import PICTURES, Evidence
 from tests.hostile.test_hostile_run import run
