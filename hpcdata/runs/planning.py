@@ -112,6 +112,7 @@ def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[
             config.data.source,
             without=str(paths.root),
             as_older=plan is not None and plan.found is None,
+            listed=None if plan is None else {item.origin for item in plan.inputs if item.vouches},
         )
     except UserError:
         if config.data.on_changed_input != "reject" or plan is None:

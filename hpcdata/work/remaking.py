@@ -111,7 +111,7 @@ class Remaker:
             is_like = segment.source.is_like(origin.stat())
         except OSError as error:
             raise UserError(f"input {label} ({origin}) cannot be read: {error.strerror}; restore it") from None
-        if is_like:
+        if is_like or segment.source.vouches:
             path = str(self._paths.root / segment.source.file.path)
             return dataclasses.replace(segment.source.file, path=path), segment.source.scan
         if not self._accept_changed:
@@ -126,7 +126,7 @@ class Remaker:
 
     def _scan_again(self, segment: Segment, origin: str) -> _Source:
         planned, config = segment.source, self._plan.config
-        (listed,) = sources.list_inputs(origin, config.data.source, without=str(self._paths.root))
+        (listed,) = sources.list_inputs(origin, config.data.source, without=str(self._paths.root), listed=())
         listed = dataclasses.replace(listed, label=planned.file.label)
         file = sources.prepare(listed, Path(self._listings.name), without=str(self._paths.root))
         scan = sources.scan(file, every=config.data.shard_size, options=self._stage.options(config))
