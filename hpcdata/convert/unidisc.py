@@ -112,6 +112,8 @@ def export_unidisc(path: str | Path, out: str | Path, options: ExportOptions) ->
         raise UserError(f"{out} exists already: choose another place, or remove it first")
     if not len(dataset):
         raise UserError(f"{path} has no samples: there is nothing to export")
+    if not files.is_utf8(out.absolute()):
+        raise UserError(f"{str(out.absolute())!r} is not UTF-8, and torch opens no such file: choose another name")
     if not out.parent.is_dir():
         raise UserError(f"{out.parent} is not a folder: make it first")
     export = _plan(dataset, options)
