@@ -112,7 +112,7 @@ class _Kinds:
         self._taken = {file.path for file in listed}
         self._real = {os.path.realpath(path) for path in self._taken}
         self._albums = [os.path.join(file.path, "") for file in listed if file.format == "folder"]
-        self._texts = [os.path.join(file.path, "") for file in listed if file.format == "textfolder"]
+        self._texts = [os.path.join(file.path, "") for file in listed if file.format == "documentfolder"]
         self._names_pictures = any(file.format.startswith(("jsonl", "array")) for file in listed)
 
     def of(self, folder: str, without: str) -> Iterator[tuple[str, str]]:

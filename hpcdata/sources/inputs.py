@@ -15,6 +15,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import kind_of
@@ -37,7 +38,14 @@ _JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".ndjson.gz", ".n
 _IMAGES = ("",)
 _KNOWN = (*_TARS, *_JSON_LINES, *ENDINGS, ".json", ".parquet")
 _MOST_OPENED = 100
-_SAMPLE_FIELDS = re.compile(rb'"(image|image_path|conversations|text_prompt|caption)"\s*:')
+_SAMPLE_FIELDS = re.compile(
+    rb'"(image|image_path|conversations|text_prompt|caption)"\s*:|'
+    rb'"(images|img|img_path|image_url|messages|videos?|audios?)"\s*:\s*(?!null|""|\[\s*\]|\{\s*\})["\[{]|'
+    rb'"file_name"\s*:\s*"[^"]*\.(%s)"' % b"|".join(extension.encode() for extension in sorted(IMAGE_EXTENSIONS)),
+    re.IGNORECASE,
+)
+_FOLDERS = ("folder", "documentfolder")
+_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +60,23 @@ def list_inputs(
     source: str,
     *,
     without: str = "",
+    image_root: str | None = None,
+    allows_outside: bool = False,
     as_older: bool = False,
     listed: Collection[str] | None = None,
 ) -> list[InputFile]:
     """All inputs in order. Raises UserError if one is missing, is of no known kind, or there is none.
 
-    without: a folder that is never looked into, of a run that writes into the folder of its inputs. as_older: chooses
+    without: a folder that is never looked into, of a run that writes into the folder of its inputs. image_root: where
+    pictures of records lie, None for the folder of each file. allows_outside: also anywhere else. as_older: chooses
     as plans did that have no `found`, by names alone and with notes on a data set (`state.json`) among the inputs.
     listed: folders whose documents are one input, a listing, as a plan says; None: where there are many of them.
     """
+    root = image_root and os.path.abspath(image_root)
+    if root:
+        with refusing_faults(root):
+            if kind_of(root) != "folder":
+                raise UserError(f"data.image_root={image_root} is no folder")
     look = _Look(source=source, without=without, as_older=as_older, listed=listed)
     paths = [path for path in expand_paths(raw_data_dir) if not _is_below(path, without)]
     found = [file for path in paths for file in look.found(path)]
@@ -73,11 +89,24 @@ def list_inputs(
             path=file.path,
             label=clean_name(os.fsencode(os.path.relpath(file.path, parent))),
             format=file.format,
-            base=file.path if file.format in ("folder", "textfolder") else os.path.dirname(file.path),
             num_declared=file.num_declared,
+            **_places(file, root, allows_outside),
         )
         for file in unique
     ]
+
+
+class _Places(TypedDict):
+    base: str
+    roots: tuple[str, ...]
+
+
+def _places(file: _Found, root: str | None, allows_outside: bool) -> _Places:
+    """Where the pictures of its records lie, and may lie."""
+    if not file.format.startswith(_OF_RECORDS):
+        return _Places(base=file.path if file.format in _FOLDERS else os.path.dirname(file.path), roots=())
+    base = root or os.path.dirname(file.path)
+    return _Places(base=base, roots=("/",) if allows_outside else (base,))
 
 
 def _is_below(path: str, folder: str) -> bool:
@@ -89,7 +118,7 @@ def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:
 
     Other formats are returned as they are, and nothing is written. Raises UserError.
     """
-    prepared = {"folder": "listing", "textfolder": "documents", "array": "jsonl", "textarray": "text"}.get(
+    prepared = {"folder": "listing", "documentfolder": "documents", "array": "jsonl", "textarray": "text"}.get(
         file.format.partition(".")[0]
     )
     if prepared is None:
@@ -169,7 +198,7 @@ class _Look:
                 continue
             found = []
             if set(ENDINGS) <= set(endings) and self._holds_many(folder):
-                found, endings = [_Found(path=folder, format="textfolder")], tuple(set(endings) - set(ENDINGS))
+                found, endings = [_Found(path=folder, format="documentfolder")], tuple(set(endings) - set(ENDINGS))
             found += [item for path in self._with_endings(folder, endings) for item in self.found(path)]
             if found:
                 return found

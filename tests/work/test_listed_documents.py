@@ -61,7 +61,7 @@ def test_rows_beside_many_documents_are_inputs_as_well(tmp_path: Path) -> None:
     write_documents(tmp_path / "in", 20)
     (tmp_path / "in/a.jsonl").write_text('{"text": "row"}\n')
     found = list_inputs(str(tmp_path / "in"), "text")
-    assert sorted((file.label, file.format) for file in found) == [("in", "textfolder"), ("in/a.jsonl", "text")]
+    assert sorted((file.label, file.format) for file in found) == [("in", "documentfolder"), ("in/a.jsonl", "text")]
 
 
 def test_bytes_are_the_same_wherever_it_is_stopped_and_it_is_proved(tmp_path: Path) -> None:
