@@ -127,7 +127,8 @@ class Remaker:
     def _scan_again(self, segment: Segment, origin: str) -> _Source:
         planned, config = segment.source, self._plan.config
         (listed,) = sources.list_inputs(origin, config.data.source, without=str(self._paths.root))
-        listed = dataclasses.replace(listed, label=planned.file.label)
+        kept = {name: getattr(planned.file, name) for name in ("label", "base", "roots")}
+        listed = dataclasses.replace(listed, **kept)
         file = sources.prepare(listed, Path(self._listings.name), without=str(self._paths.root))
         scan = sources.scan(file, every=config.data.shard_size, options=self._stage.options(config))
         is_limited = config.data.n_train_samples is not None
