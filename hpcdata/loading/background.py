@@ -200,7 +200,7 @@ class _Workers:
         try:
             batch, counts = make()
             if self._pin_memory:
-                batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+                batch = {k: v.pin_memory() if hasattr(v, "pin_memory") else v for k, v in batch.items()}
             return batch, counts
         except BaseException as error:  # handed to the thread that iterates
             return error

@@ -55,6 +55,8 @@ class Cursor(Generic[S]):
         self.drop_last, self.num_epochs = drop_last, num_epochs
         self.epoch = self.step = 0
         self._noted: tuple[int, int, Mark] | None = None
+        if num_epochs is not None and num_epochs < 0:
+            raise UserError(f"num_epochs={num_epochs}, expected 0 or more, or None for a loop without end")
         if global_batch_size < 1 or global_batch_size % self.world_size:
             raise UserError(
                 f"global_batch_size={global_batch_size} cannot be divided evenly among {self.world_size} ranks"
