@@ -11,6 +11,7 @@ May use: base, samples, native, order, shards, dataset.
     attention          masks and edges that keep the samples of a packed row apart
     account            what each source has contributed
     background         BackgroundLoader: batches made ahead by threads
+    trainers           adapters for transformers, Lightning, accelerate and torch's checkpoints
     step_dataset       the steps as a dataset for torch's DataLoader
     replaying          what a run was fed, as digests
 """

@@ -68,6 +68,10 @@ class ResumableLoader(Protocol):
         """Called when the batch is delivered."""
         ...
 
+    def end(self) -> None:
+        """Called where there is no further batch."""
+        ...
+
     def set_weights(self, weights: Mapping[str, float]) -> None: ...
 
     def account(self) -> dict[str, SourceAccount]: ...
@@ -107,6 +111,7 @@ class BackgroundLoader:
                 while workers is self._workers and self.loader.place == place:  # else it was moved, or weighted anew
                     made, state = workers.next()
                     if made is None:
+                        self.loader.end()
                         return
                     self.loader.follow(state)
                     self.loader.count(made[1])

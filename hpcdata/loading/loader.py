@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hpcdata.base.errors import UserError
 from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.loading.account import SourceAccount, make_account
 from hpcdata.loading.batches import PlainSteps, TokenSteps
@@ -98,6 +99,7 @@ class TokenLoader(Cursor[TokenSteps]):
         self.layout = _for_packing(found, rows).bind(self.dataset.manifest)
         self.counts = BatchCounts()
         self._begun: _Begun | None = None
+        self._is_over = False
         super().__init__(
             stream,
             share=Share(rank=place, world_size=size),
@@ -112,8 +114,19 @@ class TokenLoader(Cursor[TokenSteps]):
         )
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Raises UserError where an earlier loop has delivered the last of `num_epochs`: nothing would come."""
         while self.num_epochs is None or self.epoch < self.num_epochs:
             yield self._next()
+        self.end()
+
+    def end(self) -> None:
+        """Called by a loop that comes to the end; raises UserError where it came to it without a batch once more."""
+        if self._is_over:
+            raise UserError(
+                f"the loader has delivered all of num_epochs={self.num_epochs}: for more epochs leave num_epochs out "
+                "and loop over loader.iter_epoch(), or go back with set_epoch(0) or load_state_dict"
+            )
+        self._is_over = True
 
     def iter_epoch(self) -> Iterator[dict[str, torch.Tensor]]:
         """The rest of the current epoch, for `for epoch in range(...)` loops."""
@@ -147,6 +160,7 @@ class TokenLoader(Cursor[TokenSteps]):
     def count(self, counts: BatchCounts) -> None:
         """Adds a batch that `take` prepared, when it is delivered."""
         self.counts += counts
+        self._is_over = False
 
     def _next(self) -> dict[str, torch.Tensor]:
         here, begun, self._begun = (self.epoch, self.step), self._begun, None
@@ -214,7 +228,7 @@ class TokenLoader(Cursor[TokenSteps]):
         return super()._where() if isinstance(self.stream, MixtureStream) else str(self.dataset.path)
 
     def _let_go(self) -> None:
-        self._begun = None
+        self._begun, self._is_over = None, False
 
 
 def _for_packing(layout: Layout, packing: Packing | None) -> Layout:

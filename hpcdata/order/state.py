@@ -163,6 +163,13 @@ class Cursor(Generic[S]):
         self._let_go()
         self.epoch, self.step, self._noted = epoch, step, None
 
+    def set_epoch(self, epoch: int) -> None:
+        """Goes to the first step of an epoch; where it stands in that epoch, it stays."""
+        if epoch < 0:
+            raise UserError(f"epoch {epoch}, expected 0 or more")
+        if epoch != self.epoch:
+            self.stand_at(epoch, 0)
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state`, saved on any world size. Raises UserError when it is of other data or settings."""
         check_state(state, self.state_dict())
