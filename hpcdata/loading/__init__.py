@@ -10,6 +10,7 @@ May use: base, samples, native, order, shards, dataset.
     loader             TokenLoader; its place and state are hpcdata.order.state
     attention          masks and edges that keep the samples of a packed row apart
     account            what each source has contributed
+    waits           how long a training waited for its batches
     background         BackgroundLoader: batches made ahead by threads
     trainers           adapters for transformers, Lightning, accelerate and torch's checkpoints
     step_dataset       the steps as a dataset for torch's DataLoader
