@@ -23,7 +23,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def scan(file: InputFile, *, every: int, options: Options) -> Scan:
-    """Counts lines; the options cannot change how many there are. Raises UserError for a file that unpacks to too much."""
+    """Counts lines; the options cannot change how many there are. Raises UserError for what unpacks to too much."""
     cuts = []
     num_samples = 0
     large = 0
@@ -39,7 +39,7 @@ def scan(file: InputFile, *, every: int, options: Options) -> Scan:
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
     position = first
-    for row in _rows(file, scan, first, count, options):
+    for row in rows_of(file, scan, first, count, options.max_record_bytes):
         yield _record(file, position, row, options)
         position += 1
     if position != first + count:
@@ -50,13 +50,19 @@ def read_documents(
     file: InputFile, scan: Scan, *, first: int, count: int, batch_size: int, options: Options
 ) -> Iterator[Documents]:
     """What `read` yields for a file of documents, in batches and without an object for each of them."""
-    rows, end = _rows(file, scan, first, count, options), first + count
+    rows, end = rows_of(file, scan, first, count, options.max_record_bytes), first + count
     for start in range(first, end, batch_size):
         batch = gathered(file, start, _texts(file, start, islice(rows, min(batch_size, end - start)), options))
         got = start + len(batch.positions) + len(batch.rejects)
         if got != min(start + batch_size, end):
             raise changed_since_planned(file, got=got, expected=end)
         yield batch
+
+
+def rows_of(file: InputFile, scan: Scan, first: int, count: int, limit: int) -> Iterator[Line]:
+    """The lines `first` to `first + count - 1` of a file, as far as there are so many."""
+    start, seek = scan.cut(first)
+    return islice(lines(chunks(file, seek=seek), seek, limit), first - start, first - start + count)
 
 
 def lines(stream: Iterator[bytes], offset: int, limit: int) -> Iterator[Line]:
@@ -92,12 +98,6 @@ def _passed(start: int, blanks: bytes, limit: int) -> tuple[int, _Pending]:
     pending, tail = _Pending(limit), blanks.rpartition(b"\n")[2]
     pending.add(tail)
     return start + len(blanks) - len(tail), pending
-
-
-def _rows(file: InputFile, scan: Scan, first: int, count: int, options: Options) -> Iterator[Line]:
-    start, seek = scan.cut(first)
-    rows = lines(chunks(file, seek=seek), seek, options.max_record_bytes)
-    return islice(rows, first - start, first - start + count)
 
 
 class _Pending:
@@ -144,17 +144,17 @@ def _record(file: InputFile, position: int, row: Line, options: Options) -> Reco
         if file.format == "listing":
             entry = records.load_listed(line)
             key = f"{file.label}/{entry['key']}"
-            parts = records.listed_parts(entry, file.base, options)
-            members = records.listed_members(entry, file.base) if options.keeps_members else ()
+            parts = records.listed_parts(entry, file, options)
+            members = records.listed_members(entry, file) if options.keeps_members else ()
         else:
             line = line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line
             value = records.load(line)
             parts = (
-                records.sample_parts(value, file.base, options)
+                records.sample_parts(value, file, options)
                 if file.format.startswith("jsonl")
-                else records.document_parts(value, options)
+                else records.document_parts(value, file, options)
             )
-            members = records.members_of(line, value, file.base) if options.keeps_members else ()
+            members = records.members_of(line, value, file) if options.keeps_members else ()
         return Sample(position=position, key=key, parts=parts, offset=offset, members=members)
     except BadSample as bad:
         return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=offset)

@@ -65,7 +65,10 @@ def launch(name: str, source: Path, run: Path) -> tuple[str, float, int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", INPUTS)
-def test_an_input_takes_no_more_time_and_memory_than_its_limits(tmp_path: Path, evidence: Evidence, name: str) -> None:
+def test_an_input_takes_no_more_time_and_memory_than_its_limits(
+    tmp_path: Path, evidence: Evidence, request: pytest.FixtureRequest, name: str
+) -> None:
+    request.addfinalizer(lambda: subprocess.run(["rm", "-rf", str(tmp_path)], check=True))  # pytest cannot, so deep
     folder, run = tmp_path / "in", tmp_path / "run"
     folder.mkdir()
     source = INPUTS[name](folder)

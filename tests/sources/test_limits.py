@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from hpcdata.base.errors import UserError
 from hpcdata.samples import Reason, Reject
 from hpcdata.sources import Options, limits, parquet, scan
+from hpcdata.sources.folder import walk
 from hpcdata.sources.tar.oddities import MOST_NAME_BYTES
 from tests.sources.source_files import json_lines, keys, one_input, read_all, summary, write, write_tar
 
@@ -82,9 +84,21 @@ def test_a_name_beyond_the_limit_is_one_reject_with_a_short_key(tmp_path: Path, 
     assert max(map(len, keys(records))) < 200
 
 
-def test_folders_may_be_nested_deeper_than_the_interpreter_s_stack(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_packed_document_of_far_more_than_its_size_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
+    monkeypatch.setattr(limits, "LARGE_BYTES", 1 << 20)
+    path = write(tmp_path / f"x.txt{suffix}", b"a" * (4 << 20))
+    assert summary(read_all(one_input(path))) == ["oversized_text"]
+    monkeypatch.setattr(limits, "LARGE_BYTES", 1 << 23)
+    assert len(summary(read_all(one_input(path)))[0]) == 4 << 20
+
+
+def test_folders_may_be_nested_deeper_than_the_interpreter_s_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(lambda: subprocess.run(["rm", "-rf", str(tmp_path)], check=True))  # pytest cannot, so deep
     monkeypatch.chdir(tmp_path)
     for _ in range(1100):
         Path("d").mkdir()
@@ -92,7 +106,5 @@ def test_folders_may_be_nested_deeper_than_the_interpreter_s_stack(
     Path("0.txt").write_text("deep")
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "e/0.txt", b"flat")
-    from hpcdata.sources.folder import walk
-
     found = [(directory.count("/d"), names) for directory, names in walk(str(tmp_path)) if names]
     assert found == [(1100, ["0.txt"]), (0, ["0.txt"])]
