@@ -93,9 +93,7 @@ def members_of_one_sample(folder: Path) -> Path:
     return folder / "x.tar"
 
 
-def _tiff(
-    width: int, height: int, rows: int, bits: int, sample_format: int, data: bytes, compression: int = 1
-) -> bytes:
+def tiff(width: int, height: int, rows: int, bits: int, sample_format: int, data: bytes, compression: int = 1) -> bytes:
     """A gray TIFF of strips of `rows` rows that all have the same bytes."""
     count = -(-height // rows)
     entries = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, bits), (259, 3, 1, compression), (262, 3, 1, 1)]
@@ -110,14 +108,14 @@ def _tiff(
 
 def strips(folder: Path) -> Path:
     """A TIFF of 10^6 strips."""
-    data = _tiff(1, 1_000_000, 1, 8, 1, b"\x80")
+    data = tiff(1, 1_000_000, 1, 8, 1, b"\x80")
     return _pair(folder, data, "tif")
 
 
 def floats(folder: Path) -> Path:
     """A TIFF of 89 million floats."""
     data = zlib.compress(struct.pack("<f", 0.5) * 9000 * 300, 9)
-    return _pair(folder, _tiff(9000, 9900, 300, 32, 3, data, compression=8), "tif", count=4)
+    return _pair(folder, tiff(9000, 9900, 300, 32, 3, data, compression=8), "tif", count=4)
 
 
 def scans(folder: Path) -> Path:
