@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcdata.base.command import DONE, EXIT_CODES, REFUSED, run
+from hpcdata.base.command import DONE, EXIT_CODES, REFUSED, complain, run, say
 
 ORDER = (
     *("launch", "preflight", "status", "logs", "resume", "cancel"),
@@ -38,15 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(given: list[str]) -> int:
     name, rest = (given[0], given[1:]) if given else ("--help", [])
     if name in ("-h", "--help", "help"):
-        print(_help())
+        say(_help())
         return DONE
     if name in ("-V", "--version"):
         from hpcdata.base.version import code_version
 
-        print(f"hpcdata {code_version()}")
+        say(f"hpcdata {code_version()}")
         return DONE
     if name not in commands():
-        print(f"hpcdata: {name} is no command{_suggestion(name)}; hpcdata --help lists them", file=sys.stderr)
+        complain(f"{name} is no command{_suggestion(name)}; hpcdata --help lists them")
         return REFUSED
     code: int = importlib.import_module(f"hpcdata.{name}").main(rest)
     return code

@@ -8,14 +8,20 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import string
 import sys
 from argparse import Namespace as Options
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
 
+from hpcdata.base import units
 from hpcdata.base.errors import Failed, Unfinished, UserError
 
 __all__ = ["DONE", "EXIT_CODES", "FAILED", "INTERRUPTED", "REFUSED", "UNFINISHED"]
-__all__ += ["Options", "Parser", "run", "to_type"]
+__all__ += ["Options", "Parser", "complain", "quoted", "run", "say", "to_type"]
+
+_PLAIN = frozenset(string.ascii_letters + string.digits + "/._-=+:,@% ")
 
 DONE, FAILED, REFUSED, UNFINISHED, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = """exit codes:
@@ -78,11 +84,21 @@ def run(action: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except KeyboardInterrupt:
-        print("hpcdata: interrupted", file=sys.stderr)
+        complain("interrupted")
         return INTERRUPTED
     except (UserError, OSError) as error:
-        print(f"hpcdata: {error}", file=sys.stderr)
+        complain(error)
         return exit_code(error)
+
+
+def say(text: object, *, file: IO[str] | None = None) -> None:
+    """Prints what a command has to tell; control characters in foreign names are shown, not obeyed."""
+    print(units.printable(text), file=file, flush=file is not None)
+
+
+def complain(text: object) -> None:
+    """Says on stderr what is wrong."""
+    say(f"hpcdata: {text}", file=sys.stderr)
 
 
 def exit_code(error: UserError | OSError) -> int:
@@ -92,6 +108,22 @@ def exit_code(error: UserError | OSError) -> int:
     return FAILED if isinstance(error, Failed) or not isinstance(error, UserError) else REFUSED
 
 
-def to_type(command: str, *arguments: object) -> str:
-    """The line that a person types: `python -m hpcdata.combine '/my data/out'`."""
-    return shlex.join(["python", "-m", f"hpcdata.{command}", *map(str, arguments)])
+def to_type(command: str, path: Path | str, *words: str) -> str:
+    """The line that a person types, in any folder: `python -m hpcdata.combine '/my data/out' --compact`.
+
+    path: of the run or dataset. What a shell would not pass on as it is printed stands in `$'...'`.
+    """
+    return " ".join(["python", "-m", f"hpcdata.{command}", *map(quoted, (os.path.abspath(path), *words))])
+
+
+def _is_bytes(word: str) -> bool:
+    """Whether it stands for the bytes of a file name."""
+    return not any("\ud800" <= item < "\udc80" or "\udcff" < item <= "\udfff" for item in word)
+
+
+def quoted(word: str) -> str:
+    """As a shell takes it for one word; what cannot be printed as `$'...'`, which bash, zsh and ksh understand."""
+    if word.isprintable():
+        return shlex.quote(word)
+    data = word.encode("utf-8", "surrogateescape" if _is_bytes(word) else "backslashreplace")
+    return "$'" + "".join(chr(item) if chr(item) in _PLAIN else f"\\{item:03o}" for item in data) + "'"

@@ -50,6 +50,24 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def printable(text: object) -> str:
+    """Text for a terminal: as it is but for control characters and undecodable bytes, which are shown as escapes.
+
+    Line ends and tabs are kept. What foreign names and messages hold cannot colour, clear or rename a terminal.
+    """
+    given = str(text)
+    if given.isprintable():
+        return given
+    return "".join(item if item.isprintable() or item in "\n\t" else _escaped(item) for item in given)
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte of a file name that is not UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
+
+
 def one_line(text: object, width: int = 200) -> str:
     """Foreign text without control characters, cut at `width`."""
     line = "".join(item if item.isprintable() else "?" for item in " ".join(str(text).split()))

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpcdata.base import units
+from hpcdata.base.command import say
 from hpcdata.history.history import History
 from hpcdata.history.process import RUNNING, VANISHED
 from hpcdata.history.tasks import Task
@@ -50,10 +51,10 @@ def watch(observer: Observer, every_s: float, *, output: IO[str] | None = None) 
 
                 status = _look_on(observer, status, every_s, show)
         else:
-            status = _look_on(observer, status, every_s, lambda status: print(line(status), file=console.file))
+            status = _look_on(observer, status, every_s, lambda status: say(line(status), file=console.file))
     except KeyboardInterrupt:
         pass
-    print(describe(status, observer.paths.root), file=console.file)
+    say(describe(status, observer.paths.root), file=console.file)
     return status
 
 
@@ -86,7 +87,7 @@ def line(status: Status) -> str:
 def view(status: Status, observer: Observer, height: int, every_s: float) -> RenderableType:
     """All of it: progress, figures, warnings, and as many tasks as fit."""
     root = observer.paths.root
-    notes = [Text(note, style="yellow", overflow="fold") for note in warnings(status, root)]
+    notes = [Text(units.printable(note), style="yellow", overflow="fold") for note in warnings(status, root)]
     room = max(MIN_TASKS, height - HEADER_LINES - 2 * len(notes))
     return Group(
         _title(status, units.one_line(root), every_s),
