@@ -28,7 +28,8 @@ from hpcdata.base.errors import UserError
 from hpcdata.base.reads import kind_of
 from hpcdata.encoders.text import panics, special_ids
 from hpcdata.encoders.text.fast import SpedUp, speed_up
-from hpcdata.encoders.text.sentencepiece_rules import charsmap
+from hpcdata.encoders.text.sentencepiece_rules import charsmap, merges_pairs
+from hpcdata.encoders.text.splitting import Splitting, lies_across
 from hpcdata.runs.identities import TextIdentity
 from hpcdata.samples import BadSample, Reason
 
@@ -109,6 +110,10 @@ def build(identity: TextIdentity, tokenizer: str, *, engine: str = "reference") 
         )
     if identity.image_token_id is not None:
         reference.add_image_token(identity.image_token_id)
+    return Splitting(reference, _engine(reference, engine))
+
+
+def _engine(reference: _Fast | _SentencePiece, engine: str) -> TextTokenizer:
     if engine == "auto":
         return SpedUp(reference)
     if engine == "reference":
@@ -163,6 +168,11 @@ class _Fast:
 
     def normalizer(self) -> dict[str, Any] | None:
         return self._content.get("normalizer")
+
+    def merges_within_words(self) -> bool:
+        """See `splitting.Reference`."""
+        model, in_bytes = self._content["model"], b'"ByteLevel"' in self.data
+        return model["type"] == "BPE" and not lies_across(model["vocab"], self.literals(), in_bytes=in_bytes)
 
     def token_id(self, token: str) -> int | None:
         return self._ids.get(token)
@@ -251,6 +261,11 @@ class _SentencePiece:
         kinds = (model.is_control, model.is_unknown)
         pieces = [model.id_to_piece(piece) for piece in range(self._num_pieces) if any(kind(piece) for kind in kinds)]
         return [IMAGE_TOKEN, *pieces, *self.added]
+
+    def merges_within_words(self) -> bool:
+        """See `splitting.Reference`."""
+        pieces = (self._processor.id_to_piece(piece) for piece in range(self._num_pieces))
+        return merges_pairs(self.data) and not lies_across(pieces, self.literals(), in_bytes=False)
 
     def normalizer(self) -> dict[str, Any] | None:
         return {"type": "Precompiled"} if charsmap(self.data) else None
