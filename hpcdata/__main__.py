@@ -19,6 +19,16 @@ ORDER = (
     *("rejects", "combine", "verify", "export", "replay", "index", "completion"),
 )
 """As a person needs them; commands that are not named here come last."""
+_OTHER_NAMES = {
+    **dict.fromkeys(("encode", "run", "start", "submit"), "launch"),
+    **dict.fromkeys(("estimate", "cost"), "launch ... estimate=true"),
+    "retry": "rejects OUT --retry",
+    "prove": "verify OUT --prove N",
+    "stop": "cancel",
+    "report": "status",
+    "watch": "status OUT --watch",
+}
+"""What people try, and what there is."""
 _NO_COMMANDS = ("__init__", "__main__", "samples")
 
 
@@ -63,6 +73,8 @@ def _help() -> str:
 def _suggestion(name: str) -> str:
     import difflib
 
+    if name in _OTHER_NAMES:
+        return f": it is hpcdata {_OTHER_NAMES[name]}"
     close = difflib.get_close_matches(name, commands(), n=1, cutoff=0.5)
     return f": did you mean hpcdata {close[0]}?" if close else ""
 

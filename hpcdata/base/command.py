@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import string
 import sys
@@ -99,6 +100,22 @@ def say(text: object, *, file: IO[str] | None = None) -> None:
 def complain(text: object) -> None:
     """Says on stderr what is wrong."""
     say(f"hpcdata: {text}", file=sys.stderr)
+
+
+def require_command(words: Sequence[str]) -> None:
+    """Ends `python -m hpcdata.X` where X does nothing by itself, and says what to run. words: the line as typed."""
+    root = Path(__file__).parents[1]
+    name = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+    file = root.joinpath(*name.split(".")[1:]).with_suffix(".py")
+    if not name.startswith(f"{root.name}.") or not file.is_file():
+        return
+    text = file.read_text(encoding="utf-8")
+    if 'if __name__ == "__main__":' in text:
+        return
+    found = re.search(r"python -m hpcdata\.\w+( OUT)?( --[\w-]+)*", text)
+    what = f"run {found[0]}" if found else "hpcdata --help lists the commands"
+    complain(f"{name} does nothing by itself: {what}")
+    sys.exit(REFUSED)
 
 
 def exit_code(error: UserError | OSError) -> int:

@@ -1,5 +1,7 @@
 """Watch: a view of a run in a terminal that renews itself until the run ends; lines where there is no terminal.
 
+    python -m hpcdata.status OUT --watch
+
 Names, hosts and messages come from other processes: they are shown as plain text, never as markup or control codes.
 """
 
