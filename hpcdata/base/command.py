@@ -6,6 +6,8 @@ Options are spelled with hyphens, `--allow-tmp`; underscores, as in `--allow_tmp
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import os
 import re
 import shlex
@@ -76,6 +78,9 @@ class Parser(argparse.ArgumentParser):
 
 def run(action: Callable[[], int]) -> int:
     """The exit code of a command; what a user can mend is told in one line, without a traceback."""
+    for stream, own in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__)):
+        if stream is own and isinstance(stream, io.TextIOWrapper):  # not what a program has put in its place
+            stream.reconfigure(errors=_NAMES)
     try:
         try:
             return action()
@@ -125,6 +130,20 @@ def exit_code(error: UserError | OSError) -> int:
     return FAILED if isinstance(error, Failed) or not isinstance(error, UserError) else REFUSED
 
 
+def _as_named(error: UnicodeError) -> tuple[bytes, int]:
+    """Bytes of file names that are not UTF-8 as they are, so that what is printed can be typed; others escaped."""
+    assert isinstance(error, UnicodeEncodeError)
+    found = bytearray()
+    for letter in error.object[error.start : error.end]:
+        is_byte = 0xDC80 <= ord(letter) <= 0xDCFF
+        found += bytes([ord(letter) - 0xDC00]) if is_byte else letter.encode("ascii", "backslashreplace")
+    return bytes(found), error.end
+
+
+_NAMES = "hpcdata.names"
+codecs.register_error(_NAMES, _as_named)
+
+
 def to_type(command: str, path: Path | str, *words: str) -> str:
     """The line that a person types, in any folder: `python -m hpcdata.combine '/my data/out' --compact`.
 
@@ -133,14 +152,9 @@ def to_type(command: str, path: Path | str, *words: str) -> str:
     return " ".join(["python", "-m", f"hpcdata.{command}", *map(quoted, (os.path.abspath(path), *words))])
 
 
-def _is_bytes(word: str) -> bool:
-    """Whether it stands for the bytes of a file name."""
-    return not any("\ud800" <= item < "\udc80" or "\udcff" < item <= "\udfff" for item in word)
-
-
 def quoted(word: str) -> str:
-    """As a shell takes it for one word; what cannot be printed as `$'...'`, which bash, zsh and ksh understand."""
-    if word.isprintable():
+    """As a shell takes it for one word; with control characters as `$'...'`, which bash, zsh and ksh understand."""
+    if all(item.isprintable() or "\udc80" <= item <= "\udcff" for item in word):
         return shlex.quote(word)
-    data = word.encode("utf-8", "surrogateescape" if _is_bytes(word) else "backslashreplace")
+    data = word.encode("utf-8", _NAMES)
     return "$'" + "".join(chr(item) if chr(item) in _PLAIN else f"\\{item:03o}" for item in data) + "'"

@@ -51,20 +51,21 @@ def percent(share: float) -> str:
 
 
 def printable(text: object) -> str:
-    """Text for a terminal: as it is but for control characters and undecodable bytes, which are shown as escapes.
+    """Text for a terminal: as it is but for control characters, which are shown as escapes.
 
-    Line ends and tabs are kept. What foreign names and messages hold cannot colour, clear or rename a terminal.
+    Line ends, tabs, and the bytes of file names that are not UTF-8 are kept. What foreign names and messages hold
+    cannot colour, clear or rename a terminal.
     """
     given = str(text)
     if given.isprintable():
         return given
-    return "".join(item if item.isprintable() or item in "\n\t" else _escaped(item) for item in given)
+    return "".join(
+        item if item.isprintable() or item in "\n\t" or "\udc80" <= item <= "\udcff" else _escaped(item)
+        for item in given
+    )
 
 
 def _escaped(character: str) -> str:
-    number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # a byte of a file name that is not UTF-8
-        return f"\\x{number - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
 
 

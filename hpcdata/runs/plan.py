@@ -50,6 +50,11 @@ class PlannedInput:
     mtime_ns: int
     scan: Scan
 
+    @property
+    def vouches(self) -> bool:
+        """Whether it is a listing that says how each of its files was, which is looked at when that is read."""
+        return self.file.format == "documents"
+
     def is_like(self, stat: os.stat_result) -> bool:
         """Whether what the user named still looks as it did when it was planned."""
         is_listing = not Path(self.file.path).is_absolute()
@@ -358,7 +363,8 @@ def _from_mapping(values: dict[str, Any]) -> Plan:
 
 
 def _input_from_mapping(values: dict[str, Any]) -> PlannedInput:
-    file, scan = InputFile(**values["file"]), Scan.from_mapping(values["scan"])
+    file = InputFile(**{**values["file"], "roots": tuple(values["file"].get("roots", ()))})
+    scan = Scan.from_mapping(values["scan"])
     return PlannedInput(**{**values, "file": file, "scan": scan})
 
 

@@ -26,10 +26,11 @@ from hpcdata.config import values as configuration
 from hpcdata.config.array import parse_array
 from hpcdata.config.scheduler import check_scheduler
 from hpcdata.config.schema import RunConfig
-from hpcdata.runs import replacing
+from hpcdata.runs import replacing, witnesses
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.identities import ImageIdentity, TextIdentity
 from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.pictures import require_pictures
 from hpcdata.runs.plan import Plan, PlannedInput, load_plan
 from hpcdata.runs.scanning import plan_inputs
 from hpcdata.runs.stage import Identities, find_stage
@@ -47,7 +48,7 @@ def prepare(config: RunConfig, *, in_use: Callable[[], str | None] = lambda: Non
     caller knows of, such as jobs in the queue, says that it is `in_use`.
     """
     stage = find_stage(config.stage)
-    config = stage.settle(config)
+    config = _with_absolute_root(stage.settle(config))
     paths = RunPaths(Path(config.data.token_output_dir).absolute())
     identities = check(config)
     earlier = load_plan(paths.root) if paths.plan.exists() else None
@@ -106,6 +107,11 @@ def check(config: RunConfig) -> Identities:
     return find_stage(config.stage).identify(config)
 
 
+def _with_absolute_root(config: RunConfig) -> RunConfig:
+    root = config.data.image_root and os.path.abspath(config.data.image_root)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, image_root=root))
+
+
 def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[InputFile]:
     """The inputs; those of the plan where some are gone by now and their samples are to be rejected."""
     try:
@@ -113,7 +119,10 @@ def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[
             config.data.raw_data_dir,
             config.data.source,
             without=str(paths.root),
+            image_root=config.data.image_root,
+            allows_outside=config.data.outside_images == "read",
             as_older=plan is not None and plan.found is None,
+            listed=None if plan is None else {item.origin for item in plan.inputs if item.vouches},
         )
     except UserError:
         if config.data.on_changed_input != "reject" or plan is None:
@@ -186,6 +195,9 @@ def _create_together(
             time.sleep(0.2)
         if not is_made():
             inputs = plan_inputs(paths, config, listed)
+            options = find_stage(config.stage).options(config)
+            if config.image.tokenizer is not None and options.needs_image:
+                require_pictures(paths.root, inputs, options)
             text, image = identities.text, identities.image
             found, not_read = sources.find_account(config.data.raw_data_dir, listed, str(paths.root))
             if found.files:
@@ -207,6 +219,7 @@ def _create_together(
                 _require_replaceable(paths, config, ["it has begun meanwhile"])
                 replacing.clear(paths)
                 files.write_atomic(paths.plan, plan.to_json())
+            witnesses.note(paths, plan)
     plan = load_plan(paths.root)
     _require_same(plan, config, identities, listed)
     return plan
@@ -256,6 +269,7 @@ def _differences_from(plan: Plan, config: RunConfig, identities: Identities, lis
     )
     return [
         *_differences(planned, wanted, ""),
+        *_root_differences(plan, config),
         *_differences(_fields(plan.text), _fields(identities.text), "text tokenizer "),
         *_differences(_fields(plan.image), _fields(identities.image), "image tokenizer "),
         *(_new_inputs if config.data.on_changed_input == "reject" else _input_differences)(plan, listed),
@@ -273,6 +287,12 @@ def _differences(planned: Mapping[str, Any], wanted: Mapping[str, Any], prefix: 
         for name in names
         if planned.get(name) != wanted.get(name)
     ]
+
+
+def _root_differences(plan: Plan, config: RunConfig) -> list[str]:
+    """Where pictures are looked for is part of the plan and, as all paths, no part of the fingerprint."""
+    planned, wanted = ({"data.image_root": item.data.image_root} for item in (plan.config, config))
+    return _differences(planned, wanted, "")
 
 
 def _input_differences(plan: Plan, listed: Sequence[InputFile]) -> list[str]:

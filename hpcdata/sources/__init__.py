@@ -15,11 +15,12 @@ May use: base, samples, media.
     tar/          WebDataset
     json_lines    JSON lines
     records       one parsed record -> the parts of a sample
+    pictures/     which pictures a record names, and where they lie
     json_shapes   what stands in a JSON file, told from its beginning
     json_array    a JSON array as JSON lines
     folder        a folder of pictures with texts as JSON lines
     account       what the folders of inputs hold, and what of it is not read
-    documents     text files
+    documents     text files, and folders of many as JSON lines
     parquet       text columns
 """
 
@@ -63,6 +64,7 @@ _MODULES = {
     "text.gz": "json_lines",
     "text.zst": "json_lines",
     "parquet": "parquet",
+    "documents": "documents",
     "document": "documents",
     "document.gz": "documents",
     "document.zst": "documents",

@@ -37,6 +37,9 @@ class InputFile:
     format: str
     base: str = ""
     """Folder that relative image paths start from."""
+    roots: tuple[str, ...] = ()
+    """Folders that the pictures of its records must lie in. Empty in older plans: their records are read by the rules
+    of then, which know no other fields than `image_path` and `image`, and look nowhere for media that are not read."""
     num_declared: int | None = None
     """Samples that a wids index promises."""
 
@@ -53,6 +56,8 @@ class Options:
     needs_text: bool = True
     keep_image_marker: bool = False
     """Leave the literal `<image>` of conversations in the text, before its image."""
+    rejects_changed: bool = False
+    """A document of a listing that is no longer as listed is a reject; else reading it raises UserError."""
     keeps_members: bool = False
     """Give each sample all that its record consists of (`Sample.members`), also where neither side is needed."""
 

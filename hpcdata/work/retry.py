@@ -68,7 +68,7 @@ def retry(output_dir: Path | str, *, reason: str | None = None, accept_changed: 
         make_folders(paths.shards)
         for left_over in (*paths.shards.glob("tmp_retry-*"), *paths.shards.glob(f"{files.TRASH}tmp_retry-*")):
             files.remove_folder(left_over)
-        with Remaker(plan, paths, runtime, accept_changed=accept_changed) as remaker:
+        with Remaker(plan, paths, runtime, accept_changed=accept_changed, rejects_unreadable=True) as remaker:
             work = _Retry(plan, paths, remaker, attempt, lambda row: is_wanted(row, reason))
             result = work.run()
         _note(paths, attempt, remaker, result)
@@ -82,7 +82,7 @@ def is_wanted(row: RejectRow, reason: str | None) -> bool:
 
 def _is_of(key: str, row: RejectRow) -> bool:
     """Whether it is the sample that was rejected; where its input could not be read, only its place is known."""
-    return key == row.key or row.reason == Reason.CHANGED_INPUT
+    return key == row.key or row.reason in (Reason.CHANGED_INPUT, Reason.UNREADABLE_FILE)
 
 
 class _Retry:
@@ -116,11 +116,12 @@ class _Retry:
         if not rows:
             return
         self._result.tried += len(rows)
-        left_out = {row.index for row in open_rows} - rows.keys()
+        rejected = {row.index for row in open_rows}
+        left_out = rejected - rows.keys()
         batches = {self._batch_of(spec, index) for index in rows}
         taking_part = {number: self._range(spec, number) - left_out for number in batches}
         try:
-            for _, made in self._remaker.batches(spec, taking_part):
+            for _, made in self._remaker.batches(spec, taking_part, rejected):
                 good = {index: key for index, key in made.written() if index in rows}
                 same = {index for index, key in good.items() if _is_of(key, rows[index])}
                 self._result.renamed += len(good) - len(same)

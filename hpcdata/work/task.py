@@ -30,6 +30,7 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.picking import Picker
 from hpcdata.runs.plan import Plan, ShardSpec, load_plan, load_runtime
 from hpcdata.runs.replacing import PlanChanged
+from hpcdata.runs.witnesses import MachineFault
 from hpcdata.shards.shard import make_folders
 from hpcdata.work.watchdog import Watchdog
 
@@ -116,6 +117,9 @@ class _Task:
                 self._count_rejects()
             except PlanChanged:
                 raise
+            except MachineFault as error:
+                self._give_up(spec, error)
+                break
             except (UserError, OSError) as error:  # its input or its folder: the other shards may be fine
                 if isinstance(error, OSError) and error.errno in files.NO_ROOM:
                     raise

@@ -235,7 +235,8 @@ def test_a_picture_that_goes_missing_is_rejected_by_its_own_name(tmp_path: Path,
         source.touch()
     assert work(tmp_path / "run") is TaskOutcome.FINISHED
     (row,) = rejects(tmp_path / "run")
-    assert (row.index, row.reason, row.message) == (2, "missing_image", "deep/2.png: no such file")
+    assert (row.index, row.reason) == (2, "missing_image")
+    assert row.message == "deep/2.png: no such file"
     evidence(CHANGES, 1, tmp_path / "run")
     assert account(tmp_path / "run").written == 3
 
