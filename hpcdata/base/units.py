@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def duration(seconds: float | None) -> str:
     """`4.2 s`, `42 s`, `3.5 min`, `2 h 05 min`, `3 d 04 h`; `unknown` for None."""
@@ -70,6 +72,7 @@ def _escaped(character: str) -> str:
 
 
 def one_line(text: object, width: int = 200) -> str:
-    """Foreign text without control characters, cut at `width`."""
-    line = "".join(item if item.isprintable() else "?" for item in " ".join(str(text).split()))
+    """Foreign text without control characters and line ends, cut at `width`. Spaces are kept: a path may have many."""
+    given = re.sub(r"[^\S ]+", " ", str(text)).strip()
+    line = "".join(item if item.isprintable() else "?" for item in given)
     return line if len(line) <= width else line[: width - 1] + "…"
