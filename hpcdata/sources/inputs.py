@@ -22,11 +22,12 @@ from hpcdata.media.kinds import IMAGE_EXTENSIONS, says_nothing
 from hpcdata.samples import BadSample
 from hpcdata.sources import wids
 from hpcdata.sources.account import describe_not_read, find_account
-from hpcdata.sources.base import OLDER_EXTENSIONS, InputFile, Scan, clean_name, refusing_faults
+from hpcdata.sources.base import OLDER_EXTENSIONS, RECORDS, InputFile, Scan, clean_name, refusing_faults
 from hpcdata.sources.folder import NOTES, is_picture, list_folder, walk
 from hpcdata.sources.json_array import flatten_json
 from hpcdata.sources.json_shapes import SNIFF_BYTES, find_shape
 from hpcdata.sources.patterns import expand_paths
+from hpcdata.sources.pictures.metadata import NAME, flatten_csv, is_metadata
 from hpcdata.sources.streams import PARQUET, chunks, codec_of, is_tar_header
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ _SAMPLE_FIELDS = re.compile(
     rb'"file_name"\s*:\s*"[^"]*\.(%s)"' % b"|".join(extension.encode() for extension in sorted(IMAGE_EXTENSIONS)),
     re.IGNORECASE,
 )
-_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet")
+_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet", "csv")
+_PREPARED = {"folder": "listing", "array": "jsonl", "textarray": "text", "csv": "jsonl"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,7 @@ def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:
 
     Other formats are returned as they are, and nothing is written. Raises UserError.
     """
-    prepared = {"folder": "listing", "array": "jsonl", "textarray": "text"}.get(file.format.partition(".")[0])
+    prepared = _PREPARED.get(file.format.partition(".")[0])
     if prepared is None:
         return file
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,6 +122,8 @@ def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:
     out_path = str(folder / f"{name}-{hashlib.sha256(file.label.encode()).hexdigest()[:8]}.jsonl")
     if prepared == "listing":
         list_folder(file.path, out_path, without=without)
+    elif file.format == "csv":
+        flatten_csv(file, out_path)
     else:
         flatten_json(file, out_path)
     return replace(file, path=out_path, format=prepared)
@@ -161,14 +165,34 @@ class _Look:
             return [_Found(path=path, format=_json_format(path, source))]
         if source in ("auto", "text"):
             if name.endswith(".parquet"):
-                return [_Found(path=path, format="parquet")]
+                return [_Found(path=path, format=self._parquet_format(path))]
+            if source == "auto" and is_metadata(path):
+                return [_Found(path=path, format="csv")]
             if name.endswith(_DOCUMENTS):
                 codec = codec_of(path, is_document=True)
                 is_parquet = codec == PARQUET and not self.as_older
-                return [_Found(path=path, format=PARQUET if is_parquet else "document" + codec.removeprefix(PARQUET))]
+                document = "document" + codec.removeprefix(PARQUET)
+                return [_Found(path=path, format=self._parquet_format(path) if is_parquet else document)]
         if name.endswith(_KNOWN):
             raise UserError(f"{path} is no input of data.source={source}: its name has no known ending")
         return [_Found(path=path, format=_format_of_content(path, source))]
+
+    def _parquet_format(self, path: str) -> str:
+        if self.source != "auto" or self.as_older:
+            return PARQUET
+        from hpcdata.sources.pictures.tables import holds_pictures
+
+        return RECORDS if holds_pictures(path) else PARQUET
+
+    def _is_beside(self, path: str) -> bool:
+        """Whether a file only says something of pictures beside it, as X.parquet of img2dataset does of folder X."""
+        if self.source != "auto" or self.as_older:
+            return False
+        if path.lower().endswith(".csv"):
+            return not is_metadata(path)
+        stem, ending = os.path.splitext(path)
+        with refusing_faults(stem):
+            return ending == ".parquet" and kind_of(stem) == "folder" and self._parquet_format(path) == PARQUET
 
     def _in_folder(self, folder: str) -> list[_Found]:
         if self.source == "folder":
@@ -193,8 +217,9 @@ class _Look:
     def _with_endings(self, folder: str, endings: tuple[str, ...]) -> Iterator[str]:
         for directory, names in walk(folder, without=self.without):
             for name in names:
-                if name.lower().endswith(endings) and (self.as_older or not _is_note(name)):
-                    yield os.path.join(directory, name)
+                path = os.path.join(directory, name)
+                if name.lower().endswith(endings) and (self.as_older or not (_is_note(name) or self._is_beside(path))):
+                    yield path
 
     def _holds_pictures(self, folder: str) -> bool:
         """By endings, and by the first bytes of some files whose ending says nothing."""
@@ -219,7 +244,7 @@ def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
     """What to look for in a folder, in this order."""
     tars, rows = _TARS, (*_JSON_LINES, ".parquet")
     return {
-        "auto": (tars, rows, _IMAGES, _DOCUMENTS, (".json",)),
+        "auto": (tars, (*rows, NAME), _IMAGES, _DOCUMENTS, (".json",)),
         "webdataset": (tars,),
         "jsonl": ((*_JSON_LINES, ".json"),),
         "text": ((*rows, ".json", *_DOCUMENTS),),

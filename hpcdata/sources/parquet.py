@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 import pyarrow as pa
@@ -41,9 +42,9 @@ _MOST_ROWS_A_BYTE = 4096
 
 def scan(file: InputFile, *, every: int, options: Options) -> Scan:
     """Counts rows from the footer. Raises UserError if there is no text column."""
-    with _Bytes(file) as data:
+    with Bytes(file) as data:
         try:
-            parquet = _opened(data)
+            parquet = opened(data)
         except BadSample:
             return Scan(num_samples=1, every=every, cuts=(0,))
         _column(parquet, file, options)
@@ -79,38 +80,82 @@ def _texts(
 
 def _values(file: InputFile, first: int, count: int, options: Options) -> Iterator[tuple[str, object]]:
     """(name of the column, a row's value or the BadSample that stands for it) for every row."""
+    with Bytes(file) as data:
+        name = ""
+
+        def read_batch(batch: pa.RecordBatch) -> list[object]:
+            return python_values(batch.column(0))
+
+        def choose(parquet: pq.ParquetFile) -> list[str]:
+            nonlocal name
+            name = _column(parquet, file, options)
+            return [name]
+
+        for value in rows(data, file, first, count, choose=choose, convert=read_batch):
+            yield name, value
+
+
+def rows(
+    data: Bytes,
+    file: InputFile,
+    first: int,
+    count: int,
+    *,
+    choose: Callable[[pq.ParquetFile], list[str]],
+    convert: Callable[[pa.RecordBatch], list[object]],
+    batch_rows: int = _BATCH_ROWS,
+) -> Iterator[object]:
+    """What `convert` makes of the chosen columns of each row, or the BadSample that stands for a row.
+
+    Raises UserError when there are fewer rows than planned.
+    """
     end = first + count
-    with _Bytes(file) as data:
-        try:
-            parquet = _opened(data)
-        except BadSample as bad:
-            if end > 1:
-                raise changed_since_planned(file, got=1, expected=end) from None
-            yield from [("", bad)] * count
-            return
-        if end > parquet.metadata.num_rows:
-            raise changed_since_planned(file, got=parquet.metadata.num_rows, expected=end)
-        column = _column(parquet, file, options)
-        start = 0
-        for group in range(parquet.num_row_groups):
-            stop = start + parquet.metadata.row_group(group).num_rows
-            if start < end and stop > first:
-                rows = _rows(data, parquet, group, column, max(first - start, 0), min(end, stop) - start)
-                yield from ((column, value) for value in rows)
-            start = stop
-
-
-def _rows(data: _Bytes, parquet: pq.ParquetFile, group: int, column: str, first: int, end: int) -> Iterator[object]:
-    """Rows `first` to `end - 1` of a row group: their values, or one BadSample for each that cannot be decoded."""
-    row = 0
     try:
-        with _telling(data, f"row group {group} cannot be decoded"):
-            batches = parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[column], use_threads=False)
+        parquet = opened(data)
+    except BadSample as bad:
+        if end > 1:
+            raise changed_since_planned(file, got=1, expected=end) from None
+        yield from [bad] * count
+        return
+    if end > parquet.metadata.num_rows:
+        raise changed_since_planned(file, got=parquet.metadata.num_rows, expected=end)
+    columns, start = choose(parquet), 0
+    for group in range(parquet.num_row_groups):
+        stop = start + parquet.metadata.row_group(group).num_rows
+        if start < end and stop > first:
+            batches = _Batches(data=data, parquet=parquet, group=group, columns=columns, batch_rows=batch_rows)
+            yield from _rows(batches, convert, max(first - start, 0), min(end, stop) - start)
+        start = stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batches:
+    """The columns of a row group, in batches of rows."""
+
+    data: Bytes
+    parquet: pq.ParquetFile
+    group: int
+    columns: list[str]
+    batch_rows: int
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return self.parquet.iter_batches(
+            self.batch_rows, row_groups=[self.group], columns=self.columns, use_threads=False
+        )
+
+
+def _rows(
+    batches: _Batches, convert: Callable[[pa.RecordBatch], list[object]], first: int, end: int
+) -> Iterator[object]:
+    """Rows `first` to `end - 1` of a row group: their values, or one BadSample for each that cannot be decoded."""
+    row, group = 0, batches.group
+    try:
+        with _telling(batches.data, f"row group {group} cannot be decoded"):
             for batch in batches:
                 stop = row + batch.num_rows
                 begin = max(first, row)
                 if begin < min(end, stop):
-                    yield from _python(batch.column(0).slice(begin - row, min(end, stop) - begin))
+                    yield from convert(batch.slice(begin - row, min(end, stop) - begin))
                 row = stop
                 if row >= end:
                     return
@@ -121,7 +166,8 @@ def _rows(data: _Bytes, parquet: pq.ParquetFile, group: int, column: str, first:
         yield damaged
 
 
-def _python(values: pa.Array) -> list[object]:
+def python_values(values: pa.Array) -> list[object]:
+    """The values of a column, with a BadSample for each that is no UTF-8."""
     try:
         return values.to_pylist()
     except UnicodeDecodeError:
@@ -156,7 +202,7 @@ def _reject(file: InputFile, position: int, bad: BadSample) -> Reject:
     return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=position)
 
 
-class _Bytes:
+class Bytes:
     """A file as pyarrow wants it. It keeps what reading raised, which pyarrow might swallow or call damage."""
 
     def __init__(self, file: InputFile) -> None:
@@ -165,7 +211,7 @@ class _Bytes:
         self._descriptor, self._offset = open_input(file), 0
         self._size = os.fstat(self._descriptor).st_size
 
-    def __enter__(self) -> _Bytes:
+    def __enter__(self) -> Bytes:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -201,7 +247,7 @@ class _Bytes:
 
 
 @contextlib.contextmanager
-def _telling(data: _Bytes, message: str) -> Iterator[None]:
+def _telling(data: Bytes, message: str) -> Iterator[None]:
     """Raises what reading the bytes raised, MemoryError for want of memory, BadSample for what the bytes say."""
     try:
         yield
@@ -214,7 +260,7 @@ def _telling(data: _Bytes, message: str) -> Iterator[None]:
         raise data.fault
 
 
-def _opened(data: _Bytes) -> pq.ParquetFile:
+def opened(data: Bytes) -> pq.ParquetFile:
     """Raises BadSample when there is no footer, or one that cannot be true."""
     with _telling(data, "the Parquet file cannot be opened"):
         parquet = pq.ParquetFile(data)

@@ -1,0 +1,118 @@
+"""Parquet whose columns hold or name pictures: each row is a record, as a line of JSON is.
+
+    image: struct<bytes: binary, path: string>, text: string          Hugging Face
+    jpg: binary, caption: string
+    image: struct<...>, conversations: list<struct<from: string, value: string>>        LLaVA
+
+Read row group by row group in small batches, as documents are: see `sources.parquet`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hpcdata.media.kinds import extension_of
+from hpcdata.samples import BadSample, Blob, Member, Record, Reject, Sample
+from hpcdata.sources import parquet, records
+from hpcdata.sources.base import InputFile, Options, Scan, refusing_faults
+from hpcdata.sources.pictures.fields import BYTES_FIELDS, IMAGE_FIELDS, TALKS, holds_media
+from hpcdata.sources.pictures.places import picture
+
+_METADATA = "metadata.parquet"
+_BATCH_ROWS = 16
+"""Pictures of so many rows are in memory at once."""
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal, pa.types.is_decimal)
+
+
+def holds_pictures(path: str) -> bool:
+    """Whether a Parquet file has columns of pictures, other media or conversations. Raises UserError for faults."""
+    with refusing_faults(path), parquet.Bytes(InputFile(path=path, label="", format="parquet")) as data:
+        try:
+            schema = parquet.opened(data).schema_arrow
+        except BadSample:
+            return False
+    names = (*TALKS, "file_name") if os.path.basename(path).lower() == _METADATA else TALKS
+    return any(holds_media(field.name) or field.name in names or _has_bytes(field.type) for field in schema)
+
+
+def scan(file: InputFile, *, every: int, options: Options) -> Scan:
+    """Counts rows from the footer."""
+    del options
+    with parquet.Bytes(file) as data:
+        try:
+            num_rows = parquet.opened(data).metadata.num_rows
+        except BadSample:
+            return Scan(num_samples=1, every=every, cuts=(0,))
+    return Scan(num_samples=num_rows, every=every, cuts=tuple(range(0, num_rows, every)))
+
+
+def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
+    del scan  # any row can be sought
+
+    def choose(found: pq.ParquetFile) -> list[str]:
+        schema = found.schema_arrow
+        return [field.name for field in schema if options.keeps_members or not _is_of_numbers(field.type)]
+
+    with parquet.Bytes(file) as data:
+        rows = parquet.rows(data, file, first, count, choose=choose, convert=_rows, batch_rows=_BATCH_ROWS)
+        for position, row in enumerate(rows, first):
+            yield _record(file, position, row, options)
+
+
+def _rows(batch: pa.RecordBatch) -> list[object]:
+    columns = [parquet.python_values(column) for column in batch.columns]
+    return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _record(file: InputFile, position: int, row: object, options: Options) -> Record:
+    key = f"{file.label}#{position}"
+    try:
+        if isinstance(row, BadSample):
+            raise row
+        assert isinstance(row, dict)
+        bad = next((value for value in row.values() if isinstance(value, BadSample)), None)
+        if bad is not None:
+            raise bad
+        parts = records.sample_parts(row, file, options)
+        members = _members(row, file) if options.keeps_members else ()
+        return Sample(position=position, key=key, parts=parts, offset=position, members=members)
+    except BadSample as bad:
+        return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=position)
+
+
+def _members(row: dict[str, Any], file: InputFile) -> tuple[Member, ...]:
+    """The row as JSON, without its pictures, and its pictures."""
+    named = [item for item in records.named_in(row) if not item.url]
+    blobs = [Blob(path="", data=item.data) if item.data else picture(item.path, file).blob for item in named]
+    endings = records.numbered(
+        [extension_of(item.data) if item.data else records.extension(item.path) for item in named]
+    )
+    rest = {name: value for name, value in row.items() if name not in (*IMAGE_FIELDS, *BYTES_FIELDS)}
+    line = Member(extension="json", blob=Blob(path="", data=json.dumps(rest, default=_plain).encode()))
+    return line, *(Member(extension=ending, blob=blob) for ending, blob in zip(endings, blobs, strict=True))
+
+
+def _plain(value: object) -> object:
+    """For what JSON has no form for: dates as text; bytes are left out, as pictures are files of their own."""
+    return None if isinstance(value, bytes) else str(value)
+
+
+def _has_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(_has_bytes(field.type) for field in kind)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _has_bytes(kind.value_type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _is_of_numbers(kind: pa.DataType) -> bool:
+    """Also lists of them: embeddings are large, and name no picture."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _is_of_numbers(kind.value_type)
+    return any(is_one(kind) for is_one in _NUMBERS)
