@@ -43,6 +43,15 @@ def parser() -> Parser:
         action=boolean,
         help="mark padding of interleaved samples by sample_ids as well (where its id does not tell it)",
     )
+    parser.add_argument(
+        "--template",
+        metavar="NAME",
+        help="what stands around the turns of conversations: chat (the tokenizer's own), unidisc, or a file of Jinja",
+    )
+    parser.add_argument("--system", metavar="TEXT", help="what the system says where a conversation has none of it")
+    parser.add_argument(
+        "--text-tokenizer", metavar="FILE", help="the tokenizer, where the dataset is not beside its run"
+    )
     parser.add_argument("--interleaved", action="store_true", help="write input_ids and modality even for pairs")
     parser.add_json()
     return parser
@@ -73,6 +82,9 @@ def _export(options: Options) -> int:
             pad_id=options.pad_id,
             image_token_id=options.image_token_id,
             sample_ids=options.sample_ids,
+            template=options.template,
+            system=options.system,
+            text_tokenizer=options.text_tokenizer,
             interleaved=options.interleaved,
         ),
     )
@@ -80,6 +92,8 @@ def _export(options: Options) -> int:
         print(json.dumps({**dataclasses.asdict(summary), "out": str(options.out)}, indent=1))
         return 0
     print(f"{summary.samples} samples ({summary.kind}, {summary.width} columns) in {options.out}")
+    if summary.sample_ids:
+        print("sample_ids tell padding; UniDisc's own ids: --pad-id unidisc, for <image> --image-token-id unidisc")
     if summary.truncated_texts or summary.left_out_images:
         print(f"{summary.truncated_texts} samples cut, {summary.left_out_images} images left out for want of room")
     return 0

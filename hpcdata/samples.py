@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hpcdata.base import reads
 
@@ -289,6 +289,16 @@ class Span:
     @property
     def flags(self) -> int:
         return int(self.role) | (LOSS_FLAG if self.loss else 0)
+
+
+class Around(NamedTuple):
+    """Ids that a conversation template puts around one turn."""
+
+    before: tuple[int, ...] = ()
+    end: tuple[int, ...] = ()
+    """Behind it, to what a model must say to end the turn: trained on where the turn is."""
+    behind: tuple[int, ...] = ()
+    """Behind that."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

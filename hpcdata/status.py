@@ -59,9 +59,10 @@ def _show(options: Options) -> int:
     status = observer.look(ask_scheduler=True)
     gc.freeze()  # what was read stays to the end
     if options.html:
+        from hpcdata.base.files import to_bytes
         from hpcdata.report.page import render
 
-        Path(options.html).write_text(render(observer, status), encoding="utf-8")
+        Path(options.html).write_bytes(to_bytes(render(observer, status)))
         return DONE
     print(json.dumps(dataclasses.asdict(status), indent=1) if options.json else describe(status, options.run))
     return CODES[status.state]

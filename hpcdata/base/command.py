@@ -6,6 +6,8 @@ Options are spelled with hyphens, `--allow-tmp`; underscores, as in `--allow_tmp
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import os
 import shlex
 import sys
@@ -69,6 +71,9 @@ class Parser(argparse.ArgumentParser):
 
 def run(action: Callable[[], int]) -> int:
     """The exit code of a command; what a user can mend is told in one line, without a traceback."""
+    for stream, own in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__)):
+        if stream is own and isinstance(stream, io.TextIOWrapper):  # not what a program has put in its place
+            stream.reconfigure(errors=_NAMES)
     try:
         try:
             return action()
@@ -90,6 +95,20 @@ def exit_code(error: UserError | OSError) -> int:
     if isinstance(error, Unfinished):
         return UNFINISHED
     return FAILED if isinstance(error, Failed) or not isinstance(error, UserError) else REFUSED
+
+
+def _as_named(error: UnicodeError) -> tuple[bytes, int]:
+    """Bytes of file names that are not UTF-8 as they are, so that what is printed can be typed; others escaped."""
+    assert isinstance(error, UnicodeEncodeError)
+    found = bytearray()
+    for letter in error.object[error.start : error.end]:
+        is_byte = 0xDC80 <= ord(letter) <= 0xDCFF
+        found += bytes([ord(letter) - 0xDC00]) if is_byte else letter.encode("ascii", "backslashreplace")
+    return bytes(found), error.end
+
+
+_NAMES = "hpcdata.names"
+codecs.register_error(_NAMES, _as_named)
 
 
 def to_type(command: str, *arguments: object) -> str:

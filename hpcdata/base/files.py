@@ -11,10 +11,13 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 TRASH = ".trash_"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -135,9 +138,29 @@ def parse_json(data: bytes, name: str) -> Any:
         raise ValueError(f"{name} is nested too deeply") from None
 
 
+def parse_lenient(data: bytes) -> Any:
+    """The fast parser, but for what it refuses and `to_bytes` writes. Raises ValueError."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        if b"\\ud" not in data:
+            raise
+        return parse_json(data, "it")
+
+
 def to_json(value: Any) -> bytes:
     """The one spelling of JSON in files whose bytes matter: sorted keys, one-space indent, a final newline."""
-    return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+    return to_bytes(json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+
+
+def to_bytes(text: str) -> bytes:
+    """UTF-8; bytes of names that are not, and half surrogate pairs, as JSON escapes them: `\\udcff`."""
+    return text.encode(errors="backslashreplace")
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether a name can be given to libraries that take text alone."""
+    return re.search("[\ud800-\udfff]", str(path)) is None
 
 
 def _moved(source: Path, target: Path) -> bool:

@@ -49,8 +49,9 @@ class JobOptions:
 
 _MODULES = {"tasks": "hpcdata.cluster.task", "finish": "hpcdata.cluster.supervise"}
 
-_MISREAD = re.compile(r"""[%\\,'"`$;\x00-\x1f\x7f]""")
-"""`%` is a pattern of SLURM, a backslash turns patterns off, others end or quote the name in one of its versions."""
+_MISREAD = re.compile(r"""[%\\,'"`$;\x00-\x1f\x7f\ud800-\udfff]""")
+"""`%` is a pattern of SLURM, a backslash turns patterns off, others end or quote the name in one of its versions.
+Bytes that are not UTF-8 are in no script that submitit writes."""
 
 _TEARDOWN = (
     "code=$?",

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from hpcdata.base import sealed
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import Failed, UserError
@@ -127,7 +125,7 @@ def parse_manifest(data: bytes, folder: Path = Path()) -> Manifest:
 def _parse(data: bytes, folder: Path, where: Path) -> Manifest:
     try:
         values = sealed.without_seal(parse(data))
-    except orjson.JSONDecodeError as error:
+    except ValueError as error:
         raise Failed(f"{where} is not JSON ({error}): run hpcdata.combine again") from None
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:

@@ -15,6 +15,8 @@ from typing import Any
 
 import orjson
 
+from hpcdata.base import files
+
 _KEY = b'"parts"'
 _OPENS = re.compile(_KEY + rb"\s*:\s*\[")
 _BETWEEN = re.compile(rb"\}\s*,\s*\{")
@@ -99,11 +101,11 @@ class Parts:
 
 
 def parse(data: bytes) -> Any:
-    """orjson.loads(data) of a manifest, where `parts` may be Parts already. Raises orjson.JSONDecodeError."""
+    """The JSON of a manifest, where `parts` may be Parts already. Raises ValueError."""
     try:
         return _parse_in_slices(data)
     except (LookupError, TypeError, ValueError, OverflowError):  # spelled in another way, or damaged
-        return orjson.loads(data)
+        return files.parse_lenient(data)
 
 
 def _parse_in_slices(data: bytes) -> dict[str, Any]:

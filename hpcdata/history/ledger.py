@@ -32,6 +32,7 @@ from typing import Any
 
 import orjson
 
+from hpcdata.base import files
 from hpcdata.history.events import fault_of
 
 _UNREADABLE = "cannot be read"
@@ -48,7 +49,7 @@ class Ledger:
 
     def write(self, event: str, **fields: Any) -> None:
         line = json.dumps({"event": event, "time": round(time.time(), 3), **fields}, ensure_ascii=False)
-        os.write(self._descriptor, (line + "\n").encode())
+        os.write(self._descriptor, files.to_bytes(line + "\n"))
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -149,7 +150,7 @@ def _parse(data: bytes) -> tuple[list[dict[str, Any]], str | None]:
 def _parse_line(line: bytes) -> Any:
     """None for what is no JSON: the end of a killed process, or damage."""
     try:
-        return orjson.loads(line)
+        return files.parse_lenient(line)
     except ValueError:
         return None
 

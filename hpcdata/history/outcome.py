@@ -38,7 +38,7 @@ class Outcome:
 
 
 def write_outcome(paths: RunPaths, outcome: Outcome) -> None:
-    files.write_atomic(paths.report.with_suffix(".txt"), (describe(outcome, paths.root) + "\n").encode())
+    files.write_atomic(paths.report.with_suffix(".txt"), files.to_bytes(describe(outcome, paths.root) + "\n"))
     files.write_atomic(paths.report, sealed.to_json(dataclasses.asdict(outcome)))
 
 
@@ -49,7 +49,7 @@ def write_notice(paths: RunPaths, work: str) -> None:
         "          if no job of this run is in the queue any more, something ended them: type the next line",
         f"next      {to_type('resume', paths.root)}",
     )
-    files.write_atomic(paths.report.with_suffix(".txt"), ("\n".join(lines) + "\n").encode())
+    files.write_atomic(paths.report.with_suffix(".txt"), files.to_bytes("\n".join(lines) + "\n"))
     paths.report.unlink(missing_ok=True)
 
 

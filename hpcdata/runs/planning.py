@@ -120,6 +120,7 @@ def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[
             image_root=config.data.image_root,
             allows_outside=config.data.outside_images == "read",
             as_older=plan is not None and plan.found is None,
+            listed=None if plan is None else {item.origin for item in plan.inputs if item.vouches},
         )
     except UserError:
         if config.data.on_changed_input != "reject" or plan is None:

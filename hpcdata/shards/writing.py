@@ -186,7 +186,7 @@ class ShardWriter:
 
     def _list_file(self, name: str, size: int, sha256: str) -> None:
         line = json.dumps({"name": name, "size": size, "sha256": sha256}, ensure_ascii=False)
-        self._files[LISTING].append(f"{line}\n".encode())
+        self._files[LISTING].append(files.to_bytes(f"{line}\n"))
 
     def _adopt_own_files(self, old: Path) -> None:
         """The files that the adopted listing vouches for: the same ones by a link, or a copy where there are none."""

@@ -14,6 +14,7 @@ from hpcdata.base.reads import kind_of
 from hpcdata.media.kinds import IMAGE_EXTENSIONS
 from hpcdata.sources import wids
 from hpcdata.sources.base import RECORDS, InputFile, clean_name, refusing_faults
+from hpcdata.sources.documents import ENDINGS
 from hpcdata.sources.folder import NOTES, Passed, parts_of, walk
 from hpcdata.sources.patterns import expand_paths
 
@@ -111,13 +112,16 @@ class _Kinds:
         self._taken = {file.path for file in listed}
         self._real = {os.path.realpath(path) for path in self._taken}
         self._albums = [os.path.join(file.path, "") for file in listed if file.format == "folder"]
+        self._texts = [os.path.join(file.path, "") for file in listed if file.format == "documentfolder"]
         self._names_pictures = any(file.format.startswith(("jsonl", "array", "csv", RECORDS)) for file in listed)
 
     def of(self, folder: str, without: str) -> Iterator[tuple[str, str]]:
         """(`input`, `part` or the class of what is not read, path) of every file that is found."""
         passed = Passed()
         for directory, names in walk(folder, without=without, passed=passed):
-            used: Collection[str] = parts_of(directory, names) if self._is_in_album(directory) else ()
+            used: Collection[str] = parts_of(directory, names) if _is_in(self._albums, directory) else ()
+            if _is_in(self._texts, directory):
+                used = {name for name in names if name.lower().endswith(ENDINGS)}
             for name in names:
                 path = os.path.join(directory, name)
                 yield (_INPUT if path in self._taken else _PART if name in used else self._class(path, name)), path
@@ -129,9 +133,6 @@ class _Kinds:
                 yield LOOPS, again
             else:
                 yield from (("(read already)", path) for path in _files_below(again, folder, without))
-
-    def _is_in_album(self, directory: str) -> bool:
-        return any(os.path.join(directory, "").startswith(album) for album in self._albums)
 
     def _class(self, path: str, name: str) -> str:
         if os.path.realpath(path) in self._real:
@@ -149,6 +150,10 @@ class _Kinds:
 
 
 _NO_ENDING = "(no ending)"
+
+
+def _is_in(folders: Sequence[str], directory: str) -> bool:
+    return any(os.path.join(directory, "").startswith(folder) for folder in folders)
 
 
 def _folders(raw_data_dir: str | Sequence[str]) -> Iterator[str]:

@@ -114,11 +114,12 @@ class _Retry:
         if not rows:
             return
         self._result.tried += len(rows)
-        left_out = {row.index for row in open_rows} - rows.keys()
+        rejected = {row.index for row in open_rows}
+        left_out = rejected - rows.keys()
         batches = {self._batch_of(spec, index) for index in rows}
         taking_part = {number: self._range(spec, number) - left_out for number in batches}
         try:
-            for _, made in self._remaker.batches(spec, taking_part):
+            for _, made in self._remaker.batches(spec, taking_part, rejected):
                 good = {index: key for index, key in made.written() if index in rows}
                 same = {index for index, key in good.items() if _is_of(key, rows[index])}
                 self._result.renamed += len(good) - len(same)

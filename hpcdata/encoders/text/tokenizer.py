@@ -100,6 +100,12 @@ def build(identity: TextIdentity, tokenizer: str, *, engine: str = "reference") 
 
     engine: `reference`; `auto` for the fast engine where it gives the same ids, `fast` to insist on it.
     """
+    reference = build_reference(identity, tokenizer)
+    return Splitting(reference, _engine(reference, engine))
+
+
+def build_reference(identity: TextIdentity, tokenizer: str) -> _Fast | _SentencePiece:
+    """The engine alone that decides what the ids are, which also knows its special tokens. Raises as `build` does."""
     path = _find(tokenizer, prefer_slow=identity.engine == _SentencePiece.name)
     reference = _load(path, tokenizer)
     if (reference.name, reference.sha256) != (identity.engine, identity.sha256):
@@ -110,7 +116,7 @@ def build(identity: TextIdentity, tokenizer: str, *, engine: str = "reference") 
         )
     if identity.image_token_id is not None:
         reference.add_image_token(identity.image_token_id)
-    return Splitting(reference, _engine(reference, engine))
+    return reference
 
 
 def _engine(reference: _Fast | _SentencePiece, engine: str) -> TextTokenizer:
@@ -176,6 +182,13 @@ class _Fast:
 
     def token_id(self, token: str) -> int | None:
         return self._ids.get(token)
+
+    def special_tokens(self) -> dict[str, int]:
+        """Those that a chat template may write."""
+        return {token["content"]: token["id"] for token in self._content["added_tokens"]}
+
+    def piece(self, token_id: int) -> str:
+        return self._tokenizer.id_to_token(token_id) or ""
 
     def default_id(self, kind: str) -> int | None:
         if kind == "unk" and (unknown := self._unknown_token()):
@@ -273,6 +286,15 @@ class _SentencePiece:
     def token_id(self, token: str) -> int | None:
         piece = self._processor.piece_to_id(token)
         return piece if self._processor.id_to_piece(piece) == token else self.added.get(token)
+
+    def special_tokens(self) -> dict[str, int]:
+        """As above."""
+        model = self._processor
+        pieces = {model.id_to_piece(piece): piece for piece in range(self._num_pieces) if model.is_control(piece)}
+        return pieces | self.added
+
+    def piece(self, token_id: int) -> str:
+        return self._processor.id_to_piece(token_id) if token_id < self._num_pieces else ""
 
     def default_id(self, kind: str) -> int | None:
         token_id = getattr(self._processor, f"{kind}_id")()
