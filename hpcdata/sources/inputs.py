@@ -193,15 +193,11 @@ class _Look:
 
         return RECORDS if holds_pictures(path) else PARQUET
 
-    def _is_beside(self, path: str) -> bool:
-        """Whether a file only says something of pictures beside it, as X.parquet of img2dataset does of folder X."""
-        if self.source != "auto" or self.as_older:
+    def _are_of_pictures_beside(self, paths: Sequence[str]) -> bool:
+        """Whether files are what img2dataset writes beside its folders of pictures: tables without any picture."""
+        if self.source != "auto" or self.as_older or not paths or not _are_beside_folders(paths):
             return False
-        if path.lower().endswith(".csv"):
-            return not is_metadata(path)
-        stem, ending = os.path.splitext(path)
-        with refusing_faults(stem):
-            return ending == ".parquet" and kind_of(stem) == "folder" and self._parquet_format(path) == PARQUET
+        return all(self._parquet_format(path) == PARQUET for path in paths)
 
     def _in_folder(self, folder: str) -> list[_Found]:
         if self.source == "folder":
@@ -222,7 +218,7 @@ class _Look:
             if set(ENDINGS) <= set(endings) and self._holds_many(folder):
                 found, endings = [_Found(path=folder, format="documentfolder")], tuple(set(endings) - set(ENDINGS))
             paths = list(self._with_endings(folder, endings))
-            if self.source == "auto" and paths and not self.as_older and _are_tables_of_pictures(paths):
+            if self._are_of_pictures_beside(paths):
                 logger.info("%s: each table stands beside a folder of its name, whose pictures are read", folder)
                 continue
             found += [item for path in paths for item in self.found(path)]
@@ -236,7 +232,7 @@ class _Look:
         for directory, names in walk(folder, without=self.without):
             for name in names:
                 path = os.path.join(directory, name)
-                if name.lower().endswith(endings) and (self.as_older or not (_is_note(name) or self._is_beside(path))):
+                if name.lower().endswith(endings) and (self.as_older or not _is_note(path)):
                     yield path
 
     def _holds_many(self, folder: str) -> bool:
@@ -259,12 +255,14 @@ class _Look:
         return False
 
 
-def _is_note(name: str) -> bool:
-    return name.endswith(".json") and NOTES.fullmatch(name) is not None
+def _is_note(path: str) -> bool:
+    if path.lower().endswith(".csv"):
+        return not is_metadata(path)
+    return path.endswith(".json") and NOTES.fullmatch(os.path.basename(path)) is not None
 
 
-def _are_tables_of_pictures(paths: Sequence[str]) -> bool:
-    """Whether they are what img2dataset writes beside its folders of pictures: `00000.parquet` beside `00000/`."""
+def _are_beside_folders(paths: Sequence[str]) -> bool:
+    """Whether each is a table beside a folder of its name: `00000.parquet` beside `00000/`."""
     for path in paths:
         stem, ending = os.path.splitext(path)
         with refusing_faults(stem):
