@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hpcdata.base.errors import UserError
@@ -28,11 +31,15 @@ from hpcdata.sources.base import (
     gathered,
     is_plain,
 )
+from hpcdata.sources.limits import LARGE_TEXT_BYTES, most_large, most_unpacked
 from hpcdata.sources.streams import open_input
 
-_BATCH_ROWS = 256
+_BATCH_ROWS, _BATCH_BYTES = 256, 1 << 28
+_PAGE_HEADER = re.compile(rb"\x15.\x15([\x80-\xff]*[\0-\x7f])", re.DOTALL)
+"""In Thrift's compact protocol: the kind of the page, then its size once it is unpacked."""
+_MOST_HEADER_BYTES = 16
 _DAMAGED = (pa.ArrowException, OSError, ValueError, IndexError)
-"""What pyarrow raises for bytes that are not what they should be, and for faults of the machine: see `_telling`.
+"""What pyarrow raises for bytes that are not what they should be, and for faults of the machine: see `telling`.
 
 Names that are not UTF-8 are ValueErrors; two schemas of one file that contradict each other are IndexErrors.
 """
@@ -80,82 +87,105 @@ def _texts(
 
 def _values(file: InputFile, first: int, count: int, options: Options) -> Iterator[tuple[str, object]]:
     """(name of the column, a row's value or the BadSample that stands for it) for every row."""
-    with Bytes(file) as data:
-        name = ""
-
-        def read_batch(batch: pa.RecordBatch) -> list[object]:
-            return python_values(batch.column(0))
-
-        def choose(parquet: pq.ParquetFile) -> list[str]:
-            nonlocal name
-            name = _column(parquet, file, options)
-            return [name]
-
-        for value in rows(data, file, first, count, choose=choose, convert=read_batch):
-            yield name, value
-
-
-def rows(
-    data: Bytes,
-    file: InputFile,
-    first: int,
-    count: int,
-    *,
-    choose: Callable[[pq.ParquetFile], list[str]],
-    convert: Callable[[pa.RecordBatch], list[object]],
-    batch_rows: int = _BATCH_ROWS,
-) -> Iterator[object]:
-    """What `convert` makes of the chosen columns of each row, or the BadSample that stands for a row.
-
-    Raises UserError when there are fewer rows than planned.
-    """
     end = first + count
-    try:
-        parquet = opened(data)
-    except BadSample as bad:
-        if end > 1:
-            raise changed_since_planned(file, got=1, expected=end) from None
-        yield from [bad] * count
-        return
-    if end > parquet.metadata.num_rows:
-        raise changed_since_planned(file, got=parquet.metadata.num_rows, expected=end)
-    columns, start = choose(parquet), 0
-    for group in range(parquet.num_row_groups):
-        stop = start + parquet.metadata.row_group(group).num_rows
-        if start < end and stop > first:
-            batches = _Batches(data=data, parquet=parquet, group=group, columns=columns, batch_rows=batch_rows)
-            yield from _rows(batches, convert, max(first - start, 0), min(end, stop) - start)
-        start = stop
+    with Bytes(file) as data:
+        try:
+            parquet = opened(data)
+        except BadSample as bad:
+            if end > 1:
+                raise changed_since_planned(file, got=1, expected=end) from None
+            yield from [("", bad)] * count
+            return
+        if end > parquet.metadata.num_rows:
+            raise changed_since_planned(file, got=parquet.metadata.num_rows, expected=end)
+        column = _column(parquet, file, options)
+        start = 0
+        for group in range(parquet.num_row_groups):
+            stop = start + parquet.metadata.row_group(group).num_rows
+            if start < end and stop > first:
+                limits = _Limits.of(data, parquet, group, column, options)
+                rows = _rows(data, parquet, group, column, max(first - start, 0), min(end, stop) - start, limits)
+                yield from ((column, value) for value in rows)
+            start = stop
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Batches:
-    """The columns of a row group, in batches of rows."""
+@dataclass(kw_only=True)
+class _Limits:
+    """What the large texts of a row group may take: a dictionary holds a text once, and rows repeat it for nothing."""
 
-    data: Bytes
-    parquet: pq.ParquetFile
-    group: int
-    columns: list[str]
-    batch_rows: int
+    num_rows: int
+    """Of a batch, so that it has `_BATCH_BYTES` whatever its rows refer to."""
+    most: int
+    """Of a text."""
+    most_of_group: int
+    excess: int
+    """Bytes of all pages, by the footer, beyond what a file of its size may hold."""
+    taken: int = 0
 
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        return self.parquet.iter_batches(
-            self.batch_rows, row_groups=[self.group], columns=self.columns, use_threads=False
+    @classmethod
+    def of(cls, data: Bytes, parquet: pq.ParquetFile, group: int, column: str, options: Options) -> _Limits:
+        found = parquet.metadata.row_group(group)
+        chunks = [found.column(number) for number in range(found.num_columns)]
+        stored = unpacked = largest = 0
+        for chunk in chunks:
+            if chunk.path_in_schema == column:
+                stored, unpacked = max(0, chunk.total_compressed_size), max(0, chunk.total_uncompressed_size)
+                largest = max(unpacked // max(found.num_rows, 1), dictionary_bytes(data, chunk))
+        return cls(
+            num_rows=max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1))),
+            most=4 * options.max_record_bytes,
+            most_of_group=most_large(stored),
+            excess=unpacked - most_unpacked(stored),
         )
+
+    def texts(self, values: pa.Array, first: int, end: int) -> Iterator[object]:
+        """Values `first` to `end - 1` of a batch. All before the last are counted, whatever slice is asked for."""
+        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            yield from python_values(values.slice(first, end - first))
+            return
+        sizes = pc.binary_length(values).fill_null(0).to_numpy(zero_copy_only=False)
+        if sizes.max(initial=0) <= LARGE_TEXT_BYTES:
+            yield from python_values(values.slice(first, end - first))
+            return
+        totals = self.taken + np.cumsum(np.where(sizes > LARGE_TEXT_BYTES, sizes, 0), dtype=np.int64)
+        self.taken = int(totals[-1])
+        for row in range(first, end):
+            if sizes[row] > self.most:
+                message = f"{sizes[row]} bytes, the limit is {self.most // 4} characters"
+                yield BadSample(Reason.OVERSIZED_TEXT, message)
+            elif sizes[row] > LARGE_TEXT_BYTES and totals[row] > self.most_of_group:
+                yield self.refusal()
+            else:
+                yield _value(values[row])
+
+    def refusal(self) -> BadSample:
+        message = f"large texts of its row group unpack to more than {self.most_of_group} bytes, the limit"
+        return BadSample(Reason.OVERSIZED_TEXT, message)
+
+
+def dictionary_bytes(data: Bytes, chunk: pq.ColumnChunkMetaData) -> int:
+    """The size of a column's dictionary, which no text in it exceeds, from the header of its page."""
+    if not chunk.has_dictionary_page:
+        return 0
+    found = _PAGE_HEADER.match(data.beginning_of_page(chunk.dictionary_page_offset))
+    number = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(found[1])) if found else 0
+    return number >> 1  # zigzag
 
 
 def _rows(
-    batches: _Batches, convert: Callable[[pa.RecordBatch], list[object]], first: int, end: int
+    data: Bytes, parquet: pq.ParquetFile, group: int, column: str, first: int, end: int, limits: _Limits
 ) -> Iterator[object]:
     """Rows `first` to `end - 1` of a row group: their values, or one BadSample for each that cannot be decoded."""
-    row, group = 0, batches.group
+    row = 0
     try:
-        with _telling(batches.data, f"row group {group} cannot be decoded"):
+        if limits.excess > 0:
+            raise limits.refusal()
+        with telling(data, f"row group {group} cannot be decoded"):
+            batches = parquet.iter_batches(limits.num_rows, row_groups=[group], columns=[column], use_threads=False)
             for batch in batches:
                 stop = row + batch.num_rows
-                begin = max(first, row)
-                if begin < min(end, stop):
-                    yield from convert(batch.slice(begin - row, min(end, stop) - begin))
+                begin = min(max(first, row), stop)
+                yield from limits.texts(_plain(batch.column(0)), begin - row, max(begin, min(end, stop)) - row)
                 row = stop
                 if row >= end:
                     return
@@ -164,6 +194,11 @@ def _rows(
         damaged = bad
     for _ in range(max(first, row), end):
         yield damaged
+
+
+def _plain(values: pa.Array) -> pa.Array:
+    """A batch of a column that is stored as a dictionary, as the texts that it stands for."""
+    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 
 def python_values(values: pa.Array) -> list[object]:
@@ -235,6 +270,13 @@ class Bytes:
         self._offset = target
         return target
 
+    def beginning_of_page(self, offset: int) -> bytes:
+        """Bytes of a page's header; none of a place that is not in the file."""
+        if not 0 < offset < self._size:
+            return b""
+        self.seek(offset)
+        return self.read(_MOST_HEADER_BYTES)
+
     def read(self, size: int = -1) -> bytes:
         left = max(self._size - self._offset, 0)
         try:
@@ -247,7 +289,7 @@ class Bytes:
 
 
 @contextlib.contextmanager
-def _telling(data: Bytes, message: str) -> Iterator[None]:
+def telling(data: Bytes, message: str) -> Iterator[None]:
     """Raises what reading the bytes raised, MemoryError for want of memory, BadSample for what the bytes say."""
     try:
         yield
@@ -262,7 +304,7 @@ def _telling(data: Bytes, message: str) -> Iterator[None]:
 
 def opened(data: Bytes) -> pq.ParquetFile:
     """Raises BadSample when there is no footer, or one that cannot be true."""
-    with _telling(data, "the Parquet file cannot be opened"):
+    with telling(data, "the Parquet file cannot be opened"):
         parquet = pq.ParquetFile(data)
         _ = parquet.schema_arrow
     metadata = parquet.metadata

@@ -10,6 +10,7 @@ import pytest
 from hpcdata.base.errors import UserError
 from hpcdata.samples import Reason, Sample
 from hpcdata.sources import Options, carries_images, gives_documents, list_inputs
+from hpcdata.sources.pictures import tables
 from tests.sources.source_files import images, one_input, read_all, summary, texts, write
 
 PNG = b"\x89PNG\r\n\x1a\n picture "
@@ -143,3 +144,17 @@ def test_a_csv_that_is_none_is_refused(tmp_path, data):
     path = write(tmp_path / "metadata.csv", data)
     with pytest.raises(UserError, match=r"metadata\.csv is no CSV in UTF-8 behind line"):
         one_input(path)
+
+
+def test_a_picture_that_rows_repeat_is_held_a_few_times_only(tmp_path, monkeypatch):
+    """A dictionary holds it once: a small file may name gigabytes."""
+    monkeypatch.setattr(tables, "_BATCH_BYTES", 3 << 20)
+    path = table(tmp_path / "a.parquet", {"image": [PNG * (1 << 16)] * 40, "text": ["t"] * 40})
+    seen = []
+    rows = tables._rows
+    monkeypatch.setattr(tables, "_rows", lambda batch: seen.append(batch.num_rows) or rows(batch))
+    found = read_all(one_input(path))
+    assert summary(found) == ["t"] * 40
+    assert max(seen) <= 3
+    monkeypatch.setattr(tables, "most_unpacked", lambda stored: stored // 2)
+    assert set(summary(read_all(one_input(path)))) == {"oversized_record"}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -20,13 +21,14 @@ import pyarrow.parquet as pq
 from hpcdata.media.kinds import extension_of
 from hpcdata.samples import BadSample, Blob, Member, Record, Reject, Sample
 from hpcdata.sources import parquet, records
-from hpcdata.sources.base import InputFile, Options, Scan, refusing_faults
+from hpcdata.sources.base import InputFile, Options, Scan, changed_since_planned, refusing_faults
+from hpcdata.sources.limits import most_unpacked
 from hpcdata.sources.pictures.fields import BYTES_FIELDS, IMAGE_FIELDS, TALKS, holds_media
 from hpcdata.sources.pictures.places import picture
 
 _METADATA = "metadata.parquet"
-_BATCH_ROWS = 16
-"""Pictures of so many rows are in memory at once."""
+_BATCH_ROWS, _BATCH_BYTES = 16, 1 << 28
+"""Most rows that are in memory at once, and most bytes, as far as the footer tells."""
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal, pa.types.is_decimal)
 
 
@@ -55,14 +57,74 @@ def scan(file: InputFile, *, every: int, options: Options) -> Scan:
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
     del scan  # any row can be sought
 
-    def choose(found: pq.ParquetFile) -> list[str]:
-        schema = found.schema_arrow
-        return [field.name for field in schema if options.keeps_members or not _is_of_numbers(field.type)]
-
+    end = first + count
     with parquet.Bytes(file) as data:
-        rows = parquet.rows(data, file, first, count, choose=choose, convert=_rows, batch_rows=_BATCH_ROWS)
-        for position, row in enumerate(rows, first):
-            yield _record(file, position, row, options)
+        try:
+            found = parquet.opened(data)
+        except BadSample as bad:
+            if end > 1:
+                raise changed_since_planned(file, got=1, expected=end) from None
+            yield from [_record(file, first, bad, options)] * count
+            return
+        if end > found.metadata.num_rows:
+            raise changed_since_planned(file, got=found.metadata.num_rows, expected=end)
+        columns = [
+            field.name for field in found.schema_arrow if options.keeps_members or not _is_of_numbers(field.type)
+        ]
+        start, position = 0, first
+        for group in range(found.num_row_groups):
+            stop = start + found.metadata.row_group(group).num_rows
+            if start < end and stop > first:
+                part = _Group(data=data, table=found, group=group, columns=columns)
+                for row in part.rows(max(first - start, 0), min(end, stop) - start):
+                    yield _record(file, position, row, options)
+                    position += 1
+            start = stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """The columns of a row group."""
+
+    data: parquet.Bytes
+    table: pq.ParquetFile
+    group: int
+    columns: list[str]
+
+    def rows(self, first: int, end: int) -> Iterator[object]:
+        """Rows `first` to `end - 1` as records, or one BadSample for each that cannot be decoded."""
+        row = 0
+        try:
+            num_rows = self._batch_rows()
+            with parquet.telling(self.data, f"row group {self.group} cannot be decoded"):
+                batches = self.table.iter_batches(
+                    num_rows, row_groups=[self.group], columns=self.columns, use_threads=False
+                )
+                for batch in batches:
+                    stop = row + batch.num_rows
+                    begin = max(first, row)
+                    if begin < min(end, stop):
+                        yield from _rows(batch.slice(begin - row, min(end, stop) - begin))
+                    row = stop
+                    if row >= end:
+                        return
+            damaged = BadSample(Reason.DAMAGED_ARCHIVE, f"row group {self.group} has fewer rows than the footer says")
+        except BadSample as bad:
+            damaged = bad
+        yield from [damaged] * (end - max(first, row))
+
+    def _batch_rows(self) -> int:
+        """Rows that fit in memory together. Raises BadSample for a group that unpacks to more than its file may hold."""
+        found = self.table.metadata.row_group(self.group)
+        chunks = [found.column(number) for number in range(found.num_columns)]
+        chunks = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in self.columns]
+        stored = sum(max(0, chunk.total_compressed_size) for chunk in chunks)
+        unpacked = sum(max(0, chunk.total_uncompressed_size) for chunk in chunks)
+        if unpacked > most_unpacked(stored):
+            raise BadSample(Reason.OVERSIZED_RECORD, f"row group {self.group} unpacks to {unpacked} bytes of {stored}")
+        repeated = [parquet.dictionary_bytes(self.data, chunk) for chunk in chunks]
+        largest = max([unpacked // max(found.num_rows, 1), *repeated])
+        return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))
 
 
 def _rows(batch: pa.RecordBatch) -> list[object]:
