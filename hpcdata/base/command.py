@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import contextlib
 import io
 import os
 import shlex
 import sys
 from argparse import Namespace as Options
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from hpcdata.base import files
 from hpcdata.base.errors import Failed, Unfinished, UserError
 
 __all__ = ["DONE", "EXIT_CODES", "FAILED", "INTERRUPTED", "REFUSED", "UNFINISHED"]
@@ -53,7 +56,7 @@ class Parser(argparse.ArgumentParser):
 
     def run(self, arguments: Sequence[str] | None, action: Callable[[Options], int]) -> int:
         """Does what the line says, `sys.argv` by default; returns the exit code."""
-        return run(lambda: action(self.parse_intermixed_args(arguments)))
+        return run(lambda: _act(action, self.parse_intermixed_args(arguments)))
 
     def format_help(self) -> str:
         self.epilog = "\n\n".join([*([self._more()] if self._more else []), EXIT_CODES])
@@ -67,6 +70,11 @@ class Parser(argparse.ArgumentParser):
         name, equals, value = argument.partition("=")
         hyphened = name.replace("_", "-")
         return hyphened + equals + value if hyphened in self._option_string_actions else argument
+
+
+def _act(action: Callable[[Options], int], options: Options) -> int:
+    with files.modes_like(Path(options.run)) if getattr(options, "run", None) else contextlib.nullcontext():
+        return action(options)
 
 
 def run(action: Callable[[], int]) -> int:

@@ -31,7 +31,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hpcdata.base import logs
+from hpcdata.base import files, logs
 from hpcdata.base.command import DONE, FAILED, exit_code
 from hpcdata.base.errors import UserError
 from hpcdata.base.signals import StopFlag
@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (output_dir,) = sys.argv[1:] if arguments is None else arguments
     logs.configure()
     try:
-        return run_array_task(Path(output_dir))
+        with files.modes_like(Path(output_dir)):
+            return run_array_task(Path(output_dir))
     except (UserError, OSError) as error:
         log.error("%s", error)
         return exit_code(error)
