@@ -24,6 +24,9 @@ OTHERS = "(other endings)"
 NO_FILES = "(no file, or a link to nothing)"
 LOOPS = "(link to a folder above)"
 PICTURES = "(pictures that records may name)"
+HIDDEN, AGAIN, INDEX, NOTE = "(hidden)", "(read already)", "(wids index)", "(notes: README, statistics)"
+_EXPECTED = (PICTURES, HIDDEN, AGAIN, INDEX, NOTE, LOOPS)
+"""Classes that nobody misses in a dataset."""
 _REMEDIES = {
     ".arrow": "Arrow is not read: write Parquet or JSON lines with to_parquet or to_json of Hugging Face datasets",
     ".zst": "a tar is read plain or gzipped: zstd -d",
@@ -85,6 +88,11 @@ def find_account(
     return found, tuple(sorted(items, key=lambda item: (-item.count, item.ending)))
 
 
+def is_worth_a_warning(not_read: Sequence[NotRead]) -> bool:
+    """Whether there is something that may be data."""
+    return any(item.ending not in _EXPECTED for item in not_read)
+
+
 def describe(found: Found, not_read: Sequence[NotRead]) -> str:
     """The account in one line."""
     taken = [(found.inputs, "inputs"), (found.parts, "parts of samples")]
@@ -126,21 +134,21 @@ class _Kinds:
                 path = os.path.join(directory, name)
                 yield (_INPUT if path in self._taken else _PART if name in used else self._class(path, name)), path
         for hidden in passed.hidden:
-            yield from (("(hidden)", path) for path in _files_below(hidden, folder, without))
+            yield from ((HIDDEN, path) for path in _files_below(hidden, folder, without))
         yield from ((NO_FILES, path) for path in passed.no_files)
         for again in passed.repeated:
             if _is_loop(again, folder):
                 yield LOOPS, again
             else:
-                yield from (("(read already)", path) for path in _files_below(again, folder, without))
+                yield from ((AGAIN, path) for path in _files_below(again, folder, without))
 
     def _class(self, path: str, name: str) -> str:
         if os.path.realpath(path) in self._real:
-            return "(read already)"
+            return AGAIN
         if name in wids.INDEX_NAMES:
-            return "(wids index)"
+            return INDEX
         if NOTES.fullmatch(name):
-            return "(notes: README, statistics)"
+            return NOTE
         ending = os.path.splitext(name)[1].lower()
         if self._names_pictures and ending[1:] in IMAGE_EXTENSIONS:
             return PICTURES

@@ -199,7 +199,11 @@ class _Look:
             found = []
             if set(ENDINGS) <= set(endings) and self._holds_many(folder):
                 found, endings = [_Found(path=folder, format="documentfolder")], tuple(set(endings) - set(ENDINGS))
-            found += [item for path in self._with_endings(folder, endings) for item in self.found(path)]
+            paths = list(self._with_endings(folder, endings))
+            if self.source == "auto" and paths and not self.as_older and _are_tables_of_pictures(paths):
+                logger.info("%s: each table stands beside a folder of its name, whose pictures are read", folder)
+                continue
+            found += [item for path in paths for item in self.found(path)]
             if found:
                 return found
         _, not_read = find_account(folder, (), self.without)
@@ -234,6 +238,16 @@ class _Look:
 
 def _is_note(name: str) -> bool:
     return name.endswith(".json") and NOTES.fullmatch(name) is not None
+
+
+def _are_tables_of_pictures(paths: Sequence[str]) -> bool:
+    """Whether they are what img2dataset writes beside its folders of pictures: `00000.parquet` beside `00000/`."""
+    for path in paths:
+        stem, ending = os.path.splitext(path)
+        with refusing_faults(stem):
+            if ending.lower() != ".parquet" or kind_of(stem) != "folder":
+                return False
+    return True
 
 
 def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
