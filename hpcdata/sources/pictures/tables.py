@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpcdata.media.kinds import extension_of
-from hpcdata.samples import BadSample, Blob, Member, Record, Reject, Sample
+from hpcdata.samples import BadSample, Blob, Member, Reason, Record, Reject, Sample
 from hpcdata.sources import parquet, records
 from hpcdata.sources.base import InputFile, Options, Scan, changed_since_planned, refusing_faults
 from hpcdata.sources.limits import most_unpacked
@@ -114,7 +114,7 @@ class _Group:
         yield from [damaged] * (end - max(first, row))
 
     def _batch_rows(self) -> int:
-        """Rows that fit in memory together. Raises BadSample for a group that unpacks to more than its file may hold."""
+        """Rows that fit in memory together. Raises BadSample for a group that unpacks to more than it may."""
         found = self.table.metadata.row_group(self.group)
         chunks = [found.column(number) for number in range(found.num_columns)]
         chunks = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in self.columns]
