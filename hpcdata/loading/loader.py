@@ -34,10 +34,11 @@ from hpcdata.loading.packed_batches import PackedSteps
 from hpcdata.loading.token_streams import Mixture, open_stream
 from hpcdata.loading.waits import Waits
 from hpcdata.native.threads import Later
+from hpcdata.order.checking import digest
 from hpcdata.order.order import Order
 from hpcdata.order.packing import Packing, find_packing
 from hpcdata.order.ranks import find_rank
-from hpcdata.order.state import Cursor, digest
+from hpcdata.order.state import Cursor
 from hpcdata.order.steps import Share
 from hpcdata.order.streams import MixtureStream
 
@@ -233,6 +234,9 @@ class TokenLoader(Cursor[TokenSteps]):
 
     def _own_settings(self) -> dict[str, Any]:
         return {"layout": self.layout.name, "layout_digest": digest(self.layout.settings())}
+
+    def _behind_digests(self) -> dict[str, dict[str, Any]]:
+        return {**super()._behind_digests(), "layout_digest": self.layout.settings()}
 
     def _where(self) -> str:
         return super()._where() if isinstance(self.stream, MixtureStream) else str(self.dataset.path)
