@@ -9,7 +9,13 @@ The names are resolved when they are used, so that command lines which never loa
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.argv[:1] == ["-m"]:  # `python -m hpcdata.X` is looking for X
+    from hpcdata.base.command import require_command
+
+    require_command(sys.orig_argv)
 
 if TYPE_CHECKING:
     from hpcdata.api.running import Run, run
