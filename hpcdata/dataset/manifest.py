@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpcdata.base import sealed
 from hpcdata.base.command import to_type
@@ -49,6 +49,16 @@ class LayoutDefaults:
         )
 
 
+class Group(NamedTuple):
+    """Consecutive parts of one dataset."""
+
+    folder: Path
+    first: int
+    stop: int
+    is_joined: bool
+    """Whether their columns are joined (`hpcdata.dataset.joined`)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     fingerprint: str
@@ -65,6 +75,8 @@ class Manifest:
     """Other top-level entries, kept as they are."""
     folder: Path = Path()
     """Where it was read from: not part of the file."""
+    groups: tuple[Group, ...] = ()
+    """Of several datasets, their parts: not part of the file."""
 
     @property
     def num_samples(self) -> int:
@@ -109,7 +121,7 @@ def read_manifest(path: str | Path, *, even_if_changed: bool = False) -> Manifes
         raise UserError(f"{file} is larger than {_MAX_BYTES} bytes: not a manifest")
     data = file.read_bytes()
     if not even_if_changed and (fault := sealed.fault_of(data)) is not None:
-        raise Failed(f"{file}: {fault}; restore it, or run hpcdata.combine again")
+        raise Failed(f"{file}: {fault}; restore it, or combine its run again")
     return parse_manifest(data, folder)
 
 
@@ -126,7 +138,7 @@ def _parse(data: bytes, folder: Path, where: Path) -> Manifest:
     try:
         values = sealed.without_seal(parse(data))
     except ValueError as error:
-        raise Failed(f"{where} is not JSON ({error}): run hpcdata.combine again") from None
+        raise Failed(f"{where} is not JSON ({error}): combine its run again") from None
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:
         raise UserError(f"{where} has format {found!r}, this version of hpcdata reads {FORMAT!r}")
@@ -137,7 +149,7 @@ def _parse(data: bytes, folder: Path, where: Path) -> Manifest:
                 checked(item)
         return manifest
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise Failed(f"{where} is damaged ({type(error).__name__}: {error}): run hpcdata.combine again") from None
+        raise Failed(f"{where} is damaged ({type(error).__name__}: {error}): combine its run again") from None
 
 
 @contextmanager
@@ -198,5 +210,5 @@ def _check(manifest: Manifest, where: Path) -> None:
     if manifest.num_samples != manifest.counts.written:
         raise Failed(
             f"{where} is damaged: its parts hold {manifest.num_samples} samples, its account says "
-            f"{manifest.counts.written} were written: run hpcdata.combine again"
+            f"{manifest.counts.written} were written: combine its run again"
         )
