@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import errno
 import io
 import os
 import shlex
@@ -15,6 +16,7 @@ from argparse import Namespace as Options
 from collections.abc import Callable, Sequence
 
 from hpcdata.base.errors import Failed, Unfinished, UserError
+from hpcdata.base.files import NO_ROOM
 
 __all__ = ["DONE", "EXIT_CODES", "FAILED", "INTERRUPTED", "REFUSED", "UNFINISHED"]
 __all__ += ["Options", "Parser", "run", "to_type"]
@@ -86,8 +88,16 @@ def run(action: Callable[[], int]) -> int:
         print("hpcdata: interrupted", file=sys.stderr)
         return INTERRUPTED
     except (UserError, OSError) as error:
-        print(f"hpcdata: {error}", file=sys.stderr)
+        print(f"hpcdata: {_told(error)}", file=sys.stderr)
         return exit_code(error)
+
+
+def _told(error: UserError | OSError) -> str:
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "what is to be written"
+        remedy = "make it writable" if error.errno == errno.EROFS else "make room"
+        return f"{where} cannot be written: {error.strerror}; {remedy}, then type the same line again"
+    return str(error)
 
 
 def exit_code(error: UserError | OSError) -> int:
