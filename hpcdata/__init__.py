@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hpcdata.dataset.decoding import Decoded, DecodedImage, DecodedText
     from hpcdata.loading.background import BackgroundLoader
     from hpcdata.loading.layouts.named import SFT, T2I, Caption, Interleaved, LiquidT2I, Text
+    from hpcdata.loading.layouts.templates import ChatTemplate
     from hpcdata.loading.layouts.widening import widen
     from hpcdata.loading.loader import TokenLoader
     from hpcdata.loading.replaying import batch_digest
@@ -36,6 +37,7 @@ __all__ = [
     "BestFit",
     "Buckets",
     "Caption",
+    "ChatTemplate",
     "Concat",
     "Decoded",
     "DecodedImage",
@@ -73,6 +75,7 @@ _HOMES = {
     "WeightsFrom": "hpcdata.order.mixing.schedule",
     "BackgroundLoader": "hpcdata.loading.background",
     "batch_digest": "hpcdata.loading.replaying",
+    "ChatTemplate": "hpcdata.loading.layouts.templates",
     "widen": "hpcdata.loading.layouts.widening",
 }
 

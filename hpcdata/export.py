@@ -43,6 +43,15 @@ def parser() -> Parser:
         action=boolean,
         help="mark padding of interleaved samples by sample_ids as well (where its id does not tell it)",
     )
+    parser.add_argument(
+        "--template",
+        metavar="NAME",
+        help="what stands around the turns of conversations: chat (the tokenizer's own), unidisc, or a file of Jinja",
+    )
+    parser.add_argument("--system", metavar="TEXT", help="what the system says where a conversation has none of it")
+    parser.add_argument(
+        "--text-tokenizer", metavar="FILE", help="the tokenizer, where the dataset is not beside its run"
+    )
     parser.add_argument("--interleaved", action="store_true", help="write input_ids and modality even for pairs")
     parser.add_json()
     return parser
@@ -73,6 +82,9 @@ def _export(options: Options) -> int:
             pad_id=options.pad_id,
             image_token_id=options.image_token_id,
             sample_ids=options.sample_ids,
+            template=options.template,
+            system=options.system,
+            text_tokenizer=options.text_tokenizer,
             interleaved=options.interleaved,
         ),
     )

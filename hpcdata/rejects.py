@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,12 +45,12 @@ def _list(options: Options) -> int:
     import dataclasses
     import json
 
-    from hpcdata.runs.rejects import require_known, rows_of
+    from hpcdata.runs.rejects import picture_folders, require_known, rows_of
     from hpcdata.shards.reject_ledger import DUPLICATE
 
     require_known(options.reason)
     counts: Counter[str] = Counter()
-    shown = 0
+    shown, folders = 0, picture_folders(Path(options.run))
     for row in rows_of(Path(options.run)):
         counts[row.reason] += 1
         if row.reason != options.reason if options.reason else row.reason == DUPLICATE:
@@ -58,7 +58,7 @@ def _list(options: Options) -> int:
         if options.json:
             print(json.dumps(dataclasses.asdict(row)))
         elif options.reason or shown < FIRST_ROWS:
-            print(_line(row))
+            print(_line(row, folders))
         shown += 1
     if not options.json:
         _print_counts(counts, hidden=0 if options.reason else max(0, shown - FIRST_ROWS))
@@ -76,8 +76,10 @@ def _print_counts(counts: Counter[str], *, hidden: int) -> None:
     print(f"{counts.total():>9}  rejects, and {duplicates} duplicates")
 
 
-def _line(row: RejectRow) -> str:
+def _line(row: RejectRow, folders: Mapping[str, str]) -> str:
     text = f"{row.index}  {row.reason}  {row.key}  {row.source}@{row.offset}  {row.message}"
+    if row.reason == "missing_image" and row.source in folders:
+        text += f" (looked in {folders[row.source]})"
     return "".join(item if item.isprintable() else "?" for item in text)
 
 

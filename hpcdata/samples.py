@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import enum
 import errno
+import functools
 import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hpcdata.base import reads
 
@@ -54,12 +55,15 @@ class Reason(enum.StrEnum):
     EMPTY_TEXT = "empty_text"
     MISSING_IMAGE = "missing_image"
     MISSING_TEXT = "missing_text"
+    OUTSIDE_ROOT = "outside_root"
     OVERSIZED_IMAGE = "oversized_image"
     OVERSIZED_RECORD = "oversized_record"
     OVERSIZED_TEXT = "oversized_text"
     TRUNCATED = "truncated"
+    UNREADABLE_FILE = "unreadable_file"
     UNREADABLE_IMAGE = "unreadable_image"
     UNREADABLE_TEXT = "unreadable_text"
+    UNSUPPORTED_MEDIA = "unsupported_media"
 
 
 class BadSample(Exception):
@@ -82,11 +86,38 @@ _OF_THE_SAMPLE = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where files may lie that a record names, whatever its paths and the links on the way say."""
+
+    roots: tuple[str, ...]
+    """Absolute paths of folders; `/` allows all."""
+    words: str
+    """What they are, for messages, which are the same on every machine."""
+
+    def holds(self, path: str) -> bool:
+        """Whether an absolute path without `..` lies in one of the roots, by its name alone."""
+        return any(path == root or path.startswith(root.rstrip("/") + "/") for root in self.roots)
+
+    def require(self, descriptor: int) -> None:
+        """Raises BadSample (OUTSIDE_ROOT) for an open file that links have led out of all roots."""
+        if "/" in self.roots:
+            return
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if not Place(roots=tuple(map(_real_path, self.roots)), words="").holds(path):
+            raise BadSample(Reason.OUTSIDE_ROOT, f"a link leads out of {self.words}")
+
+
+@functools.cache
+def _real_path(folder: str) -> str:
+    return os.path.realpath(folder, strict=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Blob:
     """Bytes that are read when they are needed: a slice of a file, or bytes already in memory.
 
     `size=None` means the whole file. `read` is called from decoding threads. `name` is what the record calls a file of
-    its own, for messages.
+    its own, for messages; `place` is where such a file must lie, None where that is not asked.
     """
 
     path: str
@@ -94,9 +125,11 @@ class Blob:
     size: int | None = None
     data: bytes | None = field(default=None, repr=False)
     name: str = ""
+    place: Place | None = None
 
     def read(self, *, max_bytes: int, may_be_empty: bool = False) -> bytes:
-        """Raises BadSample: MISSING_IMAGE, EMPTY_IMAGE, OVERSIZED_IMAGE or TRUNCATED (blobs are images, mostly).
+        """Raises BadSample: MISSING_IMAGE, EMPTY_IMAGE, OVERSIZED_IMAGE, TRUNCATED (blobs are images, mostly) or
+        OUTSIDE_ROOT.
 
         What is no property of the sample is an OSError that names the file: a stale file handle, an input file that is
         gone, a disk that does not give what is there, memory that is not there.
@@ -123,6 +156,8 @@ class Blob:
                 raise
             raise BadSample(Reason.MISSING_IMAGE, _OF_THE_SAMPLE[error.errno]) from None
         try:
+            if self.place is not None:
+                self.place.require(descriptor)
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise BadSample(Reason.MISSING_IMAGE, "is not a regular file")
@@ -254,6 +289,16 @@ class Span:
     @property
     def flags(self) -> int:
         return int(self.role) | (LOSS_FLAG if self.loss else 0)
+
+
+class Around(NamedTuple):
+    """Ids that a conversation template puts around one turn."""
+
+    before: tuple[int, ...] = ()
+    end: tuple[int, ...] = ()
+    """Behind it, to what a model must say to end the turn: trained on where the turn is."""
+    behind: tuple[int, ...] = ()
+    """Behind that."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from hpcdata.base.version import code_version
-from tests.evidence import KINDS, NOTHING, Account
+from tests.evidence import KINDS, NOTHING, READS, Account
 
 
 class Collector:
@@ -53,15 +53,19 @@ class Collector:
                 self.accounts[kind] += found
 
     def table(self) -> str:
-        rows = ["| what is done to runs | times | samples | lost | duplicated |", "|---|---:|---:|---:|---:|"]
+        rows = [
+            "| what is done to runs | times | samples | lost | duplicated | wrongly rejected |",
+            "|---|---:|---:|---:|---:|---:|",
+        ]
         for kind in KINDS:
             if self.times[kind]:
-                rows.append(_row(kind, f"{self.times[kind]:,}", self.accounts[kind]))
-        return "\n".join([*rows, _row("all", f"{sum(self.times.values()):,}", sum(self.accounts.values(), NOTHING))])
+                rows.append(_row(kind, self.times[kind], self.accounts[kind]))
+        return "\n".join([*rows, _row("all", sum(self.times.values()), sum(self.accounts.values(), NOTHING))])
 
 
-def _row(kind: str, times: str, found: Account) -> str:
-    return f"| {kind} | {times} | {found.planned:,} | {found.lost} | {found.duplicated} |"
+def _row(kind: str, times: int, found: Account) -> str:
+    wronged = found.wronged if kind == READS else ""
+    return f"| {kind} | {times:,} | {found.planned:,} | {found.lost} | {found.duplicated} | {wronged} |"
 
 
 def main() -> int:
@@ -71,7 +75,7 @@ def main() -> int:
     parser.add_argument("--slurm", action="store_true", help="also the kills of a real SLURM")
     options = parser.parse_args()
     os.environ |= {"HPCDATA_SCHEDULES": str(options.schedules), "HPCDATA_SEED": str(options.seed)}
-    os.environ["HPCDATA_ALL_PICTURES"] = "1"
+    os.environ |= {"HPCDATA_ALL_PICTURES": "1", "HPCDATA_ALL_FAULTS": "1"}
     collector, started = Collector(with_slurm=options.slurm), time.monotonic()
     code = pytest.main([str(ROOT / "tests"), "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"], plugins=[collector])
     where = f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"

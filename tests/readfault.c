@@ -1,10 +1,12 @@
-/* LD_PRELOAD: reads of files under a path fail, or come short. tests/readfaults.py builds and steers it.
+/* LD_PRELOAD: reads or opens of files under a path fail, or reads come short. tests/readfaults.py builds and steers it.
 
 READFAULT_PATH, _FIRST, _COUNT, _KIND set it from outside; a process may call readfault_set() and readfault_seen(). */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,13 +18,21 @@ static char path[PATH_MAX];
 static atomic_long seen;
 static long first, count;
 static int kind; /* an errno; 0: half of the bytes; -1: none, as at the end of the file */
+static int of_opens; /* it is opens that are counted, and that fail with the errno */
 
 void readfault_set(const char *new_path, long new_first, long new_count, int new_kind)
 {
     path[0] = 0;
     first = new_first, count = new_count, kind = new_kind;
+    of_opens = 0;
     atomic_store(&seen, 0);
     strncpy(path, new_path, sizeof path - 1);
+}
+
+void readfault_set_opens(const char *new_path, long new_first, long new_count, int new_kind)
+{
+    readfault_set(new_path, new_first, new_count, new_kind);
+    of_opens = 1;
 }
 
 long readfault_seen(void) { return atomic_load(&seen); }
@@ -40,7 +50,7 @@ static ssize_t allowed(int descriptor, size_t size)
 {
     char link[64], target[PATH_MAX];
     int before = errno;
-    if (!path[0] || !size)
+    if (of_opens || !path[0] || !size)
         return (ssize_t)size;
     snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
     ssize_t length = readlink(link, target, sizeof target - 1);
@@ -87,4 +97,41 @@ ssize_t pread64(int descriptor, void *buffer, size_t size, off_t offset)
     NEXT(pread_call, "pread64");
     ssize_t most = allowed(descriptor, size);
     return most <= 0 ? most : next(descriptor, buffer, (size_t)most, offset);
+}
+
+/* Whether this open, for reading, fails with errno. */
+static int refused(const char *name, int flags)
+{
+    if (!of_opens || (flags & O_ACCMODE) != O_RDONLY || !path[0] || !strstr(name, path))
+        return 0;
+    long number = atomic_fetch_add(&seen, 1);
+    if (number < first || number >= first + count)
+        return 0;
+    errno = kind;
+    return 1;
+}
+
+#define MODE \
+    mode_t mode = 0; \
+    if (flags & (O_CREAT | O_TMPFILE)) { \
+        va_list more; \
+        va_start(more, flags); \
+        mode = va_arg(more, mode_t); \
+        va_end(more); \
+    }
+
+typedef int (*open_call)(const char *, int, mode_t);
+
+int open(const char *name, int flags, ...)
+{
+    MODE
+    NEXT(open_call, "open");
+    return refused(name, flags) ? -1 : next(name, flags, mode);
+}
+
+int open64(const char *name, int flags, ...)
+{
+    MODE
+    NEXT(open_call, "open64");
+    return refused(name, flags) ? -1 : next(name, flags, mode);
 }

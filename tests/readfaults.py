@@ -1,4 +1,4 @@
-"""Faults of reading, in real system calls: the n-th read of a file fails with an errno, or comes short.
+"""Faults of reading, in real system calls: the n-th read or open of a file fails with an errno, or it comes short.
 
 `build` makes a library of readfault.c. A process that was started with `environment` has it in front of the C library,
 so that Python's reads and those of every other library pass it. `Injector` steers it from within such a process.
@@ -48,15 +48,17 @@ class Injector:
 
     def __init__(self, library: Path) -> None:
         self._library = ctypes.CDLL(str(library))
-        self._library.readfault_set.argtypes = (ctypes.c_char_p, ctypes.c_long, ctypes.c_long, ctypes.c_int)
+        for function in (self._library.readfault_set, self._library.readfault_set_opens):
+            function.argtypes = (ctypes.c_char_p, ctypes.c_long, ctypes.c_long, ctypes.c_int)
         self._library.readfault_seen.restype = ctypes.c_long
 
-    def set(self, path: str, *, first: int, count: int, kind: int) -> None:
-        self._library.readfault_set(path.encode(), first, count, kind)
+    def set(self, path: str, *, first: int, count: int, kind: int, of_opens: bool = False) -> None:
+        call = self._library.readfault_set_opens if of_opens else self._library.readfault_set
+        call(path.encode(), first, count, kind)
 
-    def watch(self, path: str) -> None:
+    def watch(self, path: str, *, of_opens: bool = False) -> None:
         """Only counts."""
-        self.set(path, first=LASTING, count=0, kind=0)
+        self.set(path, first=LASTING, count=0, kind=0, of_opens=of_opens)
 
     def stop(self) -> int:
         """How many reads there were since `set` or `watch`."""

@@ -11,8 +11,10 @@ from pathlib import Path
 from hpcdata import embedded
 from hpcdata.config.compose import compose
 from hpcdata.config.schema import RunConfig
+from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan
 from hpcdata.runs.planning import prepare
+from hpcdata.runs.replacing import is_nothing_written
 from hpcdata.work.task import TaskOutcome, run_task
 
 
@@ -65,6 +67,12 @@ def small_run(output_dir: Path, *overrides: str, source: str | Path | None = Non
     plan = prepare(small_config(output_dir, *overrides, source=source))
     assert run_task(output_dir, StopAfter()) is TaskOutcome.FINISHED  # type: ignore[arg-type]
     return plan
+
+
+def begin(output_dir: Path) -> None:
+    """Works on a planned run until there is a checkpoint: from then on its plan is fixed."""
+    assert run_task(output_dir, StopAfter(8)) is TaskOutcome.STOPPED  # type: ignore[arg-type]
+    assert not is_nothing_written(RunPaths(output_dir))
 
 
 def start_task(output_dir: Path, **environment: str) -> subprocess.Popen[bytes]:

@@ -1,11 +1,14 @@
 """A run over a file that cannot be read for a moment: refused or left open with the file's name, and complete later.
 
 pytest tests/test_read_faults.py
+
+The last test takes every source, point and fault: faulty_runs.py does it.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -20,7 +23,8 @@ from hpcdata.config.compose import compose
 from hpcdata.runs.plan import load_plan
 from hpcdata.runs.planning import prepare
 from hpcdata.work.task import TaskOutcome, run_task
-from tests.evidence import account
+from tests.evidence import READS, Account, Evidence, account
+from tests.faulty_runs import CASES, Attack
 from tests.readfaults import build, environment
 from tests.smallruns import StopAfter, start_task
 from tests.trees import sha256_tree
@@ -102,3 +106,25 @@ def test_while_reading_the_shard_is_left_open_and_the_next_task_finishes_it(
     found = account(run)
     assert (found.planned, found.lost, found.duplicated) == (NUM_ROWS, 0, 0)
     assert not list(run.glob("shards/*/rejects.jsonl"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_no_fault_of_reading_loses_or_rejects_a_sample(
+    tmp_path: Path, library: Path, evidence: Evidence, case: str
+) -> None:
+    """While planning, reading and going on from a checkpoint, under either stage."""
+    command = [sys.executable, "-m", "tests.faulty_runs", str(library), str(tmp_path), case]
+    done = subprocess.run(
+        command, env={**os.environ, **environment(library)}, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    attacks = [Attack(**values) for values in json.loads(done.stdout)]
+    assert {attack.point for attack in attacks} == {"planning", "reading", "going on"}
+    assert [attack for attack in attacks if attack.found not in ("same", "refused")] == []
+    assert any(attack.found == "refused" for attack in attacks)
+    counted = [
+        Account(planned=attack.planned, lost=attack.lost, duplicated=attack.duplicated, wronged=attack.wronged)
+        for attack in attacks
+    ]
+    evidence(READS, len(attacks), counted=sum(counted, Account(planned=0, lost=0, duplicated=0)))

@@ -26,7 +26,7 @@ ROOMS = {
     "encoders": "base samples embedded config media shards runs",
     "dataset": "base samples native config shards runs history encoders",
     "stages": "base samples config media sources shards runs encoders",
-    "work": "base samples config sources shards runs history stages",
+    "work": "base samples config embedded sources shards runs history stages",
     "report": "base samples shards runs history dataset",
     "loading": "base samples native order shards dataset",
     "convert": "base samples native sources encoders dataset loading",

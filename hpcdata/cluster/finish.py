@@ -125,7 +125,14 @@ def _read_back(dataset_path: Path, plan: Plan) -> str:
     loader = TokenLoader(dataset, global_batch_size=batch_size, layout=layout, num_epochs=1)
     if plan.config.data.max_aspect_ratio is not None:
         interleaved = Interleaved(max_length=MAX_LENGTH, pad="batch_max")
-        loader = TokenLoader(dataset, global_batch_size=batch_size, layout=interleaved, packing=Buckets(), num_epochs=1)
+        loader = TokenLoader(
+            dataset,
+            global_batch_size=batch_size,
+            layout=interleaved,
+            packing=Buckets(),
+            drop_last=False,
+            num_epochs=1,
+        )
     started = time.perf_counter()
     batches = list(itertools.islice(loader, 1000))
     seconds = time.perf_counter() - started

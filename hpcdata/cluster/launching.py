@@ -71,7 +71,7 @@ class Estimated:
 def launch(config: RunConfig) -> Launched:
     """Plans the run and starts it. Raises UserError before anything is started."""
     config = fit_to_cluster(config)
-    plan = _prepare(config)
+    plan = _prepare(config, asks_queue=True)
     output_dir = Path(config.data.token_output_dir).absolute()
     for note in _size_notes(plan, config):
         log.info("%s", note)
@@ -202,7 +202,7 @@ def work_as_task(config: RunConfig) -> int:
     from hpcdata.cluster.task import leave, run_array_task
 
     with StopFlag() as stop:  # from here on a preempted task goes back to the queue
-        plan = _prepare(config)
+        plan = _prepare(config, asks_queue=False)
         if stop.received:
             return leave(stop)
     if config.cluster.kind != "inline":
@@ -211,10 +211,20 @@ def work_as_task(config: RunConfig) -> int:
     return run_array_task(Path(config.data.token_output_dir).absolute())
 
 
-def _prepare(config: RunConfig) -> Plan:
+def _jobs_in_queue(paths: RunPaths) -> str | None:
+    """Those of the run, named. Raises UserError when it has had jobs, and the scheduler does not answer."""
+    from hpcdata.history import queue, submissions
+
+    history = submissions.read(paths)
+    jobs = queue.active_jobs(paths, history) if history.submissions else []
+    return f"jobs {', '.join(job.job_id for job in jobs)} in the queue" if jobs else None
+
+
+def _prepare(config: RunConfig, *, asks_queue: bool) -> Plan:
     from hpcdata.runs.planning import prepare
 
-    plan = prepare(config)
+    paths = RunPaths(Path(config.data.token_output_dir).absolute())
+    plan = prepare(config, in_use=lambda: _jobs_in_queue(paths)) if asks_queue else prepare(config)
     for note in notes(config):
         log.info("%s", note)
     for line in describe_risks(RunPaths(config.data.token_output_dir)):

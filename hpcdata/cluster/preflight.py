@@ -209,7 +209,12 @@ def check(config: RunConfig) -> list[str]:
     from hpcdata.runs import planning
 
     planning.check(config)
-    listed = sources.list_inputs(config.data.raw_data_dir, config.data.source, without=config.data.token_output_dir)
+    listed = sources.list_inputs(
+        config.data.raw_data_dir,
+        config.data.source,
+        without=config.data.token_output_dir,
+        image_root=config.data.image_root,
+    )
     total = sum(Path(item.path).stat().st_size for item in listed)
     lines = [f"inputs: {len(listed)} files, {_size(total)}"]
     output_dir = Path(config.data.token_output_dir)

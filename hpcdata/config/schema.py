@@ -41,6 +41,11 @@ class DataConfig:
     """Name of the text column or tar extension; by default the usual ones are tried in a documented order."""
     image_field: str | None = semantic(None, added_later=True)
     """Extension of the picture among the members of a tar sample: `input.jpg`, or `input` for any picture of it."""
+    image_root: str | None = transient(None)
+    """Folder of the pictures that JSON and Parquet name: relative paths start here. null: the folder of each file."""
+    outside_images: Literal["reject", "read"] = semantic("reject", added_later=True)
+    """Pictures that records name by a path or a link that leads out of `data.image_root`: absolute paths, `../`.
+    `reject` them as `outside_root`, or `read` them, if you trust whoever wrote the records."""
     resolution: int = semantic(256)
     """Pixels of the short side after resizing, then a center crop to a square; `image.rule` says how."""
     max_aspect_ratio: float | None = semantic(None)
@@ -77,7 +82,8 @@ class DataConfig:
     save_tmp_interval: float = transient(30.0)
     """Seconds between checkpoints."""
     max_crashes: int = transient(3)
-    """Reject a record as `crash` when it has killed so many processes, by a crash or because memory was short."""
+    """Reject a record as `crash` when it has killed so many processes, by a crash or because memory was short, and as
+    `unreadable_file` when so many tasks could not read its file."""
     max_batch_s: float = transient(3600.0)
     """Most seconds of one batch. After that its process is ended, and the record that hangs is found as for a crash."""
     max_rejected: float | None = transient(None)

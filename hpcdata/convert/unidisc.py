@@ -24,6 +24,9 @@ is the first id behind the text vocabulary (32000 with Llama-2). So they are wri
 nothing else has: no text, and no code. `pad_id="unidisc"` and `image_token_id="unidisc"` give padding and `<image>` the
 ids that they have there (`<image>` is 811).
 
+A conversation template (`template="unidisc"`, `chat`, or a file of Jinja) puts its ids around the turns of
+conversations, in place of bos and eos: see `hpcdata.loading.layouts.templates`.
+
 Ids are int32, where UniDisc's own scripts write int16: these wrap above 32,767, so that codes of larger codebooks and
 shifted ids come back negative. Do not pass an export through its combine_token_dicts.py, which drops images that
 contain code 0. `export.json` beside the tensors records what they were made with. OUT appears at once, when it is
@@ -52,6 +55,7 @@ from hpcdata.dataset.dataset import SpanTable, TokenDataset
 from hpcdata.encoders.text.special_ids import Choice
 from hpcdata.loading.layouts.named import Layout
 from hpcdata.loading.layouts.padded_text import Frame, make_text_block
+from hpcdata.loading.layouts.templates import ChatTemplate, Conversations, applied
 from hpcdata.native.arrays import before_in_row, ragged
 from hpcdata.samples import Kind
 
@@ -83,6 +87,10 @@ class ExportOptions:
     sample_ids: bool | None = None
     """Of interleaved samples: write `sample_ids`; by default where padding cannot be told by its id. False: refuse
     these."""
+    template: str | None = None
+    """What stands around turns, as in ChatTemplate; with `system` and `text_tokenizer` as there."""
+    system: str | None = None
+    text_tokenizer: str | None = None
     interleaved: bool = False
     """Write `input_ids` even for pairs."""
 
@@ -143,6 +151,7 @@ class _Export:
     width: int
     num_codes: int | None
     marker: Marker | None
+    conversations: Conversations | None
     wants_sample_ids: bool | None
     """None: if they are needed."""
     pad_is_theirs: bool
@@ -180,7 +189,7 @@ class _Export:
         num_rows = max(1, _CHUNK_IDS // (self.width + (self.num_codes or 0)))
         with ExitStack() as stack:
             column_files = {name: stack.enter_context(open(folder / f"{name}.memmap", "xb")) for name in self.columns}
-            for table in _tables(self.dataset, num_rows):
+            for table in _tables(self.dataset, num_rows, self.conversations):
                 arrays = self._interleaved(table) if self.num_codes is None else self._pairs(table)
                 self._append(column_files, arrays)
             for file in column_files.values():
@@ -272,10 +281,12 @@ class _Export:
 
 
 def _plan(dataset: TokenDataset, options: ExportOptions) -> _Export:
-    theirs = padding(dataset.manifest)
+    theirs, conversations = padding(dataset.manifest), _conversations(dataset, options)
     pad_id = theirs if isinstance(options.pad_id, str) else options.pad_id
-    layout = Layout(add_bos=options.add_bos, add_eos=options.add_eos, pad_id=pad_id).bind(dataset.manifest)
-    scan, frame = _scan(dataset), layout.frame
+    layout = Layout(add_bos=options.add_bos, add_eos=options.add_eos, pad_id=pad_id)
+    if conversations is not None:
+        layout = dataclasses.replace(layout, add_bos=False, add_eos=False)
+    scan, frame = _scan(dataset, conversations), layout.bind(dataset.manifest).frame
     if scan.num_codes is not None and not options.interleaved:
         num_codes, needed = scan.num_codes, scan.longest_text + frame.num_added
         wanted = (options.block_size, dataset.manifest.layout.block_size)
@@ -290,16 +301,28 @@ def _plan(dataset: TokenDataset, options: ExportOptions) -> _Export:
         frame=frame,
         width=width,
         num_codes=num_codes,
+        conversations=conversations,
         marker=find_marker(dataset.manifest, options.image_token_id),
         wants_sample_ids=options.sample_ids,
         pad_is_theirs=frame.pad == theirs,
     )
 
 
-def _scan(dataset: TokenDataset) -> _Scan:
+def _conversations(dataset: TokenDataset, options: ExportOptions) -> Conversations | None:
+    if options.template is None:
+        if options.system is not None:
+            raise UserError("--system is for conversations: add --template")
+        return None
+    if options.add_bos or options.add_eos:
+        raise UserError("--bos and --eos are for samples without --template")
+    template = ChatTemplate(name=options.template, system=options.system, text_tokenizer=options.text_tokenizer)
+    return template.bind(dataset.manifest)
+
+
+def _scan(dataset: TokenDataset, conversations: Conversations | None) -> _Scan:
     found: set[tuple[int, ...]] = set()
-    is_pairs, longest_text, longest_sample = True, 0, 0
-    for table in _tables(dataset, _SCAN_ROWS):
+    is_pairs, longest_text, longest_sample = conversations is None, 0, 0
+    for table in _tables(dataset, _SCAN_ROWS, conversations):
         texts, images = table.select(table.kind == Kind.TEXT), table.select(table.kind == Kind.IMAGE)
         is_pairs &= all((np.bincount(spans.row, minlength=spans.num_rows) == 1).all() for spans in (texts, images))
         grids = np.unique(np.column_stack([images.height, images.width, images.length]), axis=0)
@@ -311,9 +334,10 @@ def _scan(dataset: TokenDataset) -> _Scan:
     return _Scan(num_codes=num_codes, longest_text=longest_text, longest_sample=longest_sample)
 
 
-def _tables(dataset: TokenDataset, num_rows: int) -> Iterator[SpanTable]:
+def _tables(dataset: TokenDataset, num_rows: int, conversations: Conversations | None) -> Iterator[SpanTable]:
     for first in range(0, len(dataset), num_rows):
-        yield dataset.spans(np.arange(first, min(first + num_rows, len(dataset))))
+        table = dataset.spans(np.arange(first, min(first + num_rows, len(dataset))))
+        yield table if conversations is None else applied(conversations, table)
 
 
 def _write_meta(folder: Path, columns: Columns, num_rows: int) -> None:
@@ -342,6 +366,7 @@ def _record(export: _Export, options: ExportOptions, summary: ExportSummary) -> 
         "options": dataclasses.asdict(options),
         "result": dataclasses.asdict(summary),
         "frame": dataclasses.asdict(export.frame),
+        "template": None if export.conversations is None else export.conversations.settings(),
         "content_digest": manifest.content_digest,
         "fingerprint": manifest.fingerprint,
         "img_token_shift": manifest.layout.img_token_shift,

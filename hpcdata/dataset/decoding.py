@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hpcdata.config.schema import RunConfig
     from hpcdata.dataset.manifest import Manifest
     from hpcdata.encoders.image.tokenizer import ImageTokenizer
+    from hpcdata.encoders.text.chat import Chat, UniDisc
     from hpcdata.encoders.text.tokenizer import TextTokenizer
     from hpcdata.runs.identities import ImageIdentity, TextIdentity
 
@@ -96,6 +97,31 @@ def decode(
     return Decoded(index=example.index, key=example.key, spans=spans)
 
 
+def open_conversations(
+    manifest: Manifest, template: str, *, system: str | None = None, text_tokenizer: str | Path | None = None
+) -> Chat | UniDisc:
+    """A conversation template with the ids of a dataset's tokenizer.
+
+    template: `chat` (the tokenizer's own), `unidisc`, or a file of Jinja; system: what the system says where it says
+    nothing; text_tokenizer: as for `decode`. Raises UserError.
+    """
+    from hpcdata.encoders.text import chat
+    from hpcdata.encoders.text.tokenizer import build_reference
+
+    identity = manifest.text
+    if identity is None:
+        raise UserError(f"{manifest.folder} has no texts: a conversation template is for conversations")
+    frame, tokenizers = chat.Frame(identity.bos_id, identity.eos_id), _Tokenizers(manifest, text_tokenizer, None, "cpu")
+    if template == chat.UNIDISC:
+        said = tokenizers.text()[1].encode([system])[0].tolist() if system else []
+        return chat.UniDisc(frame, said)
+    file, _ = tokenizers.text()
+    if template == chat.CHAT and file == EMBEDDED:
+        raise UserError("the tokenizer that comes with hpcdata has no chat template: name another one")
+    source, where = chat.find_template(file) if template == chat.CHAT else (chat.read_template(template), template)
+    return chat.Chat(source, build_reference(identity, file), frame, system=system, where=where)
+
+
 def png(pixels: np.ndarray, side: int = _THUMBNAIL) -> bytes:
     """pixels: [H, W, 3] uint8 -> a PNG of at most `side` pixels a side."""
     from PIL import Image
@@ -119,7 +145,7 @@ class _Tokenizers:
         if span.kind == Kind.BYTES:
             text = ids.astype(np.uint8).tobytes().decode(errors="replace")
         else:
-            text = self._text_tokenizer().decode(ids.tolist())
+            text = self.text()[1].decode(ids.tolist())
         return DecodedText(text=text, role=span.role, loss=span.loss)
 
     def _pixels(self, span: Span) -> np.ndarray:
@@ -129,14 +155,15 @@ class _Tokenizers:
         pixels: np.ndarray = self._image_tokenizer().decode(torch.from_numpy(codes))[0].permute(1, 2, 0).numpy()
         return pixels
 
-    def _text_tokenizer(self) -> TextTokenizer:
+    def text(self) -> tuple[str, TextTokenizer]:
+        """The tokenizer of the texts, and its file or folder."""
         identity = self._manifest.text
         if identity is None:
             raise UserError(f"{self._manifest.folder} does not say which tokenizer its text was made with")
         tried = [str(self._text)] if self._text else list(self._known_texts())
         for candidate in tried:
             try:
-                return _build_text(identity, candidate)
+                return candidate, _build_text(identity, candidate)
             except UserError:
                 continue
         raise UserError(

@@ -32,6 +32,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _FAILED = ctypes.c_void_p(-1).value
 _MAP_FIXED = 0x10
@@ -127,6 +128,15 @@ class ColumnRange:
         """(address, bytes) of each of these parts, for `map_file` and `unmap`."""
         addresses = self._address + self._bases[parts] * self._row_bytes
         return list(zip(addresses.tolist(), (self._num_rows[parts] * self._row_bytes).tolist(), strict=True))
+
+    def put(self, row: int, values: np.ndarray) -> None:
+        """Writes `values` ([n]) at `row`, where no file lies: behind the rows of all parts."""
+        data = np.ascontiguousarray(values, self.array.dtype)
+        address = self._address + row * self._row_bytes
+        page = address & -_PAGE
+        if _libc.mprotect(page, address + data.nbytes - page, mmap.PROT_READ | mmap.PROT_WRITE):
+            raise OSError(ctypes.get_errno(), "mprotect of memory of our own")
+        ctypes.memmove(address, data.ctypes.data, data.nbytes)
 
     def advise(self, first: int, last: int, advice: int) -> None:
         """madvise for all from one part to another; what the kernel makes of it is no error."""

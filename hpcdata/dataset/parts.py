@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
+from hpcdata.base.errors import UserError
 from hpcdata.dataset.joined import FOLDER, joined_columns
 from hpcdata.dataset.manifest import Manifest
 from hpcdata.dataset.maps import ALIGN, ColumnRange, aligned_bases, map_file, page_rows, unmap
@@ -35,6 +36,8 @@ _PASSED_OVER = 16
 """The kernel is told about new parts in one call, or in one for each where it would have to look at so many others."""
 DETAILS = ("spans/grid", "spans/flags")
 """Columns that not every layout needs: mapped when they are wanted."""
+_MAX_LITERALS = 2**18
+"""Rows behind the ids of all parts, for ids that are not stored."""
 _KEY_COLUMNS = ("samples/first_key", "keys/bytes")
 
 
@@ -55,6 +58,10 @@ class PartMaps:
         aligns = dict.fromkeys(rows, 1 if joined else ALIGN) | {"tokens": page_rows(manifest.id_dtype)}
         layout = {table: (rows[table], *aligned_bases(rows[table], aligns[table])) for table in rows}
         self.tokens, self.spans, self.samples = (bases for _, bases, _ in layout.values())
+        self._first_literal = self._next_literal = layout["tokens"][2]
+        layout["tokens"] = (*layout["tokens"][:2], self._first_literal + _MAX_LITERALS)
+        self._literals: dict[tuple[int, ...], int] = {}
+        self._literal_lock = ForkLock()
         self._ranges = {}
         files: dict[str, tuple[ColumnRange, str]] = {}
         for name, column in zip(map(_name, wanted), wanted, strict=True):
@@ -93,6 +100,20 @@ class PartMaps:
     def addresses(self) -> dict[str, int]:
         """Where they begin."""
         return {name: column.ctypes.data for name, column in self.columns.items()}
+
+    def literal(self, ids: tuple[int, ...]) -> int:
+        """The row of "tokens/ids" at which these ids stand, which no part has. They are put there once."""
+        with self._literal_lock:
+            row = self._literals.get(ids)
+            if row is None:
+                column, row = self._ranges["tokens/ids"], self._next_literal
+                if max(ids, default=0) > np.iinfo(column.array.dtype).max or min(ids, default=0) < 0:
+                    raise UserError(f"ids up to {max(ids)} do not fit into the dataset's {column.array.dtype}")
+                if row + len(ids) > self._first_literal + _MAX_LITERALS:
+                    raise UserError(f"more than {_MAX_LITERALS} ids around the turns of conversations")
+                column.put(row, np.array(ids, np.int64))
+                self._literals[ids], self._next_literal = row, row + len(ids)
+            return row
 
     def range(self, name: str) -> ColumnRange:
         return self._ranges[name]

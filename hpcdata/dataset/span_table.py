@@ -34,10 +34,15 @@ class SpanTable:
     place: np.ndarray
     """Which row of the columns of spans it is."""
     maps: PartMaps
+    given_flags: np.ndarray | None = None
+    """[num_spans] of spans that are not stored, -1 of the others; None: all are. The stored ones of a sample say which
+    `part` and `place` the others have.
+    """
 
     @Lazy
     def flags(self) -> np.ndarray:
-        return self._detail("spans/flags")
+        flags, given = self._detail("spans/flags"), self.given_flags
+        return flags if given is None else np.where(given < 0, flags, given)
 
     @Lazy
     def height(self) -> np.ndarray:
@@ -53,7 +58,9 @@ class SpanTable:
 
     def select(self, mask: np.ndarray | slice) -> SpanTable:
         """The spans where `mask` ([num_spans] bool) is set, of the same rows."""
-        return SpanTable(index=self.index, maps=self.maps, **{name: getattr(self, name)[mask] for name in COLUMNS})
+        spans = {name: getattr(self, name)[mask] for name in COLUMNS}
+        given = None if self.given_flags is None else self.given_flags[mask]
+        return SpanTable(index=self.index, maps=self.maps, given_flags=given, **spans)
 
     def of_kind(self, kind: Kind) -> SpanTable:
         """Its spans of one kind, of the same rows."""
@@ -67,7 +74,8 @@ class SpanTable:
         first, end = np.searchsorted(self.row, (start, stop)).tolist()
         spans = {name: getattr(self, name)[first:end] for name in COLUMNS}
         spans["row"] = spans["row"] - start
-        return SpanTable(index=self.index[start:stop], maps=self.maps, **spans)
+        given = None if self.given_flags is None else self.given_flags[first:end]
+        return SpanTable(index=self.index[start:stop], maps=self.maps, given_flags=given, **spans)
 
     def _detail(self, column: str) -> np.ndarray:
         with self.maps.opened(self.part, details=True):

@@ -37,6 +37,8 @@ class History:
         self.processes: dict[str, Process] = {}
         self.commits: dict[str, tuple[Any, ...]] = {}
         """Shard -> its account, of commits that say it, as `_ACCOUNT_OF` gives it: small, there are many."""
+        self.failed: dict[str, tuple[float, str]] = {}
+        """Shard -> when a process gave it up last, and why."""
         self.conflicts = 0
         self.inherited_lost_s = 0.0
         """Work of processes that died, told by those who took their shards up."""
@@ -69,6 +71,8 @@ class History:
         for name in self.commits.keys() & part.commits.keys():  # committed again after somebody removed it
             self._count(self.commits[name], -1)
         self.commits.update(part.commits)
+        for name, failure in part.failed.items():
+            self.failed[name] = max(failure, self.failed.get(name, failure))
         self._numbers = list(map(operator.add, self._numbers, part._numbers))
         self._rejected.update(part._rejected)
         self.conflicts += part.conflicts
@@ -119,6 +123,8 @@ class History:
         elif kind == "failed":
             process.close()
             process.error = event.get("error")
+            failure = (event["time"], str(event.get("error")))
+            self.failed[name] = max(failure, self.failed.get(name, failure))
         elif kind == "end":
             process.close()
             process.outcome = event.get("outcome")

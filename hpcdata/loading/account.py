@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,12 +26,18 @@ class SourceAccount:
     image_tokens: int
     padding: int
     skipped_samples: int
+    dropped_samples: int
+    """Of the epochs that are over: what was in no row, as it did not fill a last step, or has no ids."""
 
 
 def make_account(steps: TokenSteps, epoch: int, step: int) -> dict[str, SourceAccount]:
     """The account of all steps before `step` of `epoch`, by the names of the sources."""
     names, sizes = steps.stream.names, steps.stream.sizes
-    totals = sum_by_source(_portions(steps, epoch, step), _COLUMNS, len(sizes))
+    past, now = list(past_steps(steps, epoch, step))[:-1], [(epoch, step)]
+    over, last = (sum_by_source(_portions(steps, parts), _COLUMNS, len(sizes)) for parts in (past, now))
+    totals = {column: total + last[column] for column, total in over.items()}
+    drawn = sum((np.array(steps.stream.drawn(number)) for number, _ in past), np.zeros(len(sizes), np.int64))
+    totals["dropped_samples"] = drawn - over["samples"] - over["skipped_samples"]
     account = {}
     for source, name in enumerate(names):
         values = {column: int(total[source]) for column, total in totals.items()}
@@ -40,12 +46,13 @@ def make_account(steps: TokenSteps, epoch: int, step: int) -> dict[str, SourceAc
     return account
 
 
-def _portions(steps: TokenSteps, epoch: int, step: int) -> Iterator[Portion]:
-    for past, num_steps in past_steps(steps, epoch, step):
+def _portions(steps: TokenSteps, parts: Iterable[tuple[int, int]]) -> Iterator[Portion]:
+    """Of the first steps of some epochs: (epoch, how many)."""
+    for epoch, num_steps in parts:
         if isinstance(steps, PlainSteps):
-            yield from _plain(steps, past, num_steps)
+            yield from _plain(steps, epoch, num_steps)
         elif isinstance(steps, PackedSteps):
-            yield from _packed(steps, past, num_steps)
+            yield from _packed(steps, epoch, num_steps)
 
 
 def _plain(steps: PlainSteps, epoch: int, num_steps: int) -> Iterator[Portion]:
@@ -65,8 +72,8 @@ def _plain(steps: PlainSteps, epoch: int, num_steps: int) -> Iterator[Portion]:
 
 
 def _packed(steps: PackedSteps, epoch: int, num_steps: int) -> Iterator[Portion]:
-    behind = last_source = 0
-    for window, num_bins in steps.windows(epoch, num_steps * steps.size):
+    last_source = 0
+    for window, num_bins in steps.windows(epoch, num_steps):
         bins, num_rows = window.bins, int(window.bins.first_row[num_bins])
         source = window.draws.source[:num_rows]
         sequences = window.sequences().between(0, num_rows)
@@ -77,7 +84,4 @@ def _packed(steps: PackedSteps, epoch: int, num_steps: int) -> Iterator[Portion]
         owner, padding = padding_of(bins, num_bins, text + sequences.image_tokens, source, last_source)
         yield owner, {"padding": padding}
         yield window.skipped, {"skipped_samples": np.ones(len(window.skipped))}
-        behind += num_bins
         last_source = int(owner[-1]) if num_bins else last_source
-    rest = (num_steps * steps.size - behind) * (steps.packing.length or 1)
-    yield np.array([last_source]), {"padding": np.array([rest])}

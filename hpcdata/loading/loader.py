@@ -12,7 +12,9 @@ for packing with a note of where to go on: restoring it costs nothing, and the w
 
 The last rows of an epoch that do not fill a global batch are dropped (`drop_last=True`; a shuffled epoch drops others
 each time), or delivered: as a smaller batch whose slices differ by at most one sample (refused where a rank would get
-none, since it would leave the others waiting), with packing as one that is filled up with empty rows.
+none, since it would leave the others waiting). With packing, their samples are spread over as many rows as there may
+be; if these are fewer than the ranks, they are dropped after all. No rank is ever without a row. `account()` says how
+many samples were dropped.
 """
 
 from __future__ import annotations
@@ -181,7 +183,8 @@ class TokenLoader(Cursor[TokenSteps]):
         size, drop_last = self.global_batch_size, self.drop_last
         if self.packing is None:
             return PlainSteps(self.dataset, self.stream, self.layout, size, drop_last=drop_last)
-        return PackedSteps(self.dataset, self.stream, self.layout, self.packing, size, drop_last=drop_last)
+        samples = self.dataset, self.stream, self.layout
+        return PackedSteps(*samples, self.packing, size, drop_last=drop_last, num_ranks=self.world_size)
 
     def _identity(self) -> dict[str, str]:
         return {"data": self.dataset.manifest.content_digest, "plan": self.dataset.manifest.fingerprint}

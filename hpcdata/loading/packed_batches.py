@@ -18,8 +18,9 @@ from hpcdata.native.threads import Later
 from hpcdata.order.bins import Bins
 from hpcdata.order.draws import Draws
 from hpcdata.order.packing import Packing
-from hpcdata.order.steps import Share, WindowSteps, draws_of
+from hpcdata.order.steps import Share
 from hpcdata.order.streams import Stream
+from hpcdata.order.window_steps import Place, WindowSteps, draws_of
 
 
 class PackedWindow:
@@ -62,18 +63,18 @@ class PackedSteps(WindowSteps[PackedWindow]):
         size: int,
         *,
         drop_last: bool,
+        num_ranks: int,
     ) -> None:
-        super().__init__(stream, packing, size, drop_last=drop_last)
+        super().__init__(stream, packing, size, drop_last=drop_last, num_ranks=num_ranks)
         self.dataset, self.layout, self._blocks = dataset, layout, SourcesAhead(dataset, stream)
         self.room = None if packing.cuts else packing.length
 
     def plan(self, epoch: int, step: int, share: Share) -> tuple[Make, Callable[[], np.ndarray]]:
         pieces = self.pieces(epoch, step, share)
-        start, stop = share.of(0, self.size)
+        num_bins = sum(stop - first for _, first, stop in pieces)
         num_skipped = 0
         if share.rank == 0:  # one rank counts what is in no bin
-            whole = pieces if share.world_size == 1 else self.pieces(epoch, step, Share())
-            num_skipped = sum(len(window.skipped) for window, first, _ in whole if first == 0)
+            num_skipped = sum(len(window.skipped) for window in self.begun(epoch, step))
 
         def make(later: Later | None) -> Batch:
             width = self.packing.length
@@ -81,7 +82,7 @@ class PackedSteps(WindowSteps[PackedWindow]):
                 window, first, _ = pieces[0]
                 width = int(window.bins.width[first])
             arranged = [(window.arranged, first, last) for window, first, last in pieces]
-            batch = make_batch(arranged, stop - start, width, later)
+            batch = make_batch(arranged, num_bins, width, later)
             if not num_skipped:
                 return batch
             return batch._replace(counts=batch.counts + BatchCounts(skipped_samples=num_skipped))
@@ -91,7 +92,7 @@ class PackedSteps(WindowSteps[PackedWindow]):
     def will_draw(self, epoch: int, start: int, stop: int) -> None:
         self._blocks.reach(epoch, start, stop)
 
-    def pack(self, draws: Draws) -> PackedWindow:
+    def pack(self, draws: Draws, place: Place) -> PackedWindow:
         layout, packing, images = self.layout, self.packing, None
         lineup = layout.lineup(self.dataset.spans(draws.rows), layout.seeds_of(draws), room=self.room)
         layout.check_length(lineup.index, lineup.too_long)
@@ -99,5 +100,5 @@ class PackedSteps(WindowSteps[PackedWindow]):
             images = lineup.num_images
             layout.check_images(lineup.index, images, packing.max_images)
             lineup.leave_out(images > packing.max_images)
-        bins = packing.place(lineup.length, lineup.grid, self.size, images)
+        bins = place(lineup.length, lineup.grid, images)
         return PackedWindow(partial(layout.arrange, self.dataset, packed=True), lineup, draws, bins)

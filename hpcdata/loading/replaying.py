@@ -165,7 +165,8 @@ def _rebuilt(text: str | None) -> Any:
         call = ast.parse(text, mode="eval").body
         assert isinstance(call, ast.Call)
         kind = {kind.__name__: kind for kind in known}[ast.unparse(call.func)]
-        return kind(**{str(option.arg): ast.literal_eval(option.value) for option in call.keywords})
+        options = {str(option.arg): ast.literal_eval(option.value) for option in call.keywords}
+        return kind(**({"rest": "pad"} if kind is packing.Buckets else {}) | options)
     except (SyntaxError, AssertionError, KeyError, ValueError, TypeError):
         raise UserError(f"the state is of a loader with {text[:200]}: replay it from Python, with replay") from None
 

@@ -13,7 +13,8 @@ The loader of tokens is its first user (hpcdata.loading); tests/order/test_alone
     packing        which samples share a row, from their lengths, and from what else they cost
     best_fit       how rows are filled, with one budget or two
     bins           where samples stand in their rows
-    steps          which samples, or rows, each step of each rank consists of
+    steps          which samples each step of each rank consists of
+    window_steps   the same where rows hold several samples
     ranks          rank and world size: the one place that asks torch.distributed
     state          where a loader stands, and what must be equal so that a run can go on from there
     account        what each source has contributed, summed up

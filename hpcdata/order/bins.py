@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
 
@@ -73,6 +74,17 @@ class Bins:
             start=start,
             length=length,
         )
+
+    def split(self, most: int) -> Bins:
+        """The same rows in as many bins as there are rows, but at most `most`: some bins are cut between rows."""
+        is_edge = np.zeros(self.num_rows + 1, bool)
+        is_edge[self.first_row] = True
+        inner = np.flatnonzero(~is_edge)
+        num_more = max(0, min(len(inner), most - self.num_bins))
+        is_edge[inner[np.arange(num_more) * len(inner) // max(1, num_more)]] = True
+        edges = np.flatnonzero(is_edge)
+        bin_of = np.searchsorted(self.first_row, edges[:-1], side="right") - 1
+        return dataclasses.replace(self, first_row=edges, width=self.width[bin_of])
 
     def totals(self, values: np.ndarray) -> np.ndarray:
         """[num_bins] int64: the sums of some `values` of the sequences."""

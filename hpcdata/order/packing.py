@@ -5,13 +5,16 @@
     Concat(length=4096)                   documents end to end, cut where a row ends: language data
     Buckets(multiple=128)                 one sample a row, batches of samples of about one length and one image grid
 
+A bin of a batch is never empty. What does not fill a batch at the end of an epoch: see hpcdata.order.window_steps.
+
 BestFit leaves under 1 % of the room where lengths differ. Samples of nearly one length leave what their multiples
 leave: captions of 10 to 80 ids, each with an image of 256, fill 4,096 columns to 0.98 in any order, as 13 or 14 of them
 fit and nothing shorter is there to fill the rest. With two budgets, one is filled to more than 0.96 as measured: the
 one that is scarce.
 
-A window is a fixed number of consecutive samples. Its rows depend on nothing else, so any window can be computed alone:
-that is what makes packing exact after a restart, and equal on every rank.
+A window is a fixed number of consecutive samples. Its rows depend on nothing else (with Buckets: and on how many
+samples of each grid wait), so any window can be computed alone: that is what makes packing exact after a restart, and
+equal on every rank.
 """
 
 from __future__ import annotations
@@ -50,10 +53,15 @@ class Packing(Protocol):
         """The most images of a bin; None where they are not counted."""
         ...
 
+    @property
+    def carries(self) -> bool:
+        """Whether what `place` leaves out is placed with the next window: the last sequences of each grid."""
+        ...
+
     def place(
         self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int, images: np.ndarray | None = None
     ) -> Bins:
-        """The bins of a window, all that are `bins_per_step` to a step; sequences of length 0 are in none.
+        """The bins of a window; sequences of length 0 are in none.
 
         lengths, grids: [num_samples], of its sequences and of their first images. images: [num_samples], how many each
         has, none more than `max_images`; only there where `max_images` is.
@@ -74,6 +82,7 @@ class BestFit:
     window: int = 4096
     cuts: bool = False
     max_images: int | None = None
+    carries: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check(length=self.length, window=self.window, max_images=1 if self.max_images is None else self.max_images)
@@ -104,6 +113,7 @@ class Concat:
     window: int = 4096
     cuts: bool = True
     max_images: ClassVar[None] = None
+    carries: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check(length=self.length, window=self.window)
@@ -129,42 +139,54 @@ class Concat:
 
 @dataclass(frozen=True, kw_only=True)
 class Buckets:
-    """One sample a bin. The samples of a window that have one image grid and one length, rounded up to `multiple`,
-    make batches of that width. The last batch of each bucket is filled up with empty bins, so the window should hold
-    many batches for each bucket.
+    """One sample a bin. The samples of a window that have one image grid make batches, of neighbours in length: as wide
+    as the longest of them, rounded up to `multiple`.
+
+    `carry`: samples that do not fill a batch wait for the next ones of their grid, in the windows behind; every row of
+    a batch is a sample. `pad`: batches are of one length, and empty bins fill up the last of each length: ranks may get
+    no sample. It is there to go on with runs that began so.
     """
 
     multiple: int = 128
     window: int = 16384
     cuts: bool = False
     length: None = None
+    rest: str = "carry"
     max_images: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         _check(multiple=self.multiple, window=self.window)
+        if self.rest not in ("carry", "pad"):
+            raise UserError(f"packing: rest={self.rest!r}, expected carry or pad")
+
+    def __repr__(self) -> str:
+        """Part of the state of a loader: with `pad`, the same as before there was anything else."""
+        rest = "" if self.rest == "pad" else f", rest={self.rest!r}"
+        return f"Buckets(multiple={self.multiple}, window={self.window}, cuts=False, length=None{rest})"
+
+    @property
+    def carries(self) -> bool:
+        return self.rest == "carry"
 
     def place(
         self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int, images: np.ndarray | None = None
     ) -> Bins:
-        sample = np.flatnonzero(lengths)
-        keys = np.stack([grids[sample], -(-lengths[sample] // self.multiple)], axis=1)
-        found, bucket = np.unique(keys, axis=0, return_inverse=True)
-        bucket = bucket.reshape(-1)
-        by_bucket = np.argsort(bucket, kind="stable")
-        sizes = np.bincount(bucket, minlength=len(found))
-        in_bucket = np.arange(len(sample)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        is_first = in_bucket % bins_per_step == 0
-        first = np.flatnonzero(is_first)
-        order = np.argsort(sample[by_bucket[first]])  # batches stand in the order of their first samples
-        batch_sizes = np.diff(first, append=len(sample))[order]
-        at = np.repeat(first[order] - (np.cumsum(batch_sizes) - batch_sizes), batch_sizes) + np.arange(len(sample))
-        is_full = np.arange(bins_per_step) < batch_sizes[:, None]
-        widths = found[bucket[by_bucket[first[order]]], 1] * self.multiple
-        return Bins(
-            sample=sample[by_bucket[at]],
-            first_row=totals_before(is_full.reshape(-1)),
-            width=np.repeat(widths, bins_per_step),
-        )
+        if self.carries:
+            return _full_buckets(lengths, grids, bins_per_step, self.multiple)
+        return _padded_buckets(lengths, grids, bins_per_step, self.multiple)
+
+
+def last_buckets(lengths: np.ndarray, grids: np.ndarray, multiple: int) -> tuple[Bins, np.ndarray]:
+    """A batch for each grid, the largest first; (bins, first_bin), [num_batches + 1], where they begin."""
+    sample, of_grid, sizes = _by_grid(lengths, grids)
+    first_seen = np.full(len(sizes), len(lengths))
+    np.minimum.at(first_seen, of_grid, sample)
+    by_size = np.lexsort((sample, first_seen[of_grid], -sizes[of_grid]))
+    widths = np.zeros(len(sizes), np.int64)
+    np.maximum.at(widths, of_grid, -(-lengths[sample] // multiple) * multiple)
+    edges = totals_before(sizes[np.lexsort((first_seen, -sizes))])
+    bins = Bins(sample=sample[by_size], first_row=np.arange(len(sample) + 1), width=widths[of_grid[by_size]])
+    return bins, edges
 
 
 def find_packing(packing: int | Packing | None) -> Packing | None:
@@ -184,3 +206,55 @@ def _check(**options: int) -> None:
     for name, value in options.items():
         if value < 1:
             raise UserError(f"packing: {name}={value}, expected at least 1")
+
+
+def _full_buckets(lengths: np.ndarray, grids: np.ndarray, bins_per_step: int, multiple: int) -> Bins:
+    """Batches without an empty bin, in the order of their first samples. The last samples of each grid that do not
+    fill one are in no bin.
+    """
+    sample, of_grid, sizes = _by_grid(lengths, grids)
+    kept = np.arange(len(sample)) - np.repeat(np.cumsum(sizes) - sizes, sizes) < np.repeat(
+        sizes - sizes % bins_per_step, sizes
+    )
+    sample, of_grid = sample[kept], of_grid[kept]
+    by_length = sample[np.lexsort((-(-lengths[sample] // multiple), of_grid))].reshape(-1, bins_per_step)
+    batches = np.sort(by_length, axis=1)
+    batches = batches[np.argsort(batches[:, 0])]
+    widths = -(-lengths[batches].max(axis=1, initial=0) // multiple) * multiple
+    return Bins(
+        sample=batches.reshape(-1), first_row=np.arange(batches.size + 1), width=np.repeat(widths, bins_per_step)
+    )
+
+
+def _padded_buckets(lengths: np.ndarray, grids: np.ndarray, bins_per_step: int, multiple: int) -> Bins:
+    """Batches of one length, rounded up; empty bins fill up the last of each grid and length."""
+    sample = np.flatnonzero(lengths)
+    keys = np.stack([grids[sample], -(-lengths[sample] // multiple)], axis=1)
+    found, bucket = np.unique(keys, axis=0, return_inverse=True)
+    bucket = bucket.reshape(-1)
+    by_bucket = np.argsort(bucket, kind="stable")
+    sizes = np.bincount(bucket, minlength=len(found))
+    in_bucket = np.arange(len(sample)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    is_first = in_bucket % bins_per_step == 0
+    first = np.flatnonzero(is_first)
+    order = np.argsort(sample[by_bucket[first]])  # batches stand in the order of their first samples
+    batch_sizes = np.diff(first, append=len(sample))[order]
+    at = np.repeat(first[order] - (np.cumsum(batch_sizes) - batch_sizes), batch_sizes) + np.arange(len(sample))
+    is_full = np.arange(bins_per_step) < batch_sizes[:, None]
+    widths = found[bucket[by_bucket[first[order]]], 1] * multiple
+    return Bins(
+        sample=sample[by_bucket[at]],
+        first_row=totals_before(is_full.reshape(-1)),
+        width=np.repeat(widths, bins_per_step),
+    )
+
+
+def _by_grid(lengths: np.ndarray, grids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(sample, of_grid, sizes): the samples that have ids, grid after grid, in their order; the number of its grid;
+    how many each grid has.
+    """
+    sample = np.flatnonzero(lengths)
+    found, of_grid = np.unique(grids[sample], return_inverse=True)
+    of_grid = of_grid.reshape(-1)
+    by_grid = np.argsort(of_grid, kind="stable")
+    return sample[by_grid], of_grid[by_grid], np.bincount(of_grid, minlength=len(found))

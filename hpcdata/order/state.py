@@ -123,7 +123,8 @@ class Cursor(Generic[S]):
         state: dict[str, Any] = {"version": STATE_VERSION, **self._identity(), "settings": self._settings}
         state |= {"epoch": self.epoch, "step": self.step}
         if self.packing is not None:
-            state["mark"] = [self.epoch, *self._mark()]
+            mark = self._mark()
+            state["mark"] = [self.epoch, *mark[:2], *([mark.waiting] if mark.waiting else [])]
         if isinstance(self.stream, MixtureStream) and self.stream.changes:
             changes = self.stream.changes
             state["changes"] = (
@@ -227,11 +228,14 @@ class Cursor(Generic[S]):
         self._steps = self._make_steps()
         mark = state.get("mark")
         if self.packing is not None and mark is not None and mark[0] == epoch:
-            self._steps.restore(epoch, Mark(int(mark[1]), int(mark[2])))
+            waiting = tuple((int(grid), int(number)) for grid, number in mark[3]) if len(mark) > 3 else ()
+            self._steps.restore(epoch, Mark(int(mark[1]), int(mark[2]), waiting))
         if not isinstance(epoch, int) or not isinstance(step, int) or min(epoch, step) < 0:
             raise ValueError
         if step and not self._steps.has_step(epoch, step):
-            raise ValueError
+            if not self._steps.is_left_out(epoch, step):
+                raise ValueError
+            return epoch + 1, 0
         return epoch, step
 
     def _read_ledger(self, state: dict[str, Any]) -> list[Change] | None:
@@ -268,6 +272,11 @@ class Cursor(Generic[S]):
         """Whether the epoch has a step. One epoch may pack into fewer rows than another."""
         if not steps.has_step(epoch, 0):
             what = "rows" if self.packing else "samples"
+            if self.packing is not None and not self.drop_last:
+                raise UserError(
+                    f"epoch {epoch} of {self._where()} has {self.stream.num_samples(epoch)} samples, too few rows for "
+                    f"{self.world_size} ranks: use fewer ranks"
+                )
             raise UserError(
                 f"epoch {epoch} of {self._where()} has {self.stream.num_samples(epoch)} samples, less than one "
                 f"global batch of {self.global_batch_size} {what}: use a smaller global_batch_size, or drop_last=False"

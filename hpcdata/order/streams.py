@@ -47,6 +47,10 @@ class Stream(Protocol):
         """Samples of an epoch, None if it has no end."""
         ...
 
+    def drawn(self, epoch: int) -> list[int]:
+        """Samples of an epoch that has an end, of each source."""
+        ...
+
     def draws(self, epoch: int, positions: np.ndarray) -> Draws:
         """positions: [n] integers in [0, num_samples)."""
         ...
@@ -73,6 +77,9 @@ class SingleStream:
 
     def num_samples(self, epoch: int) -> int | None:
         return self.sizes[0]
+
+    def drawn(self, epoch: int) -> list[int]:
+        return [self.sizes[0]]
 
     def draws(self, epoch: int, positions: np.ndarray) -> Draws:
         rows = self.order.rows(epoch, positions)
@@ -167,6 +174,10 @@ class MixtureStream:
 
     def num_samples(self, epoch: int) -> int | None:
         return self.schedule(epoch).num_samples
+
+    def drawn(self, epoch: int) -> list[int]:
+        schedule = self.schedule(epoch)
+        return schedule.counts(schedule.num_samples or 0)
 
     def schedule(self, epoch: int) -> Schedule:
         latest = self._latest

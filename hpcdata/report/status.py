@@ -109,6 +109,8 @@ class Status:
     """File name -> why some of that ledger, or all, is left out."""
     stopped: str | None
     """Why the run is no success: too many rejects, or the finishing job gave it up; and the line to type."""
+    given_up: dict[str, str] = field(default_factory=dict)
+    """Shards that no process works on, and that the last one gave up -> why."""
     not_read: dict[str, int] = field(default_factory=dict)
     """Ending -> files in the folders of inputs that no sample is made of."""
     state: State = UNFINISHED
@@ -202,7 +204,7 @@ class Observer:
         ask_scheduler: bool,
     ) -> Status:
         plan, history = self.plan, self.history
-        now, left = time.time(), plan.num_samples - samples_done
+        now, left, idle = time.time(), plan.num_samples - samples_done, self._names - committed - running
         states = self.states = self._process_states(alive, now, is_finished=len(committed) == plan.num_shards)
         ends = Counter(states.values())
         jobs = self._ask_scheduler() if ask_scheduler else None
@@ -248,6 +250,7 @@ class Observer:
             combined=combined,
             damaged_ledgers=dict(sorted(history.damaged.items())),
             stopped=stopped,
+            given_up={name: history.failed[name][1] for name in sorted(history.failed.keys() & idle)},
             not_read={item.ending: item.count for item in plan.not_read},
             state=self._state(stopped, is_finished=is_finished, is_at_work=is_at_work),
         )

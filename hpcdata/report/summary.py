@@ -96,6 +96,9 @@ def warnings(status: Status, output_dir: Path | str) -> list[str]:
             f"WARNING  {len(status.stuck)} shards do not advance, attempts end before one batch{batch} is done, as on "
             f"{status.stuck[0]}: preemptions must be further apart than the start of a task and a batch take; see logs/"
         )
+    if status.given_up:
+        name, reason = next(iter(status.given_up.items()))
+        lines.append(f"WARNING  {len(status.given_up)} shards were given up and wait for a task, as {name}: {reason}")
     if status.conflicts:
         lines.append(f"WARNING  {status.conflicts} shards came out with other bytes on two tasks, see ledger/")
     if status.damaged_ledgers:

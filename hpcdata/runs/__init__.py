@@ -8,7 +8,10 @@ May use: base, samples, config, shards, sources.
     registry      which stages there are
     plan          plan.json as a value: inputs, shard boundaries, settings, fingerprint
     scanning      inputs -> how many samples, and where reading may start
+    pictures      whether a run that asks for pictures finds any
+    replacing     a plan with nothing written gives way; tasks that hold it notice
     planning      configuration -> plan, after checking all that can be checked
+    witnesses     files that were there when planned: a machine without them lacks a file system
     ownership     whose files it consists of, and what of them is not obeyed
     claims        leases on shards: heartbeat, takeover from the dead
     picking       which shard a process takes next

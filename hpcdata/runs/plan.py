@@ -358,7 +358,8 @@ def _from_mapping(values: dict[str, Any]) -> Plan:
 
 
 def _input_from_mapping(values: dict[str, Any]) -> PlannedInput:
-    file, scan = InputFile(**values["file"]), Scan.from_mapping(values["scan"])
+    file = InputFile(**{**values["file"], "roots": tuple(values["file"].get("roots", ()))})
+    scan = Scan.from_mapping(values["scan"])
     return PlannedInput(**{**values, "file": file, "scan": scan})
 
 

@@ -1,7 +1,7 @@
 """From a configuration to a plan: checks everything that can be checked before work starts, then freezes it.
 
 All of it runs on the login node without torch. Resuming compares the configuration and the inputs with the plan that
-is there: a semantic difference is refused and named, a transient one is fine.
+is there: a semantic difference is refused and named, a transient one is fine. A plan with nothing written gives way.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpcdata import sources
 from hpcdata.base import files, sealed
+from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
 from hpcdata.config.array import parse_array
 from hpcdata.config.scheduler import check_scheduler
 from hpcdata.config.schema import RunConfig
+from hpcdata.runs import replacing, witnesses
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.identities import ImageIdentity, TextIdentity
 from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.pictures import require_pictures
 from hpcdata.runs.plan import Plan, PlannedInput, load_plan
 from hpcdata.runs.scanning import plan_inputs
 from hpcdata.runs.stage import Identities, find_stage
@@ -35,22 +38,28 @@ from hpcdata.sources.account import describe
 log = logging.getLogger(__name__)
 
 
-def prepare(config: RunConfig) -> Plan:
+def prepare(config: RunConfig, *, in_use: Callable[[], str | None] = lambda: None) -> Plan:
     """The frozen plan of `config`, made now or by an earlier launch. Raises UserError for anything that cannot run.
 
-    Any number of processes may call it at once for one output directory: one makes the plan, the others wait.
+    Any number of processes may call it at once for one output directory: one makes the plan, the others wait. An
+    earlier plan with other settings is replaced while nothing is written, no task is at work, and nothing that the
+    caller knows of, such as jobs in the queue, says that it is `in_use`.
     """
     stage = find_stage(config.stage)
-    config = stage.settle(config)
+    config = _with_absolute_root(stage.settle(config))
     paths = RunPaths(Path(config.data.token_output_dir).absolute())
     identities = check(config)
     earlier = load_plan(paths.root) if paths.plan.exists() else None
     listed = _list_inputs(paths, config, earlier)
     stage.check_inputs(config, listed)
     _make_root(paths)
-    if earlier is not None:
-        _require_same(earlier, config, identities, listed)
-    plan = earlier or _create_together(paths, config, identities, listed)
+    if earlier and (differences := _differences_from(earlier, config, identities, listed)):
+        _require_replaceable(paths, config, differences, in_use)
+        log.warning("nothing is written yet: the plan of %s is replaced, as %s", paths.root, _joined(differences))
+        listed = _list_inputs(paths, config, None)
+        plan = _create_together(paths, config, identities, listed, instead_of=earlier)
+    else:
+        plan = earlier or _create_together(paths, config, identities, listed)
     write_runtime(paths, config)
     return plan
 
@@ -96,6 +105,11 @@ def check(config: RunConfig) -> Identities:
     return find_stage(config.stage).identify(config)
 
 
+def _with_absolute_root(config: RunConfig) -> RunConfig:
+    root = config.data.image_root and os.path.abspath(config.data.image_root)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, image_root=root))
+
+
 def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[InputFile]:
     """The inputs; those of the plan where some are gone by now and their samples are to be rejected."""
     try:
@@ -103,6 +117,8 @@ def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[
             config.data.raw_data_dir,
             config.data.source,
             without=str(paths.root),
+            image_root=config.data.image_root,
+            allows_outside=config.data.outside_images == "read",
             as_older=plan is not None and plan.found is None,
         )
     except UserError:
@@ -153,16 +169,32 @@ def _make_root(paths: RunPaths) -> None:
         raise UserError(f"{paths.root} has shards but no plan.json: restore it, or use a new output directory")
 
 
-def _create_together(paths: RunPaths, config: RunConfig, identities: Identities, listed: Sequence[InputFile]) -> Plan:
+def _create_together(
+    paths: RunPaths,
+    config: RunConfig,
+    identities: Identities,
+    listed: Sequence[InputFile],
+    *,
+    instead_of: Plan | None = None,
+) -> Plan:
     """One process builds the plan, under a claim; exclusive creation decides if two do after all."""
+
+    def is_made() -> bool:
+        if instead_of is None or not paths.plan.exists():
+            return paths.plan.exists()
+        return replacing.read_fingerprint(paths.plan) != instead_of.fingerprint
+
     owner = Owner.of_this_process(f"plan-{os.getpid()}-{time.time_ns()}")
     with Claims(paths.claims, owner, timeout_s=config.cluster.claim_timeout_s) as claims:
         while not claims.try_claim("plan"):
-            if paths.plan.exists():
+            if is_made():
                 break
             time.sleep(0.2)
-        if not paths.plan.exists():
+        if not is_made():
             inputs = plan_inputs(paths, config, listed)
+            options = find_stage(config.stage).options(config)
+            if config.image.tokenizer is not None and options.needs_image:
+                require_pictures(paths.root, inputs, options)
             text, image = identities.text, identities.image
             found, not_read = sources.find_account(config.data.raw_data_dir, listed, str(paths.root))
             if found.files:
@@ -178,7 +210,13 @@ def _create_together(paths: RunPaths, config: RunConfig, identities: Identities,
                 not_read=not_read,
             )
             _require_samples(plan)
-            files.create_exclusive(paths.plan, plan.to_json())
+            if instead_of is None:
+                files.create_exclusive(paths.plan, plan.to_json())
+            else:
+                _require_replaceable(paths, config, ["it has begun meanwhile"])
+                replacing.clear(paths)
+                files.write_atomic(paths.plan, plan.to_json())
+            witnesses.note(paths, plan)
     plan = load_plan(paths.root)
     _require_same(plan, config, identities, listed)
     return plan
@@ -189,23 +227,50 @@ def _require_samples(plan: Plan) -> None:
         raise UserError(f"data.raw_data_dir={plan.config.data.raw_data_dir}: {len(plan.inputs)} files without a sample")
 
 
+def _require_replaceable(
+    paths: RunPaths, config: RunConfig, differences: Sequence[str], in_use: Callable[[], str | None] = lambda: None
+) -> None:
+    """Raises UserError unless the plan may give way to one with these differences."""
+    if not replacing.is_nothing_written(paths):
+        raise _other_settings(config, differences, "restore them, or use a new data.token_output_dir")
+    users = in_use() or ("tasks are at work" if _has_tasks(paths, config) else None)
+    if users:
+        remedy = f"nothing is written yet, so end what works with them ({users}) and launch again"
+        raise _other_settings(config, differences, f"{remedy}: {to_type('cancel', paths.root)}")
+
+
+def _has_tasks(paths: RunPaths, config: RunConfig) -> bool:
+    return replacing.tasks_at_work(paths, config.cluster.claim_timeout_s)
+
+
 def _require_same(plan: Plan, config: RunConfig, identities: Identities, listed: Sequence[InputFile]) -> None:
     """Raises UserError naming every difference between the frozen plan and what is asked for now."""
+    if differences := _differences_from(plan, config, identities, listed):
+        raise _other_settings(config, differences, "restore them, or use a new data.token_output_dir")
+
+
+def _other_settings(config: RunConfig, differences: Sequence[str], remedy: str) -> UserError:
+    where = config.data.token_output_dir
+    return UserError(f"{where} holds a run with other settings or inputs: {_joined(differences)}: {remedy}")
+
+
+def _joined(differences: Sequence[str]) -> str:
+    more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
+    return "; ".join(differences[:5]) + more
+
+
+def _differences_from(plan: Plan, config: RunConfig, identities: Identities, listed: Sequence[InputFile]) -> list[str]:
+    """What the frozen plan and what is asked for now do not have in common."""
     planned, wanted = (
         find_stage(item.stage).settings(item.semantic_fields(with_added=True)) for item in (plan.config, config)
     )
-    differences = [
+    return [
         *_differences(planned, wanted, ""),
+        *_root_differences(plan, config),
         *_differences(_fields(plan.text), _fields(identities.text), "text tokenizer "),
         *_differences(_fields(plan.image), _fields(identities.image), "image tokenizer "),
         *(_new_inputs if config.data.on_changed_input == "reject" else _input_differences)(plan, listed),
     ]
-    if differences:
-        raise UserError(
-            f"{config.data.token_output_dir} holds a run with other settings or inputs: {'; '.join(differences[:5])}"
-            f"{f'; and {len(differences) - 5} more' if len(differences) > 5 else ''}: restore them, or use a new "
-            "data.token_output_dir"
-        )
 
 
 def _fields(identity: TextIdentity | ImageIdentity | None) -> dict[str, Any]:
@@ -219,6 +284,12 @@ def _differences(planned: Mapping[str, Any], wanted: Mapping[str, Any], prefix: 
         for name in names
         if planned.get(name) != wanted.get(name)
     ]
+
+
+def _root_differences(plan: Plan, config: RunConfig) -> list[str]:
+    """Where pictures are looked for is part of the plan and, as all paths, no part of the fingerprint."""
+    planned, wanted = ({"data.image_root": item.data.image_root} for item in (plan.config, config))
+    return _differences(planned, wanted, "")
 
 
 def _input_differences(plan: Plan, listed: Sequence[InputFile]) -> list[str]:

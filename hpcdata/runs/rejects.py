@@ -29,6 +29,12 @@ def rows_of(output_dir: Path) -> Iterator[RejectRow]:
             return
 
 
+def picture_folders(output_dir: Path) -> dict[str, str]:
+    """Label of an input -> the folder that the pictures start from which its records name."""
+    files = [item.file for item in load_plan(output_dir).inputs]
+    return {file.label: file.base for file in files if file.format.startswith(("jsonl", "listing", "parquet"))}
+
+
 def require_known(reason: str | None) -> None:
     """Raises UserError for what is no reason of any version: a misspelled one would find nothing, in silence."""
     known = [str(item) for item in Reason] + [DUPLICATE]

@@ -15,6 +15,7 @@ May use: base, samples, media.
     tar/          WebDataset
     json_lines    JSON lines
     records       one parsed record -> the parts of a sample
+    pictures/     which pictures a record names, and where they lie
     json_shapes   what stands in a JSON file, told from its beginning
     json_array    a JSON array as JSON lines
     folder        a folder of pictures with texts as JSON lines

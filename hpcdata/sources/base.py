@@ -37,6 +37,9 @@ class InputFile:
     format: str
     base: str = ""
     """Folder that relative image paths start from."""
+    roots: tuple[str, ...] = ()
+    """Folders that the pictures of its records must lie in. Empty in older plans: their records are read by the rules
+    of then, which know no other fields than `image_path` and `image`, and look nowhere for media that are not read."""
     num_declared: int | None = None
     """Samples that a wids index promises."""
 

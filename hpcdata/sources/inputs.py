@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import kind_of
@@ -36,7 +37,13 @@ _DOCUMENTS = (".txt", ".txt.gz", ".txt.zst")
 _IMAGES = ("",)
 _KNOWN = (*_TARS, *_JSON_LINES, *_DOCUMENTS, ".json", ".parquet")
 _MOST_OPENED = 100
-_SAMPLE_FIELDS = re.compile(rb'"(image|image_path|conversations|text_prompt|caption)"\s*:')
+_SAMPLE_FIELDS = re.compile(
+    rb'"(image|image_path|conversations|text_prompt|caption)"\s*:|'
+    rb'"(images|img|img_path|image_url|messages|videos?|audios?)"\s*:\s*(?!null|""|\[\s*\]|\{\s*\})["\[{]|'
+    rb'"file_name"\s*:\s*"[^"]*\.(%s)"' % b"|".join(extension.encode() for extension in sorted(IMAGE_EXTENSIONS)),
+    re.IGNORECASE,
+)
+_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +54,23 @@ class _Found:
 
 
 def list_inputs(
-    raw_data_dir: str | Sequence[str], source: str, *, without: str = "", as_older: bool = False
+    raw_data_dir: str | Sequence[str],
+    source: str,
+    *,
+    without: str = "",
+    image_root: str | None = None,
+    allows_outside: bool = False,
+    as_older: bool = False,
 ) -> list[InputFile]:
     """All inputs in order. Raises UserError if one is missing, is of no known kind, or there is none.
 
-    without: a folder that is never looked into, of a run that writes into the folder of its inputs. as_older: chooses
+    without: a folder that is never looked into, of a run that writes into the folder of its inputs. image_root: where
+    pictures of records lie, None for the folder of each file. allows_outside: also anywhere else. as_older: chooses
     as plans did that have no `found`, by names alone and with notes on a data set (`state.json`) among the inputs.
     """
+    if image_root is not None and not os.path.isdir(image_root):
+        raise UserError(f"data.image_root={image_root} is no folder")
+    root = image_root and os.path.abspath(image_root)
     look = _Look(source=source, without=without, as_older=as_older)
     paths = [path for path in expand_paths(raw_data_dir) if not _is_below(path, without)]
     found = [file for path in paths for file in look.found(path)]
@@ -66,11 +83,24 @@ def list_inputs(
             path=file.path,
             label=clean_name(os.fsencode(os.path.relpath(file.path, parent))),
             format=file.format,
-            base=file.path if file.format == "folder" else os.path.dirname(file.path),
             num_declared=file.num_declared,
+            **_places(file, root, allows_outside),
         )
         for file in unique
     ]
+
+
+class _Places(TypedDict):
+    base: str
+    roots: tuple[str, ...]
+
+
+def _places(file: _Found, root: str | None, allows_outside: bool) -> _Places:
+    """Where the pictures of its records lie, and may lie."""
+    if not file.format.startswith(_OF_RECORDS):
+        return _Places(base=file.path if file.format == "folder" else os.path.dirname(file.path), roots=())
+    base = root or os.path.dirname(file.path)
+    return _Places(base=base, roots=("/",) if allows_outside else (base,))
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -128,17 +128,17 @@ def _record(file: InputFile, position: int, row: Line, options: Options) -> Reco
         if file.format == "listing":
             entry = records.load_listed(line)
             key = f"{file.label}/{entry['key']}"
-            parts = records.listed_parts(entry, file.base, options)
-            members = records.listed_members(entry, file.base) if options.keeps_members else ()
+            parts = records.listed_parts(entry, file, options)
+            members = records.listed_members(entry, file) if options.keeps_members else ()
         else:
             line = line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line
             value = records.load(line)
             parts = (
-                records.sample_parts(value, file.base, options)
+                records.sample_parts(value, file, options)
                 if file.format.startswith("jsonl")
-                else records.document_parts(value, options)
+                else records.document_parts(value, file, options)
             )
-            members = records.members_of(line, value, file.base) if options.keeps_members else ()
+            members = records.members_of(line, value, file) if options.keeps_members else ()
         return Sample(position=position, key=key, parts=parts, offset=offset, members=members)
     except BadSample as bad:
         return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=offset)

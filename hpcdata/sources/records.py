@@ -5,16 +5,19 @@
     {"image": "a.jpg" or [...], "conversations": [{"from": "human", "value": "<image>\\n..."}, ...]}
     {"text" or "content": "..."}                                                        a document
 
-Pairs and documents are predicted whole; of a conversation the assistant's turns are. Images of a conversation stand
-where its `<image>` markers stand, in order, or in front if it has none. Raises BadSample for everything else.
+`pictures.fields` has all names of pictures, `pictures.turns` all forms of conversations. Pairs and documents are
+predicted whole; of a conversation the assistant's turns are. Images of a conversation stand where its `<image>` markers
+stand, in order, or in front if it has none. Raises BadSample for everything else: where pictures are asked for, media
+that are not read make no text.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -25,29 +28,23 @@ from hpcdata.samples import BadSample, Blob, ImagePart, Member, Reason, Role, Te
 from hpcdata.sources.base import (
     DOCUMENT_FIELDS,
     TEXT_FIELDS,
+    InputFile,
     Options,
     checked_text,
-    clean_name,
     decoded_text,
     is_plain,
     json_type,
 )
+from hpcdata.sources.pictures import places
+from hpcdata.sources.pictures.fields import TALKS, Named, named_pictures, unread
+from hpcdata.sources.pictures.turns import IMAGE_MARKER, Turn, old_turns, turns_of
 
 Parts = tuple[TextPart | ImagePart, ...]
 
-IMAGE_MARKER = "<image>"
-_MOST_OF_A_NAME = 200
 _LENIENT = re.compile(rb"NaN|Infinity|\\u[dD][89a-fA-F]")
 """What a line must hold for the slower parser to be worth its time."""
 _IMAGE_FIELDS = ("image_path", "image")
 _NO_DOCUMENT = frozenset((*_IMAGE_FIELDS, "conversations"))
-_ROLES = {
-    "system": Role.SYSTEM,
-    "human": Role.USER,
-    "user": Role.USER,
-    "gpt": Role.ASSISTANT,
-    "assistant": Role.ASSISTANT,
-}
 
 
 def load(data: bytes) -> object:
@@ -89,45 +86,63 @@ def load_listed(line: bytes) -> dict[str, Any]:
     raise Failed("the listing of a folder in inputs/ is damaged: plan again into a new output directory")
 
 
-def sample_parts(value: object, base: str, options: Options) -> Parts:
-    """The parts of a pair, a text-only row or a conversation; relative image paths start from `base`."""
+def sample_parts(value: object, file: InputFile, options: Options) -> Parts:
+    """The parts of a pair, a text-only row or a conversation of this file."""
     record = _record(value)
-    images = [_picture(base, name) for name in _image_names(record)]
+    talk, images = _talk_and_images(record, file, options)
     if options.keeps_members and not (options.needs_text or options.needs_image):
         return ()
-    if record.get("conversations") is not None:
-        return selected(_conversation(record["conversations"], images, options), options)
+    if talk is not None:
+        return selected(_conversation(talk, images, options), options)
     if len(images) > 1:
         raise BadSample(Reason.BAD_RECORD, f"{len(images)} images in a record without conversations, expected one")
     if not options.needs_text:
         return selected(images, options)
-    parts: list[TextPart | ImagePart] = [TextPart(text=text_of(record, TEXT_FIELDS, options)), *images]
-    return selected(parts, options)
+    try:
+        text = TextPart(text=text_of(record, TEXT_FIELDS, options))
+    except BadSample as bad:
+        is_missing = file.roots and bad.reason is Reason.MISSING_TEXT
+        raise BadSample(bad.reason, f"{bad.message}{_talk_elsewhere(record) if is_missing else ''}") from None
+    return selected([text, *images], options)
 
 
-def members_of(line: bytes, value: object, base: str) -> tuple[Member, ...]:
+def members_of(line: bytes, value: object, file: InputFile) -> tuple[Member, ...]:
     """The line as it is, and the pictures that it names: `jpg`, or `0.jpg`, `1.jpg`... where there are several."""
-    names = _image_names(_record(value))
+    record = _record(value)
+    found = _talk_and_named(record, is_lenient=True)[1] if file.roots else []
+    names = [item.path for item in found if item.path] if file.roots else _image_names(record)
     extensions = [_extension(name) for name in names]
     if len(names) > 1:
         extensions = [f"{number}.{extension}" for number, extension in enumerate(extensions)]
     pictures = (
-        Member(extension=extension, blob=_picture(base, name).blob)
+        Member(extension=extension, blob=places.picture(name, file).blob)
         for extension, name in zip(extensions, names, strict=True)
     )
     return (Member(extension="json", blob=Blob(path="", data=line)), *pictures)
 
 
-def listed_members(entry: dict[str, Any], base: str) -> tuple[Member, ...]:
+def keys_of(line: bytes) -> list[str]:
+    """The names of the fields of a line of JSON, fit for a message; none of one that is no object."""
+    with contextlib.suppress(BadSample):
+        return [places.shown(name)[:32] for name in _record(load(line))]
+    return []
+
+
+def listed_members(entry: dict[str, Any], file: InputFile) -> tuple[Member, ...]:
     """A picture and its sidecar, as far as they are there."""
     names = [name for name in (entry["image"], entry["text"]) if name is not None]
-    return tuple(Member(extension=_extension(name), blob=_picture(base, name).blob) for name in names)
+    return tuple(Member(extension=_extension(name), blob=places.picture(name, file).blob) for name in names)
 
 
-def document_parts(value: object, options: Options) -> Parts:
+def document_parts(value: object, file: InputFile, options: Options) -> Parts:
     record = _record(value)
     if record.get("conversations") or _image_names(record):
         raise BadSample(Reason.BAD_RECORD, "the record has images or conversations: read it with data.source=jsonl")
+    if file.roots and options.needs_image:
+        has_pictures = bool(named_pictures(record))
+        media = "the record names pictures" if has_pictures else _unread(record, has_pictures, options)
+        if media:
+            raise BadSample(Reason.UNSUPPORTED_MEDIA, f"{media}: read as a document; data.source=jsonl reads pictures")
     return (TextPart(text=text_of(record, DOCUMENT_FIELDS, options)),)
 
 
@@ -146,17 +161,17 @@ def plain_document(line: bytes, options: Options) -> str | None:
     return text if is_plain(text) else None
 
 
-def listed_parts(entry: dict[str, Any], base: str, options: Options) -> Parts:
+def listed_parts(entry: dict[str, Any], file: InputFile, options: Options) -> Parts:
     """The parts of a picture and its sidecar, which is read now."""
     parts: list[TextPart | ImagePart] = []
     if options.needs_text:
         if entry["text"] is None:
             raise BadSample(Reason.MISSING_TEXT, "no text file of the same name")
-        parts.append(TextPart(text=_sidecar_text(base, entry["text"], options)))
+        parts.append(TextPart(text=_sidecar_text(file.base, entry["text"], options)))
     if options.needs_image:
         if entry["image"] is None:
             raise BadSample(Reason.MISSING_IMAGE, "no image of the same name")
-        parts.append(_picture(base, entry["image"]))
+        parts.append(places.picture(entry["image"], file))
     return selected(parts, options)
 
 
@@ -174,7 +189,17 @@ def text_of_json(data: bytes, options: Options) -> str:
     return text_of(_record(load(data)), TEXT_FIELDS, options)
 
 
-def selected(parts: list[TextPart | ImagePart] | list[ImagePart], options: Options) -> Parts:
+def _talk_elsewhere(record: dict[str, Any]) -> str:
+    """For a message: the field that looks like a conversation and is none by its name."""
+    for name, value in record.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            return (
+                f"; {places.shown(name)[:32]} is a list of objects, and conversations are read from {', '.join(TALKS)}"
+            )
+    return ""
+
+
+def selected(parts: Sequence[TextPart | ImagePart], options: Options) -> Parts:
     """The parts that the options ask for."""
     kept = tuple(part for part in parts if (options.needs_text if isinstance(part, TextPart) else options.needs_image))
     if not kept and not options.keeps_members:
@@ -202,34 +227,56 @@ def _image_names(record: dict[str, Any]) -> list[str]:
     return []
 
 
-def _conversation(turns: object, images: list[ImagePart], options: Options) -> list[TextPart | ImagePart]:
-    if not isinstance(turns, list) or not turns:
-        raise BadSample(Reason.BAD_RECORD, f"conversations is {json_type(turns)}, expected a list of turns")
-    checked = [_turn(turn, number) for number, turn in enumerate(turns)]
-    num_markers = sum(text.count(IMAGE_MARKER) for _, text in checked)
+def _talk_and_images(
+    record: dict[str, Any], file: InputFile, options: Options
+) -> tuple[list[Turn] | None, list[ImagePart]]:
+    """The turns of a conversation, None where there is none, and the pictures of a record."""
+    is_kept_whole = options.keeps_members and not (options.needs_text or options.needs_image)
+    if not file.roots:
+        images = [places.picture(name, file) for name in _image_names(record)]
+        turns = None if is_kept_whole else record.get("conversations")
+        return None if turns is None else old_turns(turns), images
+    _require_media_read(record, options, has_pictures=True)
+    talk, named = _talk_and_named(record, is_lenient=is_kept_whole)
+    _require_media_read(record, options, has_pictures=bool(named))
+    return talk, [places.image_part(item, file, options) for item in named]
+
+
+def _talk_and_named(record: dict[str, Any], *, is_lenient: bool) -> tuple[list[Turn] | None, list[Named]]:
+    """The turns, and the pictures that they name themselves, or else those of the record's fields.
+
+    is_lenient: a conversation of another form is none.
+    """
+    name = next((name for name in TALKS if record.get(name) is not None), None)
+    talk, named = None, list[Named]()
+    if name is not None:
+        with contextlib.suppress(*[BadSample] if is_lenient else []):
+            talk, named = turns_of(record[name], name)
+    return talk, named or named_pictures(record)
+
+
+def _require_media_read(record: dict[str, Any], options: Options, *, has_pictures: bool) -> None:
+    """Raises BadSample for media in a record that are not read, where whoever asks for pictures would lose them."""
+    if (options.needs_image or options.keeps_members) and (media := _unread(record, has_pictures, options)):
+        raise BadSample(Reason.UNSUPPORTED_MEDIA, media)
+
+
+def _unread(record: dict[str, Any], has_pictures: bool, options: Options) -> str:
+    texts = (options.text_field,) if options.text_field else (*TEXT_FIELDS, *DOCUMENT_FIELDS)
+    return unread(record, texts, has_pictures=has_pictures, only_files=not options.needs_image)
+
+
+def _conversation(turns: list[Turn], images: list[ImagePart], options: Options) -> list[TextPart | ImagePart]:
+    num_markers = sum(text.count(IMAGE_MARKER) for _, text in turns)
     if num_markers not in (0, len(images)) or (num_markers and not images):
         raise BadSample(Reason.BAD_RECORD, f"{num_markers} {IMAGE_MARKER} markers for {len(images)} images")
     parts: list[TextPart | ImagePart] = [] if num_markers else list(images)
     remaining = iter(images)
-    for role, text in checked:
+    for role, text in turns:
         parts += _turn_parts(role, text, remaining, keep_marker=options.keep_image_marker)
     if options.needs_text and not any(isinstance(part, TextPart) for part in parts):
         raise BadSample(Reason.EMPTY_TEXT, "the conversation has no text")
     return parts
-
-
-def _turn(turn: object, number: int) -> tuple[Role, str]:
-    if not isinstance(turn, dict):
-        raise BadSample(Reason.BAD_RECORD, f"turn {number} is {json_type(turn)}, expected an object")
-    speaker, text = turn.get("from"), turn.get("value")
-    role = _ROLES.get(speaker) if isinstance(speaker, str) else None
-    if role is None:
-        raise BadSample(Reason.BAD_RECORD, f"turn {number} is from nobody known, expected one of {', '.join(_ROLES)}")
-    if not isinstance(text, str):
-        raise BadSample(Reason.BAD_RECORD, f"the value of turn {number} is {json_type(text)}, expected a string")
-    if "\0" in text:
-        raise BadSample(Reason.UNREADABLE_TEXT, f"turn {number} has a NUL character at {text.index(chr(0))}")
-    return role, text
 
 
 def _turn_parts(role: Role, text: str, images: Iterator[ImagePart], *, keep_marker: bool) -> list[TextPart | ImagePart]:
@@ -248,19 +295,10 @@ def _piece(role: Role, text: str) -> list[TextPart]:
     return [TextPart(text=text, role=role, loss=role is Role.ASSISTANT)]
 
 
-def _picture(base: str, name: str) -> ImagePart:
-    return ImagePart(blob=Blob(path=os.path.join(base, name), name=_shown(name)))
-
-
 def _extension(name: str) -> str:
     """Of a file's name, `img` where it has none that is one."""
     extension = os.path.splitext(name)[1][1:].lower()
     return extension if re.fullmatch("[a-z0-9]{1,8}", extension) else "img"
-
-
-def _shown(name: str) -> str:
-    """A file's name as the record gives it, fit for a message."""
-    return clean_name(name.encode("utf-8", "backslashreplace"))[:_MOST_OF_A_NAME]
 
 
 def _sidecar_text(base: str, name: str, options: Options) -> str:
@@ -268,7 +306,7 @@ def _sidecar_text(base: str, name: str, options: Options) -> str:
     try:
         data = read_beginning(path, limit + 1)
     except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError) as error:
-        raise BadSample(Reason.MISSING_TEXT, f"{_shown(name)} cannot be read: {type(error).__name__}") from None
+        raise BadSample(Reason.MISSING_TEXT, f"{places.shown(name)} cannot be read: {type(error).__name__}") from None
     if len(data) > limit:
         raise BadSample(Reason.OVERSIZED_TEXT, f"the text file has more than {limit} bytes")
     if path.lower().endswith(".json"):

@@ -132,12 +132,8 @@ def _words(codec: str) -> str:
 
 
 def open_input(file: InputFile) -> int:
-    """A read-only descriptor of a regular file. Raises UserError."""
-    try:
-        descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise UserError(f"cannot read {file.path}: {error.strerror}") from None
-    return descriptor
+    """A read-only descriptor of a regular file. Raises OSError."""
+    return os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def chunks(file: InputFile, *, seek: int = 0) -> Generator[bytes, None, None]:

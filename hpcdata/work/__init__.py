@@ -1,6 +1,6 @@
 """Work: what an array task does with the shards that it claims.
 
-May use: base, samples, config, sources, shards, runs, history, stages.
+May use: base, samples, config, embedded, sources, shards, runs, history, stages.
 
     task           claims shards until none is left
     shardwork      one claimed shard: read, made, checkpointed, committed
@@ -9,6 +9,8 @@ May use: base, samples, config, sources, shards, runs, history, stages.
     clock          seconds of work, and what they went into
     gpumeter       those in which the GPU was busy
     watchdog       ends a process that hangs in a batch
+    unreadable     records whose own bytes cannot be read: left to other tasks, in the end rejected
+    crashnotes     what is known of both in a shard
     poison         records that kill or hang their process: suspected, tried in a child, rejected
     poisonchild    that child
     remaking       single batches once more, exactly as in the run

@@ -9,8 +9,6 @@ memory that is left (`memory`), as parent and child might be ended together for 
 ended by its alarm (`watchdog`), and that counts as well. A record that ended `data.max_crashes` children alone is
 rejected as `crash`; every other sample gets the record and the pixels that a child has made of it, the same as ever.
 
-    OUT/crashes/00003-of-00064.json   {"suspects": [48], "deaths": {"51": 1}, ...}, removed with the commit
-
 This process reads no suspected record itself. After a death in reading (and not in decoding) it leaves the rest of the
 shard to children, as its own reader would have to pass that record. The network that makes codes sees only squares of
 one size, so no record can be special to it.
@@ -24,15 +22,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from hpcdata.base import files
 from hpcdata.base.errors import UserError
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import ShardSpec
 from hpcdata.samples import BadSample, PreparedBatch, Reason, Record, Reject
 from hpcdata.shards.shard import list_attempts, read_work_note, seconds_lost
+from hpcdata.work.crashnotes import CrashNotes
 from hpcdata.work.poisonchild import Pixels, Progress
 from hpcdata.work.preparing import BATCHES_AHEAD
 from hpcdata.work.reading import place
@@ -42,73 +39,11 @@ log = logging.getLogger(__name__)
 GRACE_S = 2.0
 """A parent that lives so long after its child was killed was not meant to die with it."""
 MIN_ALL_CRASHED = 4
-"""So many samples in a row, and no survivor: then it is the machine that cannot decode."""
+"""So many samples in a row, and no survivor: is it the machine that cannot decode? A known good picture tells."""
 
 
 class Stopped(Exception):
     """A stop signal came while a child was at work."""
-
-
-@dataclass(kw_only=True)
-class CrashNotes:
-    """What is known of crashes in one shard, kept from attempt to attempt."""
-
-    path: Path
-    suspects: set[int]
-    """Positions in the shard where attempts died: the batches that were in work begin there."""
-    deaths: dict[int, int]
-    """Position in the shard -> children that died of this sample alone."""
-    unread: set[int]
-    """Positions of those deaths that came in reading, before there was a record."""
-    hung: set[int]
-    """Positions of those deaths that the alarm made."""
-    lost_s: float = 0.0
-    """Work of the attempts that died since the last claim."""
-
-    @classmethod
-    def read(cls, root: Path, name: str) -> CrashNotes:
-        path = root / "crashes" / f"{name}.json"
-        try:
-            values = files.read_json(path)
-            deaths = {int(position): int(number) for position, number in values["deaths"].items()}
-            suspects, unread, hung = (set(map(int, values.get(name, ()))) for name in ("suspects", "unread", "hung"))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            suspects, deaths, unread, hung = set(), {}, set(), set()
-        return cls(path=path, suspects=suspects, deaths=deaths, unread=unread, hung=hung)
-
-    def save(self) -> None:
-        self.path.parent.mkdir(exist_ok=True)
-        values = {
-            "suspects": sorted(self.suspects),
-            "deaths": {str(key): self.deaths[key] for key in sorted(self.deaths)},
-            "unread": sorted(self.unread),
-            "hung": sorted(self.hung),
-        }
-        files.write_atomic(self.path, files.to_json(values))
-
-    def suspect(self, position: int) -> None:
-        if position not in self.suspects:
-            self.suspects.add(position)
-            self.save()
-
-    def count(self, position: int, death: str, *, in_reading: bool) -> int:
-        number = self.deaths[position] = self.deaths.get(position, 0) + 1
-        if in_reading:
-            self.unread.add(position)
-        if death == signal.SIGALRM.name:
-            self.hung.add(position)
-        self.save()
-        return number
-
-    def message(self, position: int) -> str:
-        """Why a sample is rejected, the same words for the same behaviour."""
-        in_reading = position in self.unread
-        if position in self.hung:
-            return f"{'reading' if in_reading else 'decoding'} it does not end"
-        return f"the process that {'reads' if in_reading else 'decodes'} it dies"
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
 
 
 def find_suspects(paths: RunPaths, name: str) -> CrashNotes:
@@ -156,35 +91,47 @@ class Trial:
         spec: ShardSpec,
         notes: CrashNotes,
         *,
+        task: str,
         max_crashes: int,
         should_stop: Callable[[], bool],
         on_death: Callable[[int, str], None],
     ) -> None:
-        self._output_dir, self._spec, self._notes = output_dir, spec, notes
+        self._output_dir, self._spec, self._notes, self._task = output_dir, spec, notes, task
         self._max_crashes, self._should_stop, self._on_death = max_crashes, should_stop, on_death
         self._has_survivors = False
 
     def batches(self, first: int, end: int, batch_size: int) -> Iterator[PreparedBatch]:
         """The shard's samples `first` to `end`, as `prepare_batches` gives them, each batch as soon as it is there.
 
-        Raises Stopped when a signal came meanwhile, UserError when it seems to be the machine that cannot decode:
-        until one sample has survived, nothing is given away.
+        Raises Stopped when a signal came meanwhile, UserError when it is the machine that cannot decode: until one
+        sample, or a picture known to be good, has survived, nothing is given away.
         """
         held: list[tuple[Record, Pixels]] = []
         for result in self._results(first, end):
             held.append(result)
             self._has_survivors = self._has_survivors or not _is_crash(result[1])
             if not self._has_survivors and len(held) >= MIN_ALL_CRASHED:
-                raise UserError(
-                    f"shard {self._spec.name}: every process that decodes one of the samples from {first} on dies: "
-                    "give the tasks more memory, or check the installation"
-                )
+                self._require_health(first)
             while self._has_survivors and len(held) >= batch_size:
                 yield _batch(held[:batch_size])
                 del held[:batch_size]
         while held:
             yield _batch(held[:batch_size])
             del held[:batch_size]
+
+    def _require_health(self, first: int) -> None:
+        """Raises UserError unless a child can decode a picture and a text that are known to be good."""
+        command = [sys.executable, "-m", "hpcdata.work.poisonchild", str(self._output_dir), "", "0", "0", "", ""]
+        code = subprocess.run(command, stdout=subprocess.DEVNULL, start_new_session=True, check=False).returncode
+        if self._should_stop():
+            raise Stopped
+        if code:
+            raise UserError(
+                f"shard {self._spec.name}: every process that decodes one of the samples from {first} on dies, and so "
+                f"does one that decodes a picture known to be good ({_describe(code)}): give the tasks more memory, or "
+                "check the installation"
+            )
+        self._has_survivors = True
 
     def _results(self, first: int, end: int) -> Iterator[tuple[Record, Pixels]]:
         position = first
@@ -218,7 +165,7 @@ class Trial:
     def _run_child(self, first: int, end: int) -> Iterator[tuple[Record, Pixels]]:
         """What a child makes of some samples; its death is counted against the sample that it was at."""
         only_read = [str(position) for position in range(first, end) if self._is_condemned(position)]
-        arguments = [str(self._output_dir), self._spec.name, str(first), str(end), ",".join(only_read)]
+        arguments = [str(self._output_dir), self._spec.name, str(first), str(end), ",".join(only_read), self._task]
         command = [sys.executable, "-m", "hpcdata.work.poisonchild", *arguments]
         progress, has_ended = Progress(), False
         with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:

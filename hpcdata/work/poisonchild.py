@@ -5,8 +5,12 @@
     {"shapes": [[32, 32, 3]]} + bytes as they are    what was prepared of it: pixels, or raw members
     {"reason": "truncated", "message": "..."}        or why there are none
     {"error": "cannot read in.tar: ..."}             the last line when it is no sample's fault
+    {"unreadable": 51, "errno": 5, ...}              or when the bytes of one cannot be read, see `unreadable`
 
-    python -m hpcdata.work.poisonchild OUT SHARD FIRST END CONDEMNED,...     condemned samples are read and not decoded
+    python -m hpcdata.work.poisonchild OUT SHARD FIRST END CONDEMNED,... TASK
+
+Without SHARD it only decodes a picture and a text that come with hpcdata, to tell a record from the machine.
+Condemned samples are read and not decoded. TASK: the name under which the parent notes what it cannot read.
 
 Nothing that the child says is code: records travel as JSON, and pictures of a record as nothing but their number.
 """
@@ -19,12 +23,14 @@ import json
 import os
 import signal
 import sys
+import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from hpcdata import embedded
 from hpcdata.base import memory
 from hpcdata.base.errors import UserError
 from hpcdata.runs.paths import RunPaths
@@ -43,8 +49,10 @@ from hpcdata.samples import (
     Sample,
     TextPart,
 )
+from hpcdata.work.crashnotes import CrashNotes
 from hpcdata.work.preparing import Prepare
 from hpcdata.work.reading import changes, read_shard
+from hpcdata.work.unreadable import Unreadable, UnreadableRecord
 from hpcdata.work.watchdog import Watchdog
 
 Pixels = list[np.ndarray] | BadSample
@@ -79,6 +87,9 @@ class Progress:
         values = json.loads(line)
         if "error" in values:
             raise UserError(values["error"])
+        if "unreadable" in values:
+            error = OSError(values["errno"], values["strerror"], values["filename"])
+            raise UnreadableRecord(error, values["unreadable"])
         if "begins" in values:
             self.has_begun = True
         elif "record" in values:
@@ -141,17 +152,19 @@ def _part(values: dict[str, Any]) -> TextPart | ImagePart:
     return TextPart(text=values["text"], role=Role(values["role"]), loss=values["loss"])
 
 
-def _work(output_dir: Path, name: str, first: int, end: int, only_read: set[int], out: IO[bytes]) -> None:
+def _work(output_dir: Path, name: str, first: int, end: int, only_read: set[int], task: str, out: IO[bytes]) -> None:
     plan, paths, runtime = load_plan(output_dir), RunPaths(output_dir), load_runtime(output_dir)
     spec = next(spec for spec in plan.shards() if spec.name == name)
+    condemned = CrashNotes.read(paths.root, name).unreadable_for(task, runtime.data.max_crashes)
+    unreadable = Unreadable(spec=spec, condemned=condemned)
     with Watchdog(runtime.data.max_batch_s / SAMPLES_PER_LIMIT) as watchdog:
         watchdog.beat()
         stage = find_stage(plan.config.stage)
-        prepare, rehearse = stage.preparing(plan), stage.rehearsal(plan, runtime)
+        prepare, rehearse = unreadable.preparing(stage.preparing(plan)), stage.rehearsal(plan, runtime)
         memory.limit_this_process()
         policy = runtime.data.on_changed_input
         given_up = changes(spec, paths.root, policy) if policy == "reject" else None
-        records = read_shard(plan, paths, spec, skip=first, policy=policy, given_up=given_up)
+        records = read_shard(plan, paths, spec, skip=first, policy=policy, given_up=given_up, unreadable=unreadable)
         for position in range(first, end):
             watchdog.beat()
             _say(out, {"begins": position})
@@ -161,6 +174,32 @@ def _work(output_dir: Path, name: str, first: int, end: int, only_read: set[int]
                 _say(out, {"shapes": []})
             else:
                 _try(record, prepare, rehearse, out)
+
+
+def _work_on_good(output_dir: Path) -> None:
+    """Prepares what is known to be good, under the limits of any other record."""
+    plan, runtime = load_plan(output_dir), load_runtime(output_dir)
+    with Watchdog(runtime.data.max_batch_s / SAMPLES_PER_LIMIT) as watchdog:
+        watchdog.beat()
+        stage = find_stage(plan.config.stage)
+        prepare, rehearse = stage.preparing(plan), stage.rehearsal(plan, runtime)
+        memory.limit_this_process()
+        with tarfile.open(embedded.path(embedded.QUICKSTART)) as tar:
+            good = {name.rpartition(".")[2]: _member(tar, name) for name in tar.getnames()[:2]}
+        picture = ImagePart(blob=Blob(path="", data=good["png"]))
+        members = tuple(Member(extension=name, blob=Blob(path="", data=data)) for name, data in good.items())
+        parts = (TextPart(text=good["txt"].decode()), picture)
+        record = Sample(position=0, key="good", parts=parts, members=members)
+        if prepare:
+            prepare(record)
+        if rehearse:
+            rehearse(record)
+
+
+def _member(tar: tarfile.TarFile, name: str) -> bytes:
+    file = tar.extractfile(name)
+    assert file is not None
+    return file.read()
 
 
 def _try(record: Record, prepare: Prepare | None, rehearse: Callable[[Record], None] | None, out: IO[bytes]) -> None:
@@ -189,11 +228,17 @@ def main() -> int:
         Path("/proc/self/oom_score_adj").write_text("1000")  # the child goes first, so that the parent can tell
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    folder, name, first, end, condemned = sys.argv[1:]
+    folder, name, first, end, condemned, task = sys.argv[1:]
+    if not name:
+        _work_on_good(Path(folder))
+        return 0
     only_read = {int(position) for position in condemned.split(",") if position}
     with contextlib.suppress(BrokenPipeError):
         try:
-            _work(Path(folder), name, int(first), int(end), only_read, out)
+            _work(Path(folder), name, int(first), int(end), only_read, task, out)
+        except UnreadableRecord as error:
+            fields = {name: getattr(error, name) for name in ("errno", "strerror", "filename")}
+            _say(out, {"unreadable": error.position, **fields})
         except (UserError, OSError) as error:
             _say(out, {"error": str(error)})
     return 0

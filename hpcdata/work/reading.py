@@ -24,6 +24,7 @@ from hpcdata.runs.stage import find_stage
 from hpcdata.samples import Batch, Duplicate, Reason, Record, Reject
 from hpcdata.work.clock import WorkClock
 from hpcdata.work.preparing import Prepare, prepare_batches
+from hpcdata.work.unreadable import Unreadable
 
 Policy = Literal["refuse", "reject"]
 
@@ -48,20 +49,24 @@ def read_shard(
     skip: int = 0,
     policy: Policy = "refuse",
     given_up: Changes | None = None,
+    unreadable: Unreadable | None = None,
 ) -> Iterator[Record]:
     """The records of a shard from its `skip`-th on. Raises InputChanged when an input is not what was planned.
+
+    Raises UnreadableRecord for a record whose own file cannot be read, unless `unreadable` has it rejected.
 
     given_up: inputs that are not read any more, their samples are rejects. Positions count as `ShardSpec.source_index`
     says, and where a shard has several inputs each record names its own.
     """
-    options = find_stage(plan.config.stage).options(plan.config)
+    options, unreadable = find_stage(plan.config.stage).options(plan.config), unreadable or Unreadable(spec=spec)
     for segment in spec.between(skip, spec.count):
         if change := (given_up or {}).get(segment.source.file.label):
             yield from place(_rejects(segment, change), spec, segment)
             continue
         require_unchanged(segment, paths.root, policy)
         file, scan = _file(paths, segment), segment.source.scan
-        records = sources.read(file, scan, first=segment.first, count=segment.count, options=options)
+        begin = segment.source_index + segment.first - spec.source_index - spec.first
+        records = unreadable.records(file, scan, options, first=segment.first, count=segment.count, begin=begin)
         yield from place(records, spec, segment)
 
 
@@ -86,6 +91,7 @@ def read_batches(
     prepare: Prepare | None,
     policy: Policy = "refuse",
     given_up: Changes | None = None,
+    unreadable: Unreadable | None = None,
     clock: WorkClock | None = None,
 ) -> Iterator[Batch]:
     """Samples `start` to `end` of a shard in batches, documents in bulk. The clock gets what reading takes.
@@ -105,9 +111,10 @@ def read_batches(
             options=stage.options(plan.config),
         )
         return clock.timed(documents, "read_s")
-    records = clock.timed(read_shard(plan, paths, spec, skip=start, policy=policy, given_up=given_up), "read_s")
-    records = itertools.islice(records, end - start)
-    return prepare_batches(records, batch_size=size, threads=threads, prepare=prepare)
+    unreadable = unreadable or Unreadable(spec=spec)
+    found = read_shard(plan, paths, spec, skip=start, policy=policy, given_up=given_up, unreadable=unreadable)
+    records = itertools.islice(clock.timed(found, "read_s"), end - start)
+    return prepare_batches(records, batch_size=size, threads=threads, prepare=unreadable.preparing(prepare))
 
 
 def _file(paths: RunPaths, segment: Segment) -> sources.InputFile:

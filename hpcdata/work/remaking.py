@@ -24,6 +24,7 @@ from hpcdata.runs.stage import find_stage
 from hpcdata.samples import Reason, Record, Reject
 from hpcdata.work.preparing import decoding_threads, prepare_batches
 from hpcdata.work.reading import place
+from hpcdata.work.unreadable import Everything, Unreadable
 
 if TYPE_CHECKING:
     from hpcdata.shards.made import Made
@@ -34,13 +35,24 @@ _Source = tuple[sources.InputFile, sources.Scan]
 
 
 class Remaker:
-    """The encoders of a run, for single batches. `accept_changed` reads inputs that changed since they were planned."""
+    """The encoders of a run, for single batches. `accept_changed` reads inputs that changed since they were planned.
 
-    def __init__(self, plan: Plan, paths: RunPaths, runtime: RunConfig, *, accept_changed: bool = False) -> None:
+    rejects_unreadable: what cannot be read is a reject, and no OSError.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        paths: RunPaths,
+        runtime: RunConfig,
+        *,
+        accept_changed: bool = False,
+        rejects_unreadable: bool = False,
+    ) -> None:
         self.changed_inputs: set[str] = set()
         """Labels of inputs that were read although they changed."""
         self._plan, self._paths, self._runtime = plan, paths, runtime
-        self._accept_changed = accept_changed
+        self._accept_changed, self._condemned = accept_changed, Everything() if rejects_unreadable else ()
         self._sources: dict[str, _Source] = {}
         self._listings = tempfile.TemporaryDirectory(prefix="hpcdata-")
         self._stage = find_stage(plan.config.stage)
@@ -73,20 +85,24 @@ class Remaker:
 
     def _records(self, spec: ShardSpec, start: int, end: int, wanted: frozenset[int]) -> Iterator[Record]:
         """Samples `start` to `end` of a shard. An input of which none takes part need not be there."""
-        options = self._stage.options(self._plan.config)
+        options, unreadable = self._stage.options(self._plan.config), self._unreadable(spec)
         for segment in spec.between(start, end):
             low = segment.source_index + segment.first
             if len(spec.segments) > 1 and wanted.isdisjoint(range(low, low + segment.count)):
                 yield from place(_stand_ins(segment), spec, segment)
                 continue
             file, scan = self._source(segment)
-            records = sources.read(file, scan, first=segment.first, count=segment.count, options=options)
+            records = unreadable.records(file, scan, options, first=segment.first, count=segment.count, begin=0)
             yield from place(records, spec, segment)
 
     def _make(self, spec: ShardSpec, records: list[Record]) -> Made:
+        prepare = self._unreadable(spec).preparing(self._prepare)
         with decoding_threads(self._runtime.loader.num_workers) as threads:
-            (batch,) = prepare_batches(records, batch_size=len(records), threads=threads, prepare=self._prepare)
+            (batch,) = prepare_batches(records, batch_size=len(records), threads=threads, prepare=prepare)
         return self._maker.start(batch, first_index=spec.source_index, source=spec.source)()
+
+    def _unreadable(self, spec: ShardSpec) -> Unreadable:
+        return Unreadable(spec=spec, condemned=self._condemned)
 
     def _source(self, segment: Segment) -> _Source:
         """An input of a shard as planned; after a fresh scan where it changed and that is accepted."""
@@ -111,7 +127,8 @@ class Remaker:
     def _scan_again(self, segment: Segment, origin: str) -> _Source:
         planned, config = segment.source, self._plan.config
         (listed,) = sources.list_inputs(origin, config.data.source, without=str(self._paths.root))
-        listed = dataclasses.replace(listed, label=planned.file.label)
+        kept = {name: getattr(planned.file, name) for name in ("label", "base", "roots")}
+        listed = dataclasses.replace(listed, **kept)
         file = sources.prepare(listed, Path(self._listings.name), without=str(self._paths.root))
         scan = sources.scan(file, every=config.data.shard_size, options=self._stage.options(config))
         is_limited = config.data.n_train_samples is not None

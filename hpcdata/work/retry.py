@@ -67,7 +67,7 @@ def retry(output_dir: Path | str, *, reason: str | None = None, accept_changed: 
         make_folders(paths.shards)
         for left_over in (*paths.shards.glob("tmp_retry-*"), *paths.shards.glob(f"{files.TRASH}tmp_retry-*")):
             files.remove_folder(left_over)
-        with Remaker(plan, paths, runtime, accept_changed=accept_changed) as remaker:
+        with Remaker(plan, paths, runtime, accept_changed=accept_changed, rejects_unreadable=True) as remaker:
             work = _Retry(plan, paths, remaker, attempt, lambda row: is_wanted(row, reason))
             result = work.run()
         _note(paths, attempt, remaker, result)
@@ -81,7 +81,7 @@ def is_wanted(row: RejectRow, reason: str | None) -> bool:
 
 def _is_of(key: str, row: RejectRow) -> bool:
     """Whether it is the sample that was rejected; where its input could not be read, only its place is known."""
-    return key == row.key or row.reason == Reason.CHANGED_INPUT
+    return key == row.key or row.reason in (Reason.CHANGED_INPUT, Reason.UNREADABLE_FILE)
 
 
 class _Retry:

@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING
 
 from hpcdata.base.errors import UserError
 from hpcdata.history.ledger import Ledger
+from hpcdata.runs import witnesses
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, ShardSpec
+from hpcdata.runs.replacing import PlanChanged, PlanGuard
 from hpcdata.runs.stage import find_stage
-from hpcdata.samples import Batch, PreparedBatch
+from hpcdata.samples import Batch, PreparedBatch, Reason
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.sealing import LostShard, ShardConflict
 from hpcdata.shards.takeover import open_shard
 from hpcdata.shards.writing import ShardWriter
 from hpcdata.work import gpumeter, poison
 from hpcdata.work.clock import WorkClock
-from hpcdata.work.poison import CrashNotes
+from hpcdata.work.crashnotes import CrashNotes
 from hpcdata.work.preparing import decoding_threads
-from hpcdata.work.reading import Changes, changes, read_batches, require_unchanged
+from hpcdata.work.reading import Changes, changes, read_batches, read_shard, require_unchanged
+from hpcdata.work.unreadable import MIN_ALL_UNREADABLE, Everything, Unreadable, UnreadableRecord, survey
 from hpcdata.work.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -51,7 +54,10 @@ class ShardWork:
         self.counts = Counts()
         """Of the shards that this process has committed."""
         self.num_committed = 0
+        self._num_missing = 0
+        """Rejects for missing files in the shard that is in work, for which there is nothing to say."""
         self._gpu = gpumeter.start(self._maker.device)
+        self._guard = PlanGuard(paths, plan)
 
     def close(self) -> None:
         if self._gpu is not None:
@@ -60,16 +66,20 @@ class ShardWork:
     def work_on(self, spec: ShardSpec, attempt: str) -> None:
         """Works on a claimed shard to its end, or to a checkpoint when a signal arrives.
 
-        Raises UserError or OSError when its input or its folder is at fault, anything else perhaps for one record.
+        Raises PlanChanged when the plan is another one by now, UserError or OSError when its input or its folder is at
+        fault, anything else perhaps for one record.
         """
-        clock = WorkClock(self._gpu)
+        self._guard.require_same()
+        clock, task = WorkClock(self._gpu), attempt.rpartition("-")[0]
         notes = poison.find_suspects(self._paths, spec.name)
         try:
             given_up: Changes = {}
             while True:
                 try:
-                    self._work(spec, notes, clock, attempt, given_up)
+                    self._work(spec, notes, clock, attempt, given_up, task)
                     break
+                except PlanChanged:
+                    raise
                 except (UserError, OSError):
                     if not (fresh := self._changes_to_reject(spec, given_up)):
                         raise
@@ -82,8 +92,29 @@ class ShardWork:
         except ShardConflict as error:
             log.error("%s", error)
             self._ledger.write("conflict", shard=spec.name, files=error.paths, busy_s=clock.restart())
+        except UnreadableRecord as error:
+            raise UserError(self._note_unreadable(spec, notes, task, error)) from None
 
-    def _work(self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, attempt: str, given_up: Changes) -> None:
+    def _note_unreadable(self, spec: ShardSpec, notes: CrashNotes, task: str, error: UnreadableRecord) -> str:
+        """Notes what of a shard this task cannot read, unless that is all, and says it."""
+        everything, most = Unreadable(spec=spec, condemned=Everything()), self._runtime.data.max_crashes
+        policy, what = self._runtime.data.on_changed_input, f"cannot read {error.filename}: {error.strerror}"
+        records = read_shard(self._plan, self._paths, spec, skip=error.position, policy=policy, unreadable=everything)
+        try:
+            limit = self._plan.config.data.max_record_bytes
+            failed, num_tried = survey(records, error.position, limit, self._watchdog.beat)
+        except (UserError, OSError):  # the input itself, by now
+            failed, num_tried = [error.position], 1
+        if num_tried >= MIN_ALL_UNREADABLE and len(failed) == num_tried:
+            return f"{what}, and none of {num_tried - 1} records behind it: is a file system missing on this machine?"
+        notes.note_unreadable(failed, task)
+        number = len(notes.unreadable.get(error.position, ()))
+        more = f", and {len(failed) - 1} records behind it" if len(failed) > 1 else ""
+        return f"{what}{more}: {number} of {most} tasks could not, after that its record is rejected"
+
+    def _work(
+        self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, attempt: str, given_up: Changes, task: str
+    ) -> None:
         writer = open_shard(self._paths.shards, self._plan.header(spec), attempt, can_repeat=not given_up)
         if writer is None:
             log.info("shard %s: already complete", spec.name)
@@ -91,7 +122,7 @@ class ShardWork:
         with contextlib.closing(writer):
             try:
                 with decoding_threads(self._runtime.loader.num_workers) as threads:
-                    self._fill(spec, writer, notes, clock, threads, given_up)
+                    self._fill(spec, writer, notes, clock, threads, given_up, task)
             except (UserError, OSError, LostShard, ShardConflict) as error:
                 if isinstance(error, OSError) and writer.is_gone():  # a stale handle, as network file systems have
                     raise LostShard(spec.name) from None
@@ -115,15 +146,17 @@ class ShardWork:
         clock: WorkClock,
         threads: Executor,
         given_up: Changes,
+        task: str,
     ) -> None:
-        resumed = writer.samples_read
+        resumed, self._num_missing = writer.samples_read, _missing(writer.counts)
         self._ledger.write("claim", shard=spec.name, resumed=resumed, lost_s=notes.lost_s, device=self._maker.device)
         log.info("shard %s: %s, %d samples", spec.name, f"resumes at {resumed}" if resumed else "fresh", spec.count)
         last_rate = clock.started
         is_first = True
         writer.note_work()
         self._watchdog.beat()
-        for made in self._made(spec, notes, clock, threads, given_up, skip=resumed):
+        batches = self._batches(spec, notes, clock, threads, given_up, task, skip=resumed)
+        for made in self._made(spec, batches, clock):
             with clock.spending("write_s"):
                 writer.append(made)
                 writer.note_work()
@@ -145,13 +178,11 @@ class ShardWork:
             log.info("shard %s: checkpoint at %d of %d samples", spec.name, writer.samples_read, spec.count)
         else:
             self._require_unchanged(spec, given_up)
+            self._require_mounted(writer)
             self._commit(spec, writer, notes, clock)
 
-    def _made(
-        self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, threads: Executor, given_up: Changes, *, skip: int
-    ) -> Iterator[Made]:
+    def _made(self, spec: ShardSpec, batches: Iterator[Batch], clock: WorkClock) -> Iterator[Made]:
         """What becomes of the batches. A GPU computes one while what it made of the last one is written."""
-        batches = self._batches(spec, notes, clock, threads, given_up, skip=skip)
         batches = clock.timed(batches, "decode_s", without="read_s")
         pending: deque[Callable[[], Made]] = deque()
         num_ahead = 0  # the first one is written before anything else
@@ -180,14 +211,22 @@ class ShardWork:
     def _checkpoint(self, spec: ShardSpec, writer: ShardWriter, clock: WorkClock, given_up: Changes) -> None:
         """Vouches for what was read only while the input was what had been planned."""
         self._require_unchanged(spec, given_up)
+        self._require_mounted(writer)
         with clock.spending("write_s"):
             writer.checkpoint()
         self._ledger.write("checkpoint", shard=spec.name, samples=writer.samples_read, **clock.mark_safe())
 
     def _require_unchanged(self, spec: ShardSpec, given_up: Changes) -> None:
+        self._guard.require_same()
         for segment in spec.segments:
             if segment.source.file.label not in given_up:
                 require_unchanged(segment, self._paths.root, self._runtime.data.on_changed_input)
+
+    def _require_mounted(self, writer: ShardWriter) -> None:
+        """Raises MachineFault when records are rejected for missing files because this machine lacks a file system."""
+        if self._runtime.data.on_changed_input != "reject" and _missing(writer.counts) > self._num_missing:
+            witnesses.require(self._paths.root)
+            self._num_missing = _missing(writer.counts)
 
     def _commit(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: WorkClock) -> None:
         with clock.spending("write_s"):
@@ -204,15 +243,26 @@ class ShardWork:
         )
 
     def _batches(
-        self, spec: ShardSpec, notes: CrashNotes, clock: WorkClock, threads: Executor, given_up: Changes, *, skip: int
+        self,
+        spec: ShardSpec,
+        notes: CrashNotes,
+        clock: WorkClock,
+        threads: Executor,
+        given_up: Changes,
+        task: str,
+        *,
+        skip: int,
     ) -> Iterator[Batch]:
         """The batches of a shard, those that are suspected by way of a child process; ends early at a stop signal."""
         batch_size = self._plan.batch_size
+        max_crashes = self._runtime.data.max_crashes
+        unreadable = Unreadable(spec=spec, condemned=notes.unreadable_for(task, max_crashes))
         trial = poison.Trial(
             self._paths.root,
             spec,
             notes,
-            max_crashes=self._runtime.data.max_crashes,
+            task=task,
+            max_crashes=max_crashes,
             should_stop=lambda: bool(self._stop.received),
             on_death=lambda sample, how: self._ledger.write("crash", shard=spec.name, sample=sample, how=how),
         )
@@ -235,6 +285,7 @@ class ShardWork:
                     prepare=self._prepare,
                     policy=self._runtime.data.on_changed_input,
                     given_up=given_up,
+                    unreadable=unreadable,
                     clock=clock,
                 )
             start = end
@@ -248,3 +299,7 @@ class ShardWork:
             if batch is None:
                 return
             yield batch
+
+
+def _missing(counts: Counts) -> int:
+    return counts.rejected[Reason.MISSING_IMAGE] + counts.rejected[Reason.MISSING_TEXT]

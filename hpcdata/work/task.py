@@ -29,6 +29,8 @@ from hpcdata.runs.claims import HEARTBEATS_PER_TIMEOUT, Claims, Owner
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.picking import Picker
 from hpcdata.runs.plan import Plan, ShardSpec, load_plan, load_runtime
+from hpcdata.runs.replacing import PlanChanged
+from hpcdata.runs.witnesses import MachineFault
 from hpcdata.shards.shard import make_folders
 from hpcdata.work.watchdog import Watchdog
 
@@ -52,7 +54,10 @@ class TaskOutcome(enum.Enum):
 
 
 def run_task(output_dir: Path, stop: StopFlag) -> TaskOutcome:
-    """Works on the plan in `output_dir` until nothing is left to claim or `stop` is set. Raises UserError, OSError."""
+    """Works on the plan in `output_dir` until nothing is left to claim or `stop` is set. Raises UserError, OSError.
+
+    A plan that another launch replaces meanwhile, as nothing was written yet, is PlanChanged.
+    """
     plan, paths = load_plan(output_dir), RunPaths(Path(output_dir))
     try:
         with _Task(plan, paths, load_runtime(output_dir), stop) as task:
@@ -110,6 +115,11 @@ class _Task:
             try:
                 self._work.work_on(spec, f"{self._attempt}-{self._errors[spec.name]}")
                 self._count_rejects()
+            except PlanChanged:
+                raise
+            except MachineFault as error:
+                self._give_up(spec, error)
+                break
             except (UserError, OSError) as error:  # its input or its folder: the other shards may be fine
                 if isinstance(error, OSError) and error.errno in files.NO_ROOM:
                     raise

@@ -13,7 +13,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.convert import unidisc as export
 from hpcdata.convert.unidisc import ExportOptions, export_unidisc
 from hpcdata.dataset.dataset import TokenDataset
-from hpcdata.samples import Example, Kind
+from hpcdata.samples import Example, Kind, Role
 from tests.loading import made
 
 torch.set_num_threads(1)
@@ -234,6 +234,30 @@ def test_captions_with_a_marker(tmp_path):
     folder = made.make_dataset(tmp_path / "dataset", [examples])
     summary, tensors = run(folder, tmp_path / "out", block_size=6, pad_id="unidisc", image_token_id="unidisc")
     assert (summary.kind, tensors["txt_input_ids"][1].tolist()) == ("pairs", [1, 5, 811, 6, 2, PAD])
+
+
+def test_conversations_have_a_bos_and_an_eos_a_turn(tmp_path):
+    """As UniDisc stores them: with what the system says in front, `<image>` before the codes, its own padding."""
+    turns = [
+        (made.text(5, 32000, role=Role.USER, loss=False), made.image(0, 9, 0, 7), made.text(6, role=Role.USER)),
+        (made.text(7, 8, role=Role.ASSISTANT),),
+    ]
+    samples = [sum(turns, ()), turns[0], (made.text(4),)]
+    examples = [Example(index=at, key=str(at), spans=spans) for at, spans in enumerate(samples)]
+    folder = made.make_dataset(tmp_path / "dataset", [examples[:1], examples[1:]])
+    ids = {"pad_id": "unidisc", "image_token_id": "unidisc"}
+    summary, tensors = run(folder, tmp_path / "out", template="unidisc", **ids)
+    assert (summary.kind, summary.width, summary.sample_ids) == ("interleaved", 15, False)
+    first = [1, 2, 1, 5, 811, 0, 9, 0, 7, 6, 2, 1, 7, 8, 2]
+    assert read_by_packing(tensors[0]) == (first, [0] * 5 + [1] * 4 + [0] * 6)
+    assert read_by_packing(tensors[1])[0] == first[:11]
+    assert read_by_packing(tensors[2])[0] == [1, 4, 2]
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert record["template"] == {"template": "unidisc", "frame": [1, 2], "system": []}
+    with pytest.raises(UserError, match="--bos and --eos are for samples without --template"):
+        run(folder, tmp_path / "new", template="unidisc", add_eos=True)
+    with pytest.raises(UserError, match="add --template"):
+        run(folder, tmp_path / "new", system="be kind")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, __version__
 
-from hpcdata.sources.base import IMAGE_EXTENSIONS
+from hpcdata.media.kinds import IMAGE_EXTENSIONS
 from tests import corpora
 from tests.evidence import PICTURES, Evidence
 from tests.hostile.test_hostile_run import run
@@ -66,7 +66,7 @@ def test_openclipart_with_its_bombs(tmp_path: Path, evidence: Evidence) -> None:
         pairs = sorted({*largest, *pairs[::40]}, key=lambda pair: pair.key)
     bombs = [pair for pair in pairs if corpora.num_pixels(pair.image) > Image.MAX_IMAGE_PIXELS]  # type: ignore[operator]
     assert bombs
-    counts, _ = run(tmp_path, corpora.write_jsonl(pairs, tmp_path / "x.jsonl"))
+    counts, _ = run(tmp_path, corpora.write_jsonl(pairs, tmp_path / "x.jsonl"), "data.outside_images=read")
     evidence(PICTURES, counts.inputs, tmp_path / "run")
     assert counts.inputs == len(pairs)
     assert counts.rejected["oversized_image"] == len(bombs)

@@ -149,7 +149,7 @@ def test_lines_of_every_trick(tmp_path: Path, evidence: Evidence, suffix: str) -
         path.write_bytes(gzip.compress(data, 1))
     else:
         path.write_bytes(zstandard.compress(data) if suffix.endswith("zst") else data)
-    counts, reasons = run(tmp_path, path, f"data.max_record_bytes={2**24}")
+    counts, reasons = run(tmp_path, path, f"data.max_record_bytes={2**24}", "image.tokenizer=none")
     evidence(BAD_INPUTS, counts.inputs, tmp_path / "run")
     assert (counts.inputs, counts.written) == (len(lines), 3)
     assert reasons[f"{path.name}#1"] == "oversized_record"
@@ -176,7 +176,7 @@ def test_a_decompression_bomb_of_one_line(tmp_path: Path, evidence: Evidence, su
                 file.write(block)
             file.write(b'\n{"text": "good"}\n')
     assert path.stat().st_size < 20e6
-    counts, reasons = run(tmp_path, path)
+    counts, reasons = run(tmp_path, path, "image.tokenizer=none")
     evidence(BAD_INPUTS, counts.inputs, tmp_path / "run")
     assert (counts.written, reasons) == (1, {f"{path.name}#0": "oversized_record"})
 

@@ -304,9 +304,12 @@ def test_one_sample(datasets):
 
 @pytest.mark.parametrize("packing", [BestFit(length=20), Concat(length=20), Buckets(multiple=4)])
 def test_more_ranks_than_samples(datasets, packing):
-    """Packed: whoever has none gets a row of padding, so that nobody waits. Else it is refused."""
+    """Three rows for eight ranks are refused, packed or not; for three ranks they are a last step."""
     layout = Text(max_length=9) if isinstance(packing, Concat) else Caption(max_length=9)
-    loaders = ranks(datasets(3), 8, global_batch_size=8, packing=packing, layout=layout, drop_last=False, num_epochs=1)
+    options = {"global_batch_size": 24, "packing": packing, "layout": layout, "drop_last": False, "num_epochs": 1}
+    with pytest.raises(UserError, match="3 samples, too few rows for 8 ranks: use fewer ranks"):
+        ranks(datasets(3), 8, **options)
+    loaders = ranks(datasets(3), 3, **options)
     batches = [list(loader) for loader in loaders]
     assert {len(of_rank) for of_rank in batches} == {len(loaders[0])}
     found = [batch for of_rank in batches for batch in of_rank]

@@ -60,7 +60,7 @@ def test_states_of_torch_and_layout_options(dataset, tmp_path, capsys):
     torch.save({"model": torch.zeros(2), "loader": loader.state_dict()}, tmp_path / "checkpoint.pt")
     arguments = (dataset, "--state", tmp_path / "checkpoint.pt", "--steps", "1")
     status, _, error = run(capsys, *arguments)
-    assert (status, "layout_digest" in error) == (1, True)
+    assert (status, "layout_digest" in error) == (2, True)
     status, lines, _ = run(capsys, *arguments, "--layout-options", '{"block_size": 9}')
     assert status == 0
     assert lines == [f"epoch 0 step 1 first_index 24 global {batch_digest([next(iter(loader))])}"]
@@ -101,7 +101,7 @@ def test_a_mixture_whose_weights_were_changed(dataset, tmp_path, capsys):
     assert (status, [line.split()[-1] for line in lines]) == (0, digests), error
     (tmp_path / "other.json").write_text('{"policy": "repeat"}')
     status, _, error = run(capsys, tmp_path / "other.json", *arguments[1:])
-    assert (status, "is no mixture" in error) == (1, True)
+    assert (status, "is no mixture" in error) == (2, True)
 
 
 @pytest.mark.parametrize("packing", ["__import__('os').getcwd()", "BestFit(length=open('x'))", "Other(length=3)", "("])
@@ -109,7 +109,7 @@ def test_a_packing_that_is_none_is_not_evaluated(dataset, tmp_path, capsys, pack
     state = TokenLoader(dataset, global_batch_size=4).state_dict()
     (tmp_path / "state.json").write_text(json.dumps({**state, "settings": {**state["settings"], "packing": packing}}))
     status, _, error = run(capsys, dataset, "--state", tmp_path / "state.json")
-    assert (status, "replay it from Python" in error) == (1, True)
+    assert (status, "replay it from Python" in error) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_packing_that_is_none_is_not_evaluated(dataset, tmp_path, capsys, pack
 )
 def test_mistakes_are_explained(dataset, capsys, arguments, message):
     status, _, error = run(capsys, dataset, *arguments)
-    assert status == 1
+    assert status == 2
     assert message in error
     assert "Traceback" not in error
 
@@ -133,5 +133,5 @@ def test_mistakes_are_explained(dataset, capsys, arguments, message):
 def test_files_that_are_no_states(dataset, tmp_path, capsys, content):
     (tmp_path / "state").write_bytes(content)
     status, _, error = run(capsys, dataset, "--state", tmp_path / "state")
-    assert status == 1
+    assert status == 2
     assert str(tmp_path / "state") in error

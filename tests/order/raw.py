@@ -16,8 +16,9 @@ from hpcdata.order.bins import Bins
 from hpcdata.order.draws import Draws
 from hpcdata.order.packing import Packing
 from hpcdata.order.state import Cursor, digest
-from hpcdata.order.steps import Share, WindowSteps
+from hpcdata.order.steps import Share
 from hpcdata.order.streams import MixtureStream, SizedMixture, SizedSource
+from hpcdata.order.window_steps import Place, WindowSteps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +38,15 @@ class RawWindow:
 
 
 class RawSteps(WindowSteps[RawWindow]):
-    def __init__(self, lengths: np.ndarray, crops: np.ndarray, stream: MixtureStream, packing: Packing, size: int):
-        super().__init__(stream, packing, size, drop_last=False)
-        self.lengths, self.crops = lengths, crops
+    def __init__(
+        self, measures: tuple[np.ndarray, ...], stream: MixtureStream, packing: Packing, size: int, num_ranks: int
+    ):
+        super().__init__(stream, packing, size, drop_last=False, num_ranks=num_ranks)
+        self.lengths, self.crops = measures
 
-    def pack(self, draws: Draws) -> RawWindow:
+    def pack(self, draws: Draws, place: Place) -> RawWindow:
         lengths, crops = self.lengths[draws.rows], self.crops[draws.rows]
-        bins = self.packing.place(lengths, np.zeros_like(lengths), self.size, crops)
+        bins = place(lengths, np.zeros_like(lengths), crops)
         return RawWindow(bins=bins, draws=draws.take(bins.sample))
 
 
@@ -74,10 +77,7 @@ class RawLoader(Cursor[RawSteps]):
 
     def account(self) -> dict[str, dict[str, int]]:
         steps = self._make_steps()
-        windows = (
-            steps.windows(epoch, num_steps * steps.size)
-            for epoch, num_steps in past_steps(steps, self.epoch, self.step)
-        )
+        windows = (steps.windows(epoch, num_steps) for epoch, num_steps in past_steps(steps, self.epoch, self.step))
         draws = (window.draws.take(slice(0, window.bins.first_row[num])) for part in windows for window, num in part)
         values = ((d.source, {"examples": np.ones(len(d.rows)), "crops": self.crops[d.rows]}) for d in draws)
         totals = sum_by_source(values, ("examples", "crops"), len(self.stream.names))
@@ -89,7 +89,8 @@ class RawLoader(Cursor[RawSteps]):
     def _make_steps(self) -> RawSteps:
         assert isinstance(self.stream, MixtureStream)
         assert self.packing is not None
-        return RawSteps(self.lengths, self.crops, self.stream, self.packing, self.global_batch_size)
+        measures = self.lengths, self.crops
+        return RawSteps(measures, self.stream, self.packing, self.global_batch_size, self.world_size)
 
     def _identity(self) -> dict[str, str]:
         measures = {"lengths": self.lengths.tolist(), "crops": self.crops.tolist()}

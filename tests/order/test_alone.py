@@ -40,6 +40,12 @@ def step_of(loaders):
     return [row for loader in loaders for row in next(iter(loader))]
 
 
+def catch_up(canonical: RawLoader, loader: RawLoader) -> None:
+    """Past the last steps of an epoch that so many ranks leave out, as they have fewer rows."""
+    while (canonical.epoch, canonical.step) != (loader.epoch, loader.step):
+        assert len(step_of([canonical])) < loader.world_size
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([1, 2, 3, 4]), st.integers(0, 5)), min_size=1, max_size=5))
 def test_kills_and_other_world_sizes_lose_and_repeat_nothing(legs):
@@ -51,7 +57,9 @@ def test_kills_and_other_world_sizes_lose_and_repeat_nothing(legs):
         for loader in loaders:
             loader.load_state_dict(json.loads(state))
         for _ in range(num_steps):
+            catch_up(canonical, loaders[0])
             assert step_of(loaders) == step_of([canonical])
+        catch_up(canonical, loaders[0])
         states = {json.dumps(loader.state_dict()) for loader in loaders}
         assert states == {json.dumps(canonical.state_dict())}
         state = states.pop()

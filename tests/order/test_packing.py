@@ -123,7 +123,8 @@ def test_a_state_shows_the_packing_as_before_and_the_second_budget_behind_it():
     assert repr(BestFit(length=64, max_images=8)) == "BestFit(length=64, window=4096, cuts=False, max_images=8)"
     assert eval(repr(BestFit(length=64, max_images=8))) == BestFit(length=64, max_images=8)  # so does replay
     assert repr(Concat(length=64)) == "Concat(length=64, window=4096, cuts=True)"
-    assert repr(Buckets()) == "Buckets(multiple=128, window=16384, cuts=False, length=None)"
+    assert repr(Buckets(rest="pad")) == "Buckets(multiple=128, window=16384, cuts=False, length=None)"
+    assert eval(repr(Buckets(multiple=7))) == Buckets(multiple=7) != Buckets(multiple=7, rest="pad")
 
 
 def test_a_budget_of_nothing_is_refused():

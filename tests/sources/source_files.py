@@ -70,8 +70,8 @@ def write(path: Path, data: bytes) -> Path:
     return path
 
 
-def one_input(path: Path, source: str = "auto") -> InputFile:
-    (file,) = list_inputs(str(path), source)
+def one_input(path: Path, source: str = "auto", **settings: Any) -> InputFile:
+    (file,) = list_inputs(str(path), source, **settings)
     return prepare(file, path.parent / "prepared")
 
 

@@ -13,7 +13,7 @@ from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.report.page import render
 from hpcdata.report.status import Observer, read_status
 from hpcdata.report.summary import describe
-from hpcdata.runs import planning
+from hpcdata.runs import planning, replacing
 from hpcdata.runs.plan import load_plan
 from hpcdata.sources import find_account, folder, list_inputs
 from hpcdata.work.task import TaskOutcome, run_task
@@ -116,7 +116,8 @@ def test_a_saved_data_set_of_hugging_face_is_named_with_the_remedy(tmp_path):
     assert len(list_inputs(str(tmp_path / "set"), "auto", as_older=True)) == 2
 
 
-def test_an_older_run_goes_on_with_the_notes_that_it_took(tmp_path):
+def test_an_older_run_goes_on_with_the_notes_that_it_took(tmp_path, monkeypatch):
+    monkeypatch.setattr(replacing, "is_nothing_written", lambda paths: False)
     write(tmp_path / "set/a.json", b'[{"text": "one"}]')
     arguments = ["+experiments=text", "text.tokenizer=embedded", f"data.raw_data_dir={tmp_path}/set"]
     config = compose([*arguments, f"data.token_output_dir={tmp_path}/out"])

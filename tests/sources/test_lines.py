@@ -103,7 +103,7 @@ def test_hostile_image_paths(path):
     file = InputFile(path="", label="x", format="jsonl", base="/tmp")
     from hpcdata.sources import records
 
-    (_, part) = records.sample_parts({"text": "a", "image": path}, file.base, Options())
+    (_, part) = records.sample_parts({"text": "a", "image": path}, file, Options())
     with pytest.raises(BadSample):
         part.blob.read(max_bytes=1 << 20)
 

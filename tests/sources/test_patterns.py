@@ -10,10 +10,12 @@ import glob
 import itertools
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hpcdata.base.errors import UserError
+from hpcdata.sources import list_inputs
 from hpcdata.sources.patterns import expand_paths
 
 FILES = ("x.tar", ".z.tar", "a/y.tar", "a/b/x.tar", "a/b/.h/y.tar", "a/b/c/d.tar", "b[1]/q.tar", "b1/q.tar")
@@ -54,3 +56,23 @@ def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(
     monkeypatch.setattr(os, "listdir", listdir)
     with pytest.raises(UserError, match=r"cannot list .*: Input/output error"):
         expand_paths(f"{tmp_path}/{pattern}")
+
+
+@pytest.mark.parametrize("pattern", ["**/*.tar", "b/*.tar", "b", "b/z.tar", "{a,b}/?.tar"])
+def test_what_the_disk_cannot_tell_is_not_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    for name in ("a/y.tar", "b/z.tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(1024))
+    assert list_inputs(f"{tmp_path}/{pattern}", "auto")
+    real, refused = os.stat, {str(tmp_path / "b"), str(tmp_path / "b/z.tar")}
+
+    def stat(path: str, **options: Any) -> os.stat_result:
+        if path in refused:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return real(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(UserError, match=r"cannot (read|list) .*/b.*: Input/output error"):
+        list_inputs(f"{tmp_path}/{pattern}", "auto")

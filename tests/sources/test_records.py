@@ -4,8 +4,10 @@ import pytest
 
 from hpcdata.samples import BadSample, ImagePart, Reason, Role
 from hpcdata.sources import records
-from hpcdata.sources.base import Options
+from hpcdata.sources.base import InputFile, Options
 
+OLD = InputFile(path="/base/a.jsonl", label="a.jsonl", format="jsonl", base="/base")
+"""Of a plan that was made before records were looked through for media."""
 HUMAN, GPT, SYSTEM = "human", "gpt", "system"
 
 
@@ -13,7 +15,7 @@ def parts_of(record, **options):
     """Parts in short: "<name>" of an image, (role, loss, text) of a text."""
     return [
         f"<{part.blob.path}>" if isinstance(part, ImagePart) else (part.role, part.loss, part.text)
-        for part in records.sample_parts(record, "/base", Options(**options))
+        for part in records.sample_parts(record, OLD, Options(**options))
     ]
 
 
@@ -146,14 +148,14 @@ def test_a_row_without_what_is_needed():
 
 @pytest.mark.parametrize("record", [{"text": "text"}, {"content": "text"}, {"text": None, "content": "text"}])
 def test_documents(record):
-    (part,) = records.document_parts(record, Options())
+    (part,) = records.document_parts(record, OLD, Options())
     assert (part.text, part.loss) == ("text", True)
 
 
 @pytest.mark.parametrize("extra", [{"image": "a.jpg"}, {"conversations": [{}]}])
 def test_a_document_with_images_is_not_read_without_them(extra):
     with pytest.raises(BadSample, match=r"data\.source=jsonl"):
-        records.document_parts({"text": "text", **extra}, Options())
+        records.document_parts({"text": "text", **extra}, OLD, Options())
 
 
 NO_JSON = [b"", b"{", b"\xff{}", b'{"a": "\xff"}', b'{"a": NaN', b'{"a": 1}\0', b'{"a": "\0"}', b'{"a": nan}']
@@ -171,7 +173,7 @@ def test_no_json(data):
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", '[1, {"b": NaN}]'])
 def test_numbers_that_python_writes_are_read(number):
     line = b'{"score": %s, "text": "caf\\u00e9 \\ud83d\\ude00"}' % number.encode()
-    assert records.document_parts(records.load(line), Options())[0].text == "caf\u00e9 \U0001f600"
+    assert records.document_parts(records.load(line), OLD, Options())[0].text == "caf\u00e9 \U0001f600"
 
 
 @pytest.mark.parametrize("text", ["\\ud800", "a\\uDFFF", "\\ude00\\ud83d", "\\ud83dx\\ude00"])

@@ -138,7 +138,9 @@ def test_what_kills_its_reader_is_rejected_by_its_own_input(tmp_path: Path, posi
     plan = prepare(small_config(tmp_path / "run", *TEXT, "data.shard_size=104", source=mixed_inputs(tmp_path / "in")))
     (spec,) = plan.shards()
     notes = CrashNotes.read(tmp_path / "run", spec.name)
-    trial = Trial(tmp_path / "run", spec, notes, max_crashes=1, should_stop=lambda: False, on_death=lambda *_: None)
+    trial = Trial(
+        tmp_path / "run", spec, notes, task="t", max_crashes=1, should_stop=lambda: False, on_death=lambda *_: None
+    )
     record, _ = trial._stand_in(position)
     assert (record.key, record.position) == (key, position)
     assert key.startswith(record.source)

@@ -210,6 +210,19 @@ def test_a_machine_on_which_everything_dies_rejects_nothing(tmp_path: Path) -> N
     assert read_status(folder).done == 0
 
 
+@pytest.mark.slow
+def test_many_killers_in_a_row_are_told_from_a_machine_on_which_everything_dies(
+    tmp_path: Path, evidence: Evidence
+) -> None:
+    folder = tmp_path / "run"
+    prepare(small_config(folder, "data.max_crashes=1", "data.shard_size=24"))
+    killers = range(8, 8 + poison.MIN_ALL_CRASHED + 1)
+    python_path = install(tmp_path / "site", "segfault", [pictures()[index] for index in killers])
+    assert run_until_done(folder, python_path, 2) == [-signal.SIGSEGV, 0]
+    assert [(row["index"], row["reason"]) for row in rejects(folder)] == [(index, "crash") for index in killers]
+    evidence(POISON, len(killers), folder)
+
+
 @pytest.mark.parametrize(
     ("resumed", "count", "suspects", "expected"),
     [

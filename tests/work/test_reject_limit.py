@@ -135,7 +135,7 @@ def test_a_share_is_a_share(tmp_path: Path, share: str, capsys: pytest.CaptureFi
 
 
 def test_the_limit_is_no_part_of_what_is_written(tmp_path: Path) -> None:
-    source = lines(tmp_path, GOOD)
+    source = lines(tmp_path, GOOD, GOOD, GOOD, BAD)
     assert launched(tmp_path, source) == 0
     first = load_plan(tmp_path / "out").fingerprint
     assert launched(tmp_path, source, "data.max_rejected=0.3") == 0

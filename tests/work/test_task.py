@@ -36,7 +36,7 @@ from hpcdata.shards.writing import ShardWriter
 from hpcdata.work.task import TaskOutcome, run_task
 from tests.crashes import Crash, crash_at
 from tests.evidence import CRASHES, KILLS, Evidence
-from tests.smallruns import StopAfter, small_config, small_run, start_task
+from tests.smallruns import StopAfter, begin, small_config, small_run, start_task
 from tests.trees import sha256_tree
 
 
@@ -256,6 +256,7 @@ def test_resuming_with_another_semantic_setting_is_refused_with_the_difference(
     tmp_path: Path, override: str, message: str
 ) -> None:
     prepare(small_config(tmp_path / "run"))
+    begin(tmp_path / "run")
     with pytest.raises(UserError, match=message):
         prepare(small_config(tmp_path / "run", override))
 
@@ -265,6 +266,7 @@ def test_resuming_with_a_changed_input_is_refused_by_name(tmp_path: Path, change
     source = tmp_path / "in.tar"
     shutil.copy(embedded.path("quickstart.tar"), source)
     prepare(small_config(tmp_path / "run", source=source))
+    begin(tmp_path / "run")
     change(source)
     with pytest.raises(UserError, match=r"input in\.tar has changed since it was planned"):
         prepare(small_config(tmp_path / "run", source=source))

@@ -1,8 +1,10 @@
 """Text tokenizers: text -> ids.
 
 tokenizer              a tokenizer.json, a SentencePiece model or a folder -> ids; its identity
+chat                   conversation templates: the ids around turns
 panics                 texts at which a tokenizer gives up
 special_ids            the ids of `<image>` and of padding
 fast                   the fast engine, where it gives the same ids
-sentencepiece_rules    the rules by which a SentencePiece model replaces characters
+splitting              long texts in pieces, with the same ids
+sentencepiece_rules    what a SentencePiece model says of replacing characters and of finding pieces
 """

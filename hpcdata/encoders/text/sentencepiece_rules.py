@@ -1,8 +1,10 @@
-"""The one field of a SentencePiece model that its library does not tell: the rules by which it replaces characters."""
+"""What a SentencePiece model says and its library does not tell: how it replaces characters and finds pieces."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+
+_BPE = 2
 
 
 def charsmap(model: bytes) -> bytes:
@@ -10,14 +12,26 @@ def charsmap(model: bytes) -> bytes:
     return b"".join(rules for spec in _messages(model, 3) for rules in _messages(spec, 2))
 
 
+def merges_pairs(model: bytes) -> bool:
+    """Whether it is byte pair encoding: ModelProto.trainer_spec.model_type is BPE."""
+    return [*_fields(b"".join(_messages(model, 2)), 3)] == [_BPE]
+
+
 def _messages(data: bytes, wanted: int) -> Iterator[bytes]:
     """The strings, bytes and messages in a field of a protocol buffer."""
+    return (value for value in _fields(data, wanted) if isinstance(value, bytes))
+
+
+def _fields(data: bytes, wanted: int) -> Iterator[bytes | int]:
+    """The values of a field of a protocol buffer: numbers, or strings, bytes and messages."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
         field, wire = tag >> 3, tag & 7
         if wire == 0:
-            _, at = _varint(data, at)
+            value, at = _varint(data, at)
+            if field == wanted:
+                yield value
         elif wire == 2:
             size, at = _varint(data, at)
             if field == wanted:

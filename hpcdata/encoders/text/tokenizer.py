@@ -28,7 +28,8 @@ from hpcdata.base.errors import UserError
 from hpcdata.base.reads import kind_of
 from hpcdata.encoders.text import panics, special_ids
 from hpcdata.encoders.text.fast import SpedUp, speed_up
-from hpcdata.encoders.text.sentencepiece_rules import charsmap
+from hpcdata.encoders.text.sentencepiece_rules import charsmap, merges_pairs
+from hpcdata.encoders.text.splitting import Splitting, lies_across
 from hpcdata.runs.identities import TextIdentity
 from hpcdata.samples import BadSample, Reason
 
@@ -99,6 +100,12 @@ def build(identity: TextIdentity, tokenizer: str, *, engine: str = "reference") 
 
     engine: `reference`; `auto` for the fast engine where it gives the same ids, `fast` to insist on it.
     """
+    reference = build_reference(identity, tokenizer)
+    return Splitting(reference, _engine(reference, engine))
+
+
+def build_reference(identity: TextIdentity, tokenizer: str) -> _Fast | _SentencePiece:
+    """The engine alone that decides what the ids are, which also knows its special tokens. Raises as `build` does."""
     path = _find(tokenizer, prefer_slow=identity.engine == _SentencePiece.name)
     reference = _load(path, tokenizer)
     if (reference.name, reference.sha256) != (identity.engine, identity.sha256):
@@ -109,6 +116,10 @@ def build(identity: TextIdentity, tokenizer: str, *, engine: str = "reference") 
         )
     if identity.image_token_id is not None:
         reference.add_image_token(identity.image_token_id)
+    return reference
+
+
+def _engine(reference: _Fast | _SentencePiece, engine: str) -> TextTokenizer:
     if engine == "auto":
         return SpedUp(reference)
     if engine == "reference":
@@ -164,8 +175,20 @@ class _Fast:
     def normalizer(self) -> dict[str, Any] | None:
         return self._content.get("normalizer")
 
+    def merges_within_words(self) -> bool:
+        """See `splitting.Reference`."""
+        model, in_bytes = self._content["model"], b'"ByteLevel"' in self.data
+        return model["type"] == "BPE" and not lies_across(model["vocab"], self.literals(), in_bytes=in_bytes)
+
     def token_id(self, token: str) -> int | None:
         return self._ids.get(token)
+
+    def special_tokens(self) -> dict[str, int]:
+        """Those that a chat template may write."""
+        return {token["content"]: token["id"] for token in self._content["added_tokens"]}
+
+    def piece(self, token_id: int) -> str:
+        return self._tokenizer.id_to_token(token_id) or ""
 
     def default_id(self, kind: str) -> int | None:
         if kind == "unk" and (unknown := self._unknown_token()):
@@ -252,12 +275,26 @@ class _SentencePiece:
         pieces = [model.id_to_piece(piece) for piece in range(self._num_pieces) if any(kind(piece) for kind in kinds)]
         return [IMAGE_TOKEN, *pieces, *self.added]
 
+    def merges_within_words(self) -> bool:
+        """See `splitting.Reference`."""
+        pieces = (self._processor.id_to_piece(piece) for piece in range(self._num_pieces))
+        return merges_pairs(self.data) and not lies_across(pieces, self.literals(), in_bytes=False)
+
     def normalizer(self) -> dict[str, Any] | None:
         return {"type": "Precompiled"} if charsmap(self.data) else None
 
     def token_id(self, token: str) -> int | None:
         piece = self._processor.piece_to_id(token)
         return piece if self._processor.id_to_piece(piece) == token else self.added.get(token)
+
+    def special_tokens(self) -> dict[str, int]:
+        """As above."""
+        model = self._processor
+        pieces = {model.id_to_piece(piece): piece for piece in range(self._num_pieces) if model.is_control(piece)}
+        return pieces | self.added
+
+    def piece(self, token_id: int) -> str:
+        return self._processor.id_to_piece(token_id) if token_id < self._num_pieces else ""
 
     def default_id(self, kind: str) -> int | None:
         token_id = getattr(self._processor, f"{kind}_id")()

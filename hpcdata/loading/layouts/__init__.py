@@ -5,6 +5,7 @@ base                   what all layouts share
 fixed_columns          t2i and text: text in the first columns, the image in the last
 fixed_batches          their batches, by whole rows
 interleaved            images between control ids: t2i, captions, documents, conversations
+templates              what stands around the turns of conversations
 sequences              spans lined up with control ids, as runs of ids
 assembly               lined-up samples -> batches
 assembly_compiled      their arrays by the loops in C

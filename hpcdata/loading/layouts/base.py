@@ -87,7 +87,7 @@ class Layout:
 
     def settings(self) -> dict[str, Any]:
         """What the arrays depend on, as plain values: enters the loader's state."""
-        values = dataclasses.asdict(self)
+        values = {option.name: getattr(self, option.name) for option in dataclasses.fields(self)}
         del values["keys"], values["ids"]
         return {"name": self.name, **values}
 

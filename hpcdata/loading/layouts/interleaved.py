@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.manifest import Manifest
+from hpcdata.dataset.span_table import SpanTable
+from hpcdata.loading.layouts import templates
 from hpcdata.loading.layouts.base import Layout, check_shift, default_shift
-from hpcdata.loading.layouts.sequences import Controls, Form
+from hpcdata.loading.layouts.sequences import Controls, Form, Lineup
+from hpcdata.loading.layouts.templates import Template
 from hpcdata.order.seeding import uniform
 
 
@@ -96,7 +99,35 @@ class Caption(Framed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interleaved(Framed):
+class Conversing(Framed):
+    """What layouts of conversations share."""
+
+    template: Template | None = None
+    """What stands around turns, in place of bos and eos: `chat`, `unidisc`, a file of Jinja, or a ChatTemplate, see
+    `templates`."""
+
+    def _bound(self, manifest: Manifest) -> Self:
+        if self.template is None:
+            return super()._bound(manifest)
+        if self.add_bos or self.add_eos:
+            raise UserError(f"layout {self.name}: add_bos and add_eos are for samples without a template")
+        bound = dataclasses.replace(self, add_bos=False, add_eos=False)
+        bound = super(Conversing, bound)._bound(manifest)
+        return dataclasses.replace(bound, template=templates.bind(self.template, manifest))
+
+    def settings(self) -> dict[str, Any]:
+        values = super().settings()
+        template = values.pop("template")
+        return values if template is None else {**values, "template": template.settings()}
+
+    def lineup(self, table: SpanTable, seeds: np.ndarray | None, *, room: int | None = None) -> Lineup:
+        if self.template is not None:
+            table = templates.applied(cast("templates.Conversations", self.template), table)
+        return super().lineup(table, seeds, room=room)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interleaved(Conversing):
     """Texts and images as they are stored, trained on everything. What is too long loses its end (and its eos)."""
 
     name: ClassVar[str] = "interleaved"
@@ -104,10 +135,11 @@ class Interleaved(Framed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFT(Framed):
+class SFT(Conversing):
     """Conversations as they are stored, with an eos behind every trained turn, trained on these turns and their eos.
 
-    A turn is trained on when the loss flag of its span is set, as sources do for what the assistant says.
+    With a template, what it puts at the end of a turn stands for the eos. A turn is trained on when the loss flag of
+    its span is set, as sources do for what the assistant says.
     """
 
     name: ClassVar[str] = "sft"

@@ -17,6 +17,8 @@ and in packed batches, whose rows hold several samples, also
     max_seqlen      []     int64    the longest segment
     index           [samples]       row after row
 
+Conversations get the ids of a chat template with `template`, see `hpcdata.loading.layouts.templates`.
+
 `keys` chooses fewer of them. A text that is too long is cut and counted; an image is never cut: a sample that would
 need it is an error, or is left out and counted (`too_long="skip"`). With `ids="uint16"`, input_ids and position_ids are
 uint16, and `loss_mask` [B, L] bool stands for the labels, until `hpcdata.widen` makes the above of them on the device.

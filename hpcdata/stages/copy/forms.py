@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from hpcdata.samples import BadSample, Reason, Sample
 from hpcdata.shards.schema import FILES, RECORDS
 from hpcdata.sources.base import TEXT_EXTENSIONS, TEXT_FIELDS, decoded_text
+from hpcdata.sources.pictures.fields import IMAGE_FIELDS
 from hpcdata.sources.records import load
 from hpcdata.stages.copy.members import is_picture
 
 _IMAGE_FIELDS = ("image_path", "image")
+"""Those that are taken out of a record whose pictures are files of their own, where older plans say so."""
 _FILES = FILES.removeprefix(f"{RECORDS}/")
 """As a line names it, which lies beside that folder."""
 
@@ -55,7 +57,8 @@ def as_json_line(sample: Sample, index: int, members: Mapping[str, bytes]) -> Wr
         files.append((f"{index:09d}.{extension}", data))
     pictures = [f"{_FILES}/{name}" for name, _ in files if is_picture(name)]
     if pictures:
-        for field in _IMAGE_FIELDS:
+        is_by_fields = any(member.blob.place is not None for member in sample.members)
+        for field in IMAGE_FIELDS if is_by_fields else _IMAGE_FIELDS:
             record.pop(field, None)
         record["image"] = pictures[0] if len(pictures) == 1 else pictures
     if others := {name.split(".", 1)[1]: f"{_FILES}/{name}" for name, _ in files if not is_picture(name)}:

@@ -1,0 +1,141 @@
+"""Conversation templates: what stands around each turn of a conversation, put between the stored spans.
+
+    SFT(max_length=4096, template="chat")                                  # the tokenizer's own chat template
+    SFT(max_length=4096, template=ChatTemplate(name="unidisc", system="You are ..."))
+
+A template is applied turn by turn: the ids of a turn stay as they are stored, and what the template writes between two
+turns is encoded by itself. So masks are right by construction: a turn is trained on if its text is, together with what
+ends it; what begins a turn never is. A turn is all consecutive texts of one role. An image belongs to the turn of the
+text before it, or to the first turn. A sample without roles (a pair, a document) stands between bos and eos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from hpcdata.dataset.manifest import Manifest
+from hpcdata.dataset.span_table import COLUMNS, SpanTable
+from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Around, Kind
+
+_SLOTS = 3
+"""Spans that a turn may get: before it, its end, and what stands behind that."""
+
+
+class Conversations(Protocol):
+    """A template with the ids of a tokenizer."""
+
+    def around(self, roles: tuple[int, ...]) -> list[Around]:
+        """What stands around each turn of a conversation of these roles. Raises UserError where it cannot be one."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What the ids depend on, as plain values."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatTemplate:
+    """A conversation template, to be bound to a dataset."""
+
+    name: str = "chat"
+    """`chat`: the tokenizer's own; `unidisc`: `<s>system</s>`, then `<s>text</s>` a turn; or a file of Jinja."""
+    system: str | None = None
+    """What the system says in conversations in which it says nothing."""
+    text_tokenizer: str | None = None
+    """The tokenizer's file or folder, where the dataset does not lie beside its run."""
+
+    def bind(self, manifest: Manifest) -> Conversations:
+        """Raises UserError: no such template, another tokenizer than the dataset's."""
+        from hpcdata.dataset.decoding import open_conversations
+
+        return open_conversations(manifest, self.name, system=self.system, text_tokenizer=self.text_tokenizer)
+
+
+Template = str | Mapping[str, Any] | ChatTemplate | Conversations
+"""A name, the options of a ChatTemplate, or one; bound to a dataset once the layout is."""
+
+
+def bind(template: Template, manifest: Manifest) -> Conversations:
+    if isinstance(template, str):
+        template = ChatTemplate(name=template)
+    elif isinstance(template, Mapping):
+        template = ChatTemplate(**template)
+    return template.bind(manifest) if isinstance(template, ChatTemplate) else template
+
+
+def applied(conversations: Conversations, table: SpanTable) -> SpanTable:
+    """The table with what stands around the turns as spans of text of their own."""
+    if table.kind.max(initial=0) == Kind.BYTES:
+        table = table.select(table.kind != Kind.BYTES)
+    if not len(table.row):
+        return table
+    turn, first, last, trained = _turns(table)
+    roles, its_row = _roles(table)[last], table.row[first]
+    maps, found = table.maps, []
+    edges = np.flatnonzero(np.diff(its_row, prepend=-1, append=-1))
+    for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        found += conversations.around(tuple(roles[start:stop].tolist()))
+    length = np.array([[len(ids) for ids in around] for around in found], np.int64)
+    place = np.array([[maps.literal(ids) if ids else 0 for ids in around] for around in found], np.int64)
+    is_stored, at = _arranged(len(table.row), turn, first, last)
+    size = len(is_stored)
+    columns = {name: np.zeros(size, np.int64) for name in COLUMNS}
+    given = np.full(size, -1)
+    for name, column in columns.items():
+        column[is_stored] = getattr(table, name)
+    for slot, before in enumerate((first, last, last)):
+        columns["row"][at[slot]] = its_row
+        columns["kind"][at[slot]] = Kind.TEXT
+        columns["length"][at[slot]] = length[:, slot]
+        columns["part"][at[slot]] = table.part[before]
+        columns["place"][at[slot]] = table.place[before]
+        columns["first_token"][at[slot]] = place[:, slot] - maps.tokens[table.part[before]]
+        given[at[slot]] = np.where(trained, LOSS_FLAG, 0) if slot == 1 else 0
+    kept = is_stored | (columns["length"] > 0)
+    return SpanTable(
+        index=table.index,
+        maps=maps,
+        given_flags=given[kept],
+        **{name: column[kept] for name, column in columns.items()},
+    )
+
+
+def _roles(table: SpanTable) -> np.ndarray:
+    """[num_spans]: of images that of the text before them in their row, else of the first text behind them."""
+    is_text = table.kind == Kind.TEXT
+    roles = table.flags & ROLE_MASK
+    number = np.arange(len(roles))
+    row_start = np.searchsorted(table.row, table.row)
+    before = np.maximum.accumulate(np.where(is_text, number, -1))
+    behind = np.minimum.accumulate(np.where(is_text, number, len(roles))[::-1])[::-1]
+    row_stop = np.searchsorted(table.row, table.row, side="right")
+    source = np.where(before >= row_start, before, np.where(behind < row_stop, behind, -1))
+    return np.where(source >= 0, roles[source], 0)
+
+
+def _turns(table: SpanTable) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(turn of each span, first and last span of each turn, whether its last text is trained on)."""
+    roles = _roles(table)
+    begins = np.ones(len(roles), bool)
+    begins[1:] = (table.row[1:] != table.row[:-1]) | (roles[1:] != roles[:-1])
+    turn = np.cumsum(begins) - 1
+    first = np.flatnonzero(begins)
+    last = np.append(first[1:], len(roles)) - 1
+    texts = np.flatnonzero(table.kind == Kind.TEXT)
+    trained = np.zeros(len(first), bool)
+    trained[turn[texts]] = table.flags[texts] & LOSS_FLAG > 0  # the last one stays
+    return turn, first, last, trained
+
+
+def _arranged(
+    num_spans: int, turn: np.ndarray, first: np.ndarray, last: np.ndarray
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """([size] where stored spans stand, where the spans of each slot do)."""
+    number = _SLOTS * np.arange(len(first))
+    is_stored = np.zeros(num_spans + _SLOTS * len(first), bool)
+    is_stored[np.arange(num_spans) + _SLOTS * turn + 1] = True
+    return is_stored, (first + number, last + number + 2, last + number + 3)

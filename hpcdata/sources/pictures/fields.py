@@ -1,0 +1,167 @@
+"""Which pictures a record names, and what it holds beside pictures and texts: one list of fields for all formats.
+
+    {"image": "a.jpg"}  {"images": ["a.jpg", "b.jpg"]}  {"image": {"bytes": ..., "path": "a.jpg"}}
+    {"file_name": "a.jpg"}  {"image_url": "data:image/png;base64,..."}
+
+The first field of `IMAGE_FIELDS` that is not empty counts. Media that are not read here (videos, audio, pictures on the
+web, pictures under other names) are named by `unread`, so that no record which holds them becomes a plain text.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from hpcdata.media.kinds import IMAGE_EXTENSIONS
+from hpcdata.samples import BadSample, Reason
+from hpcdata.sources.base import clean_name, json_type
+
+IMAGE_FIELDS = ("image_path", "image", "images", "img", "img_path", "image_url", "file_name")
+"""Fields that name pictures, in order of preference; `file_name` only where its value has the ending of a picture."""
+TALKS = ("conversations", "messages")
+"""Fields that hold a conversation, in order of preference."""
+_VIDEOS = ("mp4", "mkv", "avi", "mov", "webm", "mpg", "mpeg", "m4v", "flv", "wmv", "3gp")
+_SOUNDS = ("mp3", "wav", "flac", "ogg", "oga", "opus", "m4a", "aac", "wma")
+_OTHER_PICTURES = ("jxl", "svg")
+_OTHERS = re.compile(r"(video|audio)s?(_(path|file|url|name)s?)?", re.IGNORECASE)
+_LIKE_A_PICTURE = re.compile(
+    r"(image|img|picture|photo)s?(_(path|file|url|data|bytes|base64)s?)?|jpe?g|png|webp|pixel_values", re.IGNORECASE
+)
+_ENDINGS = "|".join(sorted({*IMAGE_EXTENSIONS, *_OTHER_PICTURES, *_VIDEOS, *_SOUNDS}))
+_NAMES_MEDIA = re.compile(rf"[^\n]*\.({_ENDINGS})(\?\S*)?\Z", re.IGNORECASE)
+_PICTURE_NAME = re.compile(rf"\.({'|'.join(sorted(IMAGE_EXTENSIONS))})\Z", re.IGNORECASE)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_ELSEWHERE = re.compile(r"data:(image|video|audio)/|(?!file:)[A-Za-z][A-Za-z0-9+.-]*://", re.IGNORECASE)
+_LONGEST_NAME = 2000
+_MOST_OF_A_NAME = 64
+_DEPTH = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A picture as a record names it: by a path, by its own bytes, or by an address that is not read."""
+
+    field: str
+    path: str = ""
+    data: bytes | None = dataclasses.field(default=None, repr=False)
+    url: str = ""
+
+
+def named_pictures(record: Mapping[str, Any]) -> list[Named]:
+    """The pictures that a record names, in order. Raises BadSample for a value that names none."""
+    for name in IMAGE_FIELDS:
+        value = record.get(name)
+        if name == "file_name" and not _is_picture_name(value):
+            continue
+        if pictures := pictures_in(value, name):
+            return pictures
+    return []
+
+
+def pictures_in(value: object, name: str) -> list[Named]:
+    """The pictures of one value. Raises BadSample."""
+    if not isinstance(value, list):
+        picture = _picture(value, name)
+        return [] if picture is None else [picture]
+    pictures = [_picture(item, name) for item in value]
+    if any(picture is None for picture in pictures):
+        raise _unexpected(value, name)
+    return [picture for picture in pictures if picture is not None]
+
+
+def unread(record: Mapping[str, Any], texts: Iterable[str], *, has_pictures: bool, only_files: bool = False) -> str:
+    """What a record holds that is neither read as a picture nor a text, in words; empty if nothing.
+
+    texts: fields that are read as text, whatever they say. only_files: media on the web or in the record itself are no
+    matter, for who keeps the record as it is.
+    """
+    for name, value in record.items():
+        if (other := _OTHERS.fullmatch(name)) and _is_something(value, only_files):
+            what = {"video": "a video", "audio": "sound"}[other[1].lower()]
+            return f"the record holds {what} ({_shown(name)}), which is not read"
+    left = {*texts, *TALKS}
+    for name, value in {} if has_pictures else record.items():
+        is_like = _LIKE_A_PICTURE.fullmatch(name) and _is_something(value, only_files)
+        if name not in left and (is_like or _names_media(value, only_files, _DEPTH)):
+            return f"{_shown(name)} names a picture, video or sound; pictures are read from {', '.join(IMAGE_FIELDS)}"
+    return ""
+
+
+def _shown(name: str) -> str:
+    return clean_name(name.encode("utf-8", "backslashreplace"))[:_MOST_OF_A_NAME]
+
+
+def _picture(value: object, name: str) -> Named | None:
+    """None for what is empty."""
+    if value is None or value == "" or value == b"":
+        return None
+    if isinstance(value, bytes):
+        return Named(field=name, data=value)
+    if isinstance(value, dict):
+        return _of_object(value, name)
+    if not isinstance(value, str):
+        raise _unexpected(value, name)
+    if value[:5].lower() == "data:":
+        return Named(field=name, data=_decoded(value.partition(",")[2], name))
+    if not _URL.match(value):
+        return Named(field=name, path=value)
+    if value[:7].lower() == "file://":
+        return Named(field=name, path=unquote(urlsplit(value).path))
+    return Named(field=name, url=value)
+
+
+def _of_object(value: dict[str, Any], name: str) -> Named | None:
+    """`{"bytes": ..., "path": ...}` of Hugging Face, `{"url": ...}` of chats."""
+    data = value.get("bytes")
+    if isinstance(data, bytes) and data:
+        return Named(field=name, data=data)
+    if isinstance(data, str) and data:
+        return Named(field=name, data=_decoded(data, name))
+    for key in ("path", "url"):
+        if isinstance(value.get(key), str) and value[key]:
+            return _picture(value[key], name)
+    if value and all(item is None for item in value.values()):
+        return None
+    raise _unexpected(value, name)
+
+
+def _decoded(text: str, name: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise BadSample(Reason.UNREADABLE_IMAGE, f"{name} holds a picture that is no base64") from None
+
+
+def _unexpected(value: object, name: str) -> BadSample:
+    return BadSample(Reason.BAD_RECORD, f"{name} is {json_type(value)}, expected a path or a list of paths")
+
+
+def _is_picture_name(value: object) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return any(isinstance(item, str) and _PICTURE_NAME.search(item) for item in values)
+
+
+def _is_something(value: object, only_files: bool) -> bool:
+    if isinstance(value, str):
+        return bool(value) and not (only_files and _ELSEWHERE.match(value))
+    if isinstance(value, list | dict):
+        items = value if isinstance(value, list) else value.values()
+        return any(_is_something(item, only_files) for item in items)
+    return isinstance(value, bytes) and bool(value) and not only_files
+
+
+def _names_media(value: object, only_files: bool, depth: int) -> bool:
+    if isinstance(value, str):
+        if _ELSEWHERE.match(value) and (only_files or value[:5].lower() == "data:"):
+            return not only_files
+        return len(value) <= _LONGEST_NAME and _NAMES_MEDIA.match(value) is not None
+    if depth and isinstance(value, list | dict):
+        items = value if isinstance(value, list) else value.values()
+        return any(_names_media(item, only_files, depth - 1) for item in items)
+    return False

@@ -1,0 +1,106 @@
+"""Conversations: a list of turns -> who speaks and what, with markers where pictures stand.
+
+{"conversations": [{"from": "human", "value": "<image>\\n..."}, {"from": "gpt", "value": "..."}]}       LLaVA, ShareGPT
+{"messages": [{"role": "user", "content": "<image>..."}, ...], "images": ["a.jpg"]}                     chats
+{"messages": [{"role": "user", "content": [{"type": "image", "image": "a.jpg"}, {"type": "text", "text": "..."}]}]}
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from hpcdata.samples import BadSample, Reason, Role
+from hpcdata.sources.base import json_type
+from hpcdata.sources.pictures.fields import Named, pictures_in
+
+IMAGE_MARKER = "<image>"
+ROLES = {
+    "system": Role.SYSTEM,
+    "human": Role.USER,
+    "user": Role.USER,
+    "gpt": Role.ASSISTANT,
+    "assistant": Role.ASSISTANT,
+}
+_OTHER_MARKER = re.compile(r"^\s*<(video|audio)>|<(video|audio)>\s*\Z|^[ \t]*<(video|audio)>[ \t]*$", re.MULTILINE)
+Turn = tuple[Role, str]
+
+
+def old_turns(turns: object) -> list[Turn]:
+    """Those of `conversations`, by the names `from` and `value` alone. Raises BadSample."""
+    if not isinstance(turns, list) or not turns:
+        raise BadSample(Reason.BAD_RECORD, f"conversations is {json_type(turns)}, expected a list of turns")
+    found = list[Turn]()
+    for number, turn in enumerate(turns):
+        if not isinstance(turn, dict):
+            raise BadSample(Reason.BAD_RECORD, f"turn {number} is {json_type(turn)}, expected an object")
+        found.append((_role(turn.get("from"), number), _text(turn.get("value"), number)))
+    return found
+
+
+def turns_of(turns: object, name: str) -> tuple[list[Turn], list[Named]]:
+    """The turns of a conversation, and the pictures that they name themselves. Raises BadSample."""
+    if not isinstance(turns, list) or not turns:
+        what = "empty" if turns == [] else json_type(turns)
+        raise BadSample(Reason.BAD_RECORD, f"{name} is {what}, expected a list of turns")
+    found, pictures = list[Turn](), list[Named]()
+    for number, turn in enumerate(turns):
+        if not isinstance(turn, dict):
+            raise BadSample(Reason.BAD_RECORD, f"turn {number} is {json_type(turn)}, expected an object")
+        speaker, text = (_either(turn, names) for names in (("from", "role"), ("value", "content")))
+        role = _role(speaker, number)
+        text = _text(_flattened(text, number, pictures) if isinstance(text, list) else text, number)
+        _require_no_other_marker(role, text, number)
+        found.append((role, text))
+    return found, pictures
+
+
+def _either(turn: dict[str, Any], names: tuple[str, str]) -> object:
+    first, second = (turn.get(name) for name in names)
+    return second if first is None else first
+
+
+def _role(speaker: object, number: int) -> Role:
+    role = ROLES.get(speaker) if isinstance(speaker, str) else None
+    if role is None:
+        raise BadSample(Reason.BAD_RECORD, f"turn {number} is from nobody known, expected one of {', '.join(ROLES)}")
+    return role
+
+
+def _text(text: object, number: int) -> str:
+    if not isinstance(text, str):
+        raise BadSample(Reason.BAD_RECORD, f"the value of turn {number} is {json_type(text)}, expected a string")
+    if "\0" in text:
+        raise BadSample(Reason.UNREADABLE_TEXT, f"turn {number} has a NUL character at {text.index(chr(0))}")
+    return text
+
+
+def _flattened(pieces: list[object], number: int, pictures: list[Named]) -> str:
+    """The text of a turn in pieces, with a marker for each picture; those that are named are appended to `pictures`."""
+    text = ""
+    for piece in pieces:
+        if isinstance(piece, str):
+            text += piece
+            continue
+        kind = piece.get("type") if isinstance(piece, dict) else None
+        if not isinstance(piece, dict) or not isinstance(kind, str):
+            raise BadSample(Reason.BAD_RECORD, f"turn {number} has a piece without a type, expected text or image")
+        if kind == "text":
+            text += _text(piece.get("text"), number)
+        elif kind in ("image", "image_url"):
+            text += IMAGE_MARKER
+            values = (piece[name] for name in ("image", "image_url", "url", "path") if piece.get(name))
+            pictures += pictures_in(next(values, None), kind)
+        else:
+            raise BadSample(
+                Reason.UNSUPPORTED_MEDIA, f"turn {number} holds {kind[:32]!r}, only text and image are read"
+            )
+    return text
+
+
+def _require_no_other_marker(role: Role, text: str, number: int) -> None:
+    """Raises BadSample for `<video>` where a turn puts it in the place of one, and not as a tag of HTML."""
+    if role is Role.ASSISTANT or "<" not in text:
+        return
+    if (match := _OTHER_MARKER.search(text)) and f"</{(kind := match[1] or match[2] or match[3])}>" not in text:
+        raise BadSample(Reason.UNSUPPORTED_MEDIA, f"turn {number} has a <{kind}>, which is not read")

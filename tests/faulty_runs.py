@@ -1,0 +1,264 @@
+"""Every source in whole runs under every fault of reading, in a process of its own: `test_read_faults.py` starts it.
+
+    LD_PRELOAD=... python -m tests.faulty_runs LIBRARY FOLDER [CASE...]
+
+A fault comes while the run is planned, while its task reads, or while a task goes on from a checkpoint; either stage.
+Prints a JSON list of `Attack`s. HPCDATA_ALL_FAULTS: at the first, a middle and the last read, not at one alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import io
+import json
+import os
+import shutil
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hpcdata import embedded
+from hpcdata.base.errors import UserError
+from hpcdata.config.compose import compose
+from hpcdata.config.schema import RunConfig
+from hpcdata.runs.plan import load_plan
+from hpcdata.runs.planning import prepare
+from hpcdata.runs.rejects import rows_of
+from hpcdata.work.task import TaskOutcome, run_task
+from tests.evidence import account
+from tests.readfaults import KINDS, LASTING, Injector
+from tests.smallruns import StopAfter
+from tests.sources.source_files import json_lines, write, write_tar
+from tests.trees import sha256_tree
+
+NUM_SAMPLES = 12
+WATCHED = "/inputs/"
+"""Of the paths of raw files, and of what planning makes of them."""
+_HOUR_S = 3600
+Make = Callable[[Path], object]
+
+
+@dataclasses.dataclass(kw_only=True)
+class Attack:
+    case: str
+    stage: str
+    point: str
+    fault: str
+    number: int
+    """Of the read or open that fails first."""
+    found: str
+    """`same`, `refused` (and the same later), or what is wrong."""
+    planned: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    wronged: int = 0
+    """Samples that became rejects for the fault."""
+
+
+def _members() -> list[tuple[str, bytes]]:
+    with tarfile.open(embedded.path("quickstart.tar")) as tar:
+        found = [(item.name, tar.extractfile(item)) for item in tar.getmembers()[: 2 * NUM_SAMPLES]]
+        return [(name, file.read()) for name, file in found if file is not None]
+
+
+def _tar(name: str) -> Make:
+    return lambda folder: write_tar(folder / name, _members())
+
+
+def _texts() -> list[str]:
+    return [data.decode() for name, data in _members() if name.endswith(".txt")]
+
+
+def _pictures(folder: Path) -> list[str]:
+    for name, data in _members():
+        write(folder / name, data)
+    return sorted(name for name, _ in _members() if not name.endswith(".txt"))
+
+
+def _lines(name: str) -> Make:
+    return lambda folder: write(folder / name, json_lines({"text": text} for text in _texts()))
+
+
+def _pairs(folder: Path, name: str, *, as_array: bool = False) -> None:
+    rows = [
+        {"image": f"p/{image}", "caption": text} for image, text in zip(_pictures(folder / "p"), _texts(), strict=True)
+    ]
+    write(folder / name, json.dumps(rows).encode() if as_array else json_lines(rows))
+
+
+def _parquet(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"text": _texts()}), folder / "x.parquet", row_group_size=4)
+
+
+def _indexed(folder: Path) -> None:
+    write_tar(folder / "x.tar", _members())
+    index = {"wids_version": 1, "shardlist": [{"url": "x.tar", "nsamples": NUM_SAMPLES}]}
+    write(folder / "index.json", json.dumps(index).encode())
+
+
+def _documents(folder: Path) -> None:
+    for number, text in enumerate(_texts()):
+        write(folder / f"{number:02d}.txt{('', '.gz', '.zst')[number % 3]}", text.encode())
+
+
+CASES: dict[str, tuple[Make, str]] = {
+    "tar": (_tar("x.tar"), ""),
+    "tar.gz": (_tar("x.tar.gz"), ""),
+    "index": (_indexed, ""),
+    "pairs": (lambda folder: _pairs(folder, "x.jsonl"), "x.jsonl"),
+    "pairs.gz": (lambda folder: _pairs(folder, "x.jsonl.gz"), "x.jsonl.gz"),
+    "array": (lambda folder: _pairs(folder, "x.json", as_array=True), "x.json"),
+    "pictures": (lambda folder: _pictures(folder), ""),
+    "lines": (_lines("x.jsonl"), ""),
+    "lines.gz": (_lines("x.jsonl.gz"), ""),
+    "lines.zst": (_lines("x.jsonl.zst"), ""),
+    "parquet": (_parquet, ""),
+    "documents": (_documents, ""),
+}
+"""Name -> how its files are made, and which of them is named as the input (all: the folder)."""
+_TEXT_ONLY = ("lines", "lines.gz", "lines.zst", "parquet", "documents")
+
+
+class _Case:
+    """One source under one stage."""
+
+    def __init__(self, injector: Injector, name: str, stage: str, folder: Path) -> None:
+        self._injector, self._name, self._stage, self._folder = injector, name, stage, folder
+        make, named = CASES[name]
+        self._source = folder / "inputs" / named
+        make(folder / "inputs")
+        soon = time.time() + _HOUR_S  # a stream of a file that is so new is not left open for the next shard
+        for path in (folder / "inputs").rglob("*"):
+            os.utime(path, (soon, soon))
+        self._num_runs, self._all = 0, "HPCDATA_ALL_FAULTS" in os.environ
+        self._good = self._planned(folder / "good")
+        assert _work(self._good) is TaskOutcome.FINISHED
+        self._plan, self._tree = load_plan(self._good), sha256_tree(self._good / "shards")
+        assert account(self._good).planned == NUM_SAMPLES
+
+    def attacks(self) -> Iterator[Attack]:
+        for of_opens in (False, True):
+            for point, begin, attack in (
+                ("planning", self._fresh, self._plan_under),
+                ("reading", lambda: self._planned(self._fresh()), self._work_under),
+                ("going on", self._interrupted, self._work_under),
+            ):
+                run = begin()
+                self._injector.watch(WATCHED, of_opens=of_opens)
+                attack(run)
+                num_calls = self._injector.stop()
+                shutil.rmtree(run, ignore_errors=True)
+                if not num_calls:
+                    continue
+                for number in sorted({0, num_calls // 2, num_calls - 1} if self._all else {num_calls // 2}):
+                    for fault, kind, count in _faults(of_opens):
+                        run = begin()
+                        self._injector.set(WATCHED, first=number, count=count, kind=kind, of_opens=of_opens)
+                        yield self._judged(run, attack, point, fault, number)
+                        shutil.rmtree(run, ignore_errors=True)
+
+    def _judged(self, run: Path, attack: Callable[[Path], str], point: str, fault: str, number: int) -> Attack:
+        found = Attack(case=self._name, stage=self._stage, point=point, fault=fault, number=number, found="")
+        try:
+            found.found = attack(run)
+        except Exception as error:
+            self._injector.stop()
+            found.found = f"raised {error!r}"
+            return found
+        self._injector.stop()
+        if point == "planning":
+            if (run / "plan.json").exists() == (found.found == "refused"):
+                found.found = "a plan that is not whole"
+            self._planned(run)
+        if _work(run) is not TaskOutcome.FINISHED:
+            found.found = "not finished when nothing fails any more"
+        counted = account(run)
+        found.planned, found.lost, found.duplicated = counted.planned, counted.lost, counted.duplicated
+        found.lost += NUM_SAMPLES - counted.planned
+        found.wronged = sum(1 for _ in rows_of(run)) - sum(1 for _ in rows_of(self._good))
+        if sha256_tree(run / "shards") != self._tree:
+            found.found = "other shards"
+        return found
+
+    def _plan_under(self, run: Path) -> str:
+        try:
+            prepare(self._config(run))
+        except UserError as error:
+            return "refused" if str(self._folder) in str(error) else f"refused without a name: {error}"
+        return "same" if load_plan(run).inputs == self._plan.inputs else "another plan"
+
+    def _work_under(self, run: Path) -> str:
+        if _work(run) is TaskOutcome.FINISHED:
+            return "same"
+        events = "".join(path.read_text() for path in run.glob("ledger/*"))
+        return "refused" if WATCHED in events else "refused without a name"
+
+    def _fresh(self) -> Path:
+        self._num_runs += 1
+        return self._folder / f"run-{self._num_runs}"
+
+    def _planned(self, run: Path) -> Path:
+        prepare(self._config(run))
+        return run
+
+    def _interrupted(self) -> Path:
+        run = self._planned(self._fresh())
+        run_task(run, StopAfter(4))  # type: ignore[arg-type]
+        return run
+
+    def _config(self, run: Path) -> RunConfig:
+        text_only = self._name in _TEXT_ONLY
+        return compose(
+            [
+                f"data.raw_data_dir={self._source}",
+                f"data.token_output_dir={run}",
+                "text.tokenizer=embedded",
+                f"image.tokenizer={'none' if text_only else 'embedded'}",
+                f"data.source={'text' if text_only else 'auto'}",
+                "data.resolution=32",
+                "data.shard_size=8",
+                "loader.batch_size=2",
+                "data.save_tmp_interval=0.000001",
+                f"stage={self._stage}",
+            ]
+        )
+
+
+def _faults(of_opens: bool) -> Iterator[tuple[str, int, int]]:
+    """(name, kind, how many in a row). What a second read mends is tried in tests/sources/faulty_reads.py."""
+    if of_opens:
+        yield "EIO of an open", errno.EIO, 1
+        return
+    for fault in ("EIO", "ESTALE", "ENOMEM"):
+        yield fault, KINDS[fault], 1
+    for fault in ("half of the bytes", "no bytes"):
+        yield f"{fault}, lasting", KINDS[fault], LASTING
+
+
+def _work(run: Path) -> TaskOutcome:
+    return run_task(run, StopAfter())  # type: ignore[arg-type]
+
+
+def main() -> None:
+    library, root, *names = sys.argv[1:]
+    out, sys.stdout = sys.stdout, io.StringIO()
+    os.fsync = lambda _: None  # no power is lost here
+    injector = Injector(Path(library))
+    found = [
+        dataclasses.asdict(attack)
+        for name in names or CASES
+        for stage in ("tokenize", "copy")
+        for attack in _Case(injector, name, stage, Path(root) / f"{name}-{stage}").attacks()
+    ]
+    json.dump(found, out)
+
+
+if __name__ == "__main__":
+    main()
