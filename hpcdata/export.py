@@ -92,6 +92,8 @@ def _export(options: Options) -> int:
         print(json.dumps({**dataclasses.asdict(summary), "out": str(options.out)}, indent=1))
         return 0
     print(f"{summary.samples} samples ({summary.kind}, {summary.width} columns) in {options.out}")
+    if summary.sample_ids:
+        print("sample_ids tell padding; UniDisc's own ids: --pad-id unidisc, for <image> --image-token-id unidisc")
     if summary.truncated_texts or summary.left_out_images:
         print(f"{summary.truncated_texts} samples cut, {summary.left_out_images} images left out for want of room")
     return 0

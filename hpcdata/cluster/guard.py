@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import threading
 import time
@@ -127,8 +128,8 @@ class Guard:
         refusal = requeue(job_id)
         if refusal is not None:
             self._end(f"the finishing job was stopped by {received.name} and cannot be requeued: {refusal}")
-        elif queue.state_of(job_id) == "CANCELLED" and not submissions.read(self._paths).is_cancelled:
-            self._end("the finishing job was cancelled")
+        elif queue.num_restarts(job_id) == _own_restarts() and not submissions.read(self._paths).is_cancelled:
+            self._end("SLURM ended the finishing job for good: somebody cancelled it, or its time was over")
         else:
             log.info("stopped by %s, leaves job %s for requeueing", received.name, job_id)
         return code
@@ -170,6 +171,11 @@ class Guard:
         if self._received is None:
             self._received = signal.Signals(number)
             raise _Interrupted
+
+
+def _own_restarts() -> int:
+    """How often this job had been put back into the queue when this process was started."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
 
 
 def _longer_min(config: RunConfig, time_min: int) -> int | None:

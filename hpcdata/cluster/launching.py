@@ -127,12 +127,17 @@ def start(output_dir: Path, plan: Plan, config: RunConfig) -> Launched:
 
 
 def notes(config: RunConfig) -> list[str]:
-    """Why an option that was set changes nothing here."""
+    """Why an option that was set changes nothing here, or is not what another system means by it."""
     texts = []
     if not config.data.split_dataset:
         texts.append("data.split_dataset=false has no effect: tasks always divide the shards among them")
     if config.data.use_identity_collate:
         texts.append("data.use_identity_collate needs no setting: samples are never stacked before they are encoded")
+    if config.image.tokenizer == "vq16_magvit":
+        texts.append(
+            "image.tokenizer=vq16_magvit takes pixels in [-1, 1], as Show-o does; for the codes that UniDisc makes "
+            "with this name, whose pixels are in [0, 1], use image.tokenizer=unidisc_magvit"
+        )
     return texts
 
 

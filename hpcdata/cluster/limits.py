@@ -5,7 +5,6 @@ Reading is best effort: what a cluster does not tell is None here, and then noth
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -93,7 +92,7 @@ def read_max_submit(account: str | None, qos: str | None) -> int | None:
     """The fewest jobs that any association or QOS of this user allows to be submitted at a time, if one says so."""
     fields = "format=account,maxsubmit,qos,defaultqos"
     associations = [
-        line.split("|") for line in _lines("sacctmgr", "-n", "-P", "show", "assoc", f"user={_user()}", fields)
+        line.split("|") for line in _lines("sacctmgr", "-n", "-P", "show", "assoc", f"user={queue.user_name()}", fields)
     ]
     mine = [line for line in associations if len(line) == 4 and account in (None, line[0])]
     names = {qos} if qos else {line[3] or line[2].split(",")[0] for line in mine}
@@ -142,10 +141,3 @@ def _output(*command: str) -> str:
     except UserError:
         return ""
     return result.stdout if result.returncode == 0 else ""
-
-
-@functools.cache
-def _user() -> str:
-    import getpass
-
-    return getpass.getuser()

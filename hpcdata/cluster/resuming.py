@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.cluster.launching import Launched, fit_to_cluster, start
 from hpcdata.config.compose import override
 from hpcdata.config.schema import RunConfig
-from hpcdata.history import submissions
+from hpcdata.history import queue, submissions
 from hpcdata.runs.ownership import describe_risks, require_own_settings
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, load_runtime
@@ -34,9 +36,14 @@ def resume(output_dir: Path, overrides: Sequence[str], config_dirs: Sequence[str
     config = fit_to_cluster(config)
     for line in describe_risks(RunPaths(output_dir)):
         log.warning("%s", line)
+    old: list[queue.Job] = []
+    if config.cluster.kind == "slurm":
+        paths = RunPaths(output_dir.absolute())
+        old = queue.settled_jobs(paths, submissions.read(paths))
+        _require_own(old if overrides else [])
     plan = reopen(output_dir, config)
     if config.cluster.kind == "slurm":
-        return _resume_slurm(output_dir.absolute(), plan, config, overrides)
+        return _resume_slurm(output_dir.absolute(), plan, config, old, keep=not overrides)
     return start(output_dir.absolute(), plan, config)
 
 
@@ -52,21 +59,34 @@ def _without_old_dependency(config: RunConfig, overrides: Sequence[str]) -> RunC
     return dataclasses.replace(config, cluster=dataclasses.replace(cluster, additional_parameters=added))
 
 
-def _resume_slurm(output_dir: Path, plan: Plan, config: RunConfig, overrides: Sequence[str]) -> Launched:
+def _resume_slurm(output_dir: Path, plan: Plan, config: RunConfig, old: list[queue.Job], *, keep: bool) -> Launched:
+    """keep: what is in the queue stays there, as no setting differs."""
     from hpcdata.cluster import runs
-    from hpcdata.history import queue
 
-    paths = RunPaths(output_dir)
-    old = queue.active_jobs(paths, submissions.read(paths))
     tasks = tuple(job.job_id for job in old if job.kind == "tasks")
     finishing = [job.job_id for job in old if job.kind == "finish"]
-    if tasks and not overrides:
+    if tasks and keep:
         return _keep(output_dir, config, tasks, finishing)
     launched = start(output_dir, plan, config)
-    if old and launched.exit_code == 0:
-        runs.replace_jobs(paths, old)
-        return dataclasses.replace(launched, replaced=tuple(job.job_id for job in old))
-    return launched
+    if not old or launched.exit_code:
+        return launched
+    try:
+        runs.replace_jobs(RunPaths(output_dir), old)
+    except Failed as error:
+        log.error("the new jobs are submitted, but those that they replace are not ended: %s", error)
+        return launched
+    return dataclasses.replace(launched, replaced=tuple(job.job_id for job in old))
+
+
+def _require_own(jobs: Sequence[queue.Job]) -> None:
+    """Raises UserError when jobs that are to be replaced are those of another user, who alone may end them."""
+    others = sorted({job.user for job in jobs if job.user not in ("", queue.user_name())})
+    if others and os.getuid():
+        names = ", ".join(job.job_id for job in jobs if job.user in others)
+        raise UserError(
+            f"{names} of {', '.join(others)} would be replaced, but only who has submitted a job may end it: resume "
+            "without key=value leaves them at work, or let them be cancelled first"
+        )
 
 
 def _keep(output_dir: Path, config: RunConfig, tasks: tuple[str, ...], finishing: list[str]) -> Launched:

@@ -156,7 +156,11 @@ class _Submitter:
             return False
         element = f"{last.job_id}_{last.num_tasks - 1}" if last.num_tasks > 1 else last.job_id
         submissions.add_withdrawn(self.paths, element)
-        queue.cancel([element])
+        try:
+            queue.cancel([element])
+        except UserError as error:
+            log.warning("%s", error)
+            return False
         self.num_tasks -= 1
         return True
 
@@ -192,7 +196,7 @@ def _keep_mail() -> None:
 
 
 def replace_jobs(paths: RunPaths, old: list[queue.Job]) -> None:
-    """Ends jobs whose work others go on with: tasks make a checkpoint first."""
+    """Ends jobs whose work others go on with: tasks make a checkpoint first. Raises Failed when it cannot."""
     for job in old:
         submissions.add_withdrawn(paths, job.job_id)
     finishing: list[str] = [job.job_id for job in old if job.kind == _FINISH]

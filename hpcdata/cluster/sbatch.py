@@ -49,6 +49,10 @@ class JobOptions:
 
 _MODULES = {"tasks": "hpcdata.cluster.task", "finish": "hpcdata.cluster.supervise"}
 
+_TOO_MANY = re.compile("(Max|Grp)Submit|job submit limit")
+"""In AssocMaxSubmitJobLimit, AssocGrpSubmitJobsLimit, QOSMaxSubmitJobPerUserLimit, QOSGrpSubmitJobsLimit, ...; the last
+one stands also where a size or a time is over a limit, and then no smaller array is taken either."""
+
 _MISREAD = re.compile(r"""[%\\,'"`$;\x00-\x1f\x7f\ud800-\udfff]""")
 """`%` is a pattern of SLURM, a backslash turns patterns off, others end or quote the name in one of its versions.
 Bytes that are not UTF-8 are in no script that submitit writes."""
@@ -224,5 +228,9 @@ def _texts(given: Mapping[str, Any], option: str) -> list[str]:
 def _refusal(message: str, options: JobOptions) -> UserError:
     reason = message.strip().replace("sbatch: error: ", "").replace("\n", "; ")
     what = "the finishing job" if options.kind == "finish" else "the job"
-    kind = ClusterFull if queue.BUSY in reason else TooManyJobs if "MaxSubmit" in reason else UserError
-    return kind(f"sbatch refused {what}: {reason}")
+    text = f"sbatch refused {what}: {reason}"
+    if queue.BUSY in reason:
+        return ClusterFull(text)
+    if _TOO_MANY.search(reason):
+        return TooManyJobs(f"{text}: no more jobs may be in the queue at a time, so go on when some have ended")
+    return UserError(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -23,6 +24,9 @@ LOOK_S = 5.0
 BUSY = "temporarily unable to accept job"
 """What sbatch says when the whole cluster has as many jobs as it can hold (MaxJobCount)."""
 _COMPLETING_S = 20.0
+_NOT_OVER = ("PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED", "CONFIGURING", "COMPLETING", "STOPPED")
+_OVER_ALREADY = ("Invalid job id", "already completing or completed")
+"""What scancel says of jobs that have ended meanwhile."""
 
 
 class Missing(UserError):
@@ -37,6 +41,8 @@ class Job:
     kind: Kind
     states: frozenset[str]
     """Of its elements: PENDING, RUNNING, ..."""
+    user: str = ""
+    """Who submitted it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +83,13 @@ def run(
     with outside_of_any_job():
         try:
             return subprocess.run(
-                command, input=input_text, capture_output=True, text=True, errors="replace", timeout=timeout_s
+                command,
+                input=input_text,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout_s,
+                start_new_session=True,  # a signal for the job that it is in ends the question otherwise
             )
         except OSError:
             raise Missing(f"{command[0]} was not found in PATH: use a login node of the cluster") from None
@@ -88,16 +100,16 @@ def run(
 
 
 def active_jobs(paths: RunPaths, history: History) -> list[Job]:
-    """The run's jobs that wait, run or are about to come back. Raises UserError without a scheduler."""
-    found: dict[str, tuple[Kind, set[str]]] = {}
-    for line in _squeue():
-        job_id, _, rest = line.partition("|")
-        state, _, comment = rest.partition("|")
+    """The run's jobs that wait, run or are about to come back, whoever submitted them. Raises without a scheduler."""
+    found: dict[str, Job] = {}
+    for line in _squeue(paths, history):
+        job_id, state, comment, user = (*line.split("|"), "", "", "")[:4]
         known = history.of(job_id)
         kind = known.kind if known else submissions.kind_of_mark(comment, paths.root)
         if kind:
-            found.setdefault(job_id, (kind, set()))[1].add(state)
-    return [Job(job_id=job_id, kind=kind, states=frozenset(states)) for job_id, (kind, states) in found.items()]
+            states = found[job_id].states if job_id in found else frozenset()
+            found[job_id] = Job(job_id=job_id, kind=kind, states=states | {state}, user=user)
+    return list(found.values())
 
 
 def settled_jobs(paths: RunPaths, history: History) -> list[Job]:
@@ -112,23 +124,42 @@ def settled_jobs(paths: RunPaths, history: History) -> list[Job]:
 
 
 def ended_jobs(job_ids: Sequence[str]) -> list[Ended]:
-    """Each element of these jobs that is over, as accounting has it; empty where there is none."""
-    if not job_ids or shutil.which("sacct") is None:
-        return []
-    ended = [
+    """Each element of these jobs that is over: slurmctld knows it for some minutes, accounting, where it is, for long.
+
+    Empty where neither can tell.
+    """
+    rows = [row for job_id in job_ids for row in _shown(job_id)]
+    forgotten = sorted(set(job_ids) - {_array_of(job_id) for job_id, _, _ in rows})
+    if forgotten and shutil.which("sacct") is not None:
+        rows += [row for row in _rows(run(*_sacct(forgotten)).stdout) if _array_of(row[0]) in forgotten]
+    return [
         Ended(job_id=job_id, state=state, exit_code=int(code.partition(":")[0]))
-        for job_id, state, code in _rows(run(*_sacct(job_ids)).stdout)
-        if state and re.fullmatch(r"\d+:\d+", code, re.ASCII)
+        for job_id, state, code in rows
+        if state and state not in _NOT_OVER and re.fullmatch(r"\d+:\d+", code, re.ASCII)
     ]
-    ended = [item for item in ended if item.job_id.partition("_")[0] in job_ids]
-    return [item for item in ended if item.state not in ("PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED")]
 
 
-def state_of(job_id: str) -> str | None:
-    """What slurmctld says of a job or array element; None when it does not know it, or does not answer soon."""
-    shown = _look("scontrol", "show", "job", "--oneliner", job_id)
-    match = re.search(r"\bJobState=(\w+)", shown or "")
-    return match[1] if match else None
+def _shown(job_id: str) -> Iterator[tuple[str, str, str]]:
+    """The same as `_rows` of sacct, from slurmctld; nothing when it has forgotten the job."""
+    for line in run("scontrol", "show", "job", "--oneliner", job_id).stdout.splitlines():
+        values = dict(re.findall(r"\b(JobId|ArrayJobId|ArrayTaskId|JobState|ExitCode)=(\S+)", line))
+        if values.keys() >= {"JobId", "JobState", "ExitCode"}:
+            element = f"{values.get('ArrayJobId')}_{values.get('ArrayTaskId')}"
+            yield element if "ArrayTaskId" in values else values["JobId"], values["JobState"], values["ExitCode"]
+
+
+def _array_of(job_id: str) -> str:
+    return job_id.partition("_")[0]
+
+
+def num_restarts(job_id: str) -> int | None:
+    """How often slurmctld has put the job back into the queue; None when it does not know it, or does not answer soon.
+
+    It grows in the moment of requeueing. The state would not do: both of a cancelled job and of a requeued one it is
+    COMPLETING until their processes are gone.
+    """
+    match = re.search(r"\bRestarts=(\d+)", _look("scontrol", "show", "job", "--oneliner", job_id) or "")
+    return int(match[1]) if match else None
 
 
 def look(job_ids: Iterable[str]) -> JobStates | None:
@@ -169,9 +200,22 @@ def num_elements(job: str) -> int:
 
 
 def cancel(job_ids: Sequence[str]) -> None:
-    """Raises UserError when scancel could not be asked; jobs that are over already are fine."""
-    if job_ids:
-        run("scancel", *job_ids)
+    """Jobs that are over already are fine. Raises Failed with scancel's own words when others are not ended."""
+    if not job_ids:
+        return
+    result = run("scancel", *job_ids)
+    lines = [line.removeprefix("scancel: error: ").strip() for line in result.stderr.splitlines()]
+    refused = [line for line in lines if line and not any(words in line for words in _OVER_ALREADY)]
+    if result.returncode != 0 and (refused or not lines):
+        raise Failed(f"scancel {' '.join(job_ids)} failed: {'; '.join(refused) or result.returncode}")
+
+
+def user_name() -> str:
+    """Of this process, as SLURM shows it: a number where the machine has no name for it."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 @contextlib.contextmanager
@@ -185,9 +229,16 @@ def outside_of_any_job() -> Iterator[None]:
         os.environ.update(saved)
 
 
-def _squeue() -> list[str]:
-    """`array id|state|comment` of the user's jobs, one line for each element that runs and each array that waits."""
-    result = run("squeue", "--me", "--noheader", "--format=%F|%T|%k")
+def _squeue(paths: RunPaths, history: History) -> list[str]:
+    """`array id|state|comment|user`, one line for each element that runs and each array that waits.
+
+    Of this user, of all who have submitted jobs of the run, and of who made it.
+    """
+    users = {os.getuid(), *history.users}
+    with contextlib.suppress(OSError):
+        users.add(paths.root.stat().st_uid)
+    names = ",".join(map(str, sorted(users)))
+    result = run("squeue", "--all", f"--user={names}", "--noheader", "--format=%F|%T|%k|%u")
     if result.returncode != 0:
         raise Failed(f"squeue failed: {result.stderr.strip() or result.returncode}")
     return result.stdout.splitlines()

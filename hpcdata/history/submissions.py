@@ -47,6 +47,9 @@ class History:
     cancelled: float = 0.0
     """When the run was last cancelled by `hpcdata.cancel`, in seconds since 1970."""
 
+    users: frozenset[int] = frozenset()
+    """Ids of the users who have written the records."""
+
     @property
     def last_round(self) -> int:
         return max((item.round for item in self.submissions), default=0)
@@ -77,13 +80,20 @@ def add_cancelled(paths: RunPaths) -> None:
     _write(paths, "cancelled", {"event": "cancelled", "time": time.time()})
 
 
+def add_not_cancelled(paths: RunPaths) -> None:
+    """After `add_cancelled`: no job could be ended."""
+    _write(paths, "cancelled", {"event": "cancelled", "time": 0.0})
+
+
 def read(paths: RunPaths) -> History:
     """Records that cannot be read (of a full disk, say) are left out: the queue still knows their jobs."""
     submissions: list[Submission] = []
     withdrawn: set[str] = set()
+    users: set[int] = set()
     cancelled = 0.0
     for path in sorted(paths.submissions.glob("[0-9]*.json")):
         try:
+            users.add(path.stat().st_uid)
             values = files.read_json(path)
             event = values.pop("event")
             if event == "submitted":
@@ -94,7 +104,9 @@ def read(paths: RunPaths) -> History:
                 cancelled = float(values["time"])
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             continue
-    return History(submissions=tuple(submissions), withdrawn=frozenset(withdrawn), cancelled=cancelled)
+    return History(
+        submissions=tuple(submissions), withdrawn=frozenset(withdrawn), cancelled=cancelled, users=frozenset(users)
+    )
 
 
 def mark(root: Path, kind: Kind) -> str:

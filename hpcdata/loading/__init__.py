@@ -9,6 +9,7 @@ May use: base, samples, native, order, shards, dataset.
     layouts/           how the spans of samples become arrays
     loader             TokenLoader; its place and state are hpcdata.order.state
     account            what each source has contributed
+    waits           how long a training waited for its batches
     background         BackgroundLoader: batches made ahead by threads
     step_dataset       the steps as a dataset for torch's DataLoader
     replaying          what a run was fed, as digests

@@ -21,6 +21,7 @@ import contextlib
 import queue
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hpcdata.base.errors import UserError
 from hpcdata.loading.account import SourceAccount
 from hpcdata.loading.layouts.base import BatchCounts
+from hpcdata.loading.waits import Waits
 from hpcdata.native.threads import copy_alone
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ class BackgroundLoader:
             raise UserError(f"num_ahead={num_ahead}, num_threads={num_threads}: expected at least 1 each")
         self.loader = loader
         self._num_ahead, self._num_threads, self._pin_memory = num_ahead, num_threads, pin_memory
+        self.waits = Waits()
         self._workers: _Workers | None = None
         self._iteration: object = None
 
@@ -105,9 +108,11 @@ class BackgroundLoader:
             place = self.loader.place
             try:
                 while workers is self._workers and self.loader.place == place:  # else it was moved, or weighted anew
+                    asked = time.perf_counter()
                     made, state = workers.next()
                     if made is None:
                         return
+                    self.waits.add(time.perf_counter() - asked)
                     self.loader.follow(state)
                     self.loader.count(made[1])
                     place = self.loader.place

@@ -19,6 +19,7 @@ many samples were dropped.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,7 @@ from hpcdata.loading.batches import PlainSteps, TokenSteps
 from hpcdata.loading.layouts.named import BatchCounts, Layout, find_layout
 from hpcdata.loading.packed_batches import PackedSteps
 from hpcdata.loading.token_streams import Mixture, open_stream
+from hpcdata.loading.waits import Waits
 from hpcdata.native.threads import Later
 from hpcdata.order.order import Order
 from hpcdata.order.packing import Packing, find_packing
@@ -60,7 +62,8 @@ class TokenLoader(Cursor[TokenSteps]):
     The loader itself is the cursor: `epoch` and `step` are those of the next batch, every iterator moves them, and an
     error leaves them where they were. With several threads (see hpcdata.native.threads) the next batch is in work when
     this one is delivered; that is no part of the state, and is let go of where the loader goes on elsewhere. `counts`
-    is the account of what this process has delivered, `account()` that of all ranks since the beginning.
+    is the account of what this process has delivered, `account()` that of all ranks since the beginning, `waits` how
+    long this process waited for its batches.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class TokenLoader(Cursor[TokenSteps]):
         self.dataset, stream = open_stream(dataset, seed=seed, shuffle=shuffle, order=order)
         self.layout = _for_packing(find_layout(layout), find_packing(packing)).bind(self.dataset.manifest)
         self.counts = BatchCounts()
+        self.waits = Waits()
         self._begun: _Begun | None = None
         super().__init__(
             stream,
@@ -141,6 +145,7 @@ class TokenLoader(Cursor[TokenSteps]):
         self.counts += counts
 
     def _next(self) -> dict[str, torch.Tensor]:
+        asked = time.perf_counter()
         here, begun, self._begun = (self.epoch, self.step), self._begun, None
         if begun is None or begun.place != here:
             begun = self._begin(here)
@@ -151,6 +156,7 @@ class TokenLoader(Cursor[TokenSteps]):
         begun.later.finish()
         self.epoch, self.step = following
         self.count(counts)
+        self.waits.add(time.perf_counter() - asked)
         return tensors
 
     def _begin(self, place: tuple[int, int]) -> _Begun:

@@ -3,18 +3,21 @@
     steps = StepDataset(loader)
     DataLoader(steps, batch_size=None, num_workers=2)             # batches in the loader's order, whatever the workers
     StatefulDataLoader(steps, batch_size=None, num_workers=2)     # with the state_dict of its own
-    accelerator.prepare(steps.dataloader(num_workers=2))          # a DataLoader that accelerate leaves as it is
+    accelerator.prepare(steps.dataloader(num_workers=2))          # a DataLoader that accelerate leaves as it is, and
+                                                                  # that moves `loader` with the batches it delivers
 
 A TokenLoader needs no worker processes, and is faster without; this is for code that insists on a DataLoader. Item k
 is the loader's k-th batch of this rank from where the loader stood when it was passed. Items do not depend on each
-other, so that workers, prefetching and restarts cannot change them; the loader itself does not move. These are the
+other, so that workers, prefetching and restarts cannot change them. Asking for items does not move the loader. Only
+`steps.dataloader()` moves it, so that `loader.state_dict()` is of the batches that were delivered. These are the
 batches of one rank already: `accelerator.prepare` would share them out once more, or fail, if it was not told so.
 """
 
 from __future__ import annotations
 
 import bisect
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hpcdata.base.errors import UserError
 from hpcdata.order.state import check_state
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
 
     from hpcdata.loading.loader import TokenLoader
+
+T = TypeVar("T")
 
 
 class StepDataset:
@@ -49,13 +54,25 @@ class StepDataset:
         return self.loader.batch_at(*self._place(step))
 
     def dataloader(self, **options: Any) -> DataLoader[dict[str, torch.Tensor]]:
-        """torch's DataLoader of the batches of this rank, marked as prepared for accelerate."""
+        """torch's DataLoader of the batches of this rank, marked as prepared for accelerate.
+
+        Whatever its workers prepare, `loader` stands where the last batch that it delivered left off.
+        """
         from torch.utils.data import DataLoader
 
-        batches = cast("Dataset[dict[str, torch.Tensor]]", self)
-        loader = DataLoader(batches, batch_size=None, **options)
+        class Delivering(DataLoader):
+            def __iter__(self) -> Any:
+                return steps._delivered(super().__iter__())
+
+        steps = self
+        loader = Delivering(cast("Dataset[dict[str, torch.Tensor]]", self), batch_size=None, **options)
         vars(loader)["_is_accelerate_prepared"] = True
         return loader
+
+    def _delivered(self, batches: Iterator[T]) -> Iterator[T]:
+        for number, batch in enumerate(batches):
+            self.loader.stand_at(*self._place(number + 1))
+            yield batch
 
     def state_dict_at(self, step: int) -> dict[str, Any]:
         """The state of a TokenLoader that has delivered the first `step` items."""

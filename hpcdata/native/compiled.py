@@ -22,7 +22,7 @@ import numpy as np
 from hpcdata.native.arrays import empty
 from hpcdata.native.threads import Later, copy, num_threads
 
-VERSION = 5
+VERSION = 6
 """Of the functions in kernels.c: a library that was built from an older one is not used."""
 _ARGUMENTS = {
     "place_rows": "pnnpppnpnnnnnnnn",
@@ -35,6 +35,8 @@ _ARGUMENTS = {
     "num_spans_of": "ppnnppppn",
     "find_spans": "ppnppppnppppppn",
     "permute": "pnnnpnpn",
+    "permute_each": "ppnpppnnpn",
+    "interleave": "pnpppnnppn",
     "best_fit": "pnnnppp",
     "kernels_version": "",
 }
@@ -160,6 +162,28 @@ class Kernels:
         network = (_at(keys, len(keys), np.uint64), len(keys))
         _check(self._library.permute(_at(positions, len(rows)), *sizes, *network, rows.ctypes.data, num_threads()))
         return rows
+
+    def permute_each(
+        self, positions: np.ndarray, which: np.ndarray, num_samples: np.ndarray, num_bits: np.ndarray, keys: np.ndarray
+    ) -> np.ndarray:
+        """The same by several permutations, `which` ([n]) of them: sizes and bits are [m], keys [m, rounds]."""
+        rows, (number, num_rounds) = np.empty_like(positions), keys.shape
+        given = (_at(positions, len(rows)), _at(which, len(rows)), len(rows))
+        sizes = (_at(num_samples, number), _at(num_bits, number), _at(keys.reshape(-1), keys.size, np.uint64))
+        _check(self._library.permute_each(*given, *sizes, number, num_rounds, rows.ctypes.data, num_threads()))
+        return rows
+
+    def interleave(
+        self, positions: np.ndarray, left: np.ndarray, total: np.ndarray, branches: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(source, draw) of positions ([n] each), by a tree whose root is the last of its nodes: left, total: [m],
+        branches: [m, 2], nodes before it or -1 - source.
+        """
+        source, draw, number = np.empty_like(positions), np.empty_like(positions), len(left)
+        tree = (_at(left, number), _at(total, number), _at(branches.reshape(-1), 2 * number), number, number - 1)
+        out = (source.ctypes.data, draw.ctypes.data, num_threads())
+        _check(self._library.interleave(_at(positions, len(source)), len(source), *tree, *out))
+        return source, draw
 
     def best_fit(self, lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
         """(sample, first_row) of best fit bins: see hpcdata.order.packing. lengths: [num_samples] int64."""

@@ -24,7 +24,7 @@ typedef int64_t i64;
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-enum { VERSION = 5, AHEAD = 2, FAR = 16, LINE = 64 };
+enum { VERSION = 6, AHEAD = 2, FAR = 16, LINE = 64 };
 
 i64 kernels_version(void) { return VERSION; }
 
@@ -495,6 +495,75 @@ i64 permute(const i64 *positions, i64 num_positions, i64 num_samples, i64 num_bi
     for (i64 at = 0; at < num_positions; at++) is_outside |= positions[at] < 0 || positions[at] >= num_samples;
     if (is_outside) return -1;
     in_parallel(permute_these, &all, sizeof all, num_positions, LINE * num_positions, num_threads, 0);
+    return 0;
+}
+
+/* The same with a network for each position: that of permutation `which`, of `num_samples` rows and `num_bits` bits. */
+typedef struct {
+    const i64 *positions, *which, *num_samples, *num_bits;
+    const uint64_t *keys;
+    i64 *out;
+} Permutations;
+
+static void permute_each_of_these(const void *job, i64 first, i64 stop) {
+    const Permutations all = *(const Permutations *)job;
+    for (i64 at = first; at < stop; at++) {
+        i64 which = all.which[at], value = all.positions[at];
+        int low_bits = (int)(all.num_bits[which] / 2), high_bits = (int)(all.num_bits[which] - low_bits);
+        do value = feistel(value, all.keys + which * NUM_ROUNDS, low_bits, high_bits);
+        while (value >= all.num_samples[which]);
+        all.out[at] = value;
+    }
+}
+
+i64 permute_each(const i64 *positions, const i64 *which, i64 num_positions, const i64 *num_samples, const i64 *num_bits,
+                 const uint64_t *keys, i64 num_permutations, i64 num_rounds, i64 *out, i64 num_threads) {
+    const Permutations all = {positions, which, num_samples, num_bits, keys, out};
+    i64 is_outside = num_rounds != NUM_ROUNDS;
+    for (i64 at = 0; at < num_permutations; at++)
+        is_outside |= num_bits[at] < 2 || num_bits[at] > 62 || num_samples[at] > (i64)1 << (num_bits[at] & 63);
+    if (is_outside) return -1;
+    for (i64 at = 0; at < num_positions; at++)
+        if (which[at] < 0 || which[at] >= num_permutations || positions[at] < 0 ||
+            positions[at] >= num_samples[which[at]])
+            return -1;
+    in_parallel(permute_each_of_these, &all, sizeof all, num_positions, LINE * num_positions, num_threads, 0);
+    return 0;
+}
+
+/* The tree of interleave.py: a node gives `left` of `total` positions to its first branch, the others to its second. A
+ * branch is a node before it, or below 0: source -1 - branch. */
+typedef struct {
+    const i64 *positions, *left, *total, *branches;
+    i64 root, *source, *draw;
+} Tree;
+
+static void interleave_these(const void *job, i64 first, i64 stop) {
+    const Tree all = *(const Tree *)job;
+    for (i64 at = first; at < stop; at++) {
+        i64 node = all.root;
+        uint64_t local = (uint64_t)all.positions[at];
+        while (node >= 0) {
+            uint64_t left = (uint64_t)all.left[node], total = (uint64_t)all.total[node];
+            uint64_t scaled = local % total * left + total / 2, num_left = local / total * left + scaled / total;
+            int is_right = scaled % total + left < total;
+            local = is_right ? local - num_left : num_left;
+            node = all.branches[2 * node + is_right];
+        }
+        all.source[at] = -1 - node, all.draw[at] = (i64)local;
+    }
+}
+
+i64 interleave(const i64 *positions, i64 num_positions, const i64 *left, const i64 *total, const i64 *branches,
+               i64 num_nodes, i64 root, i64 *source, i64 *draw, i64 num_threads) {
+    const Tree all = {positions, left, total, branches, root, source, draw};
+    i64 is_outside = root >= num_nodes;
+    for (i64 node = 0; node < num_nodes; node++)
+        is_outside |= left[node] <= 0 || left[node] >= total[node] || total[node] > (i64)1 << 31 ||
+                      branches[2 * node] >= node || branches[2 * node + 1] >= node;
+    for (i64 at = 0; at < num_positions; at++) is_outside |= positions[at] < 0;
+    if (is_outside) return -1;
+    in_parallel(interleave_these, &all, sizeof all, num_positions, LINE * num_positions, num_threads, 0);
     return 0;
 }
 

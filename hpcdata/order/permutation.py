@@ -26,7 +26,7 @@ Keys = tuple[np.uint64, ...] | np.ndarray
 
 def permute(positions: np.ndarray, num_samples: int, keys: Keys) -> np.ndarray:
     """The Feistel network on as many bits as `num_samples` needs, walking on from results past the end."""
-    num_bits = max(_MIN_BITS, (num_samples - 1).bit_length())
+    num_bits = bits_for(num_samples)
     compiled = kernels()
     if compiled is not None and isinstance(keys, tuple):
         return compiled.permute(np.ascontiguousarray(positions), num_samples, num_bits, np.array(keys))
@@ -37,6 +37,11 @@ def permute(positions: np.ndarray, num_samples: int, keys: Keys) -> np.ndarray:
         values[outside] = _feistel(values[outside], walking, num_bits)
         outside = outside[values[outside] >= num_samples]
     return values.astype(np.int64)
+
+
+def bits_for(num_samples: int) -> int:
+    """Of the network that permutes so many."""
+    return max(_MIN_BITS, (num_samples - 1).bit_length())
 
 
 def round_keys(seed: int, epoch: int) -> tuple[np.uint64, ...]:

@@ -156,6 +156,11 @@ class Cursor(Generic[S]):
             self._steps.restore(self.epoch, mark)
             self._noted = self.epoch, self.step, mark
 
+    def stand_at(self, epoch: int, step: int) -> None:
+        """Goes to a step that is there, by the same weights; what a state needs to know of it is found out later."""
+        self._let_go()
+        self.epoch, self.step, self._noted = epoch, step, None
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state`, saved on any world size. Raises UserError when it is of other data or settings."""
         check_state(state, self.state_dict())

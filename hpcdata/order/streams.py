@@ -17,9 +17,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from hpcdata.base.errors import UserError
+from hpcdata.native.compiled import kernels
 from hpcdata.order.draws import Draws
 from hpcdata.order.mixing.interleave import integer_weights, relative_weights
 from hpcdata.order.mixing.schedule import POLICIES, Schedule, WeightsFrom, declared, make_schedule
+from hpcdata.order.mixing.shuffling import FEW, ShuffledSources
 from hpcdata.order.mixing.weight_ledger import Change, digest_of
 from hpcdata.order.order import Order, find_order, rows_of_epochs
 from hpcdata.order.sampling import derived_seed, select
@@ -171,6 +173,18 @@ class MixtureStream:
             for source, selection in zip(mixture.sources, mixture.selections, strict=True)
         ]
         self._latest: tuple[int, Schedule] | None = None
+        self._sizes = np.array(self.sizes, np.int64)
+        self._first = np.array([selection.first for selection in self._selections], np.int64)
+        self._shuffled = ShuffledSources(self.sizes, self._seed_of)
+        self._is_simple = (
+            shuffle
+            and len(self.sizes) > FEW
+            and all(
+                source.order == "shuffled" and selection.permutation is None
+                for source, selection in zip(mixture.sources, self._selections, strict=True)
+            )
+        )
+        """Whether they are many, all are shuffled, and none is a random part."""
 
     def num_samples(self, epoch: int) -> int | None:
         return self.schedule(epoch).num_samples
@@ -187,18 +201,26 @@ class MixtureStream:
 
     def draws(self, epoch: int, positions: np.ndarray) -> Draws:
         source, draw = self.schedule(epoch).places(positions)
-        rows, times = np.empty_like(source), np.empty_like(source)
-        for index, size in enumerate(self.sizes):
-            at = np.flatnonzero(source == index)
-            if len(at):
-                times[at], within = np.divmod(draw[at], size)
-                rows[at] = self._rows(index, epoch, times[at], within)
+        times, within = np.divmod(draw, self._sizes[source])
+        rows = self._all_rows(epoch, source, times, within)
 
         def seeds() -> np.ndarray:
             sizes = np.array([selection.size for selection in self._selections])[source]
             return example_seeds(self._seed, (epoch << 20) + times, rows, sizes)
 
         return Draws(rows=rows + self.mixture.first_row[source], source=source, make_seeds=seeds)
+
+    def _all_rows(self, epoch: int, source: np.ndarray, times: np.ndarray, within: np.ndarray) -> np.ndarray:
+        """Rows in their sources; those of all that are simply shuffled at once."""
+        compiled = kernels()
+        if compiled is not None and self._is_simple and len(source):
+            return self._shuffled.rows(compiled, epoch, source, times, within) + self._first[source]
+        rows = np.empty_like(source)
+        for index in range(len(self.sizes)):
+            at = np.flatnonzero(source == index)
+            if len(at):
+                rows[at] = self._rows(index, epoch, times[at], within[at])
+        return rows
 
     def stretches(self, epoch: int, start: int, stop: int) -> Iterator[Stretch]:
         if not self._shuffle or all(source.order == "shuffled" for source in self.mixture.sources):
@@ -248,8 +270,10 @@ class MixtureStream:
         return self._selections[index].rows(within)
 
     def _order(self, index: int, epoch: int) -> Order:
-        seed = derived_seed(self._seed, f"order of {self.names[index]} in epoch {epoch}")
-        return find_order(self.mixture.sources[index].order, self.sizes[index], seed)
+        return find_order(self.mixture.sources[index].order, self.sizes[index], self._seed_of(index, epoch))
+
+    def _seed_of(self, index: int, epoch: int) -> int:
+        return derived_seed(self._seed, f"order of {self.names[index]} in epoch {epoch}")
 
     def _make_schedule(self, epoch: int) -> Schedule:
         weights = self.mixture.weights

@@ -50,6 +50,11 @@ class PlannedInput:
     mtime_ns: int
     scan: Scan
 
+    @property
+    def vouches(self) -> bool:
+        """Whether it is a listing that says how each of its files was, which is looked at when that is read."""
+        return self.file.format == "documents"
+
     def is_like(self, stat: os.stat_result) -> bool:
         """Whether what the user named still looks as it did when it was planned."""
         is_listing = not Path(self.file.path).is_absolute()

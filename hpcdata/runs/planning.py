@@ -33,7 +33,7 @@ from hpcdata.runs.plan import Plan, PlannedInput, load_plan
 from hpcdata.runs.scanning import plan_inputs
 from hpcdata.runs.stage import Identities, find_stage
 from hpcdata.sources import InputFile
-from hpcdata.sources.account import describe
+from hpcdata.sources.account import describe, is_worth_a_warning
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +120,7 @@ def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[
             image_root=config.data.image_root,
             allows_outside=config.data.outside_images == "read",
             as_older=plan is not None and plan.found is None,
+            listed=None if plan is None else {item.origin for item in plan.inputs if item.vouches},
         )
     except UserError:
         if config.data.on_changed_input != "reject" or plan is None:
@@ -198,7 +199,9 @@ def _create_together(
             text, image = identities.text, identities.image
             found, not_read = sources.find_account(config.data.raw_data_dir, listed, str(paths.root))
             if found.files:
-                log.log(logging.WARNING if not_read else logging.INFO, "%s", describe(found, not_read))
+                log.log(
+                    logging.WARNING if is_worth_a_warning(not_read) else logging.INFO, "%s", describe(found, not_read)
+                )
             plan = Plan(
                 config=config,
                 text=text,

@@ -20,7 +20,7 @@ May use: base, samples, media.
     json_array    a JSON array as JSON lines
     folder        a folder of pictures with texts as JSON lines
     account       what the folders of inputs hold, and what of it is not read
-    documents     text files
+    documents     text files, and folders of many as JSON lines
     parquet       text columns
 """
 
@@ -64,6 +64,7 @@ _MODULES = {
     "text.gz": "json_lines",
     "text.zst": "json_lines",
     "parquet": "parquet",
+    "documents": "documents",
     "document": "documents",
     "document.gz": "documents",
     "document.zst": "documents",

@@ -14,6 +14,7 @@ from hpcdata.base.reads import kind_of
 from hpcdata.media.kinds import IMAGE_EXTENSIONS
 from hpcdata.sources import wids
 from hpcdata.sources.base import InputFile, clean_name, refusing_faults
+from hpcdata.sources.documents import ENDINGS
 from hpcdata.sources.folder import NOTES, Passed, parts_of, walk
 from hpcdata.sources.patterns import expand_paths
 
@@ -23,6 +24,9 @@ OTHERS = "(other endings)"
 NO_FILES = "(no file, or a link to nothing)"
 LOOPS = "(link to a folder above)"
 PICTURES = "(pictures that records may name)"
+HIDDEN, AGAIN, INDEX, NOTE = "(hidden)", "(read already)", "(wids index)", "(notes: README, statistics)"
+_EXPECTED = (PICTURES, HIDDEN, AGAIN, INDEX, NOTE, LOOPS)
+"""Classes that nobody misses in a dataset."""
 _REMEDIES = {
     ".arrow": "Arrow is not read: write Parquet or JSON lines with to_parquet or to_json of Hugging Face datasets",
     ".zst": "a tar is read plain or gzipped: zstd -d",
@@ -84,6 +88,11 @@ def find_account(
     return found, tuple(sorted(items, key=lambda item: (-item.count, item.ending)))
 
 
+def is_worth_a_warning(not_read: Sequence[NotRead]) -> bool:
+    """Whether there is something that may be data."""
+    return any(item.ending not in _EXPECTED for item in not_read)
+
+
 def describe(found: Found, not_read: Sequence[NotRead]) -> str:
     """The account in one line."""
     taken = [(found.inputs, "inputs"), (found.parts, "parts of samples")]
@@ -111,35 +120,35 @@ class _Kinds:
         self._taken = {file.path for file in listed}
         self._real = {os.path.realpath(path) for path in self._taken}
         self._albums = [os.path.join(file.path, "") for file in listed if file.format == "folder"]
+        self._texts = [os.path.join(file.path, "") for file in listed if file.format == "documentfolder"]
         self._names_pictures = any(file.format.startswith(("jsonl", "array")) for file in listed)
 
     def of(self, folder: str, without: str) -> Iterator[tuple[str, str]]:
         """(`input`, `part` or the class of what is not read, path) of every file that is found."""
         passed = Passed()
         for directory, names in walk(folder, without=without, passed=passed):
-            used: Collection[str] = parts_of(directory, names) if self._is_in_album(directory) else ()
+            used: Collection[str] = parts_of(directory, names) if _is_in(self._albums, directory) else ()
+            if _is_in(self._texts, directory):
+                used = {name for name in names if name.lower().endswith(ENDINGS)}
             for name in names:
                 path = os.path.join(directory, name)
                 yield (_INPUT if path in self._taken else _PART if name in used else self._class(path, name)), path
         for hidden in passed.hidden:
-            yield from (("(hidden)", path) for path in _files_below(hidden, folder, without))
+            yield from ((HIDDEN, path) for path in _files_below(hidden, folder, without))
         yield from ((NO_FILES, path) for path in passed.no_files)
         for again in passed.repeated:
             if _is_loop(again, folder):
                 yield LOOPS, again
             else:
-                yield from (("(read already)", path) for path in _files_below(again, folder, without))
-
-    def _is_in_album(self, directory: str) -> bool:
-        return any(os.path.join(directory, "").startswith(album) for album in self._albums)
+                yield from ((AGAIN, path) for path in _files_below(again, folder, without))
 
     def _class(self, path: str, name: str) -> str:
         if os.path.realpath(path) in self._real:
-            return "(read already)"
+            return AGAIN
         if name in wids.INDEX_NAMES:
-            return "(wids index)"
+            return INDEX
         if NOTES.fullmatch(name):
-            return "(notes: README, statistics)"
+            return NOTE
         ending = os.path.splitext(name)[1].lower()
         if self._names_pictures and ending[1:] in IMAGE_EXTENSIONS:
             return PICTURES
@@ -149,6 +158,10 @@ class _Kinds:
 
 
 _NO_ENDING = "(no ending)"
+
+
+def _is_in(folders: Sequence[str], directory: str) -> bool:
+    return any(os.path.join(directory, "").startswith(folder) for folder in folders)
 
 
 def _folders(raw_data_dir: str | Sequence[str]) -> Iterator[str]:

@@ -56,6 +56,8 @@ class Options:
     needs_text: bool = True
     keep_image_marker: bool = False
     """Leave the literal `<image>` of conversations in the text, before its image."""
+    rejects_changed: bool = False
+    """A document of a listing that is no longer as listed is a reject; else reading it raises UserError."""
     keeps_members: bool = False
     """Give each sample all that its record consists of (`Sample.members`), also where neither side is needed."""
 

@@ -8,10 +8,11 @@ mentions images, conversations or captions is read as samples (`jsonl`), other J
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
@@ -23,6 +24,7 @@ from hpcdata.samples import BadSample
 from hpcdata.sources import wids
 from hpcdata.sources.account import describe_not_read, find_account
 from hpcdata.sources.base import OLDER_EXTENSIONS, InputFile, Scan, clean_name, refusing_faults
+from hpcdata.sources.documents import ENDINGS, MANY, list_documents
 from hpcdata.sources.folder import NOTES, is_picture, list_folder, walk
 from hpcdata.sources.json_array import flatten_json
 from hpcdata.sources.json_shapes import SNIFF_BYTES, find_shape
@@ -33,9 +35,8 @@ logger = logging.getLogger(__name__)
 
 _TARS = (".tar", ".tar.gz", ".tgz")
 _JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".ndjson.gz", ".ndjson.zst", ".json.gz", ".json.zst")
-_DOCUMENTS = (".txt", ".txt.gz", ".txt.zst")
 _IMAGES = ("",)
-_KNOWN = (*_TARS, *_JSON_LINES, *_DOCUMENTS, ".json", ".parquet")
+_KNOWN = (*_TARS, *_JSON_LINES, *ENDINGS, ".json", ".parquet")
 _MOST_OPENED = 100
 _SAMPLE_FIELDS = re.compile(
     rb'"(image|image_path|conversations|text_prompt|caption)"\s*:|'
@@ -43,6 +44,7 @@ _SAMPLE_FIELDS = re.compile(
     rb'"file_name"\s*:\s*"[^"]*\.(%s)"' % b"|".join(extension.encode() for extension in sorted(IMAGE_EXTENSIONS)),
     re.IGNORECASE,
 )
+_FOLDERS = ("folder", "documentfolder")
 _OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet")
 
 
@@ -61,17 +63,21 @@ def list_inputs(
     image_root: str | None = None,
     allows_outside: bool = False,
     as_older: bool = False,
+    listed: Collection[str] | None = None,
 ) -> list[InputFile]:
     """All inputs in order. Raises UserError if one is missing, is of no known kind, or there is none.
 
     without: a folder that is never looked into, of a run that writes into the folder of its inputs. image_root: where
     pictures of records lie, None for the folder of each file. allows_outside: also anywhere else. as_older: chooses
     as plans did that have no `found`, by names alone and with notes on a data set (`state.json`) among the inputs.
+    listed: folders whose documents are one input, a listing, as a plan says; None: where there are many of them.
     """
-    if image_root is not None and not os.path.isdir(image_root):
-        raise UserError(f"data.image_root={image_root} is no folder")
     root = image_root and os.path.abspath(image_root)
-    look = _Look(source=source, without=without, as_older=as_older)
+    if root:
+        with refusing_faults(root):
+            if kind_of(root) != "folder":
+                raise UserError(f"data.image_root={image_root} is no folder")
+    look = _Look(source=source, without=without, as_older=as_older, listed=listed)
     paths = [path for path in expand_paths(raw_data_dir) if not _is_below(path, without)]
     found = [file for path in paths for file in look.found(path)]
     if not found:
@@ -98,7 +104,7 @@ class _Places(TypedDict):
 def _places(file: _Found, root: str | None, allows_outside: bool) -> _Places:
     """Where the pictures of its records lie, and may lie."""
     if not file.format.startswith(_OF_RECORDS):
-        return _Places(base=file.path if file.format == "folder" else os.path.dirname(file.path), roots=())
+        return _Places(base=file.path if file.format in _FOLDERS else os.path.dirname(file.path), roots=())
     base = root or os.path.dirname(file.path)
     return _Places(base=base, roots=("/",) if allows_outside else (base,))
 
@@ -108,11 +114,13 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:
-    """The input in a form that can be sliced: JSON arrays and folders of pictures become JSON lines in `folder`.
+    """The input in a form that can be sliced: JSON arrays and folders become JSON lines in `folder`.
 
     Other formats are returned as they are, and nothing is written. Raises UserError.
     """
-    prepared = {"folder": "listing", "array": "jsonl", "textarray": "text"}.get(file.format.partition(".")[0])
+    prepared = {"folder": "listing", "documentfolder": "documents", "array": "jsonl", "textarray": "text"}.get(
+        file.format.partition(".")[0]
+    )
     if prepared is None:
         return file
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,6 +128,8 @@ def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:
     out_path = str(folder / f"{name}-{hashlib.sha256(file.label.encode()).hexdigest()[:8]}.jsonl")
     if prepared == "listing":
         list_folder(file.path, out_path, without=without)
+    elif prepared == "documents":
+        list_documents(file.path, out_path, without=without)
     else:
         flatten_json(file, out_path)
     return replace(file, path=out_path, format=prepared)
@@ -144,6 +154,7 @@ class _Look:
     source: str
     without: str
     as_older: bool
+    listed: Collection[str] | None
 
     def found(self, path: str) -> list[_Found]:
         source = self.source
@@ -162,7 +173,7 @@ class _Look:
         if source in ("auto", "text"):
             if name.endswith(".parquet"):
                 return [_Found(path=path, format="parquet")]
-            if name.endswith(_DOCUMENTS):
+            if name.endswith(ENDINGS):
                 codec = codec_of(path, is_document=True)
                 is_parquet = codec == PARQUET and not self.as_older
                 return [_Found(path=path, format=PARQUET if is_parquet else "document" + codec.removeprefix(PARQUET))]
@@ -184,8 +195,17 @@ class _Look:
             if endings is _IMAGES:
                 if self._holds_pictures(folder):
                     return [_Found(path=folder, format="folder")]
-            elif paths := list(self._with_endings(folder, endings)):
-                return [found for path in paths for found in self.found(path)]
+                continue
+            found = []
+            if set(ENDINGS) <= set(endings) and self._holds_many(folder):
+                found, endings = [_Found(path=folder, format="documentfolder")], tuple(set(endings) - set(ENDINGS))
+            paths = list(self._with_endings(folder, endings))
+            if self.source == "auto" and paths and not self.as_older and _are_tables_of_pictures(paths):
+                logger.info("%s: each table stands beside a folder of its name, whose pictures are read", folder)
+                continue
+            found += [item for path in paths for item in self.found(path)]
+            if found:
+                return found
         _, not_read = find_account(folder, (), self.without)
         held = f": it holds {describe_not_read(not_read)}" if not_read else ""
         raise UserError(f"{folder} holds no input of data.source={self.source}{held}")
@@ -195,6 +215,11 @@ class _Look:
             for name in names:
                 if name.lower().endswith(endings) and (self.as_older or not _is_note(name)):
                     yield os.path.join(directory, name)
+
+    def _holds_many(self, folder: str) -> bool:
+        if self.as_older or self.listed is not None:
+            return folder in (self.listed or ())
+        return next(itertools.islice(self._with_endings(folder, ENDINGS), MANY - 1, None), None) is not None
 
     def _holds_pictures(self, folder: str) -> bool:
         """By endings, and by the first bytes of some files whose ending says nothing."""
@@ -215,14 +240,24 @@ def _is_note(name: str) -> bool:
     return name.endswith(".json") and NOTES.fullmatch(name) is not None
 
 
+def _are_tables_of_pictures(paths: Sequence[str]) -> bool:
+    """Whether they are what img2dataset writes beside its folders of pictures: `00000.parquet` beside `00000/`."""
+    for path in paths:
+        stem, ending = os.path.splitext(path)
+        with refusing_faults(stem):
+            if ending.lower() != ".parquet" or kind_of(stem) != "folder":
+                return False
+    return True
+
+
 def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
     """What to look for in a folder, in this order."""
     tars, rows = _TARS, (*_JSON_LINES, ".parquet")
     return {
-        "auto": (tars, rows, _IMAGES, _DOCUMENTS, (".json",)),
+        "auto": (tars, rows, _IMAGES, ENDINGS, (".json",)),
         "webdataset": (tars,),
         "jsonl": ((*_JSON_LINES, ".json"),),
-        "text": ((*rows, ".json", *_DOCUMENTS),),
+        "text": ((*rows, ".json", *ENDINGS),),
     }[source]
 
 

@@ -35,7 +35,7 @@ def scan(file: InputFile, *, every: int, options: Options) -> Scan:
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
     position = first
-    for row in _rows(file, scan, first, count, options):
+    for row in rows_of(file, scan, first, count, options.max_record_bytes):
         yield _record(file, position, row, options)
         position += 1
     if position != first + count:
@@ -46,13 +46,19 @@ def read_documents(
     file: InputFile, scan: Scan, *, first: int, count: int, batch_size: int, options: Options
 ) -> Iterator[Documents]:
     """What `read` yields for a file of documents, in batches and without an object for each of them."""
-    rows, end = _rows(file, scan, first, count, options), first + count
+    rows, end = rows_of(file, scan, first, count, options.max_record_bytes), first + count
     for start in range(first, end, batch_size):
         batch = gathered(file, start, _texts(file, start, islice(rows, min(batch_size, end - start)), options))
         got = start + len(batch.positions) + len(batch.rejects)
         if got != min(start + batch_size, end):
             raise changed_since_planned(file, got=got, expected=end)
         yield batch
+
+
+def rows_of(file: InputFile, scan: Scan, first: int, count: int, limit: int) -> Iterator[Line]:
+    """The lines `first` to `first + count - 1` of a file, as far as there are so many."""
+    start, seek = scan.cut(first)
+    return islice(lines(chunks(file, seek=seek), seek, limit), first - start, first - start + count)
 
 
 def lines(stream: Iterator[bytes], offset: int, limit: int) -> Iterator[Line]:
@@ -78,12 +84,6 @@ def lines(stream: Iterator[bytes], offset: int, limit: int) -> Iterator[Line]:
             yield pending.line(offset)
     except BrokenStream as problem:
         yield offset, b"", problem
-
-
-def _rows(file: InputFile, scan: Scan, first: int, count: int, options: Options) -> Iterator[Line]:
-    start, seek = scan.cut(first)
-    rows = lines(chunks(file, seek=seek), seek, options.max_record_bytes)
-    return islice(rows, first - start, first - start + count)
 
 
 class _Pending:

@@ -2,8 +2,9 @@
 
 An input that is gone, or whose size or time of change is not the plan's, is never read as if it were the planned one:
 its shards are refused, or with `data.on_changed_input=reject` its samples are rejected by the file's name. What a
-checkpoint holds was read before the change and stays. JSON arrays and folders of pictures were copied and listed when
-they were planned (`inputs/`): with `reject` these are read, and each picture that is gone is a reject of its own.
+checkpoint holds was read before the change and stays. JSON arrays and folders were copied and listed when they were
+planned (`inputs/`): with `reject` these are read, and each picture that is gone is a reject of its own, as is each
+document of a listed folder that is gone or has changed.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def read_shard(
     given_up: inputs that are not read any more, their samples are rejects. Positions count as `ShardSpec.source_index`
     says, and where a shard has several inputs each record names its own.
     """
-    options, unreadable = find_stage(plan.config.stage).options(plan.config), unreadable or Unreadable(spec=spec)
+    unreadable = unreadable or Unreadable(spec=spec)
+    options = find_stage(plan.config.stage).options(plan.config)
+    options = dataclasses.replace(options, rejects_changed=policy == "reject")
     for segment in spec.between(skip, spec.count):
         if change := (given_up or {}).get(segment.source.file.label):
             yield from place(_rejects(segment, change), spec, segment)
@@ -137,7 +140,8 @@ def changes(spec: ShardSpec, root: Path, policy: Policy) -> Changes:
 def require_unchanged(segment: Segment, root: Path, policy: Policy = "refuse") -> None:
     """Raises InputChanged, or UserError when it cannot be told: a file system that is not there changes no file."""
     label, origin = segment.source.file.label, root / segment.source.origin
-    if policy == "reject" and not Path(segment.source.file.path).is_absolute():
+    is_listing = not Path(segment.source.file.path).is_absolute()
+    if is_listing and (policy == "reject" or segment.source.vouches):
         return
     advice = "restore it, use a new data.token_output_dir, or have its samples rejected (data.on_changed_input=reject)"
     try:

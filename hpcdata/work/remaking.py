@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -53,6 +53,7 @@ class Remaker:
         """Labels of inputs that were read although they changed."""
         self._plan, self._paths, self._runtime = plan, paths, runtime
         self._accept_changed, self._condemned = accept_changed, Everything() if rejects_unreadable else ()
+        self._rejects_changed = rejects_unreadable
         self._sources: dict[str, _Source] = {}
         self._listings = tempfile.TemporaryDirectory(prefix="hpcdata-")
         self._stage = find_stage(plan.config.stage)
@@ -67,31 +68,43 @@ class Remaker:
         self._listings.cleanup()
 
     def batches(
-        self, spec: ShardSpec, taking_part: Mapping[int, frozenset[int]]
+        self, spec: ShardSpec, taking_part: Mapping[int, frozenset[int]], may_lack: Set[int] = frozenset()
     ) -> Iterator[tuple[list[Record], Made]]:
-        """(records, what they became) of batches of a shard. taking_part: batch number -> plan indices.
+        """(records, what they became) of batches of a shard. taking_part: batch number -> plan indices. may_lack:
+        indices of samples that were rejected: one of several inputs that only they are taken from need not be there.
 
         Raises UserError when the input is gone or, unless that is accepted, has changed.
         """
         size = self._plan.batch_size
         first, last = min(taking_part), max(taking_part) + 1
         wanted = frozenset().union(*taking_part.values())
-        records = self._records(spec, first * size, min(last * size, spec.count), wanted)
+        records = self._records(spec, first * size, min(last * size, spec.count), wanted, may_lack)
         for number in range(first, last):
             batch = list(islice(records, size))
             if number in taking_part:
                 kept = [_left_out_unless(record, spec, taking_part[number]) for record in batch]
                 yield batch, self._make(spec, kept)
 
-    def _records(self, spec: ShardSpec, start: int, end: int, wanted: frozenset[int]) -> Iterator[Record]:
+    def _records(
+        self, spec: ShardSpec, start: int, end: int, wanted: frozenset[int], may_lack: Set[int]
+    ) -> Iterator[Record]:
         """Samples `start` to `end` of a shard. An input of which none takes part need not be there."""
         options, unreadable = self._stage.options(self._plan.config), self._unreadable(spec)
+        options = dataclasses.replace(options, rejects_changed=self._rejects_changed)
         for segment in spec.between(start, end):
             low = segment.source_index + segment.first
             if len(spec.segments) > 1 and wanted.isdisjoint(range(low, low + segment.count)):
                 yield from place(_stand_ins(segment), spec, segment)
                 continue
-            file, scan = self._source(segment)
+            try:
+                file, scan = self._source(segment)
+            except UserError as error:
+                taken = wanted.intersection(range(low, low + segment.count))
+                if len(spec.segments) == 1 or not taken <= may_lack:
+                    raise
+                log.warning("%s; its samples stay rejected", error)
+                yield from place(_stand_ins(segment, Reason.CHANGED_INPUT), spec, segment)
+                continue
             records = unreadable.records(file, scan, options, first=segment.first, count=segment.count, begin=0)
             yield from place(records, spec, segment)
 
@@ -111,7 +124,7 @@ class Remaker:
             is_like = segment.source.is_like(origin.stat())
         except OSError as error:
             raise UserError(f"input {label} ({origin}) cannot be read: {error.strerror}; restore it") from None
-        if is_like:
+        if is_like or segment.source.vouches:
             path = str(self._paths.root / segment.source.file.path)
             return dataclasses.replace(segment.source.file, path=path), segment.source.scan
         if not self._accept_changed:
@@ -126,7 +139,7 @@ class Remaker:
 
     def _scan_again(self, segment: Segment, origin: str) -> _Source:
         planned, config = segment.source, self._plan.config
-        (listed,) = sources.list_inputs(origin, config.data.source, without=str(self._paths.root))
+        (listed,) = sources.list_inputs(origin, config.data.source, without=str(self._paths.root), listed=())
         kept = {name: getattr(planned.file, name) for name in ("label", "base", "roots")}
         listed = dataclasses.replace(listed, **kept)
         file = sources.prepare(listed, Path(self._listings.name), without=str(self._paths.root))
@@ -142,10 +155,10 @@ class Remaker:
         return file, scan
 
 
-def _stand_ins(segment: Segment) -> Iterator[Record]:
+def _stand_ins(segment: Segment, reason: Reason = Reason.BAD_RECORD) -> Iterator[Record]:
     for position in range(segment.first, segment.first + segment.count):
         key = f"{segment.source.file.label}#{position}"
-        yield Reject(position=position, key=key, reason=Reason.BAD_RECORD, message="left out")
+        yield Reject(position=position, key=key, reason=reason, message="left out")
 
 
 def _left_out_unless(record: Record, spec: ShardSpec, taking_part: frozenset[int]) -> Record:

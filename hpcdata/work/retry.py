@@ -14,7 +14,7 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 
 from hpcdata.base import files
@@ -115,10 +115,11 @@ class _Retry:
         if not rows:
             return
         self._result.tried += len(rows)
-        left_out = {row.index for row in open_rows} - rows.keys()
+        rejected = {row.index for row in open_rows}
+        left_out = rejected - rows.keys()
         batches = {self._batch_of(spec, index) for index in rows}
         taking_part = {number: self._range(spec, number) - left_out for number in batches}
-        for made in self._made(spec, taking_part):
+        for made in self._made(spec, taking_part, rejected):
             good = {index: key for index, key in made.written() if index in rows}
             same = {index for index, key in good.items() if _is_of(key, rows[index])}
             self._result.renamed += len(good) - len(same)
@@ -126,9 +127,11 @@ class _Retry:
             if same:
                 self._open_part().take_back(made.only(same), [rows[index] for index in good if index in same])
 
-    def _made(self, spec: ShardSpec, taking_part: dict[int, frozenset[int]]) -> Iterator[Made]:
+    def _made(
+        self, spec: ShardSpec, taking_part: Mapping[int, frozenset[int]], rejected: Container[int]
+    ) -> Iterator[Made]:
         """The batches of a shard, up to the first that cannot be read."""
-        batches = iter(self._remaker.batches(spec, taking_part))
+        batches = iter(self._remaker.batches(spec, taking_part, rejected))
         while True:
             try:
                 _, made = next(batches)

@@ -125,7 +125,7 @@ def signal_of(fake: FakeSlurm, name: str) -> None:
 
 
 def test_a_preempted_finishing_job_goes_back_to_the_queue(run: Path, fake: FakeSlurm, in_a_job: None) -> None:
-    fake.program("scontrol", f'echo scontrol "$@" >> {fake.folder}/calls; echo JobState=PENDING')
+    fake.program("scontrol", f'echo scontrol "$@" >> {fake.folder}/calls; echo JobState=COMPLETING Restarts=1')
     signal_of(fake, "TERM")
     assert run_finishing_job(run) == 143
     assert "scontrol requeue Incomplete 4243" in fake.calls()
@@ -135,7 +135,10 @@ def test_a_preempted_finishing_job_goes_back_to_the_queue(run: Path, fake: FakeS
 @pytest.mark.parametrize(
     ("scontrol", "reason"),
     [
-        ("echo JobState=CANCELLED Reason=None", "the finishing job was cancelled"),
+        (
+            "echo JobState=COMPLETING Requeue=1 Restarts=0",
+            "SLURM ended the finishing job for good: somebody cancelled it, or its time was over",
+        ),
         (
             "echo Requeue is disabled for job 4243; exit 1",
             "the finishing job was stopped by SIGTERM and cannot be requeued: Requeue is disabled for job 4243",

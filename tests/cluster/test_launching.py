@@ -112,6 +112,13 @@ def test_options_without_an_effect_say_why(tmp_path: Path) -> None:
     ]
 
 
+def test_a_name_that_unidisc_uses_for_another_range_of_pixels_is_noted(tmp_path: Path) -> None:
+    told = launch.notes(small_config(tmp_path, "image.tokenizer=vq16_magvit"))
+    assert len(told) == 1
+    assert "use image.tokenizer=unidisc_magvit" in told[0]
+    assert not launch.notes(small_config(tmp_path, "image.tokenizer=unidisc_magvit"))
+
+
 def test_add_image_token_keeps_the_marker_in_the_text_as_one_more_id(tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
     from PIL import Image

@@ -302,6 +302,9 @@ def test_command_line(tmp_path, capsys):
     assert "5 samples (pairs, 8 columns)" in capsys.readouterr().out
     assert export_command.main(arguments) == 2
     assert capsys.readouterr().err.startswith("hpcdata: ")
+    interleaved = [str(folder), str(tmp_path / "interleaved"), "--format", "unidisc", "--interleaved"]
+    assert export_command.main(interleaved) == 0
+    assert "sample_ids tell padding; UniDisc's own ids: --pad-id unidisc" in capsys.readouterr().out
     unidisc = [str(folder), str(tmp_path / "ids"), "--format", "unidisc", "--interleaved", "--json"]
     assert export_command.main([*unidisc, "--pad-id", "unidisc", "--image-token-id", "unidisc"]) == 0
     assert json.loads(capsys.readouterr().out)["sample_ids"] is False

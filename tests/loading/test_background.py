@@ -260,6 +260,30 @@ def test_steps_in_a_torch_dataloader(dataset, num_workers):
     assert indices(DataLoader(steps, batch_size=None)) == found  # nothing has moved
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("options", [{}, {"packing": 60, "layout": Caption(), "global_batch_size": 2}])
+def test_the_loader_of_steps_answers_for_what_their_dataloader_delivered(dataset, num_workers, options):
+    """Workers are ahead; the loader is not. It began in the middle."""
+    plain, loader = make(dataset, **options), make(dataset, **options)
+    for each in (plain, loader):
+        next(iter(each))
+    steps = StepDataset(loader)
+    assert len(list(steps.dataloader())) == len(steps)
+    assert (loader.epoch, loader.step) == (3, 0)
+    seen = []
+    for at, batch in enumerate(steps.dataloader(num_workers=num_workers, prefetch_factor=4 if num_workers else None)):
+        expected = next(iter(plain))
+        assert torch.equal(batch["index"], expected["index"])
+        seen.append(batch["index"].tolist())
+        assert (loader.epoch, loader.step) == (plain.epoch, plain.step)
+        if at in (0, 20):
+            assert loader.state_dict() == plain.state_dict()
+            resumed = make(dataset, **options)
+            resumed.load_state_dict(loader.state_dict())
+            assert indices(make(dataset, **options))[1:] == seen + indices(resumed)
+    assert len(seen) == len(steps)
+
+
 def test_steps_know_their_states(dataset):
     steps = StepDataset(make(dataset))
     for step in (0, 11, 12, 30):

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpcdata import TokenDataset, TokenLoader
@@ -25,6 +25,8 @@ from hpcdata.loading.layouts.sequences import Controls, Form, Lineup
 from hpcdata.native import compiled
 from hpcdata.native.compiled import kernels
 from hpcdata.order.bins import Bins
+from hpcdata.order.mixing.shuffling import ShuffledSources
+from hpcdata.order.order import ShuffledOrder
 from hpcdata.order.packing import BestFit, Buckets, Concat
 from hpcdata.order.permutation import round_keys
 from hpcdata.samples import Example, Role
@@ -333,6 +335,49 @@ def test_positions_outside_of_the_order_are_refused(loops):
     for positions, num_samples in (([0, 100], 100), ([-1], 100), ([0], 2**7 + 1)):
         with pytest.raises(IndexError):
             loops.permute(np.array(positions), num_samples, 7, keys)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.integers(1, 5000), min_size=9, max_size=20),
+    st.lists(st.integers(0, 10**9), min_size=1, max_size=60),
+    st.integers(0, 3),
+)
+def test_rows_of_many_sources_are_those_of_each(loops, sizes, draws, seed):
+    """A source that is small begins anew millions of times."""
+    shuffled = ShuffledSources(sizes, lambda source, epoch: seed + 7 * source + 1000 * epoch)
+    source = np.arange(len(draws)) * 5 % len(sizes)
+    times, within = np.divmod(np.array(draws), np.array(sizes)[source])
+    rows = shuffled.rows(loops, 2, source, times, within)
+    for at, found in enumerate(rows.tolist()):
+        of = int(source[at])
+        order = ShuffledOrder(num_samples=sizes[of], seed=seed + 7 * of + 2000)
+        assert [found] == order.rows(int(times[at]), within[at : at + 1]).tolist()
+
+
+def test_permutations_and_trees_that_do_not_fit_are_refused(loops):
+    keys, sizes, bits = np.array([round_keys(0, 0)]), np.array([100]), np.array([7])
+    for positions, which, size, num_bits in (
+        ([100], [0], sizes, bits),
+        ([-1], [0], sizes, bits),
+        ([1], [1], sizes, bits),
+        ([1], [-1], sizes, bits),
+        ([1], [0], np.array([2**7 + 1]), bits),
+        ([1], [0], sizes, np.array([63])),
+        ([1], [0], sizes, np.array([1])),
+    ):
+        with pytest.raises(IndexError):
+            loops.permute_each(np.array(positions), np.array(which), size, num_bits, keys)
+    for positions, left, total, branches in (
+        ([-1], [1], [2], [[-1, -2]]),
+        ([1], [0], [2], [[-1, -2]]),
+        ([1], [2], [2], [[-1, -2]]),
+        ([1], [1], [2**31 + 1], [[-1, -2]]),
+        ([1], [1], [2], [[0, -2]]),
+        ([1], [1], [2], [[-1, 1]]),
+    ):
+        with pytest.raises(IndexError):
+            loops.interleave(np.array(positions), np.array(left), np.array(total), np.array(branches))
 
 
 def test_without_a_library_numpy_does_it(monkeypatch, tmp_path):

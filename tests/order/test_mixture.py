@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcdata.base.errors import UserError
+from hpcdata.order import streams
 from hpcdata.order.mixing.interleave import Interleave, integer_weights
 from hpcdata.order.mixing.schedule import make_schedule
+from hpcdata.order.streams import MixtureStream, SizedMixture, SizedSource
 
 WEIGHTS = st.lists(st.integers(0, 10**6), min_size=1, max_size=9).filter(any)
 
@@ -106,3 +108,24 @@ def test_weights_change_at_a_position_and_nothing_is_lost(sources, changes, data
     if changes and changes[-1][0] < 300:
         share = Interleave(changes[-1][1])
         assert (source[changes[-1][0] :] == share.places(np.arange(600 - changes[-1][0]))[0]).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(0, 10**6), min_size=1, max_size=40).filter(any),
+    st.lists(st.integers(0, 2**50), max_size=50),
+)
+def test_the_compiled_tree_is_the_numpy_one(weights, positions):
+    interleave, at = Interleave(weights), np.array(positions, np.int64)
+    for ours, theirs in zip(interleave.places(at), interleave._places(at), strict=True):
+        assert ours.tolist() == theirs.tolist()
+
+
+def test_a_mixture_of_many_sources_draws_what_one_by_one_gives(monkeypatch):
+    sources = [SizedSource(name=str(n), size=3 + 5 * n, weight=1 + n % 4, sampling="end:3") for n in range(12)]
+    mixture = SizedMixture(sources)
+    fast = MixtureStream(mixture, seed=5, shuffle=True).draws(1, np.arange(500))
+    monkeypatch.setattr(streams, "FEW", 100)
+    slow = MixtureStream(mixture, seed=5, shuffle=True).draws(1, np.arange(500))
+    assert fast.rows.tolist() == slow.rows.tolist()
+    assert fast.seeds.tolist() == slow.seeds.tolist()

@@ -31,7 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from tests.slurm.configuration import SLURM_CONF, SLURMDBD_CONF, SMALL_DATABASE
+from tests.slurm.configuration import NO_ACCOUNTING, SLURM_CONF, SLURMDBD_CONF, SMALL_DATABASE
 
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "srun", "sacct")
 T = TypeVar("T")
@@ -55,6 +55,8 @@ class SlurmCluster:
     max_array_size: int = 1001
     grace_time_s: int = 2
     kill_wait_s: int = 3
+    accounting: bool = True
+    """False: as on clusters that have none."""
     slurm_conf: tuple[str, ...] = ()
     """More lines for slurm.conf."""
     start_timeout_s: float = 90.0
@@ -131,7 +133,8 @@ class SlurmCluster:
 
     def skip_requeue_delay(self) -> None:
         """SLURM starts a requeued job no sooner than after two minutes, for which no option exists: make it now."""
-        for line in self.run("squeue", "--states=PENDING", "--array", "--noheader", "--format=%i %r").splitlines():
+        waiting = ("squeue", "--states=PENDING", "--array", "--noheader", "--format=%i %r")
+        for line in self.run(*waiting, check=False).splitlines():
             job_id, reason = line.split(maxsplit=1)
             if reason == "BeginTime":
                 self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now", check=False)
@@ -172,6 +175,18 @@ class SlurmCluster:
             state = ("sinfo", "--noheader", f"--nodes={node}", "--format=%T")
             self.wait_until(lambda: "down" not in self.run(*state, check=False), f"{node} to come back")
 
+    @contextlib.contextmanager
+    def without_controller(self) -> Iterator[None]:
+        """Inside, no program of SLURM gets an answer; jobs go on."""
+        daemon = self._daemons.pop("slurmctld")
+        daemon.terminate()  # it saves what it knows
+        daemon.wait()
+        try:
+            yield
+        finally:
+            self._spawn("slurmctld", "-D", "-f", self.env["SLURM_CONF"])
+            self._await("slurmctld again", lambda: self._succeeds("scontrol", "ping"))
+
     def kill_node(self, node: str) -> None:
         """Kills a node's slurmd for good; what runs there is not ended, and slurmctld finds out by itself."""
         self._kill(node)
@@ -205,6 +220,17 @@ class SlurmCluster:
         self._spawn("munged", "--foreground", "--force", f"--socket={self.folder}/munge.sock",
                     f"--key-file={self.folder}/munge.key", f"--pid-file={self.folder}/munged.pid",
                     f"--log-file={log}/munge.log", f"--seed-file={self.folder}/munge.seed")  # fmt: skip
+        if self.accounting:
+            self._start_accounting(user)
+        self._spawn("slurmctld", "-D", "-c", "-f", self.env["SLURM_CONF"])
+        self._await("slurmctld", lambda: self._succeeds("scontrol", "ping"))
+        for node in self._nodes():
+            self._spawn_node(node)
+        self._await("idle nodes", self._all_idle)
+        if self.accounting:
+            self._await("accounting", lambda: self._succeeds("sacct", "--allusers"))
+
+    def _start_accounting(self, user: str) -> None:
         database = [f"--datadir={self.folder}/db", f"--user={user}"]
         self.run("mariadb-install-db", "--no-defaults", *database, "--skip-test-db", *SMALL_DATABASE)
         self._spawn("mariadbd", "--no-defaults", *database, f"--socket={self.folder}/db.sock", "--skip-networking",
@@ -212,12 +238,6 @@ class SlurmCluster:
         self._await("munge and the database", lambda: all(map(self._connects, ("munge.sock", "db.sock"))))
         self._spawn("slurmdbd", "-D")
         self._await("slurmdbd", lambda: self._succeeds("sacctmgr", "--immediate", "add", "cluster", "test"))
-        self._spawn("slurmctld", "-D", "-c", "-f", self.env["SLURM_CONF"])
-        self._await("slurmctld", lambda: self._succeeds("scontrol", "ping"))
-        for node in self._nodes():
-            self._spawn_node(node)
-        self._await("idle nodes", self._all_idle)
-        self._await("accounting", lambda: self._succeeds("sacct", "--allusers"))
 
     def _spawn_node(self, node: str) -> None:
         self._spawn("slurmd", "-D", "-N", node, name=node)
@@ -227,9 +247,10 @@ class SlurmCluster:
         key.write_bytes(os.urandom(1024))
         key.chmod(0o400)
         ports = free_ports(self.num_nodes + 2)
+        more = [*([] if self.accounting else NO_ACCOUNTING), *self.slurm_conf]
         values = {
             "dir": self.folder, "user": getpass.getuser(), "host": socket.gethostname().split(".")[0],
-            "ctld_port": ports[0], "dbd_port": ports[1], "extra": "\n".join(self.slurm_conf),
+            "ctld_port": ports[0], "dbd_port": ports[1], "extra": "\n".join(more),
             "max_array_size": self.max_array_size, "grace_time_s": self.grace_time_s,
             "kill_wait_s": self.kill_wait_s,
         }  # fmt: skip

@@ -10,6 +10,9 @@ SMALL_DATABASE = (
     "--performance-schema=0",
 )
 
+NO_ACCOUNTING = ("AccountingStorageType=accounting_storage/none",)
+"""After the others: the last value counts."""
+
 SLURM_CONF = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)

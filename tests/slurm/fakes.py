@@ -21,7 +21,7 @@ cat > {folder}/stdin
 size=$(( $(grep -oP -- '--array=0-\\K\\d+' {folder}/stdin || echo 0) + 1 ))
 used=$(cat {folder}/used 2>/dev/null || echo 0)
 if (( used + size > {limit} )); then
-    echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2
+    echo 'sbatch: error: {reason}' >&2
     exit 1
 fi
 echo $(( used + size )) > {folder}/used
@@ -48,11 +48,11 @@ class FakeSlurm:
         path.write_text(f"#!/bin/bash\n{script}\n")
         path.chmod(0o755)
 
-    def limit_jobs(self, limit: int) -> None:
+    def limit_jobs(self, limit: int, reason: str = "AssocMaxSubmitJobLimit") -> None:
         """From now on no more than so many array elements and jobs are taken, but for each scancel one more."""
         (self.folder / "used").unlink(missing_ok=True)
         accept = SBATCH.format(folder=self.folder).replace("cat > ", "cat >> ")
-        self.program("sbatch", LIMIT.format(folder=self.folder, limit=limit) + accept)
+        self.program("sbatch", LIMIT.format(folder=self.folder, limit=limit, reason=reason) + accept)
         self.program("scancel", GIVE_BACK.format(folder=self.folder))
 
     def calls(self) -> list[str]:

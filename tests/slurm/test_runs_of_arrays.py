@@ -87,10 +87,27 @@ def test_no_place_for_the_finishing_job_is_said(fake_slurm: FakeSlurm, tmp_path:
     fake_slurm.limit_jobs(1)
     submitted = submit(tmp_path / "out", "0-9")
     assert (submitted.num_tasks, submitted.finish_id) == (1, None)
-    assert submitted.problem == "sbatch refused the finishing job: AssocMaxSubmitJobLimit"
+    assert submitted.problem is not None
+    assert submitted.problem.startswith("sbatch refused the finishing job: AssocMaxSubmitJobLimit: no more jobs may")
     fake_slurm.limit_jobs(0)
     with pytest.raises(UserError, match="MaxSubmit"):
         submit(tmp_path / "out", "0-9")
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "AssocGrpSubmitJobsLimit",
+        "QOSMaxSubmitJobPerUserLimit",
+        "QOSGrpSubmitJobsLimit",
+        "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time)",
+    ],
+)
+def test_every_limit_of_submitted_jobs_is_fitted_in(fake_slurm: FakeSlurm, tmp_path: Path, reason: str) -> None:
+    fake_slurm.limit_jobs(6, reason.replace("'", ""))
+    submitted = submit(tmp_path / "out", "0-9")
+    assert options_of(fake_slurm, "array") == ["0-4%5", None]
+    assert submitted.problem == "5 of 10 tasks fit into the limit of submitted jobs"
 
 
 def test_records_of_a_full_disk_are_left_out(fake_slurm: FakeSlurm, tmp_path: Path) -> None:

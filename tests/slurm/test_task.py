@@ -63,7 +63,7 @@ def test_it_requeues_nothing_outside_slurm_or_after_ctrl_c(tmp_path: Path, monke
 def test_it_asks_until_slurmctld_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = _scontrol(tmp_path, monkeypatch, f"(( $(wc -l < {tmp_path}/calls) >= 3 ))")
     monkeypatch.setenv("SLURM_JOB_ID", "99")
-    monkeypatch.setattr(task, "_PAUSES_S", [0] * 10)
+    monkeypatch.setattr(task, "PAUSES_S", [0] * 10)
     task.leave(_stopped_by(signal.SIGTERM))
     assert calls.read_text() == "requeue Incomplete 99\n" * 3
 
@@ -76,7 +76,7 @@ def test_it_gives_up_with_a_line_that_says_what_to_do(
     if program == "missing":
         (tmp_path / "scontrol").unlink()
     monkeypatch.setenv("SLURM_JOB_ID", "99")
-    monkeypatch.setattr(task, "_PAUSES_S", [0, 0])
+    monkeypatch.setattr(task, "PAUSES_S", [0, 0])
     task.leave(_stopped_by(signal.SIGUSR2))
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert "submit the same line again to continue" in warnings[-1].getMessage()

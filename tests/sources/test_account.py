@@ -16,6 +16,7 @@ from hpcdata.report.summary import describe
 from hpcdata.runs import planning, replacing
 from hpcdata.runs.plan import load_plan
 from hpcdata.sources import find_account, folder, list_inputs
+from hpcdata.sources.account import is_worth_a_warning
 from hpcdata.work.task import TaskOutcome, run_task
 from tests.smallruns import StopAfter
 from tests.sources.source_files import pairs, write, write_tar
@@ -76,6 +77,15 @@ def test_a_folder_of_rows_adds_up_too_and_its_pictures_are_no_loss(tmp_path):
     found, left = account(tmp_path / "set")
     assert (found.files, found.inputs, found.parts) == (4, 2, 0)
     assert {item.ending: item.count for item in left} == {".arrow": 1, "(pictures that records may name)": 1}
+
+
+def test_only_what_may_be_data_is_a_warning(tmp_path):
+    write_tar(tmp_path / "a.tar", pairs(1))
+    for name in ("README.md", ".hidden", "index.json", "00000_stats.json"):
+        write(tmp_path / name, b"x")
+    assert not is_worth_a_warning(account(tmp_path)[1])
+    write(tmp_path / "b.tar.zst", b"x")
+    assert is_worth_a_warning(account(tmp_path)[1])
 
 
 def test_a_folder_in_a_named_folder_is_counted_once(tmp_path):

@@ -271,3 +271,14 @@ def test_a_tokenizer_that_cannot_be_looked_at_is_not_missing_either(tmp_path, mo
     fail_at(monkeypatch, tmp_path / name, errno.EIO)
     with pytest.raises(OSError, match="Input/output error"):
         identify(str(tmp_path / "tokenizer"), add_image_token=False, use_slow_tokenizer=False)
+
+
+def test_pictures_beside_the_tables_of_img2dataset_are_what_is_read(tmp_path):
+    for name in ("00000/0.jpg", "00000/0.txt", "00000/0.json", "00000.parquet", "00000_stats.json", "00001.parquet"):
+        write(tmp_path / "set" / name, b"PAR1")
+    assert formats(str(tmp_path / "set")) == ["parquet", "parquet"]
+    write(tmp_path / "set/00001/1.jpg", b"1")
+    assert formats(str(tmp_path / "set")) == ["folder"]
+    assert len(list_inputs(str(tmp_path / "set"), "auto", as_older=True)) == 2
+    write(tmp_path / "set/more.parquet", b"PAR1")
+    assert formats(str(tmp_path / "set")) == ["parquet"] * 3

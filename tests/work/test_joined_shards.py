@@ -133,6 +133,29 @@ def test_only_the_changed_input_of_a_shard_is_rejected(tmp_path: Path) -> None:
     assert "c2.txt has changed" in rows[2].message
 
 
+def test_a_file_that_is_still_missing_keeps_no_other_reject_of_its_shard(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options, source = (*TEXT, "data.shard_size=104", "data.on_changed_input=reject"), mixed_inputs(tmp_path / "in")
+    prepare(small_config(tmp_path / "run", *options, source=source))
+    files = [tmp_path / "in" / name for name in ("c0.txt", "c2.txt")]
+    held = [path.rename(tmp_path / path.name) for path in files]
+    assert work(tmp_path / "run") is TaskOutcome.FINISHED
+    held[1].rename(files[1])
+    done = retry(tmp_path / "run", reason="changed_input")
+    assert (done.tried, done.recovered, done.problems) == (2, {"changed_input": 1}, [])
+    assert done.still_rejected == {"changed_input": 1}
+    assert "c0.txt" in caplog.text
+    held[0].rename(files[0])
+    assert retry(tmp_path / "run", reason="changed_input").recovered == {"changed_input": 1}
+    assert sorted(ids_of(tmp_path / "run")) == sorted(ids_of(small_run_of(tmp_path, source)))
+
+
+def small_run_of(folder: Path, source: str) -> Path:
+    small_run(folder / "whole", *TEXT, "data.shard_size=104", source=source)
+    return folder / "whole"
+
+
 @pytest.mark.parametrize(("position", "key"), [(95, "a.tar#95"), (97, "b.jsonl#1"), (103, "c2.txt#0")])
 def test_what_kills_its_reader_is_rejected_by_its_own_input(tmp_path: Path, position: int, key: str) -> None:
     plan = prepare(small_config(tmp_path / "run", *TEXT, "data.shard_size=104", source=mixed_inputs(tmp_path / "in")))

@@ -92,7 +92,7 @@ def to_own_names(weights: Mapping[str, T]) -> dict[str, T]:
 def stated_lookup(names: Collection[str]) -> tuple[Literal["cosine", "euclidean"], str] | None:
     """How the layout of a file finds codes, and whose layout it is. `names`: all of the file, as they stand there.
 
-    None without a codebook, and where encoders alone are named alike (Chameleon and Janus of transformers).
+    None without a codebook.
     """
     prefix = prefix_of(names, CODEBOOK)
     if prefix is None:
@@ -104,9 +104,8 @@ def stated_lookup(names: Collection[str]) -> tuple[Literal["cosine", "euclidean"
         return "cosine", "Janus in transformers"
     if any(name.startswith(_DIFFUSERS) for name in own):
         return "euclidean", "diffusers"
-    has_decoder = any(name.startswith("decoder.") for name in own)
-    if has_decoder and any(name.startswith(_TAMING) for name in own):
-        return "euclidean", "taming-transformers"
+    if any(name.startswith(_TAMING) for name in own):
+        return "euclidean", "taming-transformers and Chameleon"
     return None
 
 

@@ -11,13 +11,16 @@ text before it, or to the first turn. A sample without roles (a pair, a document
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from hpcdata.dataset.manifest import Manifest
+from hpcdata.dataset.parts import PartMaps
 from hpcdata.dataset.span_table import COLUMNS, SpanTable
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Around, Kind
 
@@ -73,14 +76,12 @@ def applied(conversations: Conversations, table: SpanTable) -> SpanTable:
         table = table.select(table.kind != Kind.BYTES)
     if not len(table.row):
         return table
-    turn, first, last, trained = _turns(table)
-    roles, its_row = _roles(table)[last], table.row[first]
-    maps, found = table.maps, []
-    edges = np.flatnonzero(np.diff(its_row, prepend=-1, append=-1))
-    for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        found += conversations.around(tuple(roles[start:stop].tolist()))
-    length = np.array([[len(ids) for ids in around] for around in found], np.int64)
-    place = np.array([[maps.literal(ids) if ids else 0 for ids in around] for around in found], np.int64)
+    all_roles = _roles(table)
+    turn, first, last, trained = _turns(table, all_roles)
+    roles, its_row = all_roles[last].astype(np.uint8), table.row[first]
+    maps, edges = table.maps, np.flatnonzero(np.diff(its_row, prepend=-1, append=-1)).tolist()
+    patterns = [roles[start:stop].tobytes() for start, stop in itertools.pairwise(edges)]
+    length, place = np.concatenate(_found(conversations, maps, patterns), axis=1)
     is_stored, at = _arranged(len(table.row), turn, first, last)
     size = len(is_stored)
     columns = {name: np.zeros(size, np.int64) for name in COLUMNS}
@@ -104,6 +105,20 @@ def applied(conversations: Conversations, table: SpanTable) -> SpanTable:
     )
 
 
+_known: WeakKeyDictionary[Conversations, WeakKeyDictionary[PartMaps, dict[bytes, np.ndarray]]] = WeakKeyDictionary()
+"""What stands around the turns of some roles: [2, num_turns, 3], lengths and where the ids are, as literals."""
+
+
+def _found(conversations: Conversations, maps: PartMaps, patterns: list[bytes]) -> list[np.ndarray]:
+    known = _known.setdefault(conversations, WeakKeyDictionary()).setdefault(maps, {})
+    for roles in set(patterns).difference(known):
+        turns = conversations.around(tuple(roles))
+        lengths = [[len(ids) for ids in around] for around in turns]
+        places = [[maps.literal(ids) if ids else 0 for ids in around] for around in turns]
+        known[roles] = np.array([lengths, places], np.int64)
+    return [known[roles] for roles in patterns]
+
+
 def _roles(table: SpanTable) -> np.ndarray:
     """[num_spans]: of images that of the text before them in their row, else of the first text behind them."""
     is_text = table.kind == Kind.TEXT
@@ -117,9 +132,8 @@ def _roles(table: SpanTable) -> np.ndarray:
     return np.where(source >= 0, roles[source], 0)
 
 
-def _turns(table: SpanTable) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _turns(table: SpanTable, roles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(turn of each span, first and last span of each turn, whether its last text is trained on)."""
-    roles = _roles(table)
     begins = np.ones(len(roles), bool)
     begins[1:] = (table.row[1:] != table.row[:-1]) | (roles[1:] != roles[:-1])
     turn = np.cumsum(begins) - 1

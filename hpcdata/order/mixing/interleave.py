@@ -22,6 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from hpcdata.base.errors import UserError
+from hpcdata.native.compiled import kernels
+from hpcdata.native.forks import Lazy
 
 _MAX_TOTAL = 2**31
 _SCALE = 2**30
@@ -115,6 +117,29 @@ class Interleave:
 
     def places(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """positions: [n] int64 -> (source, draw): [n] int64 each. Draws of a source count from 0."""
+        compiled = kernels()
+        if compiled is not None and isinstance(self._root, _Split):
+            return compiled.interleave(np.ascontiguousarray(positions), *self._tree)
+        return self._places(positions)
+
+    @Lazy
+    def _tree(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """left, total: [num_nodes]; branches: [num_nodes, 2], nodes before it or -1 - source. The root is the last."""
+        left, total, branches = [], [], []
+
+        def add(node: _Split | int) -> int:
+            if not isinstance(node, _Split):
+                return -1 - node
+            found = [add(branch) for branch in node.branches]
+            left.append(node.left)
+            total.append(node.total)
+            branches.append(found)
+            return len(left) - 1
+
+        add(self._root)
+        return np.array(left), np.array(total), np.array(branches)
+
+    def _places(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         source, draw = np.empty_like(positions), np.empty_like(positions)
         stack = [(self._root, positions, np.arange(len(positions)))]
         while stack:

@@ -1,0 +1,42 @@
+"""How long a training waited for its batches.
+
+pytest tests/loading/test_waits.py
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from hpcdata import BackgroundLoader, TokenLoader
+from hpcdata.loading import waits
+from hpcdata.loading.waits import Waits
+from tests.loading import made
+
+
+def test_the_first_batch_is_apart_and_the_share_is_that_of_all_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(waits.time, "perf_counter", lambda: now)
+    found = Waits()
+    assert (found.share, found.elapsed_s) == (0, 0)
+    found.add(7)
+    for waited, worked in ((1, 3), (2, 4)):
+        now += waited + worked
+        found.add(waited)
+    assert (found.first_s, found.last_s, found.longest_s, found.total_s, found.steps) == (7, 2, 2, 3, 2)
+    assert found.share == 0.3
+    assert "waited 3.000 s for 2 batches, 30.0 % of the time" in repr(found)
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_loaders_count_what_they_deliver(tmp_path: Path, in_background: bool) -> None:
+    folder = made.make_dataset(tmp_path / "dataset", [made.pairs(24)])
+    loader = TokenLoader(folder, global_batch_size=4, layout="text", num_epochs=1)
+    watched = BackgroundLoader(loader) if in_background else loader
+    for _ in watched:
+        time.sleep(0.01)
+    assert watched.waits.steps == 5
+    assert watched.waits.total_s < watched.waits.elapsed_s
+    assert "waits" not in loader.state_dict()
