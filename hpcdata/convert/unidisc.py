@@ -337,7 +337,7 @@ def _scan(dataset: TokenDataset, conversations: Conversations | None) -> _Scan:
 def _tables(dataset: TokenDataset, num_rows: int, conversations: Conversations | None) -> Iterator[SpanTable]:
     for first in range(0, len(dataset), num_rows):
         table = dataset.spans(np.arange(first, min(first + num_rows, len(dataset))))
-        yield table if conversations is None else applied(conversations, table)
+        yield table if conversations is None else applied(conversations, table).table
 
 
 def _write_meta(folder: Path, columns: Columns, num_rows: int) -> None:

@@ -47,7 +47,8 @@ class Layout:
     pad: str = "max_len"
     """Columns of a batch: `max_len`, `batch_max` (the longest of the global batch), `to_N` (its next multiple of N)."""
     too_long: str = "raise"
-    """A sample that does not fit without cutting an image: `raise`, or `skip`: it becomes padding, and is counted."""
+    """A sample that does not fit without cutting an image, or that its conversation template cannot write: `raise`, or
+    `skip`: it becomes padding, and is counted."""
     keys: tuple[str, ...] = KEYS + PACKED_KEYS
     """Which arrays to make."""
     ids: str = "int64"

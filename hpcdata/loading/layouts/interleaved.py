@@ -121,9 +121,13 @@ class Conversing(Framed):
         return values if template is None else {**values, "template": template.settings()}
 
     def lineup(self, table: SpanTable, seeds: np.ndarray | None, *, room: int | None = None) -> Lineup:
-        if self.template is not None:
-            table = templates.applied(cast("templates.Conversations", self.template), table)
-        return super().lineup(table, seeds, room=room)
+        if self.template is None:
+            return super().lineup(table, seeds, room=room)
+        conversations = cast("templates.Conversations", self.template)
+        table, refused = templates.applied(conversations, table, skips=self.too_long == "skip")
+        lineup = super().lineup(table, seeds, room=room)
+        lineup.leave_out(refused)
+        return lineup
 
 
 @dataclass(frozen=True, kw_only=True)

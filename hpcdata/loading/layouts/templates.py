@@ -14,11 +14,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from hpcdata.base.errors import UserError
 from hpcdata.dataset.manifest import Manifest
 from hpcdata.dataset.parts import PartMaps
 from hpcdata.dataset.span_table import COLUMNS, SpanTable
@@ -70,18 +71,35 @@ def bind(template: Template, manifest: Manifest) -> Conversations:
     return template.bind(manifest) if isinstance(template, ChatTemplate) else template
 
 
-def applied(conversations: Conversations, table: SpanTable) -> SpanTable:
-    """The table with what stands around the turns as spans of text of their own."""
+class Applied(NamedTuple):
+    table: SpanTable
+    """With what stands around the turns as spans of text of their own."""
+    refused: np.ndarray
+    """[num_rows] bool: conversations that the template cannot write, which stay as they are."""
+
+
+def applied(conversations: Conversations, table: SpanTable, *, skips: bool = False) -> Applied:
+    """Raises UserError for a conversation that the template cannot write, unless `skips`."""
+    refused = np.zeros(table.num_rows, bool)
     if table.kind.max(initial=0) == Kind.BYTES:
         table = table.select(table.kind != Kind.BYTES)
     if not len(table.row):
-        return table
+        return Applied(table, refused)
     all_roles = _roles(table)
     turn, first, last, trained = _turns(table, all_roles)
     roles, its_row = all_roles[last].astype(np.uint8), table.row[first]
     maps, edges = table.maps, np.flatnonzero(np.diff(its_row, prepend=-1, append=-1)).tolist()
     patterns = [roles[start:stop].tobytes() for start, stop in itertools.pairwise(edges)]
-    length, place = np.concatenate(_found(conversations, maps, patterns), axis=1)
+    around = _found(conversations, maps, patterns)
+    why = {roles: found for roles, found in around.items() if isinstance(found, UserError)}
+    if why:
+        refused[its_row[edges[:-1]]] = [roles in why for roles in patterns]
+        if not skips:
+            raise UserError(
+                f"sample {table.index[refused.argmax()]}: {next(why[roles] for roles in patterns if roles in why)}"
+            )
+        around |= {roles: np.zeros((2, len(roles), _SLOTS), np.int64) for roles in why}
+    length, place = np.concatenate([around[roles] for roles in patterns], axis=1)
     is_stored, at = _arranged(len(table.row), turn, first, last)
     size = len(is_stored)
     columns = {name: np.zeros(size, np.int64) for name in COLUMNS}
@@ -97,26 +115,29 @@ def applied(conversations: Conversations, table: SpanTable) -> SpanTable:
         columns["first_token"][at[slot]] = place[:, slot] - maps.tokens[table.part[before]]
         given[at[slot]] = np.where(trained, LOSS_FLAG, 0) if slot == 1 else 0
     kept = is_stored | (columns["length"] > 0)
-    return SpanTable(
-        index=table.index,
-        maps=maps,
-        given_flags=given[kept],
-        **{name: column[kept] for name, column in columns.items()},
-    )
+    columns = {name: column[kept] for name, column in columns.items()}
+    return Applied(SpanTable(index=table.index, maps=maps, given_flags=given[kept], **columns), refused)
 
 
-_known: WeakKeyDictionary[Conversations, WeakKeyDictionary[PartMaps, dict[bytes, np.ndarray]]] = WeakKeyDictionary()
+_Known = dict[bytes, "np.ndarray | UserError"]
 """What stands around the turns of some roles: [2, num_turns, 3], lengths and where the ids are, as literals."""
+_known: WeakKeyDictionary[Conversations, WeakKeyDictionary[PartMaps, _Known]] = WeakKeyDictionary()
 
 
-def _found(conversations: Conversations, maps: PartMaps, patterns: list[bytes]) -> list[np.ndarray]:
+def _found(conversations: Conversations, maps: PartMaps, patterns: list[bytes]) -> _Known:
+    """Of these orders of roles; of those that cannot be, why."""
     known = _known.setdefault(conversations, WeakKeyDictionary()).setdefault(maps, {})
-    for roles in set(patterns).difference(known):
-        turns = conversations.around(tuple(roles))
+    wanted = set(patterns)
+    for roles in wanted.difference(known):
+        try:
+            turns = conversations.around(tuple(roles))
+        except UserError as error:
+            known[roles] = error
+            continue
         lengths = [[len(ids) for ids in around] for around in turns]
         places = [[maps.literal(ids) if ids else 0 for ids in around] for around in turns]
         known[roles] = np.array([lengths, places], np.int64)
-    return [known[roles] for roles in patterns]
+    return {roles: known[roles] for roles in wanted}
 
 
 def _roles(table: SpanTable) -> np.ndarray:

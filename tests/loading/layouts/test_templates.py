@@ -235,6 +235,26 @@ def test_templates_that_cannot_be_used_are_refused(tmp_path, template, talk, mes
     assert "tokenizer_config.json" in str(caught.value)
 
 
+def test_conversations_that_a_template_cannot_write_may_be_left_out(tmp_path):
+    """Among others, alone in a row and packed; they are counted."""
+    folder = train(tmp_path / "tokenizer", LLAMA)
+    talks = [*TALKS, [("assistant", "yes"), ("user", "what?")], TALKS[1]]
+    dataset = talks_of(tmp_path / "data", folder, talks)
+    options = {"max_length": 300, "template": ChatTemplate(text_tokenizer=str(folder))}
+    with pytest.raises(UserError, match=r"sample 3: .*turns of assistant, user: TemplateError: roles must alternate"):
+        rows_of(dataset, SFT(**options))
+    found = rows_of(dataset, SFT(too_long="skip", **options))
+    assert [len(row) > 0 for row in found] == [True, True, True, False, True]
+    for packing in (None, BestFit(length=300)):
+        layout = SFT(too_long="skip", **options)
+        loader = TokenLoader(
+            dataset, global_batch_size=1, layout=layout, packing=packing, num_epochs=1, drop_last=False, shuffle=False
+        )
+        texts = sum(int((batch["labels"] != -100).sum()) for batch in loader)
+        assert (loader.counts.samples, loader.counts.skipped_samples) == (4, 1)
+        assert texts == sum(i > 0 for row in found for i in row)
+
+
 def test_options_are_checked(tmp_path):
     folder = train(tmp_path / "tokenizer", CHATML)
     (folder / "tokenizer_config.json").write_text("{}")
