@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hpcdata.base import files
 from hpcdata.base.digest import sha256_file
-from hpcdata.dataset.manifest import Manifest
+from hpcdata.dataset.manifest import Group, Manifest
 from hpcdata.shards.columns import columns
 from hpcdata.shards.compact import file_chunks, write_hashed
 from hpcdata.shards.schema import Column
@@ -28,6 +28,10 @@ def joined_columns(id_dtype: str) -> list[Column]:
     """All but the ids, and the keys, which no batch needs."""
     found = [column for column in columns(id_dtype) if column.table in ("spans", "samples")]
     return [column for column in found if column.name != "first_key"]
+
+
+def groups_of(manifest: Manifest) -> tuple[Group, ...]:
+    return manifest.groups or (Group(manifest.folder, 0, len(manifest.parts), bool(manifest.joined)),)
 
 
 def pays(manifest: Manifest) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpcdata.base import sealed
 from hpcdata.base.command import to_type
@@ -49,6 +49,16 @@ class LayoutDefaults:
         )
 
 
+class Group(NamedTuple):
+    """Consecutive parts of one dataset."""
+
+    folder: Path
+    first: int
+    stop: int
+    is_joined: bool
+    """Whether their columns are joined (`hpcdata.dataset.joined`)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     fingerprint: str
@@ -65,6 +75,8 @@ class Manifest:
     """Other top-level entries, kept as they are."""
     folder: Path = Path()
     """Where it was read from: not part of the file."""
+    groups: tuple[Group, ...] = ()
+    """Of several datasets, their parts: not part of the file."""
 
     @property
     def num_samples(self) -> int:

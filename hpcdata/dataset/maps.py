@@ -7,7 +7,7 @@ when the last view of it is gone. Maps survive fork; nothing about them is pickl
 `ColumnRange` puts the files of one column of all parts behind each other into one reserved range of addresses: they
 are one array, and a gather over two thousand parts is the same single call as one over a single part. Nothing is
 copied, and only the parts that were asked for are mapped; what is not reads as zeros. Where combine has joined a
-column of all parts in one file, the range is that file.
+column of many parts in one file, that is mapped at once.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class ColumnRange:
     """One column of all parts as one read-only array.
 
     `bases` ([num_parts] int64) are the rows of the array at which the parts begin, `num_rows` their rows. `array` may
-    be indexed at rows of mapped parts; no view of it may leave the caller, as a part can be unmapped again. `path` is
-    the file that holds all of them, else `align` the number of rows of which their beginnings are multiples.
+    be indexed at rows of mapped parts; no view of it may leave the caller, as a part can be unmapped again. `align`:
+    the number of rows of which the beginnings of files are multiples.
     """
 
     def __init__(
@@ -92,13 +92,12 @@ class ColumnRange:
         total: int,
         *,
         align: int = ALIGN,
-        path: str | None = None,
     ) -> None:
         element = np.dtype(dtype).newbyteorder("<")
         self._row_bytes = element.itemsize * max(1, width)
-        self._num_rows, self._bases, self._align, self._path = num_rows, bases, align, path
+        self._num_rows, self._bases, self._align = num_rows, bases, align
         num_bytes = total * self._row_bytes
-        address = _mmap(None, num_bytes, _RESERVE, -1) if path is None else map_file(path, num_bytes)
+        address = _mmap(None, num_bytes, _RESERVE, -1)
         self._address = address
         shape = (total, width) if width else (total,)
         self._owner = _Mapping(address, num_bytes, element.str, shape)
@@ -115,14 +114,18 @@ class ColumnRange:
         tensor = torch.frombuffer(raw, dtype=getattr(torch, np.dtype(kind).name))
         return tensor.view(self.array.shape)
 
-    @property
-    def num_maps(self) -> int:
-        """When all parts are mapped: the files, and what is left of the range behind each."""
-        if self._path is not None:
-            return 1
-        num_bytes = self._num_rows * self._row_bytes
-        gaps = -(-self._num_rows // self._align) * self._align * self._row_bytes - -(-num_bytes // _PAGE) * _PAGE
+    def num_maps(self, parts: np.ndarray) -> int:
+        """When all of these parts are mapped: the files, and what is left of the range behind each."""
+        num_rows = self._num_rows[parts]
+        num_bytes = num_rows * self._row_bytes
+        gaps = -(-num_rows // self._align) * self._align * self._row_bytes - -(-num_bytes // _PAGE) * _PAGE
         return int(np.count_nonzero(num_bytes) + np.count_nonzero(gaps))
+
+    def map_joined(self, path: str, first: int, stop: int) -> None:
+        """Maps the file that holds the rows of parts `first` to `stop` - 1 end to end. Raises UserError."""
+        num_bytes = int(self._num_rows[first:stop].sum()) * self._row_bytes
+        if num_bytes:
+            map_file(path, num_bytes, self._address + int(self._bases[first]) * self._row_bytes)
 
     def places(self, parts: np.ndarray) -> list[tuple[int, int]]:
         """(address, bytes) of each of these parts, for `map_file` and `unmap`."""

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 from hpcdata.base.errors import UserError
-from hpcdata.dataset.joined import FOLDER, joined_columns
-from hpcdata.dataset.manifest import Manifest
+from hpcdata.dataset.joined import FOLDER, groups_of, joined_columns
+from hpcdata.dataset.manifest import Group, Manifest
 from hpcdata.dataset.maps import ALIGN, ColumnRange, aligned_bases, map_file, page_rows, unmap
 from hpcdata.dataset.readahead import MADV_NORMAL, MADV_RANDOM
 from hpcdata.native.forks import ForkLock, Lazy
@@ -38,6 +38,7 @@ DETAILS = ("spans/grid", "spans/flags")
 """Columns that not every layout needs: mapped when they are wanted."""
 _MAX_LITERALS = 2**18
 """Rows behind the ids of all parts, for ids that are not stored."""
+_IDS, _IDS_FILE = "tokens/ids", "/tokens/ids.memmap"
 _KEY_COLUMNS = ("samples/first_key", "keys/bytes")
 
 
@@ -53,32 +54,39 @@ class PartMaps:
             "samples": np.array(parts.samples, np.int64),
         }
         self.num_tokens, self.num_spans = rows["tokens"], rows["spans"]
-        joined = {_name(column) for column in joined_columns(manifest.id_dtype)} if manifest.joined else set[str]()
-        wanted = [column for column in columns(manifest.id_dtype) if _name(column) not in _KEY_COLUMNS]
-        aligns = dict.fromkeys(rows, 1 if joined else ALIGN) | {"tokens": page_rows(manifest.id_dtype)}
-        layout = {table: (rows[table], *aligned_bases(rows[table], aligns[table])) for table in rows}
+        joined = [group for group in groups_of(manifest) if group.is_joined]
+        self._is_joined = np.zeros(len(parts), bool)
+        for group in joined:
+            self._is_joined[group.first : group.stop] = True
+        aligns = dict.fromkeys(rows, ALIGN) | {"tokens": page_rows(manifest.id_dtype)}
+        layout = {
+            table: (rows[table], *_bases(rows[table], aligns[table], joined if table != "tokens" else []))
+            for table in rows
+        }
         self.tokens, self.spans, self.samples = (bases for _, bases, _ in layout.values())
         self._first_literal = self._next_literal = layout["tokens"][2]
         layout["tokens"] = (*layout["tokens"][:2], self._first_literal + _MAX_LITERALS)
         self._literals: dict[tuple[int, ...], int] = {}
         self._literal_lock = ForkLock()
-        self._ranges = {}
-        files: dict[str, tuple[ColumnRange, str]] = {}
-        for name, column in zip(map(_name, wanted), wanted, strict=True):
-            path = f"{self._folder}{FOLDER}/{column.path}" if name in joined else None
-            of_parts = layout[column.table]
-            found = ColumnRange(column.dtype, column.width, *of_parts, align=aligns[column.table], path=path)
-            self._ranges[name] = found
-            if path is None:
-                files[name] = (found, "/" + column.path)
-        self._details = [files.pop(name) for name in DETAILS if name in files]
+        wanted = [column for column in columns(manifest.id_dtype) if _name(column) not in _KEY_COLUMNS]
+        self._ranges = {
+            _name(column): ColumnRange(column.dtype, column.width, *layout[column.table], align=aligns[column.table])
+            for column in wanted
+        }
+        for group, column in itertools.product(joined, joined_columns(manifest.id_dtype)):
+            path = f"{group.folder}/{FOLDER}/{column.path}"
+            self._ranges[_name(column)].map_joined(path, group.first, group.stop)
+        files = {_name(column): (self._ranges[_name(column)], "/" + column.path) for column in wanted}
+        self._details = [files.pop(name) for name in DETAILS]
         self._files = list(files.values())
         self._advice: int | None = None
-        self._is_open, self._has_details = np.zeros((2, len(parts)), bool)
+        self._is_open, self._has_details = np.zeros(len(parts), bool), self._is_joined.copy()
         self.are_all_open = not len(parts)
         self._opened: dict[int, None] = {}
-        fits = sum(column.num_maps for column in self._ranges.values()) <= MAX_MAPS
-        per_part = 2 * len(self._files + self._details)  # its files, and what is not open behind them
+        separate, every = np.flatnonzero(~self._is_joined), np.arange(len(parts))
+        num_maps = sum(column.num_maps(every if name == _IDS else separate) for name, column in self._ranges.items())
+        fits = num_maps + 2 * len(joined) * len(wanted) <= MAX_MAPS
+        per_part = 2 * (len(wanted) if len(separate) else 1)  # its files, and what is not open behind them
         self._max_open = len(parts) if fits else max(1, MAX_MAPS // per_part)
         self.may_close = not fits
         """Whether a part that is mapped now may be unmapped later."""
@@ -135,7 +143,7 @@ class PartMaps:
         with self._lock:
             if not self.are_all_open and not self._is_open[parts].all():
                 self._open(np.unique(parts))
-            if details and self._details and not self._has_details[parts].all():
+            if details and not self._has_details[parts].all():
                 self._map(np.unique(parts[~self._has_details[parts]]), self._details, self._has_details)
             yield
 
@@ -157,8 +165,9 @@ class PartMaps:
         try:
             for part, of_part in zip(parts.tolist(), places, strict=True):
                 folder, may_grow = self._folder + self._parts.path[part], self._parts.may_grow[part]
+                is_joined = self._is_joined[part]
                 for suffix, (address, num_bytes) in zip(suffixes, of_part, strict=True):
-                    if num_bytes:
+                    if num_bytes and not (is_joined and suffix != _IDS_FILE):
                         map_file(folder + suffix, num_bytes, address, may_grow=may_grow)
                 done += 1
         finally:
@@ -172,9 +181,11 @@ class PartMaps:
     def _close(self, parts: list[int]) -> None:
         for part in parts:
             del self._opened[part]
-        self._is_open[parts] = self._has_details[parts] = self.are_all_open = False
-        for column, _ in self._files + self._details:
-            for address, num_bytes in column.places(np.array(parts)):
+        self._is_open[parts] = self.are_all_open = False
+        self._has_details[parts] = self._is_joined[parts]
+        for column, suffix in self._files + self._details:
+            of_its_own = [part for part in parts if suffix == _IDS_FILE or not self._is_joined[part]]
+            for address, num_bytes in column.places(np.array(of_its_own, np.int64)):
                 if num_bytes:
                     unmap(address, num_bytes)
         if self._advice == MADV_RANDOM:
@@ -184,6 +195,18 @@ class PartMaps:
         for column, _ in files:
             for first, last in ranges:
                 column.advise(first, last, MADV_RANDOM)
+
+
+def _bases(rows: np.ndarray, align: int, joined: Sequence[Group]) -> tuple[np.ndarray, int]:
+    """Where parts of so many rows begin, [num_parts], and how many rows there are: joined ones stand end to end."""
+    first = np.ones(len(rows), bool)
+    for group in joined:
+        first[group.first + 1 : group.stop] = False
+    starts = np.flatnonzero(first)
+    bases, total = aligned_bases(np.add.reduceat(rows, starts) if len(starts) else rows, align)
+    before = np.cumsum(rows) - rows
+    which = np.cumsum(first) - 1
+    return bases[which] + before - before[starts][which], total
 
 
 def _name(column: Column) -> str:

@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.dataset import TokenDataset
-from hpcdata.dataset.manifest import LayoutDefaults, Manifest
+from hpcdata.dataset.manifest import Group, LayoutDefaults, Manifest
 from hpcdata.dataset.partlist import Parts
+from hpcdata.native.arrays import totals_before
 from hpcdata.order.mixing.schedule import WeightsFrom
 from hpcdata.order.order import Order, find_order
 from hpcdata.order.streams import MixtureStream, SingleStream, SizedMixture, SizedSource, Stream
@@ -106,6 +109,11 @@ def _joined(names: Sequence[str], manifests: Sequence[Manifest]) -> Manifest:
         for manifest in manifests
         for part in manifest.parts
     ]
+    ends = totals_before(np.array([len(manifest.parts) for manifest in manifests], np.int64)).tolist()
+    groups = tuple(
+        Group(manifest.folder.resolve(), first, stop, bool(manifest.joined))
+        for manifest, first, stop in zip(manifests, ends, ends[1:], strict=False)
+    )
     block_sizes = [layout.block_size for layout in settings if layout.block_size is not None]
     return Manifest(
         fingerprint=_digest([manifest.fingerprint for manifest in manifests]),
@@ -122,6 +130,7 @@ def _joined(names: Sequence[str], manifests: Sequence[Manifest]) -> Manifest:
             resolution=max((layout.resolution for layout in settings if layout.resolution), default=None),
         ),
         folder=Path("/"),
+        groups=groups,
     )
 
 

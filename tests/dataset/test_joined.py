@@ -5,18 +5,19 @@ pytest tests/dataset/test_joined.py
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hpcdata import TokenDataset, TokenLoader
+from hpcdata import Mixture, Source, TokenDataset, TokenLoader
 from hpcdata.base.errors import UserError
 from hpcdata.dataset import joined, parts
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.dataset.verifying import verify_dataset
-from hpcdata.loading.layouts.named import T2I
+from hpcdata.loading.layouts.named import T2I, Text
 from tests import made
 
 
@@ -115,3 +116,28 @@ def test_a_compact_dataset_has_none(tmp_path: Path) -> None:
     combine(tmp_path / "run", CombineOptions(compact=True))
     assert not (folder / "columns").exists()
     assert not verify_dataset(folder).problems
+
+
+def test_a_mixture_of_joined_and_separate_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The joined columns of each are used; batches are those of separate ones, also where parts are closed again."""
+    folders = [joined_run(tmp_path / "a"), joined_run(tmp_path / "c")]
+    monkeypatch.setattr(joined, "MIN_PARTS", 10**9)
+    separate = [joined_run(tmp_path / name) for name in "def"]
+    many = [folders[0], separate[1], folders[1]]
+    expected = batches_of(separate)
+    assert batches_of(many) == expected
+    dataset = TokenLoader(mixture_of(many), global_batch_size=8, layout=Text(max_length=40)).dataset
+    dataset.spans(np.arange(len(dataset)))
+    found = [path for path in maps_of(tmp_path) if "/parts/" in path]
+    assert {path.split("/")[0] for path in found if "tokens" not in path} == {"e"}
+    monkeypatch.setattr(parts, "MAX_MAPS", 100)
+    assert batches_of(many) == expected
+
+
+def mixture_of(folders: list[Path]) -> Mixture:
+    return Mixture([Source(dataset=folder, name=str(at)) for at, folder in enumerate(folders)])
+
+
+def batches_of(folders: list[Path]) -> list[tuple[list[list[int]], list[int]]]:
+    loader = iter(TokenLoader(mixture_of(folders), global_batch_size=8, layout=Text(max_length=40)))
+    return [(batch["input_ids"].tolist(), batch["index"].tolist()) for batch in itertools.islice(loader, 40)]
