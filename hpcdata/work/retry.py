@@ -14,7 +14,7 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 
 from hpcdata.base import files
@@ -127,9 +127,7 @@ class _Retry:
             if same:
                 self._open_part().take_back(made.only(same), [rows[index] for index in good if index in same])
 
-    def _made(
-        self, spec: ShardSpec, taking_part: Mapping[int, frozenset[int]], rejected: Container[int]
-    ) -> Iterator[Made]:
+    def _made(self, spec: ShardSpec, taking_part: Mapping[int, frozenset[int]], rejected: Set[int]) -> Iterator[Made]:
         """The batches of a shard, up to the first that cannot be read."""
         batches = iter(self._remaker.batches(spec, taking_part, rejected))
         while True:
