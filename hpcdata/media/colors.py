@@ -20,6 +20,8 @@ and gray of more than 8 bits is clipped to 255.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
@@ -27,6 +29,7 @@ from hpcdata.media.rules import Alpha
 from hpcdata.samples import BadSample, Reason
 
 _BITS_PER_SAMPLE = 0x0102
+_PIXELS_AT_ONCE = 1 << 22
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _CONVERTED = ("P", "CMYK", "YCbCr", "HSV", "LAB", "RGBX")
 
@@ -38,9 +41,12 @@ def flattened(image: Image.Image, alpha: Alpha) -> Image.Image:
 
 def _flattened_on_white(image: Image.Image) -> Image.Image:
     if image.mode in _SIXTEEN_BIT:
-        return Image.fromarray(_eight_bits(np.asarray(image), _white_level(image), image.info.get("transparency")))
+        white, transparent = _white_level(image), image.info.get("transparency")
+        return _by_rows(image, lambda values: _eight_bits(values, white, transparent))
     if image.mode == "F":
-        return Image.fromarray(_eight_bits_of_floats(np.asarray(image)))
+        top = max((_without_nan(values).max() for values in _rows(image)), default=0.0)
+        white_float = 1.0 if top <= 1.0 else 255.0
+        return _by_rows(image, lambda values: _eight_bits_of_floats(values, white_float))
     if image.has_transparency_data:
         return _on_white(image)
     if image.mode in ("L", "RGB"):
@@ -74,7 +80,24 @@ def _eight_bits(values: np.ndarray, white: int, transparent: object) -> np.ndarr
     return ((values.clip(0, white).astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
 
 
-def _eight_bits_of_floats(values: np.ndarray) -> np.ndarray:
-    values = np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=0.0)
-    white = 1.0 if values.max() <= 1.0 else 255.0
-    return np.rint(values.clip(0, white) * (255.0 / white)).astype(np.uint8)
+def _eight_bits_of_floats(values: np.ndarray, white: float) -> np.ndarray:
+    return np.rint(_without_nan(values).clip(0, white) * (255.0 / white)).astype(np.uint8)
+
+
+def _without_nan(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=0.0)
+
+
+def _by_rows(image: Image.Image, convert: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
+    """A picture in gray, some rows at a time: the steps between take several times the memory of the picture."""
+    gray, start = np.empty((image.height, image.width), np.uint8), 0
+    for values in _rows(image):
+        gray[start : start + len(values)] = convert(values)
+        start += len(values)
+    return Image.fromarray(gray)
+
+
+def _rows(image: Image.Image) -> Iterator[np.ndarray]:
+    step = max(1, _PIXELS_AT_ONCE // image.width)
+    for top in range(0, image.height, step):
+        yield np.asarray(image.crop((0, top, image.width, min(top + step, image.height))))

@@ -57,6 +57,8 @@ _NO_MEMORY = re.compile(r"\bout of memory\b", re.IGNORECASE)
 _MAX_MESSAGE = 160
 MAX_SCANS = 50
 """Of a JPEG. Each goes over the whole picture again: encoders make 10 to 20, a hostile file of 400 KB has thousands."""
+MAX_PIECES = 1 << 17
+"""Strips or tiles of a TIFF, which are decoded one by one."""
 _SCAN = b"\xff\xda"
 
 
@@ -105,6 +107,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise BadSample(Reason.UNREADABLE_IMAGE, f"{image.width} x {image.height} pixels")
     if image.format in ("JPEG", "MPO") and (num_scans := data.count(_SCAN)) > MAX_SCANS:
         raise BadSample(Reason.OVERSIZED_IMAGE, f"a JPEG of {num_scans} scans, the limit is {MAX_SCANS}")
+    if len(image.tile) > MAX_PIECES:
+        raise BadSample(Reason.OVERSIZED_IMAGE, f"{len(image.tile)} strips or tiles, the limit is {MAX_PIECES}")
     return image
 
 

@@ -11,6 +11,7 @@ May use: base, samples, media.
     inputs        which files a run reads
     patterns      paths, globs, braces
     wids          wids indices
+    limits        how much a compressed input may unpack to
     streams       compressed streams, told by their first bytes
     tar/          WebDataset
     json_lines    JSON lines

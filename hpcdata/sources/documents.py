@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +27,7 @@ from hpcdata.sources.base import (
     refusing_faults,
 )
 from hpcdata.sources.folder import walk
+from hpcdata.sources.limits import most_large
 from hpcdata.sources.streams import PARQUET, chunks, codec_of
 
 ENDINGS = (".txt", ".txt.gz", ".txt.zst")
@@ -141,8 +143,12 @@ def _loaded(line: bytes) -> dict[str, Any]:
 
 def _whole(file: InputFile, limit: int) -> bytes:
     data = bytearray()
+    is_packed = file.format.endswith((".gz", ".zst"))
+    most = most_large(os.stat(file.path).st_size) if is_packed else math.inf
     for chunk in chunks(file):
         data += chunk
+        if len(data) > most:
+            raise BadSample(Reason.OVERSIZED_TEXT, f"unpacks to more than {most} bytes, the limit for its size")
         if len(data) > limit:
             raise BadSample(Reason.OVERSIZED_TEXT, f"more than {limit} bytes")
     return bytes(data)

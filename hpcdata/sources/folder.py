@@ -87,26 +87,37 @@ def is_picture(path: str) -> bool:
 def _walk(
     path: str, without: str, passed: Passed, seen: set[tuple[int, int]], linked: deque[str]
 ) -> Iterator[tuple[str, list[str]]]:
+    """A folder and those below it, however deep; its links go to `linked` in the order of the walk."""
+    left_out = _identity(without) if without and os.path.isdir(without) else None
+    ahead = [(path, False)]
+    while ahead:
+        path, is_link = ahead.pop()
+        if is_link:
+            linked.append(path)
+            continue
+        identity = _identity(path)
+        if identity == left_out:
+            continue
+        if identity in seen:
+            passed.repeated.append(path)
+            continue
+        seen.add(identity)
+        with _readable(path), os.scandir(path) as scanned:
+            entries = sorted(scanned, key=lambda item: item.name)
+        passed.hidden += [entry.path for entry in entries if entry.name.startswith(".")]
+        entries = [entry for entry in entries if not entry.name.startswith(".")]
+        kinds = {entry.name: _kind(entry) for entry in entries}
+        passed.no_files += [entry.path for entry in entries if not kinds[entry.name]]
+        yield path, [name for name, kind in kinds.items() if kind == "file"]
+        folders = [(entry.path, entry.is_symlink()) for entry in entries if kinds[entry.name] == "folder"]
+        ahead += [item for item in reversed(folders) if not (without and item[1] and _is_below(item[0], without))]
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """Device and number of a folder."""
     with _readable(path):
         stat = os.stat(path)
-        if (stat.st_dev, stat.st_ino) in seen:
-            passed.repeated.append(path)
-            return
-        seen.add((stat.st_dev, stat.st_ino))
-        with os.scandir(path) as scanned:
-            entries = sorted(scanned, key=lambda item: item.name)
-    passed.hidden += [entry.path for entry in entries if entry.name.startswith(".")]
-    entries = [entry for entry in entries if not entry.name.startswith(".")]
-    kinds = {entry.name: _kind(entry) for entry in entries}
-    passed.no_files += [entry.path for entry in entries if not kinds[entry.name]]
-    yield path, [name for name, kind in kinds.items() if kind == "file"]
-    for entry in entries:
-        if kinds[entry.name] != "folder" or (without and _is_below(entry.path, without)):
-            continue
-        if entry.is_symlink():
-            linked.append(entry.path)
-        else:
-            yield from _walk(entry.path, without, passed, seen, linked)
+    return stat.st_dev, stat.st_ino
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from hpcdata.base.errors import UserError
 from hpcdata.sources.base import InputFile, refusing_faults
+from hpcdata.sources.limits import bounded
 from hpcdata.sources.streams import BrokenStream, chunks
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def _pieces(file: InputFile, splitter: _Splitter) -> Iterator[bytes | None]:
     """Bytes of elements, with None behind each element."""
     try:
         with refusing_faults(file.path):
-            for chunk in chunks(file):
+            for chunk in bounded(file, chunks(file)):
                 yield from splitter.split(chunk, file)
     except BrokenStream:
         splitter.is_closed = False

@@ -12,21 +12,25 @@ from itertools import islice
 from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample
 from hpcdata.sources import records
 from hpcdata.sources.base import InputFile, Options, Scan, changed_since_planned, gathered
+from hpcdata.sources.limits import LARGE_TEXT_BYTES, bounded, require_few_large
 from hpcdata.sources.streams import BrokenStream, chunks
 
 Line = tuple[int, bytes, BadSample | None]
 """(offset in the uncompressed file, the line, what is wrong with it); the line is empty if something is."""
 
-_SCAN_LIMIT_BYTES = 1 << 20
+_SCAN_LIMIT_BYTES = LARGE_TEXT_BYTES
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def scan(file: InputFile, *, every: int, options: Options) -> Scan:
-    """Counts lines; the options cannot change how many there are."""
-    del options
+    """Counts lines; the options cannot change how many there are. Raises UserError for what unpacks to too much."""
     cuts = []
     num_samples = 0
-    for offset, _, _ in lines(chunks(file), 0, _SCAN_LIMIT_BYTES):
+    large = 0
+    for offset, _, problem in lines(bounded(file, chunks(file)), 0, _SCAN_LIMIT_BYTES):
+        if isinstance(problem, _LargeLine) and problem.size <= options.max_record_bytes:  # longer ones are not read
+            large += problem.size
+            require_few_large(file, large)
         if num_samples % every == 0:
             cuts.append(offset)
         num_samples += 1
@@ -66,6 +70,9 @@ def lines(stream: Iterator[bytes], offset: int, limit: int) -> Iterator[Line]:
     pending = _Pending(limit)
     try:
         for chunk in stream:
+            if pending.blank and b"\n" in chunk and chunk.isspace():  # line breaks by the million
+                offset, pending = _passed(offset + pending.size, chunk, limit)
+                continue
             head, *whole = chunk.split(b"\n")
             pending.add(head)
             if not whole:
@@ -76,7 +83,7 @@ def lines(stream: Iterator[bytes], offset: int, limit: int) -> Iterator[Line]:
             offset += pending.size + 1
             for line in whole:
                 if line and not line.isspace():
-                    yield (offset, line, None) if len(line) <= limit else (offset, b"", _oversized(len(line), limit))
+                    yield (offset, line, None) if len(line) <= limit else (offset, b"", _LargeLine(len(line), limit))
                 offset += len(line) + 1
             pending = _Pending(limit)
             pending.add(tail)
@@ -84,6 +91,13 @@ def lines(stream: Iterator[bytes], offset: int, limit: int) -> Iterator[Line]:
             yield pending.line(offset)
     except BrokenStream as problem:
         yield offset, b"", problem
+
+
+def _passed(start: int, blanks: bytes, limit: int) -> tuple[int, _Pending]:
+    """(offset, what is begun) of the line that blanks lead to: `start` is their own offset."""
+    pending, tail = _Pending(limit), blanks.rpartition(b"\n")[2]
+    pending.add(tail)
+    return start + len(blanks) - len(tail), pending
 
 
 class _Pending:
@@ -105,12 +119,14 @@ class _Pending:
 
     def line(self, offset: int) -> Line:
         if self.size > self._limit:
-            return offset, b"", _oversized(self.size, self._limit)
+            return offset, b"", _LargeLine(self.size, self._limit)
         return offset, b"".join(self._pieces), None
 
 
-def _oversized(size: int, limit: int) -> BadSample:
-    return BadSample(Reason.OVERSIZED_RECORD, f"a line of {size} bytes, the limit is {limit}")
+class _LargeLine(BadSample):
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(Reason.OVERSIZED_RECORD, f"a line of {size} bytes, the limit is {limit}")
+        self.size = size
 
 
 def _texts(file: InputFile, first: int, rows: Iterator[Line], options: Options) -> Iterator[tuple[int, str | Record]]:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hpcdata.base.errors import UserError
@@ -27,9 +31,13 @@ from hpcdata.sources.base import (
     gathered,
     is_plain,
 )
+from hpcdata.sources.limits import LARGE_TEXT_BYTES, most_large, most_unpacked
 from hpcdata.sources.streams import open_input
 
-_BATCH_ROWS = 256
+_BATCH_ROWS, _BATCH_BYTES = 256, 1 << 28
+_PAGE_HEADER = re.compile(rb"\x15.\x15([\x80-\xff]*[\0-\x7f])", re.DOTALL)
+"""In Thrift's compact protocol: the kind of the page, then its size once it is unpacked."""
+_MOST_HEADER_BYTES = 16
 _DAMAGED = (pa.ArrowException, OSError, ValueError, IndexError)
 """What pyarrow raises for bytes that are not what they should be, and for faults of the machine: see `_telling`.
 
@@ -95,22 +103,89 @@ def _values(file: InputFile, first: int, count: int, options: Options) -> Iterat
         for group in range(parquet.num_row_groups):
             stop = start + parquet.metadata.row_group(group).num_rows
             if start < end and stop > first:
-                rows = _rows(data, parquet, group, column, max(first - start, 0), min(end, stop) - start)
+                limits = _Limits.of(data, parquet, group, column, options)
+                rows = _rows(data, parquet, group, column, max(first - start, 0), min(end, stop) - start, limits)
                 yield from ((column, value) for value in rows)
             start = stop
 
 
-def _rows(data: _Bytes, parquet: pq.ParquetFile, group: int, column: str, first: int, end: int) -> Iterator[object]:
+@dataclass(kw_only=True)
+class _Limits:
+    """What the large texts of a row group may take: a dictionary holds a text once, and rows repeat it for nothing."""
+
+    num_rows: int
+    """Of a batch, so that it has `_BATCH_BYTES` whatever its rows refer to."""
+    most: int
+    """Of a text."""
+    most_of_group: int
+    excess: int
+    """Bytes of all pages, by the footer, beyond what a file of its size may hold."""
+    taken: int = 0
+
+    @classmethod
+    def of(cls, data: _Bytes, parquet: pq.ParquetFile, group: int, column: str, options: Options) -> _Limits:
+        found = parquet.metadata.row_group(group)
+        chunks = [found.column(number) for number in range(found.num_columns)]
+        stored = unpacked = largest = 0
+        for chunk in chunks:
+            if chunk.path_in_schema == column:
+                stored, unpacked = max(0, chunk.total_compressed_size), max(0, chunk.total_uncompressed_size)
+                largest = max(unpacked // max(found.num_rows, 1), _dictionary_bytes(data, chunk))
+        return cls(
+            num_rows=max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1))),
+            most=4 * options.max_record_bytes,
+            most_of_group=most_large(stored),
+            excess=unpacked - most_unpacked(stored),
+        )
+
+    def texts(self, values: pa.Array, first: int, end: int) -> Iterator[object]:
+        """Values `first` to `end - 1` of a batch. All before the last are counted, whatever slice is asked for."""
+        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            yield from _python(values.slice(first, end - first))
+            return
+        sizes = pc.binary_length(values).fill_null(0).to_numpy(zero_copy_only=False)
+        if sizes.max(initial=0) <= LARGE_TEXT_BYTES:
+            yield from _python(values.slice(first, end - first))
+            return
+        totals = self.taken + np.cumsum(np.where(sizes > LARGE_TEXT_BYTES, sizes, 0), dtype=np.int64)
+        self.taken = int(totals[-1])
+        for row in range(first, end):
+            if sizes[row] > self.most:
+                message = f"{sizes[row]} bytes, the limit is {self.most // 4} characters"
+                yield BadSample(Reason.OVERSIZED_TEXT, message)
+            elif sizes[row] > LARGE_TEXT_BYTES and totals[row] > self.most_of_group:
+                yield self.refusal()
+            else:
+                yield _value(values[row])
+
+    def refusal(self) -> BadSample:
+        message = f"large texts of its row group unpack to more than {self.most_of_group} bytes, the limit"
+        return BadSample(Reason.OVERSIZED_TEXT, message)
+
+
+def _dictionary_bytes(data: _Bytes, chunk: pq.ColumnChunkMetaData) -> int:
+    """The size of a column's dictionary, which no text in it exceeds, from the header of its page."""
+    if not chunk.has_dictionary_page:
+        return 0
+    found = _PAGE_HEADER.match(data.beginning_of_page(chunk.dictionary_page_offset))
+    number = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(found[1])) if found else 0
+    return number >> 1  # zigzag
+
+
+def _rows(
+    data: _Bytes, parquet: pq.ParquetFile, group: int, column: str, first: int, end: int, limits: _Limits
+) -> Iterator[object]:
     """Rows `first` to `end - 1` of a row group: their values, or one BadSample for each that cannot be decoded."""
     row = 0
     try:
+        if limits.excess > 0:
+            raise limits.refusal()
         with _telling(data, f"row group {group} cannot be decoded"):
-            batches = parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[column], use_threads=False)
+            batches = parquet.iter_batches(limits.num_rows, row_groups=[group], columns=[column], use_threads=False)
             for batch in batches:
                 stop = row + batch.num_rows
-                begin = max(first, row)
-                if begin < min(end, stop):
-                    yield from _python(batch.column(0).slice(begin - row, min(end, stop) - begin))
+                begin = min(max(first, row), stop)
+                yield from limits.texts(_plain(batch.column(0)), begin - row, max(begin, min(end, stop)) - row)
                 row = stop
                 if row >= end:
                     return
@@ -119,6 +194,11 @@ def _rows(data: _Bytes, parquet: pq.ParquetFile, group: int, column: str, first:
         damaged = bad
     for _ in range(max(first, row), end):
         yield damaged
+
+
+def _plain(values: pa.Array) -> pa.Array:
+    """A batch of a column that is stored as a dictionary, as the texts that it stands for."""
+    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 
 def _python(values: pa.Array) -> list[object]:
@@ -188,6 +268,13 @@ class _Bytes:
             raise ValueError(f"offset {target}")  # of a damaged footer: the system would call it an error of its own
         self._offset = target
         return target
+
+    def beginning_of_page(self, offset: int) -> bytes:
+        """Bytes of a page's header; none of a place that is not in the file."""
+        if not 0 < offset < self._size:
+            return b""
+        self.seek(offset)
+        return self.read(_MOST_HEADER_BYTES)
 
     def read(self, size: int = -1) -> bytes:
         left = max(self._size - self._offset, 0)

@@ -32,6 +32,10 @@ from hpcdata.sources.base import InputFile, refusing_faults
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 20
+_LEAST_BYTES = 1 << 16
+"""Smaller pieces of a compressed stream are joined, so that one of many tiny members costs no more than its bytes."""
+_TINY_BYTES = 1 << 9
+"""What a gzip decoder is given first: behind the end of a tiny member it hands the rest back, as a copy."""
 _GZIP_PIECE_BYTES = 1 << 16
 _ZSTD_PIECE_BYTES = 1 << 13  # the densest zstd block is 4 bytes for 128 KiB: a piece makes 256 MiB at most
 _COARSEST_TICK_S = 2.0
@@ -41,6 +45,8 @@ _ZSTD_WINDOW_BYTES = 1 << 27  # what the zstd command accepts by default
 
 _OUT_OF_MEMORY = re.compile(r"^Error -4 |not enough memory")
 """zlib's Z_MEM_ERROR and zstd's ZSTD_error_memory_allocation, which have no exceptions of their own."""
+_NO_PADDING = re.compile(rb"[^\0]")
+"""Zeros may follow the last member of a gzip stream."""
 _CODECS = {".gz": (b"\x1f\x8b\x08",), ".zst": (b"\x28\xb5\x2f\xfd",)}
 PARQUET = "parquet"
 _PARQUET_MARK = b"PAR1"
@@ -187,7 +193,7 @@ class _Stream:
 
     def __init__(self, file: InputFile) -> None:
         self._path, self._descriptor = file.path, open_input(file)
-        self._pieces = (_gunzip if file.format.endswith(".gz") else _unzstd)(self._descriptor)
+        self._pieces = _joined((_gunzip if file.format.endswith(".gz") else _unzstd)(self._descriptor))
         self._last: deque[tuple[int, bytes]] = deque([(0, b"")], maxlen=2)
 
     def is_settled(self) -> bool:
@@ -235,28 +241,56 @@ def _pieces(descriptor: int, size: int, offset: int = 0) -> Iterator[bytes]:
         offset += size
 
 
+def _joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes, in pieces that are not tiny, also before a stream breaks."""
+    held, size = list[bytes](), 0
+    try:
+        for piece in pieces:
+            if held and len(piece) >= _LEAST_BYTES:
+                yield b"".join(held)
+                held, size = [], 0
+            held.append(piece)
+            size += len(piece)
+            if size >= _LEAST_BYTES:
+                yield held[0] if len(held) == 1 else b"".join(held)
+                held, size = [], 0
+    except BrokenStream:
+        if held:
+            yield b"".join(held)
+        raise
+    if held:
+        yield b"".join(held)
+
+
 def _gunzip(descriptor: int) -> Iterator[bytes]:
-    decoder = zlib.decompressobj(wbits=31)
+    """As a member that ends hands back a copy of what follows, the decoder gets little of it at first."""
+    decoder, width = zlib.decompressobj(wbits=31), _TINY_BYTES
     fresh = True
     for piece in _pieces(descriptor, _GZIP_PIECE_BYTES):
-        more = True
-        while more:
-            if fresh and not (piece := piece.lstrip(b"\0")):  # padding behind the last member
-                break
-            fresh = False
-            before = decoder.copy()
-            try:
-                chunk = decoder.decompress(piece, CHUNK_BYTES)
-            except zlib.error as error:
-                _require_memory(error)
-                yield from _salvaged(before, piece)
-                raise BrokenStream(Reason.DAMAGED_ARCHIVE, "the gzip stream is damaged") from None
-            if chunk:
-                yield chunk
-            piece = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
-            more = bool(piece) or len(chunk) == CHUNK_BYTES  # a full chunk: the decoder may hold back more
+        place = 0
+        while place < len(piece):
+            if fresh:
+                mark = _NO_PADDING.search(piece, place)
+                if mark is None:
+                    break
+                place = mark.start()
+            part, fresh = piece[place : place + width], False
+            place, width, more = place + len(part), min(2 * width, _GZIP_PIECE_BYTES), True
+            while more:
+                before = decoder.copy()
+                try:
+                    chunk = decoder.decompress(part, CHUNK_BYTES)
+                except zlib.error as error:
+                    _require_memory(error)
+                    yield from _salvaged(before, part)
+                    raise BrokenStream(Reason.DAMAGED_ARCHIVE, "the gzip stream is damaged") from None
+                if chunk:
+                    yield chunk
+                part = decoder.unconsumed_tail
+                more = not decoder.eof and (bool(part) or len(chunk) == CHUNK_BYTES)  # the decoder may hold back more
             if decoder.eof:
-                decoder, fresh = zlib.decompressobj(wbits=31), True
+                place -= len(decoder.unused_data)
+                decoder, width, fresh = zlib.decompressobj(wbits=31), _TINY_BYTES, True
     if not fresh:
         raise BrokenStream(Reason.TRUNCATED, "the gzip stream is cut short")
 

@@ -143,5 +143,5 @@ def _is_of_a_record(error: OSError, file: sources.InputFile) -> bool:
     """Whether it is of a file that belongs to one record: its sidecar, or the input where that is one document."""
     if error.errno in _OF_THE_MACHINE or error.filename is None:
         return False
-    is_document = file.format.startswith("document") and file.format != "documents"  # that one is a listing
+    is_document = file.format.partition(".")[0] == "document" and file.format != "documents"  # that one is a listing
     return error.filename != file.path or is_document

@@ -1,5 +1,6 @@
 """Every kind of picture becomes the promised square, or a BadSample. pytest tests/media/test_pixels.py"""
 
+import io
 import re
 import struct
 import zlib
@@ -11,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from hpcdata.media import colors, formats, pixels
 from hpcdata.media.pixels import load_square
 from hpcdata.samples import BadSample, Reason
+from tests.hostile.inputs import tiff
 from tests.media.pictures import encoded
 
 LIMIT = 10_000_000
@@ -256,3 +259,24 @@ def test_threads_give_the_same_pixels():
     with ThreadPoolExecutor(4) as pool:
         for left, right in zip(one, pool.map(lambda item: square(item, 32), data), strict=True):
             np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("mode", ["F", "I;16", "I"])
+def test_gray_of_more_bits_is_converted_by_rows_to_the_same_pixels(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """All at once it takes 16 bytes a pixel and more."""
+    values = np.arange(70 * 30, dtype=np.uint16).reshape(70, 30) * 31
+    image = Image.fromarray(values) if mode != "F" else Image.fromarray(values.astype(np.float32) / 300.0)
+    data = io.BytesIO()
+    (image if mode != "I" else image.convert("I")).save(data, "TIFF")
+    whole = pixels.load(data.getvalue(), sizes=((32, 32),), max_pixels=10_000)
+    monkeypatch.setattr(colors, "_PIXELS_AT_ONCE", 100)
+    assert np.array_equal(pixels.load(data.getvalue(), sizes=((32, 32),), max_pixels=10_000), whole)
+    assert len(np.unique(whole)) > 10
+
+
+def test_a_tiff_of_too_many_strips_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tiff(1, 64, 1, 8, 1, b"\x80")
+    assert (square(data) == 128).all()
+    monkeypatch.setattr(formats, "MAX_PIECES", 63)
+    with pytest.raises(BadSample, match="64 strips or tiles, the limit is 63"):
+        square(data)

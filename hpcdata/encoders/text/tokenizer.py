@@ -16,7 +16,7 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +35,7 @@ from hpcdata.samples import BadSample, Reason
 
 IMAGE_TOKEN = "<image>"
 EMBEDDED = "embedded"
+_PART_CHARACTERS = 1 << 22
 _COMMON_NAMES = {
     "bos": ("<s>", "<|begin_of_text|>", "<bos>", "[BOS]", "[CLS]"),
     "eos": ("</s>", "<|end_of_text|>", "<|endoftext|>", "<eos>", "[EOS]", "[SEP]"),
@@ -218,13 +219,18 @@ class _Fast:
         self._set_up()
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        parts = [self._encode(part) for part in _parts(texts)]
+        ids, offsets = parts[0] if len(parts) == 1 else _end_to_end(parts)
+        if self._image_id is not None:
+            ids[ids == self._image_id[0]] = self._image_id[1]
+        return ids, offsets
+
+    def _encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         rows = [encoding.ids for encoding in encodings]
         ids, offsets = _flat(rows)
         if self._is_control[ids].any():
             ids, offsets = _flat([self._spell_controls(text, row) for text, row in zip(texts, rows, strict=True)])
-        if self._image_id is not None:
-            ids[ids == self._image_id[0]] = self._image_id[1]
         return ids, offsets
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -341,6 +347,23 @@ def _flat(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
     offsets = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(row) for row in rows], out=offsets[1:])
     return np.fromiter(itertools.chain.from_iterable(rows), np.int32, count=int(offsets[-1])), offsets
+
+
+def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Texts in turn, so few at a time that their encodings, which are large, are no multiple of the largest one's."""
+    start = size = 0
+    for number, text in enumerate(texts):
+        size += len(text)
+        if size > _PART_CHARACTERS and number > start:
+            yield texts[start:number]
+            start, size = number, len(text)
+    yield texts[start:]
+
+
+def _end_to_end(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    lengths = [np.diff(offsets) for _, offsets in parts]
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(lengths), dtype=np.int64)])
+    return np.concatenate([ids for ids, _ in parts]), offsets
 
 
 def _find(tokenizer: str, *, prefer_slow: bool) -> Path:

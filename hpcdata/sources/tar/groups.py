@@ -12,6 +12,7 @@ from typing import Protocol
 from hpcdata.base.reads import read_at
 from hpcdata.samples import BadSample, Blob, Reason
 from hpcdata.sources.base import InputFile, Scan
+from hpcdata.sources.limits import bounded
 from hpcdata.sources.streams import BrokenStream, chunks, open_input
 from hpcdata.sources.tar.headers import ByteSource, Damage, FileSource, Links, Member, members
 
@@ -220,7 +221,8 @@ class _GzipTar:
 
     def view(self, offset: int, size: int) -> bytes:
         if self._chunks is None:  # now it is known where reading begins
-            self._chunks, self._start = chunks(self._file, seek=offset), offset
+            pieces = chunks(self._file, seek=offset)
+            self._chunks, self._start = (bounded(self._file, pieces) if self._is_hashing else pieces), offset
         while self.length() < offset + size and (chunk := self._next_chunk()):
             window = self._window + chunk
             passed = min(offset - self._start, len(window))

@@ -22,6 +22,8 @@ BLOCK = 512
 _RECORD_BYTES = 20 * BLOCK
 _ZEROS = bytes(BLOCK)
 _EXTENSION_LIMIT_BYTES = 1 << 20
+_MOST_DIGITS = 7
+"""Of the length of a line in a PAX header."""
 _LONG_NAME, _SPARSE = b"LS"
 _LONG_LINK = ord("K")
 _NAME_TYPES = b"LKxX"  # GNU long name, GNU long name of a link's target, PAX header, PAX header of old Solaris
@@ -218,12 +220,12 @@ class _Extended:
 
     def add(self, value: bytes) -> bool:
         """Takes the `length key=value` lines of a PAX header; returns whether they are of a sparse file."""
-        is_sparse = False
-        while value:
-            length = value.partition(b" ")[0]
-            if not length.isdigit() or len(length) > 7 or int(length) <= len(length) + 1:
+        is_sparse, place = False, 0
+        while (space := value.find(b" ", place, place + _MOST_DIGITS + 1)) >= 0:
+            length = value[place:space]
+            if not length.isdigit() or int(length) <= len(length) + 1:
                 break
-            key, _, text = value[len(length) + 1 : int(length) - 1].partition(b"=")
+            key, _, text = value[space + 1 : place + int(length) - 1].partition(b"=")
             if key == b"size" and text.isdigit() and len(text) < 20:
                 self.size = int(text)
             elif key == b"path" or key == b"GNU.sparse.name":
@@ -231,7 +233,7 @@ class _Extended:
             elif key == b"linkpath":
                 self.target = text.partition(b"\0")[0]
             is_sparse = is_sparse or key.startswith(b"GNU.sparse.")
-            value = value[int(length) :]
+            place += int(length)
         return is_sparse
 
 

@@ -6,6 +6,7 @@ The rules go into the plan with the scan (`Rules`): an archive without oddities 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import posixpath
 from collections.abc import Iterable
@@ -29,9 +30,16 @@ def find_picture(source: TarSource, group: Group) -> Content | None:
     return found or (_other_picture(source, group) if source.rules.pictures else None)
 
 
+MOST_NAME_BYTES = 1 << 16
+"""Of a member, far beyond what file systems have: a sample with a longer one is a reject."""
+
+
 def name_of(group: Group) -> str:
-    """The sample's name as a label: it cannot lead out of a folder, whatever the archive says."""
-    name = clean_name(group.prefix.lstrip(b"/"))
+    """The sample's name as a label: it cannot lead out of a folder, whatever the archive says, and is not huge."""
+    prefix = group.prefix.lstrip(b"/")
+    if len(prefix) > MOST_NAME_BYTES:
+        return f"{clean_name(prefix[:64])}~{hashlib.blake2b(prefix, digest_size=16).hexdigest()}".replace("..", "__")
+    name = clean_name(prefix)
     if ".." in name:
         name = "/".join("__" if part == ".." else part for part in name.split("/"))
     return name

@@ -25,7 +25,7 @@ from hpcdata.sources.base import (
 )
 from hpcdata.sources.tar.groups import Content, Group, Rules, TarSource, groups, open_tar
 from hpcdata.sources.tar.headers import Damage, FileSource
-from hpcdata.sources.tar.oddities import PICTURES, Oddities, find_picture, name_of
+from hpcdata.sources.tar.oddities import MOST_NAME_BYTES, PICTURES, Oddities, find_picture, name_of
 
 _MOST_NAMES = 8
 
@@ -140,6 +140,9 @@ def _parts(source: TarSource, group: Group, options: Options) -> records.Parts:
     """Text, then image. Raises BadSample."""
     if not group.is_complete:
         raise BadSample(Reason.TRUNCATED, "the archive ends inside this sample")
+    longest = max(len(content.member.name) for content in group.contents.values())
+    if longest > MOST_NAME_BYTES:
+        raise BadSample(Reason.BAD_RECORD, f"a name of {longest} bytes, the limit is {MOST_NAME_BYTES}")
     if any(content.member.is_sparse for content in group.contents.values()):
         raise BadSample(Reason.BAD_RECORD, "a member is stored as a sparse file")
     parts: list[TextPart | ImagePart] = []

@@ -422,3 +422,15 @@ def test_a_real_sentencepiece_vocabulary(mistral_model):
         [6312, 28709, 1867, 28713, 28767],
         [*raw.encode("Grüße 😀 "), 32000],
     ]
+
+
+def test_large_texts_are_encoded_in_turn_to_the_same_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = train_bpe(tmp_path / "tokenizer.json")
+    engine = text.build(text.identify(str(path), add_image_token=False, use_slow_tokenizer=False), str(path))
+    texts = ["", *CORPUS[:4], "x" * 400, "</s> is text", *CORPUS[4:8], ""]
+    ids, offsets = engine.encode(texts)
+    for characters in (1, 60, 500):
+        monkeypatch.setattr(text, "_PART_CHARACTERS", characters)
+        found = engine.encode(texts)
+        assert (found[0].tolist(), found[1].tolist()) == (ids.tolist(), offsets.tolist())
+        assert (found[0].dtype, found[1].dtype) == (np.int32, np.int64)

@@ -1,0 +1,199 @@
+"""Hostile inputs of at most 10 MB, each made by a function: what they take is bounded, in time and in memory.
+
+Each function writes its input into a folder and returns what a run reads.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from tests.sources.source_files import json_lines, tar_bytes
+
+MOST_BYTES = 10 * 10**6
+
+
+def dictionary_rows(folder: Path) -> Path:
+    """Parquet: one text of 32 MB in a dictionary, and 300 rows that refer to it."""
+    text = pa.DictionaryArray.from_arrays(pa.array(np.zeros(300, np.int32)), pa.array(["x" * (32 << 20)]))
+    pq.write_table(pa.table({"text": text}), folder / "x.parquet", compression="zstd")
+    return folder / "x.parquet"
+
+
+def plain_rows(folder: Path) -> Path:
+    """Parquet: 16 row groups of a text of 100 MB, well compressed."""
+    text = pa.array(["y" * (100 << 20)])
+    table = pa.table({"text": text})
+    with pq.ParquetWriter(folder / "x.parquet", table.schema, compression="zstd", use_dictionary=False) as writer:
+        for _ in range(16):
+            writer.write_table(table)
+    return folder / "x.parquet"
+
+
+def _pax(records: bytes) -> bytes:
+    info = tarfile.TarInfo("././@PaxHeader")
+    info.type, info.size = b"x", len(records)
+    return info.tobuf(tarfile.USTAR_FORMAT) + records + bytes(-len(records) % 512)
+
+
+def pax_header(folder: Path) -> Path:
+    """A tar whose members have PAX headers of 1 MiB of tiny records."""
+    header = _pax(b"6 a=b\n" * ((1 << 20) // 6))
+    data = tar_bytes([("0.txt", b"text")])
+    (folder / "x.tar").write_bytes(b"".join([header + data[:1024]] * 9) + bytes(1024))
+    return folder / "x.tar"
+
+
+def long_keys(folder: Path) -> Path:
+    """A gzipped tar of 3,000 members whose names have 1 MB."""
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=9, mtime=0) as file:
+        for number in range(3000):
+            name = b"%06d" % number + b"n" * 1_000_000 + b".txt"
+            record = b"path=" + name + b"\n"
+            size = len(record) + 1
+            size += len(str(size + len(str(size))))
+            file.write(_pax(str(size).encode() + b" " + record) + tar_bytes([("0.txt", b"text")])[:1024])
+        file.write(bytes(1024))
+    (folder / "x.tar.gz").write_bytes(out.getvalue())
+    return folder / "x.tar.gz"
+
+
+def one_byte_members(folder: Path, *, times: int | None = None, width: int = 300_000) -> Path:
+    """A gzip stream of 300,000 members of one byte each, several times."""
+    text = json.dumps({"text": "x" * width}).encode() + b"\n"
+    members = {value: gzip.compress(bytes([value]), mtime=0) for value in set(text)}
+    stream = b"".join(members[value] for value in text)
+    (folder / "x.jsonl.gz").write_bytes(stream * (times or MOST_BYTES // len(stream)))
+    return folder / "x.jsonl.gz"
+
+
+def one_byte_members_of_a_tar(folder: Path) -> Path:
+    tar = tar_bytes([(f"{number}.txt", b"text " * 9000) for number in range(8)])
+    stream = b"".join(gzip.compress(tar[place : place + 1], compresslevel=1, mtime=0) for place in range(len(tar)))
+    (folder / "x.tar.gz").write_bytes(stream[:MOST_BYTES])
+    return folder / "x.tar.gz"
+
+
+def members_of_one_sample(folder: Path) -> Path:
+    """A tar of 19,000 members that are one sample."""
+    (folder / "x.tar").write_bytes(tar_bytes([(f"0.{number}", b"") for number in range(19_000)]))
+    return folder / "x.tar"
+
+
+def tiff(width: int, height: int, rows: int, bits: int, sample_format: int, data: bytes, compression: int = 1) -> bytes:
+    """A gray TIFF of strips of `rows` rows that all have the same bytes."""
+    count = -(-height // rows)
+    entries = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, bits), (259, 3, 1, compression), (262, 3, 1, 1)]
+    after = 8 + 2 + 10 * 12 + 4
+    entries += [(273, 4, count, after), (277, 3, 1, 1), (278, 4, 1, rows), (279, 4, count, after + 4 * count)]
+    entries += [(339, 3, 1, sample_format)]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    place = after + 8 * count
+    offsets, sizes = struct.pack("<I", place) * count, struct.pack("<I", len(data)) * count
+    return b"II*\0" + struct.pack("<I", 8) + directory + offsets + sizes + data
+
+
+def strips(folder: Path) -> Path:
+    """A TIFF of 10^6 strips."""
+    data = tiff(1, 1_000_000, 1, 8, 1, b"\x80")
+    return _pair(folder, data, "tif")
+
+
+def floats(folder: Path) -> Path:
+    """A TIFF of 89 million floats."""
+    data = zlib.compress(struct.pack("<f", 0.5) * 9000 * 300, 9)
+    return _pair(folder, tiff(9000, 9900, 300, 32, 3, data, compression=8), "tif", count=4)
+
+
+def scans(folder: Path) -> Path:
+    """A JPEG of 1,000 progressive scans."""
+    out = io.BytesIO()
+    Image.new("L", (4000, 4000), 128).save(out, "JPEG", progressive=True)
+    data = out.getvalue()
+    start = data.rindex(b"\xff\xda")
+    return _pair(folder, data[:start] + data[start:-2] * 1000 + b"\xff\xd9", "jpg")
+
+
+def _pair(folder: Path, data: bytes, extension: str, count: int = 1) -> Path:
+    members = [member for n in range(count) for member in ((f"{n}.{extension}", data), (f"{n}.txt", b"text"))]
+    (folder / "x.tar").write_bytes(tar_bytes(members))
+    return folder / "x.tar"
+
+
+def nested_folders(folder: Path) -> Path:
+    here = os.getcwd()
+    os.chdir(folder)
+    try:
+        for _ in range(1900):
+            os.mkdir("d")
+            os.chdir("d")
+        Image.new("L", (8, 8)).save("0.png")
+        Path("0.txt").write_text("text")
+    finally:
+        os.chdir(here)
+    Image.new("L", (8, 8)).save(folder / "0.png")
+    (folder / "0.txt").write_text("text")
+    return folder
+
+
+def long_numbers(folder: Path) -> Path:
+    rows = [b'{"id": ' + b"9" * 5000 + b', "text": "good"}\n', b'{"id": 1, "text": "good"}\n']
+    (folder / "x.jsonl").write_bytes(json_lines(rows * 900))
+    return folder / "x.jsonl"
+
+
+def deep_json(folder: Path) -> Path:
+    (folder / "x.jsonl").write_bytes(b'{"text": ' + b"[" * 4_000_000 + b"}\n" + b'{"text": "good"}\n')
+    return folder / "x.jsonl"
+
+
+def _zipped(path: Path, lines: int, line: bytes) -> Path:
+    with gzip.open(path, "wb", compresslevel=9) as file:
+        for _ in range(lines):
+            file.write(line)
+    return path
+
+
+def blank_lines(folder: Path) -> Path:
+    """A gzip stream of 4 GB of line breaks."""
+    return _zipped(folder / "x.jsonl.gz", 4000, b"\n" * (1 << 20))
+
+
+def long_lines(folder: Path) -> Path:
+    """24 lines of 200 MB."""
+    return _zipped(folder / "x.jsonl.gz", 24, b'{"text": "' + b"a" * (200 << 20) + b'"}\n')
+
+
+INPUTS: dict[str, Callable[[Path], Path]] = {
+    function.__name__: function
+    for function in (
+        dictionary_rows,
+        plain_rows,
+        pax_header,
+        long_keys,
+        one_byte_members,
+        one_byte_members_of_a_tar,
+        members_of_one_sample,
+        strips,
+        floats,
+        scans,
+        nested_folders,
+        long_numbers,
+        deep_json,
+        blank_lines,
+        long_lines,
+    )
+}
