@@ -1,5 +1,7 @@
 """From a configuration to a plan: checks everything that can be checked before work starts, then freezes it.
 
+    python -m hpcdata.launch ...
+
 All of it runs on the login node without torch. Resuming compares the configuration and the inputs with the plan that
 is there: a semantic difference is refused and named, a transient one is fine. A plan with nothing written gives way.
 """
