@@ -161,6 +161,24 @@ def test_a_decoder_that_hangs_is_ended_and_its_record_rejected(tmp_path: Path, e
     assert "in load_images" in Path(f"{folder}.log").read_text(), "the trace says where it hung"
 
 
+@pytest.mark.slow
+def test_a_picture_that_takes_too_much_cpu_time_is_found_and_rejected_by_the_limit(
+    tmp_path: Path, evidence: Evidence
+) -> None:
+    """A thread cannot be stopped: its process ends, and a child ends by the same limit, once."""
+    folder = tmp_path / "run"
+    prepare(small_config(folder, "data.max_image_s=2"))
+    codes = run_until_done(folder, install(tmp_path / "site", "spin", [pictures()[9]]), 3)
+    assert codes == [-signal.SIGALRM, 0]
+    message = "decoding it takes more CPU time than data.max_image_s"
+    assert [(row["index"], row["reason"], row["message"]) for row in rejects(folder)] == [(9, "crash", message)]
+    assert "data.max_image_s=2.0: this process ends" in Path(f"{folder}.log").read_text()
+    assert read_status(folder).counts["written"] == 23
+    crashes = [event for _, events in read_ledgers(folder / "ledger") for event in events if event["event"] == "crash"]
+    assert [event["how"] for event in crashes] == ["SIGPROF"]
+    evidence(POISON, 1, folder)
+
+
 def written(folder: Path) -> dict[int, str]:
     """Index -> key of every written sample."""
     combine(folder, CombineOptions())
