@@ -6,10 +6,11 @@
                          accelerator.register_for_checkpointing(batches)
     torch, torchtitan    dcp.save({"model": ..., "data": Epochs(loader)}); it is a Stateful
 
-tests/examples/train.py has each of them as a whole. Make the loader without `num_epochs`: the trainer counts them. Its epoch is `num_steps` batches, by default as many as
-the loader's first epoch has. With packing, epochs of the loader are a little longer or shorter than that: the batches
-go on in their order all the same, so that none is lost and none is there twice, wherever a run stops and goes on.
-Hand over the same arguments and the trainer's own checkpoint: nothing else is needed to go on.
+tests/examples/train.py has each of them as a whole. Make the loader without `num_epochs`: the trainer counts them. Its
+epoch is `num_steps` batches, by default as many as the loader's first epoch has. With packing, epochs of the loader are
+a little longer or shorter than that: the batches go on in their order all the same, so that none is lost and none is
+there twice, wherever a run stops and goes on. Hand over the same arguments and the trainer's own checkpoint: nothing
+else is needed to go on.
 """
 
 from __future__ import annotations
