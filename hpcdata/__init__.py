@@ -9,7 +9,13 @@ The names are resolved when they are used, so that command lines which never loa
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.argv[:1] == ["-m"]:  # `python -m hpcdata.X` is looking for X
+    from hpcdata.base.command import require_command
+
+    require_command(sys.orig_argv)
 
 if TYPE_CHECKING:
     from hpcdata.api.running import Run, run
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
     from hpcdata.loading.layouts.widening import widen
     from hpcdata.loading.loader import TokenLoader
     from hpcdata.loading.replaying import batch_digest
+    from hpcdata.loading.selecting import select
     from hpcdata.loading.token_streams import Mixture, Source
     from hpcdata.order.mixing.schedule import WeightsFrom
     from hpcdata.order.packing import BestFit, Buckets, Concat
@@ -57,6 +64,7 @@ __all__ = [
     "__version__",
     "batch_digest",
     "run",
+    "select",
     "widen",
 ]
 
@@ -72,6 +80,7 @@ _HOMES = {
     **dict.fromkeys(("SFT", "T2I", "Caption", "Interleaved", "LiquidT2I", "Text"), "hpcdata.loading.layouts.named"),
     **dict.fromkeys(("BestFit", "Buckets", "Concat"), "hpcdata.order.packing"),
     **dict.fromkeys(("Mixture", "Source"), "hpcdata.loading.token_streams"),
+    "select": "hpcdata.loading.selecting",
     "WeightsFrom": "hpcdata.order.mixing.schedule",
     "BackgroundLoader": "hpcdata.loading.background",
     "batch_digest": "hpcdata.loading.replaying",

@@ -12,13 +12,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcdata.base.command import DONE, EXIT_CODES, REFUSED, run
+from hpcdata.base.command import DONE, EXIT_CODES, REFUSED, complain, run, say
 
 ORDER = (
     *("launch", "preflight", "status", "logs", "resume", "cancel"),
     *("rejects", "combine", "verify", "export", "replay", "index", "completion"),
 )
 """As a person needs them; commands that are not named here come last."""
+_OTHER_NAMES = {
+    **dict.fromkeys(("encode", "run", "start", "submit"), "launch"),
+    **dict.fromkeys(("estimate", "cost"), "launch ... estimate=true"),
+    "retry": "rejects OUT --retry",
+    "prove": "verify OUT --prove N",
+    "stop": "cancel",
+    "report": "status",
+    "watch": "status OUT --watch",
+}
+"""What people try, and what there is."""
 _NO_COMMANDS = ("__init__", "__main__", "samples")
 
 
@@ -38,15 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(given: list[str]) -> int:
     name, rest = (given[0], given[1:]) if given else ("--help", [])
     if name in ("-h", "--help", "help"):
-        print(_help())
+        say(_help())
         return DONE
     if name in ("-V", "--version"):
         from hpcdata.base.version import code_version
 
-        print(f"hpcdata {code_version()}")
+        say(f"hpcdata {code_version()}")
         return DONE
     if name not in commands():
-        print(f"hpcdata: {name} is no command{_suggestion(name)}; hpcdata --help lists them", file=sys.stderr)
+        complain(f"{name} is no command{_suggestion(name)}; hpcdata --help lists them")
         return REFUSED
     code: int = importlib.import_module(f"hpcdata.{name}").main(rest)
     return code
@@ -63,6 +73,8 @@ def _help() -> str:
 def _suggestion(name: str) -> str:
     import difflib
 
+    if name in _OTHER_NAMES:
+        return f": it is hpcdata {_OTHER_NAMES[name]}"
     close = difflib.get_close_matches(name, commands(), n=1, cutoff=0.5)
     return f": did you mean hpcdata {close[0]}?" if close else ""
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcdata.base.command import Options, Parser, to_type
+from hpcdata.base.command import Options, Parser, say, to_type
 
 
 def parser() -> Parser:
@@ -39,11 +39,11 @@ def _cancel(options: Options) -> int:
         kept = {name: getattr(status, name) for name in names}
         print(json.dumps({"run": str(path.absolute()), "cancelled": job_ids, **kept, "next": line}, indent=1))
         return 0
-    print(f"cancelled {', '.join(job_ids)}" if job_ids else "no job of this run is in the queue")
+    say(f"cancelled {', '.join(job_ids)}" if job_ids else "no job of this run is in the queue")
     shards = f"{status.done} of {status.num_shards} shards and the checkpoints of others"
-    print(f"kept      {status.samples_done} of {status.num_samples} samples: {shards}")
+    say(f"kept      {status.samples_done} of {status.num_samples} samples: {shards}")
     if line:
-        print(f"next      {line}")
+        say(f"next      {line}")
     return 0
 
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hpcdata.base.command import DONE, FAILED, Options, Parser, to_type
+from hpcdata.base.command import DONE, FAILED, Options, Parser, complain, say, to_type
 
 if TYPE_CHECKING:
     from hpcdata.shards.counts import Counts
@@ -50,7 +50,7 @@ def _combine(options: Options) -> int:
     from hpcdata.dataset.parts import MAX_MAPS
 
     if options.mem_efficient and not options.json:
-        print("--mem-efficient needs no setting: combining never holds data in memory")
+        say("--mem-efficient needs no setting: combining never holds data in memory")
     configure("combine")
     names = [field.name for field in dataclasses.fields(CombineOptions)]
     manifest = combine(options.run, CombineOptions(**{name: getattr(options, name) for name in names}))
@@ -58,13 +58,11 @@ def _combine(options: Options) -> int:
         values = {"dataset": str(manifest.folder), "counts": manifest.counts.to_mapping(), "parts": len(manifest.parts)}
         print(json.dumps({**values, "content_digest": manifest.content_digest}, indent=1))
         return tell_rejected(options.run, manifest.counts)
-    print(f"{manifest.folder}: {manifest.counts.describe()}, {len(manifest.parts)} parts")
-    print(f"content digest {manifest.content_digest}")
+    say(f"{manifest.folder}: {manifest.counts.describe()}, {len(manifest.parts)} parts")
+    say(f"content digest {manifest.content_digest}")
     if len(manifest.parts) > MAX_MAPS:
         compacting = to_type("combine", options.run, "--compact")
-        print(
-            f"more parts than a process can map, so loaders open files again and again; {compacting} makes one of them"
-        )
+        say(f"more parts than a process can map, so loaders open files again and again; {compacting} makes one of them")
     return tell_rejected(options.run, manifest.counts)
 
 
@@ -79,7 +77,7 @@ def tell_rejected(run: str, counts: Counts) -> int:
     config = load_runtime(run) if RunPaths(run).runtime.exists() else load_plan(run).config
     reason = too_many(counts, config, Path(run))
     if reason:
-        print(f"hpcdata: {reason}", file=sys.stderr)
+        complain(reason)
     return FAILED if reason else DONE
 
 

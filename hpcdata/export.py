@@ -11,7 +11,7 @@ import sys
 from argparse import BooleanOptionalAction
 from collections.abc import Sequence
 
-from hpcdata.base.command import Options, Parser
+from hpcdata.base.command import Options, Parser, say
 
 FORMATS = ("unidisc",)
 
@@ -91,11 +91,11 @@ def _export(options: Options) -> int:
     if options.json:
         print(json.dumps({**dataclasses.asdict(summary), "out": str(options.out)}, indent=1))
         return 0
-    print(f"{summary.samples} samples ({summary.kind}, {summary.width} columns) in {options.out}")
+    say(f"{summary.samples} samples ({summary.kind}, {summary.width} columns) in {options.out}")
     if summary.sample_ids:
-        print("sample_ids tell padding; UniDisc's own ids: --pad-id unidisc, for <image> --image-token-id unidisc")
+        say("sample_ids tell padding; UniDisc's own ids: --pad-id unidisc, for <image> --image-token-id unidisc")
     if summary.truncated_texts or summary.left_out_images:
-        print(f"{summary.truncated_texts} samples cut, {summary.left_out_images} images left out for want of room")
+        say(f"{summary.truncated_texts} samples cut, {summary.left_out_images} images left out for want of room")
     return 0
 
 

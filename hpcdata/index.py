@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import Options, Parser
+from hpcdata.base.command import Options, Parser, complain, say
 
 
 def parser() -> Parser:
@@ -40,15 +40,15 @@ def _index(options: Options) -> int:
     seconds, num_samples = time.monotonic() - started, sum(tar.num_samples for tar in tars)
     for tar in tars:
         if tar.damages:
-            print(f"hpcdata: {tar.path} is damaged at byte {tar.damages[0]}", file=sys.stderr)
+            complain(f"{tar.path} is damaged at byte {tar.damages[0]}")
     for problem in problems(tars):
-        print(f"hpcdata: {problem}: rename it", file=sys.stderr)
+        complain(f"{problem}: rename it")
     if options.json:
         damaged = {tar.path: list(tar.damages) for tar in tars if tar.damages}
         print(json.dumps({"index": options.output, "tars": len(tars), "samples": num_samples, "damaged": damaged}))
         return 0
     rate = num_samples / max(seconds, 1e-9)
-    print(f"{options.output}: {len(tars)} tars, {num_samples} samples, {seconds:.1f} s ({rate:.0f} samples/s)")
+    say(f"{options.output}: {len(tars)} tars, {num_samples} samples, {seconds:.1f} s ({rate:.0f} samples/s)")
     return 0
 
 

@@ -20,9 +20,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcdata.base.command import Options, Parser
+from hpcdata.base import files
+from hpcdata.base.command import Options, Parser, say
 
 if TYPE_CHECKING:
     from hpcdata.cluster.launching import Estimated, Launched
@@ -57,11 +59,11 @@ def tell(launched: Launched, *, as_json: bool) -> int:
     from hpcdata.cluster import describing
 
     if launched.local and (text := describing.complaints(launched.local)):
-        print(text, file=sys.stderr)
+        say(text, file=sys.stderr)
     if as_json:
         print(json.dumps(describing.to_mapping(launched), indent=1))
     elif text := describing.describe(launched):
-        print(text)
+        say(text)
     return launched.exit_code
 
 
@@ -77,7 +79,8 @@ def _launch(options: Options) -> int:
         return 0
     if config.estimate:
         return _tell_estimate(launching.estimate(config), as_json=options.json)
-    return tell(launching.launch(config), as_json=options.json)
+    with files.modes_like(Path(config.data.token_output_dir)):
+        return tell(launching.launch(config), as_json=options.json)
 
 
 def _read_config(options: Options) -> RunConfig:
@@ -102,7 +105,7 @@ def _tell_estimate(estimated: Estimated, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(describing.estimate_to_mapping(estimated), indent=1))
     else:
-        print(describing.describe_estimate(estimated))
+        say(describing.describe_estimate(estimated))
     return 0
 
 

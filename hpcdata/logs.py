@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import Options, Parser
+from hpcdata.base.command import Options, Parser, say
 
 
 def parser() -> Parser:
@@ -44,9 +44,9 @@ def _show(options: Options) -> int:
             print(json.dumps(dataclasses.asdict(tail)))
         return 0
     for line in show(tails):
-        print(line)
+        say(line)
     if not tails:
-        print("no task has failed" if options.failed else "no task has started")
+        say("no task has failed" if options.failed else "no task has started")
     return 0
 
 

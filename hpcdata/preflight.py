@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import Options, Parser
+from hpcdata.base.command import Options, Parser, say
 from hpcdata.launch import overrides_parser
 
 
@@ -32,7 +32,7 @@ def _check(options: Options) -> int:
     from hpcdata.config.compose import compose
 
     lines = list(check(compose(options.overrides, options.config_dir)))
-    print(json.dumps({"lines": lines}, indent=1) if options.json else "\n".join(lines))
+    say(json.dumps({"lines": lines}, indent=1) if options.json else "\n".join(lines))
     return 0
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcdata.base.command import DONE, FAILED, Options, Parser, to_type
+from hpcdata.base.command import DONE, FAILED, Options, Parser, say, to_type
 
 if TYPE_CHECKING:
     from hpcdata.shards.reject_ledger import RejectRow
@@ -58,7 +58,7 @@ def _list(options: Options) -> int:
         if options.json:
             print(json.dumps(dataclasses.asdict(row)))
         elif options.reason or shown < FIRST_ROWS:
-            print(_line(row, folders))
+            say(_line(row, folders))
         shown += 1
     if not options.json:
         _print_counts(counts, hidden=0 if options.reason else max(0, shown - FIRST_ROWS))
@@ -69,11 +69,11 @@ def _print_counts(counts: Counter[str], *, hidden: int) -> None:
     from hpcdata.shards.reject_ledger import DUPLICATE
 
     if hidden:
-        print(f"... and {hidden} more (--reason R or --json lists them)")
+        say(f"... and {hidden} more (--reason R or --json lists them)")
     duplicates = counts.pop(DUPLICATE, 0)
     for reason, number in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        print(f"{number:>9}  {reason}")
-    print(f"{counts.total():>9}  rejects, and {duplicates} duplicates")
+        say(f"{number:>9}  {reason}")
+    say(f"{counts.total():>9}  rejects, and {duplicates} duplicates")
 
 
 def _line(row: RejectRow, folders: Mapping[str, str]) -> str:
@@ -105,15 +105,15 @@ def _print_result(result: RetryResult, path: str) -> None:
     def named(counts: Counter[str]) -> str:
         return f" ({', '.join(f'{reason} {number}' for reason, number in sorted(counts.items()))})" if counts else ""
 
-    print(f"tried      {result.tried}")
-    print(f"written    {result.recovered.total()}{named(result.recovered)} in {', '.join(result.parts) or 'no part'}")
-    print(f"rejected   {result.still_rejected.total()}{named(result.still_rejected)}")
+    say(f"tried      {result.tried}")
+    say(f"written    {result.recovered.total()}{named(result.recovered)} in {', '.join(result.parts) or 'no part'}")
+    say(f"rejected   {result.still_rejected.total()}{named(result.still_rejected)}")
     if result.renamed:
-        print(f"skipped    {result.renamed}: the changed input has other samples in their places")
+        say(f"skipped    {result.renamed}: the changed input has other samples in their places")
     for problem in result.problems:
-        print(f"not read   {problem}")
+        say(f"not read   {problem}")
     if result.parts:
-        print(f"next       {to_type('combine', path)}")
+        say(f"next       {to_type('combine', path)}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import Options, Parser
+from hpcdata.base.command import Options, Parser, say
 
 
 def parser() -> Parser:
@@ -52,9 +52,9 @@ def _replay(options: Options) -> int:
             if options.json:
                 print(json.dumps(dataclasses.asdict(found)))
                 continue
-            print(f"epoch {found.epoch} step {found.step} first_index {found.first_index} global {found.whole}")
+            say(f"epoch {found.epoch} step {found.step} first_index {found.first_index} global {found.whole}")
             for rank, share in enumerate(found.ranks if options.world_size > 1 else ()):
-                print(f"epoch {found.epoch} step {found.step} rank {rank} of {options.world_size} {share}")
+                say(f"epoch {found.epoch} step {found.step} rank {rank} of {options.world_size} {share}")
     except TypeError as error:  # of a layout that does not know an option
         raise UserError(str(error)) from None
     return 0

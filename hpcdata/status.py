@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import DONE, FAILED, UNFINISHED, Options, Parser
+from hpcdata.base.command import DONE, FAILED, UNFINISHED, Options, Parser, say
 
 _KEYS = """keys of --json: the fields of Status and Task in hpcdata/report/status.py and hpcdata/history/tasks.py;
 hpcdata/history/history.py defines useful, lost, overhead and queued seconds and goodput"""
@@ -64,7 +64,10 @@ def _show(options: Options) -> int:
 
         Path(options.html).write_bytes(to_bytes(render(observer, status)))
         return DONE
-    print(json.dumps(dataclasses.asdict(status), indent=1) if options.json else describe(status, options.run))
+    if options.json:
+        print(json.dumps(dataclasses.asdict(status), indent=1))
+    else:
+        say(describe(status, options.run))
     return CODES[status.state]
 
 

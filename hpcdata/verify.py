@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import DONE, FAILED, UNFINISHED, Options, Parser
+from hpcdata.base.command import DONE, FAILED, UNFINISHED, Options, Parser, say
 
 
 def parser() -> Parser:
@@ -42,10 +42,10 @@ def _verify(options: Options) -> int:
     if options.json:
         print(json.dumps([report.to_mapping() for report in reports], indent=1))
     for report in () if options.json else reports:
-        print(f"{report.path}: {report.counts.describe()}: {'FAILED' if report.problems else 'verified'}")
+        say(f"{report.path}: {report.counts.describe()}: {'FAILED' if report.problems else 'verified'}")
         for problem in report.problems:
-            print(f"  {problem}")
-        print(f"  content digest {digest.to_hex(report.content_digest)}")
+            say(f"  {problem}")
+        say(f"  content digest {digest.to_hex(report.content_digest)}")
     if any(report.problems for report in reports):
         return UNFINISHED if all(report.only_lacks_shards for report in reports if report.problems) else FAILED
     is_run = reports and RunPaths(options.path).runtime.exists()
@@ -62,8 +62,8 @@ def _prove(options: Options) -> int:
         print(json.dumps(dataclasses.asdict(proof), indent=1))
         return FAILED if proof.differences else DONE
     for difference in proof.differences:
-        print(f"  {difference}")
-    print(
+        say(f"  {difference}")
+    say(
         f"{options.path}: {proof.equal} of {proof.drawn} drawn samples "
         f"(of {proof.num_written} written, seed {proof.seed}) "
         f"are the same, with their keys, when they are made again on {proof.device} "

@@ -12,7 +12,7 @@ import pytest
 
 from hpcdata import __main__ as hpcdata_command
 from hpcdata import cancel, combine, launch, resume, status, verify
-from hpcdata.base.command import Options, Parser
+from hpcdata.base.command import Options, Parser, require_command
 from hpcdata.history import submissions
 from hpcdata.runs.paths import RunPaths
 from tests import made
@@ -58,6 +58,41 @@ def test_an_unknown_command_ends_with_a_suggestion_and_code_2(capsys: pytest.Cap
     assert hpcdata_command.main(["samples"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        ("work.retry", "run python -m hpcdata.rejects OUT --retry"),
+        ("report.status", "run python -m hpcdata.status OUT"),
+        ("samples", "hpcdata --help lists the commands"),
+    ],
+)
+def test_a_module_that_does_nothing_says_what_to_run(
+    module: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        require_command(["python", "-u", "-m", f"hpcdata.{module}", "OUT"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"hpcdata: hpcdata.{module} does nothing by itself: {told}\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["-m", "hpcdata.status"], ["-m", "hpcdata"], ["-m", "json.tool"], ["-c", ""], ["-m"]]
+)
+def test_what_is_a_command_or_is_not_ours_is_left_alone(words: list[str]) -> None:
+    require_command(["python", *words])
+
+
+def test_a_module_that_does_nothing_is_told_when_it_is_started() -> None:
+    done = subprocess.run([sys.executable, "-m", "hpcdata.work.retry", "OUT"], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_names_that_people_try_lead_to_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("retry", "stop", "prove"):
+        assert hpcdata_command.main([name, "/out"]) == 2
+    assert "it is hpcdata rejects OUT --retry;" in capsys.readouterr().err
+
+
 def test_help_waits_for_no_library() -> None:
     done = subprocess.run([sys.executable, "-c", HELP_OF_ALL], capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = done.stderr.splitlines()[-1]
@@ -72,7 +107,10 @@ def test_commands_about_a_run_wait_for_no_network_of_ours(tmp_path: Path, name: 
     assert done.stdout.splitlines()[-1] == "False"
 
 
-@pytest.mark.parametrize("arguments", ["launch --help", "--help", "index --help"])
+SLOW_HELP = [pytest.param(f"{name} --help", marks=pytest.mark.slow) for name in COMMANDS if name != "launch"]
+
+
+@pytest.mark.parametrize("arguments", ["launch --help", "--help", *SLOW_HELP])
 def test_a_reader_that_has_seen_enough_gets_no_traceback(arguments: str) -> None:
     line = f"{sys.executable} -m hpcdata {arguments} | head -n 1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT)

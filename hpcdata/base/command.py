@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import contextlib
 import io
 import os
+import re
 import shlex
+import string
 import sys
 from argparse import Namespace as Options
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
 
+from hpcdata.base import files, units
 from hpcdata.base.errors import Failed, Unfinished, UserError
 
 __all__ = ["DONE", "EXIT_CODES", "FAILED", "INTERRUPTED", "REFUSED", "UNFINISHED"]
-__all__ += ["Options", "Parser", "run", "to_type"]
+__all__ += ["Options", "Parser", "complain", "quoted", "run", "say", "to_type"]
+
+_PLAIN = frozenset(string.ascii_letters + string.digits + "/._-=+:,@% ")
 
 DONE, FAILED, REFUSED, UNFINISHED, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = """exit codes:
@@ -53,7 +61,7 @@ class Parser(argparse.ArgumentParser):
 
     def run(self, arguments: Sequence[str] | None, action: Callable[[Options], int]) -> int:
         """Does what the line says, `sys.argv` by default; returns the exit code."""
-        return run(lambda: action(self.parse_intermixed_args(arguments)))
+        return run(lambda: _act(action, self.parse_intermixed_args(arguments)))
 
     def format_help(self) -> str:
         self.epilog = "\n\n".join([*([self._more()] if self._more else []), EXIT_CODES])
@@ -67,6 +75,11 @@ class Parser(argparse.ArgumentParser):
         name, equals, value = argument.partition("=")
         hyphened = name.replace("_", "-")
         return hyphened + equals + value if hyphened in self._option_string_actions else argument
+
+
+def _act(action: Callable[[Options], int], options: Options) -> int:
+    with files.modes_like(Path(options.run)) if getattr(options, "run", None) else contextlib.nullcontext():
+        return action(options)
 
 
 def run(action: Callable[[], int]) -> int:
@@ -83,11 +96,37 @@ def run(action: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except KeyboardInterrupt:
-        print("hpcdata: interrupted", file=sys.stderr)
+        complain("interrupted")
         return INTERRUPTED
     except (UserError, OSError) as error:
-        print(f"hpcdata: {error}", file=sys.stderr)
+        complain(error)
         return exit_code(error)
+
+
+def say(text: object, *, file: IO[str] | None = None) -> None:
+    """Prints what a command has to tell; control characters in foreign names are shown, not obeyed."""
+    print(units.printable(text), file=file, flush=file is not None)
+
+
+def complain(text: object) -> None:
+    """Says on stderr what is wrong."""
+    say(f"hpcdata: {text}", file=sys.stderr)
+
+
+def require_command(words: Sequence[str]) -> None:
+    """Ends `python -m hpcdata.X` where X does nothing by itself, and says what to run. words: the line as typed."""
+    root = Path(__file__).parents[1]
+    name = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+    file = root.joinpath(*name.split(".")[1:]).with_suffix(".py")
+    if not name.startswith(f"{root.name}.") or not file.is_file():
+        return
+    text = file.read_text(encoding="utf-8")
+    if 'if __name__ == "__main__":' in text:
+        return
+    found = re.search(r"python -m hpcdata\.\w+( OUT)?( --[\w-]+)*", text)
+    what = f"run {found[0]}" if found else "hpcdata --help lists the commands"
+    complain(f"{name} does nothing by itself: {what}")
+    sys.exit(REFUSED)
 
 
 def exit_code(error: UserError | OSError) -> int:
@@ -111,6 +150,17 @@ _NAMES = "hpcdata.names"
 codecs.register_error(_NAMES, _as_named)
 
 
-def to_type(command: str, *arguments: object) -> str:
-    """The line that a person types: `python -m hpcdata.combine '/my data/out'`."""
-    return shlex.join(["python", "-m", f"hpcdata.{command}", *map(str, arguments)])
+def to_type(command: str, path: Path | str, *words: str) -> str:
+    """The line that a person types, in any folder: `python -m hpcdata.combine '/my data/out' --compact`.
+
+    path: of the run or dataset. What a shell would not pass on as it is printed stands in `$'...'`.
+    """
+    return " ".join(["python", "-m", f"hpcdata.{command}", *map(quoted, (os.path.abspath(path), *words))])
+
+
+def quoted(word: str) -> str:
+    """As a shell takes it for one word; with control characters as `$'...'`, which bash, zsh and ksh understand."""
+    if all(item.isprintable() or "\udc80" <= item <= "\udcff" for item in word):
+        return shlex.quote(word)
+    data = word.encode("utf-8", _NAMES)
+    return "$'" + "".join(chr(item) if chr(item) in _PLAIN else f"\\{item:03o}" for item in data) + "'"

@@ -13,15 +13,23 @@ import socket
 import sys
 from collections.abc import Mapping
 
+from hpcdata.base import units
+
 
 def configure(prefix: str | None = None, level: int = logging.INFO) -> None:
     """Sends all log lines to stderr, each with `[prefix]` (by default `process_name()`). May be called again."""
     name = process_name() if prefix is None else prefix
     escaped = name.replace("%", "%%")
-    formatter = logging.Formatter(f"%(asctime)s %(levelname)s [{escaped}] %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+    formatter = _Formatter(f"%(asctime)s %(levelname)s [{escaped}] %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """Control characters in foreign names are shown, not obeyed."""
+        return units.printable(super().format(record))
 
 
 def process_name(environ: Mapping[str, str] = os.environ) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from hpcdata.base import units
 
 MAX_CHARACTERS = 200
-_CELL = "text-align:left;vertical-align:top;padding:1px 12px 1px 0;border:none;background:none"
+_CELL = "text-align:left;vertical-align:top;padding:1px 12px 1px 0;border:none;background:none;white-space:pre-wrap"
 _SOFT = "opacity:0.65"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def duration(seconds: float | None) -> str:
     """`4.2 s`, `42 s`, `3.5 min`, `2 h 05 min`, `3 d 04 h`; `unknown` for None."""
@@ -50,7 +52,27 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def printable(text: object) -> str:
+    """Text for a terminal: as it is but for control characters, which are shown as escapes.
+
+    Line ends, tabs, and the bytes of file names that are not UTF-8 are kept. What foreign names and messages hold
+    cannot colour, clear or rename a terminal.
+    """
+    given = str(text)
+    if given.isprintable():
+        return given
+    return "".join(
+        item if item.isprintable() or item in "\n\t" or "\udc80" <= item <= "\udcff" else _escaped(item)
+        for item in given
+    )
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
 def one_line(text: object, width: int = 200) -> str:
-    """Foreign text without control characters, cut at `width`."""
-    line = "".join(item if item.isprintable() else "?" for item in " ".join(str(text).split()))
+    """Foreign text without control characters and line ends, cut at `width`. Spaces are kept: a path may have many."""
+    given = re.sub(r"[^\S ]+", " ", str(text)).strip()
+    line = "".join(item if item.isprintable() else "?" for item in given)
     return line if len(line) <= width else line[: width - 1] + "…"

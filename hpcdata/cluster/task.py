@@ -31,8 +31,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hpcdata.base import logs
-from hpcdata.base.command import DONE, FAILED, exit_code
+from hpcdata.base import files, logs
+from hpcdata.base.command import DONE, FAILED, Parser, exit_code
 from hpcdata.base.errors import UserError
 from hpcdata.base.signals import StopFlag
 from hpcdata.config.array import parse_array
@@ -45,12 +45,21 @@ PAUSES_S = (1, 2, 4, 8, 15, *[30] * 19)
 """Between attempts to reach slurmctld: ten minutes in all."""
 
 
+def parser() -> Parser:
+    parser = Parser(
+        "task", "Works on the shards of a planned run until none is left.", prog="python -m hpcdata.cluster.{}"
+    )
+    parser.add_run()
+    return parser
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m hpcdata.cluster.task OUT`: what the batch script of an array starts, once for each process."""
-    (output_dir,) = sys.argv[1:] if arguments is None else arguments
     logs.configure()
     try:
-        return run_array_task(Path(output_dir))
+        output_dir = Path(parser().parse_args(arguments).run)
+        with files.modes_like(output_dir):
+            return run_array_task(output_dir)
     except (UserError, OSError) as error:
         log.error("%s", error)
         return exit_code(error)

@@ -1,5 +1,7 @@
 """Combine: committed shards -> one dataset, `dataset/manifest.json` + `dataset/parts/`.
 
+    python -m hpcdata.combine OUT
+
 Shards are immutable, so combining is checking the account, hard-linking files and writing a manifest: its time and
 memory depend on the number of shards, not on their bytes. `--compact` streams all parts into one contiguous one.
 The dataset is built under a temporary name and renamed when it is complete and durable; killed at any moment, combine
@@ -112,8 +114,9 @@ def _require_complete(plan: Plan, paths: RunPaths, target: Path) -> None:
     if missing:
         names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise Unfinished(
-            f"{len(missing)} of {plan.num_shards} shards of {paths.root} are not committed ({names}): submit the same "
-            "launch line again to finish them, or combine what is there with --allow_tmp"
+            f"{len(missing)} of {plan.num_shards} shards of {paths.root} are not committed ({names}): "
+            f"{to_type('resume', paths.root)} finishes them, {to_type('combine', paths.root, '--allow-tmp')} takes "
+            "what is there"
         )
 
 

@@ -121,7 +121,7 @@ def read_manifest(path: str | Path, *, even_if_changed: bool = False) -> Manifes
         raise UserError(f"{file} is larger than {_MAX_BYTES} bytes: not a manifest")
     data = file.read_bytes()
     if not even_if_changed and (fault := sealed.fault_of(data)) is not None:
-        raise Failed(f"{file}: {fault}; restore it, or run hpcdata.combine again")
+        raise Failed(f"{file}: {fault}; restore it, or combine its run again")
     return parse_manifest(data, folder)
 
 
@@ -138,7 +138,7 @@ def _parse(data: bytes, folder: Path, where: Path) -> Manifest:
     try:
         values = sealed.without_seal(parse(data))
     except ValueError as error:
-        raise Failed(f"{where} is not JSON ({error}): run hpcdata.combine again") from None
+        raise Failed(f"{where} is not JSON ({error}): combine its run again") from None
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:
         raise UserError(f"{where} has format {found!r}, this version of hpcdata reads {FORMAT!r}")
@@ -149,7 +149,7 @@ def _parse(data: bytes, folder: Path, where: Path) -> Manifest:
                 checked(item)
         return manifest
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise Failed(f"{where} is damaged ({type(error).__name__}: {error}): run hpcdata.combine again") from None
+        raise Failed(f"{where} is damaged ({type(error).__name__}: {error}): combine its run again") from None
 
 
 @contextmanager
@@ -210,5 +210,5 @@ def _check(manifest: Manifest, where: Path) -> None:
     if manifest.num_samples != manifest.counts.written:
         raise Failed(
             f"{where} is damaged: its parts hold {manifest.num_samples} samples, its account says "
-            f"{manifest.counts.written} were written: run hpcdata.combine again"
+            f"{manifest.counts.written} were written: combine its run again"
         )

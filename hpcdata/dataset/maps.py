@@ -57,13 +57,13 @@ def map_file(path: str, num_bytes: int, address: int | None = None, *, may_grow:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise Failed(f"{path} is missing: the part is damaged, restore it or run hpcdata.combine again") from None
+        raise Failed(f"{path} is missing: the part is damaged, restore it, or combine its run again") from None
     try:
         found = os.lseek(descriptor, 0, os.SEEK_END)
         if found < num_bytes or (found > num_bytes and not may_grow):
             raise Failed(
                 f"{path} has {found} bytes, the manifest says {num_bytes}: "
-                "the part is damaged, restore it or run hpcdata.combine again"
+                "the part is damaged, restore it, or combine its run again"
             )
         return _mmap(address, num_bytes, _SHARED if address is None else _SHARED | _MAP_FIXED, descriptor)
     finally:

@@ -1,5 +1,7 @@
 """Verify: reads everything back and says whether it is what was promised.
 
+    python -m hpcdata.verify OUT
+
 For a run: every shard of the plan is committed, every file has its sha256, every sample of the inputs is written,
 rejected or a duplicate exactly once. For a dataset: the same for its parts, and the content digest of the manifest is
 recomputed from the examples.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hpcdata.base import files, sealed
+from hpcdata.base import files, sealed, units
 from hpcdata.base.command import to_type
 from hpcdata.base.typed import checked
 from hpcdata.runs.paths import RunPaths
@@ -77,4 +77,4 @@ def describe(outcome: Outcome, root: Path) -> str:
         )
     if outcome.next_step:
         lines.append(f"next      {outcome.next_step}")
-    return "\n".join(lines)
+    return units.printable("\n".join(lines))

@@ -20,6 +20,7 @@ equal on every rank.
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -82,10 +83,15 @@ class BestFit:
     window: int = 4096
     cuts: bool = False
     max_images: int | None = None
+    multiple: int | None = None
+    """Room for each sample to be padded to a multiple of this: see hpcdata.loading.context_parallel."""
     carries: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check(length=self.length, window=self.window, max_images=1 if self.max_images is None else self.max_images)
+        _check(multiple=1 if self.multiple is None else self.multiple)
+        if self.length % (self.multiple or 1):
+            raise UserError(f"packing: length={self.length} is no multiple of multiple={self.multiple}")
 
     def __repr__(self) -> str:
         """Part of the state of a loader: the same as before there were images."""
@@ -95,6 +101,8 @@ class BestFit:
     def place(
         self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int, images: np.ndarray | None = None
     ) -> Bins:
+        if self.multiple is not None:
+            lengths = -(-lengths // self.multiple) * self.multiple
         lengths, capacity = in_units(lengths, self.length)
         bins, budget = self._bins(*_rows(lengths, capacity)), self.max_images
         if images is None or budget is None or bins.totals(images).max(initial=0) <= budget:
@@ -189,9 +197,24 @@ def last_buckets(lengths: np.ndarray, grids: np.ndarray, multiple: int) -> tuple
     return bins, edges
 
 
-def find_packing(packing: int | Packing | None) -> Packing | None:
-    """A number is the length of best-fit bins."""
-    return BestFit(length=packing) if isinstance(packing, int) else packing
+def find_packing(packing: int | str | Packing | None, length: int | None = None) -> Packing | None:
+    """A number is the length of best-fit bins. A name has one behind it, or takes `length`: `bestfit:4096`, `concat`,
+    `buckets:128` (the multiple).
+    """
+    if isinstance(packing, int):
+        return BestFit(length=packing)
+    if not isinstance(packing, str):
+        return packing
+    match = re.fullmatch(r"(bestfit|concat|buckets)(?::([1-9]\d*))?", packing)
+    if not match:
+        raise UserError(f"packing {packing!r}: expected bestfit:4096, concat:4096, buckets or buckets:128")
+    name, number = match[1], int(match[2]) if match[2] else None
+    if name == "buckets":
+        return Buckets() if number is None else Buckets(multiple=number)
+    columns = number or length
+    if columns is None:
+        raise UserError(f"packing {packing!r} needs the columns of a row: {name}:4096, or a layout with max_length")
+    return BestFit(length=columns) if name == "bestfit" else Concat(length=columns)
 
 
 def _rows(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:

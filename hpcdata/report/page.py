@@ -1,5 +1,7 @@
 """The report page of a run (`status --html`): one HTML file with its own style and charts, and nothing from elsewhere.
 
+    python -m hpcdata.status OUT --html FILE
+
 Names, hosts and messages come from other processes: they are escaped, and the page forbids the browser to run scripts
 or to fetch anything. Its size does not grow with the run: many shards and tasks are summed up, and it says so.
 """

@@ -30,7 +30,7 @@ p { margin: 6px 0; overflow-wrap: anywhere; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 14px 16px; }
 section { margin: 14px 0; }
 .soft, footer, header p { color: var(--soft); font-size: 13px; }
-.note { border-left: 4px solid var(--amber); background: var(--card); padding: 8px 12px; }
+.note { border-left: 4px solid var(--amber); background: var(--card); padding: 8px 12px; white-space: pre-wrap; }
 .badge { color: #fff; border-radius: 4px; padding: 1px 8px; font-weight: 600; }
 .badge.finished { background: #1f8a4c; }
 .badge.unfinished { background: #2f6fdb; }

@@ -1,5 +1,7 @@
 """Watch: a view of a run in a terminal that renews itself until the run ends; lines where there is no terminal.
 
+    python -m hpcdata.status OUT --watch
+
 Names, hosts and messages come from other processes: they are shown as plain text, never as markup or control codes.
 """
 
@@ -18,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpcdata.base import units
+from hpcdata.base.command import say
 from hpcdata.history.history import History
 from hpcdata.history.process import RUNNING, VANISHED
 from hpcdata.history.tasks import Task
@@ -50,10 +53,10 @@ def watch(observer: Observer, every_s: float, *, output: IO[str] | None = None) 
 
                 status = _look_on(observer, status, every_s, show)
         else:
-            status = _look_on(observer, status, every_s, lambda status: print(line(status), file=console.file))
+            status = _look_on(observer, status, every_s, lambda status: say(line(status), file=console.file))
     except KeyboardInterrupt:
         pass
-    print(describe(status, observer.paths.root), file=console.file)
+    say(describe(status, observer.paths.root), file=console.file)
     return status
 
 
@@ -86,7 +89,7 @@ def line(status: Status) -> str:
 def view(status: Status, observer: Observer, height: int, every_s: float) -> RenderableType:
     """All of it: progress, figures, warnings, and as many tasks as fit."""
     root = observer.paths.root
-    notes = [Text(note, style="yellow", overflow="fold") for note in warnings(status, root)]
+    notes = [Text(units.printable(note), style="yellow", overflow="fold") for note in warnings(status, root)]
     room = max(MIN_TASKS, height - HEADER_LINES - 2 * len(notes))
     return Group(
         _title(status, units.one_line(root), every_s),

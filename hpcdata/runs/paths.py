@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hpcdata.base import sealed
+from hpcdata.base.command import to_type
 from hpcdata.base.errors import Failed
 from hpcdata.shards.shard import SHARD
 
@@ -106,7 +107,7 @@ class RunPaths:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, KeyError, TypeError):
-            raise Failed(f"{self.combined} is damaged: remove it and run python -m hpcdata.combine again") from None
+            raise Failed(f"{self.combined} is damaged: remove it, and {to_type('combine', self.root)}") from None
         return dataset if complete and (dataset / "manifest.json").exists() else None
 
 

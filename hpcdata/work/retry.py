@@ -1,5 +1,7 @@
 """Retrying rejects: encodes them again, and adds what succeeds as a new part; committed shards stay as they are.
 
+    python -m hpcdata.rejects OUT --retry
+
 A sample is encoded in its own batch, with the neighbours that were written, so what a retry adds is what the run
 would have written had the sample been good. Only successes are stored; whatever fails stays rejected as it was. A
 retry that is killed leaves an unpublished folder, which the next one removes; what it had published stays.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -44,6 +47,36 @@ def test_a_line_that_is_not_understood_ends_with_2(capsys: pytest.CaptureFixture
     assert "usage: hpcdata status" in capsys.readouterr().err
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))))
-def test_what_a_shell_makes_of_a_line_to_type_is_what_was_meant(words: list[str]) -> None:
-    assert shlex.split(command.to_type("combine", *words)) == ["python", "-m", "hpcdata.combine", *words]
+NAMES = st.text(st.characters(exclude_characters="\0/"), min_size=1, max_size=8).filter(lambda name: set(name) != {"."})
+
+
+@given(NAMES.filter(str.isprintable), st.lists(st.text().filter(str.isprintable)))
+def test_what_a_shell_makes_of_a_line_to_type_is_what_was_meant(name: str, words: list[str]) -> None:
+    wanted = ["python", "-m", "hpcdata.combine", f"/runs/{name}", *words]
+    assert shlex.split(command.to_type("combine", f"/runs/{name}", *words)) == wanted
+
+
+def test_what_cannot_be_printed_is_typed_as_escapes() -> None:
+    names = ["\x1b[31m", "a\nb", "\t'\\", "\u2028 \u00a0", "'\x7f0\"$"]
+    line = " ".join(command.quoted(name) for name in names)
+    assert line.isprintable()
+    names.append("\udcff' \udc80")  # its bytes are printed as they are
+    line += f" {command.quoted(names[-1])}"
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True)
+    assert done.stdout.split(b"\0")[:-1] == [os.fsencode(name) for name in names]
+
+
+def test_a_path_to_type_means_the_same_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command.to_type("status", "-x") == f"python -m hpcdata.status {tmp_path}/-x"
+
+
+def test_foreign_text_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse() -> int:
+        command.say("a\tb\n\x1b]0;title\x07 \x9b31m")
+        raise UserError("no \x1b[2J file: \ud800\r")
+
+    assert command.run(refuse) == command.REFUSED
+    shown = capsys.readouterr()
+    assert shown.out == "a\tb\n\\x1b]0;title\\x07 \\x9b31m\n"
+    assert shown.err == "hpcdata: no \\x1b[2J file: \\ud800\\r\n"

@@ -38,4 +38,5 @@ def test_counts_rates_and_sizes() -> None:
 
 def test_foreign_text_is_one_harmless_line() -> None:
     assert units.one_line("a\nb\x1b[31m\u202e c", 20) == "a b?[31m? c"
+    assert units.one_line(" a  b\t\tc ") == "a  b c"
     assert units.one_line("x" * 50, 10) == "x" * 9 + "…"

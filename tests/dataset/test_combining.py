@@ -118,9 +118,9 @@ def test_a_compacted_part_opens_with_tensordict(tmp_path: Path) -> None:
 
 def test_an_unfinished_run_is_refused_with_what_is_missing_and_what_to_do(tmp_path: Path) -> None:
     made.run(tmp_path / "run", unfinished={1: 8, 3: 0})
-    with pytest.raises(UserError, match=r"2 of 4 shards .*00001-of-00004, 00003-of-00004.*--allow_tmp") as caught:
+    with pytest.raises(UserError, match=r"2 of 4 shards .*00001-of-00004, 00003-of-00004.*--allow-tmp") as caught:
         run_combine(tmp_path / "run")
-    assert "submit the same launch line again" in str(caught.value)
+    assert f"python -m hpcdata.resume {tmp_path}/run finishes them" in str(caught.value)
     assert not (tmp_path / "run/dataset").exists()
 
 
