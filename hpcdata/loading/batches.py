@@ -75,7 +75,9 @@ class PlainSteps(RowSteps):
 
     def _look_ahead(self, epoch: int, step: int, share: Share) -> _Ahead:
         positions, edges = self.ahead(epoch, step, share)
-        is_asked = self._blocks.reach(epoch, int(positions[0]), int(positions[-1]) + 1) if len(positions) else False
+        is_asked = (
+            self._blocks.reach(epoch, int(positions.min()), int(positions.max()) + 1) if len(positions) else False
+        )
         draws = self.stream.draws(epoch, positions)
         num_spans = 1 if self._ahead is None else _SPANS_AHEAD  # the first batch is waited for
         return _Ahead(epoch, step, share, draws, edges.tolist(), num_spans, is_asked)
