@@ -13,7 +13,6 @@ The loader of tokens is its first user (hpcdata.loading); tests/order/test_alone
     packing        which samples share a row, from their lengths, and from what else they cost
     best_fit       how rows are filled, with one budget or two
     bins           where samples stand in their rows
-    balance        which rank gets which rows of a step, by what they cost
     steps          which samples each step of each rank consists of
     window_steps   the same where rows hold several samples
     ranks          rank and world size: the one place that asks torch.distributed

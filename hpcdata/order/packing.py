@@ -13,7 +13,7 @@ leave: captions of 10 to 80 ids, each with an image of 256, fill 4,096 columns t
 fit and nothing shorter is there to fill the rest. With two budgets, one is filled to more than 0.96 as measured: the
 one that is scarce.
 
-`balance` chooses which rank gets which rows of a step: see hpcdata.order.balance. A step has the same rows without it.
+`balance` chooses which rank gets which rows of a step: see hpcdata.order.steps. A step has the same rows without it.
 
 A window is a fixed number of consecutive samples. Its rows depend on nothing else (with Buckets: and on how many
 samples of each grid wait), so any window can be computed alone: that is what makes packing exact after a restart, and

@@ -23,11 +23,10 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from hpcdata.order.balance import rows_of_ranks
 from hpcdata.order.bins import Bins
 from hpcdata.order.draws import Draws
 from hpcdata.order.packing import Buckets, Packing, last_buckets
-from hpcdata.order.steps import Mark, Share, windows_ahead
+from hpcdata.order.steps import Mark, Share, rows_of_ranks, windows_ahead
 from hpcdata.order.streams import Stream
 
 _MAX_WINDOWS = 4
