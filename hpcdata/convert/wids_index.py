@@ -19,7 +19,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
+from hpcdata.base import files
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import read_at
 from hpcdata.sources.base import InputFile
@@ -58,7 +60,8 @@ def make_index(patterns: Sequence[str], output: str, *, num_workers: int, has_ch
     entries = [_entry(tar, os.path.relpath(tar.path, folder) if is_relative else tar.path) for tar in tars]
     entries.sort(key=lambda entry: str(entry["url"]))
     name = _name(os.path.splitext(patterns[0])[0])
-    _write(output, {"__kind__": KIND, "wids_version": 1, "shardlist": entries, "name": name})
+    index = {"__kind__": KIND, "wids_version": 1, "shardlist": entries, "name": name}
+    files.write_atomic(Path(output), json.dumps(index, indent=2).encode())
     return tars
 
 
@@ -133,12 +136,3 @@ def _name(path: str) -> str:
     """The words of a path that are no numbers, each once."""
     words = [word for word in _NOT_IN_NAME.split(path) if not re.fullmatch(r"\d*", word)]
     return "-".join(dict.fromkeys(words))
-
-
-def _write(path: str, index: dict[str, object]) -> None:
-    partial_path = f"{path}.{os.getpid()}.partial"
-    with open(partial_path, "w", encoding="utf-8") as out:
-        json.dump(index, out, indent=2)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(partial_path, path)
