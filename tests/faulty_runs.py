@@ -97,6 +97,17 @@ def _parquet(folder: Path) -> None:
     pq.write_table(pa.table({"text": _texts()}), folder / "x.parquet", row_group_size=4)
 
 
+def _parquet_of_pictures(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    held = [{"bytes": data, "path": name} for name, data in _members() if not name.endswith(".txt")]
+    pq.write_table(pa.table({"image": held, "text": _texts()}), folder / "x.parquet", row_group_size=4)
+
+
+def _metadata(folder: Path) -> None:
+    rows = [f'{image},"{text}"\n' for image, text in zip(_pictures(folder), _texts(), strict=True)]
+    write(folder / "metadata.csv", "".join(["file_name,text\n", *rows]).encode())
+
+
 def _indexed(folder: Path) -> None:
     write_tar(folder / "x.tar", _members())
     index = {"wids_version": 1, "shardlist": [{"url": "x.tar", "nsamples": NUM_SAMPLES}]}
@@ -120,6 +131,8 @@ CASES: dict[str, tuple[Make, str]] = {
     "lines.gz": (_lines("x.jsonl.gz"), ""),
     "lines.zst": (_lines("x.jsonl.zst"), ""),
     "parquet": (_parquet, ""),
+    "parquet of pictures": (_parquet_of_pictures, ""),
+    "metadata": (_metadata, ""),
     "documents": (_documents, ""),
 }
 """Name -> how its files are made, and which of them is named as the input (all: the folder)."""

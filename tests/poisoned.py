@@ -22,6 +22,7 @@ DEATHS = {
     "glutton": "grow()",
     "sleep": "import time; time.sleep(60)",
     "pause": "import time; time.sleep(0.05)",
+    "spin": "while True: pass",
     "hang": "import ctypes; ctypes.PyDLL(None).pause()",  # with the interpreter's lock
 }
 _SITECUSTOMIZE = """

@@ -86,6 +86,8 @@ class DataConfig:
     `unreadable_file` when so many tasks could not read its file."""
     max_batch_s: float = transient(3600.0)
     """Most seconds of one batch. After that its process is ended, and the record that hangs is found as for a crash."""
+    max_image_s: float = transient(60.0)
+    """Most CPU seconds of one picture. A record that takes more is found as for a crash, and rejected as `crash`."""
     max_rejected: float | None = transient(None)
     """Largest share of the inputs that may be rejected. Beyond it tasks stop, and the run does not end as a success.
     null: tasks stop when the first shards are rejected nearly whole for one reason, and the run fails when most inputs

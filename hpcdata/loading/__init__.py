@@ -9,6 +9,7 @@ May use: base, samples, native, order, shards, dataset.
     packed_batches     the same, with several samples a row
     layouts/           how the spans of samples become arrays
     loader             TokenLoader; its place and state are hpcdata.order.state
+    context_parallel   sequences shared out among ranks
     attention          masks and edges that keep the samples of a packed row apart
     account            what each source has contributed
     waits           how long a training waited for its batches

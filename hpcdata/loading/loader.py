@@ -34,15 +34,18 @@ from hpcdata.loading.packed_batches import PackedSteps
 from hpcdata.loading.token_streams import Mixture, open_stream
 from hpcdata.loading.waits import Waits
 from hpcdata.native.threads import Later
+from hpcdata.order.checking import digest
 from hpcdata.order.order import Order
 from hpcdata.order.packing import Packing, find_packing
 from hpcdata.order.ranks import find_rank
-from hpcdata.order.state import Cursor, digest
+from hpcdata.order.state import Cursor
 from hpcdata.order.steps import Share
 from hpcdata.order.streams import MixtureStream
 
 if TYPE_CHECKING:
     import torch
+
+    from hpcdata.order.ranks import Mesh
 
     _Made = tuple[dict[str, torch.Tensor], BatchCounts]
 
@@ -84,6 +87,7 @@ class TokenLoader(Cursor[TokenSteps]):
         num_epochs: int | None = None,
         consumer: str | None = None,
         weights_ledger: str | Path | None = None,
+        mesh: Mesh | None = None,
     ) -> None:
         """`global_batch_size` is the rows of one step on all ranks together; the world size must divide it.
 
@@ -92,9 +96,10 @@ class TokenLoader(Cursor[TokenSteps]):
         `consumer`: who takes the batches, which says what is in them: `hf` (`model(**batch)` of transformers), `torch`
         (your own model) or `any`; by default what the layout says.
         `order`: another one than `seed` and `shuffle` give, or its name, such as `blocks` for data larger than RAM.
+        `mesh`: torch's device mesh, whose tensor, pipeline and context parallel peers get the same batches.
         `weights_ledger`: a file for the changes of a mixture's weights, where they are more than a state can hold.
         """
-        place, size = find_rank(rank, world_size)
+        place, size = find_rank(rank, world_size, mesh)
         self.dataset, stream = open_stream(dataset, seed=seed, shuffle=shuffle, order=order)
         found = find_layout(layout)
         rows = find_packing(packing, getattr(found, "max_length", None))
@@ -229,6 +234,9 @@ class TokenLoader(Cursor[TokenSteps]):
 
     def _own_settings(self) -> dict[str, Any]:
         return {"layout": self.layout.name, "layout_digest": digest(self.layout.settings())}
+
+    def _behind_digests(self) -> dict[str, dict[str, Any]]:
+        return {**super()._behind_digests(), "layout_digest": self.layout.settings()}
 
     def _where(self) -> str:
         return super()._where() if isinstance(self.stream, MixtureStream) else str(self.dataset.path)

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hpcdata.base.errors import UserError
-from hpcdata.order.state import check_state
+from hpcdata.order.checking import check_state
 
 if TYPE_CHECKING:
     import torch

@@ -47,6 +47,7 @@ _MARKS = (
     ("a video", re.compile(rb"....ftyp(?:isom|iso[2-9]|mp4[12]|avc1|qt  |M4V )|\x1a\x45\xdf\xa3", re.DOTALL)),
 )
 _PICTURES = frozenset(name for name, _ in _MARKS[:13])
+_EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WebP": "webp", "TIFF": "tif", "BMP": "bmp"}
 _REMEDIES = {
     "AVIF": "install pillow 11.3 or newer, whose wheels decode it",
     "HEIC": "convert it to PNG or JPEG, as heif-convert of libheif does",
@@ -57,6 +58,11 @@ _REMEDIES = {
 def find_kind(beginning: bytes) -> str | None:
     """What a file holds by its first bytes, in words; None for what has no mark that is known here."""
     return next((name for name, mark in _MARKS if mark.match(beginning)), None)
+
+
+def extension_of(beginning: bytes) -> str:
+    """The usual ending of a picture with these first bytes, `img` for what has no mark of one."""
+    return _EXTENSIONS.get(find_kind(beginning) or "", "img")
 
 
 def is_picture(beginning: bytes) -> bool:

@@ -17,5 +17,6 @@ The loader of tokens is its first user (hpcdata.loading); tests/order/test_alone
     window_steps   the same where rows hold several samples
     ranks          rank and world size: the one place that asks torch.distributed
     state          where a loader stands, and what must be equal so that a run can go on from there
+    checking       whether a state is of this data and these settings, and which option differs
     account        what each source has contributed, summed up
 """

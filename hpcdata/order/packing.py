@@ -83,10 +83,15 @@ class BestFit:
     window: int = 4096
     cuts: bool = False
     max_images: int | None = None
+    multiple: int | None = None
+    """Room for each sample to be padded to a multiple of this: see hpcdata.loading.context_parallel."""
     carries: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check(length=self.length, window=self.window, max_images=1 if self.max_images is None else self.max_images)
+        _check(multiple=1 if self.multiple is None else self.multiple)
+        if self.length % (self.multiple or 1):
+            raise UserError(f"packing: length={self.length} is no multiple of multiple={self.multiple}")
 
     def __repr__(self) -> str:
         """Part of the state of a loader: the same as before there were images."""
@@ -96,6 +101,8 @@ class BestFit:
     def place(
         self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int, images: np.ndarray | None = None
     ) -> Bins:
+        if self.multiple is not None:
+            lengths = -(-lengths // self.multiple) * self.multiple
         lengths, capacity = in_units(lengths, self.length)
         bins, budget = self._bins(*_rows(lengths, capacity)), self.max_images
         if images is None or budget is None or bins.totals(images).max(initial=0) <= budget:

@@ -1,20 +1,41 @@
-"""Rank and world size of this process: the one place that asks torch.distributed, the environment or SLURM."""
+"""Rank and world size of this process: the one place that asks torch.distributed, the environment or SLURM.
+
+Ranks are those of data parallelism. Peers that share a model (tensor, pipeline, context parallel) get the same batches:
+a device mesh says who they are.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from hpcdata.base.errors import UserError
 
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
-def find_rank(rank: int | None = None, world_size: int | None = None) -> tuple[int, int]:
+    Mesh = DeviceMesh | tuple[int, int]
+
+_OF_DATA = {"dp", "ddp", "fsdp", "hsdp", "data", "batch", "replicate", "shard"}
+_OF_MODEL = {"tp", "pp", "cp", "sp", "tensor", "pipeline", "context", "sequence"}
+"""Words of the names that dimensions of meshes and groups have, in torch and in Megatron."""
+
+
+def find_rank(rank: int | None = None, world_size: int | None = None, mesh: Mesh | None = None) -> tuple[int, int]:
     """(rank, world size): as given, else by the initialised process group, RANK and WORLD_SIZE, a SLURM step, or 0, 1.
 
     accelerate and torchrun set up the first two. Array tasks and the batch script itself are no ranks: only a step that
-    `srun` started with several tasks counts.
+    `srun` started with several tasks counts. `mesh`: a device mesh whose dimensions have names, or (rank, world size)
+    among those that get different batches. Raises UserError where torch.distributed has groups of peers that share a
+    model, and neither says who this is.
     """
+    if mesh is not None:
+        if rank is not None or world_size is not None:
+            raise UserError("pass mesh, or rank and world_size, not both")
+        rank, world_size = mesh if isinstance(mesh, tuple) else _from_mesh(mesh)
     if (rank is None) != (world_size is None):
         raise UserError("rank and world_size go together: pass both, or neither to have them detected")
     if rank is None or world_size is None:
@@ -31,7 +52,43 @@ def _from_process_group() -> tuple[int, int] | None:
 
     if not (distributed.is_available() and distributed.is_initialized()):
         return None
+    _check_groups()
     return distributed.get_rank(), distributed.get_world_size()
+
+
+def _check_groups() -> None:
+    """Raises UserError where some ranks share a model."""
+    from torch import distributed
+
+    world = getattr(distributed.distributed_c10d, "_world", None)
+    for group in getattr(world, "pg_map", ()):
+        name = str(getattr(group, "group_desc", ""))
+        words = _words(name)
+        if words & _OF_MODEL and not words & _OF_DATA and group.size() > 1:
+            raise UserError(
+                f"torch.distributed has a group {name} of {group.size()} ranks, which need the same batches: pass "
+                "mesh=..., the device mesh, or rank and world_size of data parallelism"
+            )
+
+
+def _from_mesh(mesh: DeviceMesh) -> tuple[int, int]:
+    """Among the dimensions of data, the first varies slowest."""
+    rank, world_size = 0, 1
+    for dimension, name in enumerate(mesh.mesh_dim_names or ["without a name"] * mesh.ndim):
+        words = _words(name)
+        if bool(words & _OF_DATA) == bool(words & _OF_MODEL):
+            raise UserError(
+                f"dimension {name!r} of the device mesh: expected a name of data ({', '.join(sorted(_OF_DATA))}) or of "
+                f"a model ({', '.join(sorted(_OF_MODEL))}): pass rank and world_size of data parallelism"
+            )
+        if words & _OF_DATA:
+            size = mesh.size(dimension)
+            rank, world_size = rank * size + mesh.get_local_rank(dimension), world_size * size
+    return rank, world_size
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[^a-z]+", name.lower()))
 
 
 def _from_environment(environ: Mapping[str, str]) -> tuple[int, int] | None:

@@ -6,7 +6,6 @@ A loader of any kind of sample inherits `Cursor`. It says how its steps are made
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +15,12 @@ import numpy as np
 
 from hpcdata.base.errors import UserError
 from hpcdata.native.forks import Lazy
+from hpcdata.order.checking import STATE_VERSION, check_state, digest
 from hpcdata.order.mixing.weight_ledger import Change, WeightLedger
 from hpcdata.order.packing import Packing
 from hpcdata.order.steps import Mark, RowSteps, Share, Steps
 from hpcdata.order.streams import MixtureStream, SingleStream, Stream
 
-STATE_VERSION = 1
 MAX_STATE_BYTES = 1024
 _ROOM_FOR_DIGITS = 64
 """The numbers of a state grow after its ledger of weights was measured."""
@@ -76,6 +75,10 @@ class Cursor(Generic[S]):
     def _own_settings(self) -> dict[str, Any]:
         """What batches depend on, beside the order."""
         raise NotImplementedError
+
+    def _behind_digests(self) -> dict[str, dict[str, Any]]:
+        """What the digests among the settings were made of, by their names."""
+        return {"mixture_digest": self.stream.settings()} if isinstance(self.stream, MixtureStream) else {}
 
     def _where(self) -> str:
         """What an error says about where the samples are."""
@@ -172,7 +175,7 @@ class Cursor(Generic[S]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state`, saved on any world size. Raises UserError when it is of other data or settings."""
-        check_state(state, self.state_dict())
+        check_state(state, self.state_dict(), self._behind_digests())
         noted = self._read_ledger(state)
         self._let_go()
         before = self.stream, self._steps
@@ -307,28 +310,3 @@ class Cursor(Generic[S]):
                     f"the last batch of an epoch has {rest} samples for {self.world_size} ranks, some would get none: "
                     "use another global_batch_size, or drop_last=True"
                 )
-
-
-def check_state(state: dict[str, Any], own: dict[str, Any]) -> None:
-    """Raises UserError unless `state` is of the same version, data and settings as `own`."""
-    if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
-        raise UserError("not a state of this version's loaders: pass what state_dict() returned")
-    for name, meaning in (("data", "content digest"), ("plan", "plan fingerprint")):
-        if state.get(name) != own[name]:
-            raise UserError(
-                f"the loader state is of other data: {meaning} {str(state.get(name))[:16]}..., "
-                f"this dataset has {own[name][:16]}...: open the dataset that the run was started with"
-            )
-    theirs = state.get("settings") or {}
-    for name in {**own["settings"], **theirs}:
-        value = own["settings"].get(name)
-        if theirs.get(name) != value:
-            raise UserError(
-                f"the loader state was saved with {name}={theirs.get(name)!r}, this loader has {value!r}: "
-                f"restore {name}, or start a new run without the state"
-            )
-
-
-def digest(values: dict[str, Any]) -> str:
-    """32 hex digits."""
-    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -13,6 +13,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.runs.plan import PlannedInput
 from hpcdata.samples import ImagePart, Record, Reject, Sample
 from hpcdata.sources import Options
+from hpcdata.sources.base import refusing_faults
 from hpcdata.sources.records import keys_of
 
 _MOST_KEYS = 12
@@ -73,4 +74,5 @@ def _records(root: Path, planned: PlannedInput, options: Options) -> Iterator[Re
     """All records of an input that may hold pictures, and the first ones of another."""
     file = replace(planned.file, path=os.path.join(root, planned.file.path))
     count = planned.scan.num_samples if sources.carries_images(file.format) else min(planned.scan.num_samples, 1)
-    yield from sources.read(file, planned.scan, first=0, count=count, options=options)
+    with refusing_faults(file.path):
+        yield from sources.read(file, planned.scan, first=0, count=count, options=options)

@@ -140,6 +140,7 @@ def _check_numbers(config: RunConfig) -> None:
         "data.n_train_samples": config.data.n_train_samples,
         "data.save_tmp_interval": config.data.save_tmp_interval,
         "data.max_batch_s": config.data.max_batch_s,
+        "data.max_image_s": config.data.max_image_s,
         "data.max_image_pixels": config.data.max_image_pixels,
         "data.max_record_bytes": config.data.max_record_bytes,
         "loader.batch_size": None if config.loader.batch_size == "auto" else config.loader.batch_size,

@@ -34,7 +34,7 @@ from typing import Protocol, cast
 from hpcdata.base.reads import naming
 from hpcdata.samples import Documents, Record
 from hpcdata.sources.account import Found, NotRead, find_account
-from hpcdata.sources.base import InputFile, Options, Scan, refusing_faults
+from hpcdata.sources.base import RECORDS, InputFile, Options, Scan, refusing_faults
 from hpcdata.sources.inputs import list_inputs, prepare, warn_of_differences
 
 __all__ = [
@@ -65,6 +65,7 @@ _MODULES = {
     "text.gz": "json_lines",
     "text.zst": "json_lines",
     "parquet": "parquet",
+    RECORDS: "pictures.tables",
     "documents": "documents",
     "document": "documents",
     "document.gz": "documents",
@@ -86,7 +87,7 @@ class _Bulk(Protocol):
 
 def carries_images(format_name: str) -> bool:
     """Whether samples of this format may hold images."""
-    return not format_name.startswith(("text", "parquet", "document"))
+    return format_name == RECORDS or not format_name.startswith(("text", "parquet", "document"))
 
 
 def scan(file: InputFile, *, every: int, options: Options) -> Scan:
@@ -107,7 +108,7 @@ def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Option
 
 def gives_documents(format_name: str) -> bool:
     """Whether `read_documents` can read this format."""
-    return format_name.startswith(("text", "parquet"))
+    return format_name != RECORDS and format_name.startswith(("text", "parquet"))
 
 
 def read_documents(

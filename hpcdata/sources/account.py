@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hpcdata.base.reads import kind_of
 from hpcdata.media.kinds import IMAGE_EXTENSIONS
 from hpcdata.sources import wids
-from hpcdata.sources.base import InputFile, clean_name, refusing_faults
+from hpcdata.sources.base import RECORDS, InputFile, clean_name, refusing_faults
 from hpcdata.sources.documents import ENDINGS
 from hpcdata.sources.folder import NOTES, Passed, parts_of, walk
 from hpcdata.sources.patterns import expand_paths
@@ -121,7 +121,7 @@ class _Kinds:
         self._real = {os.path.realpath(path) for path in self._taken}
         self._albums = [os.path.join(file.path, "") for file in listed if file.format == "folder"]
         self._texts = [os.path.join(file.path, "") for file in listed if file.format == "documentfolder"]
-        self._names_pictures = any(file.format.startswith(("jsonl", "array")) for file in listed)
+        self._names_pictures = any(file.format.startswith(("jsonl", "array", "csv", RECORDS)) for file in listed)
 
     def of(self, folder: str, without: str) -> Iterator[tuple[str, str]]:
         """(`input`, `part` or the class of what is not read, path) of every file that is found."""

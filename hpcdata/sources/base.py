@@ -28,6 +28,10 @@ DOCUMENT_FIELDS = ("text", "content")
 """Fields or columns that hold the text of a document, in order of preference."""
 
 
+RECORDS = "parquet.records"
+"""The format of Parquet whose rows are records with pictures or conversations; `parquet` holds documents."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class InputFile:
     """One input of a run. `label` is unique and free of machine paths: keys and messages start with it."""

@@ -23,12 +23,13 @@ from hpcdata.media.kinds import IMAGE_EXTENSIONS, says_nothing
 from hpcdata.samples import BadSample
 from hpcdata.sources import wids
 from hpcdata.sources.account import describe_not_read, find_account
-from hpcdata.sources.base import OLDER_EXTENSIONS, InputFile, Scan, clean_name, refusing_faults
+from hpcdata.sources.base import OLDER_EXTENSIONS, RECORDS, InputFile, Scan, clean_name, refusing_faults
 from hpcdata.sources.documents import ENDINGS, MANY, list_documents
 from hpcdata.sources.folder import NOTES, is_picture, list_folder, walk
 from hpcdata.sources.json_array import flatten_json
 from hpcdata.sources.json_shapes import SNIFF_BYTES, find_shape
 from hpcdata.sources.patterns import expand_paths
+from hpcdata.sources.pictures.metadata import NAME, flatten_csv, is_metadata
 from hpcdata.sources.streams import PARQUET, chunks, codec_of, is_tar_header
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ _SAMPLE_FIELDS = re.compile(
     re.IGNORECASE,
 )
 _FOLDERS = ("folder", "documentfolder")
-_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet")
+_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet", "csv")
+_PREPARED = {"folder": "listing", "array": "jsonl", "textarray": "text", "csv": "jsonl", "documentfolder": "documents"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +120,7 @@ def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:
 
     Other formats are returned as they are, and nothing is written. Raises UserError.
     """
-    prepared = {"folder": "listing", "documentfolder": "documents", "array": "jsonl", "textarray": "text"}.get(
-        file.format.partition(".")[0]
-    )
+    prepared = _PREPARED.get(file.format.partition(".")[0])
     if prepared is None:
         return file
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,6 +128,8 @@ def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:
     out_path = str(folder / f"{name}-{hashlib.sha256(file.label.encode()).hexdigest()[:8]}.jsonl")
     if prepared == "listing":
         list_folder(file.path, out_path, without=without)
+    elif file.format == "csv":
+        flatten_csv(file, out_path)
     elif prepared == "documents":
         list_documents(file.path, out_path, without=without)
     else:
@@ -172,14 +174,30 @@ class _Look:
             return [_Found(path=path, format=_json_format(path, source))]
         if source in ("auto", "text"):
             if name.endswith(".parquet"):
-                return [_Found(path=path, format="parquet")]
+                return [_Found(path=path, format=self._parquet_format(path))]
+            if source == "auto" and is_metadata(path):
+                return [_Found(path=path, format="csv")]
             if name.endswith(ENDINGS):
                 codec = codec_of(path, is_document=True)
                 is_parquet = codec == PARQUET and not self.as_older
-                return [_Found(path=path, format=PARQUET if is_parquet else "document" + codec.removeprefix(PARQUET))]
+                document = "document" + codec.removeprefix(PARQUET)
+                return [_Found(path=path, format=self._parquet_format(path) if is_parquet else document)]
         if name.endswith(_KNOWN):
             raise UserError(f"{path} is no input of data.source={source}: its name has no known ending")
         return [_Found(path=path, format=_format_of_content(path, source))]
+
+    def _parquet_format(self, path: str) -> str:
+        if self.source != "auto" or self.as_older:
+            return PARQUET
+        from hpcdata.sources.pictures.tables import holds_pictures
+
+        return RECORDS if holds_pictures(path) else PARQUET
+
+    def _are_of_pictures_beside(self, paths: Sequence[str]) -> bool:
+        """Whether files are what img2dataset writes beside its folders of pictures: tables without any picture."""
+        if self.source != "auto" or self.as_older or not paths or not _are_beside_folders(paths):
+            return False
+        return all(self._parquet_format(path) == PARQUET for path in paths)
 
     def _in_folder(self, folder: str) -> list[_Found]:
         if self.source == "folder":
@@ -200,7 +218,7 @@ class _Look:
             if set(ENDINGS) <= set(endings) and self._holds_many(folder):
                 found, endings = [_Found(path=folder, format="documentfolder")], tuple(set(endings) - set(ENDINGS))
             paths = list(self._with_endings(folder, endings))
-            if self.source == "auto" and paths and not self.as_older and _are_tables_of_pictures(paths):
+            if self._are_of_pictures_beside(paths):
                 logger.info("%s: each table stands beside a folder of its name, whose pictures are read", folder)
                 continue
             found += [item for path in paths for item in self.found(path)]
@@ -213,8 +231,9 @@ class _Look:
     def _with_endings(self, folder: str, endings: tuple[str, ...]) -> Iterator[str]:
         for directory, names in walk(folder, without=self.without):
             for name in names:
-                if name.lower().endswith(endings) and (self.as_older or not _is_note(name)):
-                    yield os.path.join(directory, name)
+                path = os.path.join(directory, name)
+                if name.lower().endswith(endings) and (self.as_older or not _is_note(path)):
+                    yield path
 
     def _holds_many(self, folder: str) -> bool:
         if self.as_older or self.listed is not None:
@@ -236,12 +255,14 @@ class _Look:
         return False
 
 
-def _is_note(name: str) -> bool:
-    return name.endswith(".json") and NOTES.fullmatch(name) is not None
+def _is_note(path: str) -> bool:
+    if path.lower().endswith(".csv"):
+        return not is_metadata(path)
+    return path.endswith(".json") and NOTES.fullmatch(os.path.basename(path)) is not None
 
 
-def _are_tables_of_pictures(paths: Sequence[str]) -> bool:
-    """Whether they are what img2dataset writes beside its folders of pictures: `00000.parquet` beside `00000/`."""
+def _are_beside_folders(paths: Sequence[str]) -> bool:
+    """Whether each is a table beside a folder of its name: `00000.parquet` beside `00000/`."""
     for path in paths:
         stem, ending = os.path.splitext(path)
         with refusing_faults(stem):
@@ -254,7 +275,7 @@ def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
     """What to look for in a folder, in this order."""
     tars, rows = _TARS, (*_JSON_LINES, ".parquet")
     return {
-        "auto": (tars, rows, _IMAGES, ENDINGS, (".json",)),
+        "auto": (tars, (*rows, NAME), _IMAGES, ENDINGS, (".json",)),
         "webdataset": (tars,),
         "jsonl": ((*_JSON_LINES, ".json"),),
         "text": ((*rows, ".json", *ENDINGS),),

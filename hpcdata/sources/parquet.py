@@ -39,7 +39,7 @@ _PAGE_HEADER = re.compile(rb"\x15.\x15([\x80-\xff]*[\0-\x7f])", re.DOTALL)
 """In Thrift's compact protocol: the kind of the page, then its size once it is unpacked."""
 _MOST_HEADER_BYTES = 16
 _DAMAGED = (pa.ArrowException, OSError, ValueError, IndexError)
-"""What pyarrow raises for bytes that are not what they should be, and for faults of the machine: see `_telling`.
+"""What pyarrow raises for bytes that are not what they should be, and for faults of the machine: see `telling`.
 
 Names that are not UTF-8 are ValueErrors; two schemas of one file that contradict each other are IndexErrors.
 """
@@ -49,9 +49,9 @@ _MOST_ROWS_A_BYTE = 4096
 
 def scan(file: InputFile, *, every: int, options: Options) -> Scan:
     """Counts rows from the footer. Raises UserError if there is no text column."""
-    with _Bytes(file) as data:
+    with Bytes(file) as data:
         try:
-            parquet = _opened(data)
+            parquet = opened(data)
         except BadSample:
             return Scan(num_samples=1, every=every, cuts=(0,))
         _column(parquet, file, options)
@@ -88,9 +88,9 @@ def _texts(
 def _values(file: InputFile, first: int, count: int, options: Options) -> Iterator[tuple[str, object]]:
     """(name of the column, a row's value or the BadSample that stands for it) for every row."""
     end = first + count
-    with _Bytes(file) as data:
+    with Bytes(file) as data:
         try:
-            parquet = _opened(data)
+            parquet = opened(data)
         except BadSample as bad:
             if end > 1:
                 raise changed_since_planned(file, got=1, expected=end) from None
@@ -123,14 +123,14 @@ class _Limits:
     taken: int = 0
 
     @classmethod
-    def of(cls, data: _Bytes, parquet: pq.ParquetFile, group: int, column: str, options: Options) -> _Limits:
+    def of(cls, data: Bytes, parquet: pq.ParquetFile, group: int, column: str, options: Options) -> _Limits:
         found = parquet.metadata.row_group(group)
         chunks = [found.column(number) for number in range(found.num_columns)]
         stored = unpacked = largest = 0
         for chunk in chunks:
             if chunk.path_in_schema == column:
                 stored, unpacked = max(0, chunk.total_compressed_size), max(0, chunk.total_uncompressed_size)
-                largest = max(unpacked // max(found.num_rows, 1), _dictionary_bytes(data, chunk))
+                largest = max(unpacked // max(found.num_rows, 1), dictionary_bytes(data, chunk))
         return cls(
             num_rows=max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1))),
             most=4 * options.max_record_bytes,
@@ -141,11 +141,11 @@ class _Limits:
     def texts(self, values: pa.Array, first: int, end: int) -> Iterator[object]:
         """Values `first` to `end - 1` of a batch. All before the last are counted, whatever slice is asked for."""
         if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-            yield from _python(values.slice(first, end - first))
+            yield from python_values(values.slice(first, end - first))
             return
         sizes = pc.binary_length(values).fill_null(0).to_numpy(zero_copy_only=False)
         if sizes.max(initial=0) <= LARGE_TEXT_BYTES:
-            yield from _python(values.slice(first, end - first))
+            yield from python_values(values.slice(first, end - first))
             return
         totals = self.taken + np.cumsum(np.where(sizes > LARGE_TEXT_BYTES, sizes, 0), dtype=np.int64)
         self.taken = int(totals[-1])
@@ -163,7 +163,7 @@ class _Limits:
         return BadSample(Reason.OVERSIZED_TEXT, message)
 
 
-def _dictionary_bytes(data: _Bytes, chunk: pq.ColumnChunkMetaData) -> int:
+def dictionary_bytes(data: Bytes, chunk: pq.ColumnChunkMetaData) -> int:
     """The size of a column's dictionary, which no text in it exceeds, from the header of its page."""
     if not chunk.has_dictionary_page:
         return 0
@@ -173,14 +173,14 @@ def _dictionary_bytes(data: _Bytes, chunk: pq.ColumnChunkMetaData) -> int:
 
 
 def _rows(
-    data: _Bytes, parquet: pq.ParquetFile, group: int, column: str, first: int, end: int, limits: _Limits
+    data: Bytes, parquet: pq.ParquetFile, group: int, column: str, first: int, end: int, limits: _Limits
 ) -> Iterator[object]:
     """Rows `first` to `end - 1` of a row group: their values, or one BadSample for each that cannot be decoded."""
     row = 0
     try:
         if limits.excess > 0:
             raise limits.refusal()
-        with _telling(data, f"row group {group} cannot be decoded"):
+        with telling(data, f"row group {group} cannot be decoded"):
             batches = parquet.iter_batches(limits.num_rows, row_groups=[group], columns=[column], use_threads=False)
             for batch in batches:
                 stop = row + batch.num_rows
@@ -201,7 +201,8 @@ def _plain(values: pa.Array) -> pa.Array:
     return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 
-def _python(values: pa.Array) -> list[object]:
+def python_values(values: pa.Array) -> list[object]:
+    """The values of a column, with a BadSample for each that is no UTF-8."""
     try:
         return values.to_pylist()
     except UnicodeDecodeError:
@@ -236,7 +237,7 @@ def _reject(file: InputFile, position: int, bad: BadSample) -> Reject:
     return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=position)
 
 
-class _Bytes:
+class Bytes:
     """A file as pyarrow wants it. It keeps what reading raised, which pyarrow might swallow or call damage."""
 
     def __init__(self, file: InputFile) -> None:
@@ -245,7 +246,7 @@ class _Bytes:
         self._descriptor, self._offset = open_input(file), 0
         self._size = os.fstat(self._descriptor).st_size
 
-    def __enter__(self) -> _Bytes:
+    def __enter__(self) -> Bytes:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -288,7 +289,7 @@ class _Bytes:
 
 
 @contextlib.contextmanager
-def _telling(data: _Bytes, message: str) -> Iterator[None]:
+def telling(data: Bytes, message: str) -> Iterator[None]:
     """Raises what reading the bytes raised, MemoryError for want of memory, BadSample for what the bytes say."""
     try:
         yield
@@ -301,9 +302,9 @@ def _telling(data: _Bytes, message: str) -> Iterator[None]:
         raise data.fault
 
 
-def _opened(data: _Bytes) -> pq.ParquetFile:
+def opened(data: Bytes) -> pq.ParquetFile:
     """Raises BadSample when there is no footer, or one that cannot be true."""
-    with _telling(data, "the Parquet file cannot be opened"):
+    with telling(data, "the Parquet file cannot be opened"):
         parquet = pq.ParquetFile(data)
         _ = parquet.schema_arrow
     metadata = parquet.metadata

@@ -17,14 +17,14 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from hpcdata.base.errors import Failed
 from hpcdata.base.reads import read_beginning
-from hpcdata.samples import BadSample, Blob, ImagePart, Member, Reason, Role, TextPart
+from hpcdata.samples import BadSample, Blob, ImagePart, Member, Reason, TextPart
 from hpcdata.sources.base import (
     DOCUMENT_FIELDS,
     TEXT_FIELDS,
@@ -37,7 +37,7 @@ from hpcdata.sources.base import (
 )
 from hpcdata.sources.pictures import places
 from hpcdata.sources.pictures.fields import TALKS, Named, named_pictures, unread
-from hpcdata.sources.pictures.turns import IMAGE_MARKER, Turn, old_turns, turns_of
+from hpcdata.sources.pictures.turns import Turn, old_turns, talk_parts, turns_of
 
 Parts = tuple[TextPart | ImagePart, ...]
 
@@ -93,7 +93,7 @@ def sample_parts(value: object, file: InputFile, options: Options) -> Parts:
     if options.keeps_members and not (options.needs_text or options.needs_image):
         return ()
     if talk is not None:
-        return selected(_conversation(talk, images, options), options)
+        return selected(talk_parts(talk, images, options), options)
     if len(images) > 1:
         raise BadSample(Reason.BAD_RECORD, f"{len(images)} images in a record without conversations, expected one")
     if not options.needs_text:
@@ -109,16 +109,22 @@ def sample_parts(value: object, file: InputFile, options: Options) -> Parts:
 def members_of(line: bytes, value: object, file: InputFile) -> tuple[Member, ...]:
     """The line as it is, and the pictures that it names: `jpg`, or `0.jpg`, `1.jpg`... where there are several."""
     record = _record(value)
-    found = _talk_and_named(record, is_lenient=True)[1] if file.roots else []
-    names = [item.path for item in found if item.path] if file.roots else _image_names(record)
-    extensions = [_extension(name) for name in names]
-    if len(names) > 1:
-        extensions = [f"{number}.{extension}" for number, extension in enumerate(extensions)]
+    names = [item.path for item in named_in(record) if item.path] if file.roots else _image_names(record)
     pictures = (
-        Member(extension=extension, blob=places.picture(name, file).blob)
-        for extension, name in zip(extensions, names, strict=True)
+        Member(extension=ending, blob=places.picture(name, file).blob)
+        for ending, name in zip(numbered([extension(name) for name in names]), names, strict=True)
     )
     return (Member(extension="json", blob=Blob(path="", data=line)), *pictures)
+
+
+def numbered(extensions: list[str]) -> list[str]:
+    """Extensions of the pictures of one record: `jpg`, or `0.jpg`, `1.jpg`... where there are several."""
+    return [f"{number}.{item}" for number, item in enumerate(extensions)] if len(extensions) > 1 else extensions
+
+
+def named_in(record: dict[str, Any]) -> list[Named]:
+    """The pictures of a record, whatever else it holds."""
+    return _talk_and_named(record, is_lenient=True)[1]
 
 
 def keys_of(line: bytes) -> list[str]:
@@ -131,7 +137,7 @@ def keys_of(line: bytes) -> list[str]:
 def listed_members(entry: dict[str, Any], file: InputFile) -> tuple[Member, ...]:
     """A picture and its sidecar, as far as they are there."""
     names = [name for name in (entry["image"], entry["text"]) if name is not None]
-    return tuple(Member(extension=_extension(name), blob=places.picture(name, file).blob) for name in names)
+    return tuple(Member(extension=extension(name), blob=places.picture(name, file).blob) for name in names)
 
 
 def document_parts(value: object, file: InputFile, options: Options) -> Parts:
@@ -266,36 +272,7 @@ def _unread(record: dict[str, Any], has_pictures: bool, options: Options) -> str
     return unread(record, texts, has_pictures=has_pictures, only_files=not options.needs_image)
 
 
-def _conversation(turns: list[Turn], images: list[ImagePart], options: Options) -> list[TextPart | ImagePart]:
-    num_markers = sum(text.count(IMAGE_MARKER) for _, text in turns)
-    if num_markers not in (0, len(images)) or (num_markers and not images):
-        raise BadSample(Reason.BAD_RECORD, f"{num_markers} {IMAGE_MARKER} markers for {len(images)} images")
-    parts: list[TextPart | ImagePart] = [] if num_markers else list(images)
-    remaining = iter(images)
-    for role, text in turns:
-        parts += _turn_parts(role, text, remaining, keep_marker=options.keep_image_marker)
-    if options.needs_text and not any(isinstance(part, TextPart) for part in parts):
-        raise BadSample(Reason.EMPTY_TEXT, "the conversation has no text")
-    return parts
-
-
-def _turn_parts(role: Role, text: str, images: Iterator[ImagePart], *, keep_marker: bool) -> list[TextPart | ImagePart]:
-    """Text and images in order; pieces of nothing but space between them are dropped."""
-    parts: list[TextPart | ImagePart] = []
-    *before_images, last = text.split(IMAGE_MARKER)
-    for piece in before_images:
-        piece += IMAGE_MARKER if keep_marker else ""
-        parts += [*_piece(role, piece), next(images)]
-    return [*parts, *_piece(role, last)]
-
-
-def _piece(role: Role, text: str) -> list[TextPart]:
-    if not text or text.isspace():
-        return []
-    return [TextPart(text=text, role=role, loss=role is Role.ASSISTANT)]
-
-
-def _extension(name: str) -> str:
+def extension(name: str) -> str:
     """Of a file's name, `img` where it has none that is one."""
     extension = os.path.splitext(name)[1][1:].lower()
     return extension if re.fullmatch("[a-z0-9]{1,8}", extension) else "img"

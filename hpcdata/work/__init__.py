@@ -8,7 +8,7 @@ May use: base, samples, config, embedded, sources, shards, runs, history, stages
     reading        the records of a shard as they were planned; inputs that changed
     clock          seconds of work, and what they went into
     gpumeter       those in which the GPU was busy
-    watchdog       ends a process that hangs in a batch
+    watchdog       ends a process that hangs in a batch, or takes too much CPU time for a picture
     unreadable     records whose own bytes cannot be read: left to other tasks, in the end rejected
     crashnotes     what is known of both in a shard
     poison         records that kill or hang their process: suspected, tried in a child, rejected

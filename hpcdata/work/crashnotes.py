@@ -26,6 +26,8 @@ class CrashNotes:
     """Positions of those deaths that came in reading, before there was a record."""
     hung: set[int]
     """Positions of those deaths that the alarm made."""
+    slow: set[int] = field(default_factory=set)
+    """Positions of those deaths that came of `data.max_image_s`: one is enough, as CPU time is the record's own."""
     unreadable: dict[int, list[str]] = field(default_factory=dict)
     """Position in the shard -> attempts of tasks that could not read the bytes of this sample, see `unreadable`."""
     lost_s: float = 0.0
@@ -37,13 +39,16 @@ class CrashNotes:
         try:
             values = files.read_json(path)
             deaths = {int(position): int(number) for position, number in values["deaths"].items()}
-            suspects, unread, hung = (set(map(int, values.get(name, ()))) for name in ("suspects", "unread", "hung"))
+            names = ("suspects", "unread", "hung", "slow")
+            suspects, unread, hung, slow = (set(map(int, values.get(name, ()))) for name in names)
             unreadable = {
                 int(key): [str(item) for item in tasks] for key, tasks in values.get("unreadable", {}).items()
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            suspects, deaths, unread, hung, unreadable = set(), {}, set(), set(), {}
-        return cls(path=path, suspects=suspects, deaths=deaths, unread=unread, hung=hung, unreadable=unreadable)
+            suspects, deaths, unread, hung, slow, unreadable = set(), {}, set(), set(), set(), {}
+        return cls(
+            path=path, suspects=suspects, deaths=deaths, unread=unread, hung=hung, slow=slow, unreadable=unreadable
+        )
 
     def save(self) -> None:
         self.path.parent.mkdir(exist_ok=True)
@@ -52,6 +57,7 @@ class CrashNotes:
             "deaths": {str(key): self.deaths[key] for key in sorted(self.deaths)},
             "unread": sorted(self.unread),
             "hung": sorted(self.hung),
+            "slow": sorted(self.slow),
             "unreadable": {str(key): self.unreadable[key] for key in sorted(self.unreadable)},
         }
         files.write_atomic(self.path, files.to_json(values))
@@ -67,6 +73,8 @@ class CrashNotes:
             self.unread.add(position)
         if death == signal.SIGALRM.name:
             self.hung.add(position)
+        if death == signal.SIGPROF.name:
+            self.slow.add(position)
         self.save()
         return number
 
@@ -83,6 +91,8 @@ class CrashNotes:
 
     def message(self, position: int) -> str:
         """Why a sample is rejected, the same words for the same behaviour."""
+        if position in self.slow:
+            return "decoding it takes more CPU time than data.max_image_s"
         in_reading = position in self.unread
         if position in self.hung:
             return f"{'reading' if in_reading else 'decoding'} it does not end"

@@ -146,7 +146,7 @@ class Trial:
                 position += 1
 
     def _is_condemned(self, position: int) -> bool:
-        return self._notes.deaths.get(position, 0) >= self._max_crashes
+        return position in self._notes.slow or self._notes.deaths.get(position, 0) >= self._max_crashes
 
     def _is_unreadable(self, position: int) -> bool:
         return self._is_condemned(position) and position in self._notes.unread

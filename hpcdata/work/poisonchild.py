@@ -50,10 +50,10 @@ from hpcdata.samples import (
     TextPart,
 )
 from hpcdata.work.crashnotes import CrashNotes
-from hpcdata.work.preparing import Prepare
+from hpcdata.work.preparing import Prepare, num_pictures
 from hpcdata.work.reading import changes, read_shard
 from hpcdata.work.unreadable import Unreadable, UnreadableRecord
-from hpcdata.work.watchdog import Watchdog
+from hpcdata.work.watchdog import Watchdog, cpu_limit
 
 Pixels = list[np.ndarray] | BadSample
 SAMPLES_PER_LIMIT = 20
@@ -173,7 +173,7 @@ def _work(output_dir: Path, name: str, first: int, end: int, only_read: set[int]
             if position in only_read:
                 _say(out, {"shapes": []})
             else:
-                _try(record, prepare, rehearse, out)
+                _try(record, prepare, rehearse, out, runtime.data.max_image_s * max(1, num_pictures(record)))
 
 
 def _work_on_good(output_dir: Path) -> None:
@@ -202,9 +202,12 @@ def _member(tar: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
-def _try(record: Record, prepare: Prepare | None, rehearse: Callable[[Record], None] | None, out: IO[bytes]) -> None:
+def _try(
+    record: Record, prepare: Prepare | None, rehearse: Callable[[Record], None] | None, out: IO[bytes], most_s: float
+) -> None:
     try:
-        arrays = prepare(record) if prepare else []
+        with cpu_limit(most_s):
+            arrays = prepare(record) if prepare else []
     except BadSample as error:
         _say(out, {"reason": str(error.reason), "message": error.message})
         return

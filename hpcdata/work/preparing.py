@@ -10,7 +10,8 @@ from itertools import islice
 
 import numpy as np
 
-from hpcdata.samples import BadSample, PreparedBatch, Record
+from hpcdata.samples import BadSample, ImagePart, PreparedBatch, Record, Sample
+from hpcdata.work.watchdog import PictureWatch
 
 Prepare = Callable[[Record], list[np.ndarray]]
 BATCHES_AHEAD = 2
@@ -28,6 +29,25 @@ def decoding_threads(number: int) -> Iterator[ThreadPoolExecutor]:
         yield threads
     finally:
         threads.shutdown(cancel_futures=True)
+
+
+def num_pictures(record: Record) -> int:
+    """How many pictures are decoded of a record, at most."""
+    if not isinstance(record, Sample):
+        return 0
+    return sum(isinstance(part, ImagePart) for part in record.parts) + len(record.members)
+
+
+def watched(prepare: Prepare | None, watch: PictureWatch) -> Prepare | None:
+    """`prepare`, whose thread may take so much CPU time for a record and no more."""
+    if prepare is None:
+        return None
+
+    def prepared(record: Record) -> list[np.ndarray]:
+        with watch.over(record.key, num_pictures(record)):
+            return prepare(record)
+
+    return prepared
 
 
 def prepare_batches(

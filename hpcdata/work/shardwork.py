@@ -25,10 +25,10 @@ from hpcdata.shards.writing import ShardWriter
 from hpcdata.work import gpumeter, poison
 from hpcdata.work.clock import WorkClock
 from hpcdata.work.crashnotes import CrashNotes
-from hpcdata.work.preparing import decoding_threads
+from hpcdata.work.preparing import decoding_threads, watched
 from hpcdata.work.reading import Changes, changes, read_batches, read_shard, require_unchanged
 from hpcdata.work.unreadable import MIN_ALL_UNREADABLE, Everything, Unreadable, UnreadableRecord, survey
-from hpcdata.work.watchdog import Watchdog
+from hpcdata.work.watchdog import PictureWatch, Watchdog
 
 if TYPE_CHECKING:
     from hpcdata.base.signals import StopFlag
@@ -50,7 +50,8 @@ class ShardWork:
         self._maker = stage.open(plan, paths, runtime)
         self._plan, self._paths, self._runtime = self._maker.plan, paths, runtime
         self._stop, self._ledger, self._watchdog = stop, ledger, watchdog
-        self._prepare = stage.preparing(self._plan)
+        self._pictures = PictureWatch(runtime.data.max_image_s, watchdog.end)
+        self._prepare = watched(stage.preparing(self._plan), self._pictures)
         self.counts = Counts()
         """Of the shards that this process has committed."""
         self.num_committed = 0
@@ -60,6 +61,7 @@ class ShardWork:
         self._guard = PlanGuard(paths, plan)
 
     def close(self) -> None:
+        self._pictures.close()
         if self._gpu is not None:
             self._gpu.close()
 

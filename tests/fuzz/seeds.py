@@ -23,6 +23,12 @@ PAIR = (
     b'{"image_path": "a.png", "text": "one"}\n'
     b'{"image": ["a"], "conversations": [{"from": "human", "value": "<image>"}]}\n'
 )
+MEDIA = (
+    b'{"images": [{"path": "a.png", "bytes": null}], "messages": [{"role": "user", "content": "<image>hi"}]}\n'
+    b'{"messages": [{"role": "user", "content": [{"type": "image", "image": "a.png"}, "b"]}]}\n'
+    b'{"image_url": "data:image/png;base64,aGk=", "text": "c"}\n{"video": "a.mp4", "text": "d"}\n'
+    b'{"image": "../a.png", "text": "e"}\n{"img": "https://host/a.png", "text": "f"}\n{"Image": "a.png", "text": "g"}\n'
+)
 
 
 def seeds() -> dict[str, list[bytes]]:
@@ -42,6 +48,9 @@ def seeds() -> dict[str, list[bytes]]:
             "tar": tars,
             "tar_gz": [gzip.compress(tars[0], mtime=0)],
             "jsonl": [PAIR, b"\xef\xbb\xbf" + PAIR],
+            "media": [PAIR, MEDIA],
+            "tables": [_parquet(), _pictures()],
+            "csv": [b'file_name,text\na.png,"one, two"\n'],
             "jsonl_gz": [gzip.compress(PAIR, mtime=0)],
             "text_zst": [zstandard.ZstdCompressor().compress(b'{"text": "a"}\n{"content": "b"}\n')],
             "array": [b'[{"image": "a.png", "text": "x"}, {"text": "y"}]'],
@@ -68,6 +77,16 @@ def _tar(tar_format: int) -> bytes:
             data = json.dumps({"text": name}).encode()
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def _pictures() -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
+    buffer = io.BytesIO()
+    columns = {"image": [{"bytes": b"a picture", "path": "a.png"}, None], "text": ["one", "two"], "n": [1, 2]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
     return buffer.getvalue()
 
 

@@ -6,6 +6,7 @@ Sources are also read in two slices, which must give the records of one: positio
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -35,11 +36,14 @@ def folder() -> Path:
     return Path(_folders[0].name)
 
 
-def source(name: str, format_name: str) -> Callable[[bytes], None]:
+def source(name: str, format_name: str, *, roots: bool = False) -> Callable[[bytes], None]:
+    """roots: by the rules of new plans, which look for media in records."""
+
     def target(data: bytes) -> None:
         path = folder() / name
         path.write_bytes(data)
         file = InputFile(path=str(path), label=name, format=format_name, base=str(folder()))
+        file = dataclasses.replace(file, roots=(str(folder()),) if roots else ())
         try:
             file = sources.prepare(file, folder() / "prepared")
             scan = sources.scan(file, every=2, options=OPTIONS)
@@ -134,6 +138,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "tar": source("a.tar", "tar"),
     "tar_gz": source("a.tar.gz", "tar.gz"),
     "jsonl": source("a.jsonl", "jsonl"),
+    "media": source("a.jsonl", "jsonl", roots=True),
+    "tables": source("a.parquet", "parquet.records", roots=True),
+    "csv": source("metadata.csv", "csv", roots=True),
     "jsonl_gz": source("a.jsonl.gz", "jsonl.gz"),
     "text_zst": source("a.jsonl.zst", "text.zst"),
     "array": source("a.json", "array"),

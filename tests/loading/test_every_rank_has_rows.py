@@ -143,7 +143,7 @@ def test_a_state_of_padded_buckets_goes_on_with_them_and_is_refused_by_others(da
     next(iter(old))
     state = old.state_dict()
     assert state["settings"]["packing"] == "Buckets(multiple=8, window=60, cuts=False, length=None)"
-    with pytest.raises(UserError, match=r"saved with packing=.*: restore packing"):
+    with pytest.raises(UserError, match=r"rest of Buckets was 'pad', is 'carry'\): restore rest"):
         TokenLoader(dataset, packing=Buckets(multiple=8, window=60), **options).load_state_dict(state)
     again = TokenLoader(dataset, packing=Buckets(multiple=8, window=60, rest="pad"), **options)
     again.load_state_dict(state)

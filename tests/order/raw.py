@@ -13,9 +13,10 @@ import numpy as np
 
 from hpcdata.order.account import past_steps, sum_by_source
 from hpcdata.order.bins import Bins
+from hpcdata.order.checking import digest
 from hpcdata.order.draws import Draws
 from hpcdata.order.packing import Packing
-from hpcdata.order.state import Cursor, digest
+from hpcdata.order.state import Cursor
 from hpcdata.order.steps import Share
 from hpcdata.order.streams import MixtureStream, SizedMixture, SizedSource
 from hpcdata.order.window_steps import Place, WindowSteps

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from hpcdata import rejects
 from hpcdata.base.errors import UserError
+from hpcdata.runs.plan import load_plan
 from hpcdata.runs.planning import prepare
 from hpcdata.runs.rejects import rows_of
 from tests.evidence import account
@@ -53,6 +56,44 @@ def test_an_imagefolder_of_hugging_face_is_read(tmp_path: Path) -> None:
         write(tmp_path / f"data/train/{number}.png", png(number))
     write(tmp_path / "data/train/metadata.jsonl", json_lines(rows))
     assert made(tmp_path, tmp_path / "data") == (3, 3, {})
+
+
+def test_parquet_with_pictures_is_read(tmp_path: Path) -> None:
+    """shared/cases/hf-image-parquet, and LLaVA's with conversations: they became texts."""
+    held = [{"bytes": png(number), "path": f"{number}.png"} for number in range(3)]
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.table({"image": held, "text": ["a", "b", "c"]}), tmp_path / "data/train-00000-of-00001.parquet")
+    talks = [
+        [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": f"{number}"}] for number in range(3)
+    ]
+    pq.write_table(pa.table({"image": held, "conversations": talks}), tmp_path / "data/talks.parquet")
+    assert made(tmp_path, tmp_path / "data") == (6, 6, {})
+    with pytest.raises(UserError, match=r"talks\.parquet .* holds images but image\.tokenizer is not set"):
+        prepare(small_config(tmp_path / "texts", "image.tokenizer=null", source=tmp_path / "data"))
+    prepare(small_config(tmp_path / "texts", "image.tokenizer=none", source=tmp_path / "data"))
+
+
+@pytest.mark.parametrize("column", ["caption", "text"])
+def test_the_files_of_img2dataset_are_read(tmp_path: Path, column: str) -> None:
+    """shared/cases/img2dataset-files and img2dataset-files-textcol: their table was read, not their pictures."""
+    for number in range(3):
+        write(tmp_path / f"data/00000/{number:09d}.jpg", png(number))
+        write(tmp_path / f"data/00000/{number:09d}.txt", f"cap {number}".encode())
+        write(tmp_path / f"data/00000/{number:09d}.json", b'{"caption": "c", "status": "success"}')
+    rows = {"url": ["x"] * 4, column: [f"cap {number}" for number in range(4)]}
+    pq.write_table(pa.table(rows), tmp_path / "data/00000.parquet")
+    write(tmp_path / "data/00000_stats.json", b'{"count": 4, "successes": 3}')
+    assert made(tmp_path, tmp_path / "data") == (3, 3, {})
+    assert {item.ending: item.count for item in load_plan(tmp_path / "out").not_read}[".parquet"] == 1
+
+
+def test_an_imagefolder_with_a_csv_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "data/train/0.png", png())
+    write(tmp_path / "data/train/metadata.csv", b"file_name,text\n0.png,a caption\n")
+    assert made(tmp_path, tmp_path / "data") == (1, 1, {})
+    write(tmp_path / "data/train/metadata.csv", b"file_name,text\n0.png,another caption\n")
+    with pytest.raises(UserError, match=r"input metadata\.csv has changed since it was planned"):
+        prepare(small_config(tmp_path / "out", "data.n_train_samples=null", source=tmp_path / "data"))
 
 
 def test_pictures_are_read_under_the_names_that_others_give_them(tmp_path: Path) -> None:

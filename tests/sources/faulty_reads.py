@@ -78,6 +78,19 @@ def _parquet(**options: Any) -> Make:
     return make
 
 
+def _parquet_of_pictures(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    held = [{"bytes": random.Random(number).randbytes(3000), "path": f"{number}.png"} for number in range(60)]
+    table = pa.table({"image": held, "text": [_words(number, 500) for number in range(60)]})
+    pq.write_table(table, folder / "x.parquet", row_group_size=20)
+
+
+def _metadata(folder: Path) -> None:
+    _pictures(folder)
+    rows = [f'{number}.png,"{_words(number)}"\n' for number in range(12)]
+    write(folder / "metadata.csv", "".join(["file_name,text\n", *rows]).encode())
+
+
 CASES: dict[str, Make] = {
     "tar": _tar(".tar"),
     "tar_gz": _tar(".tar.gz"),
@@ -94,6 +107,8 @@ CASES: dict[str, Make] = {
     "text_gz": lambda folder: write(folder / "x.txt.gz", _words(1, 300_000).encode()),
     "text_zst": lambda folder: write(folder / "x.txt.zst", _words(1, 300_000).encode()),
     "parquet": _parquet(),
+    "parquet_of_pictures": _parquet_of_pictures,
+    "metadata": _metadata,
     "parquet_plain": _parquet(compression="none", use_dictionary=False),
 }
 

@@ -68,8 +68,8 @@ def test_the_dictionary_of_a_column_tells_how_large_its_rows_may_be(tmp_path: Pa
     texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(300, np.int32)), pa.array(["x" * 100_000]))
     pq.write_table(pa.table({"text": texts}), tmp_path / "x.parquet", compression="zstd")
     chunk = pq.ParquetFile(tmp_path / "x.parquet").metadata.row_group(0).column(0)
-    with parquet._Bytes(one_input(tmp_path / "x.parquet")) as data:
-        assert parquet._dictionary_bytes(data, chunk) == 100_004
+    with parquet.Bytes(one_input(tmp_path / "x.parquet")) as data:
+        assert parquet.dictionary_bytes(data, chunk) == 100_004
 
 
 @pytest.mark.parametrize("tar_format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

@@ -24,6 +24,7 @@ from hpcdata.work import poison
 from tests.evidence import POISON, Evidence
 from tests.poisoned import READING, install
 from tests.smallruns import small_config, small_run, start_task
+from tests.test_kills import several_inputs
 from tests.trees import sha256_tree
 
 ROOT = Path(__file__).parent.parent.parent
@@ -132,6 +133,23 @@ def test_records_that_kill_the_process_that_reads_them_are_rejected_too(tmp_path
 
 
 @pytest.mark.slow
+def test_the_killer_among_several_inputs_is_rejected_by_its_own_name(tmp_path: Path, evidence: Evidence) -> None:
+    source = several_inputs(tmp_path / "in", pictures=False)
+    options = ("image.tokenizer=none", "data.n_train_samples=null", "data.source=text", "data.shard_size=60")
+    folder = tmp_path / "run"
+    prepare(small_config(folder, *options, "data.max_crashes=2", source=source))
+    victims = [(tmp_path / "in" / name).read_bytes() for name in ("b03.txt", "b29.txt")]
+    python_path = install(tmp_path / "site", "segfault", victims, where=READING)
+    assert run_until_done(folder, python_path, 3) == [-signal.SIGSEGV, 0]
+    found = [(row["index"], row["key"], row["source"], row["reason"]) for row in rejects(folder)]
+    assert found == [(5 + index, f"b{index:02d}.txt#0", f"b{index:02d}.txt", "crash") for index in (3, 29)]
+    evidence(POISON, 2, folder)
+    small_run(tmp_path / "good", *options, source=source)
+    assert written(folder) == {index: key for index, key in written(tmp_path / "good").items() if index not in (8, 34)}
+    assert [report.problems for report in verify.verify(folder)] == [[], []]
+
+
+@pytest.mark.slow
 def test_a_decoder_that_hangs_is_ended_and_its_record_rejected(tmp_path: Path, evidence: Evidence) -> None:
     folder = tmp_path / "run"
     prepare(small_config(folder, "data.max_crashes=2", "data.max_batch_s=5"))  # in a child, a sample has 0.25 s of it
@@ -141,6 +159,24 @@ def test_a_decoder_that_hangs_is_ended_and_its_record_rejected(tmp_path: Path, e
     assert read_status(folder).counts["written"] == 23
     evidence(POISON, 1, folder)
     assert "in load_images" in Path(f"{folder}.log").read_text(), "the trace says where it hung"
+
+
+@pytest.mark.slow
+def test_a_picture_that_takes_too_much_cpu_time_is_found_and_rejected_by_the_limit(
+    tmp_path: Path, evidence: Evidence
+) -> None:
+    """A thread cannot be stopped: its process ends, and a child ends by the same limit, once."""
+    folder = tmp_path / "run"
+    prepare(small_config(folder, "data.max_image_s=2"))
+    codes = run_until_done(folder, install(tmp_path / "site", "spin", [pictures()[9]]), 3)
+    assert codes == [-signal.SIGALRM, 0]
+    message = "decoding it takes more CPU time than data.max_image_s"
+    assert [(row["index"], row["reason"], row["message"]) for row in rejects(folder)] == [(9, "crash", message)]
+    assert "data.max_image_s=2.0: this process ends" in Path(f"{folder}.log").read_text()
+    assert read_status(folder).counts["written"] == 23
+    crashes = [event for _, events in read_ledgers(folder / "ledger") for event in events if event["event"] == "crash"]
+    assert [event["how"] for event in crashes] == ["SIGPROF"]
+    evidence(POISON, 1, folder)
 
 
 def written(folder: Path) -> dict[int, str]:

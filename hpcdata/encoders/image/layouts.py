@@ -22,7 +22,10 @@ from hpcdata.encoders.image.presets import BY_LAYOUT, PRESETS, VqganArchitecture
 from hpcdata.encoders.image.weight_names import CODEBOOK, FIRST, select, stated_lookup, to_own_names
 
 Shapes = dict[str, tuple[int, ...]]
-_MAX_LIST_BYTES = 256 * 2**20
+_MAX_LIST_BYTES = 100 * 10**6
+"""Of the list of a .safetensors file, as its authors have it."""
+_MAX_PICKLE_BYTES = 8 * 2**20
+"""Of the pickle that lists the weights: 200 bytes each. A byte of it may make an object of as many."""
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
@@ -116,10 +119,12 @@ def _read_safetensors(path: str, beginning: bytes) -> Shapes:
 def _read_archive(path: str) -> Shapes | None:
     try:
         with zipfile.ZipFile(path) as archive:
-            info = next((item for item in archive.infolist() if item.filename.endswith("data.pkl")), None)
-            if info is None or info.file_size > _MAX_LIST_BYTES:
+            found = [item for item in archive.infolist() if item.filename.endswith("data.pkl")]
+            if not found:
                 raise UserError(f"{path} is an archive, but no checkpoint of torch: name another file")
-            with archive.open(info) as file:
+            for info in found:
+                _require_small(info, path)
+            with archive.open(found[0]) as file:
                 content = _Reader(file).load()
     except zipfile.BadZipFile as error:
         raise UserError(f"{path} is cut short or damaged ({error}): download it again") from None
@@ -168,8 +173,17 @@ class _Ignored:
         pass
 
 
-class _Reader(pickle.Unpickler):
-    """Never imports what a pickle names."""
+def _require_small(info: zipfile.ZipInfo, path: str) -> None:
+    """Raises UserError for a list of weights that is huge, or compressed, which torch does not do."""
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise UserError(f"{path} has a compressed list of weights ({info.filename}): torch writes it as it is")
+    if info.file_size > _MAX_PICKLE_BYTES:
+        size = f"{info.file_size} bytes, the limit is {_MAX_PICKLE_BYTES}"
+        raise UserError(f"{path} has a list of weights ({info.filename}) of {size}")
+
+
+class _Reader(pickle._Unpickler):
+    """Never imports what a pickle names. The one in Python: that in C makes room for any number that is named."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch._utils" and name.startswith("_rebuild_tensor"):

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from hpcdata.media.kinds import IMAGE_EXTENSIONS
+from hpcdata.media.kinds import BEGINNING_BYTES, IMAGE_EXTENSIONS, find_kind
 from hpcdata.samples import BadSample, Reason
 from hpcdata.sources.base import clean_name, json_type
 
 IMAGE_FIELDS = ("image_path", "image", "images", "img", "img_path", "image_url", "file_name")
 """Fields that name pictures, in order of preference; `file_name` only where its value has the ending of a picture."""
+BYTES_FIELDS = ("jpg", "jpeg", "png", "webp", "image_bytes", "img_bytes")
+"""Columns of Parquet that hold the bytes of a picture."""
 TALKS = ("conversations", "messages")
 """Fields that hold a conversation, in order of preference."""
 _VIDEOS = ("mp4", "mkv", "avi", "mov", "webm", "mpg", "mpeg", "m4v", "flv", "wmv", "3gp")
@@ -61,7 +63,8 @@ def named_pictures(record: Mapping[str, Any]) -> list[Named]:
             continue
         if pictures := pictures_in(value, name):
             return pictures
-    return []
+    held = ((name, record.get(name)) for name in BYTES_FIELDS)
+    return next(([Named(field=name, data=value)] for name, value in held if isinstance(value, bytes) and value), [])
 
 
 def pictures_in(value: object, name: str) -> list[Named]:
@@ -95,6 +98,12 @@ def unread(record: Mapping[str, Any], texts: Iterable[str], *, has_pictures: boo
 
 def _shown(name: str) -> str:
     return clean_name(name.encode("utf-8", "backslashreplace"))[:_MOST_OF_A_NAME]
+
+
+def holds_media(column: str) -> bool:
+    """Whether a column of this name holds pictures, sound or videos; `file_name` may name any file."""
+    is_field = column in IMAGE_FIELDS and column != "file_name"
+    return is_field or any(pattern.fullmatch(column) for pattern in (_OTHERS, _LIKE_A_PICTURE))
 
 
 def _picture(value: object, name: str) -> Named | None:
@@ -161,6 +170,8 @@ def _names_media(value: object, only_files: bool, depth: int) -> bool:
         if _ELSEWHERE.match(value) and (only_files or value[:5].lower() == "data:"):
             return not only_files
         return len(value) <= _LONGEST_NAME and _NAMES_MEDIA.match(value) is not None
+    if isinstance(value, bytes):
+        return not only_files and find_kind(value[:BEGINNING_BYTES]) is not None
     if depth and isinstance(value, list | dict):
         items = value if isinstance(value, list) else value.values()
         return any(_names_media(item, only_files, depth - 1) for item in items)

@@ -8,10 +8,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
-from hpcdata.samples import BadSample, Reason, Role
-from hpcdata.sources.base import json_type
+from hpcdata.samples import BadSample, ImagePart, Reason, Role, TextPart
+from hpcdata.sources.base import Options, json_type
 from hpcdata.sources.pictures.fields import Named, pictures_in
 
 IMAGE_MARKER = "<image>"
@@ -53,6 +54,36 @@ def turns_of(turns: object, name: str) -> tuple[list[Turn], list[Named]]:
         _require_no_other_marker(role, text, number)
         found.append((role, text))
     return found, pictures
+
+
+def talk_parts(turns: list[Turn], images: list[ImagePart], options: Options) -> list[TextPart | ImagePart]:
+    """The texts and pictures of a conversation, in order. Raises BadSample where markers and pictures do not fit."""
+    num_markers = sum(text.count(IMAGE_MARKER) for _, text in turns)
+    if num_markers not in (0, len(images)) or (num_markers and not images):
+        raise BadSample(Reason.BAD_RECORD, f"{num_markers} {IMAGE_MARKER} markers for {len(images)} images")
+    parts: list[TextPart | ImagePart] = [] if num_markers else list(images)
+    remaining = iter(images)
+    for role, text in turns:
+        parts += _turn_parts(role, text, remaining, keep_marker=options.keep_image_marker)
+    if options.needs_text and not any(isinstance(part, TextPart) for part in parts):
+        raise BadSample(Reason.EMPTY_TEXT, "the conversation has no text")
+    return parts
+
+
+def _turn_parts(role: Role, text: str, images: Iterator[ImagePart], *, keep_marker: bool) -> list[TextPart | ImagePart]:
+    """Text and images in order; pieces of nothing but space between them are dropped."""
+    parts: list[TextPart | ImagePart] = []
+    *before_images, last = text.split(IMAGE_MARKER)
+    for piece in before_images:
+        piece += IMAGE_MARKER if keep_marker else ""
+        parts += [*_piece(role, piece), next(images)]
+    return [*parts, *_piece(role, last)]
+
+
+def _piece(role: Role, text: str) -> list[TextPart]:
+    if not text or text.isspace():
+        return []
+    return [TextPart(text=text, role=role, loss=role is Role.ASSISTANT)]
 
 
 def _either(turn: dict[str, Any], names: tuple[str, str]) -> object:

@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,28 @@ def test_no_torch_is_needed() -> None:
     code = "import sys; import hpcdata.encoders.image.layouts; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("pickled", "compression", "told"),
+    [
+        (b"\x80\x02" + b"}" * (1 << 20) + b".", zipfile.ZIP_DEFLATED, "compressed list of weights (archive/data.pkl)"),
+        (b"\x80\x02" + b"}" * (9 << 20) + b".", zipfile.ZIP_STORED, "of 9437187 bytes, the limit is 8388608"),
+        (b"\x80\x02Nr\xff\xff\xff\x7f.", zipfile.ZIP_STORED, "holds a NoneType, expected a dictionary"),
+    ],
+)
+def test_a_list_of_weights_takes_no_memory_that_its_file_does_not_have(
+    tmp_path: Path, pickled: bytes, compression: int, told: str
+) -> None:
+    """The last one names the two thousand millionth object, for which Python's unpickler in C makes 32 GiB of room."""
+    path = tmp_path / "x.ckpt"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", pickled)
+    script = (
+        "import resource, sys; from hpcdata.encoders.image import layouts\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
+        "try: layouts.read_shapes(sys.argv[1])\n"
+        "except layouts.UserError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert told in done.stdout

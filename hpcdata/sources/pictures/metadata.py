@@ -1,0 +1,54 @@
+"""The `metadata.csv` of an imagefolder of Hugging Face as JSON lines: a column `file_name`, and texts beside it."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import os
+from collections.abc import Iterator
+
+from hpcdata.base.errors import UserError
+from hpcdata.base.reads import read_beginning
+from hpcdata.sources.base import InputFile, refusing_faults
+from hpcdata.sources.streams import chunks
+
+NAME = "metadata.csv"
+_NAMES = "file_name"
+_MOST_BYTES_OF_A_HEADER = 1 << 16
+
+
+def is_metadata(path: str) -> bool:
+    """Whether a file has that name and that column. Raises UserError when it cannot be read."""
+    if os.path.basename(path).lower() != NAME:
+        return False
+    with refusing_faults(path):
+        beginning = read_beginning(path, _MOST_BYTES_OF_A_HEADER).decode("utf-8-sig", "replace")
+    return _NAMES in next(csv.reader([beginning.partition("\n")[0]]), [])
+
+
+def flatten_csv(file: InputFile, out_path: str) -> None:
+    """Writes the rows as lines. Raises UserError for what is no CSV in UTF-8."""
+    partial = f"{out_path}.{os.getpid()}.partial"
+    with open(partial, "w", encoding="ascii") as out:
+        with refusing_faults(file.path):
+            reader = csv.DictReader(_lines(file), restkey="(more)")
+            try:
+                for row in reader:
+                    out.write(json.dumps(row) + "\n")
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise UserError(f"{file.path} is no CSV in UTF-8 behind line {reader.line_num}: {error}") from None
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(partial, out_path)
+
+
+def _lines(file: InputFile) -> Iterator[str]:
+    """With their line breaks; a break in a quoted field ends a line too, as the csv module wants it."""
+    decoder, rest = codecs.getincrementaldecoder("utf-8-sig")(), ""
+    for chunk in chunks(file):
+        *whole, rest = (rest + decoder.decode(chunk)).split("\n")
+        yield from (line + "\n" for line in whole)
+    rest += decoder.decode(b"", final=True)
+    if rest:
+        yield rest

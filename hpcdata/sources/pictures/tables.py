@@ -1,0 +1,180 @@
+"""Parquet whose columns hold or name pictures: each row is a record, as a line of JSON is.
+
+    image: struct<bytes: binary, path: string>, text: string          Hugging Face
+    jpg: binary, caption: string
+    image: struct<...>, conversations: list<struct<from: string, value: string>>        LLaVA
+
+Read row group by row group in small batches, as documents are: see `sources.parquet`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hpcdata.media.kinds import extension_of
+from hpcdata.samples import BadSample, Blob, Member, Reason, Record, Reject, Sample
+from hpcdata.sources import parquet, records
+from hpcdata.sources.base import InputFile, Options, Scan, changed_since_planned, refusing_faults
+from hpcdata.sources.limits import most_unpacked
+from hpcdata.sources.pictures.fields import BYTES_FIELDS, IMAGE_FIELDS, TALKS, holds_media
+from hpcdata.sources.pictures.places import picture
+
+_METADATA = "metadata.parquet"
+_BATCH_ROWS, _BATCH_BYTES = 16, 1 << 28
+"""Most rows that are in memory at once, and most bytes, as far as the footer tells."""
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal, pa.types.is_decimal)
+
+
+def holds_pictures(path: str) -> bool:
+    """Whether a Parquet file has columns of pictures, other media or conversations. Raises UserError for faults."""
+    with refusing_faults(path), parquet.Bytes(InputFile(path=path, label="", format="parquet")) as data:
+        try:
+            schema = parquet.opened(data).schema_arrow
+        except BadSample:
+            return False
+    names = (*TALKS, "file_name") if os.path.basename(path).lower() == _METADATA else TALKS
+    return any(holds_media(field.name) or field.name in names or _has_bytes(field.type) for field in schema)
+
+
+def scan(file: InputFile, *, every: int, options: Options) -> Scan:
+    """Counts rows from the footer."""
+    del options
+    with parquet.Bytes(file) as data:
+        try:
+            num_rows = parquet.opened(data).metadata.num_rows
+        except BadSample:
+            return Scan(num_samples=1, every=every, cuts=(0,))
+    return Scan(num_samples=num_rows, every=every, cuts=tuple(range(0, num_rows, every)))
+
+
+def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
+    del scan  # any row can be sought
+
+    end = first + count
+    with parquet.Bytes(file) as data:
+        try:
+            found = parquet.opened(data)
+        except BadSample as bad:
+            if end > 1:
+                raise changed_since_planned(file, got=1, expected=end) from None
+            yield from [_record(file, first, bad, options)] * count
+            return
+        if end > found.metadata.num_rows:
+            raise changed_since_planned(file, got=found.metadata.num_rows, expected=end)
+        columns = [
+            field.name for field in found.schema_arrow if options.keeps_members or not _is_of_numbers(field.type)
+        ]
+        start, position = 0, first
+        for group in range(found.num_row_groups):
+            stop = start + found.metadata.row_group(group).num_rows
+            if start < end and stop > first:
+                part = _Group(data=data, table=found, group=group, columns=columns)
+                for row in part.rows(max(first - start, 0), min(end, stop) - start):
+                    yield _record(file, position, row, options)
+                    position += 1
+            start = stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """The columns of a row group."""
+
+    data: parquet.Bytes
+    table: pq.ParquetFile
+    group: int
+    columns: list[str]
+
+    def rows(self, first: int, end: int) -> Iterator[object]:
+        """Rows `first` to `end - 1` as records, or one BadSample for each that cannot be decoded."""
+        row = 0
+        try:
+            num_rows = self._batch_rows()
+            with parquet.telling(self.data, f"row group {self.group} cannot be decoded"):
+                batches = self.table.iter_batches(
+                    num_rows, row_groups=[self.group], columns=self.columns, use_threads=False
+                )
+                for batch in batches:
+                    stop = row + batch.num_rows
+                    begin = max(first, row)
+                    if begin < min(end, stop):
+                        yield from _rows(batch.slice(begin - row, min(end, stop) - begin))
+                    row = stop
+                    if row >= end:
+                        return
+            damaged = BadSample(Reason.DAMAGED_ARCHIVE, f"row group {self.group} has fewer rows than the footer says")
+        except BadSample as bad:
+            damaged = bad
+        yield from [damaged] * (end - max(first, row))
+
+    def _batch_rows(self) -> int:
+        """Rows that fit in memory together. Raises BadSample for a group that unpacks to more than it may."""
+        found = self.table.metadata.row_group(self.group)
+        chunks = [found.column(number) for number in range(found.num_columns)]
+        chunks = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in self.columns]
+        stored = sum(max(0, chunk.total_compressed_size) for chunk in chunks)
+        unpacked = sum(max(0, chunk.total_uncompressed_size) for chunk in chunks)
+        if unpacked > most_unpacked(stored):
+            raise BadSample(Reason.OVERSIZED_RECORD, f"row group {self.group} unpacks to {unpacked} bytes of {stored}")
+        repeated = [parquet.dictionary_bytes(self.data, chunk) for chunk in chunks]
+        largest = max([unpacked // max(found.num_rows, 1), *repeated])
+        return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))
+
+
+def _rows(batch: pa.RecordBatch) -> list[object]:
+    columns = [parquet.python_values(column) for column in batch.columns]
+    return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _record(file: InputFile, position: int, row: object, options: Options) -> Record:
+    key = f"{file.label}#{position}"
+    try:
+        if isinstance(row, BadSample):
+            raise row
+        assert isinstance(row, dict)
+        bad = next((value for value in row.values() if isinstance(value, BadSample)), None)
+        if bad is not None:
+            raise bad
+        parts = records.sample_parts(row, file, options)
+        members = _members(row, file) if options.keeps_members else ()
+        return Sample(position=position, key=key, parts=parts, offset=position, members=members)
+    except BadSample as bad:
+        return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=position)
+
+
+def _members(row: dict[str, Any], file: InputFile) -> tuple[Member, ...]:
+    """The row as JSON, without its pictures, and its pictures."""
+    named = [item for item in records.named_in(row) if not item.url]
+    blobs = [Blob(path="", data=item.data) if item.data else picture(item.path, file).blob for item in named]
+    endings = records.numbered(
+        [extension_of(item.data) if item.data else records.extension(item.path) for item in named]
+    )
+    rest = {name: value for name, value in row.items() if name not in (*IMAGE_FIELDS, *BYTES_FIELDS)}
+    line = Member(extension="json", blob=Blob(path="", data=json.dumps(rest, default=_plain).encode()))
+    return line, *(Member(extension=ending, blob=blob) for ending, blob in zip(endings, blobs, strict=True))
+
+
+def _plain(value: object) -> object:
+    """For what JSON has no form for: dates as text; bytes are left out, as pictures are files of their own."""
+    return None if isinstance(value, bytes) else str(value)
+
+
+def _has_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(_has_bytes(field.type) for field in kind)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _has_bytes(kind.value_type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _is_of_numbers(kind: pa.DataType) -> bool:
+    """Also lists of them: embeddings are large, and name no picture."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _is_of_numbers(kind.value_type)
+    return any(is_one(kind) for is_one in _NUMBERS)
