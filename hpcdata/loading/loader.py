@@ -38,7 +38,7 @@ from hpcdata.native.threads import Later
 from hpcdata.order.checking import digest
 from hpcdata.order.order import Order
 from hpcdata.order.packing import Packing, find_packing
-from hpcdata.order.ranks import find_rank
+from hpcdata.order.ranks import check_rank, find_rank
 from hpcdata.order.state import Cursor
 from hpcdata.order.steps import Share
 from hpcdata.order.streams import MixtureStream
@@ -109,7 +109,7 @@ class TokenLoader(Cursor[TokenSteps]):
         self.counts = BatchCounts()
         self.waits = Waits()
         self._begun: _Begun | None = None
-        self._is_over = False
+        self._is_over, self._rank_is_found = False, rank is None and mesh is None
         super().__init__(
             stream,
             share=Share(rank=place, world_size=size),
@@ -199,6 +199,9 @@ class TokenLoader(Cursor[TokenSteps]):
             return None
 
     def _plan(self, epoch: int, step: int) -> Callable[..., _Made]:
+        if self._rank_is_found:  # looked at once more when the first batch is wanted
+            check_rank(self.rank, self.world_size)
+            self._rank_is_found = False
         if not step:
             self._check_steps(self._steps, epoch)
         make, find_source = self._steps.plan(epoch, step, self._share)
