@@ -23,8 +23,8 @@ from pathlib import Path
 
 from hpcdata.base import files
 from hpcdata.base.errors import UserError
-from hpcdata.base.reads import read_at
-from hpcdata.sources.base import InputFile
+from hpcdata.base.reads import kind_of, read_at
+from hpcdata.sources.base import InputFile, refusing_faults
 from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.streams import open_input
 from hpcdata.sources.tar.headers import Damage, FileSource, members
@@ -49,11 +49,11 @@ class IndexedTar:
 def make_index(patterns: Sequence[str], output: str, *, num_workers: int, has_checksums: bool) -> list[IndexedTar]:
     """Writes the index of all tars that the patterns name. Raises UserError."""
     paths = sorted(set(expand_paths(patterns)))
-    others = [path for path in paths if not path.lower().endswith(".tar") or not os.path.isfile(path)]
+    others = [path for path in paths if not path.lower().endswith(".tar") or _kind(path) != "file"]
     if others:
         raise UserError(f"{others[0]} is no plain tar: wids reads nothing else")
     folder = os.path.dirname(os.path.abspath(output))
-    if not os.path.isdir(folder):
+    if _kind(folder) != "folder":
         raise UserError(f"--output={output}: the folder {folder} does not exist")
     tars = list(_indexed(paths, num_workers, has_checksums))
     is_relative = not any(os.path.isabs(os.path.expanduser(pattern)) for pattern in patterns)
@@ -63,6 +63,11 @@ def make_index(patterns: Sequence[str], output: str, *, num_workers: int, has_ch
     index = {"__kind__": KIND, "wids_version": 1, "shardlist": entries, "name": name}
     files.write_atomic(Path(output), json.dumps(index, indent=2).encode())
     return tars
+
+
+def _kind(path: str) -> str:
+    with refusing_faults(path):
+        return kind_of(path)
 
 
 def problems(tars: Sequence[IndexedTar]) -> list[str]:
