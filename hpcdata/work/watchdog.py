@@ -10,12 +10,13 @@ from __future__ import annotations
 import faulthandler
 import signal
 import sys
+import threading
 
 
 class Watchdog:
     """`with Watchdog(seconds) as watchdog:`, then `beat()` again and again, or `rest()` while nothing can hang.
 
-    Does nothing where the alarm is in use already, as in a program that calls us.
+    Does nothing where the alarm is in use already, as in a program that calls us, or in a thread of one.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -23,7 +24,12 @@ class Watchdog:
         self._is_ours = False
 
     def __enter__(self) -> Watchdog:
-        is_free = signal.getsignal(signal.SIGALRM) == signal.SIG_DFL and not signal.getitimer(signal.ITIMER_REAL)[0]
+        is_main = threading.current_thread() is threading.main_thread()
+        is_free = (
+            is_main
+            and signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+            and not signal.getitimer(signal.ITIMER_REAL)[0]
+        )
         if is_free:
             self._is_ours = True
             if sys.__stderr__ is not None:
