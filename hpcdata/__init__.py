@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hpcdata.loading.layouts.widening import widen
     from hpcdata.loading.loader import TokenLoader
     from hpcdata.loading.replaying import batch_digest
+    from hpcdata.loading.selecting import select
     from hpcdata.loading.token_streams import Mixture, Source
     from hpcdata.order.mixing.schedule import WeightsFrom
     from hpcdata.order.packing import BestFit, Buckets, Concat
@@ -63,6 +64,7 @@ __all__ = [
     "__version__",
     "batch_digest",
     "run",
+    "select",
     "widen",
 ]
 
@@ -78,6 +80,7 @@ _HOMES = {
     **dict.fromkeys(("SFT", "T2I", "Caption", "Interleaved", "LiquidT2I", "Text"), "hpcdata.loading.layouts.named"),
     **dict.fromkeys(("BestFit", "Buckets", "Concat"), "hpcdata.order.packing"),
     **dict.fromkeys(("Mixture", "Source"), "hpcdata.loading.token_streams"),
+    "select": "hpcdata.loading.selecting",
     "WeightsFrom": "hpcdata.order.mixing.schedule",
     "BackgroundLoader": "hpcdata.loading.background",
     "batch_digest": "hpcdata.loading.replaying",

@@ -20,8 +20,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcdata.base import files
 from hpcdata.base.command import Options, Parser, say
 
 if TYPE_CHECKING:
@@ -77,7 +79,8 @@ def _launch(options: Options) -> int:
         return 0
     if config.estimate:
         return _tell_estimate(launching.estimate(config), as_json=options.json)
-    return tell(launching.launch(config), as_json=options.json)
+    with files.modes_like(Path(config.data.token_output_dir)):
+        return tell(launching.launch(config), as_json=options.json)
 
 
 def _read_config(options: Options) -> RunConfig:

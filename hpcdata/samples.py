@@ -240,7 +240,8 @@ class Documents:
     """Consecutive records of a file of documents in bulk: what `Sample`s of one `TextPart` and `Reject`s would say.
 
     positions, texts, offsets: of the records that are documents, in order. A document's key is `key_prefix` and its
-    position. The texts are Unicode: they have no halves of surrogate pairs.
+    position. The texts are Unicode: they have no halves of surrogate pairs. In a shard of several inputs `shift` is to
+    be added to positions, and `source` is the label of their own; both are for documents and rejects.
     """
 
     key_prefix: str
@@ -248,6 +249,8 @@ class Documents:
     texts: list[str]
     offsets: list[int]
     rejects: list[Reject]
+    shift: int = 0
+    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

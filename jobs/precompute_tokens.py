@@ -7,7 +7,9 @@ The arguments are those of `hpcdata launch`.
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from hpcdata.base import files
 from hpcdata.base.command import Options
 
 
@@ -25,7 +27,9 @@ def _work(options: Options) -> int:
     from hpcdata.config.compose import compose
 
     configure("precompute")
-    return work_as_task(compose(options.overrides, options.config_dir))
+    config = compose(options.overrides, options.config_dir)
+    with files.modes_like(Path(config.data.token_output_dir)):
+        return work_as_task(config)
 
 
 if __name__ == "__main__":

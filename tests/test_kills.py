@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcdata import embedded
 from hpcdata.report.status import read_status
 from hpcdata.runs.plan import load_plan
 from hpcdata.runs.planning import prepare
@@ -46,10 +47,13 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...]
     return {options: sha256_tree(folder / f"{number}/shards") for number, options in enumerate(KINDS)}
 
 
-def submit(folder: Path, rng: random.Random, options: tuple[str, ...]) -> list[subprocess.Popen[bytes]]:
+def submit(
+    folder: Path, rng: random.Random, options: tuple[str, ...], source: str | None = None
+) -> list[subprocess.Popen[bytes]]:
     """The same line with another array size."""
     num_tasks = rng.randint(1, 4)
-    prepare(small_config(folder, *options, f"cluster.array=0-{num_tasks - 1}", "cluster.claim_timeout_s=2"))
+    array = (f"cluster.array=0-{num_tasks - 1}", "cluster.claim_timeout_s=2")
+    prepare(small_config(folder, *options, *array, source=source))
     return [start_task(folder) for _ in range(num_tasks)]
 
 
@@ -81,16 +85,52 @@ def disturb(folder: Path, tasks: list[subprocess.Popen[bytes]], rng: random.Rand
 def test_the_bytes_are_those_of_an_undisturbed_process(
     tmp_path: Path, references: dict[tuple[str, ...], str], evidence: Evidence, seed: int
 ) -> None:
-    rng, options = random.Random(seed), settings(seed)
-    folder = tmp_path / "run"
-    hit = sum(disturb(folder, submit(folder, rng, options), rng) for _ in range(rng.randint(1, 3)))
-    last = submit(folder, rng, options)
+    options = settings(seed)
+    folder = survive(tmp_path / "run", seed, options, evidence)
+    assert sha256_tree(folder / "shards") == references[options], f"seed {seed}"
+    shutil.rmtree(folder)
+
+
+def survive(folder: Path, seed: int, options: tuple[str, ...], evidence: Evidence, source: str | None = None) -> Path:
+    """A run under a schedule of kills, all of whose samples were written in the end."""
+    rng = random.Random(seed)
+    hit = sum(disturb(folder, submit(folder, rng, options, source), rng) for _ in range(rng.randint(1, 3)))
+    last = submit(folder, rng, options, source)
     codes = [task.wait(120) for task in last]
     print(f"seed {seed}: {hit} processes hit, then {len(last)} undisturbed")
     assert codes == [0] * len(last), Path(f"{folder}.log").read_text()[-3000:]
-    assert sha256_tree(folder / "shards") == references[options], f"seed {seed}"
     evidence(KILLS, hit, folder)
     status = read_status(folder)
     assert (status.counts["written"], status.counts["rejected"]) == (load_plan(folder).num_samples, {})
     assert list((folder / "claims").iterdir()) == []
-    shutil.rmtree(folder)
+    return folder
+
+
+def several_inputs(folder: Path, *, pictures: bool) -> str:
+    """Two tars or files of lines, a folder of 30 small documents beside them: shards hold samples of several."""
+    folder.mkdir()
+    if pictures:
+        for name in ("a", "b"):
+            shutil.copy(embedded.path("quickstart.tar"), folder / f"{name}.tar")
+        return f"[{folder}/a.tar,{folder}/b.tar]"
+    for name, number in (("a", 5), ("c", 40)):
+        lines = "".join(f'{{"text": "line {index} of {name}"}}\n' for index in range(number))
+        (folder / f"{name}.jsonl").write_text(lines)
+    for index in range(30):
+        (folder / f"b{index:02d}.txt").write_text(f"document {index} " * (index % 7 + 1))
+    return f"[{','.join(str(path) for path in sorted(folder.iterdir()))}]"
+
+
+JOINED = (*TEXT[:2], "data.source=text", "data.shard_size=13")
+JOINED_PICTURES = ("data.n_train_samples=104", "data.shard_size=60")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + max(4, NUM_SCHEDULES // 4)))
+def test_so_are_those_of_shards_of_several_inputs(tmp_path: Path, evidence: Evidence, seed: int) -> None:
+    pictures = seed % 4 == 3
+    options, source = (JOINED_PICTURES if pictures else JOINED), several_inputs(tmp_path / "in", pictures=pictures)
+    plan = small_run(tmp_path / "whole", *options, source=source)
+    assert any(len(spec.segments) > 1 for spec in plan.shards())
+    folder = survive(tmp_path / "run", 1000 + seed, options, evidence, source)
+    assert sha256_tree(folder / "shards") == sha256_tree(tmp_path / "whole/shards"), f"seed {seed}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import contextlib
 import io
 import os
 import re
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from hpcdata.base import units
+from hpcdata.base import files, units
 from hpcdata.base.errors import Failed, Unfinished, UserError
 
 __all__ = ["DONE", "EXIT_CODES", "FAILED", "INTERRUPTED", "REFUSED", "UNFINISHED"]
@@ -60,7 +61,7 @@ class Parser(argparse.ArgumentParser):
 
     def run(self, arguments: Sequence[str] | None, action: Callable[[Options], int]) -> int:
         """Does what the line says, `sys.argv` by default; returns the exit code."""
-        return run(lambda: action(self.parse_intermixed_args(arguments)))
+        return run(lambda: _act(action, self.parse_intermixed_args(arguments)))
 
     def format_help(self) -> str:
         self.epilog = "\n\n".join([*([self._more()] if self._more else []), EXIT_CODES])
@@ -74,6 +75,11 @@ class Parser(argparse.ArgumentParser):
         name, equals, value = argument.partition("=")
         hyphened = name.replace("_", "-")
         return hyphened + equals + value if hyphened in self._option_string_actions else argument
+
+
+def _act(action: Callable[[Options], int], options: Options) -> int:
+    with files.modes_like(Path(options.run)) if getattr(options, "run", None) else contextlib.nullcontext():
+        return action(options)
 
 
 def run(action: Callable[[], int]) -> int:

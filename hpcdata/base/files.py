@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,26 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Nothing can be written on the whole disk."""
 _EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EACCES)
+
+
+@contextlib.contextmanager
+def modes_like(folder: Path) -> Iterator[None]:
+    """Inside, new files and folders of this process and its children have the permissions of `folder`.
+
+    So the files that one user adds to the run of a group are not closed to the others, whatever the umask; but never
+    may everybody write. Where there is no such folder yet, the umask decides. For commands only: the umask is one for
+    the whole process.
+    """
+    try:
+        mode = folder.stat().st_mode
+    except OSError:
+        yield
+        return
+    former = os.umask(~mode & 0o077 | 0o002)
+    try:
+        yield
+    finally:
+        os.umask(former)
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -31,7 +31,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hpcdata.base import logs
+from hpcdata.base import files, logs
 from hpcdata.base.command import DONE, FAILED, Parser, exit_code
 from hpcdata.base.errors import UserError
 from hpcdata.base.signals import StopFlag
@@ -57,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m hpcdata.cluster.task OUT`: what the batch script of an array starts, once for each process."""
     logs.configure()
     try:
-        return run_array_task(Path(parser().parse_args(arguments).run))
+        output_dir = Path(parser().parse_args(arguments).run)
+        with files.modes_like(output_dir):
+            return run_array_task(output_dir)
     except (UserError, OSError) as error:
         log.error("%s", error)
         return exit_code(error)

@@ -61,6 +61,11 @@ class TokenDataset:
         return int(self._first_row[-1])
 
     @property
+    def num_tokens(self) -> int:
+        """Ids of all its samples, codes of pictures among them."""
+        return sum(self.manifest.parts.tokens)
+
+    @property
     def coverage(self) -> float:
         """Which part of the plan's inputs has been dealt with: 1.0, but for unfinished runs."""
         counts = self.manifest.counts
@@ -123,6 +128,10 @@ class TokenDataset:
         rows = np.asarray(rows, dtype=np.int64)
         if rows.size and rows.view(np.uint64).max() >= len(self):  # negative ones are the greatest
             raise IndexError(f"rows {rows.min()} to {rows.max()} of a dataset of {len(self)} samples")
+        return self._find(rows)
+
+    def _find(self, rows: np.ndarray) -> SpanTable:
+        """The spans of rows that are there, [num_rows] int64."""
         parts, maps, compiled = self._parts_of(rows), self.maps, kernels()
         maps.advise(rows)
         before = maps.samples - self._first_row[:-1]
@@ -132,6 +141,13 @@ class TokenDataset:
                 return find_spans(maps, at, parts)
             index, spans = compiled.find_spans(at, parts, maps)
         return SpanTable(index=index, maps=maps, **dict(zip(COLUMNS, spans, strict=True)))
+
+    def keys(self, rows: np.ndarray) -> list[str]:
+        """The keys of the samples at `rows` ([n] integers in [0, len))."""
+        found = []
+        for row, part_index in zip(rows.tolist(), self._parts_of(rows).tolist(), strict=True):
+            found.append(self._part(part_index).key(row - int(self._first_row[part_index])))
+        return found
 
     def places(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> Places:
         """From where rows are copied: `length` ids from `start` in the tokens of `part` ([num_places] each)."""

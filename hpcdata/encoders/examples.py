@@ -160,11 +160,14 @@ class BatchEncoder:
         failed.sort(key=lambda reject: reject.position)
         written = np.array(batch.positions, np.int64)[lengths > 0]
         return EncodedDocuments(
-            index=first_index + written,
+            index=first_index + batch.shift + written,
             keys=[f"{batch.key_prefix}{position}".encode() for position in written.tolist()],
             lengths=lengths[lengths > 0],
             ids=ids,
-            rejects=[reject_row(reject, reject.reason, reject.message, first_index, source) for reject in failed],
+            rejects=[
+                reject_row(reject, reject.reason, reject.message, first_index + batch.shift, batch.source or source)
+                for reject in failed
+            ],
             truncated=None if truncated is None else truncated[lengths > 0],
         )
 

@@ -70,6 +70,10 @@ class ResumableLoader(Protocol):
         """Called when the batch is delivered."""
         ...
 
+    def end(self) -> None:
+        """Called where there is no further batch."""
+        ...
+
     def set_weights(self, weights: Mapping[str, float]) -> None: ...
 
     def account(self) -> dict[str, SourceAccount]: ...
@@ -111,6 +115,7 @@ class BackgroundLoader:
                     asked = time.perf_counter()
                     made, state = workers.next()
                     if made is None:
+                        self.loader.end()
                         return
                     self.waits.add(time.perf_counter() - asked)
                     self.loader.follow(state)
@@ -205,7 +210,7 @@ class _Workers:
         try:
             batch, counts = make()
             if self._pin_memory:
-                batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+                batch = {k: v.pin_memory() if hasattr(v, "pin_memory") else v for k, v in batch.items()}
             return batch, counts
         except BaseException as error:  # handed to the thread that iterates
             return error

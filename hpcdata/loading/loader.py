@@ -19,11 +19,13 @@ many samples were dropped.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hpcdata.base.errors import UserError
 from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.loading.account import SourceAccount, make_account
 from hpcdata.loading.batches import PlainSteps, TokenSteps
@@ -72,7 +74,7 @@ class TokenLoader(Cursor[TokenSteps]):
         *,
         global_batch_size: int,
         layout: str | Layout = "t2i",
-        packing: int | Packing | None = None,
+        packing: int | str | Packing | None = None,
         seed: int = 0,
         shuffle: bool = True,
         order: Order | str | None = None,
@@ -80,25 +82,33 @@ class TokenLoader(Cursor[TokenSteps]):
         world_size: int | None = None,
         drop_last: bool = True,
         num_epochs: int | None = None,
+        consumer: str | None = None,
         weights_ledger: str | Path | None = None,
     ) -> None:
         """`global_batch_size` is the rows of one step on all ranks together; the world size must divide it.
 
-        `packing`: the columns of rows that hold several samples each, or a BestFit, Concat or Buckets.
+        `packing`: the columns of rows that hold several samples each, or a BestFit, Concat or Buckets, or the name of
+        one, such as `bestfit:4096`; `bestfit` alone takes the layout's `max_length`.
+        `consumer`: who takes the batches, which says what is in them: `hf` (`model(**batch)` of transformers), `torch`
+        (your own model) or `any`; by default what the layout says.
         `order`: another one than `seed` and `shuffle` give, or its name, such as `blocks` for data larger than RAM.
         `weights_ledger`: a file for the changes of a mixture's weights, where they are more than a state can hold.
         """
         place, size = find_rank(rank, world_size)
         self.dataset, stream = open_stream(dataset, seed=seed, shuffle=shuffle, order=order)
-        self.layout = _for_packing(find_layout(layout), find_packing(packing)).bind(self.dataset.manifest)
+        found = find_layout(layout)
+        rows = find_packing(packing, getattr(found, "max_length", None))
+        found = found if consumer is None else dataclasses.replace(found, consumer=consumer)
+        self.layout = _for_packing(found, rows).bind(self.dataset.manifest)
         self.counts = BatchCounts()
         self.waits = Waits()
         self._begun: _Begun | None = None
+        self._is_over = False
         super().__init__(
             stream,
             share=Share(rank=place, world_size=size),
             global_batch_size=global_batch_size,
-            packing=find_packing(packing),
+            packing=rows,
             seed=seed,
             shuffle=shuffle,
             has_own_order=order is not None,
@@ -108,8 +118,19 @@ class TokenLoader(Cursor[TokenSteps]):
         )
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Raises UserError where an earlier loop has delivered the last of `num_epochs`: nothing would come."""
         while self.num_epochs is None or self.epoch < self.num_epochs:
             yield self._next()
+        self.end()
+
+    def end(self) -> None:
+        """Called by a loop that comes to the end; raises UserError where it came to it without a batch once more."""
+        if self._is_over:
+            raise UserError(
+                f"the loader has delivered all of num_epochs={self.num_epochs}: for more epochs leave num_epochs out "
+                "and loop over loader.iter_epoch(), or go back with set_epoch(0) or load_state_dict"
+            )
+        self._is_over = True
 
     def iter_epoch(self) -> Iterator[dict[str, torch.Tensor]]:
         """The rest of the current epoch, for `for epoch in range(...)` loops."""
@@ -143,6 +164,7 @@ class TokenLoader(Cursor[TokenSteps]):
     def count(self, counts: BatchCounts) -> None:
         """Adds a batch that `take` prepared, when it is delivered."""
         self.counts += counts
+        self._is_over = False
 
     def _next(self) -> dict[str, torch.Tensor]:
         asked = time.perf_counter()
@@ -179,11 +201,21 @@ class TokenLoader(Cursor[TokenSteps]):
             import torch
 
             batch = make(later)
-            if isinstance(self.stream, MixtureStream):
+            if isinstance(self.stream, MixtureStream) and self.layout.consumer != "hf":
                 batch.arrays["source"] = find_source()
-            return {key: torch.from_numpy(array) for key, array in batch.arrays.items()}, batch.counts
+            made = {key: torch.from_numpy(array) for key, array in batch.arrays.items()}
+            return self._for_consumer(made), batch.counts
 
         return tensors
+
+    def _for_consumer(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """By the names that models of transformers have; lengths are plain numbers there, as in its own collators."""
+        if self.layout.consumer != "hf" or self.packing is None:
+            return batch
+        if "cu_seqlens" in batch:
+            edges, longest = batch.pop("cu_seqlens"), int(batch.pop("max_seqlen"))
+            batch |= {"cu_seq_lens_q": edges, "cu_seq_lens_k": edges, "max_length_q": longest, "max_length_k": longest}
+        return {**batch, "use_cache": False}
 
     def _make_steps(self) -> TokenSteps:
         size, drop_last = self.global_batch_size, self.drop_last
@@ -202,7 +234,7 @@ class TokenLoader(Cursor[TokenSteps]):
         return super()._where() if isinstance(self.stream, MixtureStream) else str(self.dataset.path)
 
     def _let_go(self) -> None:
-        self._begun = None
+        self._begun, self._is_over = None, False
 
 
 def _for_packing(layout: Layout, packing: Packing | None) -> Layout:

@@ -21,6 +21,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.dataset.manifest import Group, LayoutDefaults, Manifest
 from hpcdata.dataset.partlist import Parts
+from hpcdata.loading.selecting import SelectedDataset, joined_selection
 from hpcdata.native.arrays import totals_before
 from hpcdata.order.mixing.schedule import WeightsFrom
 from hpcdata.order.order import Order, find_order
@@ -65,6 +66,9 @@ class Mixture(SizedMixture):
         sized = [_sized(source, dataset) for source, dataset in zip(sources, datasets, strict=True)]
         super().__init__(sized, strategy=strategy, policy=policy, schedule=schedule)
         self.dataset = TokenDataset(_joined(self.names, [dataset.manifest for dataset in datasets]))
+        rows = joined_selection(datasets)
+        if rows is not None:
+            self.dataset = SelectedDataset(self.dataset, rows, {})
 
 
 def open_stream(
@@ -90,7 +94,7 @@ def _sized(source: Source, dataset: TokenDataset) -> SizedSource:
         sampling=source.sampling,
         order=source.order,
         max_repeats=source.max_repeats,
-        tokens=sum(dataset.manifest.parts.tokens),
+        tokens=dataset.num_tokens,
     )
 
 

@@ -55,6 +55,8 @@ class Cursor(Generic[S]):
         self.drop_last, self.num_epochs = drop_last, num_epochs
         self.epoch = self.step = 0
         self._noted: tuple[int, int, Mark] | None = None
+        if num_epochs is not None and num_epochs < 0:
+            raise UserError(f"num_epochs={num_epochs}, expected 0 or more, or None for a loop without end")
         if global_batch_size < 1 or global_batch_size % self.world_size:
             raise UserError(
                 f"global_batch_size={global_batch_size} cannot be divided evenly among {self.world_size} ranks"
@@ -160,6 +162,13 @@ class Cursor(Generic[S]):
         """Goes to a step that is there, by the same weights; what a state needs to know of it is found out later."""
         self._let_go()
         self.epoch, self.step, self._noted = epoch, step, None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Goes to the first step of an epoch; where it stands in that epoch, it stays."""
+        if epoch < 0:
+            raise UserError(f"epoch {epoch}, expected 0 or more")
+        if epoch != self.epoch:
+            self.stand_at(epoch, 0)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state`, saved on any world size. Raises UserError when it is of other data or settings."""

@@ -108,7 +108,7 @@ class ShardWriter:
         if self._work is None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
             try:
-                self._work = os.open(self._folder / WORK, flags, 0o644)
+                self._work = os.open(self._folder / WORK, flags, 0o666)
             except FileNotFoundError:
                 raise LostShard(self.header.name) from None
         os.pwrite(self._work, (b"" if left else str(self.samples_read).encode()).ljust(20), 0)

@@ -22,7 +22,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, Segment, ShardSpec
 from hpcdata.runs.stage import find_stage
-from hpcdata.samples import Batch, Duplicate, Reason, Record, Reject
+from hpcdata.samples import Batch, Documents, Duplicate, Reason, Record, Reject
 from hpcdata.work.clock import WorkClock
 from hpcdata.work.preparing import Prepare, prepare_batches
 from hpcdata.work.unreadable import Unreadable
@@ -101,23 +101,54 @@ def read_batches(
 
     threads: do what `prepare` says, see `decoding_threads`.
     """
-    clock, size, stage = clock or WorkClock(), plan.batch_size, find_stage(plan.config.stage)
-    segment = spec.segments[0]
-    if len(spec.segments) == 1 and not given_up and stage.takes_documents(plan, segment.source.file.format):
-        require_unchanged(segment, paths.root, policy)
-        documents = sources.read_documents(
-            _file(paths, segment),
-            segment.source.scan,
-            first=segment.first + start,
-            count=end - start,
-            batch_size=size,
-            options=stage.options(plan.config),
-        )
-        return clock.timed(documents, "read_s")
-    unreadable = unreadable or Unreadable(spec=spec)
-    found = read_shard(plan, paths, spec, skip=start, policy=policy, given_up=given_up, unreadable=unreadable)
-    records = itertools.islice(clock.timed(found, "read_s"), end - start)
-    return prepare_batches(records, batch_size=size, threads=threads, prepare=unreadable.preparing(prepare))
+    clock, unreadable = clock or WorkClock(), unreadable or Unreadable(spec=spec)
+    size, stage = plan.batch_size, find_stage(plan.config.stage)
+    for low, high, segment in _runs(plan, spec, start, end, in_bulk=not given_up):
+        if segment is not None:
+            require_unchanged(segment, paths.root, policy)
+            documents = sources.read_documents(
+                _file(paths, segment),
+                segment.source.scan,
+                first=segment.first,
+                count=segment.count,
+                batch_size=size,
+                options=stage.options(plan.config),
+            )
+            yield from clock.timed(_place_documents(documents, spec, segment), "read_s")
+            continue
+        found = read_shard(plan, paths, spec, skip=low, policy=policy, given_up=given_up, unreadable=unreadable)
+        records = itertools.islice(clock.timed(found, "read_s"), high - low)
+        yield from prepare_batches(records, batch_size=size, threads=threads, prepare=unreadable.preparing(prepare))
+
+
+def _runs(
+    plan: Plan, spec: ShardSpec, start: int, end: int, *, in_bulk: bool
+) -> Iterator[tuple[int, int, Segment | None]]:
+    """Samples `start` to `end` of a shard in pieces of whole batches: (first, end, the input to take it of in bulk).
+
+    None for what is read record by record: batches that take samples of several inputs, and other formats.
+    """
+    size, done, begin, stage = plan.batch_size, start, 0, find_stage(plan.config.stage)
+    for segment in spec.segments if in_bulk else ():
+        low, high = max(begin, start), min(begin + segment.count, end)
+        first = start + -(-(low - start) // size) * size
+        last = high if high == end else start + (high - start) // size * size
+        if first < last and stage.takes_documents(plan, segment.source.file.format):
+            if done < first:
+                yield done, first, None
+            yield first, last, dataclasses.replace(segment, first=segment.first + first - begin, count=last - first)
+            done = last
+        begin += segment.count
+    if done < end:
+        yield done, end, None
+
+
+def _place_documents(batches: Iterator[Documents], spec: ShardSpec, segment: Segment) -> Iterator[Documents]:
+    """As `place`."""
+    if len(spec.segments) == 1:
+        return batches
+    shift, label = segment.source_index - spec.source_index, segment.source.file.label
+    return (dataclasses.replace(batch, shift=shift, source=label) for batch in batches)
 
 
 def _file(paths: RunPaths, segment: Segment) -> sources.InputFile:

@@ -71,7 +71,7 @@ def test_every_rank_has_rows_in_every_step(dataset, packing, drop_last, world_si
         sizes = [len(share["input_ids"]) for share in step]
         assert max(sizes) - min(sizes) <= 1 <= min(sizes)
         assert all((share["labels"] != -100).any(dim=1).all() for share in step if not isinstance(packing, Concat))
-        assert all(share["attention_mask"].any(dim=1).all() for share in step)
+        assert all((share["segment_ids"] > 0).any(dim=1).all() for share in step)
         assert torch.equal(torch.cat([share["input_ids"] for share in step]), expected["input_ids"])
     assert all(len(batch["input_ids"]) == 12 for batch in (whole if drop_last else whole[:-4]))
     seen = [int(index) for of_rank in shares for batch in of_rank for index in batch["index"]]

@@ -158,7 +158,10 @@ def test_lengths_and_ends(datasets):
     loader = TokenLoader(datasets(50), global_batch_size=8, num_epochs=2)
     assert (len(loader), loader.steps_per_epoch, loader.batch_size) == (12, 6, 8)
     assert len(list(loader)) == 12
-    assert list(loader) == []
+    with pytest.raises(UserError, match="has delivered all of num_epochs=2: for more epochs leave num_epochs out"):
+        list(loader)
+    loader.set_epoch(1)
+    assert len(list(loader)) == 6
     endless = TokenLoader(datasets(50), global_batch_size=8)
     assert len(list(itertools.islice(endless, 30))) == 30
     assert (endless.epoch, endless.step) == (5, 0)

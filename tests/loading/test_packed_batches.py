@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hpcdata import TokenDataset, TokenLoader
 from hpcdata.base.errors import UserError
+from hpcdata.loading.layouts.base import KEYS, PACKED_KEYS
 from hpcdata.loading.layouts.named import T2I, BatchCounts, Caption, Interleaved, LiquidT2I, Text
 from hpcdata.order.packing import BestFit, Buckets, Concat
 from hpcdata.samples import Example
@@ -18,6 +19,7 @@ from tests.loading import made
 
 torch.set_num_threads(1)
 SHIFT = 32001
+ALL = KEYS + PACKED_KEYS
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ packings = st.one_of(
 def test_kills_and_other_world_sizes_lose_and_repeat_nothing(datasets, num_samples, seed, packing, drop_last, legs):
     """Legs of (world size, steps until the kill) see, together, what one uninterrupted process sees."""
     options = {"global_batch_size": 6, "seed": seed, "packing": packing, "drop_last": drop_last}
-    options |= {"layout": Caption(max_length=26)}
+    options |= {"layout": Caption(max_length=26, keys=ALL)}
     dataset = datasets(num_samples)
     canonical = TokenLoader(dataset, rank=0, world_size=1, **options)
     state = None
@@ -119,7 +121,7 @@ def test_kills_and_other_world_sizes_lose_and_repeat_nothing(datasets, num_sampl
 )
 def test_an_epoch_delivers_every_sample_once_and_whole(datasets, num_samples, seed, packing, layout):
     dataset = datasets(num_samples)
-    bound = layout(max_length=26)
+    bound = layout(max_length=26, keys=ALL)
     loader = TokenLoader(
         dataset, global_batch_size=4, packing=packing, layout=bound, seed=seed, drop_last=False, num_epochs=1
     )
@@ -149,7 +151,7 @@ def test_positions_labels_and_segments_by_hand(tmp_path):
     spans = [(made.text(5, 6), made.image(7)), (made.text(8),), (made.text(9, 10, 11),)]
     examples = [Example(index=at, key=str(at), spans=each) for at, each in enumerate(spans)]
     dataset = TokenDataset(made.make_dataset(tmp_path, [examples]))
-    loader = TokenLoader(dataset, global_batch_size=2, packing=12, layout="caption", shuffle=False)
+    loader = TokenLoader(dataset, global_batch_size=2, packing=12, layout=Caption(keys=ALL), shuffle=False)
     batch = next(iter(loader))
     boi, eoi = SHIFT + 16384, SHIFT + 16385
     assert batch["input_ids"].tolist() == [
@@ -172,7 +174,8 @@ def test_positions_labels_and_segments_by_hand(tmp_path):
 def test_concat_delivers_documents_end_to_end(datasets, num_samples, length, window, seed):
     """The pieces of all bins, one after the other, are the texts of the epoch's order, window by window."""
     dataset = datasets(num_samples)
-    options = {"packing": Concat(length=length, window=window), "layout": "text", "seed": seed, "global_batch_size": 2}
+    options = {"packing": Concat(length=length, window=window), "layout": Text(keys=ALL), "seed": seed}
+    options |= {"global_batch_size": 2}
     loader = TokenLoader(dataset, **options, drop_last=False, num_epochs=1)
     found, pieces, num_rows = [], 0, 0
     for batch in loader:
@@ -197,7 +200,7 @@ def test_concat_refuses_images(datasets):
 
 def test_buckets_have_one_grid_a_batch(datasets):
     """UniDisc's columns, with images of several sizes: each batch has one, in its place behind the text."""
-    layout = T2I(block_size=10)
+    layout = T2I(block_size=10, keys=ALL)
     loader = TokenLoader(
         datasets(200),
         global_batch_size=4,

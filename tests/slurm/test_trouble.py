@@ -5,6 +5,7 @@ pytest tests/slurm/test_trouble.py
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,15 +89,23 @@ def test_a_scheduler_that_is_away_while_the_finishing_job_runs(
     assert [report.problems for report in verify(folder)] == [[], []]
 
 
-def test_without_accounting_cancelled_tasks_stay_cancelled(login: SlurmCluster, tmp_path: Path) -> None:
+def test_without_accounting_cancelled_tasks_stay_so_until_another_user_resumes(
+    login: SlurmCluster, tmp_path: Path
+) -> None:
     folder = planned(tmp_path / "run", "cluster.additional_parameters.hold=true")
     submitted = submit_run(folder, load_runtime(folder), num_open=4, samples_done=0)
     login.cancel(*submitted.job_ids)
     found = wait_for_the_outcome(login, folder)
     assert (found.outcome, found.reason) == ("stopped", "its tasks were cancelled")
     assert found.next_step == f"python -m hpcdata.resume {folder}"
-    assert resume_command.main([str(folder)]) == 0  # the same tasks, held
-    assert cancel_command.main([str(folder)]) == 0
-    assert resume_command.main([str(folder), "cluster.additional_parameters.hold=false"]) == 0
+    former = os.umask(0o077)  # from here on it is as if another user went on
+    try:
+        assert resume_command.main([str(folder)]) == 0  # the same tasks, held
+        assert cancel_command.main([str(folder)]) == 0
+        assert resume_command.main([str(folder), "cluster.additional_parameters.hold=false"]) == 0
+    finally:
+        os.umask(former)
     assert wait_for_the_outcome(login, folder).outcome == "finished"
+    closed = [path for path in folder.rglob("*") if not path.stat().st_mode & 0o004]
+    assert closed == []
     assert len(submissions.read(RunPaths(folder)).users) == 1

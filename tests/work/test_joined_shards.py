@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcdata import TokenDataset, embedded
+from hpcdata import TokenDataset, embedded, sources, stages
 from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.runs.plan import load_plan
@@ -154,6 +154,40 @@ def test_a_file_that_is_still_missing_keeps_no_other_reject_of_its_shard(
 def small_run_of(folder: Path, source: str) -> Path:
     small_run(folder / "whole", *TEXT, "data.shard_size=104", source=source)
     return folder / "whole"
+
+
+def text_inputs(folder: Path) -> str:
+    """Lines, of which some are rejects, two documents, an array, lines: 5, 1, 1, 11 and 40 samples."""
+    folder.mkdir()
+    for name, number in (("a", 5), ("d", 40)):
+        rows = [{"text": "" if index in (1, 17) else f"line {index} of {name}"} for index in range(number)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("b1", "b2"):
+        (folder / f"{name}.txt").write_text(f"document {name}")
+    (folder / "c.json").write_text(json.dumps([{"text": f"row {index}"} for index in range(11)]))
+    return f"[{','.join(str(path) for path in sorted(folder.iterdir()))}]"
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, 56), (3, 52), (4, 50), (7, 44), (58, 32)])
+def test_batches_of_one_input_are_read_in_bulk_and_the_bytes_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, expected: int
+) -> None:
+    options = (*TEXT, "data.source=text", "data.shard_size=26", f"loader.batch_size={size}")
+    source, in_bulk = text_inputs(tmp_path / "in"), []
+    real = sources.read_documents
+
+    def read_documents(*arguments, **values):
+        for batch in real(*arguments, **values):
+            in_bulk.append(len(batch.positions) + len(batch.rejects))
+            yield batch
+
+    monkeypatch.setattr(sources, "read_documents", read_documents)
+    small_run(tmp_path / "bulk", *options, source=source)
+    assert sum(in_bulk) == expected
+    monkeypatch.setattr(stages.tokenize.Tokenize, "takes_documents", lambda *_: False)
+    small_run(tmp_path / "records", *options, source=source)
+    assert tree(tmp_path / "bulk/shards") == tree(tmp_path / "records/shards")
+    assert {row.key for row in rows_of(tmp_path / "bulk")} == {"a.jsonl#1", "d.jsonl#1", "d.jsonl#17"}
 
 
 @pytest.mark.parametrize(("position", "key"), [(95, "a.tar#95"), (97, "b.jsonl#1"), (103, "c2.txt#0")])

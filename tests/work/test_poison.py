@@ -24,6 +24,7 @@ from hpcdata.work import poison
 from tests.evidence import POISON, Evidence
 from tests.poisoned import READING, install
 from tests.smallruns import small_config, small_run, start_task
+from tests.test_kills import several_inputs
 from tests.trees import sha256_tree
 
 ROOT = Path(__file__).parent.parent.parent
@@ -128,6 +129,23 @@ def test_records_that_kill_the_process_that_reads_them_are_rejected_too(tmp_path
     evidence(POISON, 2, folder)
     small_run(tmp_path / "good", "data.shard_size=24")
     assert written(folder) == {index: key for index, key in written(tmp_path / "good").items() if index not in (9, 18)}
+    assert [report.problems for report in verify.verify(folder)] == [[], []]
+
+
+@pytest.mark.slow
+def test_the_killer_among_several_inputs_is_rejected_by_its_own_name(tmp_path: Path, evidence: Evidence) -> None:
+    source = several_inputs(tmp_path / "in", pictures=False)
+    options = ("image.tokenizer=none", "data.n_train_samples=null", "data.source=text", "data.shard_size=60")
+    folder = tmp_path / "run"
+    prepare(small_config(folder, *options, "data.max_crashes=2", source=source))
+    victims = [(tmp_path / "in" / name).read_bytes() for name in ("b03.txt", "b29.txt")]
+    python_path = install(tmp_path / "site", "segfault", victims, where=READING)
+    assert run_until_done(folder, python_path, 3) == [-signal.SIGSEGV, 0]
+    found = [(row["index"], row["key"], row["source"], row["reason"]) for row in rejects(folder)]
+    assert found == [(5 + index, f"b{index:02d}.txt#0", f"b{index:02d}.txt", "crash") for index in (3, 29)]
+    evidence(POISON, 2, folder)
+    small_run(tmp_path / "good", *options, source=source)
+    assert written(folder) == {index: key for index, key in written(tmp_path / "good").items() if index not in (8, 34)}
     assert [report.problems for report in verify.verify(folder)] == [[], []]
 
 

@@ -52,17 +52,22 @@ class Arranged:
         pad: int = 0,
         id_dtype: str = "int64",
         narrow: str = "int64",
+        is_packed: bool = False,
     ) -> None:
-        """`keys`: which arrays to make; `id_dtype`: of the ids; `narrow`: one that holds every id of the layout."""
+        """`keys`: which arrays to make; `id_dtype`: of the ids; `narrow`: one that holds every id of the layout.
+        `is_packed`: samples share bins, so the first id of each has no label.
+        """
         self.keys, self.id_dtype, self._index = keys, id_dtype, lineup.index[bins.sample]
         self._first_row, compiled = bins.first_row.tolist(), kernels()
         self.window: Tiled | Windowed
         if compiled is None:
             sequences = lineup.sequences()
-            self.window = Windowed(dataset, sequences, bins, pad=pad, id_dtype=id_dtype, narrow=narrow)
+            self.window = Windowed(
+                dataset, sequences, bins, pad=pad, id_dtype=id_dtype, narrow=narrow, is_packed=is_packed
+            )
             self._counted = _count(sequences, bins)
         else:
-            self.window = Tiled(dataset, lineup, bins, compiled, pad=pad, id_dtype=id_dtype)
+            self.window = Tiled(dataset, lineup, bins, compiled, pad=pad, id_dtype=id_dtype, is_packed=is_packed)
             self._counted = self.window.counted
 
     def batch(self, first: int, stop: int, width: int, later: Later | None = None) -> Batch:

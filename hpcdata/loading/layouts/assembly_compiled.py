@@ -29,12 +29,16 @@ class Tiled:
         *,
         pad: int,
         id_dtype: str,
+        is_packed: bool,
     ) -> None:
+        """`is_packed`: the first id of a sample has no label, as another one's last would be asked for it."""
         self.compiled, self.pad, self.id_dtype = compiled, pad, id_dtype
         self.bins = bins
         tiles = tile(compiled, lineup, bins, dataset.maps.tokens)
-        self.first_run, self.edges, self.first_edge, self.counted = tiles[1:]
-        self.bin, self.column, self.length, part, start, self.value, *others = tiles.runs
+        runs, self.first_run, self.edges, self.first_edge, self.counted = tiles
+        if is_packed:
+            runs, self.first_run = _without_first_labels(runs, self.first_run)
+        self.bin, self.column, self.length, part, start, self.value, *others = runs
         self.is_image, self.is_trained, self.position, self.segment = others
         self.places = Places(dataset.maps, part, start, self.length)
         self._flat: _Flat | None = None
@@ -182,10 +186,8 @@ class TiledBatch:
             parts.append(flat.edges[some] - (first - rows.start) * width)
             longest = max(longest, int(np.maximum.reduce(window.edges[2][some], initial=0)))
             num_filled += window.num_filled[stop] - window.num_filled[first]
-        if num_filled < num_bins:
-            parts.append([num_filled * width])
-        parts.append([num_bins * width])
-        return np.concatenate(parts).astype(np.int32), max(longest, (num_bins - num_filled) * width)
+        parts.append(np.arange(num_filled, num_bins + 1) * width)  # an empty bin is a segment, too
+        return np.concatenate(parts).astype(np.int32), max(longest, width * (num_filled < num_bins))
 
     def _written(self, name: str, dtype: np.typing.DTypeLike, pad: int = 0) -> np.ndarray:
         out = empty(self._shape, dtype)
@@ -199,6 +201,22 @@ def tile(compiled: Kernels, lineup: Lineup, bins: Bins, first_tokens: np.ndarray
     pieces = {} if bins.pieces is None else dict(zip(("skip", "take"), bins.pieces, strict=True))
     of_bins = {"sample": bins.sample, "first_row": bins.first_row, "width": bins.width, **pieces}
     return compiled.tile(_fields(lineup, first_tokens), of_bins, room=_most_runs(lineup, bins))
+
+
+def _without_first_labels(runs: np.ndarray, first_run: list[int]) -> tuple[np.ndarray, list[int]]:
+    """Runs as in `Tiles`, where the first id of each row is not trained on; the others of its run are another run."""
+    column, length, start, is_trained, position = 1, 2, 4, 7, 8
+    is_first = (runs[position] == 0) & (runs[is_trained] > 0)
+    cut = np.flatnonzero(is_first & (runs[length] > 1))
+    runs = np.repeat(runs, 1 + np.isin(np.arange(runs.shape[1]), cut), axis=1) if len(cut) else runs.copy()
+    head = cut + np.arange(len(cut))
+    rest = head + 1
+    runs[length, head], runs[length, rest] = 1, runs[length, rest] - 1
+    runs[column, rest] += 1
+    runs[position, rest] += 1
+    runs[start, rest] += runs[start, rest] >= 0
+    runs[is_trained, (runs[position] == 0)] = 0
+    return runs, (np.array(first_run) + np.searchsorted(cut, first_run)).tolist()
 
 
 def _fields(lineup: Lineup, first_tokens: np.ndarray) -> Values:

@@ -40,10 +40,20 @@ class Windowed:
     """What makes the arrays of batches of some of the bins."""
 
     def __init__(
-        self, dataset: TokenDataset, sequences: Sequences, bins: Bins, *, pad: int, id_dtype: str, narrow: str
+        self,
+        dataset: TokenDataset,
+        sequences: Sequences,
+        bins: Bins,
+        *,
+        pad: int,
+        id_dtype: str,
+        narrow: str,
+        is_packed: bool,
     ) -> None:
-        """`id_dtype`: of the arrays of ids; `narrow`: one that holds every id of the layout."""
-        self.dataset, self.pad, self.id_dtype, self.narrow = dataset, pad, id_dtype, narrow
+        """`id_dtype`: of the arrays of ids; `narrow`: one that holds every id of the layout. `is_packed`: the first id
+        of a sample has no label.
+        """
+        self.dataset, self.pad, self.id_dtype, self.narrow, self.is_packed = dataset, pad, id_dtype, narrow, is_packed
         self._rows, self._bins = sequences.take(bins.sample), bins
 
     def between(self, first: int, stop: int) -> tuple[Sequences, Bins]:
@@ -115,11 +125,13 @@ class WindowedBatch:
             np.copyto(labels, IGNORED_LABEL, where=~self.loss_mask())
         else:
             self._clear(labels, IGNORED_LABEL)
+        labels.reshape(-1)[self._first_ids] = IGNORED_LABEL
         return labels
 
     def loss_mask(self) -> np.ndarray:
         mask = self._valid.copy()
         _put(mask.reshape(-1), self._dest[self._untrained], self._length[self._untrained], False)
+        mask.reshape(-1)[self._first_ids] = False
         return mask
 
     def modality(self) -> np.ndarray:
@@ -168,9 +180,16 @@ class WindowedBatch:
         begins[first_run[1:] - 1] = True
         begins &= length > 0
         begins[first_run[:-1]] = True
-        edges = np.concatenate([dest[begins], [used, self._size]])
+        edges = np.concatenate([dest[begins], np.arange(used, self._size, self._width), [self._size]])
         edges = np.concatenate([edges[:1], edges[1:][edges[1:] > edges[:-1]]])
         return edges.astype(np.int32), int(np.diff(edges).max(initial=0))
+
+    @property
+    def _first_ids(self) -> np.ndarray:
+        """Where samples begin, if they share rows."""
+        begins = self._sequences.run_valid & (self._length > 0)
+        begins &= self._counted[:-1] == np.repeat(self._counted[self._sequences.first_run[:-1]], self._num_of_row)
+        return self._dest[begins] if self._context.is_packed else np.zeros(0, np.int64)
 
     @Lazy
     def _length_of_row(self) -> np.ndarray:

@@ -24,6 +24,18 @@ from hpcdata.order.draws import Draws
 KEYS = ("input_ids", "attention_mask", "modality", "labels", "position_ids", "index")
 PACKED_KEYS = ("segment_ids", "cu_seqlens")
 """Only in packed batches; `max_seqlen` comes with the second."""
+_PACKED = tuple(key for key in KEYS + PACKED_KEYS if key != "attention_mask")
+CONSUMERS = {
+    "any": (KEYS, _PACKED),
+    "torch": (KEYS, _PACKED),
+    "hf": (
+        ("input_ids", "attention_mask", "labels", "position_ids"),
+        ("input_ids", "labels", "position_ids", "cu_seqlens"),
+    ),
+}
+"""Which arrays are made for whom, of a batch and of a packed one. A mask of two dimensions says which ids are there,
+and not which belong together: with it, models of transformers attend across the samples of a row.
+"""
 __all__ = ["IGNORED_LABEL", "KEYS", "PACKED_KEYS", "Batch", "BatchCounts", "Layout", "MakeBatch"]
 MakeBatch = Callable[[int, int, Later | None], Batch]
 """Of some rows, from the first to the one behind the last. With a `later`, the last of its arrays may be there then."""
@@ -49,8 +61,10 @@ class Layout:
     too_long: str = "raise"
     """A sample that does not fit without cutting an image, or that its conversation template cannot write: `raise`, or
     `skip`: it becomes padding, and is counted."""
-    keys: tuple[str, ...] = KEYS + PACKED_KEYS
-    """Which arrays to make."""
+    keys: tuple[str, ...] | None = None
+    """Which arrays to make: by default those for the consumer."""
+    consumer: str = "any"
+    """Who takes the batches: `hf`, a model of transformers, by `model(**batch)`; `torch`, one's own; `any`."""
     ids: str = "int64"
     """How ids are shipped: `int64`, or `uint16`, a quarter of the bytes, for `hpcdata.widen` on the device."""
 
@@ -61,8 +75,10 @@ class Layout:
         return bound
 
     def _bound(self, manifest: Manifest) -> Self:
+        if self.consumer not in CONSUMERS:
+            raise UserError(f"consumer={self.consumer!r}, expected one of {', '.join(sorted(CONSUMERS))}")
         known = KEYS + PACKED_KEYS
-        unknown = sorted(set(self.keys) - set(known))
+        unknown = sorted(set(self.keys or ()) - set(known))
         if unknown:
             raise UserError(f"layout {self.name}: unknown key {unknown[0]!r}, known: {', '.join(known)}")
         if not re.fullmatch(r"max_len|batch_max|to_[1-9]\d*", self.pad):
@@ -89,7 +105,7 @@ class Layout:
     def settings(self) -> dict[str, Any]:
         """What the arrays depend on, as plain values: enters the loader's state."""
         values = {option.name: getattr(self, option.name) for option in dataclasses.fields(self)}
-        del values["keys"], values["ids"]
+        del values["keys"], values["ids"], values["consumer"]
         return {"name": self.name, **values}
 
     @property
@@ -135,9 +151,23 @@ class Layout:
 
     def arrange(self, dataset: TokenDataset, lineup: Lineup, bins: Bins, *, packed: bool = False) -> Arranged:
         """What makes the batches of samples that stand in bins."""
-        keys = self.keys if packed else tuple(key for key in self.keys if key not in PACKED_KEYS)
         narrow = "uint16" if self._fits_16_bits(dataset.manifest) else "int64"
-        return Arranged(dataset, lineup, bins, keys=keys, pad=self.controls.pad, id_dtype=self.ids, narrow=narrow)
+        return Arranged(
+            dataset,
+            lineup,
+            bins,
+            keys=self.keys_of(packed=packed),
+            pad=self.controls.pad,
+            id_dtype=self.ids,
+            narrow=narrow,
+            is_packed=packed,
+        )
+
+    def keys_of(self, *, packed: bool) -> tuple[str, ...]:
+        """Which arrays are made."""
+        if self.keys is None:
+            return CONSUMERS[self.consumer][packed]
+        return self.keys if packed else tuple(key for key in self.keys if key not in PACKED_KEYS)
 
     def width(self, lengths: np.ndarray) -> int:
         """Columns for sequences of these lengths, by the pad mode."""
@@ -213,7 +243,7 @@ class Layout:
             raise UserError(f"layout {self.name}: ids={self.ids!r}, expected int64 or uint16")
         if self.ids == "int64":
             return
-        if "labels" in self.keys and "input_ids" not in self.keys:
+        if self.keys is not None and "labels" in self.keys and "input_ids" not in self.keys:
             raise UserError(f'layout {self.name}: with ids="uint16" labels are made of input_ids: add them to keys')
         if not self._fits_16_bits(manifest):
             least, most = self._range_of_ids(manifest)

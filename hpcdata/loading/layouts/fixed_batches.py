@@ -33,8 +33,7 @@ class FixedColumns(Protocol):
 
     form: ClassVar[Form]
 
-    @property
-    def keys(self) -> tuple[str, ...]: ...
+    def keys_of(self, *, packed: bool) -> tuple[str, ...]: ...
 
     @property
     def ids(self) -> str: ...
@@ -67,8 +66,8 @@ class FixedRows:
             self._num_image = layout.columns_of_image(images)
         except UserError:
             return  # the batches that are refused, or differ in their grid, are found one by one
-        self._keys = (*layout.keys, "loss_mask")
-        self._has_more_than_ids = not {"attention_mask", "modality", "labels", "position_ids"}.isdisjoint(layout.keys)
+        self._keys = keys = (*layout.keys_of(packed=False), "loss_mask")
+        self._has_more_than_ids = not {"attention_mask", "modality", "labels", "position_ids"}.isdisjoint(keys)
         self._pad = layout.frame.pad
         self._texts = TextRows(dataset, texts, layout.text_columns, layout.frame)
         self._places = dataset.places(images.part, images.first_token, images.length)
@@ -101,7 +100,7 @@ class FixedRows:
 
     def _others(self, ids: np.ndarray, first: int, stop: int) -> dict[str, np.ndarray]:
         """What is wanted besides ids and indices."""
-        keys, shape, is_wide = self._layout.keys, ids.shape, self._layout.ids == "int64"
+        keys, shape, is_wide = self._keys, ids.shape, self._layout.ids == "int64"
         arrays: dict[str, np.ndarray] = {}
         if "attention_mask" in keys:
             arrays["attention_mask"] = self._valid(shape, first, stop)

@@ -23,7 +23,9 @@ def widen(batch: Mapping[str, torch.Tensor], device: torch.device | str | None =
     """The batch on `device` (None: where it is) with int64 ids, labels and positions; one that is wide only moves."""
     import torch
 
-    moved = dict(batch) if device is None else {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+    moved = dict(batch)
+    if device is not None:
+        moved = {k: v.to(device, non_blocking=True) if hasattr(v, "to") else v for k, v in batch.items()}
     for key in ("input_ids", "position_ids"):
         if key in moved:
             moved[key] = moved[key].to(torch.int64)

@@ -358,4 +358,5 @@ def test_agrees_with_the_slow_way(tmp_path_factory, samples, layout):
             signed[batch["segment_ids"] == segment].tolist()
             for segment in range(1, int(batch["segment_ids"].max()) + 1)
         ]
-    assert sorted(found) == sorted(row for row in expected if row)
+    no_first_label = [[-abs(row[0]), *row[1:]] for row in expected if row]  # another sample may stand before it
+    assert sorted(found) == sorted(no_first_label)
