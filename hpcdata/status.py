@@ -59,10 +59,14 @@ def _show(options: Options) -> int:
     status = observer.look(ask_scheduler=True)
     gc.freeze()  # what was read stays to the end
     if options.html:
-        from hpcdata.base.files import to_bytes
+        from hpcdata.base.files import to_bytes, write_atomic
         from hpcdata.report.page import render
 
-        Path(options.html).write_bytes(to_bytes(render(observer, status)))
+        page, path = to_bytes(render(observer, status)), Path(options.html)
+        if path.exists() and not path.is_file():  # /dev/stdout
+            path.write_bytes(page)
+        else:
+            write_atomic(path.resolve(), page)
         return DONE
     if options.json:
         print(json.dumps(dataclasses.asdict(status), indent=1))

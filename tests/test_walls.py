@@ -48,7 +48,10 @@ ONLY_IN = {
     "torch.distributed": {"order.ranks"},
     "argparse": {"base.command"},
     "PIL": {
-        *(f"media.{name}" for name in ("colors", "drafts", "formats", "jpeg", "opening", "orientation", "resizing")),
+        *(
+            f"media.{name}"
+            for name in ("colors", "drafts", "formats", "jpeg", "opening", "orientation", "profiles", "resizing")
+        ),
         "report.preview",
         "dataset.decoding",  # writes small PNGs for notebooks
     },

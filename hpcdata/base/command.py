@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import codecs
 import contextlib
+import errno
 import io
 import os
 import re
@@ -21,6 +22,7 @@ from typing import IO
 
 from hpcdata.base import files, units
 from hpcdata.base.errors import Failed, Unfinished, UserError
+from hpcdata.base.files import NO_ROOM
 
 __all__ = ["DONE", "EXIT_CODES", "FAILED", "INTERRUPTED", "REFUSED", "UNFINISHED"]
 __all__ += ["Options", "Parser", "complain", "quoted", "run", "say", "to_type"]
@@ -99,8 +101,16 @@ def run(action: Callable[[], int]) -> int:
         complain("interrupted")
         return INTERRUPTED
     except (UserError, OSError) as error:
-        complain(error)
+        complain(_told(error))
         return exit_code(error)
+
+
+def _told(error: UserError | OSError) -> str:
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "what is to be written"
+        remedy = "make it writable" if error.errno == errno.EROFS else "make room"
+        return f"{where} cannot be written: {error.strerror}; {remedy}, then type the same line again"
+    return str(error)
 
 
 def say(text: object, *, file: IO[str] | None = None) -> None:

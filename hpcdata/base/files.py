@@ -50,7 +50,11 @@ def modes_like(folder: Path) -> Iterator[None]:
 def write_atomic(path: Path, data: bytes) -> None:
     """Replaces `path` by `data`, durably: a reader sees the old or the new content, never a mixture."""
     temporary = _write_temporary(path, data)
-    os.replace(temporary, path)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 
@@ -84,6 +88,34 @@ def publish_folder(source: Path, target: Path) -> bool:
     if source.parent != target.parent:
         sync_folder(source.parent)
     return True
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of what is written inside have the file's name: those of a full disk have none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextlib.contextmanager
+def removed_on_error(folder: Path) -> Iterator[None]:
+    """Leaves no half of `folder` behind when what makes it fails."""
+    try:
+        yield
+    except Exception:
+        with contextlib.suppress(OSError):
+            remove_folder(folder)
+        raise
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """os.write, until all of it is written."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def sync_file(path: Path) -> None:
@@ -198,7 +230,7 @@ def _moved(source: Path, target: Path) -> bool:
 def _write_temporary(path: Path, data: bytes) -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with naming(path), open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

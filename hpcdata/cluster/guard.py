@@ -24,6 +24,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.base.logs import slurm_job_id
 from hpcdata.base.signals import STOP_SIGNALS
 from hpcdata.cluster import limits
+from hpcdata.cluster.sbatch import finish_signal_delay_s
 from hpcdata.cluster.task import PAUSES_S, requeue
 from hpcdata.config.schema import RunConfig
 from hpcdata.history import queue, submissions
@@ -142,8 +143,8 @@ class Guard:
         except (UserError, OSError):
             return None
         time_min = config.finish.time_min or config.cluster.time_min
-        warned_s = time_min * 60 - config.cluster.signal_delay_s - _EARLY_S
-        if time.monotonic() - self._started < max(warned_s, time_min * 30) or is_combined != self._was_combined:
+        warned_s = time_min * 60 - finish_signal_delay_s(config) - _EARLY_S
+        if time.monotonic() - self._started < max(warned_s, time_min * 20) or is_combined != self._was_combined:
             return None
         what = "verifying" if is_combined else "combining"
         longer_min = _longer_min(config, time_min)

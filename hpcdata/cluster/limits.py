@@ -19,13 +19,16 @@ DEFAULT_MAX_ARRAY_SIZE = 1001
 class Partition:
     name: str
     is_default: bool
-    is_up: bool
+    state: str
+    """UP, DOWN (jobs wait), DRAIN (no new jobs), INACTIVE (neither)."""
     max_time_min: int | None
     """None: unlimited."""
     max_nodes: int | None
     grace_time_s: int
     preempt_mode: str
     """OFF, REQUEUE, CANCEL, SUSPEND ...; what happens to jobs in this partition."""
+    qos: str | None = None
+    """Its own, whose limits come before those of the job's QOS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,8 @@ class NodeKind:
     cpus: int
     memory_mb: int
     gpus: int
+    is_usable: bool = True
+    """False: down, drained or about to be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,22 @@ class Controller:
         size = _number(self.settings.get("MaxArraySize")) or DEFAULT_MAX_ARRAY_SIZE
         tasks = re.search(r"max_array_tasks=(\d+)", self.settings.get("SchedulerParameters", ""))
         return max(1, min(size, int(tasks[1])) if tasks else size)
+
+    @property
+    def keeps_accounts(self) -> bool:
+        """Whether it is known for long how jobs ended; true where that is not told."""
+        return self.settings.get("AccountingStorageType", "?") not in ("accounting_storage/none", "(null)")
+
+    @property
+    def min_job_age_s(self) -> int:
+        """How long slurmctld itself knows of a job that is over."""
+        return _number(self.settings.get("MinJobAge")) or 300
+
+    @property
+    def enforces_limits(self) -> bool:
+        """Whether jobs wait for the limits of accounts and QOS; true where that is not told."""
+        enforced = self.settings.get("AccountingStorageEnforce", "limits")
+        return any(word in enforced for word in ("limits", "safe", "all"))
 
     @property
     def kill_wait_s(self) -> int:
@@ -78,40 +99,117 @@ def read_partitions() -> dict[str, Partition]:
 
 
 def read_nodes() -> list[NodeKind]:
-    """Nodes that are not broken, by what they have."""
     kinds = []
     for line in _lines("sinfo", "--noheader", "--exact", "--format=%R|%D|%c|%m|%G|%T"):
         partition, number, cpus, memory, gres, state = line.split("|")
-        if not state.startswith(("down", "drained", "fail")):
-            sizes = {"num_nodes": _number(number) or 0, "cpus": _number(cpus) or 0, "memory_mb": _number(memory) or 0}
-            kinds.append(NodeKind(partition=partition, **sizes, gpus=_num_gpus(gres)))
+        sizes = {"num_nodes": _number(number) or 0, "cpus": _number(cpus) or 0, "memory_mb": _number(memory) or 0}
+        usable = not state.startswith(("down", "drain", "fail", "inval", "unk"))
+        kinds.append(NodeKind(partition=partition, **sizes, gpus=_num_gpus(gres), is_usable=usable))
     return kinds
 
 
-def read_max_submit(account: str | None, qos: str | None) -> int | None:
-    """The fewest jobs that any association or QOS of this user allows to be submitted at a time, if one says so."""
-    fields = "format=account,maxsubmit,qos,defaultqos"
-    associations = [
-        line.split("|") for line in _lines("sacctmgr", "-n", "-P", "show", "assoc", f"user={queue.user_name()}", fields)
-    ]
-    mine = [line for line in associations if len(line) == 4 and account in (None, line[0])]
-    names = {qos} if qos else {line[3] or line[2].split(",")[0] for line in mine}
-    limits = [_number(line[1]) for line in mine]
-    for line in _lines("sacctmgr", "-n", "-P", "show", "qos", "format=name,maxsubmitpu") if names else []:
-        name, _, limit = line.partition("|")
-        limits += [_number(limit)] if name in names else []
-    return min((limit for limit in limits if limit is not None), default=None)
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    name: str
+    """As SLURM has it, GrpTRES=cpu or MaxWall."""
+    most: int
+    """Of jobs, minutes, CPUs, nodes, GPUs or MB."""
+    whose: str
+    """account lab, QOS short"""
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.most} of {self.whose}"
+
+
+_ASSOCIATION = (
+    "account,maxsubmit,qos,defaultqos,maxwall,maxjobs,maxtres,grpsubmit,grpjobs,grptres,partition,user,parent"
+)
+_QOS = "name,maxsubmitpu,maxwall,maxsubmitpa,grpsubmit,maxjobspu,maxjobspa,grpjobs,maxtres,maxtrespu,maxtrespa,grptres"
+_NAMES = {
+    "maxsubmit": "MaxSubmitJobs", "maxsubmitpu": "MaxSubmitJobs", "maxsubmitpa": "MaxSubmitJobsPA",
+    "grpsubmit": "GrpSubmitJobs", "maxwall": "MaxWall", "maxjobs": "MaxJobs", "maxjobspu": "MaxJobs",
+    "maxjobspa": "MaxJobsPA", "grpjobs": "GrpJobs", "maxtres": "MaxTRES", "maxtrespu": "MaxTRESPU",
+    "maxtrespa": "MaxTRESPA", "grptres": "GrpTRES",
+}  # fmt: skip
+_MOST_PARENTS = 20
+
+
+def read_limits(account: str | None, qos: str | None, partition_qos: str | None) -> list[Limit]:
+    """What holds for jobs of this user: of each kind the first of partition QOS, QOS, association, its parents."""
+    rows = _associations(account)
+    names = [partition_qos] if partition_qos else []
+    if rows:
+        own = rows[0]["defaultqos"] or (rows[0]["qos"] if "," not in rows[0]["qos"] else "normal")
+        names += [qos or own]
+    elif qos:
+        names.append(qos)
+    found: dict[str, Limit] = {}
+    of_qos = {row["name"]: row for row in _table("qos", _QOS)} if names else {}
+    for name in names:
+        _add(found, of_qos.get(name, {}), f"QOS {name}")
+    for row in rows:
+        _add(found, row, f"account {row['account']}")
+    return list(found.values())
+
+
+def _associations(account: str | None) -> list[dict[str, str]]:
+    """The user's own, then those of the account and of the accounts above it."""
+    user = queue.user_name()
+    rows = [row for row in _table("assoc", _ASSOCIATION, f"user={user}") if not row["partition"]]
+    if account is None and len(rows) > 1:
+        account = next(iter(_lines("sacctmgr", "-n", "-P", "show", "user", user, "format=defaultaccount")), None)
+    mine = [row for row in rows if account in (None, row["account"])][:1]
+    above = mine[0]["account"] if mine else account
+    while above and len(mine) < _MOST_PARENTS:
+        group = _table("assoc", _ASSOCIATION, f"account={above}")
+        found = [row for row in group if row["account"] == above and not row["user"] and row["parent"] != above]
+        mine += found[:1]
+        above = found[0]["parent"] if found else ""
+    return mine
+
+
+def _add(found: dict[str, Limit], row: Mapping[str, str], whose: str) -> None:
+    for field, name in _NAMES.items():
+        text = row.get(field, "")
+        if field == "maxwall":
+            values = {name: minutes(text)}
+        elif "tres" in field:
+            values = {f"{name}={tres}": _amount(number) for tres, _, number in _parts(text)}
+        else:
+            values = {name: _number(text)}
+        for kind, most in values.items():
+            if most is not None:
+                found.setdefault(kind, Limit(name=kind, most=most, whose=whose))
+
+
+def _parts(text: str) -> list[tuple[str, str, str]]:
+    return [part.partition("=") for part in text.split(",") if "=" in part]
+
+
+def _amount(text: str) -> int | None:
+    """MB of `100G`; other numbers as they are."""
+    number = _number(text)
+    factors = {"G": 1024, "T": 1024**2, "P": 1024**3}
+    return None if number is None else number * factors.get(text[-1], 1)
+
+
+def _table(what: str, fields: str, *condition: str) -> list[dict[str, str]]:
+    """Rows of sacctmgr; fields that it leaves out are empty."""
+    names = fields.split(",")
+    lines = _lines("sacctmgr", "-n", "-P", "show", what, *condition, f"format={fields.replace('parent', 'parentname')}")
+    return [dict.fromkeys(names, "") | dict(zip(names, line.split("|"), strict=False)) for line in lines]
 
 
 def _partition(values: Mapping[str, str]) -> Partition:
     return Partition(
         name=values["PartitionName"],
         is_default=values.get("Default") == "YES",
-        is_up=values.get("State", "UP") == "UP",
+        state=values.get("State", "UP"),
         max_time_min=minutes(values.get("MaxTime", "UNLIMITED")),
         max_nodes=_number(values.get("MaxNodes")),
         grace_time_s=_number(values.get("GraceTime")) or 0,
         preempt_mode=values.get("PreemptMode", "OFF"),
+        qos=values.get("QoS") if values.get("QoS") != "N/A" else None,
     )
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpcdata.base.errors import UserError
 from hpcdata.cluster import limits
-from hpcdata.cluster.limits import Controller, NodeKind, Partition
+from hpcdata.cluster.limits import Controller, Limit, NodeKind, Partition
 from hpcdata.config.array import parse_array, split
 from hpcdata.config.schema import ClusterConfig, RunConfig
 from hpcdata.runs.paths import RunPaths
@@ -41,19 +41,62 @@ class Checked:
 
 def check_cluster(config: RunConfig) -> Checked:
     """Reads the cluster's limits. Raises UserError for what it would never run."""
-    controller, partitions = limits.read_controller(), limits.read_partitions()
-    chosen = _choose(config.cluster.partition, "cluster.partition", partitions)
-    if config.finish.partition:
-        _choose(config.finish.partition, "finish.partition", partitions)
-    for partition in chosen:
-        _require_time(config, partition)
+    controller, partitions, nodes = limits.read_controller(), limits.read_partitions(), limits.read_nodes()
+    config, lines = _check_tasks(config, controller, partitions, nodes)
+    if config.finish.combine is not False:
+        lines += _check_finish(config, controller, partitions, nodes)
+    if not controller.keeps_accounts:
+        lines.append(
+            f"this cluster keeps no accounts: how jobs ended is known for {controller.min_job_age_s} s only; if the "
+            "finishing job starts later, it submits tasks again that scancel has ended: end a run by hpcdata cancel"
+        )
+    return Checked(config=config, lines=lines)
+
+
+def _check_tasks(
+    config: RunConfig, controller: Controller, partitions: dict[str, Partition], nodes: Sequence[NodeKind]
+) -> tuple[RunConfig, list[str]]:
+    cluster = config.cluster
+    chosen = _choose(cluster.partition, "cluster.partition", partitions)
+    allowed = _read_limits(controller, cluster.account, cluster.qos, chosen)
+    waits = [
+        *_require_open(chosen, "tasks wait"),
+        *_require_time("cluster.time_min", cluster.time_min, chosen, allowed),
+    ]
     if chosen:
-        _require_nodes(config.cluster, [partition.name for partition in chosen], limits.read_nodes())
+        waits += _require_nodes(cluster, [partition.name for partition in chosen], nodes)
+    _require_share(cluster, allowed)
     config, changes = _adapt(config, controller, chosen)
-    lines = [*changes, *_array_lines(config, controller)]
+    lines = [*changes, *_array_lines(config, controller, allowed), *waits]
     for partition in chosen:
         lines += _preemption_lines(config, controller, partition)
-    return Checked(config=config, lines=lines)
+    return config, lines
+
+
+def _check_finish(
+    config: RunConfig, controller: Controller, partitions: dict[str, Partition], nodes: Sequence[NodeKind]
+) -> list[str]:
+    """What would keep the finishing job waiting for ever, beside what keeps the tasks."""
+    finish, cluster = config.finish, config.cluster
+    chosen = _choose(finish.partition or cluster.partition, "finish.partition", partitions)
+    allowed = _read_limits(controller, cluster.account, None if finish.partition else cluster.qos, chosen)
+    time_min = finish.time_min or cluster.time_min
+    lines = _require_open(chosen, "the finishing job waits") if finish.partition else []
+    lines += _require_time("finish.time_min", time_min, chosen, allowed)
+    small = ClusterConfig(mem_gb=finish.mem_gb, cpus_per_task=1)
+    if chosen and (finish.partition or finish.mem_gb):
+        lines += _require_nodes(small, [partition.name for partition in chosen], nodes, keys="finish")
+    return lines
+
+
+def _read_limits(
+    controller: Controller, account: str | None, qos: str | None, chosen: Sequence[Partition]
+) -> dict[str, Limit]:
+    """By their names; empty where no job waits for them."""
+    if not controller.enforces_limits:
+        return {}
+    partition_qos = chosen[0].qos if len(chosen) == 1 else None
+    return {limit.name: limit for limit in limits.read_limits(account, qos, partition_qos)}
 
 
 def check_output(output_dir: Path, plan: Plan | None, *, num_open: int | None = None) -> list[str]:
@@ -97,32 +140,55 @@ def _choose(wanted: str | None, key: str, partitions: dict[str, Partition]) -> l
     return [partitions[name] for name in wanted.split(",")]
 
 
-def _require_time(config: RunConfig, partition: Partition) -> None:
-    most = partition.max_time_min
-    limits_min = {"cluster.time_min": config.cluster.time_min}
-    if config.finish.partition in (None, partition.name) and config.finish.time_min:
-        limits_min["finish.time_min"] = config.finish.time_min
-    for key, asked in limits_min.items():
-        if most is not None and asked > most:
-            raise UserError(
-                f"{key}={asked} is over the limit of partition {partition.name}: use {key}={most} or less; tasks come "
-                "back by themselves and continue"
-            )
+def _require_open(chosen: Sequence[Partition], who: str) -> list[str]:
+    """Raises UserError when no partition takes jobs; says which ones do not run them."""
+    names = ",".join(partition.name for partition in chosen)
+    if chosen and all(partition.state in ("DRAIN", "INACTIVE") for partition in chosen):
+        raise UserError(f"partition {names} is {chosen[0].state} and takes no new jobs: choose another one")
+    closed = [partition for partition in chosen if partition.state != "UP"]
+    return [f"partition {partition.name} is not up: {who} until it is" for partition in closed]
 
 
-def _require_nodes(cluster: ClusterConfig, names: Sequence[str], kinds: Sequence[NodeKind]) -> None:
-    """Raises UserError when no node has what one task of the array asks of it."""
+def _require_time(key: str, asked_min: int, chosen: Sequence[Partition], allowed: Mapping[str, Limit]) -> list[str]:
+    """Raises UserError for more time than a limit allows: SLURM takes such jobs, and never starts them."""
+    most = [partition.max_time_min for partition in chosen]
+    what = (
+        "tasks come back by themselves and continue" if key.startswith("cluster") else "by default it is that of tasks"
+    )
+    if most and all(value is not None and asked_min > value for value in most):
+        longest = max(value for value in most if value is not None)
+        names = ",".join(partition.name for partition in chosen)
+        raise UserError(
+            f"{key}={asked_min} is over the limit of partition {names}: use {key}={longest} or less; {what}"
+        )
+    if (wall := allowed.get("MaxWall")) and asked_min > wall.most:
+        raise UserError(f"{key}={asked_min} is over {wall} (in minutes): use {key}={wall.most} or less; {what}")
+    return [
+        f"partition {partition.name} has a limit of {partition.max_time_min} min, so it runs no job of {asked_min} min"
+        for partition in chosen
+        if partition.max_time_min is not None and asked_min > partition.max_time_min
+    ]
+
+
+def _require_nodes(
+    cluster: ClusterConfig, names: Sequence[str], kinds: Sequence[NodeKind], keys: str = "cluster"
+) -> list[str]:
+    """Raises UserError when no node has what one task of the array asks of it; says when none is in service."""
     kinds = [kind for kind in kinds if kind.partition in names]
     if not kinds:
-        return
-    per_gpu = cluster.additional_parameters.get("cpus_per_gpu", cluster.additional_parameters.get("cpus-per-gpu"))
-    cpus = cluster.gpus_per_node * int(per_gpu) if per_gpu else cluster.cpus_per_task * cluster.tasks_per_node
+        return []
+    where, lines = f"partition {','.join(names)}", []
+    if usable := [kind for kind in kinds if kind.is_usable]:
+        kinds = usable
+    else:
+        lines = [
+            f"all {sum(kind.num_nodes for kind in kinds)} nodes of {where} are down or drained: jobs wait for them"
+        ]
     asked = {
-        "cluster.gpus_per_node": (cluster.gpus_per_node, "gpus", "GPUs"),
-        "cluster.cpus_per_task * tasks_per_node": (cpus, "cpus", "CPUs"),
-        "cluster.mem_gb": (round((cluster.mem_gb or 0) * 1024), "memory_mb", "MB of memory"),
+        f"{keys}.gpus_per_node": (cluster.gpus_per_node, "gpus", "GPUs"),
+        f"{keys}.cpus_per_task * tasks_per_node": (_num_cpus(cluster), "cpus", "CPUs"),
+        f"{keys}.mem_gb": (round((cluster.mem_gb or 0) * 1024), "memory_mb", "MB of memory"),
     }
-    where = f"partition {','.join(names)}"
     fitting = list(kinds)
     for key, (value, attribute, unit) in asked.items():
         most = max(getattr(kind, attribute) for kind in kinds)
@@ -132,8 +198,36 @@ def _require_nodes(cluster: ClusterConfig, names: Sequence[str], kinds: Sequence
     if sum(kind.num_nodes for kind in fitting) < cluster.nodes:
         raise UserError(
             f"cluster.nodes={cluster.nodes}: {where} has {sum(kind.num_nodes for kind in fitting)} nodes with "
-            f"{cluster.gpus_per_node} GPUs, {cpus} CPUs and {cluster.mem_gb or 0} GB at once"
+            f"{cluster.gpus_per_node} GPUs, {_num_cpus(cluster)} CPUs and {cluster.mem_gb or 0} GB at once"
         )
+    return lines
+
+
+def _num_cpus(cluster: ClusterConfig) -> int:
+    """Of one node of a task."""
+    per_gpu = cluster.additional_parameters.get("cpus_per_gpu", cluster.additional_parameters.get("cpus-per-gpu"))
+    return cluster.gpus_per_node * int(per_gpu) if per_gpu else cluster.cpus_per_task * cluster.tasks_per_node
+
+
+def _require_share(cluster: ClusterConfig, allowed: Mapping[str, Limit]) -> None:
+    """Raises UserError when one task is more than an account or QOS may use at a time: it would wait for ever."""
+    asked = {
+        "cpu": (_num_cpus(cluster), "CPUs"),
+        "node": (1, "nodes"),
+        "gres/gpu": (cluster.gpus_per_node, "GPUs"),
+        "mem": (round((cluster.mem_gb or 0) * 1024), "MB of memory"),
+    }
+    for tres, (number, unit) in asked.items():
+        for name in ("MaxTRES", "MaxTRESPU", "MaxTRESPA", "GrpTRES"):
+            limit = allowed.get(f"{name}={tres}")
+            if limit and number * cluster.nodes > limit.most:
+                raise UserError(
+                    f"one task asks for {number * cluster.nodes} {unit}, over {limit}: it would wait for ever; ask for "
+                    "less, or name another cluster.account or cluster.qos"
+                )
+    for name in ("MaxJobs", "MaxJobsPA", "GrpJobs", "MaxSubmitJobs", "MaxSubmitJobsPA", "GrpSubmitJobs"):
+        if (limit := allowed.get(name)) and limit.most == 0:
+            raise UserError(f"{limit}: no job may run; name another cluster.account or cluster.qos")
 
 
 def _adapt(config: RunConfig, controller: Controller, chosen: Sequence[Partition]) -> tuple[RunConfig, list[str]]:
@@ -155,7 +249,7 @@ def _adapt(config: RunConfig, controller: Controller, chosen: Sequence[Partition
     return dataclasses.replace(config, cluster=cluster, data=data), lines
 
 
-def _array_lines(config: RunConfig, controller: Controller) -> Iterator[str]:
+def _array_lines(config: RunConfig, controller: Controller, allowed: Mapping[str, Limit]) -> Iterator[str]:
     array = parse_array(config.cluster.array)
     pieces = split(array, controller.max_array_size)
     if len(pieces) > 1:
@@ -163,17 +257,16 @@ def _array_lines(config: RunConfig, controller: Controller) -> Iterator[str]:
             f"cluster.array={config.cluster.array}: {len(pieces)} arrays, as one may hold {controller.max_array_size} "
             f"tasks here; {array.max_running} tasks run at a time in all"
         )
-    most = limits.read_max_submit(config.cluster.account, config.cluster.qos)
-    if most is not None and array.num_tasks >= most:
+    submitted = [allowed[name] for name in ("MaxSubmitJobs", "MaxSubmitJobsPA", "GrpSubmitJobs") if name in allowed]
+    fewest = min(submitted, key=lambda limit: limit.most, default=None)
+    if fewest is not None and array.num_tasks >= fewest.most:
         yield (
-            f"no more than {most} jobs may be submitted at a time: as many tasks as fit start now, the finishing job "
-            "submits again what they leave"
+            f"no more than {fewest.most} jobs may be submitted at a time ({fewest}): as many tasks as fit start now, "
+            "the finishing job submits again what they leave"
         )
 
 
 def _preemption_lines(config: RunConfig, controller: Controller, partition: Partition) -> Iterator[str]:
-    if not partition.is_up:
-        yield f"partition {partition.name} is not up: tasks wait until it is"
     mode, interval_s = partition.preempt_mode, config.data.save_tmp_interval
     if not controller.preempts or mode == "OFF":
         yield f"partition {partition.name} does not preempt; a node that is lost costs up to {interval_s:g} s a task"

@@ -158,6 +158,11 @@ def require_log_names(output_dir: Path) -> None:
         )
 
 
+def finish_signal_delay_s(config: RunConfig) -> int:
+    """How long before its time limit the finishing job is warned: half of a short limit at most."""
+    return min(config.cluster.signal_delay_s, (config.finish.time_min or config.cluster.time_min) * 30)
+
+
 def _cluster(config: RunConfig, kind: Kind) -> ClusterConfig:
     """`cluster.*` for tasks; for the finishing job what of it applies to a small job, and `finish.*`."""
     given, finish = config.cluster, config.finish
@@ -176,7 +181,7 @@ def _cluster(config: RunConfig, kind: Kind) -> ClusterConfig:
         time_min=finish.time_min or given.time_min,
         mem_gb=finish.mem_gb,
         job_name=f"{given.job_name}-finish",
-        signal_delay_s=given.signal_delay_s,
+        signal_delay_s=finish_signal_delay_s(config),
         setup=given.setup,
         srun_args=srun_args if finish.in_container else without_container(srun_args),
         wrapper=given.wrapper if finish.in_container else None,

@@ -55,6 +55,9 @@ class DataConfig:
     jpeg_draft: bool = semantic(False)
     """Decode JPEGs of over four times the pixels' sides needed at a half, a quarter or an eighth of them (Pillow's
     `draft`): up to four times faster, and nearly the same pixels, see hpcdata/encoders/README.md."""
+    color: Literal["ignore", "srgb"] = semantic("ignore", added_later=True)
+    """`srgb`: color profiles (ICC) and the gamma of PNGs are applied. `ignore`: they are not, and such pictures are
+    counted; see hpcdata/media/profiles.py."""
     block_size: int | None = semantic(None)
     """Most text tokens of one text span; the rest is cut and counted. null keeps all."""
     n_train_samples: int | None = semantic(None)

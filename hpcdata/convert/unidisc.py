@@ -38,6 +38,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -64,6 +65,8 @@ FORMATS = ("unidisc",)
 _CHUNK_IDS = 2**20
 """Ids in memory at a time."""
 _SCAN_ROWS = 65_536
+_TORCH_ERRNO = re.compile(r": [^:()]+ \((\d+)\)$")
+"""At the end of what torch says of a file."""
 
 Columns = dict[str, tuple[str, int]]
 """(dtype, width) by name."""
@@ -119,7 +122,8 @@ def export_unidisc(path: str | Path, out: str | Path, options: ExportOptions) ->
     export = _plan(dataset, options)
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(6)}.tmp")
     try:
-        summary = export.write(temporary)
+        with files.naming(out):
+            summary = export.write(temporary)
         files.write_atomic(temporary / "export.json", files.to_json(_record(export, options, summary)))
         if not files.publish_folder(temporary, out):
             raise UserError(f"{out} was made by somebody else meanwhile: nothing was changed")
@@ -341,13 +345,18 @@ def _write_meta(folder: Path, columns: Columns, num_rows: int) -> None:
     import torch
     from tensordict import MemoryMappedTensor, TensorDict
 
-    tensors = {
-        name: MemoryMappedTensor.from_filename(
-            folder / f"{name}.memmap", dtype=getattr(torch, dtype), shape=torch.Size([num_rows, width])
-        )
-        for name, (dtype, width) in columns.items()
-    }
-    TensorDict(tensors, batch_size=[num_rows]).memmap_(folder, copy_existing=True)
+    try:
+        tensors = {
+            name: MemoryMappedTensor.from_filename(
+                folder / f"{name}.memmap", dtype=getattr(torch, dtype), shape=torch.Size([num_rows, width])
+            )
+            for name, (dtype, width) in columns.items()
+        }
+        TensorDict(tensors, batch_size=[num_rows]).memmap_(folder, copy_existing=True)
+    except RuntimeError as error:
+        if (found := _TORCH_ERRNO.search(str(error))) is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(folder)) from None
 
 
 def _record(export: _Export, options: ExportOptions, summary: ExportSummary) -> dict[str, object]:

@@ -19,10 +19,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
+from hpcdata.base import files
 from hpcdata.base.errors import UserError
-from hpcdata.base.reads import read_at
-from hpcdata.sources.base import InputFile
+from hpcdata.base.reads import kind_of, read_at
+from hpcdata.sources.base import InputFile, refusing_faults
 from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.streams import open_input
 from hpcdata.sources.tar.headers import Damage, FileSource, members
@@ -47,19 +49,25 @@ class IndexedTar:
 def make_index(patterns: Sequence[str], output: str, *, num_workers: int, has_checksums: bool) -> list[IndexedTar]:
     """Writes the index of all tars that the patterns name. Raises UserError."""
     paths = sorted(set(expand_paths(patterns)))
-    others = [path for path in paths if not path.lower().endswith(".tar") or not os.path.isfile(path)]
+    others = [path for path in paths if not path.lower().endswith(".tar") or _kind(path) != "file"]
     if others:
         raise UserError(f"{others[0]} is no plain tar: wids reads nothing else")
     folder = os.path.dirname(os.path.abspath(output))
-    if not os.path.isdir(folder):
+    if _kind(folder) != "folder":
         raise UserError(f"--output={output}: the folder {folder} does not exist")
     tars = list(_indexed(paths, num_workers, has_checksums))
     is_relative = not any(os.path.isabs(os.path.expanduser(pattern)) for pattern in patterns)
     entries = [_entry(tar, os.path.relpath(tar.path, folder) if is_relative else tar.path) for tar in tars]
     entries.sort(key=lambda entry: str(entry["url"]))
     name = _name(os.path.splitext(patterns[0])[0])
-    _write(output, {"__kind__": KIND, "wids_version": 1, "shardlist": entries, "name": name})
+    index = {"__kind__": KIND, "wids_version": 1, "shardlist": entries, "name": name}
+    files.write_atomic(Path(output), json.dumps(index, indent=2).encode())
     return tars
+
+
+def _kind(path: str) -> str:
+    with refusing_faults(path):
+        return kind_of(path)
 
 
 def problems(tars: Sequence[IndexedTar]) -> list[str]:
@@ -133,12 +141,3 @@ def _name(path: str) -> str:
     """The words of a path that are no numbers, each once."""
     words = [word for word in _NOT_IN_NAME.split(path) if not re.fullmatch(r"\d*", word)]
     return "-".join(dict.fromkeys(words))
-
-
-def _write(path: str, index: dict[str, object]) -> None:
-    partial_path = f"{path}.{os.getpid()}.partial"
-    with open(partial_path, "w", encoding="utf-8") as out:
-        json.dump(index, out, indent=2)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(partial_path, path)

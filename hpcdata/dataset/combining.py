@@ -126,7 +126,14 @@ def _build(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions) -
     for old in target.parent.glob(f".{target.name}.building.*"):  # of killed attempts: we hold the claim
         files.remove_folder(old)
     building = target.with_name(f".{target.name}.building.{secrets.token_hex(4)}")
-    (building / "parts").mkdir(parents=True)
+    with files.removed_on_error(building):
+        (building / "parts").mkdir(parents=True)
+        manifest = _fill(plan, paths, target, options, building)
+        publish(building, target)
+    return dataclasses.replace(manifest, folder=target)
+
+
+def _fill(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions, building: Path) -> Manifest:
     found = [_add_shard(plan, paths, target, spec, building / "parts") for spec in plan.shards()]
     parts = [part for part in found if part is not None]
     gaps = list(_gaps(plan, parts))
@@ -145,8 +152,7 @@ def _build(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions) -
         files.sync_folder(folder)
     files.write_atomic(building / FILE_NAME, manifest.to_json())
     _require_parts(building, manifest)
-    publish(building, target)
-    return dataclasses.replace(manifest, folder=target)
+    return manifest
 
 
 def _add_shard(

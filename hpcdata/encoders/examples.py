@@ -6,6 +6,7 @@ becomes a reject row; its neighbours stay.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from hpcdata.shards.tables import Encoded, EncodedBatch, EncodedDocuments
 
 if TYPE_CHECKING:
     from hpcdata.encoders.image.codes import PictureEncoder
+    from hpcdata.media.pixels import Noted
     from hpcdata.runs.plan import Plan
 
 _NO_IDS = "the tokenizer makes no ids of the text"
@@ -53,6 +55,8 @@ class PixelOptions:
     max_bytes: int
     jpeg_draft: bool
     rule: Rule = WHITE
+    counts_profiles: bool = False
+    """Older plans do not count color profiles that are not applied."""
 
     @classmethod
     def of(cls, plan: Plan) -> PixelOptions | None:
@@ -66,7 +70,8 @@ class PixelOptions:
             max_pixels=data.max_image_pixels,
             max_bytes=data.max_record_bytes,
             jpeg_draft=data.jpeg_draft,
-            rule=RULES[plan.config.image.rule],
+            rule=dataclasses.replace(RULES[plan.config.image.rule], color=data.color),
+            counts_profiles=plan.found is not None,
         )
 
 
@@ -104,16 +109,21 @@ class BatchEncoder:
     def _start_records(self, batch: PreparedBatch, first_index: int, source: str) -> Callable[[], EncodedBatch]:
         rejects: dict[int, RejectRow] = {}
         good: list[tuple[Sample, list[np.ndarray]]] = []
+        unapplied: list[int] = []
         for record, images in zip(batch.records, batch.prepared, strict=True):
             checked = _checked(record, images)
             if isinstance(checked, BadSample):
                 row = reject_row(record, checked.reason, checked.message, first_index, source)
                 rejects[row.index] = row
             else:
-                good.append(checked)
+                sample, arrays = checked
+                good.append((sample, [array for array in arrays if array.ndim == 3]))
+                unapplied.append(sum(int(array[0]) for array in arrays if array.ndim == 1))
         finish_images = self._image.start([image for _, images in good for image in images]) if self._image else list
         text_ids, failed = self._encode_texts([sample for sample, _ in good])
-        return lambda: self._finish_records(good, rejects, text_ids, failed, finish_images(), first_index, source)
+        return lambda: self._finish_records(
+            good, rejects, text_ids, failed, finish_images(), first_index, source, unapplied
+        )
 
     def _finish_records(
         self,
@@ -124,9 +134,10 @@ class BatchEncoder:
         grids: list[np.ndarray],
         first_index: int,
         source: str,
+        unapplied: list[int],
     ) -> EncodedBatch:
         ids, codes = iter(text_ids), iter(grids)
-        examples, truncated = [], []
+        examples, truncated, unapplied_profiles = [], [], []
         for number, (sample, _) in enumerate(good):
             spans, num_cut = self._spans(sample, ids, codes)
             if number in failed:
@@ -135,6 +146,7 @@ class BatchEncoder:
             elif any(len(span.ids) for span in spans):
                 examples.append(Example(index=first_index + sample.position, key=sample.key, spans=tuple(spans)))
                 truncated.append(num_cut)
+                unapplied_profiles.append(unapplied[number])
             else:
                 row = reject_row(sample, Reason.EMPTY_TEXT, _NO_IDS, first_index, source)
                 rejects[row.index] = row
@@ -146,6 +158,7 @@ class BatchEncoder:
             truncated=truncated,
             compared_codes=compared,
             equal_codes=equal,
+            unapplied_profiles=unapplied_profiles,
         )
 
     def _encode_documents(self, batch: Documents, first_index: int, source: str) -> EncodedDocuments:
@@ -215,13 +228,22 @@ class BatchEncoder:
 
 
 def load_images(record: Record, options: PixelOptions | None) -> list[np.ndarray]:
-    """The pixels of a record's images, in order. Raises BadSample, which names a picture that is a file of its own."""
+    """The pixels of a record's images, in order. Raises BadSample, which names a picture that is a file of its own.
+
+    Behind them comes, where there is something to count, [1] uint8: how many have a profile that is not applied.
+    """
+    from hpcdata.media import pixels
+
     if options is None or not isinstance(record, Sample):
         return []
-    return [_load(part.blob, options) for part in record.parts if isinstance(part, ImagePart)]
+    noted = pixels.Noted() if options.counts_profiles else None
+    loaded = [_load(part.blob, options, noted) for part in record.parts if isinstance(part, ImagePart)]
+    if noted is not None and noted.unapplied_profiles:
+        loaded.append(np.array([min(noted.unapplied_profiles, 255)], np.uint8))
+    return loaded
 
 
-def _load(blob: Blob, options: PixelOptions) -> np.ndarray:
+def _load(blob: Blob, options: PixelOptions, noted: Noted | None) -> np.ndarray:
     from hpcdata.media import pixels
 
     try:
@@ -232,6 +254,7 @@ def _load(blob: Blob, options: PixelOptions) -> np.ndarray:
             max_pixels=options.max_pixels,
             jpeg_draft=options.jpeg_draft,
             rule=options.rule,
+            noted=noted,
         )
     except BadSample as bad:
         raise BadSample(bad.reason, f"{blob.name}: {bad.message}" if blob.name else bad.message) from None

@@ -43,9 +43,8 @@ class Ledger:
 
     def __init__(self, folder: Path, attempt: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(
-            folder / f"{attempt}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666
-        )
+        self.path = folder / f"{attempt}.jsonl"
+        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
 
     def write(self, event: str, **fields: Any) -> None:
         line = json.dumps({"event": event, "time": round(time.time(), 3), **fields}, ensure_ascii=False)

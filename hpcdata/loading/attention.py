@@ -5,7 +5,8 @@
     flex            flex_attention(q, k, v, block_mask=flex_mask(batch))
     flash-attn      flash_attn_varlen_func(q, k, v, **varlen(batch), causal=True)    # q: [rows * columns, heads, size]
 
-Padding is a sample of its own: nothing is without anything to attend to, so there is no NaN, and it has no labels.
+tests/examples/attention.py runs the last three. Padding is a sample of its own: nothing is without anything to attend
+to, so there is no NaN, and it has no labels.
 """
 
 from __future__ import annotations

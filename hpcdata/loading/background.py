@@ -74,6 +74,8 @@ class ResumableLoader(Protocol):
         """Called where there is no further batch."""
         ...
 
+    def set_epoch(self, epoch: int) -> None: ...
+
     def set_weights(self, weights: Mapping[str, float]) -> None: ...
 
     def account(self) -> dict[str, SourceAccount]: ...
@@ -135,6 +137,10 @@ class BackgroundLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state` with the next batch. Raises UserError as the loader does."""
         self.loader.load_state_dict(state)
+
+    def set_epoch(self, epoch: int) -> None:
+        """As the loader does: to the first batch of an epoch, if it does not stand in it."""
+        self.loader.set_epoch(epoch)
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """As the loader does: from the next batch on, as what was prepared is made anew."""

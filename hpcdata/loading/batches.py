@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.loading.block_prefetch import SourcesAhead
 from hpcdata.loading.layouts.base import Batch, Layout, MakeBatch
 from hpcdata.native.threads import Later
-from hpcdata.order.bins import Bins
 from hpcdata.order.draws import Draws
 from hpcdata.order.steps import Mark, RowSteps, Share, Steps
 from hpcdata.order.streams import Stream
@@ -21,6 +20,8 @@ Make = Callable[[Later | None], Batch]
 
 _SPANS_AHEAD = 4096
 """Rows whose spans are looked up at a time."""
+_LENGTHS_AHEAD = 16_384
+"""The same of rows whose lengths alone are wanted: those of all ranks."""
 
 
 class TokenSteps(Steps, Protocol):
@@ -36,43 +37,61 @@ class PlainSteps(RowSteps):
         super().__init__(stream, size, drop_last=drop_last)
         self.dataset, self.layout, self._blocks = dataset, layout, SourcesAhead(dataset, stream)
         self._ahead: _Ahead | None = None
+        self._widths: _Widths | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """What was looked up belongs to the process that has the dataset mapped."""
-        return {**vars(self), "_ahead": None}
+        return {**vars(self), "_ahead": None, "_widths": None}
 
     def plan(self, epoch: int, step: int, share: Share) -> tuple[Make, Callable[[], np.ndarray]]:
         ahead = self._ahead
         if ahead is None or not ahead.has(epoch, step, share):
             ahead = self._ahead = self._look_ahead(epoch, step, share)
-        if self.layout.pad == "max_len" or share.world_size == 1:
-            batch, first, stop = ahead.step(step, self.dataset, self.layout)
-            return lambda later: batch(first, stop, later), lambda: ahead.source(step)
-        draws = ahead.draws(step)
-
-        def make(later: Later | None) -> Batch:
-            lineup = self.layout.lineup(self.dataset.spans(draws.rows), self.layout.seeds_of(draws))
-            self.layout.check_length(lineup.index, lineup.too_long)
-            width, num_rows = self.layout.width(self._lengths(epoch, step)), lineup.num_rows
-            arranged = self.layout.arrange(self.dataset, lineup, Bins.one_each(num_rows))
-            return arranged.batch(0, num_rows, width, later)
-
-        return make, lambda: draws.source
+        batch, first, stop = ahead.step(step, self.dataset, self.layout)
+        width = None
+        if self.layout.pad != "max_len" and share.world_size > 1:
+            width = self._width(epoch, step)
+        return lambda later: batch(first, stop, later, width), lambda: ahead.source(step)
 
     def restore(self, epoch: int, mark: Mark) -> None:
-        self._ahead = None
+        self._ahead = self._widths = None
 
-    def _lengths(self, epoch: int, step: int) -> np.ndarray:
+    def _width(self, epoch: int, step: int) -> int:
         """Of the whole global batch: a width that depended on the world size would change what a model sees."""
-        draws = self.draws(epoch, step, Share())
-        return self.layout.lineup(self.dataset.spans(draws.rows), self.layout.seeds_of(draws)).length
+        known = self._widths
+        if known is None or not known.has(epoch, step):
+            num_rows = self.size if known is None else min(_LENGTHS_AHEAD, 4 * self.size * len(known.widths))
+            known = self._widths = self._look_up_widths(epoch, step, num_rows)
+        return known.widths[step - known.first_step]
+
+    def _look_up_widths(self, epoch: int, step: int, num_rows: int) -> _Widths:
+        """Of this step and those behind it, as far as `num_rows` go."""
+        positions, edges = self.ahead(epoch, step, Share())
+        num_steps = max(1, int(np.searchsorted(edges, num_rows, side="right")) - 1)
+        draws = self.stream.draws(epoch, positions[: edges[num_steps]])
+        lengths = self.layout.lineup(self.dataset.spans(draws.rows), self.layout.seeds_of(draws)).length
+        longest = np.maximum.reduceat(lengths, edges[:num_steps])
+        return _Widths(epoch, step, [self.layout.width(length) for length in longest[:, None]])
 
     def _look_ahead(self, epoch: int, step: int, share: Share) -> _Ahead:
         positions, edges = self.ahead(epoch, step, share)
-        is_asked = self._blocks.reach(epoch, int(positions[0]), int(positions[-1]) + 1) if len(positions) else False
+        is_asked = (
+            self._blocks.reach(epoch, int(positions.min()), int(positions.max()) + 1) if len(positions) else False
+        )
         draws = self.stream.draws(epoch, positions)
         num_spans = 1 if self._ahead is None else _SPANS_AHEAD  # the first batch is waited for
         return _Ahead(epoch, step, share, draws, edges.tolist(), num_spans, is_asked)
+
+
+class _Widths(NamedTuple):
+    """The columns of the batches of consecutive steps, by the lengths of their global batches."""
+
+    epoch: int
+    first_step: int
+    widths: list[int]
+
+    def has(self, epoch: int, step: int) -> bool:
+        return self.epoch == epoch and 0 <= step - self.first_step < len(self.widths)
 
 
 class _Ahead:
@@ -97,9 +116,6 @@ class _Ahead:
     def has(self, epoch: int, step: int, share: Share) -> bool:
         is_mine = share is self._share or share == self._share  # the first is faster, and nearly always so
         return is_mine and self._epoch == epoch and 0 <= step - self._first_step < len(self._edges) - 1
-
-    def draws(self, step: int) -> Draws:
-        return self._draws.take(self._rows(step))
 
     def source(self, step: int) -> np.ndarray:
         return self._draws.source[self._rows(step)]

@@ -6,7 +6,8 @@
         torch.save({"loader": loader.state_dict(), ...}, ...)
 
 Step s of an epoch consists of rows s * global_batch_size onwards of the epoch, and rank r of S takes the r-th of S
-equal slices. A row is a sample in the epoch's order or, with `packing`, several samples of one window of it. So the
+equal slices. A row is a sample in the epoch's order or, with `packing`, several samples of one window of it. (The rows
+of each step of a mixture are turned within it, so that no rank sees some of the sources alone.) So the
 global batches are the same for every S, all ranks end an epoch at the same step, and the whole state is (epoch, step),
 for packing with a note of where to go on: restoring it costs nothing, and the world size may change in between.
 
@@ -37,7 +38,7 @@ from hpcdata.native.threads import Later
 from hpcdata.order.checking import digest
 from hpcdata.order.order import Order
 from hpcdata.order.packing import Packing, find_packing
-from hpcdata.order.ranks import find_rank
+from hpcdata.order.ranks import check_rank, find_rank
 from hpcdata.order.state import Cursor
 from hpcdata.order.steps import Share
 from hpcdata.order.streams import MixtureStream
@@ -108,7 +109,7 @@ class TokenLoader(Cursor[TokenSteps]):
         self.counts = BatchCounts()
         self.waits = Waits()
         self._begun: _Begun | None = None
-        self._is_over = False
+        self._is_over, self._rank_is_found = False, rank is None and mesh is None
         super().__init__(
             stream,
             share=Share(rank=place, world_size=size),
@@ -198,6 +199,9 @@ class TokenLoader(Cursor[TokenSteps]):
             return None
 
     def _plan(self, epoch: int, step: int) -> Callable[..., _Made]:
+        if self._rank_is_found:  # looked at once more when the first batch is wanted
+            check_rank(self.rank, self.world_size)
+            self._rank_is_found = False
         if not step:
             self._check_steps(self._steps, epoch)
         make, find_source = self._steps.plan(epoch, step, self._share)

@@ -6,10 +6,11 @@
                          accelerator.register_for_checkpointing(batches)
     torch, torchtitan    dcp.save({"model": ..., "data": Epochs(loader)}); it is a Stateful
 
-Make the loader without `num_epochs`: the trainer counts them. Its epoch is `num_steps` batches, by default as many as
-the loader's first epoch has. With packing, epochs of the loader are a little longer or shorter than that: the batches
-go on in their order all the same, so that none is lost and none is there twice, wherever a run stops and goes on.
-Hand over the same arguments and the trainer's own checkpoint: nothing else is needed to go on.
+tests/examples/train.py has each of them as a whole. Make the loader without `num_epochs`: the trainer counts them. Its
+epoch is `num_steps` batches, by default as many as the loader's first epoch has. With packing, epochs of the loader are
+a little longer or shorter than that: the batches go on in their order all the same, so that none is lost and none is
+there twice, wherever a run stops and goes on. Hand over the same arguments and the trainer's own checkpoint: nothing
+else is needed to go on.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Epochs:
         self.loader, self._device = loader, device
         self._places = _Places(_inner(loader), num_steps)
         self._batches: Iterator[Batch] | None = None
-        self._num_delivered = self._places.number(_inner(loader))
+        self.num_delivered = self._places.number(_inner(loader))
+        """Batches handed out since the beginning, in all runs together."""
 
     @property
     def dataset(self) -> Any:
@@ -65,31 +67,31 @@ class Epochs:
     @property
     def epoch(self) -> int:
         """Of the trainer, that the next batch is in."""
-        return self._num_delivered // len(self)
+        return self.num_delivered // len(self)
 
     def __len__(self) -> int:
         return self._places.num_steps
 
     def __iter__(self) -> Iterator[Batch]:
-        for _ in range(len(self) - self._num_delivered % len(self)):
+        for _ in range(len(self) - self.num_delivered % len(self)):
             if self._batches is None:
                 self._batches = iter(self.loader)
             batch = next(self._batches, None)
             if batch is None:
                 self._batches = None
                 return
-            self._num_delivered += 1
+            self.num_delivered += 1
             yield batch if self._device is None else widen(batch, self._device)
 
     def set_epoch(self, epoch: int) -> None:
         """Goes to the first batch of an epoch of the trainer; within that epoch it stays where it is."""
         if epoch != self.epoch:
-            self._num_delivered = epoch * len(self)
-            _inner(self.loader).stand_at(*self._places.find(self._num_delivered))
+            self.num_delivered = epoch * len(self)
+            _inner(self.loader).stand_at(*self._places.find(self.num_delivered))
 
     def state_dict(self) -> dict[str, Any]:
         """One text: checkpoints of any kind keep it as it is."""
-        state = {"delivered": self._num_delivered, "num_steps": len(self), "loader": self.loader.state_dict()}
+        state = {"delivered": self.num_delivered, "num_steps": len(self), "loader": self.loader.state_dict()}
         return {"hpcdata": json.dumps(state)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -105,7 +107,7 @@ class Epochs:
                 f"pass num_steps={num_steps}"
             )
         self.loader.load_state_dict(of_loader)
-        self._num_delivered = delivered
+        self.num_delivered = delivered
 
 
 def hf_dataloader(loader: TokenLoader | BackgroundLoader, *, num_steps: int | None = None) -> DataLoader[Any]:

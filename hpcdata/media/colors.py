@@ -11,7 +11,8 @@ With alpha `on_white` every kind of picture is handled on purpose:
     CMYK, YCbCr, HSV  Pillow's plain formula (an Adobe JPEG's inverted CMYK is turned back by Pillow)
     LAB               to sRGB by Pillow's color management
     RGBX              the fourth byte is ignored
-    ICC profiles      are not applied, as in the programs that the codebooks come from
+    ICC profiles      are not applied, as in the programs that the codebooks come from; nor are gAMA and cHRM of a PNG.
+                      With data.color=srgb both are, before all of this, see `profiles`
     16-bit RGB        Pillow reads the high bytes
 
 With alpha `dropped` it is what Pillow's `convert("RGB")` makes of it: alpha is left out, so that hidden colors show,

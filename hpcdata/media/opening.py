@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from hpcdata.media import colors, formats, jpeg, orientation
+from hpcdata.media import colors, formats, jpeg, orientation, profiles
 from hpcdata.media.rules import WHITE, Rule
 
 
@@ -15,15 +15,16 @@ def open_image(data: bytes, *, max_pixels: int, rule: Rule = WHITE) -> np.ndarra
     Raises BadSample, see `formats.opened`.
     """
     with formats.opened(data, max_pixels) as image:
+        is_as_stored = rule.color == "ignore" or profiles.find_correction(image) is None
         is_upright_jpeg = image.format == jpeg.FORMAT and orientation.turn_of(image, rule.turned) is None
-        array = jpeg.decoded(data, image) if is_upright_jpeg else None
+        array = jpeg.decoded(data, image) if is_upright_jpeg and is_as_stored else None
         return as_rgb(np.array(upright(image, rule)) if array is None else array)
 
 
 def upright(image: Image.Image, rule: Rule) -> Image.Image:
     """An opened picture, decoded, turned, in mode L or RGB."""
     image.load()
-    flat = colors.flattened(image, rule.alpha)
+    flat = colors.flattened(profiles.to_srgb(image, rule.color), rule.alpha)
     turn = orientation.turn_of(image, rule.turned)
     return flat if turn is None else flat.transpose(turn)
 

@@ -8,15 +8,23 @@ several pages the first frame counts (of an APNG its default image).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from hpcdata.media import formats
+from hpcdata.media import formats, profiles
 from hpcdata.media.drafts import Part, draft
 from hpcdata.media.opening import as_rgb, upright
 from hpcdata.media.resizing import covered
 from hpcdata.media.rules import WHITE, Rule
 from hpcdata.media.sizes import Size, nearest
+
+
+@dataclass
+class Noted:
+    """What is counted of the pictures that were loaded."""
+
+    unapplied_profiles: int = 0
 
 
 def load_square(data: bytes, *, resolution: int, max_pixels: int) -> np.ndarray:
@@ -25,15 +33,24 @@ def load_square(data: bytes, *, resolution: int, max_pixels: int) -> np.ndarray:
 
 
 def load(
-    data: bytes, *, sizes: Sequence[Size], max_pixels: int, jpeg_draft: bool = False, rule: Rule = WHITE
+    data: bytes,
+    *,
+    sizes: Sequence[Size],
+    max_pixels: int,
+    jpeg_draft: bool = False,
+    rule: Rule = WHITE,
+    noted: Noted | None = None,
 ) -> np.ndarray:
     """[height, width, 3] uint8 RGB of the size that is nearest in shape. Safe in several threads with one `max_pixels`.
 
-    jpeg_draft: a large JPEG is decoded at a part of its size, see `drafts`.
+    jpeg_draft: a large JPEG is decoded at a part of its size, see `drafts`. noted: is told of profiles that are not
+    applied.
     Raises BadSample, see `formats.opened`.
     """
     with formats.opened(data, max_pixels) as image:
         drafted = draft(image, sizes, rule.turned) if jpeg_draft else None
         picture = upright(image, rule)
+        if noted is not None:
+            noted.unapplied_profiles += profiles.is_unapplied(image, rule.color)
         part = drafted or Part(height=picture.height, width=picture.width)
         return as_rgb(np.array(covered(picture, part, nearest(part.height, part.width, sizes), rule)))

@@ -6,6 +6,7 @@
 | gray of 16 bits | scaled to 8 | clipped to 255 | clipped to 255 |
 | gray of floats | white is 1.0 or 255 | clipped to 255 | clipped to 255 |
 | orientation | turned | turned, as of the converted picture | not turned |
+| color profiles, `gAMA` (unless `data.color=srgb`) | not applied | not applied | not applied |
 | kernel | bilinear | bilinear | Lanczos |
 | rounding of the long side | down, in integers | down, in integers | down, in floats |
 | first pixel of the center crop | rounded half to even | rounded half to even | rounded down |
@@ -43,6 +44,9 @@ Kernel = Literal["bilinear", "bicubic", "lanczos"]
 Rounding = Literal["integers", "floats"]
 """How the long side of a resized picture and its margins are rounded, see `resizing`."""
 
+Color = Literal["ignore", "srgb"]
+"""Whether colors that a file describes otherwise are converted to sRGB, see `profiles`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -50,6 +54,8 @@ class Rule:
     turned: Turned
     kernel: Kernel
     rounding: Rounding
+    color: Color = "ignore"
+    """Of every system that is named here."""
 
 
 WHITE = Rule(alpha="on_white", turned="first", kernel="bilinear", rounding="integers")

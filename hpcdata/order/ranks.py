@@ -45,6 +45,20 @@ def find_rank(rank: int | None = None, world_size: int | None = None, mesh: Mesh
     return rank, world_size
 
 
+def check_rank(rank: int, world_size: int) -> None:
+    """Raises UserError where `find_rank` found these before torch.distributed was set up, and would not find them now.
+
+    Trainers that start their processes by themselves set it up late, and device meshes come later still.
+    """
+    found = _from_process_group()
+    if found is not None and found != (rank, world_size):
+        raise UserError(
+            f"the loader was made as rank {rank} of {world_size}, before torch.distributed was set up; this process is "
+            f"rank {found[0]} of {found[1]}: make the loader later (with Lightning, in train_dataloader), or pass rank "
+            "and world_size"
+        )
+
+
 def _from_process_group() -> tuple[int, int] | None:
     if "torch" not in sys.modules:  # never imported, so nothing is initialised
         return None

@@ -22,6 +22,8 @@ from hpcdata.order.steps import Mark, RowSteps, Share, Steps
 from hpcdata.order.streams import MixtureStream, SingleStream, Stream
 
 MAX_STATE_BYTES = 1024
+_ORDER_OF_STEPS = "order_of_steps"
+"""A setting that states of 0.1.0 lack."""
 _ROOM_FOR_DIGITS = 64
 """The numbers of a state grow after its ledger of weights was measured."""
 
@@ -125,7 +127,8 @@ class Cursor(Generic[S]):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, and of which data and settings: under 1 KB of plain values."""
-        state: dict[str, Any] = {"version": STATE_VERSION, **self._identity(), "settings": self._settings}
+        settings = {**self._settings, _ORDER_OF_STEPS: "turned"} if self._is_turned else self._settings
+        state: dict[str, Any] = {"version": STATE_VERSION, **self._identity(), "settings": settings}
         state |= {"epoch": self.epoch, "step": self.step}
         if self.packing is not None:
             mark = self._mark()
@@ -175,10 +178,15 @@ class Cursor(Generic[S]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state`, saved on any world size. Raises UserError when it is of other data or settings."""
-        check_state(state, self.state_dict(), self._behind_digests())
-        noted = self._read_ledger(state)
-        self._let_go()
         before = self.stream, self._steps
+        try:
+            self._turn_as(state)
+            check_state(state, self.state_dict(), self._behind_digests())
+            noted = self._read_ledger(state)
+        except UserError:
+            self.stream = before[0]
+            raise
+        self._let_go()
         try:
             epoch, step = self._restore(state, noted)
         except (ValueError, TypeError, IndexError, UserError):
@@ -223,6 +231,17 @@ class Cursor(Generic[S]):
         self._steps.restore(self.epoch, mark)
         if not self._steps.has_step(self.epoch, self.step):
             self.epoch, self.step = self.epoch + 1, 0
+
+    @property
+    def _is_turned(self) -> bool:
+        """Whether the steps of a mixture are turned: see RowSteps."""
+        return isinstance(self.stream, MixtureStream) and self.packing is None and self.stream.is_turned
+
+    def _turn_as(self, state: dict[str, Any]) -> None:
+        """Turns steps, or not, as whoever saved the state: states of 0.1.0 say nothing of it, and had none."""
+        settings = state.get("settings") if isinstance(state, dict) else None
+        if self.packing is None and isinstance(self.stream, MixtureStream) and isinstance(settings, dict):
+            self.stream = self.stream.with_changes(self.stream.changes, turned=_ORDER_OF_STEPS in settings)
 
     def _mark(self) -> Mark:
         """Of the window in which the next batch begins. What a fork has found out is not packed once more."""

@@ -68,7 +68,12 @@ class Steps(Protocol):
 
 
 class RowSteps:
-    """Every sample a row. The last step of an epoch is smaller, or dropped."""
+    """Every sample a row. The last step of an epoch is smaller, or dropped.
+
+    The sources of a mixture stand at regular distances. So its steps are turned, each by another number of rows
+    (`Stream.turns`): what is pushed out at the end comes in at the beginning. Otherwise, of two sources of equal
+    weight, the first of two ranks could see one alone.
+    """
 
     def __init__(self, stream: Stream, size: int, *, drop_last: bool) -> None:
         self.stream, self.size, self._drop_last = stream, size, drop_last
@@ -88,7 +93,8 @@ class RowSteps:
         return False
 
     def draws(self, epoch: int, step: int, share: Share) -> Draws:
-        return self.stream.draws(epoch, np.arange(*share.of(*self._range(epoch, step))))
+        positions = np.arange(*share.of(*self._range(epoch, step)))
+        return self.stream.draws(epoch, self._turned(epoch, positions, step, step + 1))
 
     def mark(self, epoch: int, step: int) -> Mark:
         return Mark()
@@ -98,20 +104,37 @@ class RowSteps:
 
     def ahead(self, epoch: int, step: int, share: Share) -> tuple[np.ndarray, np.ndarray]:
         """(positions, edges) of the share of this step and of some behind it: the k-th of them has the positions
-        from edges[k] to edges[k + 1] - 1.
+        from edges[k] to edges[k + 1] - 1, in the order of its batch.
         """
         self._range(epoch, step)
         num_steps, num_samples = self.num_steps(epoch), self.stream.num_samples(epoch)
         last = step + max(1, _ROWS_AHEAD * share.world_size // self.size)
-        edges = np.arange(step, 1 + (last if num_steps is None else min(last, num_steps))) * self.size
+        last = last if num_steps is None else min(last, num_steps)
+        edges = np.arange(step, 1 + last) * self.size
         if num_samples is not None:
             np.minimum(edges, num_samples, out=edges)
         starts, stops = share.of_each(edges[:-1], edges[1:])
         sizes = stops - starts
         if share.world_size == 1:
-            return np.arange(edges[0], edges[-1]), totals_before(sizes)
-        of_step, within = ragged(sizes)
-        return starts[of_step] + within, totals_before(sizes)
+            positions = np.arange(edges[0], edges[-1])
+        else:
+            of_step, within = ragged(sizes)
+            positions = starts[of_step] + within
+        return self._turned(epoch, positions, step, last), totals_before(sizes)
+
+    def _turned(self, epoch: int, positions: np.ndarray, first_step: int, stop_step: int) -> np.ndarray:
+        """What stands at these positions of some steps once they are turned: other positions of the same steps."""
+        steps = np.arange(first_step, stop_step)
+        turns = self.stream.turns(epoch, steps)
+        if turns is None:
+            return positions
+        stops, num_samples = (steps + 1) * self.size, self.stream.num_samples(epoch)
+        if num_samples is not None:
+            np.minimum(stops, num_samples, out=stops)
+        sizes = stops - steps * self.size
+        at = positions // self.size - first_step
+        moved = positions + (turns * sizes).astype(np.int64)[at]
+        return moved - np.where(moved >= stops[at], sizes[at], 0)
 
     def _range(self, epoch: int, step: int) -> tuple[int, int]:
         if step < 0 or not self.has_step(epoch, step):

@@ -25,7 +25,7 @@ from hpcdata.order.mixing.shuffling import FEW, ShuffledSources
 from hpcdata.order.mixing.weight_ledger import Change, digest_of
 from hpcdata.order.order import Order, find_order, rows_of_epochs
 from hpcdata.order.sampling import derived_seed, select
-from hpcdata.order.seeding import example_seeds
+from hpcdata.order.seeding import example_seeds, uniform
 
 
 class Stretch(NamedTuple):
@@ -68,6 +68,10 @@ class Stream(Protocol):
         """What the order depends on, as plain values."""
         ...
 
+    def turns(self, epoch: int, steps: np.ndarray) -> np.ndarray | None:
+        """[n] float64 in [0, 1), of as many steps: see hpcdata.order.steps.RowSteps. None: they are not turned."""
+        ...
+
 
 class SingleStream:
     """One source, in one order."""
@@ -96,6 +100,9 @@ class SingleStream:
 
     def settings(self) -> dict[str, Any]:
         return {}
+
+    def turns(self, epoch: int, steps: np.ndarray) -> None:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,10 +167,13 @@ class MixtureStream:
     """A mixture with a seed, and the changes of its weights so far.
 
     `changes`: in the order in which they happened. Such weights hold until the next of the mixture's schedule.
+    `turned`: whether the steps of a shuffled one are turned, so that no rank sees some of its sources alone.
     """
 
-    def __init__(self, mixture: SizedMixture, *, seed: int, shuffle: bool, changes: Sequence[Change] = ()) -> None:
-        self.mixture, self._seed, self._shuffle = mixture, seed, shuffle
+    def __init__(
+        self, mixture: SizedMixture, *, seed: int, shuffle: bool, changes: Sequence[Change] = (), turned: bool = True
+    ) -> None:
+        self.mixture, self._seed, self._shuffle, self.is_turned = mixture, seed, shuffle, turned and shuffle
         self.names, self.sizes = mixture.names, mixture.sizes
         self.changes = tuple(changes)
         self.digests = digest_of(self.changes[:-1]), digest_of(self.changes)
@@ -252,8 +262,9 @@ class MixtureStream:
         changed.digests = before, change.behind(before)
         return changed
 
-    def with_changes(self, changes: Sequence[Change]) -> MixtureStream:
-        return MixtureStream(self.mixture, seed=self._seed, shuffle=self._shuffle, changes=changes)
+    def with_changes(self, changes: Sequence[Change], *, turned: bool | None = None) -> MixtureStream:
+        turned = self.is_turned if turned is None else turned
+        return MixtureStream(self.mixture, seed=self._seed, shuffle=self._shuffle, changes=changes, turned=turned)
 
     def settings(self) -> dict[str, Any]:
         mixture = self.mixture
@@ -262,6 +273,12 @@ class MixtureStream:
         ]
         schedule = {"schedule": mixture.schedule} if mixture.schedule else {}
         return {"policy": mixture.policy, "weights": mixture.weights, "sources": sources, **schedule}
+
+    def turns(self, epoch: int, steps: np.ndarray) -> np.ndarray | None:
+        if not self.is_turned:
+            return None
+        first = np.uint64(derived_seed(self._seed, f"turns of epoch {epoch}"))
+        return uniform(first + steps.astype(np.uint64))
 
     def _rows(self, index: int, epoch: int, times: np.ndarray, within: np.ndarray) -> np.ndarray:
         """Rows of one source: its `times`-th epoch has an order of its own."""

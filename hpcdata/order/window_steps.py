@@ -140,8 +140,7 @@ class WindowSteps(Generic[W]):
         return [(rest.window, *share.of(rest.edges[at], rest.edges[at + 1]))]
 
     def begun(self, epoch: int, step: int) -> list[W]:
-        """The windows that begin in a step, those without a bin among them."""
-        self.pieces(epoch, step, Share())
+        """The windows that begin in a step whose pieces are known, those without a bin among them."""
         first, last = (bisect.bisect_left(self._edges, at * self.size) for at in (step, step + 1))
         return [self._window(epoch, self._first_window + at) for at in range(first, min(last, len(self._edges) - 1))]
 

@@ -24,6 +24,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcdata.base import files
+
 log = logging.getLogger(__name__)
 
 HEARTBEATS_PER_TIMEOUT = 6
@@ -164,8 +166,13 @@ class Claims:
             descriptor = os.open(self._folder / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
         except FileExistsError:
             return False
+        path = self._folder / name
         try:
-            os.write(descriptor, json.dumps(dataclasses.asdict(self._owner)).encode())
+            with files.naming(path):
+                files.write_all(descriptor, json.dumps(dataclasses.asdict(self._owner)).encode())
+        except OSError:
+            path.unlink(missing_ok=True)  # nobody could tell whose it is
+            raise
         finally:
             os.close(descriptor)
         self._held.add(name)

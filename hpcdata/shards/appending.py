@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hpcdata.base import files
+
 
 class AppendFile:
     """A file that only grows, with a running sha256 of its content."""
@@ -54,5 +56,6 @@ class AppendFile:
         self._buffer.clear()
 
     def _write(self, view: memoryview) -> None:
-        while view:
-            view = view[self._file.write(view) :]
+        with files.naming(Path(self._file.name)):
+            while view:
+                view = view[self._file.write(view) :]

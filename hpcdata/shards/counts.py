@@ -26,6 +26,8 @@ class Counts:
     """Of a sample of the images, where `image.precision` is not fp32."""
     equal_codes: int = 0
     """Those of them that fp32 gives too."""
+    unapplied_profiles: int = 0
+    """Pictures whose color profile (or gamma of a PNG) is not applied. Older versions did not count them."""
 
     def __add__(self, other: Counts) -> Counts:
         mine, theirs = vars(self), vars(other)
@@ -46,7 +48,10 @@ class Counts:
         return text + (f" + {self.missing} missing" if self.missing else "")
 
     def to_mapping(self) -> dict[str, int | dict[str, int]]:
-        return {**vars(self), "rejected": dict(sorted(self.rejected.items()))}
+        values = {**vars(self), "rejected": dict(sorted(self.rejected.items()))}
+        if not self.unapplied_profiles:
+            del values["unapplied_profiles"]
+        return values
 
     @classmethod
     def from_mapping(cls, values: dict) -> Counts:

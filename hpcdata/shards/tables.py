@@ -25,6 +25,8 @@ class EncodedBatch:
     """Of each example, how many of its texts are cut; nothing for none."""
     compared_codes: int = 0
     equal_codes: int = 0
+    unapplied_profiles: Sequence[int] = ()
+    """Of each example, how many of its pictures have a color profile that is not applied; nothing for none."""
 
     def rows(self) -> Rows:
         spans = [span for example in self.examples for span in example.spans]
@@ -48,6 +50,7 @@ class EncodedBatch:
         return EncodedBatch(
             examples=[self.examples[number] for number in kept],
             truncated=[self.truncated[number] for number in kept] if self.truncated else (),
+            unapplied_profiles=[self.unapplied_profiles[number] for number in kept] if self.unapplied_profiles else (),
         )
 
     def lay_out(self, schema: Schema, before: Before) -> Laid:
@@ -66,6 +69,7 @@ class EncodedBatch:
             images=len(images),
             compared_codes=self.compared_codes,
             equal_codes=self.equal_codes,
+            unapplied_profiles=sum(self.unapplied_profiles),
         )
 
 

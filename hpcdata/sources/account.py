@@ -130,9 +130,15 @@ class _Kinds:
             used: Collection[str] = parts_of(directory, names) if _is_in(self._albums, directory) else ()
             if _is_in(self._texts, directory):
                 used = {name for name in names if name.lower().endswith(ENDINGS)}
+            real = os.path.realpath(directory)
             for name in names:
                 path = os.path.join(directory, name)
-                yield (_INPUT if path in self._taken else _PART if name in used else self._class(path, name)), path
+                if path in self._taken or name in used:
+                    yield _PART if name in used else _INPUT, path
+                elif (os.path.realpath(path) if name in passed.links else os.path.join(real, name)) in self._real:
+                    yield AGAIN, path
+                else:
+                    yield self._class(name), path
         for hidden in passed.hidden:
             yield from ((HIDDEN, path) for path in _files_below(hidden, folder, without))
         yield from ((NO_FILES, path) for path in passed.no_files)
@@ -142,9 +148,7 @@ class _Kinds:
             else:
                 yield from ((AGAIN, path) for path in _files_below(again, folder, without))
 
-    def _class(self, path: str, name: str) -> str:
-        if os.path.realpath(path) in self._real:
-            return AGAIN
+    def _class(self, name: str) -> str:
         if name in wids.INDEX_NAMES:
             return INDEX
         if NOTES.fullmatch(name):
@@ -187,12 +191,14 @@ def _is_loop(path: str, start: str) -> bool:
 
 def _files_below(path: str, start: str, without: str) -> Iterator[str]:
     """A file, or all files in a folder and below it, hidden ones and those behind links too; no loop is followed."""
-    if without and (os.path.realpath(path) + os.sep).startswith(os.path.realpath(without) + os.sep):
-        return
-    with refusing_faults(path):
-        kind = kind_of(path)
-        names = sorted(os.listdir(path)) if kind == "folder" and not _is_loop(path, start) else []
-    if kind == "file":
-        yield path
-    for name in names:
-        yield from _files_below(os.path.join(path, name), start, without)
+    ahead = [path]
+    while ahead:
+        path = ahead.pop()
+        if without and (os.path.realpath(path) + os.sep).startswith(os.path.realpath(without) + os.sep):
+            continue
+        with refusing_faults(path):
+            kind = kind_of(path)
+            names = sorted(os.listdir(path)) if kind == "folder" and not _is_loop(path, start) else []
+        if kind == "file":
+            yield path
+        ahead += [os.path.join(path, name) for name in reversed(names)]

@@ -20,6 +20,7 @@ _COMMON_IMAGES = {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "di
 _RARE_IMAGES = {"jp2", "j2k", "avif", "heic", "heif", "ppm", "pgm", "pbm", "pnm", "ico", "tga"}
 OLDER_EXTENSIONS = frozenset(_COMMON_IMAGES | _RARE_IMAGES)
 """Those of `media.kinds.IMAGE_EXTENSIONS` that tars of older plans are read by."""
+_WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 TEXT_EXTENSIONS = ("txt", "text", "caption")
 """Members and sidecars that hold the text itself, in order of preference; `json` comes after them."""
 TEXT_FIELDS = ("text_prompt", "text", "caption")
@@ -170,7 +171,8 @@ def decoded_text(data: bytes, *, what: str) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadSample(Reason.UNREADABLE_TEXT, f"{what} is not UTF-8 at byte {error.start}") from None
+        found = "is UTF-16, expected UTF-8" if data[:2] in _WIDE_MARKS else f"is not UTF-8 at byte {error.start}"
+        raise BadSample(Reason.UNREADABLE_TEXT, f"{what} {found}") from None
     return checked_text(text.rstrip("\r\n"), what=what)
 
 

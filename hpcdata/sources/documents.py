@@ -91,10 +91,9 @@ def _listed(file: InputFile, position: int, offset: int, entry: dict[str, Any], 
     path, key = os.path.join(file.base, entry["text"]), f"{file.label}/{entry['key']}"
     if change := _change(path, entry):
         if not options.rejects_changed:
-            raise UserError(
-                f"{path} {change}: restore it, use a new data.token_output_dir, or have it rejected "
-                "(data.on_changed_input=reject)"
-            )
+            name = clean_name(os.fsencode(path))
+            advice = "restore it, use a new data.token_output_dir, or have it rejected (data.on_changed_input=reject)"
+            raise UserError(f"{name} {change}: {advice}")
         message = f"{entry['key']} {change}"
         return Reject(position=position, key=key, reason=Reason.CHANGED_INPUT, message=message, offset=offset)
     document = InputFile(path=path, label=entry["key"], format="document" + entry["codec"])

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from hpcdata.base.errors import UserError
-from hpcdata.base.reads import read_beginning
+from hpcdata.base.reads import kind_of, read_beginning
 from hpcdata.media import kinds
 from hpcdata.sources.base import TEXT_EXTENSIONS, clean_name, refusing_faults
 
@@ -55,6 +55,8 @@ class Passed:
     hidden: list[str] = field(default_factory=list)
     no_files: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
+    links: set[str] = field(default_factory=set)
+    """Names of the folder that was given last: the files that are links."""
 
 
 def walk(path: str, *, without: str = "", passed: Passed | None = None) -> Iterator[tuple[str, list[str]]]:
@@ -88,7 +90,8 @@ def _walk(
     path: str, without: str, passed: Passed, seen: set[tuple[int, int]], linked: deque[str]
 ) -> Iterator[tuple[str, list[str]]]:
     """A folder and those below it, however deep; its links go to `linked` in the order of the walk."""
-    left_out = _identity(without) if without and os.path.isdir(without) else None
+    with _readable(without):
+        left_out = _identity(without) if without and kind_of(without) == "folder" else None
     ahead = [(path, False)]
     while ahead:
         path, is_link = ahead.pop()
@@ -108,6 +111,7 @@ def _walk(
         entries = [entry for entry in entries if not entry.name.startswith(".")]
         kinds = {entry.name: _kind(entry) for entry in entries}
         passed.no_files += [entry.path for entry in entries if not kinds[entry.name]]
+        passed.links = {entry.name for entry in entries if kinds[entry.name] == "file" and entry.is_symlink()}
         yield path, [name for name, kind in kinds.items() if kind == "file"]
         folders = [(entry.path, entry.is_symlink()) for entry in entries if kinds[entry.name] == "folder"]
         ahead += [item for item in reversed(folders) if not (without and item[1] and _is_below(item[0], without))]

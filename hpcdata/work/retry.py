@@ -16,7 +16,7 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 
 from hpcdata.base import files
@@ -28,6 +28,7 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, ShardSpec, load_plan, load_runtime
 from hpcdata.runs.rejects import retry_header
 from hpcdata.samples import Reason
+from hpcdata.shards.made import Made
 from hpcdata.shards.recovered import Recovered, read_recovered, retry_number
 from hpcdata.shards.reject_ledger import DUPLICATE, RejectRow, read_rejects
 from hpcdata.shards.shard import make_folders
@@ -120,18 +121,28 @@ class _Retry:
         left_out = rejected - rows.keys()
         batches = {self._batch_of(spec, index) for index in rows}
         taking_part = {number: self._range(spec, number) - left_out for number in batches}
-        try:
-            for _, made in self._remaker.batches(spec, taking_part, rejected):
-                good = {index: key for index, key in made.written() if index in rows}
-                same = {index for index, key in good.items() if _is_of(key, rows[index])}
-                self._result.renamed += len(good) - len(same)
-                self._result.still_rejected.update(row.reason for row in made.rejects if row.index in rows)
-                if same:
-                    self._open_part().take_back(made.only(same), [rows[index] for index in good if index in same])
-        except (UserError, OSError) as error:
-            log.error("shard %s: %s", spec.name, error)
-            if str(error) not in self._result.problems:
-                self._result.problems.append(str(error))
+        for made in self._made(spec, taking_part, rejected):
+            good = {index: key for index, key in made.written() if index in rows}
+            same = {index for index, key in good.items() if _is_of(key, rows[index])}
+            self._result.renamed += len(good) - len(same)
+            self._result.still_rejected.update(row.reason for row in made.rejects if row.index in rows)
+            if same:
+                self._open_part().take_back(made.only(same), [rows[index] for index in good if index in same])
+
+    def _made(self, spec: ShardSpec, taking_part: Mapping[int, frozenset[int]], rejected: Set[int]) -> Iterator[Made]:
+        """The batches of a shard, up to the first that cannot be read."""
+        batches = iter(self._remaker.batches(spec, taking_part, rejected))
+        while True:
+            try:
+                _, made = next(batches)
+            except StopIteration:
+                return
+            except (UserError, OSError) as error:
+                log.error("shard %s: %s", spec.name, error)
+                if str(error) not in self._result.problems:
+                    self._result.problems.append(str(error))
+                return
+            yield made
 
     def _batch_of(self, spec: ShardSpec, index: int) -> int:
         return (index - spec.source_index - spec.first) // self._plan.batch_size
@@ -150,9 +161,10 @@ class _Retry:
     def _publish(self) -> None:
         if self._part is None:
             return
-        part, self._part = self._part, None
+        part = self._part
         if not part.commit():
             raise UserError(f"{part.header.name} was published by another process: run this again")
+        self._part = None
         self._result.parts.append(part.header.name)
         self._result.recovered.update(part.reasons)
 
@@ -176,13 +188,18 @@ def _shard_folder(paths: RunPaths, spec: ShardSpec) -> Path | None:
 
 def _note(paths: RunPaths, attempt: str, remaker: Remaker, result: RetryResult) -> None:
     ledger = Ledger(paths.ledger, attempt)
-    ledger.write(
-        "retry",
-        version=code_version(),
-        libraries=library_versions(),
-        device=remaker.device,
-        parts=result.parts,
-        recovered=dict(result.recovered),
-        changed_inputs=sorted(remaker.changed_inputs),
-    )
-    ledger.close()
+    try:
+        ledger.write(
+            "retry",
+            version=code_version(),
+            libraries=library_versions(),
+            device=remaker.device,
+            parts=result.parts,
+            recovered=dict(result.recovered),
+            changed_inputs=sorted(remaker.changed_inputs),
+        )
+    except OSError as error:  # what is published is published
+        log.warning("the retry is done, but %s cannot be written: %s", ledger.path, error.strerror)
+        ledger.path.unlink(missing_ok=True)
+    finally:
+        ledger.close()

@@ -118,6 +118,108 @@ def test_a_partition_that_cancels_and_is_down(cluster: FakeSlurm, tmp_path: Path
     assert lines(tmp_path, "cluster.partition=cheap", "finish.combine=false")[2].endswith("or set finish.combine")
 
 
+ACCOUNTS = """\
+case $4 in
+qos) printf '%s\\n' 'normal|||||||||||' 'short|20|00:30:00||||||cpu=96,node=2|||';;
+*) case "$5" in
+    user=*) echo 'lab||normal,short|normal|||cpu=9|||||me|';;
+    account=lab) printf '%s\\n' 'lab||normal|||||||||bob|' 'lab||normal|||||4||gres/gpu=4,mem=100G|||top';;
+    account=top) echo 'top|||||||90|2||||root';;
+    esac;;
+esac
+"""
+
+
+def accounts(fake: FakeSlurm, enforced: str = "associations,limits,qos") -> None:
+    """A user in `lab` below `top`, with the QOS `normal` and `short`."""
+    fake.program("sacctmgr", ACCOUNTS)
+    with open(fake.folder / "config", "a") as file:
+        file.write(f"AccountingStorageEnforce = {enforced}\n")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["cluster.qos=short", "cluster.time_min=31"],
+            "cluster.time_min=31 is over MaxWall=30 of QOS short (in minutes)",
+        ),
+        (
+            ["cluster.qos=short", "cluster.time_min=30", "finish.time_min=40"],
+            "finish.time_min=40 is over MaxWall=30 of QOS short (in minutes): use finish.time_min=30 or less",
+        ),
+        (
+            ["cluster.qos=short", "cluster.time_min=9", "cluster.cpus_per_task=64", "cluster.nodes=2"],
+            "one task asks for 128 CPUs, over MaxTRES=cpu=96 of QOS short: it would wait for ever",
+        ),
+        (["cluster.cpus_per_task=10"], "one task asks for 10 CPUs, over MaxTRES=cpu=9 of account lab"),
+        (["cluster.gpus_per_node=5"], "one task asks for 5 GPUs, over GrpTRES=gres/gpu=4 of account lab"),
+        (["cluster.mem_gb=101"], "one task asks for 103424 MB of memory, over GrpTRES=mem=102400 of account lab"),
+    ],
+)
+def test_what_waits_for_ever_for_an_account_is_refused(
+    cluster: FakeSlurm, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    accounts(cluster)
+    with pytest.raises(UserError) as caught:
+        lines(tmp_path, *overrides)
+    assert message in str(caught.value)
+    describe(cluster)
+    accounts(cluster, enforced="associations")
+    assert lines(tmp_path, *overrides)
+
+
+def test_the_limit_of_submitted_jobs_of_a_group(cluster: FakeSlurm, tmp_path: Path) -> None:
+    accounts(cluster)
+    found = lines(tmp_path, "cluster.array=0-9", "cluster.qos=short", "cluster.time_min=9")
+    assert found[0].startswith(
+        "no more than 4 jobs may be submitted at a time (GrpSubmitJobs=4 of account lab): as many"
+    )
+
+
+def test_what_keeps_the_finishing_job_waiting(cluster: FakeSlurm, tmp_path: Path) -> None:
+    there = "finish.partition=owned"
+    with pytest.raises(UserError, match=r"finish\.time_min=200 is over the limit of partition owned: use .*=150"):
+        lines(tmp_path, "cluster.time_min=200", there)  # by default its time is that of the tasks
+    assert lines(tmp_path, "cluster.time_min=200", there, "finish.time_min=150")
+    assert lines(tmp_path, "cluster.time_min=200", there, "finish.combine=false")
+    waits = "partition cheap is not up: the finishing job waits until it is"
+    assert waits in lines(tmp_path, "finish.partition=cheap")
+    with pytest.raises(UserError, match=r"finish\.mem_gb=51200: no node of partition owned has more than 32000 MB"):
+        lines(tmp_path, "cluster.time_min=9", there, "finish.mem_gb=50")
+
+
+@pytest.mark.parametrize("state", ["DRAIN", "INACTIVE"])
+def test_a_partition_that_takes_no_jobs_is_refused(cluster: FakeSlurm, tmp_path: Path, state: str) -> None:
+    path = cluster.folder / "partitions"
+    path.write_text(path.read_text().replace("State=DOWN", f"State={state}"))
+    for key in ("cluster", "finish"):
+        with pytest.raises(UserError, match=f"partition cheap is {state} and takes no new jobs"):
+            lines(tmp_path, f"{key}.partition=cheap")
+
+
+@pytest.mark.parametrize("state", ["down*", "drained", "draining", "fail"])
+def test_a_partition_whose_nodes_are_out_of_service_is_told(cluster: FakeSlurm, tmp_path: Path, state: str) -> None:
+    (cluster.folder / "nodes").write_text(f"gpu|3|64|515000|gpu:8|{state}\n")
+    assert "all 3 nodes of partition gpu are down or drained: jobs wait for them" in lines(tmp_path)
+    with pytest.raises(UserError, match="no node of partition gpu has more than 8 GPUs"):
+        lines(tmp_path, "cluster.gpus_per_node=9")
+
+
+def test_a_list_of_partitions_runs_where_the_time_is_allowed(cluster: FakeSlurm, tmp_path: Path) -> None:
+    found = lines(tmp_path, "cluster.partition=gpu,owned", "cluster.time_min=200")
+    assert "partition owned has a limit of 150 min, so it runs no job of 200 min" in found
+
+
+def test_a_cluster_without_accounts_says_what_will_not_work(cluster: FakeSlurm, tmp_path: Path) -> None:
+    with open(cluster.folder / "config", "a") as file:
+        file.write("AccountingStorageType   = accounting_storage/none\nMinJobAge = 120 sec\n")
+    assert lines(tmp_path)[-1] == (
+        "this cluster keeps no accounts: how jobs ended is known for 120 s only; if the finishing job starts later, it "
+        "submits tasks again that scancel has ended: end a run by hpcdata cancel"
+    )
+
+
 def test_several_arrays_and_the_limit_of_submitted_jobs(cluster: FakeSlurm, tmp_path: Path) -> None:
     found = lines(tmp_path, "cluster.array=0-2001%25")
     assert found[0] == (

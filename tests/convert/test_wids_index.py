@@ -4,6 +4,7 @@ The tests that open an index with wids need webdataset < 1, the last to hold it:
 'webdataset<1'` and HPCDATA_TEST_WIDS=DIR.
 """
 
+import errno
 import gzip
 import hashlib
 import importlib
@@ -21,6 +22,7 @@ from hpcdata import index as index_command
 from hpcdata.base.errors import UserError
 from hpcdata.convert import wids_index as index
 from hpcdata.sources import list_inputs
+from tests.sources.test_inputs import fail_at
 
 PAIRS = [("0.jpg", b"picture"), ("0.txt", b"text 0"), ("1.jpg", b"picture"), ("1.txt", b"text 1")]
 
@@ -151,3 +153,10 @@ def test_names_that_wids_misreads_are_said(tmp_path, capsys, names, warning):
     said = capsys.readouterr().err
     assert warning in said
     assert bool(said) == bool(warning)
+
+
+def test_what_cannot_be_looked_at_is_no_missing_tar(tmp_path, monkeypatch):
+    write_tar(tmp_path / "a.tar", PAIRS)
+    fail_at(monkeypatch, tmp_path / "a.tar", errno.EIO)
+    with pytest.raises(UserError, match=r"cannot read .*a\.tar: Input/output error"):
+        index.make_index([str(tmp_path / "*.tar")], str(tmp_path / "index.json"), num_workers=1, has_checksums=False)

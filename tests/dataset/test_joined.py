@@ -129,7 +129,8 @@ def test_a_mixture_of_joined_and_separate_datasets(tmp_path: Path, monkeypatch: 
     dataset = TokenLoader(mixture_of(many), global_batch_size=8, layout=Text(max_length=40)).dataset
     dataset.spans(np.arange(len(dataset)))
     found = [path for path in maps_of(tmp_path) if "/parts/" in path]
-    assert {path.split("/")[0] for path in found if "tokens" not in path} == {"e"}
+    assert {path.split("/")[-2] for path in found if path.startswith(("a/", "c/"))} == {"tokens"}
+    assert {path.split("/")[-2] for path in found if path.startswith("e/")} == {"tokens", "spans", "samples"}
     monkeypatch.setattr(parts, "MAX_MAPS", 100)
     assert batches_of(many) == expected
 

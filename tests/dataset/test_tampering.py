@@ -93,7 +93,7 @@ def test_an_edited_manifest_is_found_refused_and_made_again(run: Path, edit: str
     EDITS[edit](body)
     file.write_text(json.dumps(body, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
     assert "its bytes are not those that were written" in "".join(problems(tmp_path / "run/dataset"))
-    with pytest.raises(UserError, match=r"manifest.json: its bytes are not those.*combine again"):
+    with pytest.raises(UserError, match=r"manifest.json: its bytes are not those.*combine its run again"):
         TokenDataset(tmp_path / "run")
     if edit != "fingerprint":
         combine(tmp_path / "run", CombineOptions())

@@ -68,8 +68,7 @@ def test_before_a_task_has_run_there_is_no_size(tmp_path: Path):
     with pytest.raises(UserError, match="no task of this run has found a size yet"):
         _ = plan.batch_size
     assert read_status(tmp_path / "run").batch_s is None
-    with pytest.raises(UserError, match=r"batch_size was auto, now 4"):
-        prepare(small_config(tmp_path / "run"))
+    assert prepare(small_config(tmp_path / "run")).batch_size == 4, "nothing is written: other settings are taken"
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"batch_size": 0}', '{"batch_size": "8"}', "[]"])

@@ -55,10 +55,10 @@ def test_an_error_in_a_thread_arrives_in_its_place(dataset, monkeypatch, step):
     loader = make(dataset)
     batch = FixedRows.batch
 
-    def fail(self, first, stop, later=None):
+    def fail(self, first, stop, later=None, width=None):
         if self._table.index[first] == bad:
             raise ZeroDivisionError
-        return batch(self, first, stop, later)
+        return batch(self, first, stop, later, width)
 
     bad = make(dataset).batch_at(0, step)["index"][0]
     monkeypatch.setattr(FixedRows, "batch", fail)

@@ -80,6 +80,20 @@ def test_a_model_that_is_shared_is_noticed(dataset, world, dimensions):
     assert TokenLoader(dataset, rank=1, world_size=4, **OPTIONS).rank == 1
 
 
+def test_a_loader_that_was_made_too_early_is_noticed(dataset, world):
+    """Before the processes of a trainer knew of each other, or of a mesh: all would get the same, or peers others."""
+    options = {**OPTIONS, "global_batch_size": 8}
+    early, given = TokenLoader(dataset, **options), TokenLoader(dataset, rank=0, world_size=1, **options)
+    world(3)
+    with pytest.raises(UserError, match=r"made as rank 0 of 1, before .* this process is rank 3 of 8: make the loader"):
+        next(iter(early))
+    assert len(next(iter(given))["index"]) == 8
+    early = TokenLoader(dataset, **options)
+    init_device_mesh("cpu", (4, 2), mesh_dim_names=("dp", "tp"))
+    with pytest.raises(UserError, match="has a group mesh_tp of 2 ranks"):
+        next(iter(early))
+
+
 @pytest.mark.parametrize("dimensions", [{}, {"dp": 8}, {"dp_replicate": 2, "dp_shard": 4}, {"dp": 8, "tp": 1}])
 def test_data_parallelism_alone_needs_no_mesh(dataset, world, dimensions):
     world(3, **dimensions)

@@ -297,3 +297,58 @@ def test_an_order_by_its_name(tmp_path):
     )
     assert named.rows(1, 3).tolist() == built.rows(1, 3).tolist()
     built.load_state_dict(named.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("weights", "world_size", "size"), [((1, 1), 2, 2), ((1, 1), 8, 8), ((1, 3), 4, 8), ((1, 1, 2), 2, 4)]
+)
+def test_every_rank_sees_every_source(datasets, weights, world_size, size):
+    """About as often as its weight says, although weights are periodic with the ranks; each step is exact as before."""
+    mixture = mixture_of(datasets, (40, 41, 42)[: len(weights)], weights)
+    loaders = ranks(mixture, world_size, global_batch_size=size, layout="text", seed=3)
+    schedule, shares = loaders[0].stream.schedule(0), np.array(weights) / sum(weights)
+    seen, num_steps = np.zeros((world_size, len(weights))), 400
+    for step in range(num_steps):
+        of_ranks = [loader.batch_at(0, step)["source"].numpy() for loader in loaders]
+        counted = [np.bincount(source, minlength=len(weights)) for source in of_ranks]
+        seen += counted
+        before, after = schedule.counts(step * size), schedule.counts((step + 1) * size)
+        assert sum(counted).tolist() == np.subtract(after, before).tolist()
+    assert np.abs(seen / (num_steps * size // world_size) - shares).max() < 0.1
+
+
+def test_turned_steps_are_the_same_samples_as_before(datasets):
+    """Each step is turned by itself, the last and smaller one too."""
+    mixture = mixture_of(datasets, (40, 41), (1, 2), policy="stop_all")
+    options = {"global_batch_size": 12, "layout": "text", "seed": 3, "drop_last": False, "num_epochs": 2}
+    (loader,), (as_before,) = ranks(mixture, 1, **options), ranks(mixture, 1, **options)
+    state = as_before.state_dict()
+    assert state["settings"].pop("order_of_steps") == "turned"
+    as_before.load_state_dict(state)
+    turns = set()
+    for found, expected in zip(list(loader), list(as_before), strict=True):
+        found, expected = found["index"].tolist(), expected["index"].tolist()
+        turns |= {turn for turn in range(len(expected)) if expected[-turn:] + expected[:-turn] == found}
+    assert len(turns) > 5
+    assert sorted(loader.rows(0, 3).tolist()) == sorted(as_before.rows(0, 3).tolist())
+
+
+def test_a_state_says_whether_steps_are_turned(datasets):
+    """One of 0.1.0 has no turned steps; whoever goes on from it saves such states; and the other way round."""
+    mixture, options = mixture_of(datasets, (40, 41), (1, 1)), {"global_batch_size": 8, "layout": "text", "seed": 1}
+    new, other = TokenLoader(mixture, **options), TokenLoader(mixture, **options)
+    state = new.state_dict()
+    old = {**state, "settings": {k: v for k, v in state["settings"].items() if k != "order_of_steps"}}
+    other.load_state_dict(old)
+    assert other.state_dict() == old
+    assert other.rows(0, 2).tolist() == other.stream.draws(0, np.arange(16, 24)).rows.tolist()
+    assert any(other.rows(0, step).tolist() != new.rows(0, step).tolist() for step in range(4))
+    other.set_weights({name: 1 + place for place, name in enumerate(mixture.names)})
+    assert "order_of_steps" not in other.state_dict()["settings"]
+    with pytest.raises(UserError, match="seed"):
+        other.load_state_dict({**state, "settings": {**state["settings"], "seed": 2}})
+    assert "order_of_steps" not in other.state_dict()["settings"]
+    other.load_state_dict(state)
+    assert other.rows(0, 2).tolist() == new.rows(0, 2).tolist()
+    assert "order_of_steps" not in TokenLoader(mixture, shuffle=False, **options).state_dict()["settings"]
+    assert "order_of_steps" not in TokenLoader(mixture, packing=64, **options).state_dict()["settings"]

@@ -98,6 +98,24 @@ def test_a_background_loader_says_that_nothing_comes(dataset):
         list(loader)
 
 
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("in_background", [False, True])
+def test_an_epoch_is_set_before_and_within_a_loop(dataset, packing, in_background):
+    """As samplers of torch have it; in the epoch where it stands, a loader that was resumed stays."""
+    inner = loader_of(dataset, packing)
+    loader = BackgroundLoader(inner, num_ahead=3) if in_background else inner
+    batches = iter(loader)
+    for _ in range(3):
+        next(batches)
+    loader.set_epoch(0)
+    assert seen(next(batches)) == seen(inner.batch_at(0, 3))
+    loader.set_epoch(2)
+    assert seen(next(batches)) == seen(inner.batch_at(2, 0))
+    assert (inner.epoch, inner.step) == (2, 1)
+    with pytest.raises(UserError, match="epoch -1, expected 0 or more"):
+        loader.set_epoch(-1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("accumulation", [1, 2])

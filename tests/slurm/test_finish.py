@@ -17,6 +17,8 @@ import pytest
 from hpcdata import cancel as cancel_command
 from hpcdata import launch as launch_command
 from hpcdata import resume as resume_command
+from hpcdata.base.errors import UserError
+from hpcdata.cluster.preflight import check_cluster
 from hpcdata.cluster.runs import submit_finish
 from hpcdata.dataset.verifying import verify
 from hpcdata.history import queue, submissions
@@ -27,6 +29,7 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import load_runtime
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.test_runs import arguments, source, wait_for_status
+from tests.smallruns import small_config
 
 __all__ = ["source"]  # a fixture
 
@@ -36,12 +39,15 @@ NUM_SAMPLES = 192  # of two tars, in six shards
 
 @pytest.fixture(scope="module")
 def small_cluster(slurm_programs: None) -> Iterator[SlurmCluster]:
-    """Arrays of at most three elements; account `lab` may have five jobs."""
+    """Arrays of at most three elements; account `lab` may have five jobs, all of `few` three; QOS `short` is short."""
     lines = ("AccountingStorageEnforce=limits",)
     with SlurmCluster(max_array_size=3, kill_wait_s=1, slurm_conf=lines) as cluster:
         user = cluster.run("id", "-un").strip()
         cluster.run("sacctmgr", "--immediate", "add", "account", "lab", "MaxSubmitJobs=5")
-        cluster.run("sacctmgr", "--immediate", "add", "user", user, "account=lab")
+        cluster.run("sacctmgr", "--immediate", "add", "account", "few", "GrpSubmitJobs=3", "GrpTRES=cpu=1")
+        cluster.run("sacctmgr", "--immediate", "add", "qos", "short", "MaxWall=00:30:00")
+        for account in ("lab", "few"):
+            cluster.run("sacctmgr", "--immediate", "add", "user", user, f"account={account}", "qos=normal,short")
         yield cluster
 
 
@@ -94,6 +100,25 @@ def test_one_array_past_two_caps_is_finished_by_itself(
     start(folder, source, "cluster.array=0-9999%2", "cluster.account=lab")  # the same line again
     assert capsys.readouterr().out.startswith("finished")
     assert submissions.read(RunPaths(folder)) == history
+
+
+def test_limits_of_a_group_are_fitted_in_and_what_waits_for_ever_is_refused(
+    login: SlurmCluster, tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, few = tmp_path / "run", "cluster.account=few"
+    for override, message in (
+        ("cluster.cpus_per_task=2", "one task asks for 2 CPUs, over GrpTRES=cpu=1 of account few"),
+        ("cluster.qos=short", "cluster.time_min=240 is over MaxWall=30 of QOS short"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_cluster(small_config(folder, "cluster=slurm", few, "cluster.time_min=240", override))
+    login.run("scontrol", "update", "PartitionName=high", "State=DOWN")
+    config = small_config(folder, "cluster=slurm", few, "cluster.cpus_per_task=1", "finish.partition=high")
+    assert "partition high is not up: the finishing job waits until it is" in check_cluster(config).lines
+    login.run("scontrol", "update", "PartitionName=high", "State=UP")
+    start(folder, source, "cluster.array=0-2", few, "cluster.additional_parameters.hold=true")
+    assert [item.num_tasks for item in submissions.read(RunPaths(folder)).submissions] == [3, 1]
+    assert len(submissions.read(RunPaths(folder)).withdrawn) == 1  # for the finishing job
 
 
 def test_a_damaged_input_ends_with_a_report_and_its_repair_with_a_dataset(

@@ -96,6 +96,24 @@ def test_a_folder_in_a_named_folder_is_counted_once(tmp_path):
     assert (found.files, found.parts, left) == (2, 2, ())
 
 
+def test_a_hidden_folder_may_be_as_deep_as_any(tmp_path):
+    folder = tmp_path / "set/.deep"
+    folder.mkdir(parents=True)
+    write(tmp_path / "set/a.png", b"x")
+    top = os.open(folder, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=top)
+        below = os.open("d", os.O_RDONLY, dir_fd=top)
+        os.close(top)
+        top = below
+    os.close(top)
+    write(folder / "d/d/b.png", b"x")
+    try:
+        assert not_read(tmp_path / "set") == {"(hidden)": (1, ".deep/d/d/b.png")}
+    finally:
+        subprocess.run(["rm", "-rf", folder], check=True)  # too deep for Python's
+
+
 def test_what_is_no_file_is_named(tmp_path):
     write(tmp_path / "set/a.png", b"x")
     write(tmp_path / "set/.hidden", b"x")

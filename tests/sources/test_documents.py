@@ -26,6 +26,13 @@ def test_bad_text_files(tmp_path, suffix, data, reason):
     assert summary(read_all(one_input(write(tmp_path / f"x.{suffix}", data)), Options(max_record_bytes=50))) == [reason]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_document_in_utf_16_is_named(tmp_path, encoding):
+    data = "\ufeffwords".encode(encoding)
+    (record,) = read_all(one_input(write(tmp_path / "x.txt", data)))
+    assert (record.reason, record.message) == (Reason.UNREADABLE_TEXT, "the document is UTF-16, expected UTF-8")
+
+
 def test_json_lines_of_dclm(tmp_path):
     rows = [{"text": f"document {number}", "url": "u", "metadata": {"n": number}} for number in range(7)]
     records = read_all(one_input(write(tmp_path / "x.json.zst", json_lines(rows))))

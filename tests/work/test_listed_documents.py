@@ -127,6 +127,16 @@ def test_a_document_that_changed_is_refused_or_rejected_alone_and_taken_in_when_
     assert (done.tried, done.recovered) == (2, {"changed_input": 2})
 
 
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    write_documents(tmp_path / "in", 20)
+    with open(os.fsencode(tmp_path / "in") + b"/a\xff.txt", "wb") as file:
+        file.write(b"odd")
+    small_run(tmp_path / "run", *OPTIONS, source=tmp_path / "in")
+    assert not list(rows_of(tmp_path / "run"))
+    combine(tmp_path / "run", CombineOptions())
+    assert not [problem for report in verify.verify(tmp_path / "run") for problem in report.problems]
+
+
 def test_a_listing_that_was_damaged_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_documents(tmp_path / "in", 20)
     plan = prepare(small_config(tmp_path / "run", *OPTIONS, source=tmp_path / "in"))

@@ -37,8 +37,10 @@ CONSUMERS = {
 and not which belong together: with it, models of transformers attend across the samples of a row.
 """
 __all__ = ["IGNORED_LABEL", "KEYS", "PACKED_KEYS", "Batch", "BatchCounts", "Layout", "MakeBatch"]
-MakeBatch = Callable[[int, int, Later | None], Batch]
-"""Of some rows, from the first to the one behind the last. With a `later`, the last of its arrays may be there then."""
+MakeBatch = Callable[[int, int, Later | None, int | None], Batch]
+"""Of some rows, from the first to the one behind the last. With a `later`, the last of its arrays may be there then.
+The number is its columns, where more rows than these decide (None: what they need).
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,14 +135,15 @@ class Layout:
     def prepare(self, dataset: TokenDataset, table: SpanTable, seeds: np.ndarray | None) -> MakeBatch:
         """What makes the batch of rows `first` to `stop` - 1 of a table: for several steps that share one lookup.
 
-        In a batch of its own width; a sample that does not fit is an error of the batch that it is in.
+        A sample that does not fit is an error of the batch that it is in.
         """
         lineup = self.lineup(table, seeds)
         arranged = self.arrange(dataset, lineup, Bins.one_each(lineup.num_rows))
 
-        def batch(first: int, stop: int, later: Later | None = None) -> Batch:
+        def batch(first: int, stop: int, later: Later | None = None, width: int | None = None) -> Batch:
             self.check_length(lineup.index[first:stop], lineup.too_long[first:stop])
-            return arranged.batch(first, stop, self.width(lineup.length[first:stop]), later)
+            columns = self.width(lineup.length[first:stop]) if width is None else width
+            return arranged.batch(first, stop, columns, later)
 
         return batch
 

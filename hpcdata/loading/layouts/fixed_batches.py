@@ -73,8 +73,8 @@ class FixedRows:
         self._places = dataset.places(images.part, images.first_token, images.length)
         self._num_ids = totals_before(self._texts.lengths)
 
-    def batch(self, first: int, stop: int, later: Later | None = None) -> Batch:
-        """Of rows `first` to `stop` - 1. With a `later`, its ids may be there then."""
+    def batch(self, first: int, stop: int, later: Later | None = None, width: int | None = None) -> Batch:
+        """Of rows `first` to `stop` - 1, always as wide as the layout. With a `later`, its ids may be there then."""
         layout, num_image = self._layout, self._num_image
         if num_image is None:
             part = self._table.between(first, stop)
