@@ -3,6 +3,7 @@
     python tests/proof.py                     20 kill schedules and all else, without SLURM: about ten minutes
     python tests/proof.py --schedules 200     the table of tests/benchmarks/README.md
     python tests/proof.py --slurm             also on a real SLURM, which is started for it
+    python tests/proof.py --only read_faults  some rows again: of the tests whose path or name has these letters
 
 It runs every test that gives evidence (`tests/evidence.py`) and adds up what these tests have counted.
 """
@@ -28,8 +29,8 @@ from tests.evidence import KINDS, NOTHING, READS, Account
 class Collector:
     """Runs the tests with the fixture `evidence` only, and adds up what they note."""
 
-    def __init__(self, *, with_slurm: bool) -> None:
-        self._with_slurm = with_slurm
+    def __init__(self, *, with_slurm: bool, only: str = "") -> None:
+        self._with_slurm, self._only = with_slurm, only
         self.times = dict.fromkeys(KINDS, 0)
         self.accounts = dict.fromkeys(KINDS, NOTHING)
         self.passed, self.failed = 0, list[str]()
@@ -37,6 +38,7 @@ class Collector:
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         names = {item: set(getattr(item, "fixturenames", ())) for item in items}
         items[:] = [item for item in items if "evidence" in names[item]]
+        items[:] = [item for item in items if self._only in item.nodeid]
         if not self._with_slurm:
             items[:] = [item for item in items if "slurm" not in names[item]]
 
@@ -73,10 +75,11 @@ def main() -> int:
     parser.add_argument("--schedules", type=int, default=20, help="random kill schedules (20)")
     parser.add_argument("--seed", type=int, default=0, help="of the first schedule")
     parser.add_argument("--slurm", action="store_true", help="also the kills of a real SLURM")
+    parser.add_argument("--only", default="", help="letters of the tests that run; all by default")
     options = parser.parse_args()
     os.environ |= {"HPCDATA_SCHEDULES": str(options.schedules), "HPCDATA_SEED": str(options.seed)}
     os.environ |= {"HPCDATA_ALL_PICTURES": "1", "HPCDATA_ALL_FAULTS": "1"}
-    collector, started = Collector(with_slurm=options.slurm), time.monotonic()
+    collector, started = Collector(with_slurm=options.slurm, only=options.only), time.monotonic()
     code = pytest.main([str(ROOT / "tests"), "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"], plugins=[collector])
     where = f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
     print(f"\n{collector.table()}\n")

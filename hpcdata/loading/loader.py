@@ -7,7 +7,8 @@
 
 Step s of an epoch consists of rows s * global_batch_size onwards of the epoch, and rank r of S takes the r-th of S
 equal slices. A row is a sample in the epoch's order or, with `packing`, several samples of one window of it. (The rows
-of each step of a mixture are turned within it, so that no rank sees some of the sources alone.) So the
+of each step of a mixture are turned within it, so that no rank sees some of the sources alone. With
+`BestFit(balance="squares")`, ranks get as many rows each, but others: those that make their work equal.) So the
 global batches are the same for every S, all ranks end an epoch at the same step, and the whole state is (epoch, step),
 for packing with a note of where to go on: restoring it costs nothing, and the world size may change in between.
 

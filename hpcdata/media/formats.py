@@ -59,6 +59,11 @@ MAX_SCANS = 50
 """Of a JPEG. Each goes over the whole picture again: encoders make 10 to 20, a hostile file of 400 KB has thousands."""
 MAX_PIECES = 1 << 17
 """Strips or tiles of a TIFF, which are decoded one by one."""
+_MANY = (
+    (b"\x89PNG", b"iCCP", 16, "color profiles"),
+    (b"\xff\xd8", b"Exif\0\0", 256, "segments of Exif"),
+)
+"""Signature, mark, how many of it a picture may have, what they are: pictures have one."""
 _SCAN = b"\xff\xda"
 
 
@@ -99,6 +104,7 @@ def _silence_pillow() -> None:
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
+    _require_few_parts(data)
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     num_pixels = image.width * image.height
     if num_pixels > max_pixels:
@@ -110,6 +116,13 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     if len(image.tile) > MAX_PIECES:
         raise BadSample(Reason.OVERSIZED_IMAGE, f"{len(image.tile)} strips or tiles, the limit is {MAX_PIECES}")
     return image
+
+
+def _require_few_parts(data: bytes) -> None:
+    """Raises BadSample for a header of very many parts, each of which Pillow unpacks or copies with all before it."""
+    for signature, mark, most, what in _MANY:
+        if data.startswith(signature) and (number := data.count(mark)) > most:
+            raise BadSample(Reason.OVERSIZED_IMAGE, f"{number} {what}, the limit is {most}")
 
 
 def _oversized(num_pixels: int | str, max_pixels: int | None) -> BadSample:

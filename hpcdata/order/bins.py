@@ -27,6 +27,9 @@ class Bins:
     """[num_rows]: leave out as many ids of each row (a document that goes on in another bin)."""
     length: np.ndarray | None = None
     """[num_rows]: and take as many."""
+    cost: np.ndarray | None = None
+    """[num_bins] int64: what each costs to train on, where ranks are to get equal parts of that. Only of whole windows.
+    """
 
     @classmethod
     def one_each(cls, num_rows: int) -> Bins:
@@ -84,7 +87,15 @@ class Bins:
         is_edge[inner[np.arange(num_more) * len(inner) // max(1, num_more)]] = True
         edges = np.flatnonzero(is_edge)
         bin_of = np.searchsorted(self.first_row, edges[:-1], side="right") - 1
-        return dataclasses.replace(self, first_row=edges, width=self.width[bin_of])
+        return dataclasses.replace(self, first_row=edges, width=self.width[bin_of], cost=None)
+
+    def with_squares(self, lengths: np.ndarray) -> Bins:
+        """The same, a bin's cost being the sum of the squares of its segments: what attention within them costs.
+
+        lengths: [num_sequences].
+        """
+        of_row = lengths[self.sample] if self.length is None else self.length
+        return dataclasses.replace(self, cost=np.diff(totals_before(of_row.astype(np.int64) ** 2)[self.first_row]))
 
     def totals(self, values: np.ndarray) -> np.ndarray:
         """[num_bins] int64: the sums of some `values` of the sequences."""

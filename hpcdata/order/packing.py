@@ -2,6 +2,7 @@
 
     BestFit(length=4096)                  whole samples, best-fit-decreasing: rows nearly full, nothing cut
     BestFit(length=4096, max_images=8)    the same with two budgets: no row has more images
+    BestFit(length=4096, balance="squares")  and ranks get rows that cost about the same to train on
     Concat(length=4096)                   documents end to end, cut where a row ends: language data
     Buckets(multiple=128)                 one sample a row, batches of samples of about one length and one image grid
 
@@ -11,6 +12,8 @@ BestFit leaves under 1 % of the room where lengths differ. Samples of nearly one
 leave: captions of 10 to 80 ids, each with an image of 256, fill 4,096 columns to 0.98 in any order, as 13 or 14 of them
 fit and nothing shorter is there to fill the rest. With two budgets, one is filled to more than 0.96 as measured: the
 one that is scarce.
+
+`balance` chooses which rank gets which rows of a step: see hpcdata.order.steps. A step has the same rows without it.
 
 A window is a fixed number of consecutive samples. Its rows depend on nothing else (with Buckets: and on how many
 samples of each grid wait), so any window can be computed alone: that is what makes packing exact after a restart, and
@@ -85,29 +88,30 @@ class BestFit:
     max_images: int | None = None
     multiple: int | None = None
     """Room for each sample to be padded to a multiple of this: see hpcdata.loading.context_parallel."""
+    balance: str | None = None
+    """`squares`: ranks get about the same sum of squared lengths of samples."""
     carries: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check(length=self.length, window=self.window, max_images=1 if self.max_images is None else self.max_images)
         _check(multiple=1 if self.multiple is None else self.multiple)
+        _check_balance(self.balance)
         if self.length % (self.multiple or 1):
             raise UserError(f"packing: length={self.length} is no multiple of multiple={self.multiple}")
 
     def __repr__(self) -> str:
-        """Part of the state of a loader: the same as before there were images."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return f"BestFit({', '.join(f'{name}={value!r}' for name, value in values.items() if value is not None)})"
+        return _describe(self)
 
     def place(
         self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int, images: np.ndarray | None = None
     ) -> Bins:
         if self.multiple is not None:
             lengths = -(-lengths // self.multiple) * self.multiple
-        lengths, capacity = in_units(lengths, self.length)
-        bins, budget = self._bins(*_rows(lengths, capacity)), self.max_images
-        if images is None or budget is None or bins.totals(images).max(initial=0) <= budget:
-            return bins
-        return self._bins(*rows_of(best_fit_two(lengths, capacity, images, budget)))
+        units, capacity = in_units(lengths, self.length)
+        bins, budget = self._bins(*_rows(units, capacity)), self.max_images
+        if images is not None and budget is not None and bins.totals(images).max(initial=0) > budget:
+            bins = self._bins(*rows_of(best_fit_two(units, capacity, images, budget)))
+        return bins.with_squares(lengths) if self.balance else bins
 
     def _bins(self, sample: np.ndarray, first_row: np.ndarray) -> Bins:
         return Bins(sample=sample, first_row=first_row, width=np.full(len(first_row) - 1, self.length))
@@ -120,11 +124,17 @@ class Concat:
     length: int
     window: int = 4096
     cuts: bool = True
+    balance: str | None = None
+    """`squares`: ranks get about the same sum of squared lengths of pieces."""
     max_images: ClassVar[None] = None
     carries: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check(length=self.length, window=self.window)
+        _check_balance(self.balance)
+
+    def __repr__(self) -> str:
+        return _describe(self)
 
     def place(
         self, lengths: np.ndarray, grids: np.ndarray, bins_per_step: int, images: np.ndarray | None = None
@@ -136,13 +146,14 @@ class Concat:
         edges = np.arange(0, total, self.length)
         cuts = np.unique(np.concatenate([(ends - lengths)[lengths > 0], edges]))
         sample = np.searchsorted(ends, cuts, side="right")
-        return Bins(
+        bins = Bins(
             sample=sample,
             first_row=np.append(np.searchsorted(cuts, edges), len(cuts)),
             width=np.full(len(edges), self.length),
             start=cuts - (ends - lengths)[sample],
             length=np.diff(cuts, append=total),
         )
+        return bins.with_squares(lengths) if self.balance else bins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +234,18 @@ def _rows(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
     if compiled is None:
         return rows_of(best_fit(lengths, capacity))
     return compiled.best_fit(lengths, capacity)
+
+
+def _describe(packing: BestFit | Concat) -> str:
+    """Part of the state of a loader: what is None is left out, as it was before there was such an option."""
+    values = {field.name: getattr(packing, field.name) for field in dataclasses.fields(packing)}
+    given = ", ".join(f"{name}={value!r}" for name, value in values.items() if value is not None)
+    return f"{type(packing).__name__}({given})"
+
+
+def _check_balance(balance: str | None) -> None:
+    if balance not in (None, "squares"):
+        raise UserError(f"packing: balance={balance!r}, expected squares or None")
 
 
 def _check(**options: int) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from hpcdata.order.bins import Bins
 from hpcdata.order.draws import Draws
 from hpcdata.order.packing import Buckets, Packing, last_buckets
-from hpcdata.order.steps import Mark, Share, windows_ahead
+from hpcdata.order.steps import Mark, Share, rows_of_ranks, windows_ahead
 from hpcdata.order.streams import Stream
 
 _MAX_WINDOWS = 4
@@ -128,13 +128,15 @@ class WindowSteps(Generic[W]):
             yield rest.window, rest.edges[num_steps - num_full]
 
     def pieces(self, epoch: int, step: int, share: Share) -> list[Piece[W]]:
-        """The bins of the share: of one window, or of some that follow each other."""
+        """The bins of the share, in the order of the step: of one window, or of some that follow each other."""
         if epoch == self._epoch and step * self.size < self._edges[0]:  # begins before the window that a state notes
             self.restore(epoch, Mark())
         if step < 0 or not self.has_step(epoch, step):
             raise IndexError(f"step {step} is behind the end of epoch {epoch}")
         if self._is_full(epoch, step):
-            return self._bins(epoch, *share.of(step * self.size, (step + 1) * self.size))
+            start, stop = step * self.size, (step + 1) * self.size
+            balanced = None if share.world_size == 1 else _balanced(self._bins(epoch, start, stop), share)
+            return self._bins(epoch, *share.of(start, stop)) if balanced is None else balanced
         rest, at = self._rest(epoch), step - self._num_full(epoch)
         assert rest.window is not None
         return [(rest.window, *share.of(rest.edges[at], rest.edges[at + 1]))]
@@ -283,6 +285,20 @@ class WindowSteps(Generic[W]):
         """Of the positions, as far as the epoch has them."""
         num_samples = self.stream.num_samples(epoch)
         return self.stream.draws(epoch, np.arange(start, stop if num_samples is None else min(stop, num_samples)))
+
+
+def _balanced(pieces: list[Piece[W]], share: Share) -> list[Piece[W]] | None:
+    """Of the bins of a step those of the share, by what they cost; None where that is not asked for."""
+    costs = [window.bins.cost[first:stop] for window, first, stop in pieces if window.bins.cost is not None]
+    if not costs:
+        return None
+    wanted, found, before = rows_of_ranks(np.concatenate(costs), share.world_size)[share.rank], [], 0
+    for window, first, stop in pieces:
+        bins = wanted[(before <= wanted) & (wanted < before + stop - first)] - before + first
+        runs = np.split(bins, np.flatnonzero(np.diff(bins) > 1) + 1)
+        found += [(window, int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]
+        before += stop - first
+    return found
 
 
 class _Rest(NamedTuple, Generic[W]):

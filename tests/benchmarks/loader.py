@@ -1,12 +1,14 @@
 """Loader speed against other loaders: one command, the table of README.md beside this file.
 
     python tests/benchmarks/loader.py [--samples 100000] [--rounds 5] [--seconds 1] [--scratch DIR] [--peers a,b]
+                                      [--threads 1]
 
 1 to 2 KB samples (512 to 1,024 uint16 ids), shuffled, batches of 256, padded int64 out. Every loader runs in a process
 of its own, the peers in their own environments (SCRATCH/venv-*, made from requirements-*.txt beside this file when
 they are not there). Before anything is timed each one runs an epoch whose ids are summed up: loaders that do not
 deliver the same ids are reported and not timed. Then all take turns, round by round; the figure is the median. Each
 peer runs as it is fastest: with workers of one thread each, or without, with one thread or with all that torch takes.
+With --threads, each has no workers, and that many threads: one thread against one thread.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ PEERS = {
     "c_gather_uint16": ("", (0,), "the limit of uint16 out"),
     "c_gather_ahead": ("", (0,), "the same, asking for the row behind the next"),
     "c_gather_ahead_uint16": ("", (0,), "the same, uint16 out"),
+    "fixed_rows": ("", (0,), "padded int16 rows in a memory map: torch.index_select, widened; no state"),
     "statefuldataloader": (OTHERS, (0, 1, 2), "map-style over a flat memmap"),
     "statefuldataloader_batched": (OTHERS, (0, 1, 2), "with `__getitems__` written for this benchmark"),
     "tensordict": (OTHERS, (0,), "its own batched rows, padded int32 on disk; with workers it hangs"),
@@ -128,6 +131,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--scratch", type=Path, help="kept, with environments and converted data, for another run")
     parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--threads", type=int, help="of each, without workers")
     options = parser.parse_args()
     scratch = options.scratch or Path(tempfile.mkdtemp(prefix="hpcdata-loader-"))
     try:
@@ -150,7 +154,10 @@ def run(names: Sequence[str], data: Path, scratch: Path, expected: int, options:
         try:
             if requirements not in pythons:
                 pythons[requirements] = make_environment(data.parent, requirements)
-            runner = fastest(name, workers, pythons[requirements], data, scratch, expected)
+            numbers = [(number, 1) for number in workers] + [(0, os.cpu_count() or 1)]
+            if options.threads is not None:
+                numbers = [(0, options.threads)]
+            runner = fastest(name, numbers, pythons[requirements], data, scratch, expected)
         except (RuntimeError, subprocess.CalledProcessError) as error:
             problems[name] = str(error)
             continue
@@ -164,9 +171,10 @@ def run(names: Sequence[str], data: Path, scratch: Path, expected: int, options:
     report(runners, problems, pythons, options)
 
 
-def fastest(name: str, workers: Sequence[int], python: str, data: Path, scratch: Path, expected: int) -> Runner:
-    """The runner of a peer, checked, with the numbers of workers and threads that are best in a short trial."""
-    numbers = [(number, 1) for number in workers] + [(0, os.cpu_count() or 1)]
+def fastest(
+    name: str, numbers: Sequence[tuple[int, int]], python: str, data: Path, scratch: Path, expected: int
+) -> Runner:
+    """The runner of a peer, checked, with those numbers of workers and threads that are best in a short trial."""
     trials = [
         Runner(name=name, workers=number, threads=threads, python=python, data=data, scratch=scratch)
         for number, threads in numbers
@@ -219,6 +227,8 @@ def report(
 def version(python: str, name: str) -> str:
     if name.startswith("hpcdata"):
         return importlib.metadata.version("hpcdata")
+    if name == "fixed_rows":
+        return f"torch {importlib.metadata.version('torch')}"
     if name.startswith("c_gather"):
         return subprocess.run(["gcc", "-dumpversion"], capture_output=True, text=True, check=True).stdout.strip()
     code = f"import importlib.metadata as m; print(m.version({PACKAGES.get(name, name)!r}))"

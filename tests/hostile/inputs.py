@@ -133,6 +133,33 @@ def _pair(folder: Path, data: bytes, extension: str, count: int = 1) -> Path:
     return folder / "x.tar"
 
 
+def color_profiles(folder: Path) -> Path:
+    """A PNG of 9,000 color profiles that unpack to 1 MB each."""
+    profile = _chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(1_000_000), 9))
+    head = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+    return _pair(folder, head + profile * 9000 + _chunk(b"IDAT", zlib.compress(b"\0\0")) + _chunk(b"IEND", b""), "png")
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def exif_segments(folder: Path) -> Path:
+    """A JPEG of 700,000 segments of Exif."""
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, "JPEG")
+    data = out.getvalue()
+    return _pair(folder, data[:2] + b"\xff\xe1\x00\x0aExif\0\0aa" * 700_000 + data[2:], "jpg")
+
+
+def pictures_of_one_record(folder: Path) -> Path:
+    """A line of 500,000 pictures and their markers."""
+    talk = [{"from": "human", "value": "<image>" * 500_000}, {"from": "gpt", "value": "a"}]
+    record = {"image": ["a.png"] * 500_000, "conversations": talk}
+    (folder / "x.jsonl").write_bytes(json_lines([record]))
+    return folder / "x.jsonl"
+
+
 def nested_folders(folder: Path) -> Path:
     here = os.getcwd()
     os.chdir(folder)
@@ -190,6 +217,9 @@ INPUTS: dict[str, Callable[[Path], Path]] = {
         strips,
         floats,
         scans,
+        color_profiles,
+        exif_segments,
+        pictures_of_one_record,
         nested_folders,
         long_numbers,
         deep_json,

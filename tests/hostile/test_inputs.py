@@ -21,7 +21,7 @@ from tests.evidence import BAD_INPUTS, Account, Evidence
 from tests.hostile.inputs import INPUTS, MOST_BYTES, one_byte_members
 
 CPU_S, MEMORY_BYTES = 30, 2 << 30
-PICTURES = ("strips", "floats", "scans", "nested_folders")
+PICTURES = ("strips", "floats", "scans", "color_profiles", "exif_segments", "pictures_of_one_record", "nested_folders")
 WRITTEN = {
     "pax_header": (1, {}),
     "one_byte_members_of_a_tar": (8, {}),
@@ -34,9 +34,12 @@ WRITTEN = {
     "plain_rows": (0, {"oversized_text": 16}),
     "strips": (0, {"oversized_image": 1}),
     "scans": (0, {"oversized_image": 1}),
+    "color_profiles": (0, {"oversized_image": 1}),
+    "exif_segments": (0, {"oversized_image": 1}),
 }
 """Name -> written, rejected."""
 REFUSED = {
+    "pictures_of_one_record": "image has 500000 pictures, the limit is 10000",
     "long_keys": "unpacks to more than",
     "blank_lines": "unpacks to more than",
     "long_lines": "has texts of more than 1 MiB",

@@ -109,6 +109,7 @@ def test_kills_and_other_world_sizes_lose_and_repeat_nothing(datasets, num_sampl
             expected = next(iter(canonical))
             found = step_of(loaders)
             assert all(torch.equal(found[key], expected[key]) for key in found)
+        catch_up(canonical, loaders[0])  # by these ranks, not by the next
         states = {json.dumps(loader.state_dict()) for loader in loaders}
         assert len(states) == 1
         state = states.pop()
@@ -452,3 +453,37 @@ def test_two_budgets_resume_on_any_world_size(albums):
     other = TokenLoader(albums, **{**options, "packing": BestFit(length=64, window=50)})
     with pytest.raises(UserError, match="saved with packing="):
         other.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("packing", "layout"),
+    [
+        (BestFit(length=40, window=64, balance="squares"), Caption(max_length=26)),
+        (BestFit(length=40, window=10, max_images=4, balance="squares"), Caption(max_length=26)),
+        (Concat(length=24, window=32, balance="squares"), Text(max_length=26)),
+    ],
+)
+def test_balanced_ranks_share_the_rows_of_the_same_steps(datasets, packing, layout):
+    """Each has as many rows, in their order; state, resuming and account are those of any number of ranks."""
+    dataset = datasets(300)
+    options = {"global_batch_size": 6, "packing": packing, "layout": layout, "num_epochs": 2}
+    (canonical,) = ranks(dataset, 1, **options)
+    sizes, differs, state = itertools.cycle((2, 3, 6)), False, canonical.state_dict()
+    for step, batch in enumerate(canonical):
+        if step % 4 == 0:
+            loaders = ranks(dataset, next(sizes), **options)
+            for loader in loaders:
+                loader.load_state_dict(json.loads(json.dumps(state)))
+        shares, state = [next(iter(loader)) for loader in loaders], canonical.state_dict()
+        assert all(loader.state_dict() == state for loader in loaders)
+        expected = [row.tolist() for row in batch["input_ids"]]
+        found = [[row.tolist() for row in share["input_ids"]] for share in shares]
+        places = [[expected.index(row) for row in rows] for rows in found]
+        assert sorted(itertools.chain(*places)) == list(range(6))
+        assert all(rows == sorted(rows) and len(rows) == 6 // len(loaders) for rows in places)
+        differs |= list(itertools.chain(*places)) != list(range(6))
+    assert differs
+    assert loaders[0].account() == canonical.account()
+    (plain,) = ranks(dataset, 1, **{**options, "packing": type(packing)(length=packing.length, window=packing.window)})
+    with pytest.raises(UserError, match="balance"):
+        plain.load_state_dict(state)

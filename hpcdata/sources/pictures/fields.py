@@ -55,6 +55,10 @@ class Named:
     url: str = ""
 
 
+MOST_PICTURES = 10_000
+"""Of one record."""
+
+
 def named_pictures(record: Mapping[str, Any]) -> list[Named]:
     """The pictures that a record names, in order. Raises BadSample for a value that names none."""
     for name in IMAGE_FIELDS:
@@ -72,6 +76,8 @@ def pictures_in(value: object, name: str) -> list[Named]:
     if not isinstance(value, list):
         picture = _picture(value, name)
         return [] if picture is None else [picture]
+    if len(value) > MOST_PICTURES:
+        raise BadSample(Reason.BAD_RECORD, f"{name} has {len(value)} pictures, the limit is {MOST_PICTURES}")
     pictures = [_picture(item, name) for item in value]
     if any(picture is None for picture in pictures):
         raise _unexpected(value, name)
