@@ -18,7 +18,19 @@ from hpcdata.base import units
 
 def configure(prefix: str | None = None, level: int = logging.INFO) -> None:
     """Sends all log lines to stderr, each with `[prefix]` (by default `process_name()`). May be called again."""
-    name = process_name() if prefix is None else prefix
+    _send(process_name() if prefix is None else prefix, level)
+
+
+def rename(prefix: str | None = None) -> None:
+    """Gives the lines another prefix where an entry point of ours has called `configure`; else changes nothing.
+
+    A program that calls us keeps its own logging.
+    """
+    if any(isinstance(handler.formatter, _Formatter) for handler in logging.getLogger().handlers):
+        configure(prefix)
+
+
+def _send(name: str, level: int) -> None:
     escaped = name.replace("%", "%%")
     formatter = _Formatter(f"%(asctime)s %(levelname)s [{escaped}] %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
     handler = logging.StreamHandler(sys.stderr)

@@ -13,6 +13,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from types import FrameType, TracebackType
 
@@ -23,7 +24,11 @@ _TOLD = b"hpcdata: stops after a checkpoint, in a few seconds\n"
 
 
 class StopFlag:
-    """`with StopFlag() as stop:` installs the handlers and restores the former ones. Main thread only."""
+    """`with StopFlag() as stop:` installs the handlers and restores the former ones.
+
+    In a thread other than the main one there is nothing to install, and the flag is never set: signals are then the
+    program's own, whose thread it is.
+    """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -31,6 +36,8 @@ class StopFlag:
         self._former: dict[signal.Signals, signal._HANDLER] = {}
 
     def install(self) -> StopFlag:
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in STOP_SIGNALS:
             self._former.setdefault(number, signal.signal(number, self._receive))
         return self

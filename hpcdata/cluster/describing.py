@@ -146,12 +146,12 @@ def _describe_finished(finished: Finished, output_dir: Path) -> str:
     lines.append(f"loader    {finished.loader}")
     if finished.picture:
         lines.append(f"picture   {finished.picture}")
-    return "\n".join([*lines, "", *_next_steps(output_dir)])
+    return "\n".join([*lines, "", *_next_steps(output_dir, has_picture=bool(finished.picture))])
 
 
-def _next_steps(output_dir: Path) -> list[str]:
+def _next_steps(output_dir: Path, *, has_picture: bool) -> list[str]:
     return [
-        f"1. look at the picture, and at the numbers: {to_type('status', output_dir)}",
+        f"1. look at {'the picture, and at ' if has_picture else ''}the numbers: {to_type('status', output_dir)}",
         f"2. your own data: {_OWN_DATA}",
         "3. in training: from hpcdata import TokenDataset, TokenLoader; "
         f"loader = TokenLoader(TokenDataset({str(output_dir)!r}), global_batch_size=8)",

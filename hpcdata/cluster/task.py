@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_array_task(output_dir: Path) -> int:
     """Works on the plan in `output_dir` and returns the exit code. Raises UserError."""
-    logs.configure()
+    logs.rename()
     with StopFlag() as stop:
         with contextlib.suppress(UserError):  # which the work below will tell
             _wait(start_delay_s(load_runtime(output_dir).cluster, os.environ), stop)

@@ -6,6 +6,7 @@ percent signs in paths and array specifications without a second layer of quotes
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 import re
@@ -66,6 +67,8 @@ def normalise(argument: str) -> str:
         raise UserError(f"{argument!r} is not an override: expected key=value, such as data.resolution=256")
     key, value = match["key"], match["value"]
     if key in GROUPS:
+        if "," in value and value[:1] not in "['\"":
+            raise UserError(f"{argument!r}: several are a list in brackets: {match['sign']}{key}='[{value}]'")
         return f"+{key}={value}" if key == "experiments" else f"{key}={value}"
     if _is_text(key):
         value = _quote(value, takes_list=key in configuration.list_keys())
@@ -152,8 +155,35 @@ def _compose(name: str, arguments: list[str], config_dirs: Sequence[str] = ()) -
             composed = hydra.compose(name, overrides=arguments)
         values: Any = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(" ".join(str(error).split()).split(" Config search path:")[0]) from None
+        raise UserError(_explained(error, arguments, [own, *folders])) from None
     return dict(values)
+
+
+def _explained(error: Exception, arguments: Sequence[str], folders: Sequence[Path]) -> str:
+    """Hydra's error in one line, in words about what was typed."""
+    text = " ".join(str(error).split()).split(" Config search path:")[0]
+    if match := re.search(r"Could not (?:load|find) '(\w+)/([^']*)'", text):
+        group, name = match.groups()
+        known = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{group}={name}: there is no such preset: {hint}there are {', '.join(known)}"
+    if "override_grammar" in text:
+        culprit = next((item for item in arguments if not _can_be_read(item)), arguments[-1] if arguments else "")
+        key, _, value = culprit.lstrip("+").partition("=")
+        return f"{key}={value}: the value cannot be read; put quotes around what has brackets, braces or commas in it"
+    return text
+
+
+def _can_be_read(argument: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return False
+    return True
 
 
 def _require_one_input(overrides: Sequence[str]) -> None:
@@ -170,10 +200,18 @@ def _require_one_input(overrides: Sequence[str]) -> None:
 
 def _quote(value: str, *, takes_list: bool) -> str:
     """Quotes a string value, unless it is quoted, null, or a list where a list is allowed."""
-    if value in ("null", "") or value[:1] in "'\"" or (takes_list and value.startswith("[")):
+    if value in ("null", "") or value[:1] in "'\"":
         return value or "''"
+    if takes_list and value.startswith("["):
+        return value if re.search(r"['\"]", value) or not value.endswith("]") else f"[{','.join(_elements(value))}]"
     escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value)  # elsewhere a backslash stands for itself
     return "'" + escaped.replace("'", "\\'") + "'"
+
+
+def _elements(value: str) -> list[str]:
+    """`[a{0,1}.tar, b]` -> each element in quotes: commas in braces separate nothing."""
+    items = re.findall(r"(?:[^,{}]|\{[^{}]*\})+", value[1:-1])
+    return [_quote(item.strip(), takes_list=False) for item in items if item.strip()]
 
 
 def _embedded(name: str) -> str:

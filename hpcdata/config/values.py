@@ -62,9 +62,16 @@ def list_keys() -> frozenset[str]:
 
 def unknown_key(name: str) -> UserError:
     known = list(key_types())
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    leaf = [key for key in known if key.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
-    hint = f"did you mean {(leaf or close)[0]}?" if leaf or close else "known keys: " + ", ".join(known)
+    group, _, last = name.rpartition(".")
+    leaf = [key for key in known if key.rsplit(".", 1)[-1] == last]
+    close = difflib.get_close_matches(name, ["+experiments", *known], n=1, cutoff=0.75)
+    siblings = [key for key in known if group and key.startswith(f"{group}.")]
+    if leaf or close:
+        hint = f"did you mean {(leaf or close)[0]}?"
+    elif siblings:
+        hint = "known keys are " + ", ".join(siblings)
+    else:
+        hint = "python -m hpcdata.launch --help lists all"
     return UserError(f"unknown configuration key {name}: {hint}")
 
 

@@ -95,7 +95,7 @@ class PackedSteps(WindowSteps[PackedWindow]):
     def pack(self, draws: Draws, place: Place) -> PackedWindow:
         layout, packing, images = self.layout, self.packing, None
         lineup = layout.lineup(self.dataset.spans(draws.rows), layout.seeds_of(draws), room=self.room)
-        layout.check_length(lineup.index, lineup.too_long)
+        layout.check_length(lineup.index, lineup.too_long, self.room)
         if packing.max_images is not None:
             images = lineup.num_images
             layout.check_images(lineup.index, images, packing.max_images)

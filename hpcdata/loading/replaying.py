@@ -111,10 +111,10 @@ def make_loaders(options: argparse.Namespace, state: dict[str, Any] | None) -> l
     settings = state["settings"] if state else {}
     layout = options.layout or settings.get("layout", "t2i")
     size = options.global_batch_size or settings.get("global_batch_size")
-    if layout not in LAYOUTS or not size:
-        raise UserError(
-            f"pass --global-batch-size, or --state; --layout is {layout!r}, expected one of {', '.join(LAYOUTS)}"
-        )
+    if layout not in LAYOUTS:
+        raise UserError(f"--layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
+    if not size:
+        raise UserError("the size of a batch is not known: pass --global-batch-size, or --state")
     dataset = _open(options.dataset)
     loaders = [
         TokenLoader(

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 STARVED = 0.1
 """An image encoder that waits a larger share of the time for pictures is warned of."""
+MIN_GOODPUT_S = 600.0
+"""Seconds of processes before goodput is shown in words: starting is most of a short run."""
 MIN_WORK_S = 60.0
 """Seconds of work before that is judged."""
 
@@ -37,7 +39,8 @@ def describe(status: Status, output_dir: Path | str) -> str:
     if not status.is_finished:
         left = "unknown" if status.seconds_left is None else f"{status.seconds_left / 60:.1f} min"
         lines.append(f"rate     {status.samples_per_s} samples/s, time left {left}")
-    goodput = "" if status.goodput is None else f"; goodput {100 * status.goodput:.1f} %"
+    is_long = status.useful_s + status.lost_s + status.overhead_s >= MIN_GOODPUT_S
+    goodput = "" if status.goodput is None or not is_long else f"; goodput {100 * status.goodput:.1f} %"
     lines.append(
         f"time     {status.useful_s} s useful, {status.lost_s} s lost, {status.overhead_s} s overhead, "
         f"{status.queued_s} s queued{goodput}"

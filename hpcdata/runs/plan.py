@@ -330,8 +330,12 @@ def load_runtime(output_dir: Path | str) -> RunConfig:
     path = RunPaths(output_dir).runtime
     try:
         return configuration.from_mapping(sealed.read_json(path))
+    except FileNotFoundError:
+        load_plan(output_dir)  # raises UserError for what is no run
+        raise Failed(f"{path} is missing: launch with the line of the first launch, which writes it again") from None
     except (OSError, ValueError) as error:
-        raise Failed(f"{path} cannot be read ({error}): launch the run again") from None
+        remedy = "launch with the line of the first launch, which writes it again"
+        raise Failed(f"{path} cannot be read ({error}): {remedy}") from None
 
 
 def _read_batch_size(path: Path) -> int | None:

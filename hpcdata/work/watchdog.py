@@ -26,7 +26,7 @@ LOOK_EVERY_S = 1.0
 class Watchdog:
     """`with Watchdog(seconds) as watchdog:`, then `beat()` again and again, or `rest()` while nothing can hang.
 
-    Does nothing where the alarm is in use already, as in a program that calls us.
+    Does nothing where the alarm is in use already, as in a program that calls us, or in a thread of one.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -35,7 +35,7 @@ class Watchdog:
 
     def __enter__(self) -> Watchdog:
         is_free = signal.getsignal(signal.SIGALRM) == signal.SIG_DFL and not signal.getitimer(signal.ITIMER_REAL)[0]
-        if is_free:
+        if is_free and threading.current_thread() is threading.main_thread():
             self._is_ours = True
             if sys.__stderr__ is not None:
                 faulthandler.register(signal.SIGALRM, file=sys.__stderr__, all_threads=True, chain=True)

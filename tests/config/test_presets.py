@@ -73,7 +73,7 @@ def test_resume_takes_a_preset(lab: Path) -> None:
 
 
 def test_a_preset_that_is_not_there_is_named_with_those_that_are(lab: Path) -> None:
-    with pytest.raises(UserError, match=r"Could not find 'cluster/ourlap'.*inline local ourlab slurm"):
+    with pytest.raises(UserError, match=r"cluster=ourlap: there is no such preset: .*inline, local, ourlab, slurm"):
         compose([*PATHS, "cluster=ourlap"], [str(lab)])
 
 

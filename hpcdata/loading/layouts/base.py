@@ -192,12 +192,17 @@ class Layout:
         """[num_rows] bool: whose text is dropped this time; None where nobody's is."""
         return None
 
-    def check_length(self, index: np.ndarray, too_long: np.ndarray) -> None:
-        """Raises UserError for samples that do not fit without cutting an image, unless they are to be skipped."""
+    def check_length(self, index: np.ndarray, too_long: np.ndarray, room: int | None = None) -> None:
+        """Raises UserError for samples that do not fit without cutting an image, unless they are to be skipped.
+
+        room: ids of a row, where it is not as wide as the layout makes it.
+        """
         if too_long.any() and self.too_long == "raise":
+            remedy = "a greater max_length" if hasattr(self, "max_length") else "longer rows, such as packing=4096"
+            width = room or self.max_width
             raise UserError(
-                f"layout {self.name}: sample {index[too_long.argmax()]} does not fit into {self.max_width} ids without "
-                'cutting an image: use a greater max_length, or too_long="skip" to leave such samples out, counted'
+                f"layout {self.name}: sample {index[too_long.argmax()]} does not fit into {width} ids without "
+                f'cutting an image: use {remedy}, or too_long="skip" to leave such samples out, counted'
             )
 
     def check_images(self, index: np.ndarray, num_images: np.ndarray, most: int) -> None:
