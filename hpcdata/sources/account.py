@@ -126,11 +126,16 @@ class _Kinds:
     def of(self, folder: str, without: str) -> Iterator[tuple[str, str]]:
         """(`input`, `part` or the class of what is not read, path) of every file that is found."""
         passed = Passed()
+        reals: dict[str, str] = {}
         for directory, names in walk(folder, without=without, passed=passed):
             used: Collection[str] = parts_of(directory, names) if _is_in(self._albums, directory) else ()
             if _is_in(self._texts, directory):
                 used = {name for name in names if name.lower().endswith(ENDINGS)}
-            real = os.path.realpath(directory)
+            parent, name_of_it = os.path.split(directory)
+            is_known = parent in reals and not os.path.islink(directory)
+            real = reals[directory] = (
+                os.path.join(reals[parent], name_of_it) if is_known else os.path.realpath(directory)
+            )
             for name in names:
                 path = os.path.join(directory, name)
                 if path in self._taken or name in used:
