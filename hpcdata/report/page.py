@@ -126,7 +126,7 @@ def _over_time(observer: Observer) -> Iterator[str]:
     start = min(process.started for process in processes)
     end = max(max(process.last for process in processes), start + 1.0)
     began = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(start))
-    note = f"Samples a second, since {began}; below, processes that were preempted or vanished."
+    note = f"Samples a second, since {began}; below, processes that a signal ended (preempted), or that vanished."
     yield _section("throughput", "Throughput", _throughput(history, states, start, end), note)
     groups = history.by_task()
     chart = draw({name: groups[name] for name in sorted(groups, key=natural)}, states, start, end)

@@ -83,7 +83,7 @@ def _describe_tasks(status: Status) -> list[str]:
         states = ", ".join(f"{number} {state}" for state, number in status.task_states.items())
         lines.append(
             f"tasks    {status.num_tasks}: {states}; {status.starts} starts, of which {status.preemptions} were "
-            f"preempted and {status.vanished} vanished"
+            f"ended by a signal (preemption, time limit, scancel) and {status.vanished} vanished"
         )
     if status.jobs:
         reasons = ", ".join(f"{number} {reason}" for reason, number in status.wait_reasons.items())

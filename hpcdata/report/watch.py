@@ -130,8 +130,8 @@ def _figures(status: Status, spark: str) -> Table:
         "goodput": _goodput(status),
         "time in": describe_work(status),
         "tasks": states,
-        "starts": f"{units.count(status.starts)}, of which {units.count(status.preemptions)} were preempted and "
-        f"{units.count(status.vanished)} vanished",
+        "starts": f"{units.count(status.starts)}, of which {units.count(status.preemptions)} were ended by a signal "
+        f"and {units.count(status.vanished)} vanished",
         "slurm": _jobs(status),
         "rejects": f"{units.count(rejected)} ({share:.2f} %)" + (f": {reasons}" if reasons else ""),
     }
