@@ -5,8 +5,6 @@ pytest tests/hostile/test_inputs.py
 
 from __future__ import annotations
 
-import os
-import resource
 import subprocess
 import sys
 import zlib
@@ -46,24 +44,28 @@ REFUSED = {
 }
 
 
+WATCH = """
+import os, resource, subprocess, sys
+resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[1]), int(sys.argv[1])))
+_, status, used = os.wait4(subprocess.Popen(sys.argv[2:]).pid, 0)
+print("\\n" + str(os.waitstatus_to_exitcode(status)), used.ru_utime + used.ru_stime, used.ru_maxrss)
+"""
+"""Its child has the memory of its own, not that of the process of the tests, which a fork begins with."""
+
+
 def launch(name: str, source: Path, run: Path) -> tuple[str, float, int]:
     """(what it says, CPU seconds, bytes of memory) of a run from the launch to its end."""
     command = [sys.executable, "-m", "hpcdata.launch", "stage=tokenize", f"data.raw_data_dir={source}"]
     command += [f"data.token_output_dir={run}", "data.resolution=32", "data.max_rejected=1", "text.tokenizer=embedded"]
     command += [f"image.tokenizer={'embedded' if name in PICTURES else 'none'}"]
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
-
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=limit
-    ) as process:
-        assert process.stdout is not None
-        said = process.stdout.read()
-        _, code, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(code)
-    assert process.returncode >= 0, f"ended by signal {-process.returncode}: {said[-1000:]}"
-    return said, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, str(CPU_S), *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    said, _, found = done.stdout.rstrip().rpartition("\n")
+    code, seconds, kilobytes = found.split()
+    assert int(code) >= 0, f"ended by signal {-int(code)}: {said[-1000:]}"
+    return said, float(seconds), int(kilobytes) << 10
 
 
 @pytest.mark.slow
