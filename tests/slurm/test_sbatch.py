@@ -21,8 +21,10 @@ exec {python} {folder}/stand_in.py "$@"
 _STAND_IN = """\
 import json, os, sys
 from pathlib import Path
+from hpcdata.base import logs
 from hpcdata.cluster.task import run_array_task
 
+logs.configure()
 out = Path(sys.argv[-1])
 names = ("SLURM_LOCALID", "SLURM_CPUS_PER_TASK", "SLURM_NTASKS")
 with open(out / "arguments", "a") as file:
