@@ -4,6 +4,7 @@ Packed batches are right for whoever takes them: samples of a row neither see no
 """
 
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def loops(request, monkeypatch) -> None:
     if request.param == "numpy":
         for module in ("assembly", "fixed_batches"):
             monkeypatch.setattr(f"hpcdata.loading.layouts.{module}.kernels", lambda: None)
-    else:
+    elif os.environ.get("HPCDATA_KERNELS") != "0":  # with which all loader tests run once more
         assert compiled.kernels() is not None
 
 
