@@ -96,6 +96,7 @@ def test_a_folder_in_a_named_folder_is_counted_once(tmp_path):
     assert (found.files, found.parts, left) == (2, 2, ())
 
 
+@pytest.mark.slow
 def test_a_hidden_folder_may_be_as_deep_as_any(tmp_path):
     folder = tmp_path / "set/.deep"
     folder.mkdir(parents=True)
