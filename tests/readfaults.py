@@ -29,10 +29,10 @@ LASTING_KINDS = ("EIO", "half of the bytes", "no bytes")
 _SOURCE = Path(__file__).with_name("readfault.c")
 
 
-def build(folder: Path) -> Path:
-    library = folder / "readfault.so"
+def build(folder: Path, source: Path = _SOURCE) -> Path:
+    library = folder / f"{source.stem}.so"
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
-    command = [os.environ.get("CC", compiler), "-O1", "-shared", "-fPIC", "-o", str(library), str(_SOURCE), "-ldl"]
+    command = [os.environ.get("CC", compiler), "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
     subprocess.run(command, check=True)
     return library
 

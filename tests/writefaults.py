@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-import subprocess
-import sysconfig
 from pathlib import Path
+
+from tests import readfaults
 
 NEVER = 1 << 40
 _SOURCE = Path(__file__).with_name("writefault.c")
 
 
 def build(folder: Path) -> Path:
-    library = folder / "writefault.so"
-    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
-    command = [os.environ.get("CC", compiler), "-O1", "-shared", "-fPIC", "-o", str(library), str(_SOURCE), "-ldl"]
-    subprocess.run(command, check=True)
-    return library
+    return readfaults.build(folder, _SOURCE)
 
 
 class Injector:

@@ -63,7 +63,11 @@ class Mixture(SizedMixture):
         schedule: Sequence[WeightsFrom] = (),
     ) -> None:
         datasets = [s.dataset if isinstance(s.dataset, TokenDataset) else TokenDataset(s.dataset) for s in sources]
-        sized = [_sized(source, dataset) for source, dataset in zip(sources, datasets, strict=True)]
+        needs_tokens = strategy == "tokens" or any(item.tokens is not None for item in schedule)
+        sized = [
+            _sized(source, dataset, needs_tokens=needs_tokens)
+            for source, dataset in zip(sources, datasets, strict=True)
+        ]
         super().__init__(sized, strategy=strategy, policy=policy, schedule=schedule)
         self.dataset = TokenDataset(_joined(self.names, [dataset.manifest for dataset in datasets]))
         rows = joined_selection(datasets)
@@ -86,7 +90,8 @@ def open_stream(
     return opened, SingleStream(opened.path.resolve().name, len(opened), order, seed)
 
 
-def _sized(source: Source, dataset: TokenDataset) -> SizedSource:
+def _sized(source: Source, dataset: TokenDataset, *, needs_tokens: bool) -> SizedSource:
+    """`needs_tokens`: those of a selection are a pass over its lengths."""
     return SizedSource(
         name=source.name or dataset.path.resolve().name,
         size=len(dataset),
@@ -94,7 +99,7 @@ def _sized(source: Source, dataset: TokenDataset) -> SizedSource:
         sampling=source.sampling,
         order=source.order,
         max_repeats=source.max_repeats,
-        tokens=dataset.num_tokens,
+        tokens=dataset.num_tokens if needs_tokens else None,
     )
 
 

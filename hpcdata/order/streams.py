@@ -176,7 +176,8 @@ class MixtureStream:
         self.mixture, self._seed, self._shuffle, self.is_turned = mixture, seed, shuffle, turned and shuffle
         self.names, self.sizes = mixture.names, mixture.sizes
         self.changes = tuple(changes)
-        self.digests = digest_of(self.changes[:-1]), digest_of(self.changes)
+        before = digest_of(self.changes[:-1])
+        self.digests = before, self.changes[-1].behind(before) if self.changes else before
         """Of the changes without the last, and of all."""
         self._selections = [
             select(source.sampling, selection.size, seed=derived_seed(seed, f"source {source.name}"))

@@ -92,7 +92,7 @@ class _Split(NamedTuple):
         return periods * self.left + before, over + self.left >= self.total
 
     def position(self, branch: int, draw: int) -> int:
-        """The position of the branch's draw: the inverse of what `num_left` counts."""
+        """The position of the branch's draw: the inverse of what `count_left` counts."""
         weight = self.total - self.left if branch else self.left
         periods, rest = divmod(draw, weight)
         threshold = (rest + 1) * self.total - (self.total - 1 - self.total // 2 if branch else self.total // 2)
