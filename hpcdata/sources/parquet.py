@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -99,14 +99,10 @@ def _values(file: InputFile, first: int, count: int, options: Options) -> Iterat
         if end > parquet.metadata.num_rows:
             raise changed_since_planned(file, got=parquet.metadata.num_rows, expected=end)
         column = _column(parquet, file, options)
-        start = 0
-        for group in range(parquet.num_row_groups):
-            stop = start + parquet.metadata.row_group(group).num_rows
-            if start < end and stop > first:
-                limits = _Limits.of(data, parquet, group, column, options)
-                rows = _rows(data, parquet, group, column, max(first - start, 0), min(end, stop) - start, limits)
-                yield from ((column, value) for value in rows)
-            start = stop
+        for group, begin, stop in groups(parquet, first, end):
+            limits = _Limits.of(data, parquet, group, column, options)
+            rows = group_rows(data, parquet, group, [column], begin, stop, limits.batch_rows, limits.values)
+            yield from ((column, value) for value in rows)
 
 
 @dataclass(kw_only=True)
@@ -137,6 +133,15 @@ class _Limits:
             most_of_group=most_large(stored),
             excess=unpacked - most_unpacked(stored),
         )
+
+    def batch_rows(self) -> int:
+        """Raises BadSample for a group that unpacks to more than it may."""
+        if self.excess > 0:
+            raise self.refusal()
+        return self.num_rows
+
+    def values(self, batch: pa.RecordBatch, first: int, end: int) -> Iterator[object]:
+        return self.texts(_plain(batch.column(0)), first, end)
 
     def texts(self, values: pa.Array, first: int, end: int) -> Iterator[object]:
         """Values `first` to `end - 1` of a batch. All before the last are counted, whatever slice is asked for."""
@@ -172,20 +177,39 @@ def dictionary_bytes(data: Bytes, chunk: pq.ColumnChunkMetaData) -> int:
     return number >> 1  # zigzag
 
 
-def _rows(
-    data: Bytes, parquet: pq.ParquetFile, group: int, column: str, first: int, end: int, limits: _Limits
+def groups(table: pq.ParquetFile, first: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The row groups of rows `first` to `end - 1`: (group, the first of these in it, the one behind the last)."""
+    start = 0
+    for group in range(table.num_row_groups):
+        stop = start + table.metadata.row_group(group).num_rows
+        if start < end and stop > first:
+            yield group, max(first - start, 0), min(end, stop) - start
+        start = stop
+
+
+def group_rows(
+    data: Bytes,
+    table: pq.ParquetFile,
+    group: int,
+    columns: list[str],
+    first: int,
+    end: int,
+    batch_rows: Callable[[], int],
+    rows_of: Callable[[pa.RecordBatch, int, int], Iterable[object]],
 ) -> Iterator[object]:
-    """Rows `first` to `end - 1` of a row group: their values, or one BadSample for each that cannot be decoded."""
+    """Rows `first` to `end - 1` of a row group, or one BadSample for each that cannot be decoded.
+
+    batch_rows: how many to decode at a time, or it raises BadSample; rows_of: (batch, begin, stop) -> these of its
+    rows, also asked of batches before `first`, for none.
+    """
     row = 0
     try:
-        if limits.excess > 0:
-            raise limits.refusal()
+        size = batch_rows()
         with telling(data, f"row group {group} cannot be decoded"):
-            batches = parquet.iter_batches(limits.num_rows, row_groups=[group], columns=[column], use_threads=False)
-            for batch in batches:
+            for batch in table.iter_batches(size, row_groups=[group], columns=columns, use_threads=False):
                 stop = row + batch.num_rows
                 begin = min(max(first, row), stop)
-                yield from limits.texts(_plain(batch.column(0)), begin - row, max(begin, min(end, stop)) - row)
+                yield from rows_of(batch, begin - row, max(begin, min(end, stop)) - row)
                 row = stop
                 if row >= end:
                     return

@@ -71,15 +71,12 @@ def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Option
         columns = [
             field.name for field in found.schema_arrow if options.keeps_members or not _is_of_numbers(field.type)
         ]
-        start, position = 0, first
-        for group in range(found.num_row_groups):
-            stop = start + found.metadata.row_group(group).num_rows
-            if start < end and stop > first:
-                part = _Group(data=data, table=found, group=group, columns=columns)
-                for row in part.rows(max(first - start, 0), min(end, stop) - start):
-                    yield _record(file, position, row, options)
-                    position += 1
-            start = stop
+        position = first
+        for group, begin, stop in parquet.groups(found, first, end):
+            part = _Group(data=data, table=found, group=group, columns=columns)
+            for row in part.rows(begin, stop):
+                yield _record(file, position, row, options)
+                position += 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,25 +90,12 @@ class _Group:
 
     def rows(self, first: int, end: int) -> Iterator[object]:
         """Rows `first` to `end - 1` as records, or one BadSample for each that cannot be decoded."""
-        row = 0
-        try:
-            num_rows = self._batch_rows()
-            with parquet.telling(self.data, f"row group {self.group} cannot be decoded"):
-                batches = self.table.iter_batches(
-                    num_rows, row_groups=[self.group], columns=self.columns, use_threads=False
-                )
-                for batch in batches:
-                    stop = row + batch.num_rows
-                    begin = max(first, row)
-                    if begin < min(end, stop):
-                        yield from _rows(batch.slice(begin - row, min(end, stop) - begin))
-                    row = stop
-                    if row >= end:
-                        return
-            damaged = BadSample(Reason.DAMAGED_ARCHIVE, f"row group {self.group} has fewer rows than the footer says")
-        except BadSample as bad:
-            damaged = bad
-        yield from [damaged] * (end - max(first, row))
+
+        def rows_of(batch: pa.RecordBatch, begin: int, stop: int) -> list[object]:
+            return _rows(batch.slice(begin, stop - begin))
+
+        place = self.data, self.table, self.group, self.columns
+        return parquet.group_rows(*place, first, end, self._batch_rows, rows_of)
 
     def _batch_rows(self) -> int:
         """Rows that fit in memory together. Raises BadSample for a group that unpacks to more than it may."""
