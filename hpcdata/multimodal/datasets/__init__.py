@@ -1,0 +1,1 @@
+"""Examples of the raw path: where they come from, and by which name."""

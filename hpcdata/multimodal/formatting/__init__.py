@@ -1,0 +1,1 @@
+"""Fields of an example -> turns of a conversation."""

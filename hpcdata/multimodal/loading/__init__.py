@@ -1,0 +1,1 @@
+"""Lengths + order -> batches of raw examples that resume exactly."""

@@ -1,0 +1,1 @@
+"""Turns -> ids, targets, weights, positions and branches."""
