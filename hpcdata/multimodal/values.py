@@ -52,6 +52,20 @@ class Room:
     num_crops: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class PictureTokens:
+    """Ids that stand for pictures in a sequence; None: a preprocessor that does not need it."""
+
+    patch: int
+    start: int | None = None
+    end: int | None = None
+    col: int | None = None
+    """Behind each row of patch tokens."""
+    low_res_patch: int | None = None
+    low_res_start: int | None = None
+    """Of the crop that shows a whole picture, where it has tokens of its own."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BlockPlan:
     """What a picture of some size becomes, before it is decoded."""
