@@ -56,6 +56,8 @@ class Room:
 
     num_tokens: int
     num_crops: int
+    num_pooled: int = 0
+    """Rows of its `pooled_patches_idx`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
