@@ -112,7 +112,9 @@ class ChatMl:
 
     def write(self, branch: Branch, *, opens_answer: bool) -> list[Written]:
         around = [Around((), (self._end,)) for _ in branch]
-        heads = [[*(["\n"] if number else []), self._start, f"{turn.role}\n"] for number, turn in enumerate(branch)]
+        heads: list[list[Piece]] = [[] for _ in around]
+        for head, ids, turn in zip(heads, behind, around, strict=True):
+            head += [*ids, *turn.before]
         written = _written(branch, around, heads)
         if opens_answer:
             written[-1].lead += ["\n", self._start, "assistant\n"]
