@@ -112,9 +112,8 @@ class ChatMl:
 
     def write(self, branch: Branch, *, opens_answer: bool) -> list[Written]:
         around = [Around((), (self._end,)) for _ in branch]
-        heads: list[list[Piece]] = [[] for _ in around]
-        for head, ids, turn in zip(heads, behind, around, strict=True):
-            head += [*ids, *turn.before]
+        heads: list[list[Piece]] = [["\n", self._start, f"{turn.role}\n"] for turn in branch]
+        heads[0] = heads[0][1:]
         written = _written(branch, around, heads)
         if opens_answer:
             written[-1].lead += ["\n", self._start, "assistant\n"]
@@ -141,7 +140,7 @@ class Template:
         except UserError as error:
             raise BadSample(Reason.BAD_EXAMPLE, str(error)) from None
         behind = [(), *(before.behind for before in around[:-1])]
-        heads = [list[Piece]([*ids, *turn.before]) for ids, turn in zip(behind, around, strict=True)]
+        heads = [[*ids, *turn.before] for ids, turn in zip(behind, around, strict=True)]
         written = _written(branch, around[: len(branch)], heads[: len(branch)])
         if opens_answer:
             written[-1].lead += heads[-1]
