@@ -41,7 +41,13 @@ class Measure:
     sizes: tuple[tuple[int, int], ...]
     """(height, width) of each picture, upright."""
     num_tokens: tuple[tuple[int, ...], ...]
-    """Of each branch, ids of each of its turns as they are written, without pictures."""
+    """Of each branch, ids of each of its turns as they are written, without pictures and without `num_shared`."""
+    num_learned: tuple[tuple[int, ...], ...]
+    """Of each of these turns, how many ids carry loss: the last ones of the turn."""
+    num_kept: tuple[int, ...]
+    """Of each branch, its turns up to the last one with a picture in it, which are never left out."""
+    num_shared: int
+    """Ids before all branches that are no picture: the one that begins a text, and text before shared pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
