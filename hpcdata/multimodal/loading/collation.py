@@ -82,8 +82,8 @@ class MMCollator:
         include_metadata: bool | None = None,
     ) -> None:
         """`pad_mode`: `max_len` (Molmo says `to_max`): every row has `sequence_length` columns; `batch_max` (Molmo:
-        `truncate`): as many as the longest of the batch; `to_128`: rounded up to a multiple of 128, or any number; None:
-        as `batch_max`, and nothing is cut. `max_crops`, `max_pooled`: pictures too are padded to these in every batch.
+        `truncate`): as many as the longest of the batch; `to_128`, or any number: rounded up to a multiple of it;
+        None: as `batch_max`, and nothing is cut. `max_crops`, `max_pooled`: pictures are padded to these, always.
         `patches_a_crop`: where `images` are not cut into patches, for `pooled_patches_idx` of packed examples.
         `image_token_ids`: the ids that stand for pictures, which must not be cut. `MolmoPreprocessorConfig` knows all
         of these. `empty_pictures`: pictures of an example that has none, [0, ...] each: with them every batch has the
@@ -219,7 +219,6 @@ class MMCollator:
                     raise UserError(f"{name} of one example is {list(values.shape[1:])}, of another {list(inner)}")
                 padded[at, : len(values)][tuple(slice(0, size) for size in (len(values), *values.shape[1:]))] = values
         return padded
-
 
     def _num_patches(self, example: Prepared) -> int:
         """All patches of its crops, which is what places in `pooled_patches_idx` count."""

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from hpcdata.base.errors import UserError
 from hpcdata.multimodal.loading.collation import Shape
-from hpcdata.multimodal.loading.lengths import Lengths, Rooms
-from hpcdata.native.forks import Lazy
+from hpcdata.multimodal.loading.lengths import REASONS, Lengths, Rooms
+from hpcdata.native.arrays import totals_before
 from hpcdata.order.bins import Bins
 from hpcdata.order.draws import Draws
-from hpcdata.order.packing import Packing
+from hpcdata.order.packing.base import Packing
 from hpcdata.order.steps import RowSteps, Share
 from hpcdata.order.streams import Stream
 from hpcdata.order.window_steps import Place, WindowSteps, draws_of
+from hpcdata.samples import Reason
 
 
 class Batch(NamedTuple):
@@ -29,7 +29,9 @@ class Batch(NamedTuple):
     shape: Shape
     """Of the largest row of the whole step, as far as it must be known before."""
     left_out: Draws
-    """What is in no row of the windows that begin here, as it would be rejected or is too large."""
+    """What is in no row of the windows that begin here, as it would be rejected, or no row has room for it."""
+    reasons: np.ndarray
+    """[n]: why, see `Rooms.reason`."""
 
 
 class PlainSteps(RowSteps):
@@ -43,22 +45,25 @@ class PlainSteps(RowSteps):
         draws, shape = self.draws(epoch, step, share), Shape()
         if self._needs_shape and share.world_size > 1:
             rooms = self._lengths.of(self.draws(epoch, step, Share()))
-            shape = Shape(*(int(column.max(initial=0)) for column in rooms))
-        return Batch(draws, np.arange(len(draws.rows) + 1), False, shape, draws.take(slice(0, 0)))
+            shape = Shape(*(int(column.max(initial=0)) for column in rooms[:3]))
+        return Batch(draws, np.arange(len(draws.rows) + 1), False, shape, draws.take(slice(0, 0)), np.empty(0, int))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class RawWindow:
     """A packed window: its bins, what they hold, and what each of that takes."""
 
     bins: Bins
     all_draws: Draws
     all_rooms: Rooms
+    _draws: Draws | None = None
 
-    @Lazy
+    @property
     def draws(self) -> Draws:
         """Of its rows, bin after bin."""
-        return self.all_draws.take(self.bins.sample)
+        if self._draws is None:
+            self._draws = self.all_draws.take(self.bins.sample)
+        return self._draws
 
     @property
     def rooms(self) -> Rooms:
@@ -66,10 +71,10 @@ class RawWindow:
         return self.all_rooms.take(self.bins.sample)
 
     @property
-    def left_out(self) -> Draws:
-        is_placed = np.zeros(len(self.all_draws.rows), bool)
-        is_placed[self.bins.sample] = True
-        return self.all_draws.take(np.flatnonzero(~is_placed & (self.all_rooms.num_tokens == 0)))
+    def left_out(self) -> tuple[Draws, np.ndarray]:
+        """What is in no bin and never will be, and why, see `Rooms.reason`."""
+        at = np.flatnonzero(self.all_rooms.reason)
+        return self.all_draws.take(at), self.all_rooms.reason[at]
 
 
 class PackedSteps(WindowSteps[RawWindow]):
@@ -81,12 +86,8 @@ class PackedSteps(WindowSteps[RawWindow]):
         super().__init__(stream, packing, size, drop_last=drop_last, num_ranks=num_ranks)
         self._lengths = lengths
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__()}
-
     def pack(self, draws: Draws, place: Place) -> RawWindow:
-        rooms = self._lengths.of(draws)
-        self._check(draws, rooms)
+        rooms = _fitting(self._lengths.of(draws), self.packing)
         crops = rooms.num_crops if self.packing.max_images is not None else None
         bins = place(rooms.num_tokens, np.zeros(len(draws.rows), np.int64), crops)
         return RawWindow(bins=bins, all_draws=draws, all_rooms=rooms)
@@ -95,29 +96,31 @@ class PackedSteps(WindowSteps[RawWindow]):
         pieces = self.pieces(epoch, step, share)
         draws = draws_of(pieces)
         sizes = np.concatenate([np.diff(window.bins.first_row[first : stop + 1]) for window, first, stop in pieces])
-        crops, pooled, columns = 0, 0, self.packing.length or 0
+        shape = [0 if self.packing.length is None else self.packing.length, 0, 0]
         for window, first, stop in self.pieces(epoch, step, Share()):
-            crops = max(crops, int(window.bins.totals(window.all_rooms.num_crops)[first:stop].max(initial=0)))
-            pooled = max(pooled, int(window.bins.totals(window.all_rooms.num_pooled)[first:stop].max(initial=0)))
-            if self.packing.length is None:
-                columns = max(columns, int(window.bins.width[first:stop].max(initial=0)))
+            columns = window.bins.width if self.packing.length is None else np.zeros(stop, np.int64)
+            rooms = window.all_rooms
+            found = columns, window.bins.totals(rooms.num_crops), window.bins.totals(rooms.num_pooled)
+            most = [int(values[first:stop].max(initial=0)) for values in found]
+            shape = [max(pair) for pair in zip(shape, most, strict=True)]
         left_out = [window.left_out for window in self.begun(epoch, step)]
-        edges = np.append(0, np.cumsum(sizes))
-        none = draws.take(slice(0, 0))
-        is_packed = self.packing.length is not None
-        return Batch(draws, edges, is_packed, Shape(columns, crops, pooled), Draws.join([none, *left_out]))
+        return Batch(
+            draws,
+            totals_before(sizes),
+            self.packing.length is not None,
+            Shape(*shape),
+            Draws.join([draws.take(slice(0, 0)), *(found for found, _ in left_out)]),
+            np.concatenate([np.empty(0, int), *(reasons for _, reasons in left_out)]),
+        )
 
-    def _check(self, draws: Draws, rooms: Rooms) -> None:
-        """Raises UserError for what no row has room for: a preprocessor with `truncation` never makes it."""
-        for what, values, most in (
-            ("tokens", rooms.num_tokens, self.packing.length),
-            ("crops", rooms.num_crops, self.packing.max_images),
-        ):
-            if most is not None and len(values) and int(values.max()) > most:
-                at = int(values.argmax())
-                source, row = self.stream.names[int(draws.source[at])], int(draws.rows[at])
-                raise UserError(
-                    f"row {row} (of {source}) takes {int(values[at])} {what}, a packed row has {most}: set the limits "
-                    "of the preprocessor (sequence_length, max_crops, max_images, truncation) so that it fits, or a "
-                    "larger packing"
-                )
+
+def _fitting(rooms: Rooms, packing: Packing) -> Rooms:
+    """The same, with what no row has room for left out as `too_long`."""
+    is_large = np.zeros(len(rooms.num_tokens), bool)
+    for values, most in ((rooms.num_tokens, packing.length), (rooms.num_crops, packing.max_images)):
+        if most is not None:
+            is_large |= values > most
+    if not is_large.any():
+        return rooms
+    reason = np.where(is_large, 1 + REASONS.index(Reason.TOO_LONG), rooms.reason)
+    return rooms._replace(num_tokens=np.where(is_large, 0, rooms.num_tokens), reason=reason)
