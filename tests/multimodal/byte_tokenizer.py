@@ -36,7 +36,8 @@ class ByteTokenizer:
     def __len__(self) -> int:
         return 256 + len(self.special)
 
-    def get_vocab(self) -> dict[str, int]:
+    @property
+    def special_tokens(self) -> dict[str, int]:
         return dict(self._ids)
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
