@@ -5,6 +5,7 @@
 May use: base, samples, native, embedded, config, media, order, sources, runs, shards, dataset, encoders, loading.
 
     values        what travels between the parts: Measure, PictureBlock, Turn
+    timing        what the time of making examples goes into: read, decode, collate...
     datasets/     examples: classes of one's own, Hugging Face, every source that hpcdata reads; by name
     formatting/   fields of an example -> turns: prompts, styles, points, options
     pictures/     a picture -> crops, patches and its tokens; sizes alone -> how many
