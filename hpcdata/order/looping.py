@@ -18,6 +18,10 @@ class Looping(Cursor[S]):
     def _next(self) -> dict[str, Any]:
         raise NotImplementedError
 
+    def batch_at(self, epoch: int, step: int) -> dict[str, Any]:
+        """The batch of any step, without moving the loader."""
+        raise NotImplementedError
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Raises UserError where an earlier loop has delivered the last of `num_epochs`: nothing would come."""
         while self.num_epochs is None or self.epoch < self.num_epochs:

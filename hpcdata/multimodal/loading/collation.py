@@ -17,7 +17,7 @@ of L columns, with P crops a row at most:
     segment_ids         [B, L] int32       of packed batches: 1, 2... for the examples of a row, 0 on padding
     subsegment_ids      [B, L] int32       where an example has branches, see hpcdata.multimodal.loading.masks
 
-A key is there if an example has it, or if `empty_pictures` says what it is.
+A key is there if an example of the batch has it, or if `empty_pictures` says what it is: then all ranks have the same.
 
 consumer="hf", the default: `model(**batch)` of transformers, which shifts labels by itself. `labels` are input_ids
 where something is learned, else -100; an example has its last target as one more column. Packed batches have

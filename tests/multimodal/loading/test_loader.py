@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hpcdata.base.errors import UserError
 from hpcdata.loading.background import BackgroundLoader
 from hpcdata.loading.step_dataset import StepDataset
+from hpcdata.loading.trainers import Epochs, hf_dataloader
 from hpcdata.multimodal.loading.fetching import Fetching
 from hpcdata.multimodal.loading.loader import MultimodalLoader
 from hpcdata.multimodal.loading.mixture import IterableDatasetMixture
@@ -271,6 +272,18 @@ def test_a_background_loader_and_torchs_dataloader_deliver_the_same():
     assert [joined([batch]) for batch in background] == expected
     steps = StepDataset(make(num_epochs=1))
     assert [joined([batch]) for batch in steps.dataloader(num_workers=0)] == expected
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_trainers_take_its_batches_and_go_on_where_they_stopped(way):
+    expected = [joined([make(way, size=4).batch_at(0, step)]) for step in range(5)]
+    epochs = Epochs(make(way, size=4))
+    assert [joined([batch]) for _, batch in zip(range(3), epochs, strict=False)] == expected[:3]
+    later = Epochs(make(way, size=4))
+    later.load_state_dict(epochs.state_dict())
+    assert joined([next(iter(later))]) == expected[3]
+    of_trainer = iter(hf_dataloader(make(way, size=4)))
+    assert [joined([next(of_trainer)]) for _ in range(5)] == expected
 
 
 def test_a_background_loader_has_the_state_of_what_was_delivered():

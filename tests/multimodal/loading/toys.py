@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hpcdata.multimodal.loading.collation import MMCollator
 from hpcdata.multimodal.values import Measure, Room
 from hpcdata.samples import BadSample, Reason
 
@@ -46,6 +47,9 @@ class Plain:
 
     def settings(self) -> dict[str, Any]:
         return {"salt": self.salt}
+
+    def build_collator(self, **options: Any) -> MMCollator:
+        return MMCollator(**options, empty_pictures={"images": np.zeros((0, 2, 2), np.float32)})
 
     def measure(self, example: dict[str, Any], rng: np.random.RandomState) -> Measure:
         length = self._length(example)
