@@ -13,6 +13,7 @@ All is a pure function of the grid, kept for each: the arrays may not be written
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -72,6 +73,15 @@ class Layout:
             num_tokens += 2 + high_cells * (wide_cells + self.use_col)
         return num_tokens
 
+    def num_pooled(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """[n] int64: patch tokens of pictures with these grids ([n] each)."""
+        num_pooled = np.zeros(len(rows), np.int64)
+        if self.crop_mode != "overlap-and-resize":
+            num_pooled += math.prod(-(-self.crop_patches // pool) for pool in self.pool)
+        if self.crop_mode != "resize":
+            num_pooled += np.multiply(*self.num_cells(rows, columns))
+        return num_pooled
+
     def num_crops(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """[n] int64: crops of pictures with these grids ([n] each)."""
         num_tiles = 0 if self.crop_mode == "resize" else rows.astype(np.int64) * columns
@@ -92,7 +102,9 @@ def planned(layout: Layout, rows: int, columns: int) -> BlockPlan:
         blocks.append(_block(cells[-1].shape[:2], start, patch, ids.col if layout.use_global_col else None, ids.end))
         first_crop = 1
     if layout.crop_mode != "resize":
-        of_tiles = _over_picture(layout, rows, columns) if layout.pool_over == "picture" else _in_crops(layout, rows, columns)
+        of_tiles = (
+            _over_picture(layout, rows, columns) if layout.pool_over == "picture" else _in_crops(layout, rows, columns)
+        )
         cells.append(np.where(of_tiles < 0, -1, of_tiles + first_crop * num_patches))
         blocks.append(_block(cells[-1].shape[:2], ids.start, ids.patch, ids.col if layout.use_col else None, ids.end))
         first_crop += rows * columns
@@ -166,7 +178,10 @@ def _cells_in_crops(layout: Layout, number: int, pool: int) -> tuple[np.ndarray,
 
 def _pooled(patches: np.ndarray, pool: tuple[int, int]) -> np.ndarray:
     """[high, wide] -> [cells high, cells wide, patches of a cell], padded with -1: half of it before, rounded down."""
-    padding = [(short // 2, short - short // 2) for short in (-side % size for side, size in zip(patches.shape, pool))]
+    padding = [
+        (short // 2, short - short // 2)
+        for short in (-side % size for side, size in zip(patches.shape, pool, strict=True))
+    ]
     padded = np.pad(patches, padding, constant_values=-1)
     high, wide = (side // size for side, size in zip(padded.shape, pool, strict=True))
     return padded.reshape(high, pool[0], wide, pool[1]).swapaxes(1, 2).reshape(high, wide, -1)

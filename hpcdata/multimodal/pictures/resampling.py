@@ -46,7 +46,14 @@ def taps(size: int, new_size: int, kernel: Kernel, antialias: bool) -> Taps:
 
 
 def resample(
-    image: np.ndarray, out: np.ndarray, *, kernel: Kernel, antialias: bool, rounded: bool, scale: np.ndarray, shift: np.ndarray
+    image: np.ndarray,
+    out: np.ndarray,
+    *,
+    kernel: Kernel,
+    antialias: bool,
+    rounded: bool,
+    scale: np.ndarray,
+    shift: np.ndarray,
 ) -> None:
     """Fills `out` ([h, w, 3] float32, rows may be apart) with the resized image ([H, W, 3] uint8, contiguous).
 

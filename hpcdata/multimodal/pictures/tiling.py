@@ -30,9 +30,7 @@ def tiles(
     return rows, columns
 
 
-def tiles_of(
-    sizes: np.ndarray, window: int, margin: int, max_tiles: int, rule: Tiling = "every_side"
-) -> np.ndarray:
+def tiles_of(sizes: np.ndarray, window: int, margin: int, max_tiles: int, rule: Tiling = "every_side") -> np.ndarray:
     """[n, 2] int32: rows and columns of pictures of these heights and widths ([n, 2])."""
     grids = _grids(max_tiles)
     targets = (grids * window).astype(np.float32)
