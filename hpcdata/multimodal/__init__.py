@@ -6,6 +6,7 @@ May use: base, samples, native, embedded, config, media, order, sources, runs, s
 
     values        what travels between the parts: Measure, PictureBlock, Turn
     image_files   pictures that are not decoded yet, and what an example may give as a picture
+    timing        what the time of making examples goes into: read, decode, collate...
     datasets/     examples: classes of one's own, Hugging Face, every source that hpcdata reads; by name
     formatting/   fields of an example -> turns: prompts, styles, points, options
     pictures/     a picture -> crops, patches and its tokens; sizes alone -> how many
@@ -23,9 +24,21 @@ if TYPE_CHECKING:
     from hpcdata.multimodal.datasets.deterministic import DeterministicDataset
     from hpcdata.multimodal.datasets.hugging_face import HfDataset
     from hpcdata.multimodal.datasets.registry import get_dataset, register
+    from hpcdata.multimodal.formatting.formatter import DataFormatter
     from hpcdata.multimodal.image_files import PictureFile
 
+_PLACES = {
+    **dict.fromkeys(("Dataset", "DatasetBase"), "datasets.base"),
+    "DeterministicDataset": "datasets.deterministic",
+    "HfDataset": "datasets.hugging_face",
+    **dict.fromkeys(("get_dataset", "register"), "datasets.registry"),
+    "DataFormatter": "formatting.formatter",
+    "PictureFile": "image_files",
+}
+"""Public name -> its module, which is imported when the name is used: the room itself is light."""
+
 __all__ = [
+    "DataFormatter",
     "Dataset",
     "DatasetBase",
     "DeterministicDataset",
@@ -35,22 +48,12 @@ __all__ = [
     "register",
 ]
 
-_HOMES = {
-    **dict.fromkeys(("Dataset", "DatasetBase"), "datasets.base"),
-    "DeterministicDataset": "datasets.deterministic",
-    "HfDataset": "datasets.hugging_face",
-    **dict.fromkeys(("get_dataset", "register"), "datasets.registry"),
-    "PictureFile": "image_files",
-}
-"""Name -> its module in this room. Importing the room imports none of them."""
 
-if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        if name in _HOMES:
-            return getattr(importlib.import_module(f"hpcdata.multimodal.{_HOMES[name]}"), name)
-        raise AttributeError(f"module 'hpcdata.multimodal' has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has {', '.join(_PLACES)}")
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return [*globals(), *_PLACES]
