@@ -129,7 +129,7 @@ def fingerprint_of(*values: object) -> str:
 
 def _plain(value: object) -> object:
     if isinstance(value, np.ndarray):
-        return [str(value.dtype), list(value.shape), hashlib.sha256(np.ascontiguousarray(value)).hexdigest()]
+        return [str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
     if isinstance(value, bytes):
         return hashlib.sha256(value).hexdigest()
     return os.fspath(value) if isinstance(value, os.PathLike) else type(value).__qualname__
