@@ -2,9 +2,9 @@
 
     python tests/benchmarks/multimodal.py [--only pictures] [--rounds 5]
 
-pictures: decode + crops + patches of JPEGs like photographs (smooth shapes, some noise; quality 90, 4:2:0), in ms of CPU
-of one thread, the least of the rounds, in turns. Exact and fast mode against the originals' steps (multimodal_peers.py),
-whose pixels are compared with those of the exact mode. CLIP: 336 pixels, 12 tiles; SigLIP: 378 pixels, 8 tiles.
+pictures: decode + crops + patches of JPEGs like photographs (smooth shapes, some noise; quality 90, 4:2:0), in ms of
+CPU of one thread, the least of the rounds, in turns. Exact and fast mode against the originals' steps, whose pixels are
+compared with those of the exact mode (multimodal_peers.py). CLIP: 336 pixels, 12 tiles; SigLIP: 378 pixels, 8 tiles.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def pictures(rounds: int) -> None:
     for height, width in SIZES:
         data = _jpeg(height, width)
         for name, settings in MODELS.items():
-            exact, fast = (MolmoPictures(tokens=TOKENS, image_masks=True, pixels=kind, **settings) for kind in ("exact", "fast"))
+            exact, fast = (
+                MolmoPictures(tokens=TOKENS, image_masks=True, pixels=kind, **settings) for kind in ("exact", "fast")
+            )
             kind = "siglip" if name == "SigLIP" else "clip"
             grid = tiling.tiles(height, width, settings["crop_size"] - 112, 112, settings["max_crops"])
             theirs = lambda data=data, grid=grid, crop=settings["crop_size"], kind=kind: multimodal_peers.patches(  # noqa: E731

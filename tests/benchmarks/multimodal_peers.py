@@ -1,7 +1,7 @@
 """What the originals do with a picture, step by step as shared/MOLMO.md 4 describes it: Pillow, torch, float32, NumPy.
 
-The steps and their order are theirs, so that the cost is: every picture is converted to float32 for each resize, padded,
-masked and normalised by itself, and copied into patches. torchvision's `resize` of a tensor is `interpolate`.
+The steps and their order are theirs, so that the cost is: every picture is converted to float32 for each resize,
+padded, masked and normalised by itself, and copied into patches. torchvision's `resize` of a tensor is `interpolate`.
 """
 
 from __future__ import annotations
