@@ -5,6 +5,7 @@ May use: base, samples, native, order, shards, dataset.
     token_streams      datasets as sources: one, or a mixture of several that are encoded alike
     selecting       a part of a dataset, by what its samples are or by a table of scores
     block_prefetch     reading ahead in block order
+    widths             how wide batches are, by the longest sample on all ranks
     batches            the batches of steps that give every sample a row
     packed_batches     the same, with several samples a row
     layouts/           how the spans of samples become arrays
