@@ -115,6 +115,11 @@ def select(
     return SelectedDataset(opened, rows, left_out)
 
 
+def num_left_out(dataset: TokenDataset) -> int:
+    """Samples on disk that are not of it."""
+    return sum(dataset.manifest.parts.samples) - len(dataset)
+
+
 def joined_selection(datasets: Sequence[TokenDataset]) -> np.ndarray | None:
     """The rows of several datasets in one that has the parts of all; None where they are all of them."""
     if not any(isinstance(dataset, SelectedDataset) for dataset in datasets):

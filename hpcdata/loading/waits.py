@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Waits:
@@ -34,6 +38,18 @@ class Waits:
         self.steps += 1
         self.total_s += seconds
         self.longest_s = max(self.longest_s, seconds)
+
+    def counted(self, batches: Iterable[T]) -> Iterator[T]:
+        """The same, each added as it is there."""
+        left = iter(batches)
+        while True:
+            asked = time.perf_counter()
+            try:
+                batch = next(left)
+            except StopIteration:
+                return
+            self.add(time.perf_counter() - asked)
+            yield batch
 
     def __repr__(self) -> str:
         return (

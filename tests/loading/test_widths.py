@@ -3,6 +3,8 @@
 The longest samples of steps, found without lining all of them up.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -54,7 +56,7 @@ def test_they_are_those_of_all_samples(datasets, layout, seed, sizes, is_part):
     rows = rng.integers(0, len(dataset), edges[-1])
     draws = Draws(rows=rows, source=np.zeros_like(rows), make_seeds=lambda: rows.astype(np.uint64) * 7)
     lengths = bound.lineup(dataset.spans(rows), bound.seeds_of(draws)).length
-    expected = [lengths[start:stop].max() for start, stop in zip(edges, edges[1:], strict=False)]
+    expected = [lengths[start:stop].max() for start, stop in itertools.pairwise(edges)]
     assert longest_of_steps(dataset, bound, draws, edges).tolist() == expected
 
 
