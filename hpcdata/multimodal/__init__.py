@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hpcdata.multimodal.datasets.deterministic import DeterministicDataset
     from hpcdata.multimodal.datasets.hugging_face import HfDataset
     from hpcdata.multimodal.datasets.registry import get_dataset, register
+    from hpcdata.multimodal.datasets.sources import SourceDataset
     from hpcdata.multimodal.formatting.formatter import DataFormatter
     from hpcdata.multimodal.image_files import PictureFile
 
@@ -32,6 +33,7 @@ _PLACES = {
     "DeterministicDataset": "datasets.deterministic",
     "HfDataset": "datasets.hugging_face",
     **dict.fromkeys(("get_dataset", "register"), "datasets.registry"),
+    "SourceDataset": "datasets.sources",
     "DataFormatter": "formatting.formatter",
     "PictureFile": "image_files",
 }
@@ -44,6 +46,7 @@ __all__ = [
     "DeterministicDataset",
     "HfDataset",
     "PictureFile",
+    "SourceDataset",
     "get_dataset",
     "register",
 ]
