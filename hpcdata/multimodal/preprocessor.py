@@ -25,29 +25,32 @@ An example without pictures has no key of pictures. With `for_inference` the las
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
 from hpcdata.media.rules import Rule
 from hpcdata.multimodal import image_files
+from hpcdata.multimodal.assembly import arrays_of_pictures, arrays_of_texts
 from hpcdata.multimodal.formatting.fields import pictures_of
 from hpcdata.multimodal.formatting.formatter import DataFormatter
+from hpcdata.multimodal.rooms import Rooms
 from hpcdata.multimodal.texts.encoding import Encoded, encode
 from hpcdata.multimodal.texts.formats import Format
-from hpcdata.multimodal.texts.layout import Texts, Weighting, lay_out
-from hpcdata.multimodal.texts.limits import Limits, decide, num_tokens
-from hpcdata.multimodal.texts.words import Words
+from hpcdata.multimodal.texts.layout import Weighting, lay_out
+from hpcdata.multimodal.texts.limits import Limits
+from hpcdata.multimodal.texts.words import PICTURE_TOKENS, Words
 from hpcdata.multimodal.timing import phase
-from hpcdata.multimodal.values import Measure, Measures, PictureBlock, PicturePreprocessor, Room
-from hpcdata.samples import BadSample, Reason
+from hpcdata.multimodal.values import Measure, Measures, PicturePreprocessor, Room
 
-_REASONS = tuple(Reason)
-_MOST_LENGTHS = 1 << 16
-"""Lengths of pictures that are kept, by size."""
+if TYPE_CHECKING:
+    from hpcdata.multimodal.loading.collation import MMCollator
+
+_SIDE = 16
+"""Pixels of a picture that stands for any other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +77,14 @@ class MolmoPreprocessor:
         self, *, pictures: PicturePreprocessor, formatter: DataFormatter, words: Words, form: Format, settings: Settings
     ) -> None:
         self.pictures, self.formatter, self.words, self.form, self._own = pictures, formatter, words, form, settings
-        self._lengths: dict[tuple[int, int, int], tuple[int, int, int]] = {}
-        self._names: dict[int, np.ndarray] = {}
+        self._rooms = Rooms(
+            pictures,
+            words,
+            settings.limits,
+            is_open=settings.for_inference,
+            max_images=settings.max_images,
+            names_pictures=settings.names_pictures,
+        )
         written = orjson.dumps(self._settings_of_texts(), option=orjson.OPT_SORT_KEYS, default=str)
         self.written_by = hashlib.sha256(written).hexdigest()[:32]
         """A digest of all that measures depend on: those of others with the same one are the same."""
@@ -111,23 +120,17 @@ class MolmoPreprocessor:
 
         encoded, metadata = self._encoded(example, rng, sizes)
         measure = encoded.measure(sizes())
-        cut = decide(
-            measure,
-            self._own.limits,
-            most_crops=self.pictures.max_crops,
-            picture_tokens=lambda crops: self._picture_tokens(measure.sizes, crops),
-            is_open=self._own.for_inference,
-        )
+        cut = self._rooms.cut(measure)
         fewer = {} if cut.max_crops == self.pictures.max_crops else {"max_crops": cut.max_crops}
         blocks = [self.pictures(image, rng, is_training=self._own.is_training, **fewer) for image in decoded]
         texts = lay_out(
             encoded,
             cut,
             [block.plan.tokens for block in blocks],
-            self._picture_names(len(blocks)),
+            self._rooms.names(len(blocks)),
             weighting=self._own.weighting,
         )
-        made = _arrays(texts) | _arrays_of_pictures(texts, blocks, self._own.output)
+        made = arrays_of_texts(texts) | arrays_of_pictures(texts.picture_starts, blocks, self._own.output)
         return made | {"metadata": metadata | cut.dropped(measure, self.pictures.max_crops)}
 
     def measure(self, example: Mapping[str, Any], rng: np.random.RandomState | None = None) -> Measure:
@@ -149,26 +152,7 @@ class MolmoPreprocessor:
 
     def room(self, measure: Measure) -> Room:
         """What an example of this measure takes. Raises BadSample and UserError as `__call__` does."""
-        self._check_number(len(measure.sizes))
-        cut = decide(
-            measure,
-            self._own.limits,
-            most_crops=self.pictures.max_crops,
-            picture_tokens=lambda crops: self._picture_tokens(measure.sizes, crops),
-            is_open=self._own.for_inference,
-        )
-        lengths = [self._length(height, width, cut.max_crops) for height, width in measure.sizes]
-        return Room(
-            num_tokens=num_tokens(
-                measure,
-                cut.num_turns,
-                self._picture_tokens(measure.sizes, cut.max_crops),
-                is_open=self._own.for_inference,
-                ends_inside=self._own.limits.ends_inside,
-            ),
-            num_crops=sum(crops for _, crops, _ in lengths),
-            num_pooled=sum(pooled for _, _, pooled in lengths),
-        )
+        return self._rooms.of(measure)
 
     def rooms(self, measures: Measures) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
         """Of stored measures: [n] int64 each of tokens, crops, pooled patches, and why an example is rejected: 1 + the
@@ -176,15 +160,35 @@ class MolmoPreprocessor:
         """
         if measures.written_by != self.written_by or measures.is_drawn.any():
             return None
-        columns = np.zeros((4, len(measures)), np.int64)
-        for row in range(len(measures)):
-            try:
-                room = self.room(measures[row])
-                columns[:3, row] = room.num_tokens, room.num_crops, room.num_pooled
-            except BadSample as error:
-                columns[3, row] = 1 + _REASONS.index(error.reason)
-        tokens, crops, pooled, reason = columns
-        return tokens, crops, pooled, reason
+        return self._rooms.of_many(measures)
+
+    def load_image(self, picture: object) -> np.ndarray:
+        """[height, width, 3] uint8 of what an example gives as a picture, decoded as for training. Raises BadSample."""
+        return self._decoded(picture)
+
+    def crops_as_pixels(self, images: np.ndarray) -> Iterable[np.ndarray]:
+        """[height, width, 3] uint8 of each crop of `images` that `__call__` made: not normalised any more."""
+        return self.pictures.crops_as_pixels(images)  # type: ignore[attr-defined]
+
+    def build_collator(
+        self, sequence_length: int | None = None, pad_mode: str | None = "batch_max", *, consumer: str = "hf"
+    ) -> MMCollator:
+        """The collator of what this preprocessor makes. With `max_len` all batches have the same shapes."""
+        from hpcdata.multimodal.loading.collation import MMCollator
+
+        blocks = [self.pictures(np.zeros((_SIDE, _SIDE, 3), np.uint8))]
+        some = arrays_of_pictures((0,), blocks, self._own.output)
+        most = self._own.max_images if pad_mode in ("max_len", "to_max") else None
+        return MMCollator(
+            sequence_length,
+            pad_mode,
+            consumer=consumer,
+            max_crops=None if most is None else most * self.pictures.max_crops,
+            max_pooled=None if most is None else most * self._rooms.most_pooled(),
+            pad_id=self.words.eos,
+            image_token_ids=[self.words.special(token) for token in PICTURE_TOKENS],
+            empty_pictures={name: array[:0] for name, array in some.items()},
+        )
 
     def _settings_of_texts(self) -> dict[str, object]:
         own = self._own
@@ -208,7 +212,7 @@ class MolmoPreprocessor:
                 example, rng, is_training=own.is_training, for_inference=own.for_inference, sizes=sizes
             )
             num_pictures = len(pictures_of(example))
-            self._check_number(num_pictures)
+            self._rooms.check_number(num_pictures)
             encoded = encode(
                 branches,
                 self.words,
@@ -219,11 +223,6 @@ class MolmoPreprocessor:
             )
         return encoded, metadata
 
-    def _check_number(self, num_pictures: int) -> None:
-        most = self._own.max_images
-        if most is not None and num_pictures > most:
-            raise BadSample(Reason.TOO_MANY_IMAGES, f"{num_pictures} pictures, max_images is {most}")
-
     def _decoded(self, picture: object) -> np.ndarray:
         with phase("decode"):
             return image_files.pixels_of(picture, max_pixels=self._own.max_pixels, rule=self._own.rule)
@@ -231,76 +230,6 @@ class MolmoPreprocessor:
     def _size(self, picture: object) -> tuple[int, int]:
         with phase("header"):
             return image_files.size_of(picture, max_pixels=self._own.max_pixels, rule=self._own.rule)
-
-    def _picture_tokens(self, sizes: Sequence[tuple[int, int]], max_crops: int) -> int:
-        names = sum(map(len, self._picture_names(len(sizes))))
-        return names + sum(self._length(height, width, max_crops)[0] for height, width in sizes)
-
-    def _picture_names(self, number: int) -> list[np.ndarray]:
-        """Before each of several pictures: its number."""
-        if number < 2 or not self._own.names_pictures:
-            return []
-        for picture in range(len(self._names), number):
-            (self._names[picture],) = self.words.encode([f"Image {picture + 1}"])
-        return [self._names[picture] for picture in range(number)]
-
-    def _length(self, height: int, width: int, max_crops: int) -> tuple[int, int, int]:
-        """(tokens, crops, pooled patches) of a picture."""
-        key = (height, width, max_crops)
-        if (found := self._lengths.get(key)) is None:
-            fewer = {} if max_crops == self.pictures.max_crops else {"max_crops": max_crops}
-            plan = self.pictures.plan(height, width, **fewer)
-            found = (len(plan.tokens), plan.num_crops, len(plan.pooled_patches_idx))
-            if len(self._lengths) >= _MOST_LENGTHS:
-                self._lengths = {}
-            self._lengths[key] = found
-        return found
-
-
-def _arrays(texts: Texts) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "input_ids": texts.input_ids,
-        "labels": texts.labels,
-        "loss_masks": texts.loss_masks,
-        "position_ids": texts.position_ids,
-    }
-    return made if texts.subsegment_ids is None else made | {"subsegment_ids": texts.subsegment_ids}
-
-
-def _arrays_of_pictures(texts: Texts, blocks: Sequence[PictureBlock], output: str) -> dict[str, np.ndarray]:
-    if not blocks:
-        return {}
-    places = zip(blocks, texts.picture_starts, strict=True)
-    inputs = [_shifted(block.plan.image_input_idx, start) for block, start in places]
-    made = {"images": np.concatenate([block.pixels for block in blocks])}
-    masks = [block.masks for block in blocks if block.masks is not None]
-    if masks:
-        made["image_masks"] = np.concatenate(masks)
-    if output == "images":
-        return made | {"image_input_idx": np.concatenate([_first_places(its) for its in inputs])}
-    width = max(its.shape[1] for its in inputs)
-    made["image_input_idx"] = np.concatenate([_widened(its, width) for its in inputs])
-    pooled, patches = [], 0
-    for block in blocks:
-        pooled.append(_shifted(block.plan.pooled_patches_idx, patches))
-        patches += block.plan.num_crops * block.pixels.shape[1]
-    return made | {"pooled_patches_idx": np.concatenate(pooled)}
-
-
-def _shifted(indices: np.ndarray, by: int) -> np.ndarray:
-    """int64; -1 stays -1."""
-    return np.where(indices < 0, -1, indices.astype(np.int64) + by)
-
-
-def _first_places(indices: np.ndarray) -> np.ndarray:
-    """[crops, cells] -> [crops]: the first place of each, -1 where it has none."""
-    none = np.iinfo(np.int64).max
-    first = np.where(indices < 0, none, indices).min(axis=1, initial=none)
-    return np.where(first == none, -1, first)
-
-
-def _widened(indices: np.ndarray, width: int) -> np.ndarray:
-    return np.pad(indices, ((0, 0), (0, width - indices.shape[1])), constant_values=-1)
 
 
 def _differ(before: Any, after: Any) -> bool:

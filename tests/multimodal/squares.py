@@ -15,8 +15,8 @@ SIDE = 8
 
 
 class Squares:
-    def __init__(self, words: Words, max_crops: int = 5, *, masks: bool = False) -> None:
-        self.max_crops, self._masks = max_crops, masks
+    def __init__(self, words: Words, max_crops: int = 5, *, masks: bool = False, patches: bool = False) -> None:
+        self.max_crops, self._masks, self._patches = max_crops, masks, patches
         self._ids = [words.special(token) for token in ("<im_start>", "<im_patch>", "<im_end>")]
 
     def settings(self) -> dict[str, object]:
@@ -44,6 +44,7 @@ class Squares:
     ) -> PictureBlock:
         plan = self.plan(image.shape[0], image.shape[1], max_crops=max_crops)
         pixels = np.zeros((plan.num_crops, 3, SIDE, SIDE), np.float32) + np.arange(plan.num_crops)[:, None, None, None]
+        pixels = pixels.reshape(plan.num_crops, 4, -1) if self._patches else pixels
         return PictureBlock(
             plan=plan, pixels=pixels.astype(np.float32), masks=np.ones((plan.num_crops, 4)) if self._masks else None
         )
