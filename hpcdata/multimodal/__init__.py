@@ -5,6 +5,7 @@
 May use: base, samples, native, embedded, config, media, order, sources, runs, shards, dataset, encoders, loading.
 
     values        what travels between the parts: Measure, PictureBlock, Turn
+    image_files   pictures that are not decoded yet, and what an example may give as a picture
     timing        what the time of making examples goes into: read, decode, collate...
     datasets/     examples: classes of one's own, Hugging Face, every source that hpcdata reads; by name
     formatting/   fields of an example -> turns: prompts, styles, points, options
@@ -19,14 +20,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpcdata.multimodal.datasets.base import Dataset, DatasetBase
+    from hpcdata.multimodal.datasets.deterministic import DeterministicDataset
+    from hpcdata.multimodal.datasets.hugging_face import HfDataset
+    from hpcdata.multimodal.datasets.registry import get_dataset, register
     from hpcdata.multimodal.formatting.formatter import DataFormatter
+    from hpcdata.multimodal.image_files import PictureFile
 
 _PLACES = {
+    **dict.fromkeys(("Dataset", "DatasetBase"), "datasets.base"),
+    "DeterministicDataset": "datasets.deterministic",
+    "HfDataset": "datasets.hugging_face",
+    **dict.fromkeys(("get_dataset", "register"), "datasets.registry"),
     "DataFormatter": "formatting.formatter",
+    "PictureFile": "image_files",
 }
 """Public name -> its module, which is imported when the name is used: the room itself is light."""
 
-__all__ = ["DataFormatter"]
+__all__ = [
+    "DataFormatter",
+    "Dataset",
+    "DatasetBase",
+    "DeterministicDataset",
+    "HfDataset",
+    "PictureFile",
+    "get_dataset",
+    "register",
+]
 
 
 def __getattr__(name: str) -> Any:
