@@ -4,8 +4,7 @@
     preprocessor = config.build_preprocessor(for_inference=False, is_training=True)
     collator = config.build_collator(sequence_length=2048, pad_mode="to_128")
 
-Sizes: `base_image_input_size` is a crop's; `image_token_length_h` and `_w` are tokens of it, of which follow how many
-patches are pooled into one (`pooling_h`, `pooling_w`). `vision` names a backbone and gives what is not given itself.
+The settings of pictures are in `picture_settings`.
 """
 
 from __future__ import annotations
@@ -24,17 +23,22 @@ from hpcdata.encoders.text.tokenizer import EMBEDDED
 from hpcdata.media.rules import RULES
 from hpcdata.multimodal import image_files
 from hpcdata.multimodal.formatting.formatter import DataFormatter
+from hpcdata.multimodal.picture_settings import PictureSettings, check, check_count
+from hpcdata.multimodal.pictures.molmo import MolmoPictures
 from hpcdata.multimodal.preprocessor import MolmoPreprocessor, Settings
 from hpcdata.multimodal.texts.formats import build_format
 from hpcdata.multimodal.texts.layout import Weighting
 from hpcdata.multimodal.texts.limits import Limits
-from hpcdata.multimodal.texts.words import Words, build_words
+from hpcdata.multimodal.texts.words import PICTURE_TOKENS, Words, build_words
+from hpcdata.multimodal.values import PictureTokens
 
 if TYPE_CHECKING:
     from hpcdata.multimodal.loading.collation import MMCollator
 
 _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
+
+
 _WEIGHTINGS = {
     None: Weighting(),
     "root_subsegments": Weighting(root_subsegments=True),
@@ -63,45 +67,13 @@ def _naming_unknown_keywords(cls: type[_T]) -> type[_T]:
 
 @_naming_unknown_keywords
 @dataclass(frozen=True, kw_only=True)
-class MolmoPreprocessorConfig:
+class MolmoPreprocessorConfig(PictureSettings):
     """Settings are checked when it is made. Equal ones build preprocessors that make equal arrays."""
 
     tokenizer: Any = None
     """`embedded`, a path, or a tokenizer object, see `texts.words`; None: to be given when something is built."""
     pad_tokenizer_to: int | None = None
 
-    vision: str = "clip"
-    """`clip` (336 pixels), `siglip` (378), `dino` or `metaclip` (336): sizes, resizing and normalisation."""
-    crop_mode: str | None = None
-    """`overlap-and-resize-c2` (a global crop and tiles), `overlap-and-resize` (tiles alone) or `resize` (one crop). None:
-    the first, or `resize` where `max_crops=1` and no margins say that there is one crop.
-    """
-    max_crops: int = 6
-    """Tiles at most, beside the global crop."""
-    max_images: int | None = None
-    """More pictures than these are a reject; None: any number."""
-    base_image_input_size: Sequence[int] | None = None
-    """(height, width) of a crop in pixels."""
-    image_patch_size: int = 14
-    overlap_margins: Sequence[int] = (4, 4)
-    """Patches that neighboring tiles share, at the beginning and at the end of each."""
-    pooling_h: int | None = None
-    """Patches of a column that become one token. None: as `image_token_length_h` says, or 2."""
-    pooling_w: int | None = None
-    image_token_length_h: int | None = None
-    """Rows of tokens of a crop: as many as patches are no pooling."""
-    image_token_length_w: int | None = None
-    use_col_tokens: bool = True
-    legacy_image_mask: bool = False
-    """Masks of tiles shifted by one crop, as the first Molmo has them."""
-    image_masks: bool = False
-    """Whether `image_masks` are made: for backbones that embed padding."""
-    resize: str | None = None
-    normalize: str | None = None
-    pixels: str = "exact"
-    """`exact`: float32, normalised as the originals do; `fast`: uint8, to be normalised on the device."""
-    output: str = "images"
-    """`images`: crops [channels, height, width]; `patches`: [patches, patch values] with indices of pooled patches."""
     image_rule: str = "molmo"
     """How a picture file becomes RGB, see `hpcdata.media.rules`."""
     max_pixels: int = image_files.MAX_PIXELS
@@ -132,21 +104,15 @@ class MolmoPreprocessorConfig:
     """`root_subsegments`, `root_length` or `root_subsegments_root_length`, see `texts.layout`."""
     names_pictures: bool = True
     """`Image 1` and so on before the pictures of an example that has several."""
-    generation: str = "molmo2"
-    """`molmo2` (and the robot fork) or `molmo`, where branches end in the input, too."""
 
     def __post_init__(self) -> None:
-        _check("vision", self.vision, BACKBONES)
-        _check("output", self.output, ("images", "patches"))
-        _check("pixels", self.pixels, ("exact", "fast"))
-        _check("image_rule", self.image_rule, tuple(RULES))
-        _check("loss_token_weighting", self.loss_token_weighting, tuple(_WEIGHTINGS))
-        _check("generation", self.generation, ("molmo2", "molmo"))
-        for name in ("max_crops", "max_pixels", "image_patch_size"):
-            _check_count(name, getattr(self, name))
+        super().__post_init__()
+        check("image_rule", self.image_rule, tuple(RULES))
+        check("loss_token_weighting", self.loss_token_weighting, tuple(_WEIGHTINGS))
+        check_count("max_pixels", self.max_pixels)
         for name in ("max_images", "max_sequence_length", "max_text_tokens", "max_answer_len"):
             if getattr(self, name) is not None:
-                _check_count(name, getattr(self, name))
+                check_count(name, getattr(self, name))
         self.formatter()
         self._limits()
 
@@ -191,6 +157,14 @@ class MolmoPreprocessorConfig:
         """See `MMCollator`. tokenizer: as for the preprocessor, whose last one counts where none is given."""
         return self.build_preprocessor(tokenizer).build_collator(sequence_length, pad_mode, consumer=consumer)
 
+    def build_pictures(self, words: Words) -> MolmoPictures:
+        """What makes crops and patches of pictures, with the special tokens of a tokenizer."""
+        start, end, patch, col, _, low_res_patch, low_res_start = map(words.special, PICTURE_TOKENS)
+        tokens = PictureTokens(
+            patch=patch, start=start, end=end, col=col, low_res_patch=low_res_patch, low_res_start=low_res_start
+        )
+        return self.pictures(tokens)
+
     def formatter(self) -> DataFormatter:
         names = {item.name for item in dataclasses.fields(DataFormatter) if item.init} & {*self.__dataclass_fields__}
         return DataFormatter(**{name: getattr(self, name) for name in names})
@@ -214,13 +188,3 @@ class MolmoPreprocessorConfig:
         words = build_words(given, pad_tokenizer_to=self.pad_tokenizer_to)
         self.__dict__["_last"] = words
         return words
-
-
-def _check(name: str, value: object, known: Sequence[object]) -> None:
-    if value not in known:
-        raise UserError(f"{name}={value}: expected one of {', '.join(map(str, known))}")
-
-
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"{name}={value}: expected a whole number from 1 on")

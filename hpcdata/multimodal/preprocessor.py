@@ -168,7 +168,7 @@ class MolmoPreprocessor:
 
     def crops_as_pixels(self, images: np.ndarray) -> Iterable[np.ndarray]:
         """[height, width, 3] uint8 of each crop of `images` that `__call__` made: not normalised any more."""
-        return self.pictures.crops_as_pixels(images)  # type: ignore[attr-defined]
+        return self.pictures.crops_as_pixels(images)
 
     def build_collator(
         self, sequence_length: int | None = None, pad_mode: str | None = "batch_max", *, consumer: str = "hf"
@@ -183,7 +183,7 @@ class MolmoPreprocessor:
             sequence_length,
             pad_mode,
             consumer=consumer,
-            max_crops=None if most is None else most * self.pictures.max_crops,
+            max_crops=None if most is None else most * self.pictures.most_crops,
             max_pooled=None if most is None else most * self._rooms.most_pooled(),
             pad_id=self.words.eos,
             image_token_ids=[self.words.special(token) for token in PICTURE_TOKENS],

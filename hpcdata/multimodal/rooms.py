@@ -103,9 +103,7 @@ class Rooms:
 
     def _lengths_of(self, sizes: np.ndarray) -> np.ndarray:
         """[3, n] int64: tokens, crops and pooled patches of pictures of these sizes ([n, 2])."""
-        found, places = np.unique(sizes, axis=0, return_inverse=True)
-        lengths = [self._length(height, width, self._pictures.max_crops) for height, width in found.tolist()]
-        return np.array(lengths, np.int64).reshape(-1, 3)[places.reshape(-1)].T
+        return np.stack(self._pictures.rooms(sizes)) if len(sizes) else np.zeros((3, 0), np.int64)
 
     def names(self, number: int) -> list[np.ndarray]:
         """Ids before each of several pictures: its number."""
@@ -117,9 +115,9 @@ class Rooms:
 
     def most_pooled(self) -> int:
         """Rows of `pooled_patches_idx` of a picture, at most: of shapes that fill every grid of crops."""
-        most = self._pictures.max_crops
-        shapes = [(rows, columns) for rows in range(1, most + 1) for columns in range(1, most // rows + 1)]
-        return max(self._length(rows * _LARGE, columns * _LARGE, most)[2] for rows, columns in shapes)
+        most = self._pictures.most_crops
+        sides = [(rows, columns) for rows in range(1, most + 1) for columns in range(1, most // rows + 1)]
+        return int(self._pictures.rooms(np.array(sides) * _LARGE)[2].max())
 
     def _picture_tokens(self, sizes: Sequence[tuple[int, int]], max_crops: int) -> int:
         names = sum(map(len, self.names(len(sizes))))

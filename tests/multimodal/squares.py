@@ -16,7 +16,8 @@ SIDE = 8
 
 class Squares:
     def __init__(self, words: Words, max_crops: int = 5, *, masks: bool = False, patches: bool = False) -> None:
-        self.max_crops, self._masks, self._patches = max_crops, masks, patches
+        self.max_crops = self.most_crops = max_crops
+        self._masks, self._patches = masks, patches
         self._ids = [words.special(token) for token in ("<im_start>", "<im_patch>", "<im_end>")]
 
     def settings(self) -> dict[str, object]:
@@ -33,6 +34,15 @@ class Squares:
             pooled_patches_idx=np.arange(4 * crops, dtype=np.int32)[:, None],
             image_input_idx=np.flatnonzero(tokens == patch).reshape(crops, 4).astype(np.int32),
         )
+
+    def rooms(self, sizes: np.ndarray, *, max_crops: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        plans = [self.plan(height, width, max_crops=max_crops) for height, width in sizes.tolist()]
+        lengths = [(len(plan.tokens), plan.num_crops, len(plan.pooled_patches_idx)) for plan in plans]
+        tokens, crops, pooled = np.array(lengths, np.int64).reshape(-1, 3).T
+        return tokens, crops, pooled
+
+    def crops_as_pixels(self, images: np.ndarray) -> np.ndarray:
+        return np.moveaxis(images.reshape(-1, 3, SIDE, SIDE), 1, -1).astype(np.uint8)
 
     def __call__(
         self,

@@ -170,7 +170,7 @@ def test_defect_23_an_example_that_is_too_long_is_a_counted_reject_and_ends_noth
 
 def test_pictures_are_measured_by_their_headers(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
-    Image.fromarray(picture(24, 16)).save(path)
+    Image.fromarray(rng().randint(0, 255, (24, 16, 3), np.uint8)).save(path)
     ours = preprocessor()
     example = {"image": str(path), "messages": ["a", "b"]}
     assert ours.measure(example, rng()).sizes == ((24, 16),)
@@ -220,6 +220,25 @@ def example_of(draw: st.DrawFn) -> dict[str, Any]:
 
 
 POLICIES = [("skip",), ("drop_last_turns",), ("fewer_crops",), ("fewer_crops", "drop_last_turns")]
+
+
+@pytest.mark.parametrize("chat", ["role", "none", "chatml"])
+@settings(max_examples=25, deadline=None)
+@given(
+    talk=st.lists(st.text(st.sampled_from("ab <|im_end|>é"), min_size=1, max_size=9), min_size=2, max_size=6),
+    seed=st.integers(0, 9),
+)
+def test_exactly_what_the_assistant_says_is_learned(chat: str, talk: list[str], seed: int) -> None:
+    talk = talk[: len(talk) // 2 * 2]
+    ours = preprocessor(chat=chat, formatter=DataFormatter(system_prompt="none"))
+    end = "<|im_end|>" if chat == "chatml" else "<|endoftext|>"
+    space = "" if chat == "chatml" else " "
+    one = ours({"image": picture(), "messages": talk}, rng(seed))
+    assert learned(one) == "".join(space + text + end for text in talk[1::2])
+    tree = ours({"image": picture(), "message_list": [talk, talk[:2]]}, rng(seed))
+    inside = [(tree["loss_masks"] > 0) & (tree["subsegment_ids"] == branch) for branch in range(2)]
+    found = sorted(words().decode(tree["labels"][its]) for its in inside)
+    assert found == sorted("".join(space + text + end for text in its[1::2]) for its in (talk, talk[:2]))
 
 
 @pytest.mark.parametrize("chat", ["role", "chatml"])
