@@ -44,14 +44,24 @@ ONLY_IN = {
     "submitit": {"cluster.sbatch"},
     "accelerate": {"encoders.training.train"},
     "webdataset": {"stages.copy.tars"},
-    "datasets": set(),
+    "datasets": {"multimodal.datasets.hugging_face"},
     "wids": set(),
     "torch.distributed": {"order.ranks"},
     "argparse": {"base.command"},
     "PIL": {
         *(
             f"media.{name}"
-            for name in ("colors", "drafts", "formats", "jpeg", "opening", "orientation", "profiles", "resizing")
+            for name in (
+                "colors",
+                "drafts",
+                "formats",
+                "headers",
+                "jpeg",
+                "opening",
+                "orientation",
+                "profiles",
+                "resizing",
+            )
         ),
         "report.preview",
         "dataset.decoding",  # writes small PNGs for notebooks

@@ -13,7 +13,6 @@ May use: base, samples, native, order, shards, dataset.
     context_parallel   sequences shared out among ranks
     attention          masks and edges that keep the samples of a packed row apart
     account            what each source has contributed
-    waits           how long a training waited for its batches
     background         BackgroundLoader: batches made ahead by threads
     trainers           adapters for transformers, Lightning, accelerate and torch's checkpoints
     step_dataset       the steps as a dataset for torch's DataLoader

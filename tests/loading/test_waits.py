@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from hpcdata import BackgroundLoader, Mixture, Source, TokenLoader
-from hpcdata.loading import waits
 from hpcdata.loading.step_dataset import StepDataset
 from hpcdata.loading.trainers import hf_dataloader
-from hpcdata.loading.waits import Waits
+from hpcdata.order import looping
+from hpcdata.order.looping import Waits
 from tests.loading import made
 
 
 def test_the_first_batch_is_apart_and_the_share_is_that_of_all_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(waits.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(looping.time, "perf_counter", lambda: now)
     found = Waits()
     assert (found.share, found.elapsed_s) == (0, 0)
     found.add(7)
