@@ -18,6 +18,7 @@ from hpcdata.encoders.text import fast as fast_text
 from hpcdata.encoders.text import tokenizer as text
 from tests import corpora, smallruns, trees
 from tests.encoders.text.test_tokenizer import train_bpe, train_sentencepiece, train_unigram
+from tests.selection import examples
 
 
 def with_nfc(path: Path) -> Path:
@@ -94,7 +95,7 @@ def same(fast: fast_text.FastText, spy: Spy, texts: list[str]) -> list[str]:
 
 
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), max_size=12))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_ids_of_any_texts_are_the_references(both, texts):
     same(*both, texts)
 
