@@ -4,6 +4,12 @@
 
 May use: base, samples, native, embedded, config, media, order, sources, runs, shards, dataset, encoders, loading.
 
+    config        MolmoPreprocessorConfig: all settings of a preprocessor, by the names that Molmo has
+    picture_settings  those of pictures, and backbones by name
+    preprocessor  an example -> the arrays that a model is trained on
+    assembly      texts and blocks of pictures -> these arrays
+    rooms         what an example takes, from its measure, and what of it is left out
+    parts         one picture or one conversation by itself
     values        what travels between the parts: Measure, PictureBlock, Turn
     image_files   pictures that are not decoded yet, and what an example may give as a picture
     timing        what the time of making examples goes into: read, decode, collate...
@@ -20,20 +26,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpcdata.multimodal.config import MolmoPreprocessorConfig
     from hpcdata.multimodal.datasets.base import Dataset, DatasetBase
     from hpcdata.multimodal.datasets.deterministic import DeterministicDataset
     from hpcdata.multimodal.datasets.hugging_face import HfDataset
     from hpcdata.multimodal.datasets.registry import get_dataset, register
+    from hpcdata.multimodal.datasets.sources import SourceDataset
     from hpcdata.multimodal.formatting.formatter import DataFormatter
     from hpcdata.multimodal.image_files import PictureFile
+    from hpcdata.multimodal.parts import ImagePreprocessor, InterleavedTextPreprocessor
+    from hpcdata.multimodal.preprocessor import MolmoPreprocessor
 
 _PLACES = {
     **dict.fromkeys(("Dataset", "DatasetBase"), "datasets.base"),
     "DeterministicDataset": "datasets.deterministic",
     "HfDataset": "datasets.hugging_face",
     **dict.fromkeys(("get_dataset", "register"), "datasets.registry"),
+    "SourceDataset": "datasets.sources",
     "DataFormatter": "formatting.formatter",
     "PictureFile": "image_files",
+    "MolmoPreprocessorConfig": "config",
+    "MolmoPreprocessor": "preprocessor",
+    **dict.fromkeys(("ImagePreprocessor", "InterleavedTextPreprocessor"), "parts"),
 }
 """Public name -> its module, which is imported when the name is used: the room itself is light."""
 
@@ -43,7 +57,12 @@ __all__ = [
     "DatasetBase",
     "DeterministicDataset",
     "HfDataset",
+    "ImagePreprocessor",
+    "InterleavedTextPreprocessor",
+    "MolmoPreprocessor",
+    "MolmoPreprocessorConfig",
     "PictureFile",
+    "SourceDataset",
     "get_dataset",
     "register",
 ]
