@@ -8,6 +8,9 @@ training script gets the same numbers for what it was fed from `hpcdata.batch_di
 The state is what `TokenLoader.state_dict()` returned, as JSON or as `torch.save` wrote it; it says the settings, also
 packing and order, so that only layout options must be repeated. A mixture is given as a JSON file in place of the
 dataset, with the arguments that the run gave: {"sources": [{"dataset": "/pairs", "weight": 3}, ...], "policy": ...}.
+
+Raw examples (MultimodalLoader) are given as a recipe, a file with datasets, preprocessor and loader: see
+hpcdata.multimodal.recipe. Their pictures are decoded again.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from hpcdata.base.command import Options, Parser, say
 
 def parser() -> Parser:
     parser = Parser("replay", __doc__)
-    parser.add_argument("dataset", help="a dataset, a run that has been combined, or a mixture as a .json file")
+    parser.add_argument("dataset", help="a dataset, a combined run, a mixture as a .json file, or a recipe")
     parser.add_argument("--steps", help="A:B of the epoch; by default from the state's step to the end")
     parser.add_argument("--epoch", type=int, help="by default the state's, else 0")
     parser.add_argument("--world-size", type=int, default=1, help="also print the digests of this many shares")
@@ -44,9 +47,11 @@ def _replay(options: Options) -> int:
 
     from hpcdata.base.errors import UserError
     from hpcdata.loading.replaying import make_loaders, read_state, replay, steps_between
+    from hpcdata.multimodal.recipe import is_recipe, make_raw_loaders
 
     try:
-        loaders = make_loaders(options, read_state(options.state) if options.state else None)
+        state = read_state(options.state) if options.state else None
+        loaders = make_raw_loaders(options, state) if is_recipe(options.dataset) else make_loaders(options, state)
         epoch = loaders[0].epoch if options.epoch is None else options.epoch
         for found in replay(loaders, epoch, steps_between(options.steps, loaders[0], epoch)):
             if options.json:

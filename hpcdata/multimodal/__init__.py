@@ -2,7 +2,8 @@
 
     dataset -> formatting -> preprocessor (pictures/, texts/) -> loading/ (order, packing, collation)
 
-May use: base, samples, native, embedded, config, media, order, sources, runs, shards, dataset, encoders, loading.
+May use: base, samples, native, embedded, config, media, order, sources, runs, shards, dataset, encoders, loading,
+report.
 
     values        what travels between the parts: Measure, PictureBlock, Turn
     timing        what the time of making examples goes into: read, decode, collate...
@@ -11,6 +12,8 @@ May use: base, samples, native, embedded, config, media, order, sources, runs, s
     pictures/     a picture -> crops, patches and its tokens; sizes alone -> how many
     texts/        turns -> ids, targets, weights, positions, branches; what is cut when it is too long
     loading/      measured lengths + order -> packed batches that resume exactly
+    recipe        a loader as a file
+    gallery/      examples to look at, before and after preprocessing
 """
 
 from __future__ import annotations
@@ -20,13 +23,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpcdata.multimodal.formatting.formatter import DataFormatter
+    from hpcdata.multimodal.loading.collation import MMCollator
+    from hpcdata.multimodal.loading.loader import MultimodalLoader
+    from hpcdata.multimodal.loading.masks import branch_mask
+    from hpcdata.multimodal.loading.mixture import IterableDatasetMixture, group_rates
+    from hpcdata.multimodal.recipe import make_loader
 
 _PLACES = {
     "DataFormatter": "formatting.formatter",
+    "IterableDatasetMixture": "loading.mixture",
+    "MMCollator": "loading.collation",
+    "MultimodalLoader": "loading.loader",
+    "branch_mask": "loading.masks",
+    "group_rates": "loading.mixture",
+    "make_loader": "recipe",
 }
 """Public name -> its module, which is imported when the name is used: the room itself is light."""
 
-__all__ = ["DataFormatter"]
+__all__ = [
+    "DataFormatter",
+    "IterableDatasetMixture",
+    "MMCollator",
+    "MultimodalLoader",
+    "branch_mask",
+    "group_rates",
+    "make_loader",
+]
 
 
 def __getattr__(name: str) -> Any:
