@@ -66,6 +66,7 @@ ONLY_IN = {
             )
         ),
         "report.preview",
+        "multimodal.gallery.thumbnails",
         "dataset.decoding",  # writes small PNGs for notebooks
     },
     "simplejpeg": {"media.jpeg"},
