@@ -40,9 +40,8 @@ def parser() -> Parser:
     parser.add_argument("--tokenizer", default="embedded", help="a file, a folder, or embedded")
     parser.add_argument("--output_name", "--output-name", default="index.html", help="another name of the page")
     for name, kind, words in _OF_PREPROCESSOR:
-        parser.add_argument(
-            f"--{name}", *([f"--{name.replace('_', '-')}"] if "_" in name else []), type=kind, help=words
-        )
+        spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+        parser.add_argument(*spellings, type=kind, help=words)
     return parser
 
 

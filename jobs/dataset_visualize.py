@@ -1,4 +1,4 @@
-"""Visualize under the name that Molmo's users know: `python jobs/dataset_visualize.py pixmo_cap ./viz --split=train`."""
+"""Visualize by the name that Molmo's users know: `python jobs/dataset_visualize.py pixmo_cap ./viz --split=train`."""
 
 import sys
 
