@@ -6,6 +6,7 @@ May use: base, samples, native, embedded, config, media, order, sources, runs, s
 report.
 
     values        what travels between the parts: Measure, PictureBlock, Turn
+    image_files   pictures that are not decoded yet, and what an example may give as a picture
     timing        what the time of making examples goes into: read, decode, collate...
     datasets/     examples: classes of one's own, Hugging Face, every source that hpcdata reads; by name
     formatting/   fields of an example -> turns: prompts, styles, points, options
@@ -22,7 +23,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpcdata.multimodal.datasets.base import Dataset, DatasetBase
+    from hpcdata.multimodal.datasets.deterministic import DeterministicDataset
+    from hpcdata.multimodal.datasets.hugging_face import HfDataset
+    from hpcdata.multimodal.datasets.registry import get_dataset, register
     from hpcdata.multimodal.formatting.formatter import DataFormatter
+    from hpcdata.multimodal.image_files import PictureFile
     from hpcdata.multimodal.loading.collation import MMCollator
     from hpcdata.multimodal.loading.loader import MultimodalLoader
     from hpcdata.multimodal.loading.masks import branch_mask
@@ -30,6 +36,10 @@ if TYPE_CHECKING:
     from hpcdata.multimodal.recipe import make_loader
 
 _PLACES = {
+    **dict.fromkeys(("Dataset", "DatasetBase"), "datasets.base"),
+    "DeterministicDataset": "datasets.deterministic",
+    "HfDataset": "datasets.hugging_face",
+    **dict.fromkeys(("get_dataset", "register"), "datasets.registry"),
     "DataFormatter": "formatting.formatter",
     "IterableDatasetMixture": "loading.mixture",
     "MMCollator": "loading.collation",
@@ -37,17 +47,25 @@ _PLACES = {
     "branch_mask": "loading.masks",
     "group_rates": "loading.mixture",
     "make_loader": "recipe",
+    "PictureFile": "image_files",
 }
 """Public name -> its module, which is imported when the name is used: the room itself is light."""
 
 __all__ = [
     "DataFormatter",
+    "Dataset",
+    "DatasetBase",
+    "DeterministicDataset",
+    "HfDataset",
     "IterableDatasetMixture",
     "MMCollator",
     "MultimodalLoader",
+    "PictureFile",
     "branch_mask",
+    "get_dataset",
     "group_rates",
     "make_loader",
+    "register",
 ]
 
 

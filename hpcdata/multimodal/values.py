@@ -50,6 +50,8 @@ class Measure:
     """Of each branch, its turns up to the last one with a picture in it, which are never left out."""
     num_shared: int
     """Ids before all branches that are no picture: the one that begins a text, and text before shared pictures."""
+    is_drawn: bool = False
+    """Randomness was drawn for its texts: with another draw they may have other lengths."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,6 +74,10 @@ class Measures:
     """[num_turns] int32."""
     num_shared: np.ndarray
     """[num_examples] int32."""
+    is_drawn: np.ndarray
+    """[num_examples] bool."""
+    written_by: str = ""
+    """`written_by` of the preprocessor that measured: lengths of texts are those of others with this digest alone."""
 
     def __len__(self) -> int:
         return len(self.num_shared)
@@ -89,10 +95,11 @@ class Measures:
             num_learned=tuple(tuple(self.num_learned[branch].tolist()) for branch in branches),
             num_kept=tuple(self.num_kept[begin:end].tolist()),
             num_shared=int(self.num_shared[row]),
+            is_drawn=bool(self.is_drawn[row]),
         )
 
     @classmethod
-    def of(cls, measures: Sequence[Measure]) -> Measures:
+    def of(cls, measures: Sequence[Measure], written_by: str = "") -> Measures:
         branches = [branch for measure in measures for branch in measure.num_tokens]
         learned = [branch for measure in measures for branch in measure.num_learned]
         sizes = [size for measure in measures for size in measure.sizes]
@@ -105,6 +112,8 @@ class Measures:
             num_tokens=np.array([number for branch in branches for number in branch], np.int32),
             num_learned=np.array([number for branch in learned for number in branch], np.int32),
             num_shared=np.array([measure.num_shared for measure in measures], np.int32),
+            is_drawn=np.array([measure.is_drawn for measure in measures], bool),
+            written_by=written_by,
         )
 
 

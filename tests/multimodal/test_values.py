@@ -20,13 +20,15 @@ def measures(draw: st.DrawFn) -> Measure:
         num_learned=tuple(tuple(number for _, number in branch) for branch in turns),
         num_kept=tuple(draw(st.integers(0, len(branch))) for branch in turns),
         num_shared=draw(st.integers(0, 9)),
+        is_drawn=draw(st.booleans()),
     )
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(measures(), max_size=5))
 def test_columns_of_measures_give_each_of_them_back(some: list[Measure]) -> None:
-    columns = Measures.of(some)
+    columns = Measures.of(some, "digest")
+    assert columns.written_by == "digest"
     assert [columns[row] for row in range(len(columns))] == some
     with pytest.raises(IndexError):
         columns[len(some)]
