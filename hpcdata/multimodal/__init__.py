@@ -5,6 +5,12 @@
 May use: base, samples, native, embedded, config, media, order, sources, runs, shards, dataset, encoders, loading,
 report.
 
+    config        MolmoPreprocessorConfig: all settings of a preprocessor, by the names that Molmo has
+    picture_settings  those of pictures, and backbones by name
+    preprocessor  an example -> the arrays that a model is trained on
+    assembly      texts and blocks of pictures -> these arrays
+    rooms         what an example takes, from its measure, and what of it is left out
+    parts         one picture or one conversation by itself
     values        what travels between the parts: Measure, PictureBlock, Turn
     image_files   pictures that are not decoded yet, and what an example may give as a picture
     timing        what the time of making examples goes into: read, decode, collate...
@@ -23,6 +29,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpcdata.multimodal.config import MolmoPreprocessorConfig
     from hpcdata.multimodal.datasets.base import Dataset, DatasetBase
     from hpcdata.multimodal.datasets.deterministic import DeterministicDataset
     from hpcdata.multimodal.datasets.hugging_face import HfDataset
@@ -33,6 +40,8 @@ if TYPE_CHECKING:
     from hpcdata.multimodal.loading.loader import MultimodalLoader
     from hpcdata.multimodal.loading.masks import branch_mask
     from hpcdata.multimodal.loading.mixture import IterableDatasetMixture, group_rates
+    from hpcdata.multimodal.parts import ImagePreprocessor, InterleavedTextPreprocessor
+    from hpcdata.multimodal.preprocessor import MolmoPreprocessor
     from hpcdata.multimodal.recipe import make_loader
 
 _PLACES = {
@@ -48,6 +57,9 @@ _PLACES = {
     "group_rates": "loading.mixture",
     "make_loader": "recipe",
     "PictureFile": "image_files",
+    "MolmoPreprocessorConfig": "config",
+    "MolmoPreprocessor": "preprocessor",
+    **dict.fromkeys(("ImagePreprocessor", "InterleavedTextPreprocessor"), "parts"),
 }
 """Public name -> its module, which is imported when the name is used: the room itself is light."""
 
@@ -57,8 +69,12 @@ __all__ = [
     "DatasetBase",
     "DeterministicDataset",
     "HfDataset",
+    "ImagePreprocessor",
+    "InterleavedTextPreprocessor",
     "IterableDatasetMixture",
     "MMCollator",
+    "MolmoPreprocessor",
+    "MolmoPreprocessorConfig",
     "MultimodalLoader",
     "PictureFile",
     "branch_mask",

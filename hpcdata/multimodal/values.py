@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -127,6 +127,20 @@ class Room:
     """Rows of its `pooled_patches_idx`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PictureTokens:
+    """Ids that stand for pictures in a sequence; None: a preprocessor that does not need it."""
+
+    patch: int
+    start: int | None = None
+    end: int | None = None
+    col: int | None = None
+    """Behind each row of patch tokens."""
+    low_res_patch: int | None = None
+    low_res_start: int | None = None
+    """Of the crop that shows a whole picture, where it has tokens of its own."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BlockPlan:
     """What a picture of some size becomes, before it is decoded."""
@@ -158,8 +172,15 @@ class PictureBlock:
 class PicturePreprocessor(Protocol):
     """Pictures -> crops. Equal settings make equal blocks of equal pictures and equal randomness."""
 
-    max_crops: int
-    """The most crops that a picture becomes, the global one counted."""
+    @property
+    def max_crops(self) -> int:
+        """The setting that `max_crops` of the methods makes smaller: of Molmo's, tiles without the global crop."""
+        ...
+
+    @property
+    def most_crops(self) -> int:
+        """The most crops that one picture becomes, a global one counted."""
+        ...
 
     def settings(self) -> dict[str, object]:
         """Plain values: all that changes what comes out. They enter states and plans."""
@@ -167,6 +188,14 @@ class PicturePreprocessor(Protocol):
 
     def plan(self, height: int, width: int, *, max_crops: int | None = None) -> BlockPlan:
         """A pure function of the size. `max_crops`: fewer than the setting, for what would be too long."""
+        ...
+
+    def rooms(self, sizes: np.ndarray, *, max_crops: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of many sizes at once ([n, 2]: height, width): [n] int64 tokens, crops and pooled patches, as of `plan`."""
+        ...
+
+    def crops_as_pixels(self, images: np.ndarray) -> Iterable[np.ndarray]:
+        """Crops to look at, [height, width, 3] uint8 each, of `PictureBlock.pixels` of one or several pictures."""
         ...
 
     def __call__(

@@ -32,11 +32,7 @@ def has_marker(message: Message) -> bool:
 def branch_of(messages: Sequence[Message], num_pictures: int, *, lone_markers: str = "reject") -> Branch:
     """Raises BadSample: MARKER_WITHOUT_IMAGE, IMAGE_WITHOUT_MARKER."""
     has_parts = any(message.has_picture_parts for message in messages)
-    found = 0
-    if has_parts:
-        found = sum(part is True for message in messages for part in message.parts)
-    elif num_pictures or lone_markers == "reject":
-        found = sum(len(_MARKER.findall(message.text)) for message in messages if message.role == "user")
+    found = number_of(messages) if has_parts or num_pictures or lone_markers == "reject" else 0
     if found > num_pictures:
         raise BadSample(
             Reason.MARKER_WITHOUT_IMAGE,
@@ -51,6 +47,13 @@ def branch_of(messages: Sequence[Message], num_pictures: int, *, lone_markers: s
         Turn(role=message.role, parts=tuple(_parts(message, numbers, has_parts, found)), weight=message.weight)
         for message in messages
     )
+
+
+def number_of(messages: Sequence[Message]) -> int:
+    """Pictures that a conversation shows by parts of messages, or by markers."""
+    if any(message.has_picture_parts for message in messages):
+        return sum(part is True for message in messages for part in message.parts)
+    return sum(len(_MARKER.findall(message.text)) for message in messages if message.role == "user")
 
 
 def _parts(message: Message, numbers: Iterator[int], has_parts: bool, found: int) -> Iterator[str | Slot]:

@@ -56,14 +56,15 @@ class Encoded:
     is_open: bool
     """The last turns are not the assistant's: an answer is asked for."""
 
-    def measure(self, sizes: Sequence[tuple[int, int]]) -> Measure:
-        """sizes: (height, width) of the pictures."""
+    def measure(self, sizes: Sequence[tuple[int, int]], *, is_drawn: bool = False) -> Measure:
+        """sizes: (height, width) of the pictures. is_drawn: see `Measure`."""
         return Measure(
             sizes=tuple(sizes),
             num_tokens=tuple(tuple(turn.num_tokens for turn in branch) for branch in self.branches),
             num_learned=tuple(tuple(turn.num_learned for turn in branch) for branch in self.branches),
             num_kept=tuple(_turns_with_pictures(branch) for branch in self.branches),
             num_shared=sum(len(part) for part in self.shared if not isinstance(part, Slot)),
+            is_drawn=is_drawn,
         )
 
 

@@ -5,8 +5,9 @@ A single branch: input is all but the last id, labels are the next ids, weights 
 Several branches (of allenai/molmo2 and the robot fork): after what is shared come the branches, each without its last
 id, which is the label of its last place. Each branch begins at the position behind what is shared; without pictures at
 0, as bos does. `subsegment_ids` are 10000 for what is shared, then the number of the branch: a token sees those before
-it whose id is not smaller. `ends_inside`, of the first Molmo: the last ids of all but the last branch stand in the
-input, too, and branches count from 1.
+it whose id is not smaller. Of first ids, that of the first branch alone is a label: a branch should begin with a
+question, as all formats but `none` see to. `ends_inside`, of the first Molmo: the last ids of all but the last branch
+stand in the input, too, and branches count from 1.
 
 An answer that is asked for (`is_open`): nothing is shifted, nothing is learned, and behind the last id there is none:
 `no_label`.

@@ -77,7 +77,6 @@ class Words:
         self._is_control[list(controls)] = True
         literals = sorted((token for token, token_id in self._special.items() if token_id in controls), key=len)
         self._literals = re.compile("(" + "|".join(map(re.escape, reversed(literals))) + ")")
-        self._lock = threading.Lock()
 
     def settings(self) -> dict[str, object]:
         return {"tokenizer": self.name, "vocab_size": self.vocab_size, "bos": self.bos, "eos": self.eos}
@@ -96,9 +95,8 @@ class Words:
             tokenizers.check_text(text)
         if not texts:
             return []
-        with self._lock:
-            rows = zip(texts, self._encode(texts), strict=True)
-            return [self._spelled(text) if self._is_control[row].any() else row for text, row in rows]
+        rows = zip(texts, self._encode(texts), strict=True)
+        return [self._spelled(text) if self._is_control[row].any() else row for text, row in rows]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Special tokens are written out."""
@@ -182,10 +180,10 @@ def _from_object(tokenizer: Any, pad_tokenizer_to: int | None) -> Words:
 
 
 class _Foreign:
-    """A tokenizer object of somebody else's."""
+    """A tokenizer object of somebody else's: used by one thread at a time."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer, self._lock = tokenizer, threading.Lock()
         self._adds = "add_special_tokens" in inspect.signature(tokenizer.encode).parameters
         vocab: Mapping[str, int] = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
         added = tokenizer.get_added_vocab() if hasattr(tokenizer, "get_added_vocab") else {}
@@ -198,7 +196,8 @@ class _Foreign:
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         encode: Callable[..., Any] = self._tokenizer.encode
         options = {"add_special_tokens": False} if self._adds else {}
-        rows = [np.asarray(encode(text, **options), np.int32) for text in texts]
+        with self._lock:
+            rows = [np.asarray(encode(text, **options), np.int32) for text in texts]
         return np.concatenate(rows), np.concatenate([[0], np.cumsum([len(row) for row in rows])])
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -209,6 +208,12 @@ class _Foreign:
 
     def piece(self, token_id: int) -> str:
         return self.decode([token_id])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
 
 
 def _torn(part: str, is_literal: bool) -> tuple[str, ...]:
