@@ -144,28 +144,22 @@ def _crops(made: Mapping[str, Any], preprocessor: Any) -> Iterator[Shown]:
 
 
 def _parts(made: Mapping[str, Any], words: Words, look: Look) -> Iterator[Part]:
-    """What is shared, and branch by branch; tokens are marked where they are what is learned."""
-    ids, weights = _with_last(made)
-    branches = made.get("subsegment_ids")
-    of_token = np.zeros(len(ids), np.int64) if branches is None else np.append(branches, branches[-1])[: len(ids)]
-    for branch in dict.fromkeys(of_token.tolist()):
-        at = np.flatnonzero(of_token == branch)
-        title = (
-            "Tokens" if branches is None else "What all branches see" if branch == SHARED else f"Branch {branch + 1}"
-        )
-        shown = weights[at][weights[at] > 0]
-        if len(shown):
-            title += f" (mean weight {shown.mean():.3g})"
-        yield Part(title=title, runs=tuple(_runs(ids[at], weights[at], words, look)))
+    """What is shared, and branch by branch: the ids, and behind them the last label if it is learned.
 
-
-def _with_last(made: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """The ids with the last label behind them, and the weight that each has as a label."""
-    ids, weights = np.asarray(made["input_ids"]), np.asarray(made["loss_masks"])
-    labels = np.asarray(made["labels"])
-    if not (weights > 0).any():
-        return ids, np.zeros(len(ids))
-    return np.append(ids, labels[-1]), np.append(0, weights)
+    An id is learned by the weight of the place before it, of its own branch: that is where it is the label.
+    """
+    ids, labels, weights = (np.asarray(made[name]) for name in ("input_ids", "labels", "loss_masks"))
+    branches = np.asarray(made.get("subsegment_ids", np.zeros(len(ids), np.int64)))
+    for branch in dict.fromkeys(branches.tolist()):
+        at = np.flatnonzero(branches == branch)
+        shown, learned = ids[at], np.append(0, weights[at[:-1]])
+        if weights[at[-1]] > 0:
+            shown, learned = np.append(shown, labels[at[-1]]), np.append(learned, weights[at[-1]])
+        title = "What all branches see" if branch == SHARED else f"Branch {branch + 1}"
+        title = title if "subsegment_ids" in made else "Tokens"
+        if learned.any():
+            title += f" (mean weight {learned[learned > 0].mean():.3g})"
+        yield Part(title=title, runs=tuple(_runs(shown, learned, words, look)))
 
 
 def _runs(ids: np.ndarray, weights: np.ndarray, words: Words, look: Look) -> Iterator[Run]:
