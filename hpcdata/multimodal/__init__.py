@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hpcdata.multimodal.datasets.deterministic import DeterministicDataset
     from hpcdata.multimodal.datasets.hugging_face import HfDataset
     from hpcdata.multimodal.datasets.registry import get_dataset, register
+    from hpcdata.multimodal.datasets.sources import SourceDataset
     from hpcdata.multimodal.formatting.formatter import DataFormatter
     from hpcdata.multimodal.image_files import PictureFile
     from hpcdata.multimodal.loading.collation import MMCollator
@@ -49,6 +50,7 @@ _PLACES = {
     "DeterministicDataset": "datasets.deterministic",
     "HfDataset": "datasets.hugging_face",
     **dict.fromkeys(("get_dataset", "register"), "datasets.registry"),
+    "SourceDataset": "datasets.sources",
     "DataFormatter": "formatting.formatter",
     "IterableDatasetMixture": "loading.mixture",
     "MMCollator": "loading.collation",
@@ -77,6 +79,7 @@ __all__ = [
     "MolmoPreprocessorConfig",
     "MultimodalLoader",
     "PictureFile",
+    "SourceDataset",
     "branch_mask",
     "get_dataset",
     "group_rates",

@@ -64,6 +64,17 @@ def test_a_resumed_run_saw_what_replay_says(recipe, tmp_path, capsys):
     assert len(lines) == 9
 
 
+def test_its_account_can_be_asked_for(recipe, tmp_path, capsys):
+    loader = make_loader(recipe, rank=0, world_size=1)
+    batches = [next(iter(loader)) for _ in range(2)]
+    (tmp_path / "state.json").write_text(json.dumps(loader.state_dict()))
+    assert main([str(recipe), "--state", str(tmp_path / "state.json"), "--account"]) == 0
+    told, other = capsys.readouterr().out.splitlines()
+    assert told.startswith("source told here  samples ")
+    counts = [int(line.split("samples ")[1].split()[0]) for line in (told, other)]
+    assert sum(counts) == sum(int(batch["segment_ids"].max(dim=1).values.sum()) for batch in batches)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
