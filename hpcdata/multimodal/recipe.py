@@ -7,6 +7,8 @@
     mixture: {policy: repeat}                                   # IterableDatasetMixture; where there are several
     loader: {global_batch_size: 32, packing: 4096, max_crops: 24, seed: 7}          # MultimodalLoader
 
+`packing` may also be the options of a BestFit: {length: 4096, window: 1024}.
+
     loader = make_loader("train.yaml")
 
 YAML or JSON.
@@ -23,6 +25,7 @@ from typing import Any
 from hpcdata.base.errors import UserError
 from hpcdata.multimodal.loading.loader import MultimodalLoader
 from hpcdata.multimodal.loading.mixture import IterableDatasetMixture
+from hpcdata.order.packing import BestFit
 
 _PARTS = ("datasets", "preprocessor", "mixture", "loader")
 _OF_MIXTURE = ("weight",)
@@ -66,7 +69,16 @@ def make_loader(
     allowed = set(inspect.signature(MultimodalLoader).parameters) - {"dataset", "preprocessor", "rank", "world_size"}
     if wrong := sorted(set(loader) - allowed):
         raise UserError(f"{where}: loader has no option {wrong[0]}: expected {', '.join(sorted(allowed))}")
+    if isinstance(loader.get("packing"), Mapping):
+        loader["packing"] = _best_fit(loader["packing"], where)
     return MultimodalLoader(dataset, preprocessor, rank=rank, world_size=world_size, **loader)
+
+
+def _best_fit(options: Mapping[str, Any], where: str) -> BestFit:
+    try:
+        return BestFit(**options)
+    except TypeError as error:
+        raise UserError(f"{where}: packing: {error}") from None
 
 
 def make_raw_loaders(options: Namespace, state: dict[str, Any] | None) -> list[MultimodalLoader]:

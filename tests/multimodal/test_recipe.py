@@ -43,7 +43,7 @@ datasets:
   - {dataset: told here, weight: 2}
   - {dataset: told otherwise here, name: other, weight: 1}
 preprocessor: {tokenizer: embedded, crop_mode: resize, base_image_input_size: [28, 28]}
-loader: {global_batch_size: 4, packing: 128, max_crops: 6, seed: 7}
+loader: {global_batch_size: 4, packing: {length: 128, window: 32}, max_crops: 6, seed: 7}
 """
     )
     return path
