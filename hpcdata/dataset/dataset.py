@@ -123,6 +123,10 @@ class TokenDataset:
         vars(self).update(state)
         self._reset()
 
+    def stored_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Which of the samples on disk, in the order of their parts, those at `rows` ([n] integers) are."""
+        return rows
+
     def spans(self, rows: np.ndarray) -> SpanTable:
         """What the samples at `rows` ([num_rows] integers in [0, len)) consist of."""
         rows = np.asarray(rows, dtype=np.int64)

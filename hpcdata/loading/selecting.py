@@ -68,6 +68,9 @@ class SelectedDataset(TokenDataset):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "base": self.base, "rows": self.rows, "left_out": self.left_out}
 
+    def stored_rows(self, rows: np.ndarray) -> np.ndarray:
+        return self.rows[rows]
+
     def keys(self, rows: np.ndarray) -> list[str]:
         return super().keys(self.rows[rows])
 
