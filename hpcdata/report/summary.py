@@ -54,7 +54,8 @@ def describe(status: Status, output_dir: Path | str) -> str:
         agreement = 100 * counts["equal_codes"] / counts["compared_codes"]
         lines.append(f"codes    {agreement:.2f} % of {counts['compared_codes']} compared with fp32 are equal")
     if status.combined:
-        return "\n".join([*lines, *_stopped(status), f"dataset  {status.combined}"])
+        baked = [f"baked    {layout}" for layout in status.baked]
+        return "\n".join([*lines, *_stopped(status), *baked, f"dataset  {status.combined}"])
     return "\n".join([*lines, *warnings(status, output_dir)])
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hpcdata.base import units
 from hpcdata.base.digest import sha256_file
 from hpcdata.base.errors import Failed
@@ -25,6 +23,8 @@ FACTS = (
 the processor's cache."""
 VALID, IMAGE, TRAINED, COLUMN_BITS = 1, 2, 4, 3
 """A run is the column behind its last, shifted by COLUMN_BITS, and what is true of its columns."""
+
+_BYTES = {"uint16": 2, "int32": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,8 @@ class Baked:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each file."""
-        row_bytes = self.width * np.dtype(self.dtype).itemsize
         return {
-            ROWS: self.samples * row_bytes,
+            ROWS: self.samples * self.width * _BYTES[self.dtype],
             FACTS_FILE: self.samples * 8 * len(FACTS),
             RUNS: self.runs * 4,
         }
@@ -74,7 +73,7 @@ def records(values: Sequence[Mapping[str, Any]], where: Path) -> tuple[Baked, ..
     except TypeError as error:
         raise Failed(f"{where} is damaged (baked: {error}): combine its run again") from None
     for baked in found:
-        if baked.folder.startswith("/") or ".." in baked.folder.split("/") or baked.dtype not in ("uint16", "int32"):
+        if baked.folder.startswith("/") or ".." in baked.folder.split("/") or baked.dtype not in _BYTES:
             raise Failed(f"{where} is damaged (baked: {baked.folder!r} of {baked.dtype!r}): combine its run again")
     return found
 
