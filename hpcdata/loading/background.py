@@ -29,8 +29,6 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hpcdata.base.errors import UserError
-from hpcdata.loading.account import SourceAccount
-from hpcdata.loading.layouts.base import BatchCounts
 from hpcdata.loading.waits import Waits
 from hpcdata.native.threads import copy_alone
 
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
     import torch
 
     Tensors = dict[str, torch.Tensor]
-    Made = tuple[Tensors, BatchCounts]
+    Made = tuple[Tensors, Any]
     _Work = tuple[Callable[[], Made] | BaseException | None, dict[str, Any]]
     _Result = tuple[Made | BaseException | None, dict[str, Any]]
 
@@ -66,7 +64,7 @@ class ResumableLoader(Protocol):
         """Moves on by one batch and returns what makes it, in whichever thread it is called; None at the end."""
         ...
 
-    def count(self, counts: BatchCounts) -> None:
+    def count(self, counts: Any) -> None:
         """Called when the batch is delivered."""
         ...
 
@@ -78,7 +76,7 @@ class ResumableLoader(Protocol):
 
     def set_weights(self, weights: Mapping[str, float]) -> None: ...
 
-    def account(self) -> dict[str, SourceAccount]: ...
+    def account(self) -> dict[str, Any]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -146,7 +144,7 @@ class BackgroundLoader:
         """As the loader does: from the next batch on, as what was prepared is made anew."""
         self.loader.set_weights(weights)
 
-    def account(self) -> dict[str, SourceAccount]:
+    def account(self) -> dict[str, Any]:
         """As the loader does, up to the last batch that was delivered."""
         return self.loader.account()
 

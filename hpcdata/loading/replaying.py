@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hpcdata.dataset.dataset import TokenDataset
     from hpcdata.loading.loader import TokenLoader
     from hpcdata.loading.token_streams import Mixture
+    from hpcdata.order.looping import Looping
 
 _KEYS = ("input_ids", "attention_mask", "modality", "labels", "position_ids", "segment_ids", "index", "source")
 """What has a row, or a value, for each sample or row of the batch: the rest follows from these."""
@@ -61,7 +62,7 @@ def batch_digest(shares: Sequence[Mapping[str, torch.Tensor]]) -> str:
     return digest.hexdigest()
 
 
-def replay(loaders: Sequence[TokenLoader], epoch: int, steps: range) -> Iterator[StepDigest]:
+def replay(loaders: Sequence[Looping[Any]], epoch: int, steps: range) -> Iterator[StepDigest]:
     """What steps of an epoch consist of. `loaders`: one for each rank, in order; they are not moved."""
     for step in steps:
         shares = [loader.batch_at(epoch, step) for loader in loaders]
@@ -181,7 +182,7 @@ def _layout_options(text: str) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def steps_between(text: str | None, loader: TokenLoader, epoch: int) -> range:
+def steps_between(text: str | None, loader: Looping[Any], epoch: int) -> range:
     """A:B of the epoch; by default from where the loader stands to the end."""
     first, colon, last = (text or "").partition(":")
     try:

@@ -1,14 +1,12 @@
 """The steps of an epoch: which samples each consists of, and what one rank gets of it.
 
-    RowSteps         every sample a row: step s is positions s * size onwards
-    rows_of_ranks    which rank gets which rows of a step, by what they cost
+    RowSteps    every sample a row: step s is positions s * size onwards
 
 Where several samples share a row: see hpcdata.order.window_steps.
 """
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -45,28 +43,6 @@ class Share:
         """The same of many: [n] each."""
         sizes = stops - starts
         return starts + sizes * self.rank // self.world_size, starts + sizes * (self.rank + 1) // self.world_size
-
-
-def rows_of_ranks(costs: np.ndarray, num_ranks: int) -> np.ndarray:
-    """costs: [num_rows] of a step -> [num_ranks, num_rows / num_ranks] int64, the rows of each rank, ascending, so that
-    all have about the same to compute.
-
-    Packed rows have equal numbers of tokens, but attention within a segment of n tokens costs n^2: a row of one long
-    document costs several times what a row of short ones does, and all ranks wait for the slowest.
-
-    The most expensive first, each to the rank that has least so far and still has room (Graham's "longest processing
-    time"); of equal ones the first row, and the first rank.
-    """
-    room = len(costs) // num_ranks
-    ranks = [(0, rank) for rank in range(num_ranks)]
-    rows: list[list[int]] = [[] for _ in range(num_ranks)]
-    values = costs.tolist()
-    for row in np.argsort(-costs, kind="stable").tolist():
-        total, rank = heapq.heappop(ranks)
-        rows[rank].append(row)
-        if len(rows[rank]) < room:
-            heapq.heappush(ranks, (total + values[row], rank))
-    return np.sort(np.array(rows, np.int64), axis=1)
 
 
 class Steps(Protocol):

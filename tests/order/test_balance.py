@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hpcdata.base.errors import UserError
 from hpcdata.order.packing import BestFit, Concat
-from hpcdata.order.steps import rows_of_ranks
+from hpcdata.order.packing.pieces import rows_of_ranks
 
 
 @given(st.integers(1, 6), st.integers(1, 8), st.integers(0, 2**32))

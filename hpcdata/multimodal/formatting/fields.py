@@ -1,0 +1,170 @@
+"""The fields of an example: its pictures, its conversations and its annotations, in one shape.
+
+An example is a dictionary. What it may have:
+
+- `image` or `images`: a path, bytes, a picture of PIL, an array [height, width, 3] uint8, a dictionary of Hugging Face
+  (`bytes`, `path`), or a list of these;
+- `messages`: dictionaries of `role` and `content` (also `from` and `value`), or plain texts, by turns of the user and
+  the assistant; `content` may be a list of parts `{"type": "text", "text": ...}` and `{"type": "image"}`;
+- `message_list`: several conversations or annotations of the same pictures;
+- or an annotation itself: `style`, `question`, `prompt`, `label`, `answer`, `answers`, `text`, `options`, `points` ...;
+- `weight` of its loss, and `metadata`.
+
+Fields of other names are named in the metadata, `unknown_fields`. One that is nearly the name of a field which is
+missing is a misspelling: a reject.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+
+from hpcdata.multimodal.values import Role
+from hpcdata.samples import BadSample, Reason
+
+PICTURES = ("image", "images")
+ANNOTATION = (
+    "style",
+    "question",
+    "prompt",
+    "label",
+    "label_cased",
+    "answer",
+    "answers",
+    "text",
+    "answer_with_points",
+    "answer_annotations",
+    "explanation",
+    "options",
+    "unlabelled_options",
+    "answer_idx",
+    "points",
+    "point_scale",
+    "count",
+)
+FIELDS = (*PICTURES, "messages", "message_list", "weight", "metadata", *ANNOTATION)
+_ROLES: Mapping[str, Role] = {
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "system": "system",
+}
+_NEARLY = 0.87
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """What one side says, not yet split at pictures."""
+
+    role: Role
+    parts: tuple[str | Literal[True], ...]
+    """Texts; True where a part is a picture."""
+    weight: float = 1.0
+
+    @property
+    def text(self) -> str:
+        return "".join(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def has_picture_parts(self) -> bool:
+        return True in self.parts
+
+
+def bad(message: str) -> NoReturn:
+    raise BadSample(Reason.BAD_EXAMPLE, message)
+
+
+def pictures_of(example: Mapping[str, Any]) -> list[Any]:
+    """The pictures of an example in their order, as they are. Raises BadSample BAD_EXAMPLE."""
+    given = [field for field in PICTURES if example.get(field) is not None]
+    if len(given) > 1:
+        bad("an example has image and images: put all pictures into one of them")
+    if not given:
+        return []
+    value = example[given[0]]
+    if not isinstance(value, list | tuple) or isinstance(value, str):
+        return [*value] if isinstance(value, np.ndarray) and value.ndim == 4 else [value]
+    if any(picture is None for picture in value):
+        bad(f"{given[0]} holds None among {len(value)} pictures")
+    return list(value)
+
+
+def check_fields(example: Mapping[str, Any], more: Sequence[str] = ()) -> list[str]:
+    """The names of fields that are not known, more: of a user's templates. Raises BadSample for a misspelling."""
+    if not isinstance(example, Mapping):
+        bad(f"an example is a dictionary, not of type {type(example).__name__}")
+    unknown = [str(field) for field in example if field not in FIELDS and field not in more]
+    for field in unknown:
+        if (near := _nearest(field)) is not None and example.get(near) is None:
+            bad(f"field {field!r} is not known: did you mean {near!r}? Known fields: {', '.join(FIELDS)}")
+    return unknown
+
+
+@functools.lru_cache(maxsize=1024)
+def _nearest(field: str) -> str | None:
+    return next(iter(difflib.get_close_matches(field, FIELDS, n=1, cutoff=_NEARLY)), None)
+
+
+def messages_of(conversation: object) -> list[Message]:
+    """Of `messages` in any of their shapes. Raises BadSample BAD_EXAMPLE."""
+    if isinstance(conversation, str) or not isinstance(conversation, Sequence):
+        bad(f"messages are a list of texts or of dictionaries, not of type {type(conversation).__name__}")
+    if not conversation:
+        bad("messages are empty")
+    if all(isinstance(item, str) for item in conversation):
+        sides: tuple[Role, Role] = ("user", "assistant")
+        return [Message(role=sides[number % 2], parts=(text,)) for number, text in enumerate(conversation)]
+    return [_message(item, number) for number, item in enumerate(conversation, 1)]
+
+
+def weight_of(holder: Mapping[str, Any]) -> float:
+    """Raises BadSample BAD_EXAMPLE."""
+    value = holder.get("weight")
+    if value is None:
+        return 1.0
+    try:
+        weight = float(value)
+    except (TypeError, ValueError):
+        weight = -1.0
+    if not math.isfinite(weight) or weight < 0:
+        bad(f"weight is {value!r}: expected a number from 0 on")
+    return weight
+
+
+def _message(item: object, number: int) -> Message:
+    if not isinstance(item, Mapping):
+        bad(f"message {number} is neither a text among texts nor a dictionary among dictionaries")
+    names = ("role", "content") if "role" in item else ("from", "value")
+    role, content = item.get(names[0]), item.get(names[1])
+    if role not in _ROLES:
+        bad(f"message {number} has the role {role!r}: expected {', '.join(_ROLES)}")
+    return Message(role=_ROLES[str(role)], parts=_parts(content, number), weight=weight_of(item))
+
+
+def _parts(content: object, number: int) -> tuple[str | Literal[True], ...]:
+    if isinstance(content, str):
+        return (content,)
+    if not isinstance(content, Sequence):
+        bad(f"message {number} has no content that is text, but {type(content).__name__}")
+    return tuple(_part(part, number) for part in content)
+
+
+def _part(part: object, number: int) -> str | Literal[True]:
+    if isinstance(part, str):
+        return part
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "text" and isinstance(part, Mapping) and isinstance(part.get("text"), str):
+        return str(part["text"])
+    if kind == "image" and isinstance(part, Mapping) and not {"image", "path", "url"} & {*part}:
+        return True
+    if kind in ("image", "image_url"):
+        bad(f"message {number} holds a picture: put it into the field image, and {{'type': 'image'}} here")
+    bad(f"message {number} has a part of type {kind!r}: expected text or image")
