@@ -33,13 +33,8 @@ ROOMS = {
     "convert": "base samples native sources encoders dataset loading",
     "cluster": "base samples config embedded sources shards runs history encoders stages work dataset loading report",
     "jobs": "base config encoders cluster commands",
-<<<<<<< HEAD
     "api": "base config runs history shards dataset work loading report cluster",
-    "commands": "base config order runs shards dataset stages work report loading convert cluster api",
-=======
-    "api": "base config runs history shards dataset work report cluster",
     "commands": "base config order runs shards dataset stages work report loading multimodal convert cluster api",
->>>>>>> main
 }
 """Room -> the rooms that it may use. `commands` are the modules beside the rooms, which everything is typed by."""
 MOST_FILES = 16
