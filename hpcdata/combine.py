@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hpcdata.base.command import DONE, FAILED, Options, Parser, complain, say, to_type
+from hpcdata.base.command import DONE, FAILED, Options, Parser, complain, say
 
 if TYPE_CHECKING:
     from hpcdata.shards.counts import Counts
@@ -54,7 +54,7 @@ def _combine(options: Options) -> int:
 
     from hpcdata.base.logs import configure
     from hpcdata.dataset.combining import CombineOptions, combine
-    from hpcdata.dataset.parts import MAX_MAPS
+    from hpcdata.dataset.parts import when_too_many
 
     if options.mem_efficient and not options.json:
         say("--mem-efficient needs no setting: combining never holds data in memory")
@@ -74,9 +74,8 @@ def _combine(options: Options) -> int:
     for baked in manifest.baked:
         say(f"baked {baked.describe()}")
     say(f"content digest {manifest.content_digest}")
-    if len(manifest.parts) > MAX_MAPS:
-        compacting = to_type("combine", options.run, "--compact")
-        say(f"more parts than a process can map, so loaders open files again and again; {compacting} makes one of them")
+    if why := when_too_many(len(manifest.parts), options.run, is_joined=bool(manifest.joined)):
+        say(why)
     return tell_rejected(options.run, manifest.counts)
 
 

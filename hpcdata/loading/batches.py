@@ -12,6 +12,7 @@ from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.loading.block_prefetch import SourcesAhead
 from hpcdata.loading.layouts.baked_rows import baked_rows
 from hpcdata.loading.layouts.base import Batch, Layout, MakeBatch
+from hpcdata.loading.widths import longest_of_steps
 from hpcdata.native.threads import Later
 from hpcdata.order.draws import Draws
 from hpcdata.order.steps import Mark, RowSteps, Share, Steps
@@ -21,7 +22,7 @@ Make = Callable[[Later | None], Batch]
 
 _SPANS_AHEAD = 4096
 """Rows whose spans are looked up at a time."""
-_LENGTHS_AHEAD = 16_384
+_LENGTHS_AHEAD = 65_536
 """The same of rows whose lengths alone are wanted: those of all ranks."""
 
 
@@ -73,11 +74,9 @@ class PlainSteps(RowSteps):
 
     def _look_up_widths(self, epoch: int, step: int, num_rows: int) -> _Widths:
         """Of this step and those behind it, as far as `num_rows` go."""
-        positions, edges = self.ahead(epoch, step, Share())
-        num_steps = max(1, int(np.searchsorted(edges, num_rows, side="right")) - 1)
-        draws = self.stream.draws(epoch, positions[: edges[num_steps]])
-        lengths = self.layout.lineup(self.dataset.spans(draws.rows), self.layout.seeds_of(draws)).length
-        longest = np.maximum.reduceat(lengths, edges[:num_steps])
+        positions, edges = self.ahead(epoch, step, Share(), num_rows)
+        draws = self.stream.draws(epoch, positions)
+        longest = longest_of_steps(self.dataset, self.layout, draws, edges)
         return _Widths(epoch, step, [self.layout.width(length) for length in longest[:, None]])
 
     def _prepare(self, draws: Draws, *, is_asked: bool) -> MakeBatch:

@@ -17,12 +17,15 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hpcdata.base.errors import UserError
 
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
 
     from hpcdata.dataset.dataset import TokenDataset
     from hpcdata.loading.loader import TokenLoader
-    from hpcdata.loading.token_streams import Mixture
+    from hpcdata.loading.selecting import SelectedDataset
+    from hpcdata.loading.token_streams import Mixture, Source
     from hpcdata.order.looping import Looping
 
 _KEYS = ("input_ids", "attention_mask", "modality", "labels", "position_ids", "segment_ids", "index", "source")
@@ -73,6 +77,16 @@ def replay(loaders: Sequence[Looping[Any]], epoch: int, steps: range) -> Iterato
             ranks=tuple(batch_digest([share]) for share in shares),
             first_index=int(shares[0]["index"][0]) if len(shares[0]["index"]) else -1,
         )
+
+
+def account_of(loader: TokenLoader) -> dict[str, dict[str, float]]:
+    """What each source has contributed up to where the loader stands, and `total`, as plain values."""
+    account = loader.account()
+    of_sources = {f"source {name}": dataclasses.asdict(values) for name, values in account.items()}
+    found = {**of_sources, "total": dataclasses.asdict(account.total)}
+    for values in found.values():
+        del values["waited_s"]  # of the training's own process
+    return found
 
 
 def read_state(path: str | Path) -> dict[str, Any]:
@@ -127,6 +141,7 @@ def make_loaders(options: argparse.Namespace, state: dict[str, Any] | None) -> l
             seed=settings.get("seed", options.seed),
             shuffle=settings.get("shuffle", not options.no_shuffle),
             drop_last=settings.get("drop_last", True),
+            weights_ledger=options.weights_ledger,
             rank=rank,
             world_size=options.world_size,
         )
@@ -140,18 +155,43 @@ def make_loaders(options: argparse.Namespace, state: dict[str, Any] | None) -> l
 
 def _open(path: str) -> TokenDataset | Mixture:
     from hpcdata.dataset.dataset import TokenDataset
-    from hpcdata.loading.token_streams import Mixture, Source
+    from hpcdata.loading.token_streams import Mixture
+    from hpcdata.order.mixing.schedule import WeightsFrom
 
     if not path.endswith(".json"):
         return TokenDataset(path)
     try:
         values = json.loads(Path(path).read_bytes())
-        return Mixture([Source(**source) for source in values.pop("sources")], **values)
+        if "sources" not in values:
+            return _selection(values.pop("dataset"), values.pop("rows"))
+        schedule = [WeightsFrom(**item) for item in values.pop("schedule", ())]
+        return Mixture([_source(source) for source in values.pop("sources")], schedule=schedule, **values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f'{path} is no mixture ({type(error).__name__}: {error}): expected {{"sources": [{{"dataset": PATH, '
             '"weight": 3}, ...], "policy": "repeat"}'
         ) from None
+
+
+def _source(values: dict[str, Any]) -> Source:
+    """`rows`: a .npy file with those of a selection."""
+    from hpcdata.loading.token_streams import Source
+
+    rows = values.pop("rows", None)
+    return Source(**values) if rows is None else Source(**{**values, "dataset": _selection(values["dataset"], rows)})
+
+
+def _selection(path: str, rows_file: str) -> SelectedDataset:
+    """Raises ValueError for what are no rows of the dataset, ascending."""
+    from hpcdata.dataset.dataset import TokenDataset
+    from hpcdata.loading.selecting import SelectedDataset
+
+    dataset, rows = TokenDataset(path), np.load(rows_file, allow_pickle=False)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows) or (rows[1:] <= rows[:-1]).any():
+        raise ValueError(f"{rows_file} has no ascending integers")
+    if rows[0] < 0 or rows[-1] >= len(dataset):
+        raise ValueError(f"{rows_file} has rows {rows[0]} to {rows[-1]} of {len(dataset)} samples")
+    return SelectedDataset(dataset, rows.astype(np.int64), {})
 
 
 def _rebuilt(text: str | None) -> Any:

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpcdata.base.errors import UserError
-from hpcdata.loading.waits import Waits
 from hpcdata.multimodal.loading.accounting import RawAccount, make_account
 from hpcdata.multimodal.loading.collation import MMCollator
 from hpcdata.multimodal.loading.fetching import Crew, Failed, Fetching
@@ -36,7 +35,7 @@ from hpcdata.multimodal.loading.mixture import IterableDatasetMixture
 from hpcdata.multimodal.loading.steps import Batch, PackedSteps, PlainSteps
 from hpcdata.multimodal.timing import Times
 from hpcdata.order.checking import digest
-from hpcdata.order.looping import Looping
+from hpcdata.order.looping import Looping, Waits
 from hpcdata.order.order import Order, find_order
 from hpcdata.order.packing import BestFit, Packing, find_packing
 from hpcdata.order.ranks import check_rank, find_rank
