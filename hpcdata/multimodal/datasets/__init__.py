@@ -2,6 +2,10 @@
 
 base           Dataset, and DatasetBase, which holds its data in memory
 hugging_face   HfDataset: ids of the hub, saved folders, Parquet
+sources        SourceDataset: anything that hpcdata reads
+index          where its records stand
+runs           inputs of runs, and what the stage `copy` has written
+examples       records of sources -> examples
 registry       names of datasets
 deterministic  the same examples with randomness by seed, index and epoch, preprocessed
 """

@@ -77,7 +77,9 @@ def _open(path: str, split: str | None, options: dict[str, Any]) -> Dataset:
 
     if hugging_face.is_saved(path):
         return hugging_face.HfDataset(split or "train", path=path, **options)
-    raise UserError(f"{path} is nothing that can be opened as a dataset")
+    from hpcdata.multimodal.datasets.sources import SourceDataset
+
+    return SourceDataset(path, split, **options)
 
 
 def _is_path(name: str) -> bool:
