@@ -108,9 +108,10 @@ def test_colors_change_in_the_order_brightness_contrast_saturation() -> None:
 
 @pytest.mark.parametrize("kernel", [kernel for kernel in KERNELS if kernel != "nearest"])
 def test_kernels_are_those_of_pillow(kernel: Any) -> None:
-    out = np.empty((31, 77, 3), np.uint8)
-    resample(IMAGE, out, kernel=kernel, antialias=True, rounded=True, affine=None)
-    theirs = Image.fromarray(IMAGE).resize((77, 31), getattr(Image.Resampling, kernel.upper()))
+    """But where Pillow cuts overshoots between rows and columns: so none are here."""
+    image, out = IMAGE // 2 + 60, np.empty((31, 77, 3), np.uint8)
+    resample(image, out, kernel=kernel, antialias=True, rounded=True, affine=None)
+    theirs = Image.fromarray(image).resize((77, 31), getattr(Image.Resampling, kernel.upper()))
     assert np.abs(out.astype(int) - np.asarray(theirs)).max() <= 1
 
 
