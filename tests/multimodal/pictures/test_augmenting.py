@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hpcdata.multimodal.pictures.augmenting import KERNELS, Augmentation
@@ -115,10 +116,12 @@ def test_kernels_are_those_of_pillow(kernel: Any) -> None:
     assert np.abs(out.astype(int) - np.asarray(theirs)).max() <= 1
 
 
-def test_nearest_is_the_pixel_below() -> None:
+def test_nearest_is_the_nearest_exact_of_torch() -> None:
     out = np.empty((31, 77, 3), np.uint8)
     resample(IMAGE, out, kernel="nearest", antialias=False, rounded=True, affine=None)
-    np.testing.assert_array_equal(out, np.asarray(Image.fromarray(IMAGE).resize((77, 31), Image.Resampling.NEAREST)))
+    planar = torch.from_numpy(IMAGE).permute(2, 0, 1)[None]
+    theirs = torch.nn.functional.interpolate(planar, (31, 77), mode="nearest-exact")[0].permute(1, 2, 0)
+    np.testing.assert_array_equal(out, theirs.numpy())
 
 
 @pytest.mark.parametrize("changes", [{"least_area": 0.0}, {"least_area": 1.1}, {"jitter": 1.0}, {"jitter": -0.1}])
