@@ -177,6 +177,14 @@ def test_settings_and_what_they_build_can_go_to_another_process() -> None:
     assert MolmoPreprocessorConfig(**SMALL) == config
 
 
+def test_the_collator_is_for_the_tokenizer_that_was_used_last() -> None:
+    config = MolmoPreprocessorConfig(**{**SMALL, "tokenizer": "embedded", "output": "patches"})
+    preprocessor = config.build_preprocessor(ByteTokenizer())
+    long = preprocessor(QA, np.random.RandomState(0))
+    with pytest.raises(ValueError, match="an image would have been cut"):
+        config.build_collator(sequence_length=9, pad_mode="max_len")([long])
+
+
 @pytest.mark.parametrize("consumer", ["hf", "molmo"])
 @pytest.mark.parametrize("pad_mode", ["max_len", "batch_max", "to_128"])
 def test_collators_know_what_the_preprocessor_makes(consumer: str, pad_mode: str) -> None:
