@@ -122,9 +122,11 @@ class MolmoPreprocessor:
         encoded, metadata = self._encoded(example, rng, sizes)
         measure = encoded.measure(sizes())
         cut = self._rooms.cut(measure)
-        fewer = {} if cut.max_crops == self.pictures.max_crops else {"max_crops": cut.max_crops}
-        is_training, keeps = self._own.is_training, says_places(example)
-        blocks = [self.pictures(image, rng, is_training=is_training, keeps_places=keeps, **fewer) for image in decoded]
+        keeps = self._own.is_training and says_places(example)
+        blocks = [
+            self.pictures(image, rng, is_training=self._own.is_training, max_crops=cut.max_crops, keeps_places=keeps)
+            for image in decoded
+        ]
         texts = lay_out(
             encoded,
             cut,
