@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hpcdata.multimodal.datasets.base import Dataset, DatasetBase
     from hpcdata.multimodal.datasets.deterministic import DeterministicDataset
     from hpcdata.multimodal.datasets.hugging_face import HfDataset
+    from hpcdata.multimodal.datasets.measured import MeasuredDataset
     from hpcdata.multimodal.datasets.registry import get_dataset, register
     from hpcdata.multimodal.datasets.sources import SourceDataset
     from hpcdata.multimodal.formatting.formatter import DataFormatter
@@ -42,6 +43,7 @@ _PLACES = {
     "DeterministicDataset": "datasets.deterministic",
     "HfDataset": "datasets.hugging_face",
     **dict.fromkeys(("get_dataset", "register"), "datasets.registry"),
+    "MeasuredDataset": "datasets.measured",
     "SourceDataset": "datasets.sources",
     "DataFormatter": "formatting.formatter",
     "PictureFile": "image_files",
@@ -59,6 +61,7 @@ __all__ = [
     "HfDataset",
     "ImagePreprocessor",
     "InterleavedTextPreprocessor",
+    "MeasuredDataset",
     "MolmoPreprocessor",
     "MolmoPreprocessorConfig",
     "PictureFile",
