@@ -102,13 +102,13 @@ class RowSteps:
     def restore(self, epoch: int, mark: Mark) -> None:
         """There is nothing to note."""
 
-    def ahead(self, epoch: int, step: int, share: Share) -> tuple[np.ndarray, np.ndarray]:
+    def ahead(self, epoch: int, step: int, share: Share, num_rows: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(positions, edges) of the share of this step and of some behind it: the k-th of them has the positions
-        from edges[k] to edges[k + 1] - 1, in the order of its batch.
+        from edges[k] to edges[k + 1] - 1, in the order of its batch. `num_rows`: at most, but for this step.
         """
         self._range(epoch, step)
         num_steps, num_samples = self.num_steps(epoch), self.stream.num_samples(epoch)
-        last = step + max(1, _ROWS_AHEAD * share.world_size // self.size)
+        last = step + max(1, (num_rows or _ROWS_AHEAD) * share.world_size // self.size)
         last = last if num_steps is None else min(last, num_steps)
         edges = np.arange(step, 1 + last) * self.size
         if num_samples is not None:

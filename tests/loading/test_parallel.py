@@ -20,6 +20,7 @@ from hpcdata.loading.layouts.named import Interleaved, Text
 from hpcdata.order.ranks import find_rank
 from hpcdata.samples import Example
 from tests.loading import made
+from tests.selection import examples
 
 torch.set_num_threads(1)
 OPTIONS = {"global_batch_size": 8, "layout": Interleaved(max_length=64)}
@@ -101,7 +102,7 @@ def test_data_parallelism_alone_needs_no_mesh(dataset, world, dimensions):
     assert (loader.rank, loader.world_size) == (3, 8)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.sampled_from([1, 2, 3, 4]), st.integers(0, 99))
 def test_parts_of_packed_sequences(dataset, size, seed):
     """Put together, they are the samples, each padded to a multiple, with the positions and targets of the whole."""

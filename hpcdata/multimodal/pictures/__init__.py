@@ -3,7 +3,7 @@
 tiling       the size of a picture -> the grid of tiles that it is cut into
 layout       a grid of tiles -> tokens, pooled patches and places
 crops        resized pictures -> crops, patches and masks
-resampling   resizing in float32, as torch computes it
+resampling   resizing in floats, as torch computes it, to float32 or uint8
 fast         resizing in uint8
 statistics   means and deviations of vision models; `normalize` on the device
 molmo        MolmoPictures: all of this

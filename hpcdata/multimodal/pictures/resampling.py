@@ -3,7 +3,7 @@
 A resized pixel is a weighted sum of rows, then of columns: weights and places come from the sizes alone. They follow
 torch.nn.functional.interpolate(align_corners=False) to the rounding of its float32, antialiased or not, so that values
 agree to some 1e-6 of white. Sums are made from the first row to the last, each rounded to float32, so every machine
-makes the same bytes.
+makes the same bytes, with compiled loops (hpcdata/native/pictures.c) or without.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
+
+from hpcdata.multimodal.pictures.statistics import Affine
+from hpcdata.native.compiled import kernels
 
 Kernel = Literal["bilinear", "bicubic"]
 
@@ -46,27 +49,26 @@ def taps(size: int, new_size: int, kernel: Kernel, antialias: bool) -> Taps:
 
 
 def resample(
-    image: np.ndarray,
-    out: np.ndarray,
-    *,
-    kernel: Kernel,
-    antialias: bool,
-    rounded: bool,
-    scale: np.ndarray,
-    shift: np.ndarray,
+    image: np.ndarray, out: np.ndarray, *, kernel: Kernel, antialias: bool, rounded: bool, affine: Affine | None
 ) -> None:
-    """Fills `out` ([h, w, 3] float32, rows may be apart) with the resized image ([H, W, 3] uint8, contiguous).
+    """Fills `out` ([h, w, 3], rows may be apart) with the resized image ([H, W, 3] uint8, contiguous).
 
-    Each value is v * scale + shift of its channel ([3] float32 each), v from 0 to 255; rounded: v are whole numbers,
-    half to even, kept within 0 and 255, as where others go over uint8.
+    affine: `out` is float32, each value v * scale + shift of its channel, v from 0 to 255; rounded: v are whole numbers
+    then, half to even, kept within 0 and 255, as where others go over uint8. Without affine `out` is uint8, of these.
     """
     high, wide = (taps(old, new, kernel, antialias) for old, new in zip(image.shape[:2], out.shape[:2], strict=True))
+    if (compiled := kernels()) is not None:
+        compiled.resample(image, high, wide, affine, out, rounded=rounded)
+        return
     rows = _weighted(image, *high)
     values = _weighted(rows.swapaxes(0, 1), *wide).swapaxes(0, 1)
-    if rounded:
+    if rounded or affine is None:
         np.clip(np.rint(values, out=values), 0, 255, out=values)
-    values *= scale
-    np.add(values, shift, out=out)
+    if affine is None:
+        out[...] = values
+    else:
+        values *= affine.scale
+        np.add(values, affine.shift, out=out)
 
 
 def _weighted(values: np.ndarray, start: np.ndarray, weight: np.ndarray) -> np.ndarray:
