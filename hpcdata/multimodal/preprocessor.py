@@ -126,8 +126,9 @@ class MolmoPreprocessor:
         encoded, metadata = self._encoded(example, rng, sizes)
         measure = encoded.measure(sizes())
         cut = self._rooms.cut(measure)
-        fewer = {} if cut.max_crops == self.pictures.max_crops else {"max_crops": cut.max_crops}
-        blocks = [self.pictures(image, rng, is_training=self._own.is_training, **fewer) for image in decoded]
+        blocks = [
+            self.pictures(image, rng, is_training=self._own.is_training, max_crops=cut.max_crops) for image in decoded
+        ]
         texts = lay_out(
             encoded,
             cut,

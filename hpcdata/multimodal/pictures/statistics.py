@@ -24,9 +24,6 @@ class Affine(NamedTuple):
     scale: np.ndarray
     shift: np.ndarray
 
-    def of(self, value: float) -> np.ndarray:
-        return np.float32(value) * self.scale + self.shift
-
 
 _MEAN_AND_DEVIATION = {
     "openai": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
