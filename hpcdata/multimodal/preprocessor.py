@@ -90,6 +90,11 @@ class MolmoPreprocessor:
         self.written_by = hashlib.sha256(written).hexdigest()[:32]
         """A digest of all that measures depend on: those of others with the same one are the same."""
 
+    @property
+    def rule(self) -> Rule:
+        """How a picture file becomes RGB."""
+        return self._own.rule
+
     def settings(self) -> dict[str, object]:
         """Plain values: all that changes what comes out."""
         own = self._own
