@@ -128,7 +128,7 @@ def _joined(names: Sequence[str], manifests: Sequence[Manifest]) -> Manifest:
     ]
     ends = totals_before(np.array([len(manifest.parts) for manifest in manifests], np.int64)).tolist()
     groups = tuple(
-        Group(manifest.folder.resolve(), first, stop, bool(manifest.joined))
+        Group(manifest.folder.resolve(), first, stop, bool(manifest.joined), manifest.baked)
         for manifest, first, stop in zip(manifests, ends, ends[1:], strict=False)
     )
     block_sizes = [layout.block_size for layout in settings if layout.block_size is not None]

@@ -89,6 +89,11 @@ class MolmoPreprocessor:
         self.written_by = hashlib.sha256(written).hexdigest()[:32]
         """A digest of all that measures depend on: those of others with the same one are the same."""
 
+    @property
+    def rule(self) -> Rule:
+        """How a picture file becomes RGB."""
+        return self._own.rule
+
     def settings(self) -> dict[str, object]:
         """Plain values: all that changes what comes out."""
         own = self._own
@@ -121,8 +126,9 @@ class MolmoPreprocessor:
         encoded, metadata = self._encoded(example, rng, sizes)
         measure = encoded.measure(sizes())
         cut = self._rooms.cut(measure)
-        fewer = {} if cut.max_crops == self.pictures.max_crops else {"max_crops": cut.max_crops}
-        blocks = [self.pictures(image, rng, is_training=self._own.is_training, **fewer) for image in decoded]
+        blocks = [
+            self.pictures(image, rng, is_training=self._own.is_training, max_crops=cut.max_crops) for image in decoded
+        ]
         texts = lay_out(
             encoded,
             cut,

@@ -205,8 +205,11 @@ class PicturePreprocessor(Protocol):
         *,
         is_training: bool = False,
         max_crops: int | None = None,
+        keeps_places: bool = False,
     ) -> PictureBlock:
-        """image: [height, width, 3] uint8."""
+        """image: [height, width, 3] uint8. Only while training, and with `rng`, pictures are augmented, where the
+        settings say so. keeps_places: texts say where things are in the picture, so nothing in it is moved.
+        """
         ...
 
 

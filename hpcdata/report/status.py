@@ -117,6 +117,8 @@ class Status:
     """That the dataset has, or will have, more parts than a process can map, and what to type."""
     not_read: dict[str, int] = field(default_factory=dict)
     """Ending -> files in the folders of inputs that no sample is made of."""
+    baked: list[str] = field(default_factory=list)
+    """Layouts whose rows the dataset has, and what they cost on the disk."""
     state: State = UNFINISHED
     """`finished`: all shards are committed. `failed`: it will not get there by itself, or has too many rejects."""
 
@@ -151,10 +153,11 @@ class Observer:
         self.history.read()
         dataset = self.paths.complete_dataset()
         if dataset is not None:
-            counts, committed = read_manifest(dataset).counts, set(self._names)
-            return self._status(
-                counts, self.plan.num_samples, committed, set(), set(), set(), str(dataset), ask_scheduler
+            manifest, committed = read_manifest(dataset), set(self._names)
+            status = self._status(
+                manifest.counts, self.plan.num_samples, committed, set(), set(), set(), str(dataset), ask_scheduler
             )
+            return dataclasses.replace(status, baked=[baked.describe() for baked in manifest.baked])
         listed, attempts = self.paths.list_names()
         counts, committed = self._committed(listed)
         samples_done, unfinished = counts.inputs, self._names - committed

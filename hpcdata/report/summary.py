@@ -54,7 +54,9 @@ def describe(status: Status, output_dir: Path | str) -> str:
         agreement = 100 * counts["equal_codes"] / counts["compared_codes"]
         lines.append(f"codes    {agreement:.2f} % of {counts['compared_codes']} compared with fp32 are equal")
     if status.combined:
-        return "\n".join([*lines, *_stopped(status), f"dataset  {status.combined}", *_compacting(status)])
+        baked = [f"baked    {layout}" for layout in status.baked]
+        dataset = [*_stopped(status), f"dataset  {status.combined}"]
+        return "\n".join([*lines, *dataset, *baked, *_compacting(status)])
     return "\n".join([*lines, *warnings(status, output_dir)])
 
 
