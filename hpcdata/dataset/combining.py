@@ -153,7 +153,7 @@ def _fill(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions, bu
     if options.compact:
         parts = [compact(building / "parts", parts, plan.fingerprint, plan.id_dtype)]
     manifest = _manifest(plan, paths, parts, counts, gaps, retries, building / "parts", is_compact=options.compact)
-    if joined.pays(manifest):
+    if joined.pays(building, manifest):
         manifest = joined.join(building, manifest)
     for folder in (building / "parts", building):
         files.sync_folder(folder)

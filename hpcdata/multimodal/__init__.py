@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hpcdata.multimodal.datasets.base import Dataset, DatasetBase
     from hpcdata.multimodal.datasets.deterministic import DeterministicDataset
     from hpcdata.multimodal.datasets.hugging_face import HfDataset
+    from hpcdata.multimodal.datasets.measured import MeasuredDataset
     from hpcdata.multimodal.datasets.registry import get_dataset, register
     from hpcdata.multimodal.datasets.sources import SourceDataset
     from hpcdata.multimodal.formatting.formatter import DataFormatter
@@ -50,6 +51,7 @@ _PLACES = {
     "DeterministicDataset": "datasets.deterministic",
     "HfDataset": "datasets.hugging_face",
     **dict.fromkeys(("get_dataset", "register"), "datasets.registry"),
+    "MeasuredDataset": "datasets.measured",
     "SourceDataset": "datasets.sources",
     "DataFormatter": "formatting.formatter",
     "IterableDatasetMixture": "loading.mixture",
@@ -75,6 +77,7 @@ __all__ = [
     "InterleavedTextPreprocessor",
     "IterableDatasetMixture",
     "MMCollator",
+    "MeasuredDataset",
     "MolmoPreprocessor",
     "MolmoPreprocessorConfig",
     "MultimodalLoader",
