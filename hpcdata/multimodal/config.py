@@ -155,7 +155,8 @@ class MolmoPreprocessorConfig(PictureSettings):
         tokenizer: Any = None,
     ) -> MMCollator:
         """See `MMCollator`. tokenizer: as for the preprocessor, whose last one counts where none is given."""
-        return self.build_preprocessor(tokenizer).build_collator(sequence_length, pad_mode, consumer=consumer)
+        last = self.__dict__.get("_last") if tokenizer is None else tokenizer
+        return self.build_preprocessor(last).build_collator(sequence_length, pad_mode, consumer=consumer)
 
     def build_pictures(self, words: Words) -> MolmoPictures:
         """What makes crops and patches of pictures, with the special tokens of a tokenizer."""
@@ -180,8 +181,6 @@ class MolmoPreprocessorConfig(PictureSettings):
 
     def _words(self, tokenizer: Any) -> Words:
         given = tokenizer if tokenizer is not None else self.tokenizer
-        if given is None:
-            given = self.__dict__.get("_last")
         if given is None:
             _logger.warning("no tokenizer is given: the embedded one of 4096 ids is used, which is for trying out")
             given = EMBEDDED

@@ -107,6 +107,18 @@ def test_fast_pixels_are_bytes_and_can_be_looked_at() -> None:
     np.testing.assert_array_equal(ours[0].load_image(QA["image"]), QA["image"])
 
 
+def test_pictures_whose_places_are_told_are_not_moved() -> None:
+    config = MolmoPreprocessorConfig(**SMALL, use_horizontal_flip=True, use_random_crops=True)
+    ours, plain = config.build_preprocessor(), MolmoPreprocessorConfig(**SMALL).build_preprocessor()
+    told = {**QA, "messages": ["Where?", '<point x="1.0" y="2.0" alt="a">a</point>']}
+    for example, is_moved in ((QA, True), (told, False)):
+        found = [ours(example, np.random.RandomState(seed))["images"] for seed in range(4)]
+        expected = plain(example, np.random.RandomState(0))["images"]
+        assert all(np.array_equal(images, expected) for images in found) != is_moved
+    varied = MolmoPreprocessorConfig(**SMALL, resize="torch-rng").build_preprocessor()
+    assert len({varied(told, np.random.RandomState(seed))["images"].tobytes() for seed in range(9)}) > 2
+
+
 def test_the_forks_settings_are_taken() -> None:
     config = MolmoPreprocessorConfig(
         crop_mode="overlap-and-resize-c2",
@@ -175,6 +187,14 @@ def test_settings_and_what_they_build_can_go_to_another_process() -> None:
     for copy in (pickle.loads(pickle.dumps(config)).build_preprocessor(), pickle.loads(pickle.dumps(ours))):
         np.testing.assert_equal(copy(QA, np.random.RandomState(1)), ours(QA, np.random.RandomState(1)))
     assert MolmoPreprocessorConfig(**SMALL) == config
+
+
+def test_the_collator_is_for_the_tokenizer_that_was_used_last() -> None:
+    config = MolmoPreprocessorConfig(**{**SMALL, "tokenizer": "embedded", "output": "patches"})
+    preprocessor = config.build_preprocessor(ByteTokenizer())
+    long = preprocessor(QA, np.random.RandomState(0))
+    with pytest.raises(ValueError, match="an image would have been cut"):
+        config.build_collator(sequence_length=9, pad_mode="max_len")([long])
 
 
 @pytest.mark.parametrize("consumer", ["hf", "molmo"])
