@@ -19,7 +19,8 @@ def checked(value: T) -> T:
     Knows what the records of this package consist of: int, float, str, bool, None, unions, Literal, tuple, list, dict,
     Counter, Mapping and dataclasses. An int is no bool.
     """
-    for name, hint in _hints(type(value)).items():
+    cls: type = type(value)
+    for name, hint in _hints(cls).items():
         found = getattr(value, name)
         if not _matches(found, hint):
             raise TypeError(f"{name} is {type(found).__name__}, expected {getattr(hint, '__name__', hint)}")
