@@ -10,6 +10,7 @@ recomputed from the examples.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import numpy as np
 
 from hpcdata.base import digest, sealed
 from hpcdata.base.command import to_type
+from hpcdata.base.digest import sha256_file
 from hpcdata.base.errors import UserError
 from hpcdata.config import values as configuration
 from hpcdata.dataset import joined
-from hpcdata.dataset.manifest import FILE_NAME, Manifest, read_manifest
+from hpcdata.dataset.manifest import FILE_NAME, LayoutDefaults, Manifest, read_manifest
+from hpcdata.history import checking as history
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, arithmetic, load_plan
 from hpcdata.runs.rejects import retry_header
@@ -89,8 +92,9 @@ def verify(path: Path | str) -> list[Report]:
     plan = load_plan(path)
     dataset = paths.complete_dataset()
     reports = []
+    made_as = history.sealed_shards(paths)
     if dataset is None or (paths.shards.is_dir() and any(paths.shards.iterdir())):
-        reports.append(_verify_run(paths, dataset))
+        reports.append(_verify_run(paths, dataset, made_as))
     if dataset is not None or (paths.dataset / FILE_NAME).exists():
         report = verify_dataset(dataset or paths.dataset)
         if report.counts.inputs != plan.num_samples:
@@ -99,6 +103,7 @@ def verify(path: Path | str) -> list[Report]:
         reports.append(report)
     written = (paths.plan, paths.runtime, paths.batch_size, paths.combined, paths.report, paths.halted)
     reports[0].problems += [problem for file in written for problem in _faults(file)]
+    reports[0].problems += history.problems_of(paths, plan)
     return reports
 
 
@@ -122,7 +127,7 @@ def verify_dataset(path: Path | str) -> Report:
     return report
 
 
-def _verify_run(paths: RunPaths, dataset: Path | None) -> Report:
+def _verify_run(paths: RunPaths, dataset: Path | None, made_as: Mapping[str, set[str]]) -> Report:
     """Checks the shards of a run that are still in `shards/` (those moved into a dataset are checked there)."""
     plan = load_plan(paths.root)
     retries = paths.list_retries()
@@ -135,8 +140,11 @@ def _verify_run(paths: RunPaths, dataset: Path | None) -> Report:
                 missing.append(spec.name)
             continue
         _add(report, folder, plan.header(spec))
+        report.problems += _not_as_made(folder, made_as.get(spec.name))
     for name, folder in retries.items():
         _add(report, folder, retry_header(plan, retry_number(name)))
+        report.problems += _not_as_made(folder, made_as.get(name))
+    report.problems += history.damaged_checkpoints(paths.shards)
     report.check_recovered()
     if missing:
         names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -152,6 +160,17 @@ def _faults(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     return [f"{path.name}: {fault}"] if fault else []
+
+
+def _not_as_made(folder: Path, sha256s: set[str] | None) -> list[str]:
+    """What only the ledger knows: counts that no column tells."""
+    try:
+        found = sha256_file(folder / shard.SHARD)
+    except FileNotFoundError:
+        return []
+    if not sha256s or found in sha256s:
+        return []
+    return [f"{folder.name}: {shard.SHARD} is not the one that the ledger tells of"]
 
 
 def _add(report: Report, folder: Path, header: ShardHeader) -> None:
@@ -179,6 +198,8 @@ def _not_of_the_run(dataset: Path, plan: Plan, paths: RunPaths) -> list[str]:
         problems.append(f"{FILE_NAME}: its inputs are not the run's")
     facts: dict[str, object] = {"config": configuration.to_mapping(plan.config), "arithmetic": arithmetic(plan)}
     facts["plan_code_version"] = plan.code_version
+    if manifest.layout != LayoutDefaults.of(plan):
+        problems.append(f"{FILE_NAME}: its layout is not the run's")
     problems += [
         f"{FILE_NAME}: its {name.replace('_', ' ')} is not the run's"
         for name, fact in facts.items()

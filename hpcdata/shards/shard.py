@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hpcdata.base import digest, files
+from hpcdata.base import digest, files, sealed
 from hpcdata.base.typed import checked
 from hpcdata.shards.columns import token_schema
 from hpcdata.shards.counts import Counts
@@ -131,13 +131,13 @@ class Progress:
 
     def to_json(self) -> bytes:
         values = dataclasses.asdict(self)
-        return files.to_json({**values, "counts": self.counts.to_mapping()})
+        return sealed.to_json({**values, "counts": self.counts.to_mapping()})
 
 
 def read_progress(folder: Path) -> Progress | None:
     """The checkpoint in a tmp_ folder, None when there is no valid one."""
     try:
-        values = files.read_json(folder / PROGRESS)
+        values = sealed.read_json(folder / PROGRESS)
         progress = Progress(
             fingerprint=values["fingerprint"],
             samples_read=values["samples_read"],

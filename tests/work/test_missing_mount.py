@@ -106,7 +106,7 @@ def test_pictures_that_were_never_there_are_rejected(tmp_path: Path) -> None:
 def test_some_that_are_removed_after_planning_are_rejected(tmp_path: Path) -> None:
     source, run = lines(tmp_path / "in"), tmp_path / "run"
     prepare(small_config(run, *OPTIONS, source=source))
-    assert len(json.loads((run / "witnesses.json").read_text())["files"]) == 2
+    assert len(json.loads((run / "plan.json").read_text())["witnesses"]) == 2
     for number in range(5, 25):
         (tmp_path / f"in/mount/{number:02d}.png").unlink()
     assert work(run) is TaskOutcome.FINISHED
