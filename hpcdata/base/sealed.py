@@ -45,6 +45,15 @@ def fault_of(data: bytes) -> str | None:
     return None
 
 
+def fault_of_json(data: bytes, name: str) -> str | None:
+    """The same, also where it is no JSON, as of a file that was cut."""
+    try:
+        files.parse_json(data, name)
+    except ValueError as error:
+        return f"it is no JSON: {error}"
+    return fault_of(data)
+
+
 def read_json(path: Path) -> Any:
     """The object without its seal. Raises ValueError for what is no JSON, or was changed."""
     data = path.read_bytes()

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hpcdata.base.digest import sha256_file
 from hpcdata.base.errors import UserError
 from hpcdata.cluster.limits import read_controller
 from hpcdata.cluster.sbatch import ClusterFull, JobOptions, TooManyJobs, submit_job
@@ -179,7 +178,7 @@ class _Submitter:
             num_tasks=options.num_tasks,
             samples_done=self._samples_done,
             partition=(self._config.finish.partition if finish else None) or self._config.cluster.partition,
-            script_sha256=_sha256_of(submissions.script(self.paths, job_id)),
+            script_sha256=submissions.sha256_of_script(self.paths, job_id),
         )
         submissions.add(self.paths, self._last)
         if finish:
@@ -188,10 +187,6 @@ class _Submitter:
             write_notice(self.paths, f"{tasks}, and the finishing job {job_id} behind")
         else:
             self.job_ids.append(job_id)
-
-
-def _sha256_of(script: Path) -> str:
-    return sha256_file(script) if script.exists() else ""
 
 
 def _keep_mail() -> None:

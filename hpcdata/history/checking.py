@@ -1,7 +1,7 @@
 """Whether what stands in a run beside its shards is still what was written: for `verify`.
 
 Settings, listings of inputs, checkpoints, ledgers, submissions with their scripts, claims, notes of crashes, the
-report. Not the logs of a scheduler, and what is noted of an attempt's place (`work`): nothing is made of them.
+report. Not the logs of a scheduler, of which nothing is made.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ def damaged_checkpoints(shards: Path) -> list[str]:
         progress = shard.read_progress(folder)
         if progress is None and data:
             problems.append(f"{folder.name}/{shard.PROGRESS}: {sealed.fault_of(data) or 'it is damaged'}")
+        if (note := _bytes(folder / shard.WORK)) and not _is_work_note(note):
+            problems.append(f"{folder.name}/{shard.WORK}: it is damaged")
         for name, (size, sha256) in progress.files.items() if progress else ():
             with contextlib.suppress(FileNotFoundError):  # its task goes on, and has made another
                 if sha256_file(folder / name, size=size) != sha256:
@@ -58,6 +60,14 @@ def sealed_shards(paths: RunPaths) -> Mapping[str, set[str]]:
             for part, sha256 in event.get("shards_sha256", {}).items():
                 found.setdefault(part, set()).add(sha256)
     return found
+
+
+def _is_work_note(data: bytes) -> bool:
+    try:
+        shard.parse_work_note(data)
+    except ValueError:
+        return False
+    return True
 
 
 def _not_as_planned(paths: RunPaths, plan: Plan) -> Iterator[tuple[Path, str]]:
@@ -82,8 +92,11 @@ def _not_as_planned(paths: RunPaths, plan: Plan) -> Iterator[tuple[Path, str]]:
 def _faults(paths: RunPaths) -> Iterator[tuple[Path, str]]:
     for pattern in _SEALED:
         for path in sorted(paths.root.glob(pattern)):
-            if (data := _bytes(path)) and (fault := sealed.fault_of(data)):
-                yield path, fault
+            with contextlib.suppress(FileNotFoundError):
+                data = path.read_bytes()
+                is_begun = path.parent == paths.claims and not data  # its process was killed, or is about to write
+                if not is_begun and (fault := sealed.fault_of_json(data, path.name)):
+                    yield path, fault
     for path in sorted(paths.ledger.glob("*.jsonl")):
         if fault := sealed.fault_of_lines(_bytes(path)):
             yield path, fault

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from hpcdata.base import files, sealed
+from hpcdata.base.digest import sha256_file
 from hpcdata.base.typed import checked
 from hpcdata.runs.paths import RunPaths
 
@@ -125,6 +126,11 @@ def kind_of_mark(comment: str, root: Path) -> Kind | None:
 def script(paths: RunPaths, job_id: str) -> Path:
     """Where a copy of what was given to sbatch lies."""
     return paths.logs / f"{job_id}_submission.sh"
+
+
+def sha256_of_script(paths: RunPaths, job_id: str) -> str:
+    file = script(paths, job_id)
+    return sha256_file(file) if file.exists() else ""
 
 
 def _write(paths: RunPaths, name: str, values: dict[str, object]) -> None:

@@ -36,6 +36,7 @@ from hpcdata.shards.shard import (
     ShardHeader,
     ShardSummary,
     read_listing,
+    work_note,
 )
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class ShardWriter:
                 self._work = os.open(self._folder / WORK, flags, 0o666)
             except FileNotFoundError:
                 raise LostShard(self.header.name) from None
-        os.pwrite(self._work, (b"" if left else str(self.samples_read).encode()).ljust(20), 0)
+        os.pwrite(self._work, work_note(None if left else self.samples_read), 0)
 
     def seal(self) -> str:
         """Completes the shard where it is, and returns the sha256 of its shard.json.
