@@ -11,6 +11,7 @@ May use: base, samples. Serves the image tokenizers (`pixels.load`) and the raw 
     colors        every mode of picture -> RGB: alpha, palettes, 16 bits, CMYK
     profiles      ICC profiles and the gamma of a PNG -> sRGB, and which were not applied
     opening       a picture at its full size, upright and in RGB
+    headers       the size of a picture from its header, nothing decoded
     resizing      kernels, the rounding of sides, the center crop
     sizes         sizes for other shapes than squares
     pixels        image bytes -> RGB pixels of a given size: all of the above in their order

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcdata.base import files, sealed
+from hpcdata.base.reads import naming
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ class Claims:
             return False
         path = self._folder / name
         try:
-            with files.naming(path):
+            with naming(path):
                 files.write_all(descriptor, sealed.to_json(dataclasses.asdict(self._owner)))
         except OSError:
             path.unlink(missing_ok=True)  # nobody could tell whose it is

@@ -60,6 +60,7 @@ def test_other_errors_stay_what_they_are() -> None:
             raise error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_samples", [False, True])
 def test_a_run_rejects_the_text_and_writes_the_others(tmp_path: Path, llama3_like: Path, as_samples: bool) -> None:
     texts = ["first", SPACES, "third"]
