@@ -67,9 +67,13 @@ class Rooms:
             num_pooled=sum(pooled for _, _, pooled in lengths),
         )
 
-    def of_many(self, measures: Measures) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """See `MolmoPreprocessor.rooms`."""
+    def of_many(
+        self, measures: Measures, *, is_order_drawn: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+        """See `MolmoPreprocessor.rooms`. is_order_drawn: that of branches."""
         columns, is_plain = self._plain_rooms(measures)
+        if is_order_drawn and (~is_plain & (np.diff(measures.first_branch) > 1)).any():
+            return None
         for row in np.flatnonzero(~is_plain).tolist():
             columns[:, row] = 0
             try:
