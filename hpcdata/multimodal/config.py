@@ -30,7 +30,7 @@ from hpcdata.multimodal.texts.formats import build_format
 from hpcdata.multimodal.texts.layout import Weighting
 from hpcdata.multimodal.texts.limits import Limits
 from hpcdata.multimodal.texts.words import PICTURE_TOKENS, Words, build_words
-from hpcdata.multimodal.values import PictureTokens
+from hpcdata.multimodal.values import PicturePreprocessor, PictureTokens
 
 if TYPE_CHECKING:
     from hpcdata.multimodal.loading.collation import MMCollator
@@ -117,15 +117,22 @@ class MolmoPreprocessorConfig(PictureSettings):
         self._limits()
 
     def build_preprocessor(
-        self, tokenizer: Any = None, *, for_inference: bool = False, is_training: bool = True
+        self,
+        tokenizer: Any = None,
+        *,
+        for_inference: bool = False,
+        is_training: bool = True,
+        pictures: Callable[..., PicturePreprocessor] | None = None,
     ) -> MolmoPreprocessor:
         """tokenizer: instead of the setting. for_inference: the last answer is left out and asked for. is_training:
-        orders of branches are drawn, and pictures are augmented where this is on.
+        orders of branches are drawn, and pictures are augmented where this is on. pictures: instead of the settings of
+        pictures, what makes others with `tokens=` the ids of the special tokens: `LlavaPictures`, `QwenPictures`, or
+        `functools.partial(QwenPictures, max_pixels=...)`.
         """
         words = self._words(tokenizer)
         formatter = self.formatter()
         return MolmoPreprocessor(
-            pictures=self.build_pictures(words),
+            pictures=self.build_pictures(words) if pictures is None else pictures(tokens=self._picture_tokens(words)),
             formatter=formatter,
             words=words,
             form=build_format(self.message_format, words, always_start_with_space=self.always_start_with_space),
@@ -160,11 +167,14 @@ class MolmoPreprocessorConfig(PictureSettings):
 
     def build_pictures(self, words: Words) -> MolmoPictures:
         """What makes crops and patches of pictures, with the special tokens of a tokenizer."""
+        return self.pictures(self._picture_tokens(words))
+
+    @staticmethod
+    def _picture_tokens(words: Words) -> PictureTokens:
         start, end, patch, col, _, low_res_patch, low_res_start = map(words.special, PICTURE_TOKENS)
-        tokens = PictureTokens(
+        return PictureTokens(
             patch=patch, start=start, end=end, col=col, low_res_patch=low_res_patch, low_res_start=low_res_start
         )
-        return self.pictures(tokens)
 
     def formatter(self) -> DataFormatter:
         names = {item.name for item in dataclasses.fields(DataFormatter) if item.init} & {*self.__dataclass_fields__}
