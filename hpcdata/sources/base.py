@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -30,6 +30,7 @@ DOCUMENT_FIELDS = ("text", "content")
 """Fields or columns that hold the text of a document, in order of preference."""
 
 
+Each = Callable[[int], object]
 RECORDS = "parquet.records"
 """The format of Parquet whose rows are records with pictures or conversations; `parquet` holds documents."""
 
