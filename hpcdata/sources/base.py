@@ -63,6 +63,9 @@ class Options:
     needs_text: bool = True
     keep_image_marker: bool = False
     """Leave the literal `<image>` of conversations in the text, before its image."""
+    only_users_show: bool = False
+    """In conversations a marker is the place of a picture where a user writes it, and text where others do. Markers
+    and pictures that do not fit have reasons of their own."""
     rejects_changed: bool = False
     """A document of a listing that is no longer as listed is a reject; else reading it raises UserError."""
     keeps_members: bool = False
