@@ -164,11 +164,14 @@ class MolmoPreprocessor:
 
     def rooms(self, measures: Measures) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
         """Of stored measures: [n] int64 each of tokens, crops, pooled patches, and why an example is rejected: 1 + the
-        number of its reason among all, 0 if it is not. None: their texts were written by other settings, or drawn.
+        number of its reason among all, 0 if it is not.
+
+        None: their texts were written by other settings, or drawn; or a branch of some example does not fit, and which
+        one this is depends on their order, which is drawn.
         """
         if measures.written_by != self.written_by or measures.is_drawn.any():
             return None
-        return self._rooms.of_many(measures)
+        return self._rooms.of_many(measures, is_order_drawn=self._own.is_training and self.formatter.shuffle_messages)
 
     def load_image(self, picture: object) -> np.ndarray:
         """[height, width, 3] uint8 of what an example gives as a picture, decoded as for training. Raises BadSample."""
@@ -241,11 +244,11 @@ class MolmoPreprocessor:
 
 
 class _Watched:
-    """A generator that tells whether something was drawn from it."""
+    """A generator that tells whether something was drawn from it, but for an order."""
 
     def __init__(self, rng: np.random.RandomState) -> None:
         self._rng, self.is_drawn = rng, False
 
     def __getattr__(self, name: str) -> Any:
-        self.is_drawn = True
+        self.is_drawn |= name != "shuffle"
         return getattr(self._rng, name)
