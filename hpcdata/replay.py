@@ -10,6 +10,9 @@ packing and order, so that only layout options must be repeated. A mixture is gi
 dataset, with the arguments that the run gave: {"sources": [{"dataset": "/pairs", "weight": 3}, ...], "policy": ...}.
 A selection is its rows, `np.save("good.npy", loader.dataset.rows)`: {"dataset": "/pairs", "rows": "good.npy"}.
 
+Raw examples (MultimodalLoader) are given as a recipe, a file with datasets, preprocessor and loader: see
+hpcdata.multimodal.recipe. Their pictures are decoded again.
+
 `--account` says what each source had contributed where the loader stood: samples, tokens, padding, and what was left
 out. (How long a training waited for batches only its own process knows: `loader.account()`.)
 """
@@ -24,7 +27,7 @@ from hpcdata.base.command import Options, Parser, say
 
 def parser() -> Parser:
     parser = Parser("replay", __doc__)
-    parser.add_argument("dataset", help="a dataset, a run that has been combined, or a mixture as a .json file")
+    parser.add_argument("dataset", help="a dataset, a combined run, a mixture as a .json file, or a recipe")
     parser.add_argument("--steps", help="A:B of the epoch; by default from the state's step to the end")
     parser.add_argument("--epoch", type=int, help="by default the state's, else 0")
     parser.add_argument("--world-size", type=int, default=1, help="also print the digests of this many shares")
@@ -50,9 +53,11 @@ def _replay(options: Options) -> int:
 
     from hpcdata.base.errors import UserError
     from hpcdata.loading.replaying import account_of, make_loaders, read_state, replay, steps_between
+    from hpcdata.multimodal.recipe import is_recipe, make_raw_loaders
 
     try:
-        loaders = make_loaders(options, read_state(options.state) if options.state else None)
+        state = read_state(options.state) if options.state else None
+        loaders = make_raw_loaders(options, state) if is_recipe(options.dataset) else make_loaders(options, state)
         if options.account:
             _tell_account(account_of(loaders[0]), as_json=options.json)
             return 0

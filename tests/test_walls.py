@@ -29,7 +29,9 @@ ROOMS = {
     "work": "base samples config embedded sources shards runs history stages",
     "report": "base samples shards runs history dataset",
     "loading": "base samples native order shards dataset",
-    "multimodal": ("base samples native embedded config media order sources runs shards dataset encoders loading"),
+    "multimodal": (
+        "base samples native embedded config media order sources runs shards dataset encoders loading report"
+    ),
     "convert": "base samples native sources encoders dataset loading",
     "cluster": "base samples config embedded sources shards runs history encoders stages work dataset loading report",
     "jobs": "base config encoders cluster commands",
@@ -64,6 +66,7 @@ ONLY_IN = {
             )
         ),
         "report.preview",
+        "multimodal.gallery.thumbnails",
         "dataset.decoding",  # writes small PNGs for notebooks
     },
     "simplejpeg": {"media.jpeg"},

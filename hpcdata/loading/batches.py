@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.loading.block_prefetch import SourcesAhead
 from hpcdata.loading.layouts.baked_rows import baked_rows
 from hpcdata.loading.layouts.base import Batch, Layout, MakeBatch
-from hpcdata.loading.widths import longest_of_steps
+from hpcdata.loading.widths import widths_of_steps
 from hpcdata.native.threads import Later
 from hpcdata.order.draws import Draws
 from hpcdata.order.steps import Mark, RowSteps, Share, Steps
@@ -75,9 +76,8 @@ class PlainSteps(RowSteps):
     def _look_up_widths(self, epoch: int, step: int, num_rows: int) -> _Widths:
         """Of this step and those behind it, as far as `num_rows` go."""
         positions, edges = self.ahead(epoch, step, Share(), num_rows)
-        draws = self.stream.draws(epoch, positions)
-        longest = longest_of_steps(self.dataset, self.layout, draws, edges)
-        return _Widths(epoch, step, [self.layout.width(length) for length in longest[:, None]])
+        draws = partial(self.stream.draws, epoch)
+        return _Widths(epoch, step, widths_of_steps(self.dataset, self.layout, draws, positions, edges))
 
     def _prepare(self, draws: Draws, *, is_asked: bool) -> MakeBatch:
         """`is_asked`: whether the kernel reads the samples already."""

@@ -38,7 +38,17 @@ if TYPE_CHECKING:
     from hpcdata.loading.token_streams import Mixture, Source
     from hpcdata.order.looping import Looping
 
-_KEYS = ("input_ids", "attention_mask", "modality", "labels", "position_ids", "segment_ids", "index", "source")
+_KEYS: tuple[str, ...] = (
+    "input_ids",
+    "attention_mask",
+    "modality",
+    "labels",
+    "position_ids",
+    "segment_ids",
+    "index",
+    "source",
+)
+_KEYS += ("subsegment_ids", "loss_masks", "images", "image_masks", "image_input_idx", "pooled_patches_idx")
 """What has a row, or a value, for each sample or row of the batch: the rest follows from these."""
 _MAX_STATE_BYTES = 2**24
 
@@ -52,7 +62,7 @@ class StepDigest:
     whole: str
     ranks: tuple[str, ...]
     first_index: int
-    """Plan index of the first sample."""
+    """Plan index of the first sample; of raw examples, its row within those of all datasets."""
 
 
 def batch_digest(shares: Sequence[Mapping[str, torch.Tensor]]) -> str:
@@ -75,17 +85,25 @@ def replay(loaders: Sequence[Looping[Any]], epoch: int, steps: range) -> Iterato
             step=step,
             whole=batch_digest(shares),
             ranks=tuple(batch_digest([share]) for share in shares),
-            first_index=int(shares[0]["index"][0]) if len(shares[0]["index"]) else -1,
+            first_index=_first_index(loaders[0], shares[0], epoch, step),
         )
 
 
-def account_of(loader: TokenLoader) -> dict[str, dict[str, float]]:
+def _first_index(loader: Looping[Any], batch: Mapping[str, torch.Tensor], epoch: int, step: int) -> int:
+    found = batch["index"].tolist() if "index" in batch else loader.rows(epoch, step).tolist()
+    return int(found[0]) if found else -1
+
+
+def account_of(loader: Looping[Any]) -> dict[str, dict[str, float]]:
     """What each source has contributed up to where the loader stands, and `total`, as plain values."""
     account = loader.account()
-    of_sources = {f"source {name}": dataclasses.asdict(values) for name, values in account.items()}
-    found = {**of_sources, "total": dataclasses.asdict(account.total)}
+    found = {f"source {name}": dataclasses.asdict(values) for name, values in account.items()}
+    if (total := getattr(account, "total", None)) is not None:
+        found["total"] = dataclasses.asdict(total)
     for values in found.values():
-        del values["waited_s"]  # of the training's own process
+        values.pop("waited_s", None)  # of the training's own process
+        rejected = values.pop("rejected", {})
+        values.update({f"rejected {reason}": number for reason, number in rejected.items()})
     return found
 
 

@@ -1,22 +1,45 @@
 """The widths of batches that are as wide as their longest sample, on all ranks together.
 
-Every rank has to know the longest sample of the whole global batch. But few of its samples can be it: how many ids a
-sample has is two numbers of one column, and control tokens add little to that. So only those are lined up that may be
-longer than the longest one that is known.
+Every rank has to know the longest sample of the whole global batch. Where one of the first few is as long as any may
+be, no more are looked at. Else few of the others can be it: how many ids a sample has is two numbers of one column, and
+control tokens add little to that. So only those are lined up that may be longer than the longest one that is known.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
 from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.loading.layouts.base import Layout
 from hpcdata.loading.layouts.interleaved import Conversing
-from hpcdata.native.arrays import totals_before
+from hpcdata.native.arrays import ragged, totals_before
 from hpcdata.order.draws import Draws
 
+Drawn = Callable[[np.ndarray], Draws]
+"""What stands at some positions."""
+_SOME = 512
+"""Samples of a step that are looked at first."""
 _FIRST = 8
 """Samples of a step that are lined up first: those that have the most ids."""
+
+
+def widths_of_steps(
+    dataset: TokenDataset, layout: Layout, draws: Drawn, positions: np.ndarray, edges: np.ndarray
+) -> list[int]:
+    """The columns of the batches of steps of positions edges[k] to edges[k + 1] - 1; none of them is empty."""
+    sizes = np.diff(edges)
+    longest, is_open = np.zeros(len(sizes), np.int64), np.ones(len(sizes), bool)
+    if sizes.max() > 2 * _SOME:
+        some = np.minimum(sizes, _SOME)
+        longest = longest_of_steps(dataset, layout, draws(positions[_at(edges[:-1], some)]), totals_before(some))
+        full = layout.width(np.array([layout.max_width]))
+        is_open = np.array([layout.width(length) < full for length in longest[:, None]])
+    if is_open.any():
+        at, of_open = _at(edges[:-1][is_open], sizes[is_open]), totals_before(sizes[is_open])
+        longest[is_open] = longest_of_steps(dataset, layout, draws(positions[at]), of_open)
+    return [layout.width(length) for length in longest[:, None]]
 
 
 def longest_of_steps(dataset: TokenDataset, layout: Layout, draws: Draws, edges: np.ndarray) -> np.ndarray:
@@ -66,6 +89,14 @@ def _greatest(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
         number = min(_FIRST, stop - start)
         found.append(start + np.argpartition(values[start:stop], stop - start - number)[-number:])
     return np.concatenate(found)
+
+
+def _at(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray | slice:
+    """`sizes` places from each of the starts on."""
+    if len(starts) == 1:
+        return slice(int(starts[0]), int(starts[0] + sizes[0]))
+    step, within = ragged(sizes)
+    return starts[step] + within
 
 
 def _lengths(dataset: TokenDataset, layout: Layout, draws: Draws, at: np.ndarray | None) -> np.ndarray:

@@ -99,3 +99,7 @@ class Looping(Cursor[S]):
         epoch = self.epoch
         while self.epoch == epoch:
             yield self._next()
+
+    def account(self) -> Any:
+        """What each source has contributed up to the next batch, on all ranks, by its name."""
+        raise NotImplementedError

@@ -94,7 +94,7 @@ class RowSteps:
 
     def draws(self, epoch: int, step: int, share: Share) -> Draws:
         positions = np.arange(*share.of(*self._range(epoch, step)))
-        return self.stream.draws(epoch, self._turned(epoch, positions, step, step + 1))
+        return self.stream.draws(epoch, self._turned(epoch, positions, step, np.array([len(positions)])))
 
     def mark(self, epoch: int, step: int) -> Mark:
         return Mark()
@@ -120,21 +120,24 @@ class RowSteps:
         else:
             of_step, within = ragged(sizes)
             positions = starts[of_step] + within
-        return self._turned(epoch, positions, step, last), totals_before(sizes)
+        return self._turned(epoch, positions, step, sizes), totals_before(sizes)
 
-    def _turned(self, epoch: int, positions: np.ndarray, first_step: int, stop_step: int) -> np.ndarray:
-        """What stands at these positions of some steps once they are turned: other positions of the same steps."""
-        steps = np.arange(first_step, stop_step)
-        turns = self.stream.turns(epoch, steps)
+    def _turned(self, epoch: int, positions: np.ndarray, first_step: int, num_positions: np.ndarray) -> np.ndarray:
+        """What stands at these positions of some steps once they are turned: other positions of the same steps.
+
+        num_positions: of each step, from the first on; the positions of a step stand together.
+        """
+        steps = np.arange(first_step, first_step + len(num_positions))
+        turns = None if self.size == 1 else self.stream.turns(epoch, steps)
         if turns is None:
             return positions
         stops, num_samples = (steps + 1) * self.size, self.stream.num_samples(epoch)
         if num_samples is not None:
             np.minimum(stops, num_samples, out=stops)
         sizes = stops - steps * self.size
-        at = positions // self.size - first_step
-        moved = positions + (turns * sizes).astype(np.int64)[at]
-        return moved - np.where(moved >= stops[at], sizes[at], 0)
+        moved = positions + np.repeat((turns * sizes).astype(np.int64), num_positions)
+        is_over = moved >= np.repeat(stops, num_positions)
+        return np.subtract(moved, np.repeat(sizes, num_positions), out=moved, where=is_over)
 
     def _range(self, epoch: int, step: int) -> tuple[int, int]:
         if step < 0 or not self.has_step(epoch, step):

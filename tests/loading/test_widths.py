@@ -14,7 +14,7 @@ from hpcdata import TokenDataset
 from hpcdata.dataset import parts
 from hpcdata.loading.layouts.named import SFT, Caption, Interleaved, LiquidT2I, Text
 from hpcdata.loading.selecting import select
-from hpcdata.loading.widths import longest_of_steps
+from hpcdata.loading.widths import longest_of_steps, widths_of_steps
 from hpcdata.order.draws import Draws
 from hpcdata.samples import Example, Role
 from tests.loading import made
@@ -58,6 +58,26 @@ def test_they_are_those_of_all_samples(datasets, layout, seed, sizes, is_part):
     lengths = bound.lineup(dataset.spans(rows), bound.seeds_of(draws)).length
     expected = [lengths[start:stop].max() for start, stop in itertools.pairwise(edges)]
     assert longest_of_steps(dataset, bound, draws, edges).tolist() == expected
+    widths = [bound.width(np.array([length])) for length in expected]
+    for some in (1, 3, 512):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("hpcdata.loading.widths._SOME", some)
+            assert widths_of_steps(dataset, bound, draws.take, np.arange(edges[-1]), edges) == widths
+
+
+def test_a_step_whose_first_samples_are_as_long_as_any_may_be_is_looked_at_no_further(datasets, monkeypatch):
+    monkeypatch.setattr("hpcdata.loading.widths._SOME", 4)
+    rows, drawn = np.arange(64), []
+
+    def draws(positions: np.ndarray) -> Draws:
+        drawn.append(len(positions))
+        return Draws(rows=positions, source=positions, make_seeds=lambda: positions)
+
+    for layout, expected in ((Text(max_length=3, pad="batch_max"), [4]), (Text(max_length=99, pad="to_128"), [4])):
+        bound = layout.bind(datasets[False].manifest)
+        widths_of_steps(datasets[False], bound, draws, rows, np.array([0, 64]))
+        assert drawn == expected
+        drawn.clear()
 
 
 def test_few_samples_are_lined_up(datasets, monkeypatch):

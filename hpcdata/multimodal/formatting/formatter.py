@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from hpcdata.base.errors import UserError
+from hpcdata.multimodal import image_files
 from hpcdata.multimodal.formatting import conversations, fields, markers, points, styles
 from hpcdata.multimodal.formatting import templates as prompts
 from hpcdata.multimodal.formatting.asking import PROMPT_TEMPLATES, Asking, is_choice
@@ -180,7 +181,7 @@ class DataFormatter:
         several = example.get("message_list")
         if several is None:
             return [example]
-        if isinstance(several, str) or not isinstance(several, Sequence) or not several:
+        if not fields.is_list(several) or not len(several):
             bad("message_list is not a list of at least one annotation or conversation")
         common = {name: example[name] for name in ("style",) if example.get(name) is not None}
         found: list[Mapping[str, Any]] = []
@@ -255,11 +256,4 @@ def _said(image: object, question: str, answer: str) -> dict[str, Any]:
 
 
 def _sizes(pictures: Sequence[Any]) -> list[tuple[int, int]]:
-    """Of arrays and of pictures of PIL."""
-    found = []
-    for picture in pictures:
-        if isinstance(picture, np.ndarray) and picture.ndim == 3:
-            found.append((picture.shape[0], picture.shape[1]))
-        elif hasattr(picture, "size") and hasattr(picture, "mode"):
-            found.append((picture.size[1], picture.size[0]))
-    return found
+    return [image_files.size_of(picture) for picture in pictures if picture is not None]

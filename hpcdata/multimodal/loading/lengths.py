@@ -18,6 +18,7 @@ from hpcdata.samples import BadSample, Reason
 
 REASONS = tuple(Reason)
 _SEEDS = 2**32 - 1
+_MOST_KNOWN = 2**17
 _AT_A_TIME = 64
 """Examples that a thread measures before another may have its turn."""
 
@@ -78,30 +79,45 @@ def seeds_of(draws: Draws, sources: Sequence[Source]) -> list[int]:
 
 
 class Lengths:
-    """The rooms of draws. `more`: columns of each example beside its ids."""
+    """The rooms of draws. `more`: columns of each example beside its ids. Safe in several threads."""
 
     def __init__(self, sources: Sequence[Source], preprocessor: Preprocessor, *, more: int, crew: Crew) -> None:
         self._sources, self._preprocessor, self._more, self._crew = sources, preprocessor, more, crew
+        self._known: dict[tuple[int, int], Room | BadSample] = {}
+        """By source and item, of examples whose lengths do not depend on randomness."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_known": {}}
 
     def of(self, draws: Draws) -> Rooms:
         columns = np.zeros((4, len(draws.rows)), np.int64)
         for number in np.unique(draws.source).tolist():
             at = np.flatnonzero(draws.source == number)
-            columns[:, at] = self._of_source(self._sources[number], draws.take(at))
+            columns[:, at] = self._of_source(number, draws.take(at))
         columns[0] += np.where(columns[0] > 0, self._more, 0)
         return Rooms(*columns)
 
-    def _of_source(self, source: Source, draws: Draws) -> Rooms:
+    def _of_source(self, number: int, draws: Draws) -> Rooms:
+        source = self._sources[number]
         items = draws.rows - source.first_row
         stored = stored_rooms(source.dataset, self._preprocessor, items)
         if stored is not None:
             return stored
-        asked = list(zip(items.tolist(), seeds_of(draws, self._sources), strict=True))
+        asked = [(number, *each) for each in zip(items.tolist(), seeds_of(draws, self._sources), strict=True)]
         chunks = [asked[start : start + _AT_A_TIME] for start in range(0, len(asked), _AT_A_TIME)]
-        found = self._crew.map(
-            lambda chunk: [room_of(source.dataset, self._preprocessor, item, seed) for item, seed in chunk], chunks
-        )
+        found = self._crew.map(lambda chunk: [self._room(*each) for each in chunk], chunks)
         return Rooms.of([room for rooms in found for room in rooms])
+
+    def _room(self, number: int, item: int, seed: int) -> Room | BadSample:
+        known = self._known.get((number, item))
+        if known is not None:
+            return known
+        room, is_drawn = room_of(self._sources[number].dataset, self._preprocessor, item, seed)
+        if not is_drawn:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[number, item] = room
+        return room
 
 
 def stored_rooms(dataset: Any, preprocessor: Preprocessor, items: np.ndarray) -> Rooms | None:
@@ -113,14 +129,23 @@ def stored_rooms(dataset: Any, preprocessor: Preprocessor, items: np.ndarray) ->
     return None if found is None else Rooms(*(np.asarray(column, np.int64) for column in found))
 
 
-def room_of(dataset: Any, preprocessor: Preprocessor, item: int, seed: int) -> Room | BadSample:
-    """Of one example with its randomness, or why it will be rejected."""
+def room_of(dataset: Any, preprocessor: Preprocessor, item: int, seed: int) -> tuple[Room | BadSample, bool]:
+    """Of one example with its randomness, or why it will be rejected; and whether randomness was drawn for that."""
+    rng = np.random.RandomState(seed)
+    before = _position(rng)
 
     def measured() -> Room:
-        rng = np.random.RandomState(seed)
+        rng.seed(seed)
         return preprocessor.room(preprocessor.measure(dataset.get(item, rng), rng))
 
     try:
-        return patiently(measured)
+        room: Room | BadSample = patiently(measured)
     except BadSample as error:
-        return error
+        room = error
+    return room, _position(rng) != before
+
+
+def _position(rng: np.random.RandomState) -> tuple[int, int, int]:
+    """Another value once something was drawn."""
+    _, key, position, has_gauss, _ = rng.get_state()
+    return int(position), int(has_gauss), hash(np.asarray(key)[:8].tobytes())

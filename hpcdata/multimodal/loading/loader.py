@@ -34,6 +34,7 @@ from hpcdata.multimodal.loading.lengths import REASONS, Lengths, Preprocessor, S
 from hpcdata.multimodal.loading.mixture import IterableDatasetMixture
 from hpcdata.multimodal.loading.steps import Batch, PackedSteps, PlainSteps
 from hpcdata.multimodal.timing import Times
+from hpcdata.native.forks import Lazy
 from hpcdata.order.checking import digest
 from hpcdata.order.looping import Looping, Waits
 from hpcdata.order.order import Order, find_order
@@ -145,7 +146,7 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
         Measures all examples since the beginning: quick where measures are stored, a pass over headers where not. What
         turned out to be damaged only when it was decoded is not known here: see `rejects`.
         """
-        return make_account(self._make_steps(), self._lengths(), self.epoch, self.step)
+        return make_account(self._make_steps(), self._lengths, self.epoch, self.step)
 
     def __getstate__(self) -> dict[str, Any]:
         """What was begun belongs to this process."""
@@ -235,13 +236,14 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
         return tensors, Delivered(len(made) - len(failed), failed, left_out)
 
     def _make_steps(self) -> PlainSteps | PackedSteps:
-        size, lengths = self.global_batch_size, self._lengths()
+        size, lengths = self.global_batch_size, self._lengths
         if self.packing is None:
             return PlainSteps(self.stream, lengths, size, drop_last=self.drop_last, needs_shape=True)
         return PackedSteps(
             self.stream, lengths, self.packing, size, drop_last=self.drop_last, num_ranks=self.world_size
         )
 
+    @Lazy
     def _lengths(self) -> Lengths:
         return Lengths(self._sources, self.preprocessor, more=self.collator.num_more, crew=self._crew)
 

@@ -16,7 +16,7 @@ import numpy as np
 from hpcdata.multimodal.pictures.statistics import Affine
 from hpcdata.native.compiled import kernels
 
-Kernel = Literal["bilinear", "bicubic"]
+Kernel = Literal["bilinear", "bicubic", "lanczos", "hamming", "nearest"]
 
 
 class Taps(NamedTuple):
@@ -30,11 +30,13 @@ class Taps(NamedTuple):
 
 @lru_cache(maxsize=512)
 def taps(size: int, new_size: int, kernel: Kernel, antialias: bool) -> Taps:
-    """size: pixels of the side; new_size: what it becomes."""
+    """size: pixels of the side; new_size: what it becomes. `nearest` is never antialiased, only it and bilinear may be
+    without.
+    """
     scale = np.float32(size) / np.float32(new_size)
     places = np.arange(new_size) + 0.5
     if not antialias:
-        return _between_two(size, places, scale) if kernel == "bilinear" else _refused(kernel)
+        return _not_antialiased(size, places, scale, kernel)
     stretch = max(scale, np.float32(1))
     support = np.float32(_RADIUS[kernel]) * stretch
     center = (places * scale).astype(np.float32)
@@ -79,18 +81,19 @@ def _weighted(values: np.ndarray, start: np.ndarray, weight: np.ndarray) -> np.n
     return total
 
 
-def _between_two(size: int, places: np.ndarray, scale: np.float32) -> Taps:
-    """Without antialias: the two pixels around each place."""
+def _not_antialiased(size: int, places: np.ndarray, scale: np.float32, kernel: str) -> Taps:
+    """The pixel at each place, or the two around it."""
+    if kernel == "nearest":
+        nearest = np.minimum((places.astype(np.float32) * scale).astype(np.int64), size - 1)
+        return Taps(nearest, np.ones((len(places), 1), np.float32))
+    if kernel != "bilinear":
+        raise ValueError(f"{kernel} is antialiased only")
     source = np.maximum((places.astype(np.float32) * scale - np.float32(0.5)), np.float32(0))
     if size == 1:
         return Taps(np.zeros(len(places), np.int64), np.ones((len(places), 1), np.float32))
     start = np.minimum(source.astype(np.int64), size - 2)
     second = np.minimum((source - start).astype(np.float32), np.float32(1))
     return Taps(start, np.stack([np.float32(1) - second, second], axis=1))
-
-
-def _refused(kernel: str) -> Taps:
-    raise ValueError(f"{kernel} is antialiased only")
 
 
 def _triangle(distance: np.ndarray) -> np.ndarray:
@@ -105,5 +108,14 @@ def _cubic(distance: np.ndarray) -> np.ndarray:
     return np.where(x < 1, near, np.where(x < 2, far, np.float32(0)))
 
 
-_FILTERS = {"bilinear": _triangle, "bicubic": _cubic}
-_RADIUS = {"bilinear": 1, "bicubic": 2}
+def _lanczos(distance: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0).astype(np.float32)
+
+
+def _hamming(distance: np.ndarray) -> np.ndarray:
+    inside = np.sinc(distance) * (0.54 + 0.46 * np.cos(np.pi * distance))
+    return np.where(np.abs(distance) < 1, inside, 0).astype(np.float32)
+
+
+_FILTERS = {"bilinear": _triangle, "bicubic": _cubic, "lanczos": _lanczos, "hamming": _hamming}
+_RADIUS = {"bilinear": 1, "bicubic": 2, "lanczos": 3, "hamming": 1}

@@ -24,9 +24,6 @@ class Affine(NamedTuple):
     scale: np.ndarray
     shift: np.ndarray
 
-    def of(self, value: float) -> np.ndarray:
-        return np.float32(value) * self.scale + self.shift
-
 
 _MEAN_AND_DEVIATION = {
     "openai": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
@@ -43,6 +40,12 @@ def affine(kind: str) -> Affine:
         raise ValueError(f"statistics {kind!r} are not known, expected one of {', '.join(NAMES)}")
     mean, deviation = np.array(_MEAN_AND_DEVIATION[kind])
     return Affine((1 / (255 * deviation)).astype(np.float32), (-mean / deviation).astype(np.float32))
+
+
+def mean_color(kind: str) -> tuple[float, float, float]:
+    """Of 0 to 255, cut to whole numbers: what is 0, about, when it is normalised."""
+    red, green, blue = (float(int(value * 255)) for value in _MEAN_AND_DEVIATION[kind][0])
+    return red, green, blue
 
 
 def normalize(pixels: torch.Tensor, kind: str, *, dtype: torch.dtype | None = None) -> torch.Tensor:

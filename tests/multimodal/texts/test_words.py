@@ -29,17 +29,17 @@ class Wrapped:
 
 @functools.cache
 def words(kind: str) -> Words:
-    if kind == "hugging face":
+    if kind in ("hugging face", "tokenizers"):
         from tokenizers import Tokenizer
 
         backend = Tokenizer.from_file(str(embedded.path(embedded.TOKENIZER)))
         backend.add_tokens(["<im_patch>"])  # not special: the library finds it in texts
         backend.add_special_tokens(["<im_start>"])
-        return build_words(Wrapped(backend))
+        return build_words(Wrapped(backend) if kind == "hugging face" else backend)
     return build_words("embedded" if kind == "embedded" else ByteTokenizer())
 
 
-KINDS = ["embedded", "hugging face", "bytes"]
+KINDS = ["embedded", "hugging face", "tokenizers", "bytes"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
