@@ -16,11 +16,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from hpcdata.base.errors import UserError
 from hpcdata.encoders.text.tokenizer import EMBEDDED
-from hpcdata.media.rules import RULES
+from hpcdata.media.rules import RULES, Rule, Truncated
 from hpcdata.multimodal import image_files
 from hpcdata.multimodal.formatting.formatter import DataFormatter
 from hpcdata.multimodal.picture_settings import PictureSettings, check, check_count
@@ -76,6 +76,8 @@ class MolmoPreprocessorConfig(PictureSettings):
 
     image_rule: str = "molmo"
     """How a picture file becomes RGB, see `hpcdata.media.rules`."""
+    truncated_jpegs: str = "reject"
+    """`gray`: what is missing is gray, as in Molmo's own runs, and nobody is told."""
     max_pixels: int = image_files.MAX_PIXELS
 
     prompt_templates: str = "uber_model"
@@ -110,6 +112,7 @@ class MolmoPreprocessorConfig(PictureSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check("image_rule", self.image_rule, tuple(RULES))
+        check("truncated_jpegs", self.truncated_jpegs, get_args(Truncated))
         check("loss_token_weighting", self.loss_token_weighting, tuple(_WEIGHTINGS))
         check_count("max_pixels", self.max_pixels)
         for name in ("max_images", "max_sequence_length", "max_text_tokens", "max_answer_len"):
@@ -150,7 +153,7 @@ class MolmoPreprocessorConfig(PictureSettings):
                 names_pictures=self.names_pictures,
                 for_inference=for_inference,
                 is_training=is_training,
-                rule=RULES[self.image_rule],
+                rule=self._rule(),
                 max_pixels=self.max_pixels,
             ),
         )
@@ -170,6 +173,9 @@ class MolmoPreprocessorConfig(PictureSettings):
     def build_pictures(self, words: Words) -> MolmoPictures:
         """What makes crops and patches of pictures, with the special tokens of a tokenizer."""
         return self.pictures(self._picture_tokens(words))
+
+    def _rule(self) -> Rule:
+        return dataclasses.replace(RULES[self.image_rule], truncated=self.truncated_jpegs)  # type: ignore[arg-type]
 
     @staticmethod
     def _picture_tokens(words: Words) -> PictureTokens:
