@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcdata.media import formats, profiles
+from hpcdata.media import formats, profiles, turns
 from hpcdata.media.drafts import Part, draft
 from hpcdata.media.opening import as_rgb, upright
 from hpcdata.media.resizing import covered
@@ -49,8 +49,9 @@ def load(
     """
     with formats.opened(data, max_pixels) as image:
         drafted = draft(image, sizes, rule.turned) if jpeg_draft else None
-        picture = upright(image, rule)
-        if noted is not None:
-            noted.unapplied_profiles += profiles.is_unapplied(image, rule.color)
-        part = drafted or Part(height=picture.height, width=picture.width)
-        return as_rgb(np.array(covered(picture, part, nearest(part.height, part.width, sizes), rule)))
+        with turns.turn(image, data, max_pixels):
+            picture = upright(image, rule)
+            if noted is not None:
+                noted.unapplied_profiles += profiles.is_unapplied(image, rule.color)
+            part = drafted or Part(height=picture.height, width=picture.width)
+            return as_rgb(np.array(covered(picture, part, nearest(part.height, part.width, sizes), rule)))
