@@ -36,7 +36,7 @@ _TILE_SIZE = struct.Struct(">24xII")
 
 @contextlib.contextmanager
 def turn(image: Image.Image, data: bytes, max_pixels: int) -> Iterator[None]:
-    """Waits until there is memory to decode a picture, and keeps it during the block.
+    """Waits until there is memory to decode a picture, and keeps it during the block; then the picture is closed.
 
     image: as it will be decoded, its header read; data: its file. Raises BadSample (OVERSIZED_IMAGE).
     """
@@ -45,7 +45,10 @@ def turn(image: Image.Image, data: bytes, max_pixels: int) -> Iterator[None]:
         message = f"decoding it takes {needed} bytes of memory, the limit is {budget}"
         raise BadSample(Reason.OVERSIZED_IMAGE, message)
     with _shared.taking(max(0, needed - FREE_BYTES), budget):
-        yield
+        try:
+            yield
+        finally:
+            image.close()  # its pixels go now, whoever still refers to it
 
 
 def decoding_bytes(image: Image.Image, data: bytes) -> int:

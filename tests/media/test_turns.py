@@ -71,6 +71,15 @@ def test_pictures_at_work_never_take_more_than_the_budget(monkeypatch: pytest.Mo
     assert max(map(predicted, files)) <= most <= budget
 
 
+def test_a_picture_has_no_pixels_behind_its_turn() -> None:
+    data = file_of("RGB", "JPEG")
+    with Image.open(io.BytesIO(data)) as image:
+        with turns.turn(image, data, PIXELS):
+            image.load()
+        with pytest.raises(ValueError, match="closed image"):
+            image.getpixel((0, 0))
+
+
 def test_a_turn_ends_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "FREE_BYTES", 0)
     broken = file_of("RGB", "PNG")[:-40]
