@@ -46,6 +46,7 @@ LOSS_FLAG = 0b1000
 class Reason(enum.StrEnum):
     """Why a sample was rejected. Names are stable: they appear in ledgers, manifests and scripts."""
 
+    BAD_EXAMPLE = "bad_example"
     BAD_RECORD = "bad_record"
     BAD_JSON = "bad_json"
     CHANGED_INPUT = "changed_input"
@@ -53,12 +54,17 @@ class Reason(enum.StrEnum):
     DAMAGED_ARCHIVE = "damaged_archive"
     EMPTY_IMAGE = "empty_image"
     EMPTY_TEXT = "empty_text"
+    IMAGE_WITHOUT_MARKER = "image_without_marker"
+    MARKER_WITHOUT_IMAGE = "marker_without_image"
     MISSING_IMAGE = "missing_image"
     MISSING_TEXT = "missing_text"
+    NOTHING_TO_LEARN = "nothing_to_learn"
     OUTSIDE_ROOT = "outside_root"
     OVERSIZED_IMAGE = "oversized_image"
     OVERSIZED_RECORD = "oversized_record"
     OVERSIZED_TEXT = "oversized_text"
+    TOO_LONG = "too_long"
+    TOO_MANY_IMAGES = "too_many_images"
     TRUNCATED = "truncated"
     UNREADABLE_FILE = "unreadable_file"
     UNREADABLE_IMAGE = "unreadable_image"
@@ -146,7 +152,21 @@ class Blob:
             raise BadSample(Reason.TRUNCATED, f"the file ends after {len(data)} of {size} bytes")
         return data
 
-    def _pread(self, max_bytes: int) -> tuple[bytes, int]:
+    def beginning(self, size: int, *, max_bytes: int) -> bytes:
+        """At most `size` bytes from its start, fewer only where it ends. Raises what `read` raises, for all of it."""
+        if self.data is not None:
+            return self.read(max_bytes=max_bytes)[:size]
+        data, whole = self._pread(max_bytes, size)
+        if whole > max_bytes:
+            raise BadSample(Reason.OVERSIZED_IMAGE, f"{whole} bytes, the limit is {max_bytes}")
+        if whole == 0:
+            raise BadSample(Reason.EMPTY_IMAGE, "0 bytes")
+        if len(data) < min(size, whole):
+            raise BadSample(Reason.TRUNCATED, f"the file ends after {len(data)} of {whole} bytes")
+        return data
+
+    def _pread(self, max_bytes: int, most: int | None = None) -> tuple[bytes, int]:
+        """(its bytes, or the first `most` of them, its size); no bytes of one that is larger than it may be."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except ValueError:
@@ -165,7 +185,7 @@ class Blob:
             if size > max_bytes:
                 return b"", size
             with reads.naming(self.path):
-                return reads.read_at(descriptor, size, self.offset), size
+                return reads.read_at(descriptor, size if most is None else min(size, most), self.offset), size
         finally:
             os.close(descriptor)
 

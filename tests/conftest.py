@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import selection
 from tests.evidence import evidence
 
 if TYPE_CHECKING:
@@ -26,6 +27,13 @@ for _name in [name for name in os.environ if name.startswith(("HPCDATA_TEXT", "H
 
 NEEDS_HARDWARE = "no GPU"
 """What a skip reason begins with when no installation could make the test run."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The fast selection waits for no disk: what a lost power would take is for `tests/test_power_loss.py`."""
+    selection.is_fast = "not slow" in config.getoption("markexpr") and not os.environ.get("HPCDATA_REQUIRE_ALL")
+    if selection.is_fast:
+        os.fsync = selection.only_check  # type: ignore[assignment]
 
 
 @pytest.fixture(autouse=True)

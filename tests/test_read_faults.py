@@ -73,7 +73,7 @@ def launch(run: Path, source: Path, more: Sequence[str] = (), **variables: str) 
     return subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("kind", [errno.EIO, errno.ENOMEM])
+@pytest.mark.parametrize("kind", [errno.EIO, pytest.param(errno.ENOMEM, marks=pytest.mark.slow)])
 def test_while_planning_nothing_is_planned_and_the_next_launch_plans_all_rows(
     tmp_path: Path, library: Path, source: Path, kind: int
 ) -> None:
@@ -89,7 +89,7 @@ def test_while_planning_nothing_is_planned_and_the_next_launch_plans_all_rows(
     assert load_plan(run).num_samples == NUM_ROWS
 
 
-@pytest.mark.parametrize("kind", [errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("kind", [errno.EIO, pytest.param(errno.ESTALE, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("number", [0, 1, 4])
 def test_while_reading_the_shard_is_left_open_and_the_next_task_finishes_it(
     tmp_path: Path, library: Path, source: Path, undisturbed: str, number: int, kind: int

@@ -25,15 +25,18 @@ ROOMS = {
     "history": "base samples config shards runs",
     "encoders": "base samples embedded config media shards runs",
     "dataset": "base samples native config shards runs history encoders",
-    "stages": "base samples config media sources shards runs encoders",
+    "stages": "base samples config media sources shards runs encoders multimodal",
     "work": "base samples config embedded sources shards runs history stages",
     "report": "base samples shards runs history dataset",
     "loading": "base samples native order shards dataset",
+    "multimodal": (
+        "base samples native embedded config media order sources runs shards dataset encoders loading report"
+    ),
     "convert": "base samples native sources encoders dataset loading",
     "cluster": "base samples config embedded sources shards runs history encoders stages work dataset loading report",
     "jobs": "base config encoders cluster commands",
-    "api": "base config runs history shards dataset work report cluster",
-    "commands": "base config order runs shards dataset stages work report loading convert cluster api",
+    "api": "base config runs history shards dataset work loading report cluster",
+    "commands": "base config order runs shards dataset stages work report loading multimodal convert cluster api",
 }
 """Room -> the rooms that it may use. `commands` are the modules beside the rooms, which everything is typed by."""
 MOST_FILES = 16
@@ -43,16 +46,27 @@ ONLY_IN = {
     "submitit": {"cluster.sbatch"},
     "accelerate": {"encoders.training.train"},
     "webdataset": {"stages.copy.tars"},
-    "datasets": set(),
+    "datasets": {"multimodal.datasets.hugging_face"},
     "wids": set(),
     "torch.distributed": {"order.ranks"},
     "argparse": {"base.command"},
     "PIL": {
         *(
             f"media.{name}"
-            for name in ("colors", "drafts", "formats", "jpeg", "opening", "orientation", "profiles", "resizing")
+            for name in (
+                "colors",
+                "drafts",
+                "formats",
+                "headers",
+                "jpeg",
+                "opening",
+                "orientation",
+                "profiles",
+                "resizing",
+            )
         ),
         "report.preview",
+        "multimodal.gallery.thumbnails",
         "dataset.decoding",  # writes small PNGs for notebooks
     },
     "simplejpeg": {"media.jpeg"},

@@ -20,6 +20,8 @@ from typing import Any
 
 import orjson
 
+from hpcdata.base.reads import naming
+
 TRASH = ".trash_"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Nothing can be written on the whole disk."""
@@ -88,16 +90,6 @@ def publish_folder(source: Path, target: Path) -> bool:
     if source.parent != target.parent:
         sync_folder(source.parent)
     return True
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Errors of what is written inside have the file's name: those of a full disk have none."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
 
 
 @contextlib.contextmanager

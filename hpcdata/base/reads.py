@@ -51,8 +51,8 @@ def kind_of(path: str, *, follow: bool = True) -> str:
 
 
 @contextlib.contextmanager
-def naming(path: str) -> Iterator[None]:
-    """What the machine does wrong in the block is an OSError that names the file.
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What the machine does wrong in the block is an OSError that names the file: that of a full disk has no name.
 
     A MemoryError stays one: perhaps one record takes all memory, which its shard finds out (`hpcdata.work.poison`).
     """
@@ -61,7 +61,7 @@ def naming(path: str) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None:
             raise
-        raise OSError(error.errno or errno.EIO, error.strerror or str(error), path) from None
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), os.fspath(path)) from None
 
 
 def _require_end(descriptor: int, offset: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.config.schema import REQUIRED, RunConfig, leaves
 
 T = TypeVar("T")
+_hints = functools.cache(typing.get_type_hints)
 
 
 def from_mapping(values: Mapping[str, Any]) -> RunConfig:
@@ -44,11 +46,13 @@ def to_mapping(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def key_types() -> dict[str, Any]:
+@functools.cache
+def key_types() -> Mapping[str, Any]:
     """Every key with its type: `{"data.resolution": int, ...}`."""
-    return dict(_key_types(RunConfig, ""))
+    return types.MappingProxyType(dict(_key_types(RunConfig, "")))
 
 
+@functools.cache
 def list_keys() -> frozenset[str]:
     """Keys that a list may be given for."""
     return frozenset(
@@ -76,7 +80,7 @@ def unknown_key(name: str) -> UserError:
 
 
 def _key_types(cls: type, prefix: str) -> typing.Iterator[tuple[str, Any]]:
-    for name, hint in typing.get_type_hints(cls).items():
+    for name, hint in _hints(cls).items():
         if dataclasses.is_dataclass(hint):
             yield from _key_types(typing.cast(type, hint), f"{prefix}{name}.")
         else:
@@ -86,7 +90,7 @@ def _key_types(cls: type, prefix: str) -> typing.Iterator[tuple[str, Any]]:
 def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
     if not isinstance(values, Mapping):
         raise UserError(f"{prefix.rstrip('.')} must be a group of keys, got {values!r}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     joined = {item.name for item in dataclasses.fields(typing.cast(Any, cls)) if item.metadata.get("joined")}
     arguments = {}
     for name, value in values.items():

@@ -50,6 +50,7 @@ import numpy as np
 
 from hpcdata.base import files
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import naming
 from hpcdata.convert.unidisc_ids import Marker, find_marker, padding
 from hpcdata.dataset.dataset import SpanTable, TokenDataset
 from hpcdata.encoders.text.special_ids import Choice
@@ -122,7 +123,7 @@ def export_unidisc(path: str | Path, out: str | Path, options: ExportOptions) ->
     export = _plan(dataset, options)
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(6)}.tmp")
     try:
-        with files.naming(out):
+        with naming(out):
             summary = export.write(temporary)
         files.write_atomic(temporary / "export.json", files.to_json(_record(export, options, summary)))
         if not files.publish_folder(temporary, out):

@@ -28,6 +28,7 @@ from hpcdata.base.errors import Failed, Unfinished, UserError
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
 from hpcdata.dataset import joined
+from hpcdata.dataset.baked.adding import Baking, bake
 from hpcdata.dataset.manifest import FILE_NAME, LayoutDefaults, Manifest
 from hpcdata.dataset.partlist import Part, Parts
 from hpcdata.dataset.publishing import existing, publish, recover
@@ -58,6 +59,8 @@ class CombineOptions:
     """The same, and what else the run needed, after recomputing every digest of the dataset."""
     compact: bool = False
     output_dir: str | None = None
+    bake: Sequence[Baking] | None = None
+    """The layouts whose rows the dataset is to have (`hpcdata.dataset.baked`); None: those that it has."""
 
 
 def combine(output_dir: Path | str, options: CombineOptions) -> Manifest:
@@ -79,9 +82,13 @@ def _combine(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions)
     recover(target)
     manifest = existing(target, plan)
     if manifest is None or _is_outdated(manifest, paths, options):
+        if manifest and manifest.baked and options.bake is None:
+            log.warning("%s is made again, without the rows that were baked: --bake makes them again", target)
         manifest = _build(plan, paths, target, options)
     else:
         log.info("%s holds all shards and retries already", target)
+    if options.bake is not None:
+        manifest = bake(manifest, options.bake)
     dataset = target.relative_to(paths.root).as_posix() if target.is_relative_to(paths.root) else str(target)
     record = {"dataset": dataset, "complete": not manifest.counts.missing}
     files.write_atomic(paths.combined, sealed.to_json(record))
@@ -146,7 +153,7 @@ def _fill(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions, bu
     if options.compact:
         parts = [compact(building / "parts", parts, plan.fingerprint, plan.id_dtype)]
     manifest = _manifest(plan, paths, parts, counts, gaps, retries, building / "parts", is_compact=options.compact)
-    if joined.pays(manifest):
+    if joined.pays(building, manifest):
         manifest = joined.join(building, manifest)
     for folder in (building / "parts", building):
         files.sync_folder(folder)

@@ -19,6 +19,7 @@ from hpcdata.base import sealed
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import Failed, UserError
 from hpcdata.base.typed import checked
+from hpcdata.dataset.baked.record import Baked, records
 from hpcdata.dataset.partlist import NUMBERS, Parts, parse
 from hpcdata.runs.identities import ImageIdentity, TextIdentity
 from hpcdata.runs.plan import Plan
@@ -57,6 +58,8 @@ class Group(NamedTuple):
     stop: int
     is_joined: bool
     """Whether their columns are joined (`hpcdata.dataset.joined`)."""
+    baked: tuple[Baked, ...] = ()
+    """The layouts that are baked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,16 @@ class Manifest:
         """path -> sha256 of the columns that are joined (`hpcdata.dataset.joined`); of few parts none is."""
         found = self.extra.get("joined")
         return found if isinstance(found, dict) else {}
+
+    @property
+    def baked(self) -> tuple[Baked, ...]:
+        """The layouts that are baked (`hpcdata.dataset.baked`). Raises UserError."""
+        found = self.extra.get("baked")
+        return records(found, self.folder / FILE_NAME) if isinstance(found, list) else ()
+
+    def all_baked(self) -> list[tuple[Path, tuple[Baked, ...]]]:
+        """Of each dataset, its folder and the layouts that are baked."""
+        return [(group.folder, group.baked) for group in self.groups] or [(self.folder, self.baked)]
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`."""

@@ -21,6 +21,7 @@ from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.config import values as configuration
 from hpcdata.dataset import joined
+from hpcdata.dataset.baked.record import problems_of
 from hpcdata.dataset.manifest import FILE_NAME, Manifest, read_manifest
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, arithmetic, load_plan
@@ -245,6 +246,7 @@ def _check_manifest(manifest: Manifest, report: Report) -> None:
     if counts.missing != sum(gap["missing"] for gap in manifest.extra.get("gaps", [])):
         report.problems.append(f"{FILE_NAME}: its gaps are not its missing inputs")
     report.problems += joined.problems_of(manifest)
+    report.problems += problems_of(manifest.folder, manifest.baked, manifest.num_samples)
     recorded = None if report.problems else manifest.extra.get("shards_sha256")
     if recorded and shard.sha256_of(manifest.folder / part.path for part in manifest.parts) != recorded:
         report.problems.append(f"{FILE_NAME}: a {shard.SHARD} of its parts is not the one that was combined")

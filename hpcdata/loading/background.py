@@ -29,16 +29,14 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hpcdata.base.errors import UserError
-from hpcdata.loading.account import SourceAccount
-from hpcdata.loading.layouts.base import BatchCounts
-from hpcdata.loading.waits import Waits
 from hpcdata.native.threads import copy_alone
+from hpcdata.order.looping import Waits
 
 if TYPE_CHECKING:
     import torch
 
     Tensors = dict[str, torch.Tensor]
-    Made = tuple[Tensors, BatchCounts]
+    Made = tuple[Tensors, Any]
     _Work = tuple[Callable[[], Made] | BaseException | None, dict[str, Any]]
     _Result = tuple[Made | BaseException | None, dict[str, Any]]
 
@@ -48,6 +46,8 @@ _LOOK_EVERY_S = 0.1
 
 class ResumableLoader(Protocol):
     """What TokenLoader is, and whatever else makes batches and knows where it stands."""
+
+    waits: Waits
 
     @property
     def place(self) -> object:
@@ -66,7 +66,7 @@ class ResumableLoader(Protocol):
         """Moves on by one batch and returns what makes it, in whichever thread it is called; None at the end."""
         ...
 
-    def count(self, counts: BatchCounts) -> None:
+    def count(self, counts: Any) -> None:
         """Called when the batch is delivered."""
         ...
 
@@ -78,7 +78,7 @@ class ResumableLoader(Protocol):
 
     def set_weights(self, weights: Mapping[str, float]) -> None: ...
 
-    def account(self) -> dict[str, SourceAccount]: ...
+    def account(self) -> dict[str, Any]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -98,7 +98,8 @@ class BackgroundLoader:
             raise UserError(f"num_ahead={num_ahead}, num_threads={num_threads}: expected at least 1 each")
         self.loader = loader
         self._num_ahead, self._num_threads, self._pin_memory = num_ahead, num_threads, pin_memory
-        self.waits = Waits()
+        self.waits = loader.waits
+        """For batches of the two together."""
         self._workers: _Workers | None = None
         self._iteration: object = None
 
@@ -146,7 +147,7 @@ class BackgroundLoader:
         """As the loader does: from the next batch on, as what was prepared is made anew."""
         self.loader.set_weights(weights)
 
-    def account(self) -> dict[str, SourceAccount]:
+    def account(self) -> dict[str, Any]:
         """As the loader does, up to the last batch that was delivered."""
         return self.loader.account()
 

@@ -23,24 +23,23 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpcdata.base.errors import UserError
 from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.loading.account import SourceAccount, make_account
 from hpcdata.loading.batches import PlainSteps, TokenSteps
 from hpcdata.loading.layouts.named import BatchCounts, Layout, find_layout
 from hpcdata.loading.packed_batches import PackedSteps
-from hpcdata.loading.token_streams import Mixture, open_stream
-from hpcdata.loading.waits import Waits
+from hpcdata.loading.token_streams import Mixture, left_out_of, open_stream
 from hpcdata.native.threads import Later
+from hpcdata.order.account import Account
 from hpcdata.order.checking import digest
+from hpcdata.order.looping import Looping, Waits
 from hpcdata.order.order import Order
 from hpcdata.order.packing import Packing, find_packing
 from hpcdata.order.ranks import check_rank, find_rank
-from hpcdata.order.state import Cursor
 from hpcdata.order.steps import Share
 from hpcdata.order.streams import MixtureStream
 
@@ -63,7 +62,7 @@ class _Begun(NamedTuple):
     later: Later
 
 
-class TokenLoader(Cursor[TokenSteps]):
+class TokenLoader(Looping[TokenSteps]):
     """Iterates over the batches of this rank, from where it stands to the end of `num_epochs` (None: without end).
 
     The loader itself is the cursor: `epoch` and `step` are those of the next batch, every iterator moves them, and an
@@ -110,7 +109,7 @@ class TokenLoader(Cursor[TokenSteps]):
         self.counts = BatchCounts()
         self.waits = Waits()
         self._begun: _Begun | None = None
-        self._is_over, self._rank_is_found = False, rank is None and mesh is None
+        self._rank_is_found = rank is None and mesh is None
         super().__init__(
             stream,
             share=Share(rank=place, world_size=size),
@@ -124,37 +123,18 @@ class TokenLoader(Cursor[TokenSteps]):
             weights_ledger=weights_ledger,
         )
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Raises UserError where an earlier loop has delivered the last of `num_epochs`: nothing would come."""
-        while self.num_epochs is None or self.epoch < self.num_epochs:
-            yield self._next()
-        self.end()
-
-    def end(self) -> None:
-        """Called by a loop that comes to the end; raises UserError where it came to it without a batch once more."""
-        if self._is_over:
-            raise UserError(
-                f"the loader has delivered all of num_epochs={self.num_epochs}: for more epochs leave num_epochs out "
-                "and loop over loader.iter_epoch(), or go back with set_epoch(0) or load_state_dict"
-            )
-        self._is_over = True
-
-    def iter_epoch(self) -> Iterator[dict[str, torch.Tensor]]:
-        """The rest of the current epoch, for `for epoch in range(...)` loops."""
-        epoch = self.epoch
-        while self.epoch == epoch:
-            yield self._next()
-
     def batch_at(self, epoch: int, step: int) -> dict[str, torch.Tensor]:
         """The batch of any step, without moving the loader."""
         return self._plan(epoch, step)()[0]
 
-    def account(self) -> dict[str, SourceAccount]:
-        """What each source has contributed up to the next batch, on all ranks: recomputed from the cursor alone.
+    def account(self) -> Account[SourceAccount]:
+        """What each source has contributed up to the next batch, on all ranks: recomputed from the cursor alone. Its
+        `total` is that of all sources. The time waited is that of this process alone, see `waits`.
 
         Looks up the lengths of all samples since the beginning, about half a million a second, and reads no ids.
         """
-        return make_account(self._make_steps(), self.epoch, self.step)
+        waited_s, left_out = self.waits.first_s + self.waits.total_s, left_out_of(self.dataset, self.stream)
+        return make_account(self._make_steps(), self.epoch, self.step, left_out=left_out, waited_s=waited_s)
 
     def __getstate__(self) -> dict[str, Any]:
         """What was begun belongs to this process."""

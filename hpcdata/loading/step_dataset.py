@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch.utils.data import DataLoader, Dataset
 
-    from hpcdata.loading.loader import TokenLoader
+    from hpcdata.order.looping import Looping
 
 T = TypeVar("T")
 
@@ -34,9 +34,9 @@ T = TypeVar("T")
 class StepDataset:
     """Length and items of what is left of `loader.num_epochs`. With packing, making it packs all of these epochs."""
 
-    def __init__(self, loader: TokenLoader) -> None:
+    def __init__(self, loader: Looping[Any]) -> None:
         if loader.num_epochs is None:
-            raise UserError("StepDataset needs an end: make the TokenLoader with num_epochs")
+            raise UserError("StepDataset needs an end: make the loader with num_epochs")
         self.loader = loader
         self._state = loader.state_dict()
         self._edges = [0]
@@ -70,12 +70,12 @@ class StepDataset:
         return loader
 
     def _delivered(self, batches: Iterator[T]) -> Iterator[T]:
-        for number, batch in enumerate(batches):
+        for number, batch in enumerate(self.loader.waits.counted(batches)):
             self.loader.stand_at(*self._place(number + 1))
             yield batch
 
     def state_dict_at(self, step: int) -> dict[str, Any]:
-        """The state of a TokenLoader that has delivered the first `step` items."""
+        """The state of a loader that has delivered the first `step` items."""
         epoch, step_of_epoch = self._place(step)
         return {**self._state, "epoch": epoch, "step": step_of_epoch}
 

@@ -16,13 +16,14 @@ else is needed to go on.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hpcdata.base.errors import UserError
 from hpcdata.loading.background import BackgroundLoader
 from hpcdata.loading.layouts.widening import widen
-from hpcdata.loading.loader import TokenLoader
+from hpcdata.order.looping import Looping
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ class Epochs:
 
     def __init__(
         self,
-        loader: TokenLoader | BackgroundLoader,
+        loader: Looping[Any] | BackgroundLoader,
         *,
         num_steps: int | None = None,
         device: torch.device | str | None = None,
@@ -57,7 +58,7 @@ class Epochs:
 
     @property
     def dataset(self) -> Any:
-        return _inner(self.loader).dataset
+        return getattr(_inner(self.loader), "dataset", None)
 
     @property
     def batch_size(self) -> int:
@@ -110,7 +111,7 @@ class Epochs:
         self.num_delivered = delivered
 
 
-def hf_dataloader(loader: TokenLoader | BackgroundLoader, *, num_steps: int | None = None) -> DataLoader[Any]:
+def hf_dataloader(loader: Looping[Any] | BackgroundLoader, *, num_steps: int | None = None) -> DataLoader[Any]:
     """torch's DataLoader for the Trainer of transformers, of the batches of this rank.
 
     The Trainer says which step of which of its epochs it wants, also when it goes on from a checkpoint. `loader` moves
@@ -123,7 +124,9 @@ def hf_dataloader(loader: TokenLoader | BackgroundLoader, *, num_steps: int | No
 
     class Batches(Dataset):
         def __getitem__(self, number: int) -> Batch:
+            asked = time.perf_counter()
             batch = inner.batch_at(*places.find(number))
+            inner.waits.add(time.perf_counter() - asked)
             inner.stand_at(*places.find(number + 1))
             return batch
 
@@ -154,17 +157,18 @@ def _only(batches: list[Batch]) -> Batch:
     return batch
 
 
-def _inner(loader: TokenLoader | BackgroundLoader) -> TokenLoader:
+def _inner(loader: Looping[Any] | BackgroundLoader) -> Looping[Any]:
     found = loader.loader if isinstance(loader, BackgroundLoader) else loader
-    if not isinstance(found, TokenLoader):
-        raise UserError(f"a {type(found).__name__} was given: expected a TokenLoader, or a BackgroundLoader of one")
+    if not isinstance(found, Looping):
+        kinds = "a TokenLoader, a MultimodalLoader, or a BackgroundLoader of one"
+        raise UserError(f"a {type(found).__name__} was given: expected {kinds}")
     return found
 
 
 class _Places:
     """The place of the n-th batch of a loader: an epoch, and a step of it."""
 
-    def __init__(self, loader: TokenLoader, num_steps: int | None) -> None:
+    def __init__(self, loader: Looping[Any], num_steps: int | None) -> None:
         self._loader, self._edges = loader.fork(), [0]
         if num_steps is None:
             try:
@@ -186,7 +190,7 @@ class _Places:
             loader.stand_at(epoch, 0)
         return epoch, number - edges[epoch]
 
-    def number(self, loader: TokenLoader) -> int:
+    def number(self, loader: Looping[Any]) -> int:
         """Of the batch that a loader delivers next."""
         while len(self._edges) <= loader.epoch:
             self._edges.append(self._edges[-1] + self._loader.num_steps(len(self._edges) - 1))

@@ -12,6 +12,7 @@ May use: base, samples. Serves the image tokenizers (`pixels.load`) and the raw 
     profiles      ICC profiles and the gamma of a PNG -> sRGB, and which were not applied
     turns         large pictures are decoded in turns, within a budget of memory
     opening       a picture at its full size, upright and in RGB
+    headers       the size of a picture from its header, nothing decoded
     resizing      kernels, the rounding of sides, the center crop
     sizes         sizes for other shapes than squares
     pixels        image bytes -> RGB pixels of a given size: all of the above in their order

@@ -61,6 +61,19 @@ def turn_of(image: Image.Image, turned: Turned) -> Image.Transpose | None:
         return None
 
 
+def turn_of_opened(image: Image.Image, turned: Turned) -> Image.Transpose | None:
+    """The same by what is known before it is decoded. Of a TIFF, which Pillow turns itself, the size is known so."""
+    if turned == "never" or image.format == "TIFF":
+        return None
+    try:
+        if turned == "first":
+            orientation = Image.Image.getexif(image).get(_ORIENTATION)  # that of a PNG would decode it
+            return _TURNS.get(orientation) if isinstance(orientation, int) else None
+        return _followed(image)
+    except Exception:
+        return None
+
+
 def _own(image: Image.Image) -> Image.Transpose | None:
     orientation = image.getexif().get(_ORIENTATION)
     return _TURNS.get(orientation) if isinstance(orientation, int) else None

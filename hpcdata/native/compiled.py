@@ -22,7 +22,7 @@ import numpy as np
 from hpcdata.native.arrays import empty
 from hpcdata.native.threads import Later, copy, num_threads
 
-VERSION = 6
+VERSION = 7
 """Of the functions in kernels.c: a library that was built from an older one is not used."""
 _ARGUMENTS = {
     "place_rows": "pnnpppnpnnnnnnnn",
@@ -38,6 +38,7 @@ _ARGUMENTS = {
     "permute_each": "ppnpppnnpn",
     "interleave": "pnpppnnppn",
     "best_fit": "pnnnppp",
+    "resample": "pppppppppp",
     "kernels_version": "",
 }
 """Of each function: pointers and numbers."""
@@ -196,6 +197,37 @@ class Kernels:
         _check(num_bins)
         first_row = first_row[: num_bins + 1]
         return sample[: first_row[-1]], first_row
+
+    def resample(
+        self,
+        image: np.ndarray,
+        rows: tuple[np.ndarray, np.ndarray],
+        columns: tuple[np.ndarray, np.ndarray],
+        affine: tuple[np.ndarray, np.ndarray] | None,
+        out: np.ndarray,
+        *,
+        rounded: bool,
+    ) -> None:
+        """See hpcdata.multimodal.pictures.resampling. image: [H, W, 3] uint8; rows, columns: start [n] int64 and weight
+        [n, taps] float32; affine: scale and shift, [3] float32 each, for floats; out: [num_rows, num_columns, 3]
+        float32 or, without these, uint8, whose rows may be apart.
+        """
+        height, width, channels = image.shape
+        dtype = np.dtype(np.uint8 if affine is None else np.float32)
+        item_bytes = dtype.itemsize
+        side_by_side = (channels * item_bytes, item_bytes)
+        if channels != 3 or out.shape[2] != 3 or out.dtype != dtype or out.strides[1:] != side_by_side:
+            raise TypeError(f"expected 3 channels side by side, got {image.shape} and {out.shape} {out.dtype}")
+        taps = (rows[1].shape[1], columns[1].shape[1])
+        sizes = np.array([height, width, *out.shape[:2], *taps, out.strides[0] // item_bytes, rounded], np.int64)
+        scratch = np.empty(channels * width + 1, np.float32)
+        weights = [
+            (_at(start, number), _at(weight.reshape(-1), number * weight.shape[1], np.float32))
+            for (start, weight), number in zip((rows, columns), out.shape, strict=False)
+        ]
+        scaled = (None, None) if affine is None else [_at(part, channels, np.float32) for part in affine]
+        given = (_at(image.reshape(-1), image.size, np.uint8), sizes.ctypes.data, *weights[0], *weights[1], *scaled)
+        _check(self._library.resample(*given, out.ctypes.data, scratch.ctypes.data))
 
 
 class Tiles(NamedTuple):

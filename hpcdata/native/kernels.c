@@ -24,7 +24,7 @@ typedef int64_t i64;
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-enum { VERSION = 6, AHEAD = 2, FAR = 16, LINE = 64 };
+enum { VERSION = 7, AHEAD = 2, FAR = 16, LINE = 64 };
 
 i64 kernels_version(void) { return VERSION; }
 

@@ -10,13 +10,14 @@ The loader of tokens is its first user (hpcdata.loading); tests/order/test_alone
     seeding        randomness of one example
     streams        the canonical order of one source, or of a mixture of sources with a name and a size
     draws          which samples stand at some positions
-    packing        which samples share a row, from their lengths, and from what else they cost
-    best_fit       how rows are filled, with one budget or two
     bins           where samples stand in their rows
+    packing/       which samples share a row, from their lengths, and from what else they cost
     steps          which samples each step of each rank consists of
     window_steps   the same where rows hold several samples
     ranks          rank and world size: the one place that asks torch.distributed
-    state          where a loader stands, and what must be equal so that a run can go on from there
+    place          where a loader stands, and how many steps there are
+    state          that place as plain values, and what must be equal so that a run can go on from there
+    looping        the loops over a loader, and how long they waited
     checking       whether a state is of this data and these settings, and which option differs
     account        what each source has contributed, summed up
 """

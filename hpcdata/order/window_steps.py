@@ -19,36 +19,22 @@ import bisect
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple
 
 import numpy as np
 
 from hpcdata.order.bins import Bins
 from hpcdata.order.draws import Draws
-from hpcdata.order.packing import Buckets, Packing, last_buckets
-from hpcdata.order.steps import Mark, Share, rows_of_ranks, windows_ahead
+from hpcdata.order.packing.base import Packing
+from hpcdata.order.packing.buckets import Buckets, last_buckets
+from hpcdata.order.packing.pieces import Piece, W, balanced, draws_of
+from hpcdata.order.steps import Mark, Share, windows_ahead
 from hpcdata.order.streams import Stream
 
 _MAX_WINDOWS = 4
 
 Place = Callable[[np.ndarray, np.ndarray, "np.ndarray | None"], Bins]
 """(lengths, grids, images) of some sequences -> the bins that they stand in: see `Packing.place`."""
-
-
-class Window(Protocol):
-    """A packed window, whatever else a loader knows of it."""
-
-    bins: Bins
-
-    @property
-    def draws(self) -> Draws:
-        """Of the rows of its bins, bin after bin."""
-        ...
-
-
-W = TypeVar("W", bound=Window)
-Piece = tuple[W, int, int]
-"""Bins of a window: the first, and the one behind the last."""
 
 
 class _Waiting(NamedTuple):
@@ -135,11 +121,12 @@ class WindowSteps(Generic[W]):
             raise IndexError(f"step {step} is behind the end of epoch {epoch}")
         if self._is_full(epoch, step):
             start, stop = step * self.size, (step + 1) * self.size
-            balanced = None if share.world_size == 1 else _balanced(self._bins(epoch, start, stop), share)
-            return self._bins(epoch, *share.of(start, stop)) if balanced is None else balanced
+            of_share = None if share.world_size == 1 else balanced(self._bins(epoch, start, stop), share)
+            return self._bins(epoch, *share.of(start, stop)) if of_share is None else of_share
         rest, at = self._rest(epoch), step - self._num_full(epoch)
         assert rest.window is not None
-        return [(rest.window, *share.of(rest.edges[at], rest.edges[at + 1]))]
+        of_share = balanced([(rest.window, rest.edges[at], rest.edges[at + 1])], share)
+        return of_share or [(rest.window, *share.of(rest.edges[at], rest.edges[at + 1]))]
 
     def begun(self, epoch: int, step: int) -> list[W]:
         """The windows that begin in a step whose pieces are known, those without a bin among them."""
@@ -267,7 +254,12 @@ class WindowSteps(Generic[W]):
             return _Rest(None, [0])
         bins = Bins.join([window.bins.between(first, stop) for window, first, stop in pieces]).split(self.size)
         bins = dataclasses.replace(bins, sample=np.arange(bins.num_rows))
-        return _Rest(self.pack(draws_of(pieces), lambda *_: bins), [0, bins.num_bins])
+        has_costs = pieces[0][0].bins.cost is not None
+
+        def place_rest(lengths: np.ndarray, grids: np.ndarray, images: np.ndarray | None) -> Bins:
+            return bins.with_squares(lengths) if has_costs else bins
+
+        return _Rest(self.pack(draws_of(pieces), place_rest), [0, bins.num_bins])
 
     def _draws(self, epoch: int, window: int) -> Draws:
         """Of the samples of a window; those of some windows behind it are found at the same time."""
@@ -287,20 +279,6 @@ class WindowSteps(Generic[W]):
         return self.stream.draws(epoch, np.arange(start, stop if num_samples is None else min(stop, num_samples)))
 
 
-def _balanced(pieces: list[Piece[W]], share: Share) -> list[Piece[W]] | None:
-    """Of the bins of a step those of the share, by what they cost; None where that is not asked for."""
-    costs = [window.bins.cost[first:stop] for window, first, stop in pieces if window.bins.cost is not None]
-    if not costs:
-        return None
-    wanted, found, before = rows_of_ranks(np.concatenate(costs), share.world_size)[share.rank], [], 0
-    for window, first, stop in pieces:
-        bins = wanted[(before <= wanted) & (wanted < before + stop - first)] - before + first
-        runs = np.split(bins, np.flatnonzero(np.diff(bins) > 1) + 1)
-        found += [(window, int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]
-        before += stop - first
-    return found
-
-
 class _Rest(NamedTuple, Generic[W]):
     """The steps at the end of an epoch, the largest first: their bins, and the first bin of each."""
 
@@ -309,12 +287,3 @@ class _Rest(NamedTuple, Generic[W]):
 
     def num_steps(self, num_ranks: int) -> int:
         return sum(stop - first >= num_ranks for first, stop in itertools.pairwise(self.edges))
-
-
-def draws_of(pieces: list[Piece[W]]) -> Draws:
-    """The samples of some bins of windows."""
-    found = []
-    for window, first, stop in pieces:
-        rows = slice(*window.bins.first_row[[first, stop]].tolist())
-        found.append(window.draws.take(rows))
-    return Draws.join(found)

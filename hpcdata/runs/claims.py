@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcdata.base import files
+from hpcdata.base.reads import naming
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ class Claims:
             return False
         path = self._folder / name
         try:
-            with files.naming(path):
+            with naming(path):
                 files.write_all(descriptor, json.dumps(dataclasses.asdict(self._owner)).encode())
         except OSError:
             path.unlink(missing_ok=True)  # nobody could tell whose it is

@@ -179,7 +179,7 @@ class Plan:
     @property
     def has_tokens(self) -> bool:
         """Whether shards hold tokens, which loaders read."""
-        return self.text is not None or self.image is not None
+        return self._stage.contents(self, "") is None
 
     @property
     def vocab_size(self) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcdata.base import files
+from hpcdata.base.reads import naming
 
 
 class AppendFile:
@@ -56,6 +56,6 @@ class AppendFile:
         self._buffer.clear()
 
     def _write(self, view: memoryview) -> None:
-        with files.naming(Path(self._file.name)):
+        with naming(self._file.name):
             while view:
                 view = view[self._file.write(view) :]

@@ -23,6 +23,7 @@ May use: base, samples, media.
     account       what the folders of inputs hold, and what of it is not read
     documents     text files, and folders of many as JSON lines
     parquet       text columns
+    at_random     single records in any order
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ every position. Both walk the file with the same code, so they agree on position
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -108,6 +109,16 @@ class Scan:
         """What the fingerprint of a plan covers; what only odd archives have is left out of all others."""
         values = vars(self)
         return {name: value for name, value in values.items() if value or name not in ("rules", "links")}
+
+    def at(self, position: int, seek: int) -> Scan:
+        """The same for reading that one sample, which stands at `seek`."""
+        return dataclasses.replace(
+            self,
+            every=max(position, 1),
+            cuts=(0, seek) if position else (seek,),
+            repeats=tuple(pair for pair in self.repeats if pair[0] == position),
+            duplicates=tuple(place for place in self.duplicates if place == position),
+        )
 
     def cut(self, position: int) -> tuple[int, int]:
         """The nearest (position, seek) at or before `position`."""

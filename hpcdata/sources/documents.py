@@ -78,6 +78,14 @@ def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Option
 _LINE_BYTES = 1 << 20
 
 
+def record_at(file: InputFile, position: int, offset: int, data: bytes, options: Options) -> Record:
+    """The record of a listing's line that `data`, from `offset` on, begin with."""
+    row = next(json_lines.lines(iter([data]), offset, _LINE_BYTES), None)
+    if row is None or row[0] != offset:
+        raise changed_since_planned(file, got=position, expected=position + 1)
+    return _listed(file, position, offset, _loaded(row[1]), options)
+
+
 def _record(file: InputFile, key: str, position: int, offset: int, options: Options) -> Record:
     try:
         text = decoded_text(_whole(file, options.max_record_bytes), what="the document")

@@ -73,6 +73,11 @@ def walk(path: str, *, without: str = "", passed: Passed | None = None) -> Itera
         yield from _walk(linked.popleft(), without, passed, seen, linked)
 
 
+def is_below(path: str, folder: str) -> bool:
+    """Whether a path leads to a folder or into it, behind all links; nothing is below "", which is no folder."""
+    return bool(folder) and (os.path.realpath(path) + os.sep).startswith(os.path.realpath(folder) + os.sep)
+
+
 def parts_of(directory: str, names: list[str]) -> set[str]:
     """The names, of all in one folder, that a sample is made of."""
     return {
@@ -114,7 +119,7 @@ def _walk(
         passed.links = {entry.name for entry in entries if kinds[entry.name] == "file" and entry.is_symlink()}
         yield path, [name for name, kind in kinds.items() if kind == "file"]
         folders = [(entry.path, entry.is_symlink()) for entry in entries if kinds[entry.name] == "folder"]
-        ahead += [item for item in reversed(folders) if not (without and item[1] and _is_below(item[0], without))]
+        ahead += [item for item in reversed(folders) if not (item[1] and is_below(item[0], without))]
 
 
 def _identity(path: str) -> tuple[int, int]:
@@ -133,10 +138,6 @@ def _kind(entry: os.DirEntry[str]) -> str:
             if error.errno == errno.ELOOP:
                 return ""
             raise
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return (os.path.realpath(path) + os.sep).startswith(folder + os.sep)
 
 
 @contextlib.contextmanager

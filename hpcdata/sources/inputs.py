@@ -25,7 +25,7 @@ from hpcdata.sources import wids
 from hpcdata.sources.account import describe_not_read, find_account
 from hpcdata.sources.base import OLDER_EXTENSIONS, RECORDS, InputFile, Scan, clean_name, refusing_faults
 from hpcdata.sources.documents import ENDINGS, MANY, list_documents
-from hpcdata.sources.folder import NOTES, is_picture, list_folder, walk
+from hpcdata.sources.folder import NOTES, is_below, is_picture, list_folder, walk
 from hpcdata.sources.json_array import flatten_json
 from hpcdata.sources.json_shapes import SNIFF_BYTES, find_shape
 from hpcdata.sources.patterns import expand_paths
@@ -80,7 +80,7 @@ def list_inputs(
             if kind_of(root) != "folder":
                 raise UserError(f"data.image_root={image_root} is no folder")
     look = _Look(source=source, without=without, as_older=as_older, listed=listed)
-    paths = [path for path in expand_paths(raw_data_dir) if not _is_below(path, without)]
+    paths = [path for path in expand_paths(raw_data_dir) if not is_below(path, without)]
     found = [file for path in paths for file in look.found(path)]
     if not found:
         raise UserError(f"no inputs in {raw_data_dir}")
@@ -109,10 +109,6 @@ def _places(file: _Found, root: str | None, allows_outside: bool) -> _Places:
         return _Places(base=file.path if file.format in _FOLDERS else os.path.dirname(file.path), roots=())
     base = root or os.path.dirname(file.path)
     return _Places(base=base, roots=("/",) if allows_outside else (base,))
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return bool(folder) and (os.path.realpath(path) + os.sep).startswith(os.path.realpath(folder) + os.sep)
 
 
 def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:

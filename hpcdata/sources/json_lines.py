@@ -58,6 +58,14 @@ def read_documents(
     return gathered(file, rows, first=first, count=count, batch_size=batch_size)
 
 
+def record_at(file: InputFile, position: int, offset: int, data: bytes, options: Options) -> Record:
+    """The record of the line that `data`, from `offset` on, begin with."""
+    row = next(lines(iter([data]), offset, options.max_record_bytes), None)
+    if row is None or row[0] != offset:
+        raise changed_since_planned(file, got=position, expected=position + 1)
+    return _record(file, position, row, options)
+
+
 def rows_of(file: InputFile, scan: Scan, first: int, count: int, limit: int) -> Iterator[Line]:
     """The lines `first` to `first + count - 1` of a file, as far as there are so many."""
     start, seek = scan.cut(first)

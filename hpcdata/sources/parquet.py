@@ -283,6 +283,9 @@ class Bytes:
     def size(self) -> int:
         return self._size
 
+    def stat(self) -> os.stat_result:
+        return os.fstat(self._descriptor)
+
     def tell(self) -> int:
         return self._offset
 

@@ -8,11 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcdata.base import command
 from hpcdata.base.errors import Failed, Unfinished, UserError
+from tests.selection import examples
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,7 @@ def test_a_line_that_is_not_understood_ends_with_2(capsys: pytest.CaptureFixture
 NAMES = st.text(st.characters(exclude_characters="\0/"), min_size=1, max_size=8).filter(lambda name: set(name) != {"."})
 
 
+@settings(max_examples=examples(100), deadline=None)
 @given(NAMES.filter(str.isprintable), st.lists(st.text().filter(str.isprintable)))
 def test_what_a_shell_makes_of_a_line_to_type_is_what_was_meant(name: str, words: list[str]) -> None:
     wanted = ["python", "-m", "hpcdata.combine", f"/runs/{name}", *words]

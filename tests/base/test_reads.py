@@ -41,5 +41,6 @@ def test_fewer_bytes_only_where_the_file_ends(tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_faults_name_the_file(error: Exception, told: str) -> None:
-    with pytest.raises(OSError, match=f"^{re.escape(told)}$"), naming("in.tar"):
-        raise error
+    for path in ("in.tar", Path("in.tar")):
+        with pytest.raises(OSError, match=f"^{re.escape(told)}$"), naming(path):
+            raise error

@@ -14,6 +14,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.config import compose, values
 from hpcdata.config import schema as config
 from hpcdata.config.help import describe_keys
+from tests.selection import examples
 
 PATHS = ["data.raw_data_dir=/in", "data.token_output_dir=/out"]
 SEED = shlex.split(
@@ -158,6 +159,7 @@ def test_help_and_mistakes_import_no_torch(arguments: list[str]) -> None:
 
 
 def test_threads_may_compose_at_the_same_time() -> None:
+    sizes = range(1, 1 + examples(40))
     with ThreadPoolExecutor(8) as pool:
-        configs = list(pool.map(lambda size: compose.compose([*PATHS, f"data.shard_size={size}"]), range(1, 33)))
-    assert [found.data.shard_size for found in configs] == list(range(1, 33))
+        configs = list(pool.map(lambda size: compose.compose([*PATHS, f"data.shard_size={size}"]), sizes))
+    assert [found.data.shard_size for found in configs] == list(sizes)

@@ -12,6 +12,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.cluster.sbatch import require_log_names
 from hpcdata.config.compose import compose, override
 from hpcdata.config.places import PATH_KEYS
+from tests.selection import examples
 
 BOTH = ["data.raw_data_dir=/in", "data.token_output_dir=/out"]
 
@@ -60,7 +61,7 @@ def test_places_that_are_not_local_are_refused(key: str, place: str) -> None:
             ask()
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(15))
 @given(st.text(st.characters(exclude_characters="\0$", exclude_categories=["Cs"]), min_size=1))
 def test_odd_names_arrive_as_they_were_typed(name: str) -> None:
     path = f"/out/{name}"
@@ -68,7 +69,7 @@ def test_odd_names_arrive_as_they_were_typed(name: str) -> None:
     assert (config.data.token_output_dir, config.text.tokenizer) == (path, path)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=examples(10))
 @given(st.text(st.characters(exclude_characters="\0$", exclude_categories=["Cs"]), min_size=1))
 def test_other_texts_with_backslashes_and_quotes_arrive_too(name: str) -> None:
     assert compose([*BOTH, f"cluster.job_name=x{name}"]).cluster.job_name == f"x{name}"

@@ -22,6 +22,7 @@ from hpcdata import index as index_command
 from hpcdata.base.errors import UserError
 from hpcdata.convert import wids_index as index
 from hpcdata.sources import list_inputs
+from tests.selection import examples
 from tests.sources.test_inputs import fail_at
 
 PAIRS = [("0.jpg", b"picture"), ("0.txt", b"text 0"), ("1.jpg", b"picture"), ("1.txt", b"text 1")]
@@ -122,7 +123,7 @@ def test_wids_opens_the_index_and_reads_every_sample(tmp_path, wids):
 NAMES = st.text("ab./_", min_size=1, max_size=6).filter(lambda name: not name.endswith("/"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(names=st.lists(NAMES, min_size=1, max_size=8))
 def test_samples_are_counted_as_wids_counts_them(tmp_path_factory, wids, names):
     path = write_tar(tmp_path_factory.getbasetemp() / "any.tar", [(name, b"data") for name in names])

@@ -25,6 +25,7 @@ from hpcdata.report.status import Observer, Status
 from hpcdata.report.summary import describe
 from hpcdata.report.tails import read_tails, show
 from hpcdata.report.watch import view
+from tests.selection import examples
 from tests.smallruns import small_run
 
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
@@ -70,7 +71,7 @@ def with_ledger(run: Path, content: bytes, check: Callable[[Status], None]) -> N
         path.unlink()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_value_in_any_field_of_any_event(run: Path, data: st.DataObject) -> None:
     events = data.draw(st.lists(st.sampled_from(events_of(run)), min_size=1, max_size=4))

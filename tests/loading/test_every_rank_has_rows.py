@@ -18,6 +18,7 @@ from hpcdata.loading.layouts.named import Caption, Text
 from hpcdata.order.packing import BestFit, Buckets, Concat
 from hpcdata.samples import Example
 from tests.loading import made
+from tests.selection import examples
 
 torch.set_num_threads(1)
 NUM_SAMPLES = 80
@@ -48,7 +49,7 @@ packings = st.one_of(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(packings, st.booleans(), st.sampled_from([1, 2, 3, 4, 6, 12]), st.integers(0, 99), st.data())
 def test_every_rank_has_rows_in_every_step(dataset, packing, drop_last, world_size, seed, data):
     """Also where a run went on from any step, saved by another number of ranks."""

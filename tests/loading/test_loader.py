@@ -19,6 +19,7 @@ from hpcdata.loading.token_streams import Mixture, Source
 from hpcdata.order.packing import BestFit, Buckets, Concat
 from hpcdata.samples import Example
 from tests.loading import made
+from tests.selection import examples
 
 torch.set_num_threads(1)
 
@@ -57,7 +58,7 @@ def flat(batches) -> list[int]:
     return list(itertools.chain.from_iterable(batches))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     num_samples=st.integers(24, 200),
     seed=st.integers(-5, 2**40),
@@ -107,7 +108,7 @@ def test_eight_ranks_become_six_three_and_one(datasets):
     assert (state["epoch"], state["step"]) == (1, 0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.integers(1, 120), st.sampled_from([1, 2, 4, 8]), st.integers(1, 6))
 def test_the_last_smaller_batch(datasets, num_samples, world_size, batch_size):
     """drop_last=False delivers every sample once an epoch, in shares that differ by at most one, never empty."""

@@ -16,6 +16,7 @@ from hpcdata.loading.layouts.named import T2I, BatchCounts, Caption, Interleaved
 from hpcdata.order.packing import BestFit, Buckets, Concat
 from hpcdata.samples import Example
 from tests.loading import made
+from tests.selection import examples
 
 torch.set_num_threads(1)
 SHIFT = 32001
@@ -84,7 +85,7 @@ packings = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     num_samples=st.sampled_from([70, 113, 200]),
     seed=st.integers(0, 2**40),
@@ -116,7 +117,7 @@ def test_kills_and_other_world_sizes_lose_and_repeat_nothing(datasets, num_sampl
         assert len(state) < 1024
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     st.sampled_from([70, 113, 200]), st.integers(0, 99), packings, st.sampled_from([Caption, LiquidT2I, Interleaved])
 )
@@ -170,7 +171,7 @@ def test_positions_labels_and_segments_by_hand(tmp_path):
     assert batch["index"].tolist() == [0, 2, 1]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.sampled_from([70, 113]), st.integers(5, 40), st.integers(5, 40), st.integers(0, 9))
 def test_concat_delivers_documents_end_to_end(datasets, num_samples, length, window, seed):
     """The pieces of all bins, one after the other, are the texts of the epoch's order, window by window."""

@@ -22,6 +22,7 @@ from hpcdata.loading.layouts.named import Text
 from hpcdata.loading.selecting import Columns
 from hpcdata.samples import Kind
 from tests.loading import made
+from tests.selection import examples
 
 LAYOUT = Text(max_length=24)
 
@@ -56,7 +57,7 @@ def test_columns_are_those_of_the_samples(dataset: TokenDataset, monkeypatch: py
         ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.lists(st.integers(0, 59), min_size=8, unique=True), st.integers(0, 5), st.integers(1, 2))
 def test_a_selection_is_a_dataset_of_these_samples(
     dataset: TokenDataset, rows: list[int], seed: int, world_size: int

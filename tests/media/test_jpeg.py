@@ -21,6 +21,7 @@ from hpcdata.media.rules import RULES
 from hpcdata.samples import BadSample
 from tests.media import pictures
 from tests.media.pictures import encoded, noisy
+from tests.selection import examples
 
 LIMIT = 400_000
 FILES = {**pictures.jpegs(), **pictures.turned(33, 21)}
@@ -87,7 +88,7 @@ def damaged(data: bytes, cut: float, flips: list[tuple[float, int]]) -> bytes:
 
 
 @needs_simplejpeg
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     data=st.sampled_from(SEEDS),
     cut=st.one_of(st.just(1.0), st.floats(0, 1)),

@@ -24,6 +24,7 @@ from hpcdata.media.opening import open_image
 from hpcdata.media.rules import LIQUID, MOLMO, RULES
 from tests.media import pictures
 from tests.media.pictures import encoded, noisy
+from tests.selection import examples
 from tests.smallruns import small_run
 
 LIMIT = 10_000_000
@@ -79,7 +80,7 @@ def test_liquid_opens_a_picture_without_turning_it(name: str) -> None:
 
 
 @given(width=st.integers(1, 300), height=st.integers(1, 300), side=st.sampled_from([32, 128, 256]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_liquid_rounds_as_liquid_does(width: int, height: int, side: int) -> None:
     width, height = min(width, 2 * height), min(height, 2 * width)  # others it drops
     data = encoded(noisy(width, height), "BMP")

@@ -31,6 +31,7 @@ from hpcdata.order.packing import BestFit, Buckets, Concat
 from hpcdata.order.permutation import round_keys
 from hpcdata.samples import Example, Role
 from tests.loading import made
+from tests.selection import examples
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent.parent
@@ -151,7 +152,7 @@ def test_batches_of_int32_ids_are_those_of_numpy(loops, tmp_path):
     check_equal(folder, layout=Caption(max_length=36), packing=64, global_batch_size=4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.integers(0, 300), max_size=200), st.integers(300, 2000))
 def test_bins_are_those_of_numpy(loops, lengths, capacity):
     lengths, grids = np.array(lengths, np.int64), np.zeros(len(lengths), np.int64)
@@ -178,7 +179,7 @@ def test_the_permutation_is_that_of_numpy(loops, num_samples, seed, data):
 runs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(-1, 40), st.integers(-5, 90)), max_size=12)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(runs, st.sampled_from([np.uint16, np.int32]), st.sampled_from([np.int32, np.int64]), st.integers(-9, 9))
 def test_runs_and_what_is_between_them(loops, runs, id_dtype, out_dtype, pad):
     """One plain loop for the three ways to write runs."""

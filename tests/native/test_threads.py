@@ -257,6 +257,7 @@ def test_a_child_finishes_what_was_begun(folder, name):
     np.testing.assert_equal(ids_of(loader, 10), wanted[30:40])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", ["helpers", "a thread that ends it"])
 def test_a_fork_in_the_middle_of_a_copy(loops, who):
     """Those who are at it are not there in the child, which does it again, with helpers of its own.
@@ -295,6 +296,7 @@ def test_a_fork_in_the_middle_of_a_copy(loops, who):
         finish()
 
 
+@pytest.mark.slow
 def test_a_fork_while_others_copy(folder):
     """Threads of the parent are anywhere in a copy, and not there in the child."""
     wanted = expected(folder, 36, **OPTIONS, layout=TEXT)
@@ -369,7 +371,7 @@ def test_a_lookup_that_failed_is_done_again(folder, name, num_threads, monkeypat
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("name", ["text", "packed"])
+@pytest.mark.parametrize("name", [pytest.param("text", marks=pytest.mark.slow), "packed"])
 def test_interrupts_anywhere(folder, name):
     """As by Ctrl-C: the batch that was asked for is delivered the next time, whole."""
     options = {**OPTIONS, **LOADERS[name], "num_epochs": 1}
@@ -522,6 +524,7 @@ def test_workers_of_a_dataloader_copy_alone(folder):
     assert [int(n) for n in torch.utils.data.DataLoader(Numbers(), num_workers=2)] == [1] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["sys.exit(0)", "pass", "os._exit(0)", "raise KeyboardInterrupt"])
 def test_the_process_ends_while_they_copy(folder, how):
     code = f"""

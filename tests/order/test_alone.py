@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hpcdata.base.errors import UserError
 from hpcdata.order.packing import BestFit
 from tests.order.raw import Measured, RawLoader
+from tests.selection import examples
 
 ROOT = Path(__file__).parent.parent.parent
 LENGTH, CROPS = 100, 12
@@ -46,7 +47,7 @@ def catch_up(canonical: RawLoader, loader: RawLoader) -> None:
         assert len(step_of([canonical])) < loader.world_size
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([1, 2, 3, 4]), st.integers(0, 5)), min_size=1, max_size=5))
 def test_kills_and_other_world_sizes_lose_and_repeat_nothing(legs):
     """Legs of (world size, steps until the kill): the same rows as one process that is never interrupted."""

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcdata.base.errors import UserError
-from hpcdata.order.best_fit import best_fit_two
 from hpcdata.order.packing import BestFit, Buckets, Concat
+from hpcdata.order.packing.best_fit import best_fit_two
 
 LENGTH = 60
 

@@ -46,9 +46,21 @@ def slurm(slurm_programs: None) -> Iterator[SlurmCluster]:
 @pytest.fixture
 def login_node(slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> SlurmCluster:
     """Makes this process one on the login node: its sbatch, srun and scontrol speak with the cluster."""
-    for name in ("PATH", "SLURM_CONF"):
-        monkeypatch.setenv(name, slurm.env[name])
+    _log_in(slurm, monkeypatch)
     return slurm
+
+
+@pytest.fixture
+def login(own_cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmCluster]:
+    """The same for the cluster that a module starts for itself, its fixture `own_cluster`: empty after each test."""
+    _log_in(own_cluster, monkeypatch)
+    yield own_cluster
+    own_cluster.clear()
+
+
+def _log_in(cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PATH", "SLURM_CONF"):
+        monkeypatch.setenv(name, cluster.env[name])
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,7 @@ NUM_SAMPLES = 192  # of two tars, in six shards
 
 
 @pytest.fixture(scope="module")
-def small_cluster(slurm_programs: None) -> Iterator[SlurmCluster]:
+def own_cluster(slurm_programs: None) -> Iterator[SlurmCluster]:
     """Arrays of at most three elements; account `lab` may have five jobs, all of `few` three; QOS `short` is short."""
     lines = ("AccountingStorageEnforce=limits",)
     with SlurmCluster(max_array_size=3, kill_wait_s=1, slurm_conf=lines) as cluster:
@@ -49,14 +49,6 @@ def small_cluster(slurm_programs: None) -> Iterator[SlurmCluster]:
         for account in ("lab", "few"):
             cluster.run("sacctmgr", "--immediate", "add", "user", user, f"account={account}", "qos=normal,short")
         yield cluster
-
-
-@pytest.fixture
-def login(small_cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmCluster]:
-    for name in ("PATH", "SLURM_CONF"):
-        monkeypatch.setenv(name, small_cluster.env[name])
-    yield small_cluster
-    small_cluster.clear()
 
 
 def start(folder: Path, source: Path, *overrides: str) -> None:

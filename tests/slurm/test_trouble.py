@@ -29,18 +29,10 @@ SLURM = ("cluster=slurm", "cluster.partition=preempt", "cluster.array=0-1", "clu
 
 
 @pytest.fixture(scope="module")
-def poor_cluster(slurm_programs: None) -> Iterator[SlurmCluster]:
+def own_cluster(slurm_programs: None) -> Iterator[SlurmCluster]:
     """Without accounting. Who is asked to stop has time for it."""
     with SlurmCluster(kill_wait_s=20, accounting=False) as cluster:
         yield cluster
-
-
-@pytest.fixture
-def login(poor_cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmCluster]:
-    for name in ("PATH", "SLURM_CONF"):
-        monkeypatch.setenv(name, poor_cluster.env[name])
-    yield poor_cluster
-    poor_cluster.clear()
 
 
 def planned(folder: Path, *overrides: str) -> Path:

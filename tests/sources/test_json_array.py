@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hpcdata.base.errors import UserError
 from hpcdata.samples import Reason
 from hpcdata.sources import InputFile, json_array
+from tests.selection import examples
 from tests.sources.source_files import one_input, read_all, summary, write
 
 JSON = st.recursive(
@@ -17,7 +18,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(rows=st.lists(JSON), indent=st.none() | st.integers(0, 3), ascii=st.booleans(), size=st.integers(1, 40))
 def test_elements_survive_any_chunking(tmp_path_factory, rows, indent, ascii, size):
     folder = tmp_path_factory.getbasetemp()

@@ -13,6 +13,7 @@ from hpcdata.samples import BadSample, Reason
 from hpcdata.sources import InputFile, Options, Scan, base, read, read_documents, scan
 from hpcdata.sources.json_lines import lines
 from hpcdata.sources.streams import chunks
+from tests.selection import examples
 from tests.sources.source_files import (
     caption,
     images,
@@ -236,7 +237,7 @@ ODD_LINES = [
     field=st.sampled_from([None, "content", "other"]),
 )
 @example(rows=ODD_LINES, first=0, batch_size=4, field=None)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 def test_documents_in_bulk_are_the_records(tmp_path_factory, rows, first, batch_size, field):
     path = write(tmp_path_factory.mktemp("lines") / "x.jsonl.zst", b"\n".join(rows))
     file, options = one_input(path, "text"), Options(max_record_bytes=256, text_field=field)

@@ -40,17 +40,20 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_read_that_fails_costs_and_changes_no_sample(results: Results, case: str) -> None:
     wrong = [row for row in results[case] if row[3] not in ("same", "refused")]
     assert not wrong, f"{len(wrong)} of {len(results[case])}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_what_a_second_read_mends_is_not_noticed(results: Results, case: str) -> None:
     assert {row[3] for row in results[case] if row[1] in HARMLESS} == {"same"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_error_reaches_whoever_reads(results: Results, case: str) -> None:
     failing = [row for row in results[case] if row[1] in ("EIO", "ESTALE", "ENOMEM")]
@@ -88,7 +91,11 @@ def _parquet_of_a_large_page(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("make", "name"), [(_zstd_of_a_large_window, "x.jsonl.zst"), (_parquet_of_a_large_page, "x.parquet")]
+    ("make", "name"),
+    [
+        (_zstd_of_a_large_window, "x.jsonl.zst"),
+        pytest.param(_parquet_of_a_large_page, "x.parquet", marks=pytest.mark.slow),
+    ],
 )
 def test_memory_that_is_not_there_is_no_damage(tmp_path: Path, make: Callable[[Path], Path], name: str) -> None:
     path = make(tmp_path / name)

@@ -28,6 +28,7 @@ def pictures(folder: Path, number: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_bytes_files_and_account_are_those_of_the_run(tmp_path: Path) -> None:
     source = pictures(tmp_path / "in", 200)
     options = ("data.n_train_samples=null", "data.shard_size=20")

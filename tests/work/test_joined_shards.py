@@ -93,6 +93,7 @@ def test_a_plan_without_the_rule_keeps_its_cut(tmp_path: Path) -> None:
     assert work(tmp_path / "run") is TaskOutcome.FINISHED
 
 
+@pytest.mark.slow
 def test_bytes_are_the_same_wherever_it_is_stopped(tmp_path: Path) -> None:
     options, source = (*TEXT, "data.shard_size=33"), mixed_inputs(tmp_path / "in")
     small_run(tmp_path / "whole", *options, source=source)

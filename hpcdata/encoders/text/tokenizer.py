@@ -120,6 +120,11 @@ def build_reference(identity: TextIdentity, tokenizer: str) -> _Fast | _Sentence
     return reference
 
 
+def build_from_json(data: bytes) -> _Fast:
+    """The engine of a tokenizer.json that is in memory, such as an object of Hugging Face writes."""
+    return _Fast(data)
+
+
 def _engine(reference: _Fast | _SentencePiece, engine: str) -> TextTokenizer:
     if engine == "auto":
         return SpedUp(reference)

@@ -150,6 +150,11 @@ def split_name(name: bytes, *, last_dot: bool = False) -> tuple[bytes, bytes] | 
     return folder + slash + stem, extension.lower()
 
 
+def tar_of_sample(descriptor: int, path: str, rules: Rules, start: int, data: bytes) -> TarSource:
+    """A plain tar that is open, whose bytes from `start` on were read: what lies in them is not read again."""
+    return _SampleOfTar(descriptor, path, rules, start, data)
+
+
 class _PlainTar(FileSource):
     """An uncompressed tar: bytes stay where they are until they are asked for."""
 
@@ -199,6 +204,33 @@ class _PlainTar(FileSource):
             hasher.update(piece)
             offset += len(piece)
         return hasher.digest()
+
+
+class _SampleOfTar(_PlainTar):
+    """A part of an uncompressed tar that is in memory, pictures too. The descriptor is the caller's."""
+
+    def __init__(self, descriptor: int, path: str, rules: Rules, start: int, data: bytes) -> None:
+        FileSource.__init__(self, descriptor)
+        self._path, self.rules = path, rules
+        self._buffer, self._start = data, start
+        self._held, self._first = data, start
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def _data_of(self, member: Member) -> bytes | None:
+        begin = member.offset - self._first
+        return None if begin < 0 or begin + member.size > len(self._held) else self._held[begin : begin + member.size]
+
+    def blob(self, content: Content, *, limit_bytes: int) -> Blob:
+        data = self._data_of(content.member)
+        if data is None:
+            return super().blob(content, limit_bytes=limit_bytes)
+        return Blob(path=self._path, offset=content.member.offset, size=content.member.size, data=data)
+
+    def bytes_of(self, content: Content) -> bytes:
+        data = self._data_of(content.member)
+        return super().bytes_of(content) if data is None else data
 
 
 class _GzipTar:

@@ -81,11 +81,19 @@ def _large_texts(group: Group, options: Options) -> int:
 
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
+    with open_tar(file, Rules.of(scan), limit_bytes=options.max_record_bytes, is_hashing=False) as source:
+        yield from read_open(source, file, scan, first=first, count=count, options=options)
+
+
+def read_open(
+    source: TarSource, file: InputFile, scan: Scan, *, first: int, count: int, options: Options
+) -> Iterator[Record]:
+    """The same of an archive that is open."""
     start, seek = scan.cut(first)
     repeats, duplicates = dict(scan.repeats), set(scan.duplicates)
     position = start
-    with open_tar(file, Rules.of(scan), limit_bytes=options.max_record_bytes, is_hashing=False) as source:
-        for item in groups(source, seek) if count else ():
+    if count:
+        for item in groups(source, seek):
             if position >= first:
                 if isinstance(item, Damage):
                     yield _damaged(file, position, item)

@@ -69,7 +69,7 @@ def test_some_samples_are_compared_with_fp32(index, compares, expected):
     assert encoder.compare(index, pictures, encoder.encode(pictures)) == expected
 
 
-@pytest.mark.parametrize(("precision", "num_compared"), [("bf16", 16), ("fp32", 0)])
+@pytest.mark.parametrize(("precision", "num_compared"), [pytest.param("bf16", 16, marks=pytest.mark.slow), ("fp32", 0)])
 def test_the_agreement_is_in_shards_manifest_and_status(tmp_path: Path, precision, num_compared):
     small_run(tmp_path / "run", f"image.precision={precision}")
     shards = sorted((tmp_path / "run/shards").iterdir())

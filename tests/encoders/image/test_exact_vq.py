@@ -14,6 +14,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.encoders.image import exact_vq
 from hpcdata.encoders.image.exact_vq import LATENT_CHANNELS
 from hpcdata.media import pixels
+from tests.selection import examples
 
 WEIGHTS = str(embedded.path(embedded.IMAGE_TOKENIZER))
 
@@ -124,7 +125,7 @@ def test_white_is_code_zero_and_comes_back_white(tokenizer):
     assert tokenizer.decode(codes)[:, :, 8:-8, 8:-8].min() >= 252
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(st.integers(0, 10_000), st.permutations(range(5)))
 def test_codes_do_not_depend_on_batch_or_order(tokenizer, seed, order):
     images = pictures(5, seed=seed)

@@ -107,6 +107,7 @@ def test_emu3(tmp_path, prefix):
     assert (tokenizer.decode(codes) - expected).abs().max() < 0.51
 
 
+@pytest.mark.slow
 def test_emu3_refuses_another_tokenizer(tmp_path):
     save_file(diffusers_model(TINY_LDM).state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(UserError, match=r"not a checkpoint for image.tokenizer=emu3: \d+ weights are missing"):

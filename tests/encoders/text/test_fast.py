@@ -18,6 +18,7 @@ from hpcdata.encoders.text import fast as fast_text
 from hpcdata.encoders.text import tokenizer as text
 from tests import corpora, smallruns, trees
 from tests.encoders.text.test_tokenizer import train_bpe, train_sentencepiece, train_unigram
+from tests.selection import examples
 
 
 def with_nfc(path: Path) -> Path:
@@ -36,6 +37,10 @@ MODELS: dict[str, Callable[[Path], Path]] = {
         folder / "tokenizer.model", normalization_rule_name="identity", remove_extra_whitespaces=False
     ),
 }
+
+
+ALWAYS = ("embedded", "sentencepiece")
+REST = ("bpe", "bpe_nfc")
 
 
 class Spy:
@@ -72,7 +77,7 @@ def loaded(path: Path):
     return text._load(path, str(path))
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=[*ALWAYS, *(pytest.param(name, marks=pytest.mark.slow) for name in REST)])
 def both(request, tmp_path_factory) -> tuple[fast_text.FastText, Spy]:
     spy = Spy(loaded(MODELS[request.param](tmp_path_factory.mktemp(request.param))))
     fast = fast_text.speed_up(spy)
@@ -94,7 +99,7 @@ def same(fast: fast_text.FastText, spy: Spy, texts: list[str]) -> list[str]:
 
 
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), max_size=12))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_ids_of_any_texts_are_the_references(both, texts):
     same(*both, texts)
 
@@ -128,6 +133,7 @@ def test_texts_that_engines_could_treat_differently_go_to_the_reference(both):
     assert 1 <= len(set(asked) & set(plain)) <= 3  # the sample that is audited
 
 
+@pytest.mark.slow
 def test_the_image_token_goes_to_the_reference_where_it_is_one():
     for is_added in (False, True):
         spy = Spy(loaded(embedded.path(embedded.TOKENIZER)))
@@ -154,6 +160,7 @@ def test_a_difference_that_the_audit_meets_stops_the_shard():
         fast.encode(["zebra 5"])
 
 
+@pytest.mark.slow
 def test_characters_with_other_ids_are_found_and_routed():
     spy = Spy(loaded(embedded.path(embedded.TOKENIZER)))
     engine = fast_text.speed_up(spy)._engine
@@ -162,6 +169,7 @@ def test_characters_with_other_ids_are_found_and_routed():
     assert "x\u0416" in same(fast, spy, ["x\u0416", "plain", "text"])
 
 
+@pytest.mark.slow
 def test_an_engine_that_differs_in_words_is_not_used():
     spy = Spy(loaded(embedded.path(embedded.TOKENIZER)))
     engine = fast_text.speed_up(spy)._engine
@@ -215,6 +223,7 @@ def test_long_texts_are_audited_only_when_all_are_long(both):
     assert fast._drawn([long, "slow"], {1}, 1) == [0]
 
 
+@pytest.mark.slow
 def test_shards_are_the_same_bytes_with_either_engine(tmp_path):
     rng = random.Random(3)
     words = ["red", "house", "Straße", "日本", "e\u0301", "</s>", "don't", "12345"]

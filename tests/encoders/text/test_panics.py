@@ -66,6 +66,7 @@ def test_other_errors_stay_what_they_are() -> None:
             raise error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_samples", [False, True])
 def test_a_run_rejects_a_text_that_is_too_long_and_writes_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_samples: bool

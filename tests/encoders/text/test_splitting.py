@@ -18,6 +18,7 @@ from hpcdata.encoders.text import tokenizer as text
 from hpcdata.samples import BadSample, Reason
 from tests.encoders.text.test_real_tokenizers import NFKC, TOKENIZERS, path_of
 from tests.encoders.text.test_tokenizer import CORPUS, train_bpe, train_sentencepiece, train_unigram
+from tests.selection import examples
 
 
 def train_like_llama_2(path: Path, *, across: bool = False) -> Path:
@@ -100,7 +101,7 @@ def joined(parts):
     return "".join(word + gap for word, gap in parts)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(parts=st.lists(TEXTS.map(joined).filter(bool), min_size=1, max_size=3))
 def test_ids_are_those_of_the_whole_text(reference, parts) -> None:
     with pytest.MonkeyPatch.context() as patch:

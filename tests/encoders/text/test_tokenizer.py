@@ -23,6 +23,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from hpcdata.base.errors import UserError
 from hpcdata.encoders.text import tokenizer as text
 from hpcdata.samples import BadSample, Reason
+from tests.selection import examples
 
 CORPUS = [
     "a red house stands beside the blue river",
@@ -373,7 +374,7 @@ def test_lone_surrogates_are_rejected(value, message):
     assert caught.value.reason == Reason.UNREADABLE_TEXT
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(texts=st.lists(st.text(max_size=40), min_size=1, max_size=5))
 def test_any_text_encodes_the_same_alone_and_in_a_batch(trained, texts):
     for value in texts:

@@ -13,6 +13,7 @@ from hpcdata.loading.layouts.named import SFT, T2I, Caption, Interleaved, Liquid
 from hpcdata.order.bins import Bins
 from hpcdata.samples import Example, Kind, Role
 from tests.loading import made
+from tests.selection import examples
 
 SHIFT, BOI, EOI, UNCONDITIONAL = 32001, 32001 + 16384, 32001 + 16385, 32001 + 16386
 BOS, EOS = 1, 2
@@ -206,7 +207,7 @@ spans_of = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     samples=st.lists(spans_of, min_size=1, max_size=8),
     layout=st.sampled_from([Caption, LiquidT2I, Interleaved, SFT]),
@@ -240,7 +241,7 @@ def test_agrees_with_the_slow_way(tmp_path_factory, samples, layout, max_length)
     assert batch.counts.image_tokens == int(batch.arrays["modality"].sum())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.integers(3, 24), st.integers(0, 2**32), st.lists(st.integers(0, 79), min_size=1, max_size=40))
 def test_runs_make_what_the_fast_ways_make(tmp_path_factory, width, seed, rows):
     """T2I and Text have a faster way for whole batches: the general one agrees, which packing builds upon."""

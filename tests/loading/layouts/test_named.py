@@ -12,6 +12,7 @@ from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.loading.layouts.named import KEYS, T2I, Text, find_layout
 from hpcdata.samples import Example, Kind
 from tests.loading import made
+from tests.selection import examples
 
 CODES = [0, 7, 16383, 0]
 SHIFTED = [32001, 32008, 48384, 32001]
@@ -197,7 +198,7 @@ def expected_row(example, width):
     return ids + [2] * (width - len(ids)), len(ids)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.integers(3, 24), st.integers(0, 2**32), st.lists(st.integers(0, 79), min_size=1, max_size=40))
 def test_agrees_with_the_slow_way(tmp_path_factory, width, seed, rows):
     """Any rows with repetitions, over uneven parts, for both layouts."""

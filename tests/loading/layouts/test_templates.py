@@ -24,6 +24,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.encoders.text import tokenizer as text
 from hpcdata.samples import Example, Kind, Role
 from tests.loading import made
+from tests.selection import examples
 
 BOS, EOS = 1, 2
 SHIFT, BOI, EOI = 32001, 32001 + 16384, 32001 + 16385
@@ -331,7 +332,7 @@ spans_of = st.lists(
 ).filter(lambda spans: not spans or any(span.kind == Kind.TEXT for span in spans))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(samples=st.lists(spans_of, min_size=1, max_size=8), layout=st.sampled_from([SFT, Interleaved]))
 def test_agrees_with_the_slow_way(tmp_path_factory, samples, layout):
     """Rows of their own and packed ones, in many parts; what is too long loses its end."""

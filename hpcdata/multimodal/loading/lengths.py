@@ -1,0 +1,151 @@
+"""What examples take of the budgets of a row, found without decoding a picture.
+
+Of a dataset with stored measures (`measures(items)`, see the stage `measure`), many at once; of any other, by reading
+headers and writing the text of each example, which draws from its randomness as making it will.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from hpcdata.multimodal.loading.crew import Crew, patiently
+from hpcdata.multimodal.values import Measure, Room
+from hpcdata.order.draws import Draws
+from hpcdata.samples import BadSample, Reason
+
+REASONS = tuple(Reason)
+_SEEDS = 2**32 - 1
+_MOST_KNOWN = 2**17
+_AT_A_TIME = 64
+"""Examples that a thread measures before another may have its turn."""
+
+
+class Preprocessor(Protocol):
+    """An example -> arrays; see hpcdata.multimodal.preprocessor. Safe in several threads."""
+
+    def __call__(self, example: dict[str, Any], rng: np.random.RandomState) -> dict[str, Any]: ...
+
+    def measure(self, example: dict[str, Any], rng: np.random.RandomState) -> Measure: ...
+
+    def room(self, measure: Measure) -> Room:
+        """Raises BadSample as `__call__` would."""
+        ...
+
+    def settings(self) -> dict[str, Any]: ...
+
+
+class Rooms(NamedTuple):
+    """Of some examples: [n] int64 each."""
+
+    num_tokens: np.ndarray
+    """0 of what is rejected, or has no place in a row."""
+    num_crops: np.ndarray
+    num_pooled: np.ndarray
+    reason: np.ndarray
+    """Why it is rejected: 1 + its number in REASONS; 0: it is not."""
+
+    @classmethod
+    def of(cls, rooms: Sequence[Room | BadSample]) -> Rooms:
+        columns = np.zeros((4, len(rooms)), np.int64)
+        for at, room in enumerate(rooms):
+            if isinstance(room, Room):
+                columns[:3, at] = room.num_tokens, room.num_crops, room.num_pooled
+            else:
+                columns[3, at] = 1 + REASONS.index(room.reason)
+        return cls(*columns)
+
+    def take(self, at: np.ndarray | slice) -> Rooms:
+        return Rooms(*(column[at] for column in self))
+
+
+class Source(NamedTuple):
+    """A dataset of a loader."""
+
+    name: str
+    dataset: Any
+    first_row: int
+    """Of its examples, within those of all."""
+    salt: int = 0
+    """Added to the seeds of its examples: equal examples of equal datasets have different randomness."""
+
+
+def seeds_of(draws: Draws, sources: Sequence[Source]) -> list[int]:
+    """Of the examples, for numpy.random.RandomState."""
+    salts = np.array([source.salt % _SEEDS for source in sources])
+    return ((draws.seeds.astype(np.int64) + salts[draws.source]) % _SEEDS).tolist()
+
+
+class Lengths:
+    """The rooms of draws. `more`: columns of each example beside its ids. Safe in several threads."""
+
+    def __init__(self, sources: Sequence[Source], preprocessor: Preprocessor, *, more: int, crew: Crew) -> None:
+        self._sources, self._preprocessor, self._more, self._crew = sources, preprocessor, more, crew
+        self._known: dict[tuple[int, int], Room | BadSample] = {}
+        """By source and item, of examples whose lengths do not depend on randomness."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_known": {}}
+
+    def of(self, draws: Draws) -> Rooms:
+        columns = np.zeros((4, len(draws.rows)), np.int64)
+        for number in np.unique(draws.source).tolist():
+            at = np.flatnonzero(draws.source == number)
+            columns[:, at] = self._of_source(number, draws.take(at))
+        columns[0] += np.where(columns[0] > 0, self._more, 0)
+        return Rooms(*columns)
+
+    def _of_source(self, number: int, draws: Draws) -> Rooms:
+        source = self._sources[number]
+        items = draws.rows - source.first_row
+        stored = stored_rooms(source.dataset, self._preprocessor, items)
+        if stored is not None:
+            return stored
+        asked = [(number, *each) for each in zip(items.tolist(), seeds_of(draws, self._sources), strict=True)]
+        chunks = [asked[start : start + _AT_A_TIME] for start in range(0, len(asked), _AT_A_TIME)]
+        found = self._crew.map(lambda chunk: [self._room(*each) for each in chunk], chunks)
+        return Rooms.of([room for rooms in found for room in rooms])
+
+    def _room(self, number: int, item: int, seed: int) -> Room | BadSample:
+        known = self._known.get((number, item))
+        if known is not None:
+            return known
+        room, is_drawn = room_of(self._sources[number].dataset, self._preprocessor, item, seed)
+        if not is_drawn:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[number, item] = room
+        return room
+
+
+def stored_rooms(dataset: Any, preprocessor: Preprocessor, items: np.ndarray) -> Rooms | None:
+    """From the columns of a measured dataset; None where it has none, or not as this preprocessor writes texts."""
+    measures, rooms = getattr(dataset, "measures", None), getattr(preprocessor, "rooms", None)
+    if measures is None or rooms is None:
+        return None
+    found = rooms(measures(items))
+    return None if found is None else Rooms(*(np.asarray(column, np.int64) for column in found))
+
+
+def room_of(dataset: Any, preprocessor: Preprocessor, item: int, seed: int) -> tuple[Room | BadSample, bool]:
+    """Of one example with its randomness, or why it will be rejected; and whether randomness was drawn for that."""
+    rng = np.random.RandomState(seed)
+    before = _position(rng)
+
+    def measured() -> Room:
+        rng.seed(seed)
+        return preprocessor.room(preprocessor.measure(dataset.get(item, rng), rng))
+
+    try:
+        room: Room | BadSample = patiently(measured)
+    except BadSample as error:
+        room = error
+    return room, _position(rng) != before
+
+
+def _position(rng: np.random.RandomState) -> tuple[int, int, int]:
+    """Another value once something was drawn."""
+    _, key, position, has_gauss, _ = rng.get_state()
+    return int(position), int(has_gauss), hash(np.asarray(key)[:8].tobytes())

@@ -1,0 +1,330 @@
+"""MultimodalLoader: batches of raw examples, decoded when they are loaded, that resume exactly on any number of ranks.
+
+    loader = MultimodalLoader(dataset, preprocessor, global_batch_size=32, packing=4096, max_crops=24)
+    for batch in loader:                       # dict of tensors, see hpcdata.multimodal.loading.collation
+        ...
+        torch.save({"loader": loader.state_dict(), ...}, ...)
+
+Order, mixtures, ranks, packing and state are those of TokenLoader (hpcdata.order): step s of an epoch has the same
+examples for every world size, each is made with randomness of its own (seed, epoch, example), and a state is an epoch
+and a step. With `packing`, examples share rows by their lengths, which are known before a picture is decoded, and no
+row has more than `max_crops`. What no row has room for and what would be rejected is in no row, and is counted.
+
+An example that turns out to be damaged when it is decoded leaves its place empty: nobody moves up, so all others stay
+where they are. `rejects` counts them by reason; `account()` is about all ranks since the beginning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hpcdata.base.errors import UserError
+from hpcdata.multimodal.loading.accounting import RawAccount, make_account
+from hpcdata.multimodal.loading.collation import MMCollator
+from hpcdata.multimodal.loading.fetching import Crew, Failed, Fetching
+from hpcdata.multimodal.loading.lengths import REASONS, Lengths, Preprocessor, Source, seeds_of
+from hpcdata.multimodal.loading.mixture import IterableDatasetMixture
+from hpcdata.multimodal.loading.steps import Batch, PackedSteps, PlainSteps
+from hpcdata.multimodal.timing import Times
+from hpcdata.native.forks import Lazy
+from hpcdata.order.checking import digest
+from hpcdata.order.looping import Looping, Waits
+from hpcdata.order.order import Order, find_order
+from hpcdata.order.packing import BestFit, Packing, find_packing
+from hpcdata.order.ranks import check_rank, find_rank
+from hpcdata.order.sampling import derived_seed
+from hpcdata.order.steps import Share
+from hpcdata.order.streams import MixtureStream, SingleStream, Stream
+
+if TYPE_CHECKING:
+    import torch
+
+    from hpcdata.order.ranks import Mesh
+
+    Tensors = dict[str, torch.Tensor]
+
+_logger = logging.getLogger(__name__)
+_MOST_AHEAD = 16
+"""Batches in work, whatever memory there is."""
+_NUM_TOLD = 5
+"""Rejects of each reason that are logged one by one."""
+
+
+class _Begun(NamedTuple):
+    place: tuple[int, int]
+    batch: Batch
+    examples: list[Future[dict[str, Any] | Failed]]
+
+
+class Delivered(NamedTuple):
+    """What a batch of this rank had."""
+
+    samples: int
+    failed: tuple[Failed, ...]
+    left_out: Counter[str]
+    """By reason, of the windows that begin with it; counted on rank 0."""
+
+
+class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
+    """Iterates over the batches of this rank, from where it stands to the end of `num_epochs` (None: without end).
+
+    `epoch` and `step` are those of the next batch; an error leaves them where they were. `rejects` counts what this
+    process left out, by reason, `waits` says how long this process waited for batches, and `times` what the time of
+    making them went into.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        preprocessor: Preprocessor | None = None,
+        *,
+        global_batch_size: int,
+        packing: int | str | Packing | None = None,
+        max_crops: int | None = None,
+        collator: MMCollator | None = None,
+        sequence_length: int | None = None,
+        pad_mode: str | None = None,
+        consumer: str = "hf",
+        seed: int | None = None,
+        shuffle: bool = True,
+        order: str | Order | None = None,
+        drop_last: bool = True,
+        num_epochs: int | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        mesh: Mesh | None = None,
+        num_threads: int | None = None,
+        memory_mb: int = 1024,
+        weights_ledger: str | Path | None = None,
+    ) -> None:
+        """`dataset`: anything with `len()` and `get(item, rng)`, a DeterministicDataset (which has its preprocessor and
+        its seed), or an IterableDatasetMixture. `packing`: columns of a row, a BestFit, or its name. `max_crops`: the
+        second budget of a packed row. `collator`: by default what the preprocessor builds for `sequence_length` (with
+        `packing`, its columns), `pad_mode` and `consumer`. `num_threads`: that decode, by default as many as this
+        process has cores. `memory_mb`: of the examples that are made ahead.
+        """
+        place, size = find_rank(rank, world_size, mesh)
+        rows = _with_crops(find_packing(packing, sequence_length), max_crops)
+        found = _open(dataset, preprocessor, seed, shuffle=shuffle, order=order)
+        self.dataset, self.preprocessor, self._sources = dataset, found.preprocessor, found.sources
+        self.collator = collator or _make_collator(self.preprocessor, rows, sequence_length, pad_mode, consumer)
+        self._crew, self.times, self.waits = Crew(num_threads), Times(), Waits()
+        self._fetching = Fetching(self._sources, self.preprocessor, self._crew, self.times)
+        self._memory_bytes, self._begun = memory_mb << 20, deque[_Begun]()
+        self.rejects: Counter[str] = Counter()
+        self.num_samples = 0
+        """Examples that this process has delivered."""
+        self._rank_is_found = rank is None and mesh is None
+        super().__init__(
+            found.stream,
+            share=Share(rank=place, world_size=size),
+            global_batch_size=global_batch_size,
+            packing=rows,
+            seed=found.seed,
+            shuffle=shuffle,
+            has_own_order=order is not None,
+            drop_last=drop_last,
+            num_epochs=num_epochs,
+            weights_ledger=weights_ledger,
+        )
+
+    def batch_at(self, epoch: int, step: int) -> Tensors:
+        """The batch of any step, without moving the loader."""
+        return self._finish(self._begin((epoch, step)))[0]
+
+    def account(self) -> dict[str, RawAccount]:
+        """What each source has contributed up to the next batch, on all ranks: recomputed from the cursor alone.
+
+        Measures all examples since the beginning: quick where measures are stored, a pass over headers where not. What
+        turned out to be damaged only when it was decoded is not known here: see `rejects`.
+        """
+        return make_account(self._make_steps(), self._lengths, self.epoch, self.step)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was begun belongs to this process."""
+        return {**vars(self), "_begun": deque(), "times": Times()}
+
+    def take(self) -> Callable[[], tuple[Tensors, Delivered]] | None:
+        """Moves on by one batch and returns what makes it, in whichever thread it is called; None at the end."""
+        if self.num_epochs is not None and self.epoch >= self.num_epochs:
+            return None
+        begun = self._begin((self.epoch, self.step))
+        self.epoch, self.step = self._following()
+        return lambda: self._finish(begun)
+
+    def count(self, delivered: Delivered) -> None:
+        """Adds a batch that `take` prepared, when it is delivered."""
+        self._is_over = False
+        self.num_samples += delivered.samples
+        self.rejects.update(delivered.left_out)
+        for failed in delivered.failed:
+            reason = failed.error.reason
+            self.rejects[reason] += 1
+            if self.rejects[reason] <= _NUM_TOLD:
+                _logger.warning(
+                    "example %d of %s is left out: %s (%s)%s",
+                    *(failed.item, failed.source, reason, failed.error.message),
+                    "; more of these are only counted" if self.rejects[reason] == _NUM_TOLD else "",
+                )
+
+    def _next(self) -> Tensors:
+        asked, here = time.perf_counter(), (self.epoch, self.step)
+        self._look_ahead(here)
+        following = self._following()
+        try:
+            tensors, delivered = self._finish(self._begun[0])
+        except BaseException:
+            self._begun.clear()
+            raise
+        self._begun.popleft()
+        self.epoch, self.step = following
+        self.count(delivered)
+        self.waits.add(time.perf_counter() - asked)
+        return tensors
+
+    def _look_ahead(self, here: tuple[int, int]) -> None:
+        """Begins the batch of this place, and those of its epoch behind it as far as there is memory for them."""
+        if not self._begun or self._begun[0].place != here:
+            self._begun.clear()
+            self._begun.append(self._begin(here))
+        for step in itertools.count(self._begun[-1].place[1] + 1):
+            num_begun = sum(len(begun.examples) for begun in self._begun)
+            is_full = num_begun * self._fetching.bytes_each > self._memory_bytes or not self._fetching.bytes_each
+            if len(self._begun) >= _MOST_AHEAD or (is_full and len(self._begun) > 1):
+                return
+            if not self._steps.has_step(here[0], step):
+                return
+            self._begun.append(self._begin((here[0], step)))
+
+    def _begin(self, place: tuple[int, int]) -> _Begun:
+        if self._rank_is_found:  # looked at once more when the first batch is wanted
+            check_rank(self.rank, self.world_size)
+            self._rank_is_found = False
+        if not place[1]:
+            self._check_steps(self._steps, place[0])
+        batch = self._steps.batch(*place, self._share)
+        draws = batch.draws
+        asked = zip(draws.source.tolist(), draws.rows.tolist(), seeds_of(draws, self._sources), strict=True)
+        return _Begun(place, batch, [self._fetching.begin(*each) for each in asked])
+
+    def _finish(self, begun: _Begun) -> tuple[Tensors, Delivered]:
+        batch = begun.batch
+        with self.times.phase("wait"):
+            made = [example.result() for example in begun.examples]
+        failed = tuple(example for example in made if isinstance(example, Failed))
+        rows: list[Any] = []
+        for start, stop in itertools.pairwise(batch.edges.tolist()):
+            kept = [example for example in made[start:stop] if not isinstance(example, Failed)]
+            rows.append(kept if batch.is_packed else (kept[0] if kept else None))
+        with self.times.phase("collate"):
+            tensors = self.collator(rows, batch.shape)
+        if isinstance(self.stream, MixtureStream) and self.collator.consumer != "hf":
+            import torch
+
+            tensors["source"] = torch.from_numpy(batch.draws.source)
+        left_out: Counter[str] = Counter()
+        if not self.rank:
+            left_out.update(str(REASONS[number - 1]) for number in batch.reasons.tolist())
+        return tensors, Delivered(len(made) - len(failed), failed, left_out)
+
+    def _make_steps(self) -> PlainSteps | PackedSteps:
+        size, lengths = self.global_batch_size, self._lengths
+        if self.packing is None:
+            return PlainSteps(self.stream, lengths, size, drop_last=self.drop_last, needs_shape=True)
+        return PackedSteps(
+            self.stream, lengths, self.packing, size, drop_last=self.drop_last, num_ranks=self.world_size
+        )
+
+    @Lazy
+    def _lengths(self) -> Lengths:
+        return Lengths(self._sources, self.preprocessor, more=self.collator.num_more, crew=self._crew)
+
+    def _identity(self) -> dict[str, str]:
+        plain = {source.name: fingerprint(source.dataset) for source in self._sources}
+        return {"data": digest(plain), "plan": digest({"sources": list(plain)})}
+
+    def _own_settings(self) -> dict[str, Any]:
+        settings = {"preprocessor_digest": self.preprocessor.settings(), "collator_digest": self.collator.settings()}
+        return {name: digest(values) for name, values in settings.items()}
+
+    def _behind_digests(self) -> dict[str, dict[str, Any]]:
+        own = {"preprocessor_digest": self.preprocessor.settings(), "collator_digest": self.collator.settings()}
+        return {**super()._behind_digests(), **own}
+
+    def _let_go(self) -> None:
+        self._begun, self._is_over = deque(), False
+
+
+def fingerprint(dataset: Any) -> str:
+    """What a dataset says that it is (`fingerprint`), else its class and its size: another one is another digest."""
+    said = getattr(dataset, "fingerprint", None)
+    said = said() if callable(said) else said
+    return str(said) if said else f"{type(dataset).__qualname__} of {len(dataset)}"
+
+
+class _Opened(NamedTuple):
+    sources: list[Source]
+    stream: Stream
+    preprocessor: Preprocessor
+    seed: int
+
+
+def _open(
+    dataset: Any, preprocessor: Preprocessor | None, seed: int | None, *, shuffle: bool, order: str | Order | None
+) -> _Opened:
+    if isinstance(dataset, IterableDatasetMixture):
+        if order is not None:
+            raise UserError("order is for one dataset: the sources of a mixture have orders of their own")
+        seed = dataset.seed if seed is None else seed
+        inner = [_unwrapped(one) for one in dataset.datasets]
+        rows = dataset.first_row.tolist()
+        salts = [derived_seed(0, f"examples of {name}") for name in dataset.names]
+        sources = [Source(*each) for each in zip(dataset.names, inner, rows[:-1], salts, strict=True)]
+        own = [one.preprocessor for one in dataset.datasets if one is not _unwrapped(one)]
+        preprocessor = preprocessor or next(iter(own), None)
+        stream: Stream = MixtureStream(dataset, seed=seed, shuffle=shuffle)
+    else:
+        inner_one = _unwrapped(dataset)
+        if inner_one is not dataset:
+            preprocessor = preprocessor or dataset.preprocessor
+            seed = dataset.seed if seed is None else seed
+        seed = seed or 0
+        name = str(getattr(inner_one, "name", None) or type(inner_one).__name__)
+        sources = [Source(name, inner_one, 0)]
+        chosen = order or ("shuffled" if shuffle else "sequential")
+        chosen = find_order(chosen, len(inner_one), seed) if isinstance(chosen, str) else chosen
+        stream = SingleStream(name, len(inner_one), chosen, seed)
+    if preprocessor is None:
+        raise UserError("a preprocessor is needed: MolmoPreprocessorConfig(...).build_preprocessor(...), or your own")
+    return _Opened(sources, stream, preprocessor, seed)
+
+
+def _unwrapped(dataset: Any) -> Any:
+    """The dataset of a DeterministicDataset: the loader seeds its examples by the same formula."""
+    return dataset.dataset if hasattr(dataset, "preprocessor") and hasattr(dataset, "dataset") else dataset
+
+
+def _with_crops(packing: Packing | None, max_crops: int | None) -> Packing | None:
+    if max_crops is None:
+        return packing
+    if not isinstance(packing, BestFit):
+        raise UserError("max_crops is the second budget of packed rows: use packing=COLUMNS")
+    return dataclasses.replace(packing, max_images=max_crops)
+
+
+def _make_collator(
+    preprocessor: Any, packing: Packing | None, sequence_length: int | None, pad_mode: str | None, consumer: str
+) -> MMCollator:
+    length = packing.length if packing is not None and packing.length is not None else sequence_length
+    mode = pad_mode or ("max_len" if packing is not None and packing.length is not None else "batch_max")
+    build = getattr(preprocessor, "build_collator", None)
+    options: dict[str, Any] = {"sequence_length": length, "pad_mode": mode, "consumer": consumer}
+    return MMCollator(**options) if build is None else build(**options)
