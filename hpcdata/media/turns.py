@@ -2,7 +2,7 @@
 
 What decoding takes is predicted by the header, in bytes a pixel that were measured for each format: decoders hold
 coefficients or planes of their own beside the picture, and a picture with transparency or an orientation is copied.
-`tests/benchmarks/hostile.py --pictures` measures them again.
+`python tests/benchmarks/hostile.py --pictures` measures them again.
 
 A picture waits while others that are being decoded leave too little, and holds nothing while it waits: whoever decodes
 waits for nobody, so the turns go round. What is small enough never waits.
