@@ -262,7 +262,7 @@ def test_a_batch_of_documents_is_large_enough_and_not_too_large(tmp_path):
     )
     found = scan(file, every=4096, options=options)
     batches = read_documents(file, found, first=0, count=found.num_samples, batch_size=16, options=options)
-    assert [len(batch.texts) for batch in batches] == [1024, 1024, 960, 16, 16, 8]
+    assert [len(batch.texts) for batch in batches] == [1024, 1024, 960, 16, 16]
 
 
 def test_documents_of_a_file_that_became_shorter(tmp_path, monkeypatch):
