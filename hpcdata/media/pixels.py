@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from hpcdata.media import formats, profiles, turns
+from hpcdata.media import formats, jpeg, profiles, turns
 from hpcdata.media.drafts import Part, draft
 from hpcdata.media.opening import as_rgb, upright
 from hpcdata.media.resizing import covered
@@ -48,6 +48,7 @@ def load(
     applied.
     Raises BadSample, see `formats.opened`.
     """
+    data = jpeg.ended(data, rule)
     with formats.opened(data, max_pixels) as image:
         drafted = draft(image, sizes, rule.turned) if jpeg_draft else None
         with turns.turn(image, data, max_pixels):

@@ -78,6 +78,9 @@ class Words:
         literals = sorted((token for token, token_id in self._special.items() if token_id in controls), key=len)
         self._literals = re.compile("(" + "|".join(map(re.escape, reversed(literals))) + ")")
 
+        self.puts_spaces = engine.piece(int(self._encode(["a"])[0][0])).startswith("\u2581")
+        """Whether a space stands before every text, as tokenizers of SentencePiece have it."""
+
     def settings(self) -> dict[str, object]:
         return {"tokenizer": self.name, "vocab_size": self.vocab_size, "bos": self.bos, "eos": self.eos}
 
