@@ -156,6 +156,8 @@ class BlockPlan:
     """[num_crops, cells] int32: where in `tokens` the token of each cell of each crop stands; -1: the cell is not
     used.
     """
+    grid_thw: tuple[int, int, int] | None = None
+    """Frames, rows and columns of patches, of pictures in a resolution of their own (`QwenPictures`)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -461,6 +461,25 @@ def test_image_preprocessing_of_the_guide():
     assert int((made["input_ids"] == patch).sum()) == len(made["images"]) * 24 * 24
 
 
+@pytest.mark.parametrize("option", ["use_random_crops", "use_color_jitter", "use_horizontal_flip"])
+def test_augmentation_of_the_guide(option):
+    """Off by default, by the example's own randomness, and never in evaluation."""
+    plain, changed = (
+        MolmoPreprocessorConfig(tokenizer="embedded", base_image_input_size=[56, 56], crop_mode="resize", **options)
+        for options in ({}, {option: True})
+    )
+    example = {"image": picture(4), "messages": ["What?", "Four."]}
+
+    def made(config, seed, *, is_training=True):
+        preprocessor = config.build_preprocessor(is_training=is_training)
+        return preprocessor(example, np.random.RandomState(seed))["images"]
+
+    alone = made(plain, 0)
+    assert any(not np.array_equal(made(changed, seed), alone) for seed in range(4))
+    assert np.array_equal(made(changed, 3), made(changed, 3))
+    assert np.array_equal(made(changed, 3, is_training=False), made(plain, 3, is_training=False))
+
+
 def test_monitoring(config):
     dataset = DeterministicDataset(PixMoCap(), config.build_preprocessor(is_training=True), seed=1)
     dataloader = DataLoader(dataset, batch_size=4, collate_fn=config.build_collator(pad_mode="batch_max"))

@@ -10,6 +10,7 @@ rows are the records that were not rejected. `measures(rows)` tells sizes and le
 from __future__ import annotations
 
 import dataclasses
+import mmap
 import os
 import tempfile
 import threading
@@ -22,6 +23,7 @@ import numpy as np
 from hpcdata.base.errors import Failed, UserError
 from hpcdata.dataset.joined import FOLDER
 from hpcdata.dataset.manifest import Manifest, read_manifest
+from hpcdata.dataset.readahead import ReadAhead, will_need
 from hpcdata.media.rules import RULES
 from hpcdata.multimodal.datasets.base import Dataset, Example, fingerprint_of
 from hpcdata.multimodal.datasets.columns import SCHEMA, measures_at
@@ -31,6 +33,9 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, load_plan
 from hpcdata.samples import Record
 from hpcdata.sources.at_random import Listed, RecordReader, is_packed, unpacked
+
+_MOST_TOUCHED = 4096
+"""Rows that are looked up before their pages are unmapped: of each, several pages of each column."""
 
 
 class MeasuredDataset(Dataset):
@@ -70,7 +75,7 @@ class MeasuredDataset(Dataset):
         spans = np.cumsum(np.array(parts.spans, np.int64))
         self._first_spans = spans - np.array(parts.spans, np.int64)
         rows = {"samples": int(self._ends[-1]) if len(parts) else 0, "spans": int(spans[-1]) if len(parts) else 0}
-        self._size = rows["samples"]
+        self._size, self._num_touched, self._ahead = rows["samples"], 0, ReadAhead()
         self._columns = _mapped(self.manifest, rows)
         self._file_ends = np.cumsum([item.scan.num_samples for item in self._plan.inputs], dtype=np.int64)
         config = self._plan.config
@@ -92,8 +97,35 @@ class MeasuredDataset(Dataset):
         if len(rows) and not (rows.min() >= 0 and rows.max() < self._size):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {self._size} measures")
         part = np.searchsorted(self._ends, rows, side="right")
+        self._read_ahead("samples", rows, np.ones(len(rows), np.int64))
         first_span = self._columns["samples/first_span.memmap"][rows] + self._first_spans[part]
-        return measures_at(self._columns, rows, first_span, self._written_by)
+        self._read_ahead("spans", first_span, self._columns["samples/num_spans.memmap"][rows].astype(np.int64))
+        found = measures_at(self._columns, rows, first_span, self._written_by)
+        self._let_go(len(rows))
+        return found
+
+    def _read_ahead(self, table: str, first: np.ndarray, number: np.ndarray) -> None:
+        """Asks for the pages of these rows at once, where the disk is waited for."""
+        columns = [column for path, column in self._columns.items() if path.startswith(f"{table}/")]
+        if not self._ahead.is_wanted(len(first)):
+            return
+        ranges = []
+        for column in columns:
+            row_bytes = column.strides[0]
+            ranges.append(np.stack([column.ctypes.data + first * row_bytes, number * row_bytes], axis=1))
+        will_need(np.concatenate(ranges).astype(np.uint64))
+
+    def _let_go(self, num_rows: int) -> None:
+        """Unmaps the pages that were read, now and then: those of rows all over the columns would become all of them.
+
+        They stay in the memory of the system.
+        """
+        self._num_touched += num_rows
+        if self._num_touched >= _MOST_TOUCHED:
+            self._num_touched = 0
+            for column in self._columns.values():
+                if isinstance(column, np.memmap):
+                    column._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
     def record(self, item: int) -> Record:
         """The record as its source reads it."""
@@ -212,5 +244,7 @@ def _mapped(manifest: Manifest, rows: dict[str, int]) -> dict[str, np.ndarray]:
         size = path.stat().st_size if path.is_file() else 0
         if size != number * column.row_bytes:
             raise Failed(f"{path} has {size} bytes, expected {number * column.row_bytes}: combine its run again")
-        found[column.path] = np.memmap(path, np.dtype(column.dtype).newbyteorder("<"), "r", shape=shape)
+        mapped = np.memmap(path, np.dtype(column.dtype).newbyteorder("<"), "r", shape=shape)
+        mapped._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
+        found[column.path] = mapped
     return found

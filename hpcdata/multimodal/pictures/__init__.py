@@ -10,4 +10,6 @@ Each preprocessor is a `values.PicturePreprocessor`: MolmoPictures, LlavaPicture
     augmenting   changes of pictures while training: crops, flips, colors, kernels
     statistics   means and deviations of vision models; `normalize` on the device
     molmo        MolmoPictures: global crop and overlapping tiles
+    llava        LlavaPictures: a square, or a global crop and a grid of tiles
+    qwen         QwenPictures: all of it in about its own resolution
 """

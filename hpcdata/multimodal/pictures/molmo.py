@@ -24,7 +24,7 @@ import numpy as np
 
 from hpcdata.multimodal.pictures import crops, statistics, tiling
 from hpcdata.multimodal.pictures.augmenting import Augmentation, Change
-from hpcdata.multimodal.pictures.crops import Fitted
+from hpcdata.multimodal.pictures.crops import Fitted, Form
 from hpcdata.multimodal.pictures.layout import CropMode, Layout, PoolOver, planned
 from hpcdata.multimodal.pictures.rendering import Way, render
 from hpcdata.multimodal.pictures.tiling import Tiling
@@ -33,7 +33,6 @@ from hpcdata.multimodal.values import BlockPlan, PictureBlock, PictureTokens
 
 Resize = Literal["default", "torch-bilinear", "siglip", "metaclip", "dino"]
 Pixels = Literal["exact", "fast"]
-Form = Literal["patches", "crops"]
 _MODES = ("overlap-and-resize-c2", "overlap-and-resize", "resize")
 _SAME_AS = {"torch-bilinear": "default"}
 
@@ -57,7 +56,6 @@ class MolmoPictures:
     """Of padding, from 0 (black) to 1, before it is normalised."""
     pixels: Pixels = "exact"
     form: Form = "patches"
-    """`patches`: [n, patches, patch values]; `crops`: [n, 3, height, width]."""
     use_col_tokens: bool = True
     use_low_res_token_global_crops: bool = False
     use_single_crop_col_tokens: bool | None = None
@@ -178,12 +176,11 @@ class MolmoPictures:
 
     def crops_as_pixels(self, images: np.ndarray) -> np.ndarray:
         """[n, height, width, 3] uint8 of `PictureBlock.pixels`, to look at."""
-        if self.form == "crops":
-            return statistics.as_pixels(np.moveaxis(np.asarray(images), 1, -1), self.normalize)
-        side, patch = self.crop_size // self.patch_size, self.patch_size
-        split = np.asarray(images).reshape(len(images), side, side, patch, patch, 3)
-        whole = split.swapaxes(2, 3).reshape(len(images), self.crop_size, self.crop_size, 3)
-        return statistics.as_pixels(whole, self.normalize)
+        return statistics.as_pixels(crops.whole(np.asarray(images), self.crop_size, self.patch_size), self.normalize)
+
+    @property
+    def _dtype(self) -> type:
+        return np.float32 if self.pixels == "exact" else np.uint8
 
     @property
     def _window(self) -> tuple[int, int]:
@@ -205,32 +202,19 @@ class MolmoPictures:
     def _block(self, image: np.ndarray, rows: int, columns: int, change: Change | None) -> PictureBlock:
         crop, (window, margin) = self.crop_size, self._window
         plan = planned(self._layout, rows, columns)
-        out = self._empty(plan.num_crops)
+        out = crops.empty(plan.num_crops, crop, self.patch_size, self.form, self._dtype)
         masks, first = [], 0
         if self.crop_mode != "overlap-and-resize":
             target, fitted = self._resized(image, (crop, crop), change)
-            self._fill(out[:1], target[None])
+            crops.fill(out[:1], target[None], self.patch_size)
             masks.append(crops.shares(fitted, (crop, crop), 1, 1, crop, crop, self.patch_size))
             first = 1
         if self.crop_mode != "resize":
             size = (rows * window + margin, columns * window + margin)
             target, fitted = self._resized(image, size, change)
-            self._fill(out[first:], crops.cut(target, rows, columns, crop, window))
+            crops.fill(out[first:], crops.cut(target, rows, columns, crop, window), self.patch_size)
             masks.append(crops.shares(fitted, size, rows, columns, crop, window, self.patch_size))
         return PictureBlock(plan=plan, pixels=out, masks=self._masks(masks) if self.image_masks else None)
-
-    def _empty(self, number: int) -> np.ndarray:
-        dtype = np.float32 if self.pixels == "exact" else np.uint8
-        side = self.crop_size // self.patch_size
-        if self.form == "crops":
-            return np.empty((number, 3, self.crop_size, self.crop_size), dtype)
-        return np.empty((number, side * side, self.patch_size**2 * 3), dtype)
-
-    def _fill(self, out: np.ndarray, tiles: np.ndarray) -> None:
-        if self.form == "patches":
-            crops.fill_patches(out, tiles, self.patch_size)
-        else:
-            out.reshape(*tiles.shape[:-3], *out.shape[1:])[...] = np.moveaxis(tiles, -1, -3)
 
     def _masks(self, masks: list[np.ndarray]) -> np.ndarray:
         if self.legacy_image_mask and self.crop_mode == "overlap-and-resize-c2":

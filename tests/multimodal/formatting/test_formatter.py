@@ -195,6 +195,10 @@ def test_defect_21_an_example_and_its_metadata_are_not_changed() -> None:
     np.testing.assert_array_equal(metadata["points"], [[320, 240], [10, 470]])
     metadata["points"][:] = 0
     np.testing.assert_equal(example, before)
+    del example["metadata"]
+    _, metadata = DataFormatter()(example, rng())
+    metadata["points"][:] = 0
+    np.testing.assert_equal(example, {name: value for name, value in before.items() if name != "metadata"})
 
 
 def test_styles_are_said_before_questions() -> None:
@@ -252,7 +256,8 @@ def test_templates_of_a_user_come_from_a_file(tmp_path: Path) -> None:
     assert reason({"style": "mine", "question": "Was?", "answer": "a"}, ours)[1] == (
         "a prompt of style mine needs the field language"
     )
-    assert ours.settings()["templates"] == {"pointing": ["Zeig auf {label}."], "mine": ["{question} ({language})"]}
+    assert ours.settings()["templates"] != DataFormatter().settings()["templates"]
+    assert ours.settings() == {"system_prompt": "none", "templates": ours.settings()["templates"]}
 
 
 @pytest.mark.parametrize(
@@ -338,6 +343,11 @@ def test_defect_07_markers_that_do_not_match_pictures_are_rejects(
 ) -> None:
     example = {"images": [PICTURE] * num_pictures, "messages": [text, "a"]}
     assert reason(example)[0] is expected
+
+
+def test_defect_07_a_marker_in_an_answer_is_text_and_moves_no_picture() -> None:
+    found = said({"image": PICTURE, "messages": ["Look <image>", "an <image>", "and", "<|image|>"]})
+    assert found == [("user", "Look #0"), ("assistant", "an <image>"), ("user", "and"), ("assistant", "<|image|>")]
 
 
 def test_markers_without_any_picture_may_be_text() -> None:
