@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections import Counter
@@ -18,13 +19,15 @@ def checked(value: T) -> T:
     Knows what the records of this package consist of: int, float, str, bool, None, unions, Literal, tuple, list, dict,
     Counter, Mapping and dataclasses. An int is no bool.
     """
-    for name, hint in _hints(type(value)).items():
+    cls: type = type(value)
+    for name, hint in _hints(cls).items():
         found = getattr(value, name)
         if not _matches(found, hint):
             raise TypeError(f"{name} is {type(found).__name__}, expected {getattr(hint, '__name__', hint)}")
     return value
 
 
+@functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     return {item.name: hints[item.name] for item in dataclasses.fields(cls)}
