@@ -4,6 +4,7 @@
     hpcdata combine OUT --allow-tmp               takes checkpoints of unfinished shards, and records the gap
     hpcdata combine OUT --move-files              removes the shards that the published dataset holds
     hpcdata combine OUT --compact                 rewrites them into one contiguous part, in constant memory
+    hpcdata combine OUT --compact --bake t2i      stores the rows of a layout too: the fastest for its loaders
 
 Killed at any moment, it is simply run again.
 """
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hpcdata.base.command import DONE, FAILED, Options, Parser, complain, say, to_type
+from hpcdata.base.command import DONE, FAILED, Options, Parser, complain, say
 
 if TYPE_CHECKING:
     from hpcdata.shards.counts import Counts
@@ -31,6 +32,12 @@ def parser() -> Parser:
         help="remove shards and claims after recomputing every digest of the dataset",
     )
     parser.add_argument("--compact", action="store_true", help="rewrite into one contiguous part, in constant memory")
+    parser.add_argument(
+        "--bake",
+        action="append",
+        metavar="LAYOUT",
+        help="store the padded rows of a layout, such as t2i or text:max_length=1024; again for another; none: no rows",
+    )
     parser.add_argument("--output-dir", help="where the dataset goes; by default RUN/dataset")
     parser.add_argument("--mem-efficient", action="store_true", help="no effect: memory is always constant")
     parser.add_json()
@@ -47,22 +54,28 @@ def _combine(options: Options) -> int:
 
     from hpcdata.base.logs import configure
     from hpcdata.dataset.combining import CombineOptions, combine
-    from hpcdata.dataset.parts import MAX_MAPS
+    from hpcdata.dataset.parts import when_too_many
 
     if options.mem_efficient and not options.json:
         say("--mem-efficient needs no setting: combining never holds data in memory")
     configure("combine")
-    names = [field.name for field in dataclasses.fields(CombineOptions)]
-    manifest = combine(options.run, CombineOptions(**{name: getattr(options, name) for name in names}))
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(CombineOptions)}
+    if options.bake is not None:
+        from hpcdata.loading.baking import bakings
+
+        values["bake"] = bakings(options.bake)
+    manifest = combine(options.run, CombineOptions(**values))
     if options.json:
         values = {"dataset": str(manifest.folder), "counts": manifest.counts.to_mapping(), "parts": len(manifest.parts)}
+        values["baked"] = {baked.layout: baked.num_bytes for baked in manifest.baked}
         print(json.dumps({**values, "content_digest": manifest.content_digest}, indent=1))
         return tell_rejected(options.run, manifest.counts)
     say(f"{manifest.folder}: {manifest.counts.describe()}, {len(manifest.parts)} parts")
+    for baked in manifest.baked:
+        say(f"baked {baked.describe()}")
     say(f"content digest {manifest.content_digest}")
-    if len(manifest.parts) > MAX_MAPS:
-        compacting = to_type("combine", options.run, "--compact")
-        say(f"more parts than a process can map, so loaders open files again and again; {compacting} makes one of them")
+    if why := when_too_many(len(manifest.parts), options.run, is_joined=bool(manifest.joined)):
+        say(why)
     return tell_rejected(options.run, manifest.counts)
 
 

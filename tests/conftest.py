@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import selection
-from tests.evidence import evidence
+from tests.evidence import attacked, evidence
 
 if TYPE_CHECKING:
     from hpcdata.native.compiled import Kernels
 
-__all__ = ["evidence"]  # a fixture
+__all__ = ["attacked", "evidence"]  # fixtures
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")

@@ -66,6 +66,15 @@ def _indices(path: Path) -> list[int]:
     return [json.loads(line)["index"] for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
+Attacked = Callable[[str, int], None]
+
+
+@pytest.fixture
+def attacked(record_property: Callable[[str, object], None]) -> Attacked:
+    """attacked("flipped bits", 1000): of a test that makes many attacks, what they are and how many it has made."""
+    return lambda name, times: record_property("attacked", (name, times))
+
+
 @pytest.fixture
 def evidence(record_property: Callable[[str, object], None]) -> Evidence:
     """evidence(kind, times, *runs): notes it, and fails when a sample of the runs is lost or duplicated.

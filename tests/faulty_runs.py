@@ -2,7 +2,7 @@
 
     LD_PRELOAD=... python -m tests.faulty_runs LIBRARY FOLDER [CASE...]
 
-A fault comes while the run is planned, while its task reads, or while a task goes on from a checkpoint; either stage.
+A fault comes while the run is planned, while its task reads, or while a task goes on from a checkpoint; every stage.
 Prints a JSON list of `Attack`s. HPCDATA_ALL_FAULTS: at the first, a middle and the last read, not at one alone.
 """
 
@@ -267,7 +267,7 @@ def main() -> None:
     found = [
         dataclasses.asdict(attack)
         for name in names or CASES
-        for stage in ("tokenize", "copy")
+        for stage in ("tokenize", "copy", "measure")
         for attack in _Case(injector, name, stage, Path(root) / f"{name}-{stage}").attacks()
     ]
     json.dump(found, out)

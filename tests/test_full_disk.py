@@ -27,6 +27,7 @@ KINDS = {"full": errno.ENOSPC, "over quota": errno.EDQUOT, "read-only": errno.ER
 COMMANDS = {
     "combine": (combine.main, ["RUN"]),
     "compact": (combine.main, ["RUN", "--compact"]),
+    "bake": (combine.main, ["RUN", "--bake", "t2i"]),
     "retry": (rejects.main, ["RUN", "--retry"]),
     "export": (export.main, ["MADE", "RUN/export", "--format", "unidisc"]),
     "index": (index.main, [str(embedded.path("quickstart.tar")), "-o", "RUN/index.json", "--workers=1"]),

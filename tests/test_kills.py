@@ -1,6 +1,6 @@
 """Random schedules of kills: the same bytes as one process that nobody disturbs.   pytest tests/test_kills.py -s
 
-20 schedules here and on CI: of every four one has pictures, and one is of the stage `copy`.
+20 schedules here and on CI: of every four one has pictures, and one is of the stage `copy` or `measure`.
 HPCDATA_SCHEDULES=200 pytest tests/test_kills.py for more, HPCDATA_SEED to repeat one.
 """
 
@@ -32,11 +32,12 @@ TEXT = ("image.tokenizer=none", "data.n_train_samples=null", "data.shard_size=12
 PICTURES = ("data.n_train_samples=32", "data.shard_size=8")
 COPIES = ("stage=copy", "copy.format=jsonl", "data.n_train_samples=null", "data.shard_size=12")
 TARS = ("stage=copy", "data.n_train_samples=32", "data.shard_size=8")
-KINDS = (TEXT, PICTURES, COPIES, TARS)
+MEASURES = ("stage=measure", "data.n_train_samples=null", "data.shard_size=12")
+KINDS = (TEXT, PICTURES, COPIES, TARS, MEASURES)
 
 
 def settings(seed: int) -> tuple[str, ...]:
-    return (TEXT, PICTURES, TEXT, TARS if seed % 8 == 7 else COPIES)[seed % 4]
+    return (TEXT, PICTURES, MEASURES if seed % 8 == 2 else TEXT, TARS if seed % 8 == 7 else COPIES)[seed % 4]
 
 
 @pytest.fixture(scope="module")

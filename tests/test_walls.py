@@ -29,11 +29,13 @@ ROOMS = {
     "work": "base samples config embedded sources shards runs history stages",
     "report": "base samples shards runs history dataset",
     "loading": "base samples native order shards dataset",
-    "multimodal": ("base samples native embedded config media order sources runs shards dataset encoders loading"),
+    "multimodal": (
+        "base samples native embedded config media order sources runs shards dataset encoders loading report"
+    ),
     "convert": "base samples native sources encoders dataset loading",
     "cluster": "base samples config embedded sources shards runs history encoders stages work dataset loading report",
     "jobs": "base config encoders cluster commands",
-    "api": "base config runs history shards dataset work report cluster",
+    "api": "base config runs history shards dataset work loading report cluster",
     "commands": "base config order runs shards dataset stages work report loading multimodal convert cluster api",
 }
 """Room -> the rooms that it may use. `commands` are the modules beside the rooms, which everything is typed by."""
@@ -64,6 +66,7 @@ ONLY_IN = {
             )
         ),
         "report.preview",
+        "multimodal.gallery.thumbnails",
         "dataset.decoding",  # writes small PNGs for notebooks
     },
     "simplejpeg": {"media.jpeg"},

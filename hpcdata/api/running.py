@@ -116,21 +116,25 @@ class Run:
         move_files: bool = False,
         delete_after_combining: bool = False,
         compact: bool = False,
+        bake: Sequence[str] | None = None,
         output_dir: str | Path | None = None,
     ) -> Manifest:
         """Makes (or finds) the dataset of the run, by hard links. Raises UserError when shards are missing.
 
         allow_tmp: take checkpoints of unfinished shards too, and record the gap. move_files: remove the shards that the
         published dataset holds; delete_after_combining: the same, and claims, after all digests were computed again.
-        compact: rewrite into one contiguous part, in constant memory.
+        compact: rewrite into one contiguous part, in constant memory. bake: the layouts whose rows are stored, such as
+        `["t2i", "text:max_length=1024"]`, for the fastest loading; by default those that are.
         """
         from hpcdata.dataset.combining import CombineOptions, combine
+        from hpcdata.loading.baking import bakings
 
         chosen = CombineOptions(
             allow_tmp=allow_tmp,
             move_files=move_files,
             delete_after_combining=delete_after_combining,
             compact=compact,
+            bake=None if bake is None else bakings(bake),
             output_dir=str(output_dir) if output_dir else None,
         )
         return combine(self.path, chosen)

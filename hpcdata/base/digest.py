@@ -10,6 +10,7 @@ int32; everything little-endian.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,4 +63,6 @@ def sha256_file(path: Path, *, size: int | None = None) -> str:
         while remaining and (chunk := file.read(min(_CHUNK_BYTES, remaining))):
             hasher.update(chunk)
             remaining -= len(chunk)
+    if size is None and remaining:
+        raise OSError(errno.EIO, f"it has {remaining} bytes less than it should", str(path))
     return hasher.hexdigest()

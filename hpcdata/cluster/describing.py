@@ -141,8 +141,10 @@ def _describe_finished(finished: Finished, output_dir: Path) -> str:
     if finished.problems:
         return "\n".join(lines)
     if not finished.loader:
-        files = f"{manifest.folder}/parts/*/records/*"
-        return "\n".join([*lines, f"next      its files are {files}; {to_type('status', output_dir)}"])
+        opened = f"from hpcdata.multimodal import get_dataset; get_dataset({str(output_dir)!r})"
+        has_files = next(manifest.folder.glob("parts/*/records"), None) is not None
+        what = f"its files are {manifest.folder}/parts/*/records/*" if has_files else f"open it with {opened}"
+        return "\n".join([*lines, f"next      {what}; {to_type('status', output_dir)}"])
     lines.append(f"loader    {finished.loader}")
     if finished.picture:
         lines.append(f"picture   {finished.picture}")

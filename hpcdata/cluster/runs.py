@@ -178,6 +178,7 @@ class _Submitter:
             num_tasks=options.num_tasks,
             samples_done=self._samples_done,
             partition=(self._config.finish.partition if finish else None) or self._config.cluster.partition,
+            script_sha256=submissions.sha256_of_script(self.paths, job_id),
         )
         submissions.add(self.paths, self._last)
         if finish:

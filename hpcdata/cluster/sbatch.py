@@ -23,6 +23,7 @@ from hpcdata.config.scheduler import check_scheduler, sbatch_options, setup_line
 from hpcdata.config.schema import ClusterConfig, FinishConfig, RunConfig
 from hpcdata.history import queue, submissions
 from hpcdata.history.submissions import Kind
+from hpcdata.runs.paths import RunPaths
 
 
 class TooManyJobs(UserError):
@@ -85,7 +86,7 @@ def submit_job(output_dir: Path, config: RunConfig, options: JobOptions) -> str:
     job_id = re.search(r"job (\d+)", result.stdout)
     if result.returncode != 0 or job_id is None:
         raise _refusal(result.stderr or result.stdout, options)
-    files.write_atomic(folder / f"{job_id[1]}_submission.sh", text.encode())
+    files.write_atomic(submissions.script(RunPaths(output_dir.absolute()), job_id[1]), text.encode())
     return job_id[1]
 
 

@@ -29,6 +29,7 @@ from hpcdata.cluster import faults
 from hpcdata.cluster.budget import Round, decide
 from hpcdata.cluster.guard import Guard, Postponed
 from hpcdata.cluster.runs import submit_finish, submit_run
+from hpcdata.dataset.parts import when_too_many
 from hpcdata.history import queue, submissions
 from hpcdata.history.outcome import Outcome, describe, read_outcome, write_outcome
 from hpcdata.history.submissions import Submission
@@ -188,10 +189,12 @@ class _Supervisor:
             return self._stop(f"{manifest.folder} does not verify", details=report.problems[:NAMED_SHARDS])
         if reason := reject_limit.too_many(manifest.counts, self._config, self._paths.root):
             return self._stop(f"combined and verified, but {reason}")
+        why = when_too_many(len(manifest.parts), self._paths.root, is_joined=bool(manifest.joined))
         result = Outcome(
             outcome="finished",
             reason="combined and verified",
             next_step=None,
+            details=[why] if why else [],
             dataset=str(manifest.folder),
             account=manifest.counts.describe(),
             content_digest=manifest.content_digest,

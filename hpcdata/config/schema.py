@@ -157,6 +157,15 @@ class CopyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasureConfig:
+    preprocessor: dict[str, Any] = field(default_factory=dict, metadata={"semantic": True, "added_later": False})
+    """Of stage=measure: settings of MolmoPreprocessorConfig that say how texts are written (`message_format`,
+    `system_prompt`, `prompt_templates`, ...): those of the training, so that its lengths are these."""
+    written_by: str | None = semantic(None)
+    """Needs no setting here: a digest of them and of the tokenizer, with all that texts depend on."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
     kind: Literal["inline", "local", "slurm"] = transient("inline")
     """Where tasks run: this process, processes of this machine, or a SLURM array; `cluster=NAME` sets it."""
@@ -249,10 +258,12 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     copy: CopyConfig = field(default_factory=CopyConfig)
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     finish: FinishConfig = field(default_factory=FinishConfig)
     stage: str = semantic("tokenize", added_later=True)
-    """What is done to the samples: `tokenize`, or `copy` (raw records to tars or JSON lines: resharded, filtered)."""
+    """What is done to the samples: `tokenize`, `copy` (raw records to tars or JSON lines: resharded, filtered), or
+    `measure` (sizes of pictures and lengths of texts, for training on raw records)."""
     estimate: bool = transient(False)
     """Say what the run will cost, from a timed sample of its inputs, and start nothing."""
     estimate_s: float = transient(60.0)

@@ -9,6 +9,7 @@ pictures back.
     manifest     manifest.json as a value
     partlist     its parts as columns: there may be ten thousand
     joined       columns of many parts in one file each
+    baked/       rows of a layout, ready to be copied
     opening      what a path holds: a dataset, one shard, an unfinished run
     maps         read-only memory maps of column files
     parts        the columns of all parts over one address range

@@ -26,15 +26,15 @@ from hpcdata.base import digest, files, sealed
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import Failed, Unfinished, UserError
 from hpcdata.base.version import code_version
-from hpcdata.config import values as configuration
 from hpcdata.dataset import joined
-from hpcdata.dataset.manifest import FILE_NAME, LayoutDefaults, Manifest
-from hpcdata.dataset.partlist import Part, Parts
+from hpcdata.dataset.baked.adding import Baking, bake
+from hpcdata.dataset.manifest import FILE_NAME, LayoutDefaults, Manifest, part_of, planned_facts
+from hpcdata.dataset.partlist import Parts
 from hpcdata.dataset.publishing import existing, publish, recover
 from hpcdata.history.ledger import read_ledgers
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import Plan, ShardSpec, arithmetic, load_plan
+from hpcdata.runs.plan import Plan, ShardSpec, load_plan
 from hpcdata.runs.rejects import not_rejected, retry_header
 from hpcdata.shards import shard
 from hpcdata.shards.compact import compact
@@ -58,6 +58,8 @@ class CombineOptions:
     """The same, and what else the run needed, after recomputing every digest of the dataset."""
     compact: bool = False
     output_dir: str | None = None
+    bake: Sequence[Baking] | None = None
+    """The layouts whose rows the dataset is to have (`hpcdata.dataset.baked`); None: those that it has."""
 
 
 def combine(output_dir: Path | str, options: CombineOptions) -> Manifest:
@@ -79,9 +81,13 @@ def _combine(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions)
     recover(target)
     manifest = existing(target, plan)
     if manifest is None or _is_outdated(manifest, paths, options):
+        if manifest and manifest.baked and options.bake is None:
+            log.warning("%s is made again, without the rows that were baked: --bake makes them again", target)
         manifest = _build(plan, paths, target, options)
     else:
         log.info("%s holds all shards and retries already", target)
+    if options.bake is not None:
+        manifest = bake(manifest, options.bake)
     dataset = target.relative_to(paths.root).as_posix() if target.is_relative_to(paths.root) else str(target)
     record = {"dataset": dataset, "complete": not manifest.counts.missing}
     files.write_atomic(paths.combined, sealed.to_json(record))
@@ -146,7 +152,7 @@ def _fill(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions, bu
     if options.compact:
         parts = [compact(building / "parts", parts, plan.fingerprint, plan.id_dtype)]
     manifest = _manifest(plan, paths, parts, counts, gaps, retries, building / "parts", is_compact=options.compact)
-    if joined.pays(manifest):
+    if joined.pays(building, manifest):
         manifest = joined.join(building, manifest)
     for folder in (building / "parts", building):
         files.sync_folder(folder)
@@ -251,43 +257,21 @@ def _manifest(
     return Manifest(
         fingerprint=plan.fingerprint,
         id_dtype=plan.id_dtype,
-        parts=Parts.of(_part(name, summary) for name, summary in parts),
+        parts=Parts.of(part_of(name, summary) for name, summary in parts),
         counts=counts,
         content_digest=digest.to_hex(content),
         text=plan.text,
         image=plan.image,
         layout=LayoutDefaults.of(plan),
         extra={
-            **({"stage": plan.config.stage} if not plan.has_tokens else {}),
+            **planned_facts(plan),
             "compact": is_compact,
             "gaps": gaps,
             "retries": [entry.to_mapping() for entry in retries],
             "shards_sha256": shard.sha256_of(folder / name for name, _ in parts),
             "code_version": code_version(),
-            "plan_code_version": plan.code_version,
             **_environment(paths),
-            "arithmetic": arithmetic(plan),
-            "config": configuration.to_mapping(plan.config),
-            "inputs": [
-                {"path": item.origin, "label": item.file.label, "size": item.size, "mtime_ns": item.mtime_ns}
-                | {"samples": item.scan.num_samples}
-                for item in plan.inputs
-            ],
-            **({"found": dataclasses.asdict(plan.found)} if plan.found else {}),
-            "not_read": [dataclasses.asdict(item) for item in plan.not_read],
         },
-    )
-
-
-def _part(name: str, summary: ShardSummary) -> Part:
-    return Part(
-        path=f"parts/{name}",
-        shard=summary.header.shard,
-        samples=summary.sizes["samples"],
-        spans=summary.sizes.get("spans", 0),
-        tokens=summary.sizes.get("tokens", 0),
-        key_bytes=summary.sizes.get("keys", 0),
-        content_digest=summary.content_digest,
     )
 
 

@@ -29,7 +29,8 @@ from hpcdata.dataset.readahead import ReadAhead, will_need
 from hpcdata.dataset.span_table import COLUMNS, SpanTable, find_spans
 from hpcdata.native.arrays import empty, totals_before
 from hpcdata.native.compiled import kernels
-from hpcdata.native.forks import ForkLock
+from hpcdata.native.forks import ForkLock, Lazy
+from hpcdata.native.intervals import Intervals
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, Role, Span
 
 if TYPE_CHECKING:
@@ -123,24 +124,73 @@ class TokenDataset:
         vars(self).update(state)
         self._reset()
 
+    def stored_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Which of the samples on disk, in the order of their parts, those at `rows` ([n] integers) are."""
+        return rows
+
     def spans(self, rows: np.ndarray) -> SpanTable:
         """What the samples at `rows` ([num_rows] integers in [0, len)) consist of."""
-        rows = np.asarray(rows, dtype=np.int64)
-        if rows.size and rows.view(np.uint64).max() >= len(self):  # negative ones are the greatest
-            raise IndexError(f"rows {rows.min()} to {rows.max()} of a dataset of {len(self)} samples")
-        return self._find(rows)
+        return SpanTable.join([self._find(some) for some in self._that_fit(self._checked(rows))])
 
-    def _find(self, rows: np.ndarray) -> SpanTable:
-        """The spans of rows that are there, [num_rows] int64."""
-        parts, maps, compiled = self._parts_of(rows), self.maps, kernels()
-        maps.advise(rows)
-        before = maps.samples - self._first_row[:-1]
-        at = rows + (before[parts] if len(before) > 1 else before)
+    def _find(self, stored: np.ndarray) -> SpanTable:
+        """The spans of samples on disk, [num_rows] int64, whose parts may be mapped at a time."""
+        (parts, at), maps, compiled = self._places_of(stored), self.maps, kernels()
         with maps.opened(parts):
             if compiled is None:
                 return find_spans(maps, at, parts)
             index, spans = compiled.find_spans(at, parts, maps)
         return SpanTable(index=index, maps=maps, **dict(zip(COLUMNS, spans, strict=True)))
+
+    def num_ids(self, rows: np.ndarray) -> np.ndarray:
+        """[num_rows] int64: how many ids the samples at `rows` have, codes of pictures too; cheaper than `spans`."""
+        stored = self._checked(rows)
+        return np.concatenate([self._num_ids(some) for some in self._that_fit(stored)])
+
+    def num_spans(self, rows: np.ndarray) -> np.ndarray:
+        """[num_rows] int64: how many spans the samples at `rows` have."""
+        stored, found = self._checked(rows), []
+        for some in self._that_fit(stored):
+            parts, at = self._places_of(some)
+            with self.maps.opened(parts):
+                found.append(self.maps.column("samples/num_spans").take(at).astype(np.int64))
+        return np.concatenate(found)
+
+    def _num_ids(self, stored: np.ndarray) -> np.ndarray:
+        (parts, at), ends = self._places_of(stored), self._first_row[1:] - 1
+        with self.maps.opened(parts):
+            column = self.maps.column("samples/first_token")
+            first = column.take(at)
+            at += 1
+            stop = column.take(at, mode="clip")
+        is_last = np.flatnonzero(stored == (ends if len(ends) == 1 else ends[parts]))
+        stop[is_last] = self.maps.num_tokens[parts[is_last]]  # what stands behind is of another part
+        stop -= first
+        return stop
+
+    def _checked(self, rows: np.ndarray) -> np.ndarray:
+        """Which of the samples on disk they are, int64; raises IndexError for what is not there."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if rows.size and rows.view(np.uint64).max() >= len(self):  # negative ones are the greatest
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of a dataset of {len(self)} samples")
+        return self.stored_rows(rows)
+
+    @property
+    def most_ahead(self) -> int:
+        """Samples that it pays to look up at a time: of more, some parts are no longer mapped when they are copied."""
+        return max(1, self.maps.max_open // 2) if self.maps.may_close else len(self)
+
+    def _that_fit(self, stored: np.ndarray) -> Iterator[np.ndarray]:
+        """Of samples on disk as many at a time as may have their parts mapped, in their order."""
+        most = self.maps.max_open if self.maps.may_close else max(1, len(stored))
+        for start in range(0, max(1, len(stored)), most):
+            yield stored[start : start + most]
+
+    def _places_of(self, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(parts, at): of samples on disk, and their rows in the columns of samples."""
+        parts, maps = self._parts_of(stored), self.maps
+        maps.advise(stored)
+        before = maps.samples - self._first_row[:-1]
+        return parts, stored + (before[parts] if len(before) > 1 else before)
 
     def keys(self, rows: np.ndarray) -> list[str]:
         """The keys of the samples at `rows` ([n] integers in [0, len))."""
@@ -172,7 +222,7 @@ class TokenDataset:
     def will_need(self, table: SpanTable) -> bool:
         """Asks the kernel for the ids of these spans if reads have had to wait lately; True when it was asked."""
         maps = self.maps
-        if not self._read_ahead.is_wanted(len(table.part)):
+        if not self._read_ahead.is_wanted(len(table.part)) or (maps.may_close and len(table.part) > maps.max_open):
             return False
         with maps.opened(table.part):
             return will_need(
@@ -228,7 +278,11 @@ class TokenDataset:
     def _parts_of(self, rows: np.ndarray) -> np.ndarray:
         if len(self.manifest.parts) == 1:
             return np.zeros(len(rows), np.int64)
-        return np.searchsorted(self._first_row, rows, side="right") - 1
+        return self._intervals.of(rows)
+
+    @Lazy
+    def _intervals(self) -> Intervals:
+        return Intervals(self._first_row)
 
     def _example(self, row: int) -> Example:
         part_index = bisect.bisect_right(self._first_row, row) - 1

@@ -18,6 +18,7 @@ from hpcdata.dataset.manifest import Group, Manifest
 from hpcdata.shards.columns import columns
 from hpcdata.shards.compact import file_chunks, write_hashed
 from hpcdata.shards.schema import Column
+from hpcdata.shards.shard import read_summary
 
 FOLDER = "columns"
 MIN_PARTS = 500
@@ -34,14 +35,28 @@ def groups_of(manifest: Manifest) -> tuple[Group, ...]:
     return manifest.groups or (Group(manifest.folder, 0, len(manifest.parts), bool(manifest.joined)),)
 
 
-def pays(manifest: Manifest) -> bool:
-    return len(manifest.parts) >= MIN_PARTS and any(manifest.parts.spans)
+def _columns(dataset: Path, manifest: Manifest) -> list[Column]:
+    """What is joined of these parts; nothing of a stage that writes more than columns."""
+    if manifest.id_dtype:
+        return joined_columns(manifest.id_dtype)
+    schema = read_summary(dataset / manifest.parts.path[0]).header.schema
+    of_rows = [column for column in schema.columns if column.table in ("spans", "samples")]
+    return [column for column in of_rows if column.name != "first_key"] if schema.is_columns_only else []
+
+
+def pays(dataset: Path, manifest: Manifest) -> bool:
+    """Of tokens where there are many parts; of a stage that writes columns alone always."""
+    if not any(manifest.parts.samples):
+        return False
+    if manifest.id_dtype:
+        return len(manifest.parts) >= MIN_PARTS and any(manifest.parts.spans)
+    return bool(_columns(dataset, manifest))
 
 
 def join(dataset: Path, manifest: Manifest) -> Manifest:
     """Writes the columns of the parts in the folder `dataset`, durably; returns the manifest that says so."""
     written = {}
-    for column in joined_columns(manifest.id_dtype):
+    for column in _columns(dataset, manifest):
         path = dataset / FOLDER / column.path
         path.parent.mkdir(parents=True, exist_ok=True)
         of_parts = (dataset / part / column.path for part in manifest.parts.path)

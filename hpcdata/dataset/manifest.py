@@ -19,10 +19,13 @@ from hpcdata.base import sealed
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import Failed, UserError
 from hpcdata.base.typed import checked
-from hpcdata.dataset.partlist import NUMBERS, Parts, parse
+from hpcdata.config import values as configuration
+from hpcdata.dataset.baked.record import Baked, records
+from hpcdata.dataset.partlist import NUMBERS, Part, Parts, parse
 from hpcdata.runs.identities import ImageIdentity, TextIdentity
-from hpcdata.runs.plan import Plan
+from hpcdata.runs.plan import Plan, arithmetic
 from hpcdata.shards.counts import Counts
+from hpcdata.shards.shard import ShardSummary
 
 FORMAT = "hpcdata-dataset-1"
 FILE_NAME = "manifest.json"
@@ -49,6 +52,36 @@ class LayoutDefaults:
         )
 
 
+def planned_facts(plan: Plan) -> dict[str, Any]:
+    """What a manifest says of the plan beside its identities."""
+    return {
+        **({"stage": plan.config.stage} if not plan.has_tokens else {}),
+        "plan_code_version": plan.code_version,
+        "arithmetic": arithmetic(plan),
+        "config": configuration.to_mapping(plan.config),
+        "inputs": [
+            {"path": item.origin, "label": item.file.label, "size": item.size, "mtime_ns": item.mtime_ns}
+            | {"samples": item.scan.num_samples}
+            for item in plan.inputs
+        ],
+        **({"found": dataclasses.asdict(plan.found)} if plan.found else {}),
+        "not_read": [dataclasses.asdict(item) for item in plan.not_read],
+    }
+
+
+def part_of(name: str, summary: ShardSummary) -> Part:
+    """What a manifest says of one part."""
+    return Part(
+        path=f"parts/{name}",
+        shard=summary.header.shard,
+        samples=summary.sizes["samples"],
+        spans=summary.sizes.get("spans", 0),
+        tokens=summary.sizes.get("tokens", 0),
+        key_bytes=summary.sizes.get("keys", 0),
+        content_digest=summary.content_digest,
+    )
+
+
 class Group(NamedTuple):
     """Consecutive parts of one dataset."""
 
@@ -57,6 +90,8 @@ class Group(NamedTuple):
     stop: int
     is_joined: bool
     """Whether their columns are joined (`hpcdata.dataset.joined`)."""
+    baked: tuple[Baked, ...] = ()
+    """The layouts that are baked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +128,16 @@ class Manifest:
         """path -> sha256 of the columns that are joined (`hpcdata.dataset.joined`); of few parts none is."""
         found = self.extra.get("joined")
         return found if isinstance(found, dict) else {}
+
+    @property
+    def baked(self) -> tuple[Baked, ...]:
+        """The layouts that are baked (`hpcdata.dataset.baked`). Raises UserError."""
+        found = self.extra.get("baked")
+        return records(found, self.folder / FILE_NAME) if isinstance(found, list) else ()
+
+    def all_baked(self) -> list[tuple[Path, tuple[Baked, ...]]]:
+        """Of each dataset, its folder and the layouts that are baked."""
+        return [(group.folder, group.baked) for group in self.groups] or [(self.folder, self.baked)]
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`."""

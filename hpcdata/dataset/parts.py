@@ -11,14 +11,17 @@ opened last; for these, block order or `combine --compact` is the faster way.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
+from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.joined import FOLDER, groups_of, joined_columns
 from hpcdata.dataset.manifest import Group, Manifest
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     import torch
 
 MAX_MAPS = 54_000
+"""Of a process, with room for those that are none of ours."""
+_MAPS_OF_PART = 18
+"""Where what is small is not joined: files, and what is not open behind them."""
 _PASSED_OVER = 16
 """The kernel is told about new parts in one call, or in one for each where it would have to look at so many others."""
 DETAILS = ("spans/grid", "spans/flags")
@@ -40,6 +46,15 @@ _MAX_LITERALS = 2**18
 """Rows behind the ids of all parts, for ids that are not stored."""
 _IDS, _IDS_FILE = "tokens/ids", "/tokens/ids.memmap"
 _KEY_COLUMNS = ("samples/first_key", "keys/bytes")
+
+
+def when_too_many(num_parts: int, output_dir: Path | str, *, is_joined: bool) -> str | None:
+    """In words: that loaders of so many parts open files again and again, and what to type; None where all fit."""
+    if num_parts * (1 if is_joined else _MAPS_OF_PART) <= MAX_MAPS:
+        return None
+    what = "are" if is_joined else "have small files of their own, which are"
+    again, line = "so loaders open files again and again", to_type("combine", output_dir, "--compact")
+    return f"{num_parts:,} parts {what} more than a process can map, {again}: {line} makes one of them"
 
 
 class PartMaps:
@@ -87,7 +102,8 @@ class PartMaps:
         num_maps = sum(column.num_maps(every if name == _IDS else separate) for name, column in self._ranges.items())
         fits = num_maps + 2 * len(joined) * len(wanted) <= MAX_MAPS
         per_part = 2 * (len(wanted) if len(separate) else 1)  # its files, and what is not open behind them
-        self._max_open = len(parts) if fits else max(1, MAX_MAPS // per_part)
+        self.max_open = len(parts) if fits else max(1, MAX_MAPS // per_part)
+        """How many parts are mapped at a time; more of them where one batch needs more."""
         self.may_close = not fits
         """Whether a part that is mapped now may be unmapped later."""
         self._lock: ForkLock | nullcontext[None] = nullcontext() if fits else ForkLock()
@@ -148,14 +164,22 @@ class PartMaps:
             yield
 
     def _open(self, parts: np.ndarray) -> None:
-        if self._max_open < len(self._parts):
+        if self.max_open < len(self._parts):
             for part in parts[self._is_open[parts]].tolist():
                 self._opened[part] = self._opened.pop(part)  # wanted now: not the one to close for another
         new = parts[~self._is_open[parts]]
-        num_more = len(self._opened) + len(new) - max(self._max_open, len(parts))
-        if num_more > 0:
-            self._close(list(itertools.islice(self._opened, num_more)))
-        self._map(new, self._files, self._is_open)
+        num_more = len(self._opened) + len(new) - max(self.max_open, len(parts))
+        try:
+            if num_more > 0:
+                self._close(list(itertools.islice(self._opened, num_more)))
+            self._map(new, self._files, self._is_open)
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            raise UserError(
+                f"the kernel has no map left for the {len(parts):,} parts that a batch has samples of: combine their "
+                "run again with --compact, or use more ranks or a smaller batch"
+            ) from None
         self.are_all_open = len(self._opened) == len(self._parts)
 
     def _map(self, parts: np.ndarray, files: list[tuple[ColumnRange, str]], is_mapped: np.ndarray) -> None:
@@ -182,9 +206,12 @@ class PartMaps:
         for part in parts:
             del self._opened[part]
         self._is_open[parts] = self.are_all_open = False
+        details = [part for part in parts if self._has_details[part] and not self._is_joined[part]]
         self._has_details[parts] = self._is_joined[parts]
         for column, suffix in self._files + self._details:
             of_its_own = [part for part in parts if suffix == _IDS_FILE or not self._is_joined[part]]
+            if (column, suffix) in self._details:
+                of_its_own = details
             for address, num_bytes in column.places(np.array(of_its_own, np.int64)):
                 if num_bytes:
                     unmap(address, num_bytes)

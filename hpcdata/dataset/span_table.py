@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hpcdata.dataset.parts import PartMaps
-from hpcdata.native.arrays import ragged
+from hpcdata.native.arrays import ragged, totals_before
 from hpcdata.native.compiled import DAMAGED
 from hpcdata.native.forks import Lazy
 from hpcdata.samples import Kind
@@ -77,9 +78,25 @@ class SpanTable:
         given = None if self.given_flags is None else self.given_flags[first:end]
         return SpanTable(index=self.index[start:stop], maps=self.maps, given_flags=given, **spans)
 
+    @classmethod
+    def join(cls, several: Sequence[SpanTable]) -> SpanTable:
+        """Of the rows of all, one after the other."""
+        if len(several) == 1:
+            return several[0]
+        spans = {name: np.concatenate([getattr(table, name) for table in several]) for name in COLUMNS}
+        first = totals_before(np.array([table.num_rows for table in several], np.int64))[:-1]
+        spans["row"] += np.repeat(first, [len(table.row) for table in several])
+        index = np.concatenate([table.index for table in several])
+        return cls(index=index, maps=several[0].maps, **spans)
+
     def _detail(self, column: str) -> np.ndarray:
-        with self.maps.opened(self.part, details=True):
-            return self.maps.column(column).take(self.place, axis=0).astype(np.int64)  # faster than [place] here
+        maps, found = self.maps, []
+        at_a_time = maps.max_open if maps.may_close else max(1, len(self.part))
+        for start in range(0, max(1, len(self.part)), at_a_time):
+            some = slice(start, start + at_a_time)
+            with maps.opened(self.part[some], details=True):
+                found.append(maps.column(column).take(self.place[some], axis=0).astype(np.int64))  # faster than [place]
+        return np.concatenate(found)
 
 
 def find_spans(maps: PartMaps, at: np.ndarray, parts: np.ndarray) -> SpanTable:

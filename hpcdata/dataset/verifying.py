@@ -10,6 +10,7 @@ recomputed from the examples.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ import numpy as np
 
 from hpcdata.base import digest, sealed
 from hpcdata.base.command import to_type
-from hpcdata.base.errors import UserError
+from hpcdata.base.digest import sha256_file
 from hpcdata.config import values as configuration
 from hpcdata.dataset import joined
-from hpcdata.dataset.manifest import FILE_NAME, Manifest, read_manifest
+from hpcdata.dataset.baked.record import problems_of
+from hpcdata.dataset.manifest import FILE_NAME, LayoutDefaults, Manifest, part_of, planned_facts, read_manifest
+from hpcdata.history import checking as history
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import Plan, arithmetic, load_plan
+from hpcdata.runs.plan import Plan, load_plan
 from hpcdata.runs.rejects import retry_header
 from hpcdata.runs.stage import find_stage
 from hpcdata.shards import shard
@@ -52,16 +55,19 @@ class Report:
     def add_shard(self, folder: Path, summary: ShardSummary) -> None:
         """Checks one committed shard or part and adds it to the account."""
         self.counts = self.counts + summary.counts
-        problems = shard.check_files(folder, summary)
-        if not problems:
-            try:
+        problems = []
+        try:
+            problems = shard.check_files(folder, summary)
+            if not problems:
                 found = find_stage(summary.header.stage).check(folder, summary)
                 self.content_digest = digest.add(self.content_digest, found.content)
                 problems = [*_check_account(folder, summary, found.written, self.recovered), *found.problems]
                 if digest.to_hex(found.content) != summary.content_digest:
                     problems.append(f"its samples do not have the content digest in {shard.SHARD}")
-            except (UserError, ValueError, IndexError) as error:
-                problems = [str(error)]
+        except (OSError, ValueError) as error:
+            problems = [str(error)]
+        except (LookupError, TypeError) as error:
+            problems = [f"it is damaged ({type(error).__name__}: {error})"]
         self.problems += [f"{folder.name}: {problem}" for problem in problems]
 
     def check_recovered(self) -> None:
@@ -89,8 +95,9 @@ def verify(path: Path | str) -> list[Report]:
     plan = load_plan(path)
     dataset = paths.complete_dataset()
     reports = []
+    made_as = history.sealed_shards(paths)
     if dataset is None or (paths.shards.is_dir() and any(paths.shards.iterdir())):
-        reports.append(_verify_run(paths, dataset))
+        reports.append(_verify_run(paths, dataset, made_as))
     if dataset is not None or (paths.dataset / FILE_NAME).exists():
         report = verify_dataset(dataset or paths.dataset)
         if report.counts.inputs != plan.num_samples:
@@ -99,6 +106,7 @@ def verify(path: Path | str) -> list[Report]:
         reports.append(report)
     written = (paths.plan, paths.runtime, paths.batch_size, paths.combined, paths.report, paths.halted)
     reports[0].problems += [problem for file in written for problem in _faults(file)]
+    reports[0].problems += history.problems_of(paths, plan)
     return reports
 
 
@@ -114,15 +122,18 @@ def verify_dataset(path: Path | str) -> Report:
         except (OSError, ValueError) as error:
             report.problems.append(f"{part.path}: {error}")
             continue
-        if summary.content_digest != part.content_digest or summary.sizes.get("samples") != part.samples:
+        if part != part_of(Path(part.path).name, summary) or summary.header.id_dtype != manifest.id_dtype:
             report.problems.append(f"{part.path}: {shard.SHARD} is not the one of the manifest")
         report.add_shard(folder, summary)
     report.check_recovered()
-    _check_manifest(manifest, report)
+    try:
+        _check_manifest(manifest, report)
+    except (TypeError, LookupError, AttributeError) as error:
+        report.problems.append(f"{FILE_NAME}: it is damaged ({type(error).__name__}: {error})")
     return report
 
 
-def _verify_run(paths: RunPaths, dataset: Path | None) -> Report:
+def _verify_run(paths: RunPaths, dataset: Path | None, made_as: Mapping[str, set[str]]) -> Report:
     """Checks the shards of a run that are still in `shards/` (those moved into a dataset are checked there)."""
     plan = load_plan(paths.root)
     retries = paths.list_retries()
@@ -135,8 +146,11 @@ def _verify_run(paths: RunPaths, dataset: Path | None) -> Report:
                 missing.append(spec.name)
             continue
         _add(report, folder, plan.header(spec))
+        report.problems += _not_as_made(folder, made_as.get(spec.name))
     for name, folder in retries.items():
         _add(report, folder, retry_header(plan, retry_number(name)))
+        report.problems += _not_as_made(folder, made_as.get(name))
+    report.problems += history.damaged_checkpoints(paths.shards)
     report.check_recovered()
     if missing:
         names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -148,10 +162,21 @@ def _verify_run(paths: RunPaths, dataset: Path | None) -> Report:
 def _faults(path: Path) -> list[str]:
     """Of a file with a seal, that may not be there."""
     try:
-        fault = sealed.fault_of(path.read_bytes())
+        fault = sealed.fault_of_json(path.read_bytes(), path.name)
     except FileNotFoundError:
         return []
     return [f"{path.name}: {fault}"] if fault else []
+
+
+def _not_as_made(folder: Path, sha256s: set[str] | None) -> list[str]:
+    """What only the ledger knows: counts that no column tells."""
+    try:
+        found = sha256_file(folder / shard.SHARD)
+    except FileNotFoundError:
+        return []
+    if not sha256s or found in sha256s:
+        return []
+    return [f"{folder.name}: {shard.SHARD} is not the one that the ledger tells of"]
 
 
 def _add(report: Report, folder: Path, header: ShardHeader) -> None:
@@ -171,23 +196,26 @@ def _not_of_the_run(dataset: Path, plan: Plan, paths: RunPaths) -> list[str]:
     problems = []
     if manifest.fingerprint != plan.fingerprint or (manifest.text, manifest.image) != (plan.text, plan.image):
         problems.append(f"{FILE_NAME}: its plan, tokenizer or weights are not the run's")
-    inputs = [(item.file.label, item.size, item.mtime_ns) for item in plan.inputs]
-    recorded = [
-        (item.get("label"), item.get("size"), item.get("mtime_ns")) for item in manifest.extra.get("inputs", [])
-    ]
-    if "inputs" in manifest.extra and recorded != inputs:
-        problems.append(f"{FILE_NAME}: its inputs are not the run's")
-    facts: dict[str, object] = {"config": configuration.to_mapping(plan.config), "arithmetic": arithmetic(plan)}
-    facts["plan_code_version"] = plan.code_version
+    if manifest.layout != LayoutDefaults.of(plan):
+        problems.append(f"{FILE_NAME}: its layout is not the run's")
+    said = {**manifest.extra, "config": _with_later_keys(manifest.extra.get("config"))}
     problems += [
         f"{FILE_NAME}: its {name.replace('_', ' ')} is not the run's"
-        for name, fact in facts.items()
-        if name in manifest.extra and manifest.extra[name] != fact
+        for name, fact in planned_facts(plan).items()
+        if name in manifest.extra and said[name] != fact
     ]
     held = {entry["part"] for entry in manifest.extra.get("retries", [])}
     if lacking := sorted(paths.list_retries().keys() - held):
         problems.append(f"lacks {', '.join(lacking)}: run {to_type('combine', paths.root)}")
     return problems
+
+
+def _with_later_keys(config: Any) -> Any:
+    """A configuration as a version wrote it, with what has been added since."""
+    try:
+        return configuration.to_mapping(configuration.from_mapping(config))
+    except (ValueError, TypeError, AttributeError):
+        return config
 
 
 def _check_account(
@@ -245,6 +273,7 @@ def _check_manifest(manifest: Manifest, report: Report) -> None:
     if counts.missing != sum(gap["missing"] for gap in manifest.extra.get("gaps", [])):
         report.problems.append(f"{FILE_NAME}: its gaps are not its missing inputs")
     report.problems += joined.problems_of(manifest)
+    report.problems += problems_of(manifest.folder, manifest.baked, manifest.num_samples)
     recorded = None if report.problems else manifest.extra.get("shards_sha256")
     if recorded and shard.sha256_of(manifest.folder / part.path for part in manifest.parts) != recorded:
         report.problems.append(f"{FILE_NAME}: a {shard.SHARD} of its parts is not the one that was combined")

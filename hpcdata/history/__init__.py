@@ -11,4 +11,5 @@ May use: base, samples, config, shards, runs.
     submissions   which scheduler jobs a run has
     queue         what squeue and sacct say of them
     outcome       report.json: how the run ended
+    checking      whether all of it is still what was written
 """

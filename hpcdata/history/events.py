@@ -14,7 +14,7 @@ from hpcdata.shards.counts import Counts
 _MOST_SECONDS = 1e11
 """The year 5138: what is larger is no time, and no clock can show it."""
 _MOST = 1 << 60
-_WORDS = frozenset({"event", "shard", "attempt", "host", "version", "how", "error", "name", "outcome"})
+_WORDS = frozenset({"event", "shard", "shard_sha256", "attempt", "host", "version", "how", "error", "name", "outcome"})
 _SECONDS = frozenset(
     {"time", "lost_s", "busy_s", "useful_s", "cpu_s", "read_s", "decode_s", "encode_s", "write_s", "gpu_s", "seconds"}
 )
@@ -24,6 +24,7 @@ _REQUIRED = {
     "start": ("time",),
     "claim": _OF_A_SHARD,
     "checkpoint": _OF_A_SHARD,
+    "seal": _OF_A_SHARD,
     "commit": _OF_A_SHARD,
     "lost": _OF_A_SHARD,
     "conflict": _OF_A_SHARD,
@@ -87,4 +88,5 @@ _NESTED: dict[str, Callable[[Any], bool]] = {
     "slurm": _is_texts,
     "libraries": _is_texts,
     "device": _is_device,
+    "shards_sha256": _is_texts,
 }

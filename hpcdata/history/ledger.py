@@ -4,13 +4,15 @@ Everything that may differ between two runs with the same bytes (times, hosts, d
 else. A line is written by one `write`, so that a killed process leaves at most one incomplete last line, which
 readers skip. They also skip lines that no process wrote (`events`), and name them.
 
-Events and their fields, besides `event` and `time` (seconds since 1970):
+Events and their fields, besides `event`, `time` (seconds since 1970) and `sealed` (the sum of the lines so far, by
+which `verify` finds one that was changed or removed):
     start       attempt, host, pid, slurm (the ids that are set), version, libraries
     claim       shard; resumed: samples already done by an earlier attempt; lost_s: work that died with it; device
     checkpoint  shard, samples, busy_s: seconds of work that this checkpoint made safe; and sums since the claim:
                 useful_s: of busy_s, cpu_s: of all threads, read_s: reading records, decode_s: waiting for the threads
                 that decode, encode_s: text and image tokenizers, write_s: writing, syncing, publishing; and, where it
                 is known, gpu_s: in which the GPU was busy
+    seal        shard, shard_sha256: of the shard.json that is about to be committed
     commit      like checkpoint; seconds, counts: the shard's account
     lost        shard: another attempt took it over or committed it first; busy_s: work thrown away
     conflict    shard: another attempt committed other bytes; files: the ones that differ
@@ -23,6 +25,7 @@ Events and their fields, besides `event` and `time` (seconds since 1970):
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -32,7 +35,7 @@ from typing import Any
 
 import orjson
 
-from hpcdata.base import files
+from hpcdata.base import files, sealed
 from hpcdata.history.events import fault_of
 
 _UNREADABLE = "cannot be read"
@@ -45,10 +48,16 @@ class Ledger:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{attempt}.jsonl"
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._sum = 0
 
     def write(self, event: str, **fields: Any) -> None:
         line = json.dumps({"event": event, "time": round(time.time(), 3), **fields}, ensure_ascii=False)
-        os.write(self._descriptor, files.to_bytes(line + "\n"))
+        data, total = sealed.line_with_sum(files.to_bytes(line), self._sum)
+        size = os.fstat(self._descriptor).st_size
+        if (written := os.write(self._descriptor, data + b"\n")) <= len(data):
+            os.ftruncate(self._descriptor, size)
+            raise OSError(errno.ENOSPC, f"took {written} bytes of a line", str(self.path))
+        self._sum = total
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -110,7 +119,7 @@ def _read_from(path: str, start: int) -> bytes:
         os.close(descriptor)
 
 
-_CHECKPOINT, _COMMIT = b'\n{"event": "checkpoint"', b'\n{"event": "commit"'
+_CHECKPOINT, _SEAL, _COMMIT = (b'\n{"event": "%s"' % name for name in (b"checkpoint", b"seal", b"commit"))
 
 
 def _without_outdated(data: bytes) -> bytes:
@@ -119,7 +128,9 @@ def _without_outdated(data: bytes) -> bytes:
     kept, start = [], 0
     while (commit := data.find(_COMMIT, start + 1)) >= 0:
         first = data.find(_CHECKPOINT, start, commit)
-        if first >= 0 and data.count(_CHECKPOINT, first, commit) == data.count(b"\n", first, commit):
+        seal = max(data.rfind(_SEAL, start, commit), 0) or commit
+        first = seal if first < 0 else first
+        if data.count(_CHECKPOINT, first, seal) + data.count(_SEAL, seal, commit) == data.count(b"\n", first, commit):
             kept.append(data[start:first])  # the usual case, made fast: nothing but checkpoints up to the commit
         else:
             kept += _without_checkpoints(data[start:commit])

@@ -6,6 +6,7 @@ While jobs are at work only the text is there: it says what to type should they 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,10 +36,15 @@ class Outcome:
     rounds: list[dict[str, Any]] = field(default_factory=list)
     """Each submission: its jobs, and the samples that were done before and after it."""
     time: float = field(default_factory=lambda: round(time.time(), 3))
+    text_sha256: str = field(default="", compare=False)
+    """Of report.txt, for `verify`."""
 
 
 def write_outcome(paths: RunPaths, outcome: Outcome) -> None:
-    files.write_atomic(paths.report.with_suffix(".txt"), files.to_bytes(describe(outcome, paths.root) + "\n"))
+    text = files.to_bytes(describe(outcome, paths.root) + "\n")
+    outcome = dataclasses.replace(outcome, text_sha256=hashlib.sha256(text).hexdigest())
+    paths.report.unlink(missing_ok=True)  # it tells of the text that is about to go
+    files.write_atomic(paths.report.with_suffix(".txt"), text)
     files.write_atomic(paths.report, sealed.to_json(dataclasses.asdict(outcome)))
 
 

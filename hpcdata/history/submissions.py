@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from hpcdata.base import files
+from hpcdata.base import files, sealed
+from hpcdata.base.digest import sha256_file
 from hpcdata.base.typed import checked
 from hpcdata.runs.paths import RunPaths
 
@@ -35,6 +36,8 @@ class Submission:
     samples_done: int
     """Of the run, when it was submitted."""
     partition: str | None
+    script_sha256: str = ""
+    """Of what was given to sbatch, a file in `logs/`; empty in records of older versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,7 @@ def add_not_cancelled(paths: RunPaths) -> None:
 
 
 def read(paths: RunPaths) -> History:
-    """Records that cannot be read (of a full disk, say) are left out: the queue still knows their jobs."""
+    """Records that cannot be read (of a full disk, say), or were changed, are left out: the queue knows their jobs."""
     submissions: list[Submission] = []
     withdrawn: set[str] = set()
     users: set[int] = set()
@@ -94,7 +97,7 @@ def read(paths: RunPaths) -> History:
     for path in sorted(paths.submissions.glob("[0-9]*.json")):
         try:
             users.add(path.stat().st_uid)
-            values = files.read_json(path)
+            values = sealed.read_json(path)
             event = values.pop("event")
             if event == "submitted":
                 submissions.append(checked(Submission(**values)))
@@ -120,6 +123,16 @@ def kind_of_mark(comment: str, root: Path) -> Kind | None:
     return cast(Kind, found[0]) if found else None
 
 
+def script(paths: RunPaths, job_id: str) -> Path:
+    """Where a copy of what was given to sbatch lies."""
+    return paths.logs / f"{job_id}_submission.sh"
+
+
+def sha256_of_script(paths: RunPaths, job_id: str) -> str:
+    file = script(paths, job_id)
+    return sha256_file(file) if file.exists() else ""
+
+
 def _write(paths: RunPaths, name: str, values: dict[str, object]) -> None:
     paths.submissions.mkdir(exist_ok=True)
-    files.create_exclusive(paths.submissions / f"{time.time_ns():020d}-{name}.json", files.to_json(values))
+    files.create_exclusive(paths.submissions / f"{time.time_ns():020d}-{name}.json", sealed.to_json(values))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from hpcdata.loading.batches import PlainSteps, TokenSteps
 from hpcdata.loading.packed_batches import PackedSteps
-from hpcdata.order.account import Portion, padding_of, past_steps, sum_by_source
+from hpcdata.order.account import Account, Portion, padding_of, past_steps, sum_by_source
 
 _COLUMNS = ("samples", "text_tokens", "image_tokens", "padding", "skipped_samples")
 _ROWS_AT_A_TIME = 16_384
@@ -28,22 +28,35 @@ class SourceAccount:
     skipped_samples: int
     dropped_samples: int
     """Of the epochs that are over: what was in no row, as it did not fill a last step, or has no ids."""
+    left_out_samples: int = 0
+    """Of its dataset: what a selection (hpcdata.select) left out, once for all."""
+    waited_s: float = field(default=0.0, compare=False)
+    """Seconds that this process waited for its batches, since it began; shared out among the sources by samples."""
 
 
-def make_account(steps: TokenSteps, epoch: int, step: int) -> dict[str, SourceAccount]:
-    """The account of all steps before `step` of `epoch`, by the names of the sources."""
+def make_account(
+    steps: TokenSteps, epoch: int, step: int, *, left_out: Sequence[int], waited_s: float
+) -> Account[SourceAccount]:
+    """The account of all steps before `step` of `epoch`, by the names of the sources.
+
+    left_out: samples of the dataset of each source. waited_s: of this process, for all sources together.
+    """
     names, sizes = steps.stream.names, steps.stream.sizes
     past, now = list(past_steps(steps, epoch, step))[:-1], [(epoch, step)]
     over, last = (sum_by_source(_portions(steps, parts), _COLUMNS, len(sizes)) for parts in (past, now))
     totals = {column: total + last[column] for column, total in over.items()}
     drawn = sum((np.array(steps.stream.drawn(number)) for number, _ in past), np.zeros(len(sizes), np.int64))
     totals["dropped_samples"] = drawn - over["samples"] - over["skipped_samples"]
-    account = {}
-    for source, name in enumerate(names):
-        values = {column: int(total[source]) for column, total in totals.items()}
-        num_seen = values["samples"] + values["skipped_samples"]
-        account[name] = SourceAccount(**values, epochs=num_seen / sizes[source])
-    return account
+    totals["left_out_samples"] = np.array(left_out, np.int64)
+    all_samples = max(1, int(totals["samples"].sum()))
+
+    def of(sources: slice) -> SourceAccount:
+        values = {column: int(total[sources].sum()) for column, total in totals.items()}
+        num_seen, waited = values["samples"] + values["skipped_samples"], waited_s * values["samples"] / all_samples
+        return SourceAccount(**values, epochs=num_seen / sum(sizes[sources]), waited_s=waited)
+
+    by_name = {name: of(slice(source, source + 1)) for source, name in enumerate(names)}
+    return Account(by_name, of(slice(None)))
 
 
 def _portions(steps: TokenSteps, parts: Iterable[tuple[int, int]]) -> Iterator[Portion]:

@@ -29,8 +29,8 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hpcdata.base.errors import UserError
-from hpcdata.loading.waits import Waits
 from hpcdata.native.threads import copy_alone
+from hpcdata.order.looping import Waits
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,8 @@ _LOOK_EVERY_S = 0.1
 
 class ResumableLoader(Protocol):
     """What TokenLoader is, and whatever else makes batches and knows where it stands."""
+
+    waits: Waits
 
     @property
     def place(self) -> object:
@@ -96,7 +98,8 @@ class BackgroundLoader:
             raise UserError(f"num_ahead={num_ahead}, num_threads={num_threads}: expected at least 1 each")
         self.loader = loader
         self._num_ahead, self._num_threads, self._pin_memory = num_ahead, num_threads, pin_memory
-        self.waits = Waits()
+        self.waits = loader.waits
+        """For batches of the two together."""
         self._workers: _Workers | None = None
         self._iteration: object = None
 

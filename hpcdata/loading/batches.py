@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.loading.block_prefetch import SourcesAhead
+from hpcdata.loading.layouts.baked_rows import baked_rows
 from hpcdata.loading.layouts.base import Batch, Layout, MakeBatch
+from hpcdata.loading.widths import widths_of_steps
 from hpcdata.native.threads import Later
 from hpcdata.order.draws import Draws
 from hpcdata.order.steps import Mark, RowSteps, Share, Steps
@@ -20,7 +23,7 @@ Make = Callable[[Later | None], Batch]
 
 _SPANS_AHEAD = 4096
 """Rows whose spans are looked up at a time."""
-_LENGTHS_AHEAD = 16_384
+_LENGTHS_AHEAD = 65_536
 """The same of rows whose lengths alone are wanted: those of all ranks."""
 
 
@@ -35,7 +38,8 @@ class PlainSteps(RowSteps):
 
     def __init__(self, dataset: TokenDataset, stream: Stream, layout: Layout, size: int, *, drop_last: bool) -> None:
         super().__init__(stream, size, drop_last=drop_last)
-        self.dataset, self.layout, self._blocks = dataset, layout, SourcesAhead(dataset, stream)
+        self.dataset, self.layout, self._baked = dataset, layout, baked_rows(dataset, layout)
+        self._blocks = SourcesAhead(dataset if self._baked is None else self._baked, stream)
         self._ahead: _Ahead | None = None
         self._widths: _Widths | None = None
 
@@ -47,11 +51,16 @@ class PlainSteps(RowSteps):
         ahead = self._ahead
         if ahead is None or not ahead.has(epoch, step, share):
             ahead = self._ahead = self._look_ahead(epoch, step, share)
-        batch, first, stop = ahead.step(step, self.dataset, self.layout)
+        batch, first, stop = ahead.step(step, self._prepare)
         width = None
         if self.layout.pad != "max_len" and share.world_size > 1:
             width = self._width(epoch, step)
         return lambda later: batch(first, stop, later, width), lambda: ahead.source(step)
+
+    @property
+    def are_baked(self) -> bool:
+        """Whether rows are copied as they are stored."""
+        return self._baked is not None
 
     def restore(self, epoch: int, mark: Mark) -> None:
         self._ahead = self._widths = None
@@ -66,12 +75,18 @@ class PlainSteps(RowSteps):
 
     def _look_up_widths(self, epoch: int, step: int, num_rows: int) -> _Widths:
         """Of this step and those behind it, as far as `num_rows` go."""
-        positions, edges = self.ahead(epoch, step, Share())
-        num_steps = max(1, int(np.searchsorted(edges, num_rows, side="right")) - 1)
-        draws = self.stream.draws(epoch, positions[: edges[num_steps]])
-        lengths = self.layout.lineup(self.dataset.spans(draws.rows), self.layout.seeds_of(draws)).length
-        longest = np.maximum.reduceat(lengths, edges[:num_steps])
-        return _Widths(epoch, step, [self.layout.width(length) for length in longest[:, None]])
+        positions, edges = self.ahead(epoch, step, Share(), num_rows)
+        draws = partial(self.stream.draws, epoch)
+        return _Widths(epoch, step, widths_of_steps(self.dataset, self.layout, draws, positions, edges))
+
+    def _prepare(self, draws: Draws, *, is_asked: bool) -> MakeBatch:
+        """`is_asked`: whether the kernel reads the samples already."""
+        if self._baked is not None:
+            return self._baked.prepare(draws.rows, is_asked=is_asked)
+        table = self.dataset.spans(draws.rows)
+        if not is_asked:
+            self.dataset.will_need(table)
+        return self.layout.prepare(self.dataset, table, self.layout.seeds_of(draws))
 
     def _look_ahead(self, epoch: int, step: int, share: Share) -> _Ahead:
         positions, edges = self.ahead(epoch, step, share)
@@ -79,8 +94,9 @@ class PlainSteps(RowSteps):
             self._blocks.reach(epoch, int(positions.min()), int(positions.max()) + 1) if len(positions) else False
         )
         draws = self.stream.draws(epoch, positions)
-        num_spans = 1 if self._ahead is None else _SPANS_AHEAD  # the first batch is waited for
-        return _Ahead(epoch, step, share, draws, edges.tolist(), num_spans, is_asked)
+        most = min(_SPANS_AHEAD, self.dataset.most_ahead)
+        num_spans = 1 if self._ahead is None else most  # the first batch is waited for
+        return _Ahead(epoch, step, share, draws, edges.tolist(), num_spans, most, is_asked)
 
 
 class _Widths(NamedTuple):
@@ -105,13 +121,14 @@ class _Ahead:
         draws: Draws,
         edges: list[int],
         num_spans: int,
+        most: int,
         is_asked: bool,
     ) -> None:
-        """`num_spans`: rows whose spans are looked up first; then more. `is_asked`: whether the kernel reads them."""
+        """`num_spans`: rows whose spans are looked up first; then up to `most`. `is_asked`: the kernel reads them."""
         self._epoch, self._first_step, self._share, self._draws, self._edges = epoch, first_step, share, draws, edges
         self._batch: MakeBatch | None = None
         self._start = self._stop = 0
-        self._num_spans_ahead, self._is_asked = num_spans, is_asked
+        self._num_spans_ahead, self._most, self._is_asked = num_spans, most, is_asked
 
     def has(self, epoch: int, step: int, share: Share) -> bool:
         is_mine = share is self._share or share == self._share  # the first is faster, and nearly always so
@@ -120,19 +137,16 @@ class _Ahead:
     def source(self, step: int) -> np.ndarray:
         return self._draws.source[self._rows(step)]
 
-    def step(self, step: int, dataset: TokenDataset, layout: Layout) -> tuple[MakeBatch, int, int]:
+    def step(self, step: int, prepare: Callable[..., MakeBatch]) -> tuple[MakeBatch, int, int]:
         """What makes batches, and the rows of it that the step is."""
         at = step - self._first_step
         start, stop = self._edges[at], self._edges[at + 1]
         if self._batch is None or not self._start <= start <= stop <= self._stop:
             last = max(at + 1, bisect.bisect_right(self._edges, start + self._num_spans_ahead) - 1)
             draws = self._draws.take(slice(start, self._edges[last]))
-            table = dataset.spans(draws.rows)
-            if not self._is_asked:
-                dataset.will_need(table)
-            prepared = layout.prepare(dataset, table, layout.seeds_of(draws))
+            prepared = prepare(draws, is_asked=self._is_asked)
             self._batch, self._start, self._stop = prepared, start, self._edges[last]  # all, or as it was before
-            self._num_spans_ahead = min(_SPANS_AHEAD, 4 * (self._edges[last] - start))
+            self._num_spans_ahead = min(self._most, 4 * (self._edges[last] - start))
         return self._batch, start - self._start, stop - self._start
 
     def _rows(self, step: int) -> slice:

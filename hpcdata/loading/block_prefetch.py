@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from typing import Protocol
 
 import numpy as np
 
 from hpcdata.base.errors import UserError
-from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.order.order import BlockOrder, Order
 from hpcdata.order.streams import Stream
+
+
+class Readable(Protocol):
+    def will_read(self, ranges: np.ndarray) -> None:
+        """As `TokenDataset.will_read`."""
+        ...
 
 
 class SourcesAhead:
     """The blocks of all sources of a stream, whose rows are those of a dataset."""
 
-    def __init__(self, dataset: TokenDataset, stream: Stream) -> None:
+    def __init__(self, dataset: Readable, stream: Stream) -> None:
         self._dataset, self._stream = dataset, stream
         self._ahead = [BlocksAhead() for _ in stream.names]
 
@@ -46,7 +52,7 @@ class BlocksAhead:
     def __reduce__(self) -> tuple[type[BlocksAhead], tuple[()]]:
         return BlocksAhead, ()
 
-    def reach(self, dataset: TokenDataset, first_row: int, order: Order, epoch: int, start: int, stop: int) -> bool:
+    def reach(self, dataset: Readable, first_row: int, order: Order, epoch: int, start: int, stop: int) -> bool:
         """Positions `start` to `stop` - 1 of an epoch are next. `first_row`: where the source begins in the dataset.
 
         True when all that they need was asked for.
@@ -66,7 +72,7 @@ class BlocksAhead:
         self._wait(own)
         return True
 
-    def _ask(self, dataset: TokenDataset, ranges: np.ndarray, slot: int) -> None:
+    def _ask(self, dataset: Readable, ranges: np.ndarray, slot: int) -> None:
         before = self._asked[-1][1] if self._asked else None
 
         def ask() -> None:

@@ -6,9 +6,9 @@
 
 A sequence is cut into 2 x cp_size equal chunks, and rank r gets chunk r and the r-th from the end: so the causal mask
 gives all ranks the same work. In packed batches each sample is a sequence by itself, padded to a multiple of
-2 x cp_size (`BestFit(multiple=...)` leaves room for that), and so is the padding behind the last. Positions are those
-of the whole sequence. At the edge of a chunk the next id is another rank's, so labels are shifted before the cut:
-`shift_labels[t]` is what follows id t. Losses of transformers take them by this name.
+2 x cp_size (the `multiple` of BestFit and Concat leaves room for that), and so is the padding behind the last.
+Positions are those of the whole sequence. At the edge of a chunk the next id is another rank's, so labels are shifted
+before the cut: `shift_labels[t]` is what follows id t. Losses of transformers take them by this name.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _padded(batch: dict[str, torch.Tensor], multiple: int, pad_id: int) -> tuple
     if used.max() > columns:
         raise UserError(
             f"a row has {columns} columns, its samples padded to multiples of {multiple} need {int(used.max())}: use "
-            f"BestFit(length=..., multiple={multiple})"
+            f"BestFit(length=..., multiple={multiple}), or Concat with that"
         )
     before = room.cumsum(0) - room
     first_of_row = torch.cat([torch.zeros(1, dtype=torch.long), used.cumsum(0)])[row]

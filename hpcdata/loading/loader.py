@@ -32,11 +32,11 @@ from hpcdata.loading.account import SourceAccount, make_account
 from hpcdata.loading.batches import PlainSteps, TokenSteps
 from hpcdata.loading.layouts.named import BatchCounts, Layout, find_layout
 from hpcdata.loading.packed_batches import PackedSteps
-from hpcdata.loading.token_streams import Mixture, open_stream
-from hpcdata.loading.waits import Waits
+from hpcdata.loading.token_streams import Mixture, left_out_of, open_stream
 from hpcdata.native.threads import Later
+from hpcdata.order.account import Account
 from hpcdata.order.checking import digest
-from hpcdata.order.looping import Looping
+from hpcdata.order.looping import Looping, Waits
 from hpcdata.order.order import Order
 from hpcdata.order.packing import Packing, find_packing
 from hpcdata.order.ranks import check_rank, find_rank
@@ -127,12 +127,14 @@ class TokenLoader(Looping[TokenSteps]):
         """The batch of any step, without moving the loader."""
         return self._plan(epoch, step)()[0]
 
-    def account(self) -> dict[str, SourceAccount]:
-        """What each source has contributed up to the next batch, on all ranks: recomputed from the cursor alone.
+    def account(self) -> Account[SourceAccount]:
+        """What each source has contributed up to the next batch, on all ranks: recomputed from the cursor alone. Its
+        `total` is that of all sources. The time waited is that of this process alone, see `waits`.
 
         Looks up the lengths of all samples since the beginning, about half a million a second, and reads no ids.
         """
-        return make_account(self._make_steps(), self.epoch, self.step)
+        waited_s, left_out = self.waits.first_s + self.waits.total_s, left_out_of(self.dataset, self.stream)
+        return make_account(self._make_steps(), self.epoch, self.step, left_out=left_out, waited_s=waited_s)
 
     def __getstate__(self) -> dict[str, Any]:
         """What was begun belongs to this process."""

@@ -17,12 +17,15 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hpcdata.base.errors import UserError
 
@@ -31,10 +34,21 @@ if TYPE_CHECKING:
 
     from hpcdata.dataset.dataset import TokenDataset
     from hpcdata.loading.loader import TokenLoader
-    from hpcdata.loading.token_streams import Mixture
+    from hpcdata.loading.selecting import SelectedDataset
+    from hpcdata.loading.token_streams import Mixture, Source
     from hpcdata.order.looping import Looping
 
-_KEYS = ("input_ids", "attention_mask", "modality", "labels", "position_ids", "segment_ids", "index", "source")
+_KEYS: tuple[str, ...] = (
+    "input_ids",
+    "attention_mask",
+    "modality",
+    "labels",
+    "position_ids",
+    "segment_ids",
+    "index",
+    "source",
+)
+_KEYS += ("subsegment_ids", "loss_masks", "images", "image_masks", "image_input_idx", "pooled_patches_idx")
 """What has a row, or a value, for each sample or row of the batch: the rest follows from these."""
 _MAX_STATE_BYTES = 2**24
 
@@ -48,7 +62,7 @@ class StepDigest:
     whole: str
     ranks: tuple[str, ...]
     first_index: int
-    """Plan index of the first sample."""
+    """Plan index of the first sample; of raw examples, its row within those of all datasets."""
 
 
 def batch_digest(shares: Sequence[Mapping[str, torch.Tensor]]) -> str:
@@ -71,8 +85,26 @@ def replay(loaders: Sequence[Looping[Any]], epoch: int, steps: range) -> Iterato
             step=step,
             whole=batch_digest(shares),
             ranks=tuple(batch_digest([share]) for share in shares),
-            first_index=int(shares[0]["index"][0]) if len(shares[0]["index"]) else -1,
+            first_index=_first_index(loaders[0], shares[0], epoch, step),
         )
+
+
+def _first_index(loader: Looping[Any], batch: Mapping[str, torch.Tensor], epoch: int, step: int) -> int:
+    found = batch["index"].tolist() if "index" in batch else loader.rows(epoch, step).tolist()
+    return int(found[0]) if found else -1
+
+
+def account_of(loader: Looping[Any]) -> dict[str, dict[str, float]]:
+    """What each source has contributed up to where the loader stands, and `total`, as plain values."""
+    account = loader.account()
+    found = {f"source {name}": dataclasses.asdict(values) for name, values in account.items()}
+    if (total := getattr(account, "total", None)) is not None:
+        found["total"] = dataclasses.asdict(total)
+    for values in found.values():
+        values.pop("waited_s", None)  # of the training's own process
+        rejected = values.pop("rejected", {})
+        values.update({f"rejected {reason}": number for reason, number in rejected.items()})
+    return found
 
 
 def read_state(path: str | Path) -> dict[str, Any]:
@@ -127,6 +159,7 @@ def make_loaders(options: argparse.Namespace, state: dict[str, Any] | None) -> l
             seed=settings.get("seed", options.seed),
             shuffle=settings.get("shuffle", not options.no_shuffle),
             drop_last=settings.get("drop_last", True),
+            weights_ledger=options.weights_ledger,
             rank=rank,
             world_size=options.world_size,
         )
@@ -140,18 +173,43 @@ def make_loaders(options: argparse.Namespace, state: dict[str, Any] | None) -> l
 
 def _open(path: str) -> TokenDataset | Mixture:
     from hpcdata.dataset.dataset import TokenDataset
-    from hpcdata.loading.token_streams import Mixture, Source
+    from hpcdata.loading.token_streams import Mixture
+    from hpcdata.order.mixing.schedule import WeightsFrom
 
     if not path.endswith(".json"):
         return TokenDataset(path)
     try:
         values = json.loads(Path(path).read_bytes())
-        return Mixture([Source(**source) for source in values.pop("sources")], **values)
+        if "sources" not in values:
+            return _selection(values.pop("dataset"), values.pop("rows"))
+        schedule = [WeightsFrom(**item) for item in values.pop("schedule", ())]
+        return Mixture([_source(source) for source in values.pop("sources")], schedule=schedule, **values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f'{path} is no mixture ({type(error).__name__}: {error}): expected {{"sources": [{{"dataset": PATH, '
             '"weight": 3}, ...], "policy": "repeat"}'
         ) from None
+
+
+def _source(values: dict[str, Any]) -> Source:
+    """`rows`: a .npy file with those of a selection."""
+    from hpcdata.loading.token_streams import Source
+
+    rows = values.pop("rows", None)
+    return Source(**values) if rows is None else Source(**{**values, "dataset": _selection(values["dataset"], rows)})
+
+
+def _selection(path: str, rows_file: str) -> SelectedDataset:
+    """Raises ValueError for what are no rows of the dataset, ascending."""
+    from hpcdata.dataset.dataset import TokenDataset
+    from hpcdata.loading.selecting import SelectedDataset
+
+    dataset, rows = TokenDataset(path), np.load(rows_file, allow_pickle=False)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows) or (rows[1:] <= rows[:-1]).any():
+        raise ValueError(f"{rows_file} has no ascending integers")
+    if rows[0] < 0 or rows[-1] >= len(dataset):
+        raise ValueError(f"{rows_file} has rows {rows[0]} to {rows[-1]} of {len(dataset)} samples")
+    return SelectedDataset(dataset, rows.astype(np.int64), {})
 
 
 def _rebuilt(text: str | None) -> Any:

@@ -21,7 +21,6 @@ import numpy as np
 
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.dataset import TokenDataset
-from hpcdata.dataset.span_table import SpanTable
 from hpcdata.native.forks import Lazy
 from hpcdata.samples import Example, Kind
 
@@ -68,11 +67,11 @@ class SelectedDataset(TokenDataset):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "base": self.base, "rows": self.rows, "left_out": self.left_out}
 
+    def stored_rows(self, rows: np.ndarray) -> np.ndarray:
+        return self.rows[rows]
+
     def keys(self, rows: np.ndarray) -> list[str]:
         return super().keys(self.rows[rows])
-
-    def _find(self, rows: np.ndarray) -> SpanTable:
-        return super()._find(self.rows[rows])
 
     def _example(self, row: int) -> Example:
         return super()._example(int(self.rows[row]))
@@ -114,6 +113,11 @@ def select(
         left_out = {reason: number + opened.left_out.get(reason, 0) for reason, number in left_out.items()}
         return SelectedDataset(TokenDataset(opened.base), opened.rows[rows], left_out)
     return SelectedDataset(opened, rows, left_out)
+
+
+def num_left_out(dataset: TokenDataset) -> int:
+    """Samples on disk that are not of it."""
+    return sum(dataset.manifest.parts.samples) - len(dataset)
 
 
 def joined_selection(datasets: Sequence[TokenDataset]) -> np.ndarray | None:

@@ -70,7 +70,7 @@ class StepDataset:
         return loader
 
     def _delivered(self, batches: Iterator[T]) -> Iterator[T]:
-        for number, batch in enumerate(batches):
+        for number, batch in enumerate(self.loader.waits.counted(batches)):
             self.loader.stand_at(*self._place(number + 1))
             yield batch
 

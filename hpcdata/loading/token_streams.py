@@ -21,7 +21,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.dataset.manifest import Group, LayoutDefaults, Manifest
 from hpcdata.dataset.partlist import Parts
-from hpcdata.loading.selecting import SelectedDataset, joined_selection
+from hpcdata.loading.selecting import SelectedDataset, joined_selection, num_left_out
 from hpcdata.native.arrays import totals_before
 from hpcdata.order.mixing.schedule import WeightsFrom
 from hpcdata.order.order import Order, find_order
@@ -70,6 +70,8 @@ class Mixture(SizedMixture):
         ]
         super().__init__(sized, strategy=strategy, policy=policy, schedule=schedule)
         self.dataset = TokenDataset(_joined(self.names, [dataset.manifest for dataset in datasets]))
+        self.left_out = [num_left_out(dataset) for dataset in datasets]
+        """Samples of each dataset that are not of the mixture, as a selection left them out."""
         rows = joined_selection(datasets)
         if rows is not None:
             self.dataset = SelectedDataset(self.dataset, rows, {})
@@ -88,6 +90,12 @@ def open_stream(
     if isinstance(order, str):
         order = find_order(order, len(opened), seed)
     return opened, SingleStream(opened.path.resolve().name, len(opened), order, seed)
+
+
+def left_out_of(dataset: TokenDataset, stream: Stream) -> list[int]:
+    """Samples of the dataset of each source that a selection left out."""
+    mixture = stream.mixture if isinstance(stream, MixtureStream) else None
+    return mixture.left_out if isinstance(mixture, Mixture) else [num_left_out(dataset)]
 
 
 def _sized(source: Source, dataset: TokenDataset, *, needs_tokens: bool) -> SizedSource:
@@ -120,7 +128,7 @@ def _joined(names: Sequence[str], manifests: Sequence[Manifest]) -> Manifest:
     ]
     ends = totals_before(np.array([len(manifest.parts) for manifest in manifests], np.int64)).tolist()
     groups = tuple(
-        Group(manifest.folder.resolve(), first, stop, bool(manifest.joined))
+        Group(manifest.folder.resolve(), first, stop, bool(manifest.joined), manifest.baked)
         for manifest, first, stop in zip(manifests, ends, ends[1:], strict=False)
     )
     block_sizes = [layout.block_size for layout in settings if layout.block_size is not None]

@@ -16,6 +16,7 @@ else is needed to go on.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,9 @@ def hf_dataloader(loader: Looping[Any] | BackgroundLoader, *, num_steps: int | N
 
     class Batches(Dataset):
         def __getitem__(self, number: int) -> Batch:
+            asked = time.perf_counter()
             batch = inner.batch_at(*places.find(number))
+            inner.waits.add(time.perf_counter() - asked)
             inner.stand_at(*places.find(number + 1))
             return batch
 

@@ -107,8 +107,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     _require_few_parts(data)
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     num_pixels = image.width * image.height
-    if num_pixels > max_pixels:
-        raise _oversized(num_pixels, max_pixels)
+    require_pixels(num_pixels, max_pixels)
     if not num_pixels:
         raise BadSample(Reason.UNREADABLE_IMAGE, f"{image.width} x {image.height} pixels")
     if image.format in ("JPEG", "MPO") and (num_scans := data.count(_SCAN)) > MAX_SCANS:
@@ -116,6 +115,12 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     if len(image.tile) > MAX_PIECES:
         raise BadSample(Reason.OVERSIZED_IMAGE, f"{len(image.tile)} strips or tiles, the limit is {MAX_PIECES}")
     return image
+
+
+def require_pixels(num_pixels: int, max_pixels: int) -> None:
+    """Raises BadSample (OVERSIZED_IMAGE) for more than the limit."""
+    if num_pixels > max_pixels:
+        raise _oversized(num_pixels, max_pixels)
 
 
 def _require_few_parts(data: bytes) -> None:

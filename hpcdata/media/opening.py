@@ -14,6 +14,7 @@ def open_image(data: bytes, *, max_pixels: int, rule: Rule = WHITE) -> np.ndarra
 
     Raises BadSample, see `formats.opened`.
     """
+    data = jpeg.ended(data, rule)
     with formats.opened(data, max_pixels) as image:
         is_as_stored = rule.color == "ignore" or profiles.find_correction(image) is None
         is_upright_jpeg = image.format == jpeg.FORMAT and orientation.turn_of(image, rule.turned) is None

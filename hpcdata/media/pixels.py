@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcdata.media import formats, profiles
+from hpcdata.media import formats, jpeg, profiles
 from hpcdata.media.drafts import Part, draft
 from hpcdata.media.opening import as_rgb, upright
 from hpcdata.media.resizing import covered
@@ -47,6 +47,7 @@ def load(
     applied.
     Raises BadSample, see `formats.opened`.
     """
+    data = jpeg.ended(data, rule)
     with formats.opened(data, max_pixels) as image:
         drafted = draft(image, sizes, rule.turned) if jpeg_draft else None
         picture = upright(image, rule)

@@ -2,7 +2,8 @@
 
     dataset -> formatting -> preprocessor (pictures/, texts/) -> loading/ (order, packing, collation)
 
-May use: base, samples, native, embedded, config, media, order, sources, runs, shards, dataset, encoders, loading.
+May use: base, samples, native, embedded, config, media, order, sources, runs, shards, dataset, encoders, loading,
+report.
 
     config        MolmoPreprocessorConfig: all settings of a preprocessor, by the names that Molmo has
     picture_settings  those of pictures, and backbones by name
@@ -18,6 +19,8 @@ May use: base, samples, native, embedded, config, media, order, sources, runs, s
     pictures/     a picture -> crops, patches and its tokens; sizes alone -> how many
     texts/        turns -> ids, targets, weights, positions, branches; what is cut when it is too long
     loading/      measured lengths + order -> packed batches that resume exactly
+    recipe        a loader as a file
+    gallery/      examples to look at, before and after preprocessing
 """
 
 from __future__ import annotations
@@ -30,20 +33,45 @@ if TYPE_CHECKING:
     from hpcdata.multimodal.datasets.base import Dataset, DatasetBase
     from hpcdata.multimodal.datasets.deterministic import DeterministicDataset
     from hpcdata.multimodal.datasets.hugging_face import HfDataset
+    from hpcdata.multimodal.datasets.measured import MeasuredDataset
     from hpcdata.multimodal.datasets.registry import get_dataset, register
     from hpcdata.multimodal.datasets.sources import SourceDataset
     from hpcdata.multimodal.formatting.formatter import DataFormatter
     from hpcdata.multimodal.image_files import PictureFile
+    from hpcdata.multimodal.loading.collation import MMCollator
+    from hpcdata.multimodal.loading.loader import MultimodalLoader
+    from hpcdata.multimodal.loading.masks import branch_mask
+    from hpcdata.multimodal.loading.mixture import IterableDatasetMixture, group_rates
     from hpcdata.multimodal.parts import ImagePreprocessor, InterleavedTextPreprocessor
+    from hpcdata.multimodal.pictures.augmenting import Augmentation
+    from hpcdata.multimodal.pictures.llava import LlavaPictures
+    from hpcdata.multimodal.pictures.molmo import MolmoPictures
+    from hpcdata.multimodal.pictures.qwen import QwenPictures
+    from hpcdata.multimodal.pictures.statistics import normalize
     from hpcdata.multimodal.preprocessor import MolmoPreprocessor
+    from hpcdata.multimodal.recipe import make_loader
+    from hpcdata.multimodal.values import PictureTokens
 
 _PLACES = {
     **dict.fromkeys(("Dataset", "DatasetBase"), "datasets.base"),
     "DeterministicDataset": "datasets.deterministic",
     "HfDataset": "datasets.hugging_face",
     **dict.fromkeys(("get_dataset", "register"), "datasets.registry"),
+    "MeasuredDataset": "datasets.measured",
     "SourceDataset": "datasets.sources",
     "DataFormatter": "formatting.formatter",
+    "IterableDatasetMixture": "loading.mixture",
+    "MMCollator": "loading.collation",
+    "MultimodalLoader": "loading.loader",
+    "branch_mask": "loading.masks",
+    "group_rates": "loading.mixture",
+    "make_loader": "recipe",
+    "Augmentation": "pictures.augmenting",
+    "LlavaPictures": "pictures.llava",
+    "MolmoPictures": "pictures.molmo",
+    "QwenPictures": "pictures.qwen",
+    "normalize": "pictures.statistics",
+    "PictureTokens": "values",
     "PictureFile": "image_files",
     "MolmoPreprocessorConfig": "config",
     "MolmoPreprocessor": "preprocessor",
@@ -52,6 +80,7 @@ _PLACES = {
 """Public name -> its module, which is imported when the name is used: the room itself is light."""
 
 __all__ = [
+    "Augmentation",
     "DataFormatter",
     "Dataset",
     "DatasetBase",
@@ -59,11 +88,23 @@ __all__ = [
     "HfDataset",
     "ImagePreprocessor",
     "InterleavedTextPreprocessor",
+    "IterableDatasetMixture",
+    "LlavaPictures",
+    "MMCollator",
+    "MeasuredDataset",
+    "MolmoPictures",
     "MolmoPreprocessor",
     "MolmoPreprocessorConfig",
+    "MultimodalLoader",
     "PictureFile",
+    "PictureTokens",
+    "QwenPictures",
     "SourceDataset",
+    "branch_mask",
     "get_dataset",
+    "group_rates",
+    "make_loader",
+    "normalize",
     "register",
 ]
 

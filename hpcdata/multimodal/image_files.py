@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcdata.media import headers, opening
+from hpcdata.media import formats, headers, opening
 from hpcdata.media.rules import MOLMO, Rule
 from hpcdata.samples import BadSample, Blob, Reason
 
@@ -26,10 +26,13 @@ MAX_BYTES = 256 * 2**20
 class PictureFile:
     """A picture as it is stored. Reading and decoding it is safe in several threads."""
 
-    __slots__ = ("blob",)
+    __slots__ = ("_known", "blob")
 
-    def __init__(self, source: str | os.PathLike[str] | bytes | Blob) -> None:
-        """source: a path, the bytes of a file, or where they are."""
+    def __init__(
+        self, source: str | os.PathLike[str] | bytes | Blob, *, known: tuple[tuple[int, int], Rule] | None = None
+    ) -> None:
+        """source: a path, the bytes of a file, or where they are. known: its size by a rule, if it was measured."""
+        self._known = known
         if isinstance(source, Blob):
             self.blob = source
         elif isinstance(source, bytes | bytearray | memoryview):
@@ -43,6 +46,10 @@ class PictureFile:
 
     def size(self, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, rule: Rule = MOLMO) -> tuple[int, int]:
         """(height, width) upright, from its header: of most JPEGs only the beginning is read. Raises BadSample."""
+        if self._known is not None and self._known[1] == rule:
+            height, width = self._known[0]
+            formats.require_pixels(height * width, max_pixels)
+            return height, width
         beginning = self.blob.beginning(headers.BEGINNING_BYTES, max_bytes=max_bytes)
         size = headers.size_of_beginning(beginning, max_pixels=max_pixels, rule=rule)
         if size is not None:

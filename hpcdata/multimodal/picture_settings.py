@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hpcdata.base.errors import UserError
+from hpcdata.multimodal.pictures.augmenting import Augmentation
 from hpcdata.multimodal.pictures.molmo import MolmoPictures
 from hpcdata.multimodal.values import PictureTokens
 
@@ -71,6 +72,12 @@ class PictureSettings:
     pad_value: float = 0.0
     pixels: str = "exact"
     """`exact`: float32, normalised as the originals do; `fast`: uint8, to be normalised on the device."""
+    use_random_crops: bool = False
+    """In training a part of each picture, by the example's own randomness; see `pictures.augmenting`."""
+    use_horizontal_flip: bool = False
+    use_color_jitter: bool = False
+    use_resize_variations: bool = False
+    """Another kernel for each picture; `resize="torch-rng"` says the same."""
     output: str = "images"
     """`images`: crops [channels, height, width]; `patches`: [patches, patch values] with indices of pooled patches."""
 
@@ -89,7 +96,7 @@ class PictureSettings:
         if size[0] != size[1]:
             raise UserError(f"base_image_input_size={size}: crops are squares")
         margins = _pair("overlap_margins", self.overlap_margins)
-        resize = self.resize or backbone.resize
+        resize = "default" if self.resize == "torch-rng" else self.resize or backbone.resize
         masks = resize in ("default", "torch-bilinear") if self.image_masks is None else self.image_masks
         is_one_crop = self.max_crops == 1 and margins == (0, 0)
         given: dict[str, Any] = {
@@ -115,6 +122,12 @@ class PictureSettings:
                 pool_over="crop" if self.generation == "molmo" else "picture",
                 image_masks=masks,
                 legacy_image_mask=self.legacy_image_mask,
+                augmentation=Augmentation(
+                    random_crops=self.use_random_crops,
+                    horizontal_flip=self.use_horizontal_flip,
+                    color_jitter=self.use_color_jitter,
+                    resize_variations=self.use_resize_variations or self.resize == "torch-rng",
+                ),
                 **given,
             )
         except ValueError as error:

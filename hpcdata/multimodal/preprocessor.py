@@ -27,7 +27,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import orjson
@@ -37,6 +37,7 @@ from hpcdata.multimodal import image_files
 from hpcdata.multimodal.assembly import arrays_of_pictures, arrays_of_texts
 from hpcdata.multimodal.formatting.fields import pictures_of
 from hpcdata.multimodal.formatting.formatter import DataFormatter
+from hpcdata.multimodal.formatting.points import says_places
 from hpcdata.multimodal.rooms import Rooms
 from hpcdata.multimodal.texts.encoding import Encoded, encode
 from hpcdata.multimodal.texts.formats import Format
@@ -89,6 +90,11 @@ class MolmoPreprocessor:
         self.written_by = hashlib.sha256(written).hexdigest()[:32]
         """A digest of all that measures depend on: those of others with the same one are the same."""
 
+    @property
+    def rule(self) -> Rule:
+        """How a picture file becomes RGB."""
+        return self._own.rule
+
     def settings(self) -> dict[str, object]:
         """Plain values: all that changes what comes out."""
         own = self._own
@@ -121,8 +127,11 @@ class MolmoPreprocessor:
         encoded, metadata = self._encoded(example, rng, sizes)
         measure = encoded.measure(sizes())
         cut = self._rooms.cut(measure)
-        fewer = {} if cut.max_crops == self.pictures.max_crops else {"max_crops": cut.max_crops}
-        blocks = [self.pictures(image, rng, is_training=self._own.is_training, **fewer) for image in decoded]
+        keeps = self._own.is_training and says_places(example)
+        blocks = [
+            self.pictures(image, rng, is_training=self._own.is_training, max_crops=cut.max_crops, keeps_places=keeps)
+            for image in decoded
+        ]
         texts = lay_out(
             encoded,
             cut,
@@ -145,10 +154,9 @@ class MolmoPreprocessor:
                 found.extend(self._size(picture) for picture in pictures_of(example))
             return found
 
-        before = None if rng is None else rng.get_state(legacy=False)
-        encoded, _ = self._encoded(example, rng, sizes)
-        is_drawn = rng is not None and _differ(before, rng.get_state(legacy=False))
-        return encoded.measure(sizes(), is_drawn=is_drawn)
+        watched = None if rng is None else _Watched(rng)
+        encoded, _ = self._encoded(example, cast("np.random.RandomState | None", watched), sizes)
+        return encoded.measure(sizes(), is_drawn=watched is not None and watched.is_drawn)
 
     def room(self, measure: Measure) -> Room:
         """What an example of this measure takes. Raises BadSample and UserError as `__call__` does."""
@@ -156,11 +164,14 @@ class MolmoPreprocessor:
 
     def rooms(self, measures: Measures) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
         """Of stored measures: [n] int64 each of tokens, crops, pooled patches, and why an example is rejected: 1 + the
-        number of its reason among all, 0 if it is not. None: their texts were written by other settings, or drawn.
+        number of its reason among all, 0 if it is not.
+
+        None: their texts were written by other settings, or drawn; or a branch of some example does not fit, and which
+        one this is depends on their order, which is drawn.
         """
         if measures.written_by != self.written_by or measures.is_drawn.any():
             return None
-        return self._rooms.of_many(measures)
+        return self._rooms.of_many(measures, is_order_drawn=self._own.is_training and self.formatter.shuffle_messages)
 
     def load_image(self, picture: object) -> np.ndarray:
         """[height, width, 3] uint8 of what an example gives as a picture, decoded as for training. Raises BadSample."""
@@ -232,8 +243,12 @@ class MolmoPreprocessor:
             return image_files.size_of(picture, max_pixels=self._own.max_pixels, rule=self._own.rule)
 
 
-def _differ(before: Any, after: Any) -> bool:
-    """States of a generator."""
-    ours, theirs = before["state"], after["state"]
-    is_same = ours["pos"] == theirs["pos"] and np.array_equal(ours["key"], theirs["key"])
-    return not is_same or before["has_gauss"] != after["has_gauss"]
+class _Watched:
+    """A generator that tells whether something was drawn from it, but for an order."""
+
+    def __init__(self, rng: np.random.RandomState) -> None:
+        self._rng, self.is_drawn = rng, False
+
+    def __getattr__(self, name: str) -> Any:
+        self.is_drawn |= name != "shuffle"
+        return getattr(self._rng, name)

@@ -156,6 +156,8 @@ class BlockPlan:
     """[num_crops, cells] int32: where in `tokens` the token of each cell of each crop stands; -1: the cell is not
     used.
     """
+    grid_thw: tuple[int, int, int] | None = None
+    """Frames, rows and columns of patches, of pictures in a resolution of their own (`QwenPictures`)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -205,8 +207,11 @@ class PicturePreprocessor(Protocol):
         *,
         is_training: bool = False,
         max_crops: int | None = None,
+        keeps_places: bool = False,
     ) -> PictureBlock:
-        """image: [height, width, 3] uint8."""
+        """image: [height, width, 3] uint8. Only while training, and with `rng`, pictures are augmented, where the
+        settings say so. keeps_places: texts say where things are in the picture, so nothing in it is moved.
+        """
         ...
 
 

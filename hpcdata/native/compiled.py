@@ -22,11 +22,12 @@ import numpy as np
 from hpcdata.native.arrays import empty
 from hpcdata.native.threads import Later, copy, num_threads
 
-VERSION = 6
+VERSION = 8
 """Of the functions in kernels.c: a library that was built from an older one is not used."""
 _ARGUMENTS = {
     "place_rows": "pnnpppnpnnnnnnnn",
     "place_runs": "pnnppppnnpnnnnn",
+    "write_rows": "pnnppppnnnpnpppppnnn",
     "fill_runs": "pppnnpnnnnn",
     "count_runs": "pppnnpnnnnn",
     "finish": "n",
@@ -38,6 +39,7 @@ _ARGUMENTS = {
     "permute_each": "ppnpppnnpn",
     "interleave": "pnpppnnppn",
     "best_fit": "pnnnppp",
+    "resample": "pppppppppp",
     "kernels_version": "",
 }
 """Of each function: pointers and numbers."""
@@ -89,6 +91,20 @@ class Kernels:
     ) -> WriteRuns:
         """What writes ids from `start` plus `value`, or `value` alone where `start` is negative."""
         return WriteRuns(self._library, "place_runs", (ids,), (start, value, dest, length))
+
+    def write_rows(
+        self,
+        width: int,
+        first_run: np.ndarray,
+        length: np.ndarray,
+        kind: np.ndarray,
+        source: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> WriteRows:
+        """What writes all arrays of rows of `width` columns at once. Row n has the runs from first_run[n] up to
+        first_run[n + 1] ([rows + 1] int64). length, kind: [runs] int64; bits of `kind` are those of
+        `hpcdata.dataset.baked.record`. source: all ids, and where those of each row begin ([rows] int64).
+        """
+        return WriteRows(self._library, width, (first_run, length, kind), source)
 
     def fill_runs(self, value: np.ndarray, dest: np.ndarray, length: np.ndarray) -> WriteRuns:
         """What writes one `value` on each run."""
@@ -197,6 +213,37 @@ class Kernels:
         first_row = first_row[: num_bins + 1]
         return sample[: first_row[-1]], first_row
 
+    def resample(
+        self,
+        image: np.ndarray,
+        rows: tuple[np.ndarray, np.ndarray],
+        columns: tuple[np.ndarray, np.ndarray],
+        affine: tuple[np.ndarray, np.ndarray] | None,
+        out: np.ndarray,
+        *,
+        rounded: bool,
+    ) -> None:
+        """See hpcdata.multimodal.pictures.resampling. image: [H, W, 3] uint8; rows, columns: start [n] int64 and weight
+        [n, taps] float32; affine: scale and shift, [3] float32 each, for floats; out: [num_rows, num_columns, 3]
+        float32 or, without these, uint8, whose rows may be apart.
+        """
+        height, width, channels = image.shape
+        dtype = np.dtype(np.uint8 if affine is None else np.float32)
+        item_bytes = dtype.itemsize
+        side_by_side = (channels * item_bytes, item_bytes)
+        if channels != 3 or out.shape[2] != 3 or out.dtype != dtype or out.strides[1:] != side_by_side:
+            raise TypeError(f"expected 3 channels side by side, got {image.shape} and {out.shape} {out.dtype}")
+        taps = (rows[1].shape[1], columns[1].shape[1])
+        sizes = np.array([height, width, *out.shape[:2], *taps, out.strides[0] // item_bytes, rounded], np.int64)
+        scratch = np.empty(channels * width + 1, np.float32)
+        weights = [
+            (_at(start, number), _at(weight.reshape(-1), number * weight.shape[1], np.float32))
+            for (start, weight), number in zip((rows, columns), out.shape, strict=False)
+        ]
+        scaled = (None, None) if affine is None else [_at(part, channels, np.float32) for part in affine]
+        given = (_at(image.reshape(-1), image.size, np.uint8), sizes.ctypes.data, *weights[0], *weights[1], *scaled)
+        _check(self._library.resample(*given, out.ctypes.data, scratch.ctypes.data))
+
 
 class Tiles(NamedTuple):
     """Where the runs of bins stand: those with ids; the room between them is padding.
@@ -250,6 +297,47 @@ class PlaceRows:
         shape = (out.ctypes.data, item_bytes, out_rows, row_bytes // item_bytes, width)
         arguments = (*self._ids, *places, num_rows, *shape, shift, pad)
         _check(copy(self._place, arguments, (self._arrays, out, rows), self._finish, later))
+
+
+class WriteRows:
+    """Writes the arrays of some of its rows: their addresses are looked up once."""
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        width: int,
+        runs: tuple[np.ndarray, np.ndarray, np.ndarray],
+        source: tuple[np.ndarray, np.ndarray] | None,
+    ) -> None:
+        first_run, length, kind = runs
+        self._write, self._finish, self._width = library.write_rows, library.finish, width
+        self._arrays, self._num_rows, self._num_runs = (runs, source), len(first_run) - 1, len(length)
+        self._first_run = _at(first_run, len(first_run))
+        self._runs = _at(length, self._num_runs), _at(kind, self._num_runs)
+        self._ids: tuple[int | None, int, int] = (None, 0, 0)
+        self._start: int | None = None
+        if source is not None:
+            self._ids, self._start = _ids(source[0]), _at(source[1], self._num_rows)
+
+    def __call__(self, first: int, arrays: Mapping[str, np.ndarray], *, later: Later | None = None) -> None:
+        """The rows from `first` on. arrays: `input_ids` and those wanted of `labels`, `attention_mask`, `modality`,
+        `loss_mask`, `position_ids`, each [num_rows, width]. Without a source, the ids are there.
+
+        With a `later`, it may be done then.
+        """
+        ids, positions = arrays["input_ids"], arrays.get("position_ids")
+        if not 0 <= first <= first + len(ids) <= self._num_rows:
+            raise IndexError(f"rows {first} to {first + len(ids)} of {self._num_rows}")
+        for array in arrays.values():
+            if array.shape != (len(ids), self._width) or not array.flags.c_contiguous:
+                raise IndexError(f"an array of {array.shape}, strides of {array.strides}, expected {ids.shape}")
+        keys = ("labels", "attention_mask", "modality", "loss_mask", "position_ids")
+        wanted = [arrays[key].ctypes.data if key in arrays else None for key in keys]
+        start = None if self._start is None else self._start + 8 * first
+        runs = (self._first_run + 8 * first, *self._runs, self._num_runs)
+        place = (len(ids), self._width, ids.ctypes.data, ids.itemsize, *wanted)
+        arguments = (*self._ids, start, *runs, *place, positions.itemsize if positions is not None else 0)
+        _check(copy(self._write, arguments, (self._arrays, arrays), self._finish, later))
 
 
 class WriteRuns:

@@ -17,7 +17,7 @@ The loader of tokens is its first user (hpcdata.loading); tests/order/test_alone
     ranks          rank and world size: the one place that asks torch.distributed
     place          where a loader stands, and how many steps there are
     state          that place as plain values, and what must be equal so that a run can go on from there
-    looping        the loops over a loader: all epochs, or the rest of one
+    looping        the loops over a loader, and how long they waited
     checking       whether a state is of this data and these settings, and which option differs
     account        what each source has contributed, summed up
 """

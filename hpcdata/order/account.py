@@ -6,6 +6,7 @@ Nothing is counted while a run goes on: order and lengths say it again at any ti
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,6 +16,15 @@ from hpcdata.order.steps import Steps
 
 Portion = tuple[np.ndarray, Mapping[str, np.ndarray]]
 """The sources of some samples, [n], and values of them by name, [n] each."""
+T = TypeVar("T")
+
+
+class Account(dict[str, T]):
+    """What each source has contributed, by its name; `total` is that of all."""
+
+    def __init__(self, of_sources: Mapping[str, T], total: T) -> None:
+        super().__init__(of_sources)
+        self.total = total
 
 
 def sum_by_source(portions: Iterable[Portion], names: Iterable[str], num_sources: int) -> dict[str, np.ndarray]:

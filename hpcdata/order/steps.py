@@ -94,7 +94,7 @@ class RowSteps:
 
     def draws(self, epoch: int, step: int, share: Share) -> Draws:
         positions = np.arange(*share.of(*self._range(epoch, step)))
-        return self.stream.draws(epoch, self._turned(epoch, positions, step, step + 1))
+        return self.stream.draws(epoch, self._turned(epoch, positions, step, np.array([len(positions)])))
 
     def mark(self, epoch: int, step: int) -> Mark:
         return Mark()
@@ -102,13 +102,13 @@ class RowSteps:
     def restore(self, epoch: int, mark: Mark) -> None:
         """There is nothing to note."""
 
-    def ahead(self, epoch: int, step: int, share: Share) -> tuple[np.ndarray, np.ndarray]:
+    def ahead(self, epoch: int, step: int, share: Share, num_rows: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(positions, edges) of the share of this step and of some behind it: the k-th of them has the positions
-        from edges[k] to edges[k + 1] - 1, in the order of its batch.
+        from edges[k] to edges[k + 1] - 1, in the order of its batch. `num_rows`: at most, but for this step.
         """
         self._range(epoch, step)
         num_steps, num_samples = self.num_steps(epoch), self.stream.num_samples(epoch)
-        last = step + max(1, _ROWS_AHEAD * share.world_size // self.size)
+        last = step + max(1, (num_rows or _ROWS_AHEAD) * share.world_size // self.size)
         last = last if num_steps is None else min(last, num_steps)
         edges = np.arange(step, 1 + last) * self.size
         if num_samples is not None:
@@ -120,21 +120,24 @@ class RowSteps:
         else:
             of_step, within = ragged(sizes)
             positions = starts[of_step] + within
-        return self._turned(epoch, positions, step, last), totals_before(sizes)
+        return self._turned(epoch, positions, step, sizes), totals_before(sizes)
 
-    def _turned(self, epoch: int, positions: np.ndarray, first_step: int, stop_step: int) -> np.ndarray:
-        """What stands at these positions of some steps once they are turned: other positions of the same steps."""
-        steps = np.arange(first_step, stop_step)
-        turns = self.stream.turns(epoch, steps)
+    def _turned(self, epoch: int, positions: np.ndarray, first_step: int, num_positions: np.ndarray) -> np.ndarray:
+        """What stands at these positions of some steps once they are turned: other positions of the same steps.
+
+        num_positions: of each step, from the first on; the positions of a step stand together.
+        """
+        steps = np.arange(first_step, first_step + len(num_positions))
+        turns = None if self.size == 1 else self.stream.turns(epoch, steps)
         if turns is None:
             return positions
         stops, num_samples = (steps + 1) * self.size, self.stream.num_samples(epoch)
         if num_samples is not None:
             np.minimum(stops, num_samples, out=stops)
         sizes = stops - steps * self.size
-        at = positions // self.size - first_step
-        moved = positions + (turns * sizes).astype(np.int64)[at]
-        return moved - np.where(moved >= stops[at], sizes[at], 0)
+        moved = positions + np.repeat((turns * sizes).astype(np.int64), num_positions)
+        is_over = moved >= np.repeat(stops, num_positions)
+        return np.subtract(moved, np.repeat(sizes, num_positions), out=moved, where=is_over)
 
     def _range(self, epoch: int, step: int) -> tuple[int, int]:
         if step < 0 or not self.has_step(epoch, step):

@@ -125,7 +125,8 @@ class WindowSteps(Generic[W]):
             return self._bins(epoch, *share.of(start, stop)) if of_share is None else of_share
         rest, at = self._rest(epoch), step - self._num_full(epoch)
         assert rest.window is not None
-        return [(rest.window, *share.of(rest.edges[at], rest.edges[at + 1]))]
+        of_share = balanced([(rest.window, rest.edges[at], rest.edges[at + 1])], share)
+        return of_share or [(rest.window, *share.of(rest.edges[at], rest.edges[at + 1]))]
 
     def begun(self, epoch: int, step: int) -> list[W]:
         """The windows that begin in a step whose pieces are known, those without a bin among them."""
@@ -253,7 +254,12 @@ class WindowSteps(Generic[W]):
             return _Rest(None, [0])
         bins = Bins.join([window.bins.between(first, stop) for window, first, stop in pieces]).split(self.size)
         bins = dataclasses.replace(bins, sample=np.arange(bins.num_rows))
-        return _Rest(self.pack(draws_of(pieces), lambda *_: bins), [0, bins.num_bins])
+        has_costs = pieces[0][0].bins.cost is not None
+
+        def place_rest(lengths: np.ndarray, grids: np.ndarray, images: np.ndarray | None) -> Bins:
+            return bins.with_squares(lengths) if has_costs else bins
+
+        return _Rest(self.pack(draws_of(pieces), place_rest), [0, bins.num_bins])
 
     def _draws(self, epoch: int, window: int) -> Draws:
         """Of the samples of a window; those of some windows behind it are found at the same time."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpcdata.dataset.manifest import read_manifest
+from hpcdata.dataset.parts import when_too_many
 from hpcdata.history import submissions
 from hpcdata.history.history import History, gpu_use
 from hpcdata.history.ledger import LedgerReader
@@ -35,6 +36,7 @@ from hpcdata.runs.plan import load_plan, load_runtime
 from hpcdata.runs.reject_limit import halted, too_many
 from hpcdata.shards import shard
 from hpcdata.shards.counts import Counts
+from hpcdata.shards.shard import TOKENIZE
 
 State = Literal["finished", "unfinished", "failed"]
 FINISHED: State = "finished"
@@ -111,8 +113,12 @@ class Status:
     """Why the run is no success: too many rejects, or the finishing job gave it up; and the line to type."""
     given_up: dict[str, str] = field(default_factory=dict)
     """Shards that no process works on, and that the last one gave up -> why."""
+    compacting: str | None = None
+    """That the dataset has, or will have, more parts than a process can map, and what to type."""
     not_read: dict[str, int] = field(default_factory=dict)
     """Ending -> files in the folders of inputs that no sample is made of."""
+    baked: list[str] = field(default_factory=list)
+    """Layouts whose rows the dataset has, and what they cost on the disk."""
     state: State = UNFINISHED
     """`finished`: all shards are committed. `failed`: it will not get there by itself, or has too many rejects."""
 
@@ -147,10 +153,11 @@ class Observer:
         self.history.read()
         dataset = self.paths.complete_dataset()
         if dataset is not None:
-            counts, committed = read_manifest(dataset).counts, set(self._names)
-            return self._status(
-                counts, self.plan.num_samples, committed, set(), set(), set(), str(dataset), ask_scheduler
+            manifest, committed = read_manifest(dataset), set(self._names)
+            status = self._status(
+                manifest.counts, self.plan.num_samples, committed, set(), set(), set(), str(dataset), ask_scheduler
             )
+            return dataclasses.replace(status, baked=[baked.describe() for baked in manifest.baked])
         listed, attempts = self.paths.list_names()
         counts, committed = self._committed(listed)
         samples_done, unfinished = counts.inputs, self._names - committed
@@ -251,9 +258,18 @@ class Observer:
             damaged_ledgers=dict(sorted(history.damaged.items())),
             stopped=stopped,
             given_up={name: history.failed[name][1] for name in sorted(history.failed.keys() & idle)},
+            compacting=self._compacting(combined),
             not_read={item.ending: item.count for item in plan.not_read},
             state=self._state(stopped, is_finished=is_finished, is_at_work=is_at_work),
         )
+
+    def _compacting(self, combined: str | None) -> str | None:
+        if self.plan.config.stage != TOKENIZE:
+            return None
+        if combined is None:
+            return when_too_many(self.plan.num_shards, self.paths.root, is_joined=True)
+        manifest = read_manifest(Path(combined))
+        return when_too_many(len(manifest.parts), self.paths.root, is_joined=bool(manifest.joined))
 
     def _read_stop(self, counts: Counts, *, is_finished: bool, is_combined: bool) -> str | None:
         config = load_runtime(self.paths.root) if self.paths.runtime.exists() else None

@@ -54,7 +54,9 @@ def describe(status: Status, output_dir: Path | str) -> str:
         agreement = 100 * counts["equal_codes"] / counts["compared_codes"]
         lines.append(f"codes    {agreement:.2f} % of {counts['compared_codes']} compared with fp32 are equal")
     if status.combined:
-        return "\n".join([*lines, *_stopped(status), f"dataset  {status.combined}"])
+        baked = [f"baked    {layout}" for layout in status.baked]
+        dataset = [*_stopped(status), f"dataset  {status.combined}"]
+        return "\n".join([*lines, *dataset, *baked, *_compacting(status)])
     return "\n".join([*lines, *warnings(status, output_dir)])
 
 
@@ -120,7 +122,11 @@ def warnings(status: Status, output_dir: Path | str) -> list[str]:
     bad = sum(status.task_states.get(state, 0) for state in ("failed", "error", VANISHED))
     if bad and not status.is_finished:
         lines.append(f"WARNING  {bad} tasks failed or vanished: {to_type('logs', output_dir, '--failed')}")
-    return lines
+    return lines + _compacting(status)
+
+
+def _compacting(status: Status) -> list[str]:
+    return [f"WARNING  {status.compacting}"] if status.compacting else []
 
 
 def _stopped(status: Status) -> list[str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import socket
@@ -24,7 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcdata.base import files
+from hpcdata.base import files, sealed
 from hpcdata.base.reads import naming
 
 log = logging.getLogger(__name__)
@@ -170,7 +169,7 @@ class Claims:
         path = self._folder / name
         try:
             with naming(path):
-                files.write_all(descriptor, json.dumps(dataclasses.asdict(self._owner)).encode())
+                files.write_all(descriptor, sealed.to_json(dataclasses.asdict(self._owner)))
         except OSError:
             path.unlink(missing_ok=True)  # nobody could tell whose it is
             raise
@@ -227,8 +226,8 @@ class Claims:
 
 def _read_owner(path: Path) -> Owner | None:
     try:
-        return Owner(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return Owner(**sealed.read_json(path))
+    except (OSError, ValueError, TypeError):
         return None
 
 

@@ -49,6 +49,8 @@ class PlannedInput:
     size: int
     mtime_ns: int
     scan: Scan
+    sha256: str = ""
+    """Of a listing that planning wrote; empty for what the user named, and in older plans."""
 
     @property
     def vouches(self) -> bool:
@@ -59,6 +61,10 @@ class PlannedInput:
         """Whether what the user named still looks as it did when it was planned."""
         is_listing = not Path(self.file.path).is_absolute()
         return stat.st_mtime_ns == self.mtime_ns and (is_listing or stat.st_size == self.size)
+
+    def to_mapping(self) -> dict[str, Any]:
+        values = dataclasses.asdict(self)
+        return values if self.sha256 else {name: value for name, value in values.items() if name != "sha256"}
 
     def identity(self) -> list[Any]:
         """What the fingerprint covers: names and contents as far as known, no places and times."""
@@ -137,6 +143,8 @@ class Plan:
     """How many files the folders of inputs hold; None in older plans."""
     not_read: tuple[NotRead, ...] = ()
     """Files in the folders of inputs that are neither an input nor a part of a sample."""
+    witnesses: tuple[str, ...] = ()
+    """Files of some records that were there (`hpcdata.runs.witnesses`)."""
     found_batch_size: int | None = None
     """Of `loader.batch_size=auto`, as soon as a task has found it (`encoders.batching`); not part of plan.json."""
 
@@ -179,7 +187,7 @@ class Plan:
     @property
     def has_tokens(self) -> bool:
         """Whether shards hold tokens, which loaders read."""
-        return self.text is not None or self.image is not None
+        return self._stage.contents(self, "") is None
 
     @property
     def vocab_size(self) -> int:
@@ -267,7 +275,7 @@ class Plan:
         return _cumulate([-(-source.scan.num_samples // self.config.data.shard_size) for source in self.inputs])
 
     def to_json(self) -> bytes:
-        values = {
+        values: dict[str, Any] = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
             "code_version": self.code_version,
@@ -277,13 +285,15 @@ class Plan:
             "config": configuration.to_mapping(self.config),
             "text": dataclasses.asdict(self.text) if self.text else None,
             "image": dataclasses.asdict(self.image) if self.image else None,
-            "inputs": [dataclasses.asdict(source) for source in self.inputs],
+            "inputs": [source.to_mapping() for source in self.inputs],
             **({"joins_inputs": True} if self.joins_inputs else {}),
         }
         if self.found is not None:
             values["found"] = dataclasses.asdict(self.found)
         if self.not_read:
             values["not_read"] = [dataclasses.asdict(item) for item in self.not_read]
+        if self.witnesses:
+            values["witnesses"] = list(self.witnesses)
         return sealed.to_json(values)
 
 
@@ -360,6 +370,7 @@ def _from_mapping(values: dict[str, Any]) -> Plan:
         joins_inputs=values.get("joins_inputs", False) is True,
         found=Found(**values["found"]) if values.get("found") else None,
         not_read=tuple(NotRead(**item) for item in values.get("not_read", ())),
+        witnesses=tuple(map(str, values.get("witnesses", ()))),
     )
     for item in (*plan.inputs, *plan.not_read, *([plan.found] if plan.found else [])):
         checked(item)

@@ -214,6 +214,7 @@ def _create_together(
                 joins_inputs=len(inputs) > 1,
                 found=found,
                 not_read=not_read,
+                witnesses=witnesses.find(paths.root, inputs, options),
             )
             _require_samples(plan)
             if instead_of is None:
@@ -222,7 +223,6 @@ def _create_together(
                 _require_replaceable(paths, config, ["it has begun meanwhile"])
                 replacing.clear(paths)
                 files.write_atomic(paths.plan, plan.to_json())
-            witnesses.note(paths, plan)
     plan = load_plan(paths.root)
     _require_same(plan, config, identities, listed)
     return plan

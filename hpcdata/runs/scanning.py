@@ -13,12 +13,14 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from hpcdata import sources
+from hpcdata.base.digest import sha256_file
 from hpcdata.base.errors import Failed, UserError
 from hpcdata.config.schema import RunConfig
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import PlannedInput
 from hpcdata.runs.stage import find_stage
 from hpcdata.sources import InputFile
+from hpcdata.sources.base import refusing_faults
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +37,22 @@ def plan_inputs(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile])
     total = 0
     for item, result in zip(listed, _scan_all(paths, config, listed), strict=False):
         kept = result.scan if limit is None else _limit(result.scan, limit - total)
-        file, path = result.file, Path(result.file.path)
+        file, path, sha256 = result.file, Path(result.file.path), ""
         if path.is_relative_to(paths.inputs):
+            with refusing_faults(str(path)):
+                sha256 = sha256_file(path)
             file = dataclasses.replace(file, path=path.relative_to(paths.root).as_posix())
         total += kept.num_samples
-        planned.append(PlannedInput(file=file, origin=item.path, size=result.size, mtime_ns=result.mtime_ns, scan=kept))
+        planned.append(
+            PlannedInput(
+                file=file,
+                origin=item.path,
+                size=result.size,
+                mtime_ns=result.mtime_ns,
+                scan=kept,
+                sha256=sha256,
+            )
+        )
         if limit is not None and total >= limit:
             break
     if limit is None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -80,25 +80,47 @@ def _bases(summaries: Sequence[ShardSummary]) -> list[Sizes]:
     return bases
 
 
-def write_hashed(path: Path, chunks: Iterator[bytes]) -> str:
+class HashedFile:
+    """A new file, hashed by a second thread while it is written. Not durable before `files.sync_file`."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by __exit__
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="hash")
+        self._hasher, self._hashed = hashlib.sha256(), deque[Future[None]]()
+        self._written = self._begun = 0
+
+    def __enter__(self) -> HashedFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        self._pool.shutdown()
+
+    def write(self, chunk: bytes) -> None:
+        if len(self._hashed) == _CHUNKS_TO_HASH:
+            self._hashed.popleft().result()
+        self._hashed.append(self._pool.submit(self._hasher.update, chunk))
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(self._file.fileno(), view) :]
+        self._written += len(chunk)
+        if self._written - self._begun >= _WRITE_BACK_BYTES:  # the disk begins now, the fsync finds little to do
+            os.posix_fadvise(self._file.fileno(), self._begun, self._written - self._begun, os.POSIX_FADV_DONTNEED)
+            self._begun = self._written
+
+    def sha256(self) -> str:
+        """Of what was written."""
+        while self._hashed:
+            self._hashed.popleft().result()
+        return self._hasher.hexdigest()
+
+
+def write_hashed(path: Path, chunks: Iterable[bytes]) -> str:
     """Writes a new file; returns its sha256."""
-    hasher, hashed = hashlib.sha256(), deque[Future[None]]()
-    written = begun = 0
-    with open(path, "xb", buffering=0) as file, ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
+    with HashedFile(path) as file:
         for chunk in chunks:
-            if len(hashed) == _CHUNKS_TO_HASH:
-                hashed.popleft().result()
-            hashed.append(pool.submit(hasher.update, chunk))
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(file.fileno(), view) :]
-            written += len(chunk)
-            if written - begun >= _WRITE_BACK_BYTES:  # the disk begins now, the fsync in the end finds little to do
-                os.posix_fadvise(file.fileno(), begun, written - begun, os.POSIX_FADV_DONTNEED)
-                begun = written
-        for rest in hashed:
-            rest.result()
-    return hasher.hexdigest()
+            file.write(chunk)
+        return file.sha256()
 
 
 def _column_chunks(

@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hpcdata.base import digest, files
+from hpcdata.base import digest, files, sealed
 from hpcdata.base.typed import checked
 from hpcdata.shards.columns import token_schema
 from hpcdata.shards.counts import Counts
@@ -131,13 +131,13 @@ class Progress:
 
     def to_json(self) -> bytes:
         values = dataclasses.asdict(self)
-        return files.to_json({**values, "counts": self.counts.to_mapping()})
+        return sealed.to_json({**values, "counts": self.counts.to_mapping()})
 
 
 def read_progress(folder: Path) -> Progress | None:
     """The checkpoint in a tmp_ folder, None when there is no valid one."""
     try:
-        values = files.read_json(folder / PROGRESS)
+        values = sealed.read_json(folder / PROGRESS)
         progress = Progress(
             fingerprint=values["fingerprint"],
             samples_read=values["samples_read"],
@@ -154,9 +154,24 @@ def read_progress(folder: Path) -> Progress | None:
 def read_work_note(folder: Path) -> int | None:
     """The position in the shard at which the attempt of a tmp_ folder died, None when it did not."""
     try:
-        return int((folder / WORK).read_text())
+        return parse_work_note((folder / WORK).read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def work_note(position: int | None) -> bytes:
+    """The content of a `work` file. It is replaced in place, so it has its own check: the number stands there twice."""
+    return ("" if position is None else f"{position} {position}").encode().ljust(20)
+
+
+def parse_work_note(data: bytes) -> int | None:
+    """None of a blank one. Raises ValueError for what no version has written."""
+    numbers = data.decode().strip(" ").split(" ")
+    if numbers == [""]:
+        return None
+    if len(numbers) > 2 or numbers[0] != numbers[-1]:  # once in older versions
+        raise ValueError(f"{data!r} is no position in a shard")
+    return int(numbers[0])
 
 
 def seconds_lost(folder: Path) -> float:
@@ -223,9 +238,17 @@ def _notes(shards: Path, name: str) -> Path:
 def valid_progress(old: Path, header: ShardHeader) -> Progress | None:
     """The checkpoint in a tmp_ folder if it belongs to the plan of `header`."""
     progress = read_progress(old)
-    if progress is not None and progress.fingerprint == header.fingerprint:
-        return progress
-    return None
+    if progress is None or progress.fingerprint != header.fingerprint or not _agrees(progress, header.schema):
+        return None
+    return progress
+
+
+def _agrees(progress: Progress, schema: Schema) -> bool:
+    """Whether what a checkpoint says of samples, rows and bytes is one account."""
+    counts, sizes = progress.counts, progress.sizes
+    rows = {column.path: sizes.get(column.table, -1) * column.row_bytes for column in schema.columns}
+    has_rows = all(progress.files.get(path, (-1, ""))[0] == size for path, size in rows.items())
+    return has_rows and counts.is_balanced() and counts.inputs == progress.samples_read
 
 
 def check_files(folder: Path, summary: ShardSummary) -> list[str]:
@@ -279,7 +302,7 @@ def read_listing(folder: Path) -> Iterator[ListedFile]:
         for line in lines:
             try:
                 item = checked(ListedFile(**json.loads(line)))
-            except TypeError as error:
+            except (TypeError, ValueError) as error:
                 raise ValueError(f"{folder / LISTING}: damaged ({error})") from None
             if "/" in item.name or item.name in ("", ".", ".."):
                 raise ValueError(f"{folder / LISTING}: {item.name!r} is outside of its shard")

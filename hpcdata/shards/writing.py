@@ -36,6 +36,7 @@ from hpcdata.shards.shard import (
     ShardHeader,
     ShardSummary,
     read_listing,
+    work_note,
 )
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class ShardWriter:
         self._files: dict[str, AppendFile] = {}
         self._unsynced: list[Path] = []
         self._work: int | None = None
+        self._is_sealed = False
 
     @property
     def counts(self) -> Counts:
@@ -111,21 +113,31 @@ class ShardWriter:
                 self._work = os.open(self._folder / WORK, flags, 0o666)
             except FileNotFoundError:
                 raise LostShard(self.header.name) from None
-        os.pwrite(self._work, (b"" if left else str(self.samples_read).encode()).ljust(20), 0)
+        os.pwrite(self._work, work_note(None if left else self.samples_read), 0)
 
-    def commit(self) -> bool:
-        """Publishes the shard; False when another attempt did so first with the same bytes.
+    def seal(self) -> str:
+        """Completes the shard where it is, and returns the sha256 of its shard.json.
 
-        Raises ShardConflict when it did so with other bytes, LostShard when the folder was taken away.
+        Raises LostShard when the folder was taken away.
         """
         if self.samples_read != self.header.num_inputs or not self._counts.is_balanced():
             raise AssertionError(
                 f"shard {self.header.name} has {self.samples_read} of {self.header.num_inputs} samples"
             )
         try:
-            self._seal(self._counts)
+            summary = self._seal(self._counts)
         except FileNotFoundError:
             raise LostShard(self.header.name) from None
+        self._is_sealed = True
+        return hashlib.sha256(summary.to_json()).hexdigest()
+
+    def commit(self) -> bool:
+        """Publishes the shard, sealed or not; False when another attempt did so first with the same bytes.
+
+        Raises ShardConflict when it did so with other bytes, LostShard when the folder was taken away.
+        """
+        if not self._is_sealed:
+            self.seal()
         return publish(self._shards, self._folder, self.header.name)
 
     def seal_partial(self) -> ShardSummary:
@@ -241,10 +253,11 @@ class RetryWriter(ShardWriter):
         self._files[RECOVERED].append(b"".join(to_line(row, number) for row in rows))
         self.reasons.update(row.reason for row in rows)
 
-    def commit(self) -> bool:
+    def seal(self) -> str:
         taken_back = Counter({reason: -number for reason, number in self.reasons.items()})
-        self._seal(dataclasses.replace(self._counts, inputs=0, rejected=taken_back))
-        return publish(self._shards, self._folder, self.header.name)
+        summary = self._seal(dataclasses.replace(self._counts, inputs=0, rejected=taken_back))
+        self._is_sealed = True
+        return hashlib.sha256(summary.to_json()).hexdigest()
 
     def _paths(self) -> list[str]:
         return [*super()._paths(), RECOVERED]

@@ -35,7 +35,7 @@ from typing import Protocol, cast
 from hpcdata.base.reads import naming
 from hpcdata.samples import Documents, Record
 from hpcdata.sources.account import Found, NotRead, find_account
-from hpcdata.sources.base import RECORDS, InputFile, Options, Scan, refusing_faults
+from hpcdata.sources.base import RECORDS, Each, InputFile, Options, Scan, refusing_faults
 from hpcdata.sources.inputs import list_inputs, prepare, warn_of_differences
 
 __all__ = [
@@ -75,7 +75,7 @@ _MODULES = {
 
 
 class _Format(Protocol):
-    def scan(self, file: InputFile, *, every: int, options: Options) -> Scan: ...
+    def scan(self, file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan: ...
 
     def read(self, file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]: ...
 
@@ -91,10 +91,13 @@ def carries_images(format_name: str) -> bool:
     return format_name == RECORDS or not format_name.startswith(("text", "parquet", "document"))
 
 
-def scan(file: InputFile, *, every: int, options: Options) -> Scan:
-    """Counts the samples of one input file and notes a cut for every `every`-th. Raises UserError if it cannot."""
+def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
+    """Counts the samples of one input file and notes a cut for every `every`-th. Raises UserError if it cannot.
+
+    each: is told where every sample begins, in order.
+    """
     with refusing_faults(file.path):
-        return _module(file).scan(file, every=every, options=options)
+        return _module(file).scan(file, every=every, options=options, each=each)
 
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -30,6 +30,7 @@ DOCUMENT_FIELDS = ("text", "content")
 """Fields or columns that hold the text of a document, in order of preference."""
 
 
+Each = Callable[[int], object]
 RECORDS = "parquet.records"
 """The format of Parquet whose rows are records with pictures or conversations; `parquet` holds documents."""
 
@@ -62,6 +63,9 @@ class Options:
     needs_text: bool = True
     keep_image_marker: bool = False
     """Leave the literal `<image>` of conversations in the text, before its image."""
+    only_users_show: bool = False
+    """In conversations a marker is the place of a picture where a user writes it, and text where others do. Markers
+    and pictures that do not fit have reasons of their own."""
     rejects_changed: bool = False
     """A document of a listing that is no longer as listed is a reject; else reading it raises UserError."""
     keeps_members: bool = False

@@ -11,7 +11,7 @@ from itertools import islice
 
 from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample
 from hpcdata.sources import records
-from hpcdata.sources.base import InputFile, Options, Scan, changed_since_planned, gathered
+from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned, gathered
 from hpcdata.sources.limits import LARGE_TEXT_BYTES, bounded, require_few_large
 from hpcdata.sources.streams import BrokenStream, chunks
 
@@ -22,7 +22,7 @@ _SCAN_LIMIT_BYTES = LARGE_TEXT_BYTES
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def scan(file: InputFile, *, every: int, options: Options) -> Scan:
+def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
     """Counts lines; the options cannot change how many there are. Raises UserError for what unpacks to too much."""
     cuts = []
     num_samples = 0
@@ -33,6 +33,8 @@ def scan(file: InputFile, *, every: int, options: Options) -> Scan:
             require_few_large(file, large)
         if num_samples % every == 0:
             cuts.append(offset)
+        if each is not None:
+            each(offset)
         num_samples += 1
     return Scan(num_samples=num_samples, every=every, cuts=tuple(cuts))
 

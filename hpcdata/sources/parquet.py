@@ -23,6 +23,7 @@ from hpcdata.base.reads import read_at
 from hpcdata.samples import BadSample, Blob, Documents, Member, Reason, Record, Reject, Sample, TextPart
 from hpcdata.sources.base import (
     DOCUMENT_FIELDS,
+    Each,
     InputFile,
     Options,
     Scan,
@@ -47,15 +48,20 @@ _MOST_ROWS_A_BYTE = 4096
 """More than the densest encoding of anything useful: a footer that promises more is damaged."""
 
 
-def scan(file: InputFile, *, every: int, options: Options) -> Scan:
+def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
     """Counts rows from the footer. Raises UserError if there is no text column."""
     with Bytes(file) as data:
         try:
             parquet = opened(data)
         except BadSample:
-            return Scan(num_samples=1, every=every, cuts=(0,))
+            return scan_of_rows(1, every, each)
         _column(parquet, file, options)
-        num_rows = parquet.metadata.num_rows
+        return scan_of_rows(parquet.metadata.num_rows, every, each)
+
+
+def scan_of_rows(num_rows: int, every: int, each: Each | None) -> Scan:
+    for row in range(num_rows) if each is not None else ():
+        each(row)  # type: ignore[misc]
     return Scan(num_samples=num_rows, every=every, cuts=tuple(range(0, num_rows, every)))
 
 

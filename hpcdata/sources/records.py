@@ -68,11 +68,30 @@ def _lenient(text: str, position: int) -> object:
         value = json.loads(text)
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        message = "half a surrogate pair: \\ud800 to \\udfff are no characters alone"
+        message = f"half a surrogate pair in {_half_pair(value)}: \\ud800 to \\udfff are no characters alone"
         raise BadSample(Reason.UNREADABLE_TEXT, message) from None
     except (ValueError, RecursionError):
         raise BadSample(Reason.BAD_JSON, f"not JSON at character {position}") from None
     return value
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def _half_pair(value: object) -> str:
+    """Where in parsed JSON the first text is that has one: `images[0]`, or a key."""
+    ahead: list[tuple[str, object]] = [("", value)]
+    while ahead:
+        where, value = ahead.pop()
+        if isinstance(value, str) and _HALF.search(value):
+            return repr(where) if where else "the text"
+        if isinstance(value, dict):
+            if key := next(filter(_HALF.search, value), ""):
+                return f"the key {key!a}"
+            ahead += [(f"{where}.{key}".lstrip("."), item) for key, item in reversed(value.items())]
+        elif isinstance(value, list):
+            ahead += [(f"{where}[{index}]", item) for index, item in reversed([*enumerate(value)])]
+    return "it"
 
 
 def load_listed(line: bytes) -> dict[str, Any]:

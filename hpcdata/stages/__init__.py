@@ -5,4 +5,5 @@ interface in `hpcdata/runs/stage.py`; `stage=NAME` chooses it, and no other room
 
     tokenize    texts and pictures -> ids and codes
     copy/       raw records -> raw records: resharded, filtered by what can be decoded
+    measure/    raw records -> sizes of their pictures, lengths of their texts, and where they stand
 """

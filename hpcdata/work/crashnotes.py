@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcdata.base import files
+from hpcdata.base import files, sealed
 
 
 @dataclass(kw_only=True)
@@ -37,7 +37,7 @@ class CrashNotes:
     def read(cls, root: Path, name: str) -> CrashNotes:
         path = root / "crashes" / f"{name}.json"
         try:
-            values = files.read_json(path)
+            values = sealed.read_json(path)
             deaths = {int(position): int(number) for position, number in values["deaths"].items()}
             names = ("suspects", "unread", "hung", "slow")
             suspects, unread, hung, slow = (set(map(int, values.get(name, ()))) for name in names)
@@ -60,7 +60,7 @@ class CrashNotes:
             "slow": sorted(self.slow),
             "unreadable": {str(key): self.unreadable[key] for key in sorted(self.unreadable)},
         }
-        files.write_atomic(self.path, files.to_json(values))
+        files.write_atomic(self.path, sealed.to_json(values))
 
     def suspect(self, position: int) -> None:
         if position not in self.suspects:

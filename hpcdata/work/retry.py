@@ -50,6 +50,8 @@ class RetryResult:
     renamed: int = 0
     """Of which there is another sample now where they were (with --accept_changed)."""
     parts: list[str] = dataclasses.field(default_factory=list)
+    shards_sha256: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Of parts -> of their shard.json."""
     problems: list[str] = dataclasses.field(default_factory=list)
     """Inputs that could not be read."""
 
@@ -162,10 +164,12 @@ class _Retry:
         if self._part is None:
             return
         part = self._part
+        sha256 = part.seal()
         if not part.commit():
             raise UserError(f"{part.header.name} was published by another process: run this again")
         self._part = None
         self._result.parts.append(part.header.name)
+        self._result.shards_sha256[part.header.name] = sha256
         self._result.recovered.update(part.reasons)
 
 
@@ -195,6 +199,7 @@ def _note(paths: RunPaths, attempt: str, remaker: Remaker, result: RetryResult) 
             libraries=library_versions(),
             device=remaker.device,
             parts=result.parts,
+            shards_sha256=result.shards_sha256,
             recovered=dict(result.recovered),
             changed_inputs=sorted(remaker.changed_inputs),
         )

@@ -227,11 +227,12 @@ class ShardWork:
     def _require_mounted(self, writer: ShardWriter) -> None:
         """Raises MachineFault when records are rejected for missing files because this machine lacks a file system."""
         if self._runtime.data.on_changed_input != "reject" and _missing(writer.counts) > self._num_missing:
-            witnesses.require(self._paths.root)
+            witnesses.require(self._plan)
             self._num_missing = _missing(writer.counts)
 
     def _commit(self, spec: ShardSpec, writer: ShardWriter, notes: CrashNotes, clock: WorkClock) -> None:
         with clock.spending("write_s"):
+            self._ledger.write("seal", shard=spec.name, shard_sha256=writer.seal())
             published = writer.commit()
         notes.remove()
         seconds = round(time.monotonic() - clock.started, 3)

@@ -35,6 +35,9 @@ ROOT = HERE.parent.parent
 MOSAICML, OTHERS = "requirements-mosaicml.txt", "requirements-peers.txt"
 PEERS = {
     "hpcdata": ("", (0, 1, 2), "input_ids"),
+    "hpcdata_baked": ("", (0, 1, 2), "rows of the layout, stored by `combine --bake`"),
+    "hpcdata_baked_uint16": ("", (0, 1, 2), "the same, uint16 out"),
+    "hpcdata_baked_all_keys": ("", (0, 2), "the same, with masks, labels, positions, modality"),
     "hpcdata_1000_parts": ("", (0,), "the same samples in 1,000 parts"),
     "hpcdata_uint16": ("", (0, 1, 2), "uint16 out, to be widened on the device"),
     "hpcdata_all_keys": ("", (0, 2), "and masks, labels, positions, modality"),

@@ -13,6 +13,8 @@ from __future__ import annotations
 import ctypes
 import itertools
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -243,6 +245,34 @@ def hpcdata_1000_parts(data: Path, scratch: Path, workers: int) -> Iterator[torc
     return (batch["input_ids"] for batch in _hpcdata(data / "dataset-1000", workers))
 
 
+def hpcdata_baked(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    """The rows of the layout are stored: `combine --bake text`."""
+    return (batch["input_ids"] for batch in _hpcdata(_baked(data), workers))
+
+
+def hpcdata_baked_uint16(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    return (batch["input_ids"] for batch in _hpcdata(_baked(data), workers, ids="uint16"))
+
+
+def hpcdata_baked_all_keys(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    return (batch["input_ids"] for batch in _hpcdata(_baked(data), workers, keys=None))
+
+
+def _baked(data: Path) -> Path:
+    """The dataset with baked rows, made by the first process that asks."""
+    from hpcdata import TokenDataset
+    from hpcdata.dataset.baked.adding import bake
+    from hpcdata.loading.baking import bakings
+
+    target = data / "dataset-baked"
+    if not target.exists():
+        building = data / f"dataset-baked.{os.getpid()}"
+        shutil.copytree(data / "dataset-1", building)
+        bake(TokenDataset(building).manifest, bakings(["text"]))
+        building.rename(target)
+    return target
+
+
 def hpcdata_uint16(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
     return (batch["input_ids"] for batch in _hpcdata(data / "dataset-1", workers, ids="uint16"))
 
@@ -360,6 +390,7 @@ def c_gather_ahead_uint16(data: Path, scratch: Path, workers: int) -> Iterator[t
 PEERS: dict[str, Callable[[Path, Path, int], Iterator[torch.Tensor]]] = {
     peer.__name__: peer
     for peer in (
+        *(hpcdata_baked, hpcdata_baked_uint16, hpcdata_baked_all_keys),
         *(hpcdata, hpcdata_1000_parts, hpcdata_uint16, hpcdata_all_keys, hpcdata_mixture),
         *(hpcdata_packed, hpcdata_packed_all_keys, hpcdata_numpy, hpcdata_numpy_packed),
         *(c_gather, c_gather_uint16, c_gather_ahead, c_gather_ahead_uint16, fixed_rows),

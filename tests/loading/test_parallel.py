@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 
-from hpcdata import BestFit, TokenDataset, TokenLoader
+from hpcdata import BestFit, Concat, TokenDataset, TokenLoader
 from hpcdata.base.errors import UserError
 from hpcdata.loading.context_parallel import split_context
 from hpcdata.loading.layouts.named import Interleaved, Text
@@ -103,11 +103,11 @@ def test_data_parallelism_alone_needs_no_mesh(dataset, world, dimensions):
 
 
 @settings(max_examples=examples(25), deadline=None)
-@given(st.sampled_from([1, 2, 3, 4]), st.integers(0, 99))
-def test_parts_of_packed_sequences(dataset, size, seed):
+@given(st.sampled_from([1, 2, 3, 4]), st.integers(0, 99), st.sampled_from([BestFit, Concat]))
+def test_parts_of_packed_sequences(dataset, size, seed, kind):
     """Put together, they are the samples, each padded to a multiple, with the positions and targets of the whole."""
     multiple = 2 * size
-    packing = BestFit(length=72 // multiple * multiple, multiple=multiple, window=50)
+    packing = kind(length=72 // multiple * multiple, multiple=multiple, window=50)
     loader = TokenLoader(dataset, packing=packing, seed=seed, rank=0, world_size=1, **OPTIONS)
     batch = next(iter(loader))
     parts = [split_context(batch, rank, size, pad_id=7) for rank in range(size)]
@@ -174,3 +174,5 @@ def test_what_cannot_be_shared_out(dataset):
         split_context(batch, 2, 2)
     with pytest.raises(UserError, match="length=30 is no multiple of multiple=4"):
         BestFit(length=30, multiple=4)
+    with pytest.raises(UserError, match="length=30 is no multiple of multiple=4"):
+        Concat(length=30, multiple=4)

@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
-from hpcdata import Mixture, Source, TokenLoader
+from hpcdata import Mixture, Source, TokenLoader, WeightsFrom, select
 from hpcdata.loading.layouts.named import T2I, Caption
 from hpcdata.loading.replaying import batch_digest
 from hpcdata.order.packing import Buckets
@@ -102,6 +103,55 @@ def test_a_mixture_whose_weights_were_changed(dataset, tmp_path, capsys):
     (tmp_path / "other.json").write_text('{"policy": "repeat"}')
     status, _, error = run(capsys, tmp_path / "other.json", *arguments[1:])
     assert (status, "is no mixture" in error) == (2, True)
+
+
+def test_selections_schedules_and_ledgers_of_weights(dataset, tmp_path, capsys):
+    """And the account, which says what a selection left out: of each source, and of all."""
+    good = select(dataset, lambda columns: columns["text_tokens"] % 2 == 0)
+    np.save(tmp_path / "good.npy", good.rows)
+    schedule = [WeightsFrom({"good": 1, "all": 3}, samples=8), WeightsFrom({"good": 1, "all": 1}, samples=24)]
+    mixture = Mixture(
+        [Source(dataset=good, name="good", weight=1), Source(dataset=dataset, name="all", weight=1)], schedule=schedule
+    )
+    ledger = tmp_path / "weights.jsonl"
+    loader = TokenLoader(mixture, global_batch_size=4, weights_ledger=ledger)
+    digests = [batch_digest([next(iter(loader))]) for _ in range(8)]
+    loader.set_weights({"good": 0, "all": 1})
+    digests += [batch_digest([next(iter(loader))]) for _ in range(4)]
+    (tmp_path / "state.json").write_text(json.dumps(loader.state_dict()))
+    sources = [{"dataset": str(dataset), "name": "good", "weight": 1, "rows": str(tmp_path / "good.npy")}]
+    sources.append({"dataset": str(dataset), "name": "all", "weight": 1})
+    declared = [{"weights": item.weights, "samples": item.samples} for item in schedule]
+    (tmp_path / "mixture.json").write_text(json.dumps({"sources": sources, "schedule": declared}))
+    arguments = (tmp_path / "mixture.json", "--state", tmp_path / "state.json", "--weights-ledger", ledger)
+    status, lines, error = run(capsys, *arguments, "--steps", "0:12")
+    assert (status, [line.split()[-1] for line in lines]) == (0, digests), error
+
+    status, lines, error = run(capsys, *arguments, "--account", "--json")
+    found, left_out = json.loads("".join(lines)), 60 - len(good)
+    assert (status, list(found)) == (0, ["source good", "source all", "total"]), error
+    assert [found[name]["left_out_samples"] for name in found] == [left_out, 0, left_out]
+    assert [found[name]["samples"] for name in found] == [
+        loader.account()["good"].samples,
+        loader.account()["all"].samples,
+        48,
+    ]
+    assert f"left_out_samples {left_out}" in run(capsys, *arguments, "--account")[1][-1]
+
+
+def test_a_selection_by_itself(dataset, tmp_path, capsys):
+    loader = TokenLoader(select(dataset, lambda columns: columns["index"] % 2 == 0), global_batch_size=4)
+    np.save(tmp_path / "rows.npy", loader.dataset.rows)
+    (tmp_path / "good.json").write_text(json.dumps({"dataset": str(dataset), "rows": str(tmp_path / "rows.npy")}))
+    digest = batch_digest([next(iter(loader))])
+    (tmp_path / "state.json").write_text(json.dumps(loader.state_dict()))
+    arguments = (tmp_path / "good.json", "--state", tmp_path / "state.json", "--steps", "0")
+    status, lines, error = run(capsys, *arguments)
+    assert (status, lines[0].split()[-1]) == (0, digest), error
+    for rows, message in (([3, 2], "no ascending integers"), ([2, 60], "rows 2 to 60 of 60"), ([0.5], "no ascending")):
+        np.save(tmp_path / "rows.npy", rows)
+        status, _, error = run(capsys, *arguments)
+        assert (status, message in error) == (2, True), error
 
 
 @pytest.mark.parametrize("packing", ["__import__('os').getcwd()", "BestFit(length=open('x'))", "Other(length=3)", "("])

@@ -51,6 +51,7 @@ class Squares:
         *,
         is_training: bool = False,
         max_crops: int | None = None,
+        keeps_places: bool = False,
     ) -> PictureBlock:
         plan = self.plan(image.shape[0], image.shape[1], max_crops=max_crops)
         pixels = np.zeros((plan.num_crops, 3, SIDE, SIDE), np.float32) + np.arange(plan.num_crops)[:, None, None, None]

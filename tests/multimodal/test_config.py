@@ -107,6 +107,18 @@ def test_fast_pixels_are_bytes_and_can_be_looked_at() -> None:
     np.testing.assert_array_equal(ours[0].load_image(QA["image"]), QA["image"])
 
 
+def test_pictures_whose_places_are_told_are_not_moved() -> None:
+    config = MolmoPreprocessorConfig(**SMALL, use_horizontal_flip=True, use_random_crops=True)
+    ours, plain = config.build_preprocessor(), MolmoPreprocessorConfig(**SMALL).build_preprocessor()
+    told = {**QA, "messages": ["Where?", '<point x="1.0" y="2.0" alt="a">a</point>']}
+    for example, is_moved in ((QA, True), (told, False)):
+        found = [ours(example, np.random.RandomState(seed))["images"] for seed in range(4)]
+        expected = plain(example, np.random.RandomState(0))["images"]
+        assert all(np.array_equal(images, expected) for images in found) != is_moved
+    varied = MolmoPreprocessorConfig(**SMALL, resize="torch-rng").build_preprocessor()
+    assert len({varied(told, np.random.RandomState(seed))["images"].tobytes() for seed in range(9)}) > 2
+
+
 def test_the_forks_settings_are_taken() -> None:
     config = MolmoPreprocessorConfig(
         crop_mode="overlap-and-resize-c2",
@@ -137,10 +149,17 @@ def test_backbones_have_their_sizes(vision: str, size: int, num_tokens: int) -> 
     assert ("image_masks" in found) == (vision == "clip")
 
 
-def test_generations_end_branches_as_they_do() -> None:
-    example = {"image": picture(9, 9), "message_list": [["a", "b"], ["c", "d"]]}
-    lengths = [len(made(example, generation=name, overlap_margins=[0, 0])["input_ids"]) for name in ("molmo2", "molmo")]
-    assert lengths[1] == lengths[0] + 1
+def test_generations_end_branches_and_pool_as_they_do() -> None:
+    example = {"image": picture(60, 140), "message_list": [["a", "b"], ["c", "d"]]}
+    found = {}
+    for name in ("molmo2", "molmo"):
+        given: dict[str, Any] = {**SMALL, "generation": name, "overlap_margins": [0, 0], "base_image_input_size": 70}
+        ours = MolmoPreprocessorConfig(**given, crop_mode="overlap-and-resize").build_preprocessor()
+        made = ours(example, np.random.RandomState(0))
+        assert ours.room(ours.measure(example, np.random.RandomState(0))).num_tokens == len(made["input_ids"])
+        found[name] = (len(made["input_ids"]), int((made["input_ids"] == PATCH).sum()))
+    assert [patches for _, patches in found.values()] == [3 * 5, 3 * 6]  # of 5 x 10 patches, and of 5 x 5 twice
+    assert found["molmo"][0] - found["molmo2"][0] == 3 + 1  # more patch tokens, and what ends the first branch
 
 
 @pytest.mark.parametrize(
@@ -175,6 +194,14 @@ def test_settings_and_what_they_build_can_go_to_another_process() -> None:
     for copy in (pickle.loads(pickle.dumps(config)).build_preprocessor(), pickle.loads(pickle.dumps(ours))):
         np.testing.assert_equal(copy(QA, np.random.RandomState(1)), ours(QA, np.random.RandomState(1)))
     assert MolmoPreprocessorConfig(**SMALL) == config
+
+
+def test_the_collator_is_for_the_tokenizer_that_was_used_last() -> None:
+    config = MolmoPreprocessorConfig(**{**SMALL, "tokenizer": "embedded", "output": "patches"})
+    preprocessor = config.build_preprocessor(ByteTokenizer())
+    long = preprocessor(QA, np.random.RandomState(0))
+    with pytest.raises(ValueError, match="an image would have been cut"):
+        config.build_collator(sequence_length=9, pad_mode="max_len")([long])
 
 
 @pytest.mark.parametrize("consumer", ["hf", "molmo"])

@@ -146,6 +146,12 @@ def test_branches_see_their_pictures_and_themselves() -> None:
     np.testing.assert_allclose(made["loss_masks"][made["loss_masks"] > 0], 3 / np.sqrt(2), rtol=1e-6)
 
 
+def test_answers_may_be_cut_with_what_ends_them() -> None:
+    assert (
+        learned(preprocessor(max_answer_len=3)({"messages": ["a", "bcdef", "g", "h"]}, rng())) == " bc h<|endoftext|>"
+    )
+
+
 def test_what_is_left_out_is_told() -> None:
     example = {"image": picture(), "messages": ["a", "b", "c", "d"]}
     long = len(preprocessor()(example, rng())["input_ids"])
@@ -282,10 +288,10 @@ def test_the_room_of_a_measure_is_what_an_example_takes(chat: str, data: st.Data
     assert len({len(made[name]) for name in ("input_ids", "labels", "loss_masks", "position_ids")}) == 1
     assert (made["input_ids"] == PATCH).sum() == pooled
     stored = ours.rooms(Measures.of([measure], ours.written_by))
-    if measure.is_drawn:
-        assert stored is None
+    if stored is None:
+        assert measure.is_drawn or (len(measure.num_tokens) > 1 and (most or limits.max_text_tokens))
     else:
-        assert stored is not None
+        assert not measure.is_drawn
         assert [int(column[0]) for column in stored] == [room.num_tokens, room.num_crops, room.num_pooled, 0]
 
 
@@ -297,6 +303,17 @@ def test_stored_measures_of_other_settings_are_not_used() -> None:
     drawn = {"image": picture(), "style": "pointing", "label": "x", "points": [[1, 1]]}
     assert ours.measure(drawn, rng()).is_drawn
     assert ours.rooms(Measures.of([ours.measure(drawn, rng())], ours.written_by)) is None
+    tree = {"image": picture(), "message_list": [["a", "b"], ["c", "dd"]]}
+    of_tree = Measures.of([ours.measure(tree, rng())], ours.written_by)
+    assert not of_tree.is_drawn.any()
+    whole = ours.rooms(of_tree)
+    assert whole is not None
+    assert whole[0].tolist() == [len(ours(tree, rng())["input_ids"])]
+    limits = Limits(max_sequence_length=int(whole[0][0]) - 1)
+    assert preprocessor(limits=limits).rooms(of_tree) is None
+    in_order = DataFormatter(shuffle_messages=False)
+    fixed = preprocessor(limits=limits, formatter=in_order)
+    assert fixed.rooms(Measures.of([fixed.measure(tree, rng())], fixed.written_by)) is not None
     short = preprocessor(limits=Limits(max_sequence_length=20))
     assert short.written_by == ours.written_by
     stored = short.rooms(measures)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ from hpcdata import combine as combine_command
 from hpcdata import status as status_command
 from hpcdata import verify as verify_command
 from hpcdata.dataset import combining as combine
+from hpcdata.dataset import parts
 from hpcdata.dataset.combining import CombineOptions
 from hpcdata.history import submissions
 from hpcdata.history.outcome import Outcome, write_outcome
@@ -40,6 +42,29 @@ def test_a_combined_and_emptied_run_is_finished(tmp_path: Path) -> None:
     result = status.read_status(tmp_path / "run")
     assert result.is_finished
     assert result.combined == str(tmp_path / "run/dataset")
+
+
+def test_more_parts_than_a_process_can_map_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By status before and after combining, with what to type; by combine; and no longer once that was done."""
+    run = tmp_path / "run"
+    made.run(run)
+    compacting = f"4 parts are more than a process can map, so .* hpcdata.combine {run} --compact makes one"
+    again = f"4 parts have small files of their own, which are more than .* hpcdata.combine {run} --compact makes one"
+    for most, before, after in ((4 * 18, None, None), (4, None, again), (3, compacting, again)):
+        monkeypatch.setattr(parts, "MAX_MAPS", most)
+        shutil.rmtree(run / "dataset", ignore_errors=True)
+        (run / "combined.json").unlink(missing_ok=True)
+        for expected, is_combined in ((before, False), (after, True)):
+            if is_combined:
+                combine_command.main([str(run)])
+                assert (expected is None) == ("can map" not in capsys.readouterr().out)
+            text = summary.describe(status.read_status(run), run)
+            assert re.search(f"WARNING  {expected}", text) if expected else "can map" not in text
+    monkeypatch.setattr(parts, "MAX_MAPS", 18)
+    combine_command.main([str(run), "--compact"])
+    assert status.read_status(run).compacting is None
 
 
 def test_the_exit_code_of_status_is_how_the_run_is(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcdata.base import digest, files
+from hpcdata.base import digest, files, sealed
 from hpcdata.samples import Example, Kind, Span
 from hpcdata.shards import shard
 from hpcdata.shards import writing as store
@@ -296,6 +296,26 @@ def test_a_damaged_checkpoint_is_not_used(tmp_path: Path, expected: dict[str, by
     content = bytearray(ids.read_bytes())
     content[100] ^= 1
     ids.write_bytes(content)
+    write(shards, "b")
+    assert tree(shards) == expected
+
+
+@pytest.mark.parametrize("changed", ["samples_read", "sizes", "counts", "files"])
+def test_a_checkpoint_whose_account_was_changed_is_not_used(
+    tmp_path: Path, expected: dict[str, bytes], changed: str
+) -> None:
+    """Sealed again: a checkpoint that says one sample more would lose it."""
+    shards = tmp_path / "shards"
+    write(shards, "a", checkpoint_every=1, stop_at=24)
+    path = next(shards.glob("tmp_*.a")) / "progress.json"
+    values = sealed.read_json(path)
+    if changed == "samples_read":
+        values["samples_read"] += 1
+    elif changed == "files":
+        values["files"]["samples/index.memmap"][0] -= 8
+    else:
+        values[changed]["samples" if changed == "sizes" else "inputs"] += 1
+    path.write_bytes(sealed.to_json(values))
     write(shards, "b")
     assert tree(shards) == expected
 

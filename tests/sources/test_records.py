@@ -1,5 +1,7 @@
 """python -m pytest tests/sources/test_records.py"""
 
+import re
+
 import pytest
 
 from hpcdata.samples import BadSample, ImagePart, Reason, Role
@@ -178,7 +180,9 @@ def test_numbers_that_python_writes_are_read(number):
 
 @pytest.mark.parametrize("text", ["\\ud800", "a\\uDFFF", "\\ude00\\ud83d", "\\ud83dx\\ude00"])
 def test_half_a_surrogate_pair_is_named(text):
-    for line in ('{"text": "%s"}', '{"%s": 1}', '{"a": [NaN, "%s"]}'):
-        with pytest.raises(BadSample, match="half a surrogate pair") as caught:
+    places = {'{"text": "%s"}': "'text'", '{"%s": 1}': "the key", '{"a": [NaN, "%s"]}': "'a[1]'", '"%s"': "the text"}
+    places['{"messages": [{"content": "%s"}]}'] = "'messages[0].content'"
+    for line, where in places.items():
+        with pytest.raises(BadSample, match=f"half a surrogate pair in {re.escape(where)}") as caught:
             records.load((line % text).encode())
         assert caught.value.reason == Reason.UNREADABLE_TEXT

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpcdata import launch
+from hpcdata.base import files
 from hpcdata.history.ledger import read_ledgers
 from hpcdata.report.status import read_status
 from hpcdata.runs.planning import prepare
@@ -41,6 +42,10 @@ def pictures(folder: Path) -> Path:
         write(folder / f"mount/{number:02d}.png", f"{number}".encode())
         write(folder / f"mount/{number:02d}.txt", b"text")
     return folder / "mount"
+
+
+class Killed(BaseException):
+    pass
 
 
 def work(run: Path) -> TaskOutcome:
@@ -82,6 +87,26 @@ def test_where_it_goes_missing_in_the_middle_of_a_shard_its_checkpoint_holds_no_
     assert read_status(run).counts["written"] == NUM
 
 
+def test_a_launch_killed_right_behind_its_plan_has_named_its_witnesses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, run = lines(tmp_path / "in"), tmp_path / "run"
+    real = files.create_exclusive
+
+    def killed(path: Path, data: bytes) -> bool:
+        real(path, data)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hpcdata.base.files.create_exclusive", killed)
+        with pytest.raises(Killed):
+            prepare(small_config(run, *OPTIONS, source=source))
+    (tmp_path / "in/mount").rename(tmp_path / "aside")
+    prepare(small_config(run, *OPTIONS, source=source))
+    assert work(run) is TaskOutcome.FAILED
+    assert read_status(run).counts["rejected"] == {}
+
+
 def test_texts_that_are_missing_with_their_pictures_are_not_missing_for_good(tmp_path: Path) -> None:
     """The listing is read from the run's folder."""
     source, run = pictures(tmp_path / "in"), tmp_path / "run"
@@ -106,7 +131,7 @@ def test_pictures_that_were_never_there_are_rejected(tmp_path: Path) -> None:
 def test_some_that_are_removed_after_planning_are_rejected(tmp_path: Path) -> None:
     source, run = lines(tmp_path / "in"), tmp_path / "run"
     prepare(small_config(run, *OPTIONS, source=source))
-    assert len(json.loads((run / "witnesses.json").read_text())["files"]) == 2
+    assert len(json.loads((run / "plan.json").read_text())["witnesses"]) == 2
     for number in range(5, 25):
         (tmp_path / f"in/mount/{number:02d}.png").unlink()
     assert work(run) is TaskOutcome.FINISHED

@@ -83,7 +83,7 @@ def test_bytes_do_not_depend_on_where_a_task_was_stopped(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("stage", [(), ("stage=copy",), ("stage=copy", "copy.format=jsonl")])
+@pytest.mark.parametrize("stage", [(), ("stage=copy",), ("stage=copy", "copy.format=jsonl"), ("stage=measure",)])
 def test_bytes_do_not_depend_on_where_a_task_crashed(
     tmp_path: Path, evidence: Evidence, stage: tuple[str, ...], after: bool
 ) -> None:

@@ -7,6 +7,7 @@ fixed_batches          their batches, by whole rows
 interleaved            images between control ids: t2i, captions, documents, conversations
 templates              what stands around the turns of conversations
 sequences              spans lined up with control ids, as runs of ids
+baked_rows             rows that are stored as the layout makes them
 assembly               lined-up samples -> batches
 assembly_compiled      their arrays by the loops in C
 assembly_numpy         the same by NumPy

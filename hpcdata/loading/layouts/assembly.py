@@ -65,10 +65,10 @@ class Arranged:
             self.window = Windowed(
                 dataset, sequences, bins, pad=pad, id_dtype=id_dtype, narrow=narrow, is_packed=is_packed
             )
-            self._counted = _count(sequences, bins)
+            self.counted = _count(sequences, bins)
         else:
             self.window = Tiled(dataset, lineup, bins, compiled, pad=pad, id_dtype=id_dtype, is_packed=is_packed)
-            self._counted = self.window.counted
+            self.counted = self.window.counted
 
     def batch(self, first: int, stop: int, width: int, later: Later | None = None) -> Batch:
         """Of bins `first` to `stop` - 1. With a `later`, the last of its arrays may be there then."""
@@ -79,7 +79,7 @@ class Arranged:
         return self._index[self._first_row[first] : self._first_row[stop]]
 
     def counts(self, first: int, stop: int) -> BatchCounts:
-        counts = BatchCounts(*(self._counted[stop] - self._counted[first]).tolist())
+        counts = BatchCounts(*(self.counted[stop] - self.counted[first]).tolist())
         return counts._replace(samples=counts.samples - counts.skipped_samples) if counts.skipped_samples else counts
 
 

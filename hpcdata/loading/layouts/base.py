@@ -154,7 +154,7 @@ class Layout:
 
     def arrange(self, dataset: TokenDataset, lineup: Lineup, bins: Bins, *, packed: bool = False) -> Arranged:
         """What makes the batches of samples that stand in bins."""
-        narrow = "uint16" if self._fits_16_bits(dataset.manifest) else "int64"
+        narrow = "uint16" if self.fits_16_bits(dataset.manifest) else "int64"
         return Arranged(
             dataset,
             lineup,
@@ -241,7 +241,8 @@ class Layout:
         others = [value for value in vars(controls).values() if value is not None]
         return min(least, *others), max(most, *others)
 
-    def _fits_16_bits(self, manifest: Manifest) -> bool:
+    def fits_16_bits(self, manifest: Manifest) -> bool:
+        """Whether every id that a batch may hold does."""
         least, most = self._range_of_ids(manifest)
         return manifest.id_dtype == "uint16" and least >= 0 and most < 2**16
 
@@ -253,7 +254,7 @@ class Layout:
             return
         if self.keys is not None and "labels" in self.keys and "input_ids" not in self.keys:
             raise UserError(f'layout {self.name}: with ids="uint16" labels are made of input_ids: add them to keys')
-        if not self._fits_16_bits(manifest):
+        if not self.fits_16_bits(manifest):
             least, most = self._range_of_ids(manifest)
             raise UserError(
                 f"layout {self.name}: its ids go from {least} to {most}, stored as {manifest.id_dtype}, more than "

@@ -26,6 +26,10 @@ uint16, and `loss_mask` [B, L] bool stands for the labels, until `hpcdata.widen`
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from typing import Any
+
 from hpcdata.base.errors import UserError
 from hpcdata.loading.layouts.base import IGNORED_LABEL, KEYS, PACKED_KEYS, Batch, BatchCounts, Layout
 from hpcdata.loading.layouts.fixed_columns import T2I, Text
@@ -39,9 +43,25 @@ LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in (T2I, Liqu
 
 
 def find_layout(layout: str | Layout) -> Layout:
-    """A layout by its name, with all options as the dataset says."""
+    """A layout by its name, with options as the dataset says but for those behind it: `text:max_length=1024`."""
     if isinstance(layout, Layout):
         return layout
-    if layout not in LAYOUTS:
-        raise UserError(f"unknown layout {layout!r}: expected one of {', '.join(LAYOUTS)}, or a Layout with options")
-    return LAYOUTS[layout]()
+    name, _, given = layout.partition(":")
+    if name not in LAYOUTS:
+        raise UserError(f"unknown layout {name!r}: expected one of {', '.join(LAYOUTS)}, or a Layout with options")
+    known = {option.name for option in dataclasses.fields(LAYOUTS[name])}
+    options: dict[str, Any] = {}
+    for word in given.split(",") if given else ():
+        option, is_given, value = word.partition("=")
+        if option not in known or not is_given:
+            options_of = ", ".join(sorted(known))
+            raise UserError(f"layout {layout!r}: {word!r} is no OPTION=VALUE of {name}, known: {options_of}")
+        options[option] = _value(value)
+    return LAYOUTS[name](**options)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

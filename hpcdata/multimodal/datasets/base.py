@@ -13,6 +13,7 @@ is said of it: `messages`, `message_list`, `text`, `question` with `answer`, `po
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import operator
@@ -24,6 +25,8 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from hpcdata.base.errors import UserError
+from hpcdata.multimodal.image_files import PictureFile
+from hpcdata.samples import BadSample
 
 Example = dict[str, Any]
 ROOT = "MOLMO_DATA_DIR"
@@ -59,14 +62,14 @@ class Dataset:
         """Brings here what the dataset consists of, if it has to be brought; the others do nothing."""
 
     def preload(self) -> Dataset:
-        """Reads ahead what examples refer to: the picture files that they name by a path, whole, each once.
+        """Reads ahead what examples refer to: the files of their pictures, whole. Examples that are none are left.
 
         They are then in the memory of the system, as far as it has room. Returns the dataset.
         """
-        for path in dict.fromkeys(path for example in self for path in _paths(example)):
-            with open(path, "rb", buffering=0) as file:
-                while file.read(1 << 20):
-                    pass
+        for item in range(len(self)):
+            with contextlib.suppress(BadSample):
+                for picture in _files(self[item]):
+                    picture.read()
         return self
 
 
@@ -149,8 +152,11 @@ def _find_data_dir(name: str) -> str | None:
     return next((folder for folder in folders if os.path.isdir(folder)), root)
 
 
-def _paths(example: Example) -> Iterator[str]:
+def _files(example: Example) -> Iterator[PictureFile]:
+    """Its pictures that are not decoded yet."""
     images = example.get("image")
     for image in images if isinstance(images, list | tuple) else [images]:
-        if isinstance(image, str | os.PathLike) and os.path.isfile(image):
-            yield os.fspath(image)
+        if isinstance(image, PictureFile):
+            yield image
+        elif isinstance(image, str | os.PathLike):
+            yield PictureFile(image)

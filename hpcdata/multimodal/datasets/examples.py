@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hpcdata.media.rules import MOLMO, Rule
 from hpcdata.multimodal.datasets.base import Example
 from hpcdata.multimodal.image_files import PictureFile
-from hpcdata.samples import BadSample, ImagePart, Record, Role, Sample, TextPart, refusal
+from hpcdata.samples import BadSample, ImagePart, Reason, Record, Role, Sample, TextPart, refusal
 from hpcdata.sources.base import Options
 from hpcdata.sources.pictures.turns import IMAGE_MARKER
 
@@ -38,15 +39,24 @@ def options_for(
         needs_text=needs_text,
         needs_image=needs_image,
         keep_image_marker=True,
+        only_users_show=True,
     )
 
 
-def example_of(record: Record, *, source: str = "") -> Example:
-    """source: label of its input. Raises BadSample for a record that is no sample."""
+def example_of(
+    record: Record, *, source: str = "", sizes: Sequence[tuple[int, int]] | None = None, rule: Rule = MOLMO
+) -> Example:
+    """source: label of its input. sizes: (height, width) of its pictures by a rule, as far as they are known.
+    Raises BadSample for a record that is no sample.
+    """
     if (bad := refusal(record, None)) is not None:
         raise BadSample(bad.reason, f"{record.key}: {bad.message}")
     assert isinstance(record, Sample)
-    pictures = [PictureFile(part.blob) for part in record.parts if isinstance(part, ImagePart)]
+    blobs = [part.blob for part in record.parts if isinstance(part, ImagePart)]
+    known = [None] * len(blobs) if sizes is None else [(size, rule) for size in sizes]
+    if len(known) != len(blobs):
+        raise BadSample(Reason.CHANGED_INPUT, f"{record.key}: {len(blobs)} pictures, {len(known)} were measured")
+    pictures = [PictureFile(blob, known=its) for blob, its in zip(blobs, known, strict=True)]
     example: Example = {}
     if pictures:
         example["image"] = pictures[0] if len(pictures) == 1 else pictures

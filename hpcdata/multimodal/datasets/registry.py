@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from hpcdata.base.errors import UserError
@@ -77,6 +78,14 @@ def _open(path: str, split: str | None, options: dict[str, Any]) -> Dataset:
 
     if hugging_face.is_saved(path):
         return hugging_face.HfDataset(split or "train", path=path, **options)
+    from hpcdata.multimodal.datasets import runs
+
+    if os.path.isdir(path) and runs.stage_of(Path(path)) == "measure":
+        from hpcdata.multimodal.datasets.measured import MeasuredDataset
+
+        if split not in (None, "train"):
+            raise UserError(f"{path} is a run, and has no split {split}")
+        return MeasuredDataset(path, **options)
     from hpcdata.multimodal.datasets.sources import SourceDataset
 
     return SourceDataset(path, split, **options)

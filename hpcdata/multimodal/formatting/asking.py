@@ -7,14 +7,14 @@ its points where `<|POINT|>` marks them; behind an `explanation`), `answer_with_
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from hpcdata.multimodal.formatting import points, templates
-from hpcdata.multimodal.formatting.fields import bad
+from hpcdata.multimodal.formatting.fields import bad, is_list, is_number
 from hpcdata.multimodal.formatting.options import choice
 from hpcdata.multimodal.formatting.points import Sizes
 from hpcdata.samples import BadSample, Reason
@@ -107,7 +107,7 @@ class Asking:
     def _selected(self, answers: object, rng: np.random.RandomState | None) -> str:
         if isinstance(answers, str):
             return answers
-        if not isinstance(answers, Sequence | np.ndarray) or not len(answers):
+        if not is_list(answers) or not len(answers):
             bad("answers are not a list of at least one text")
         texts = [str(answer) for answer in answers]
         if self.select_answer == "first":
@@ -120,9 +120,11 @@ class Asking:
     def _with_points(self, answer: str, annotations: object, sizes: Sizes) -> str:
         """An answer with its points where they are marked."""
         pieces = answer.split(_POINT)
-        its = list(annotations) if isinstance(annotations, Sequence) else []
+        its = list(annotations) if is_list(annotations) else []
         if not its:
             return answer
+        if not all(isinstance(annotation, Mapping) for annotation in its):
+            bad("answer_annotations are not dictionaries")
         if len(its) != len(pieces) - 1:
             bad(f"an answer has {len(pieces) - 1} markers of points, and {len(its)} annotations for them")
         written = [pieces[0]]
@@ -138,7 +140,9 @@ class Asking:
     def of_points(self, annotation: Mapping[str, Any], style: str, sizes: Sizes) -> str:
         given = points.coordinates(annotation.get("points"))
         count = annotation.get("count")
-        if count is not None and len(given) and int(count) != len(given):
+        if count is not None and (not is_number(count) or count < 0 or int(count) != count):
+            bad(f"count is {count!r}: expected a whole number from 0 on")
+        if count is not None and len(given) and count != len(given):
             bad(f"count is {count}, there are {len(given)} points")
         places = points.in_percent(given, points.scale_of(annotation, sizes)) if len(given) else []
         label = annotation.get("label_cased", annotation.get("label")) or annotation.get("question") or ""

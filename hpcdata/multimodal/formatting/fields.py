@@ -21,7 +21,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeGuard
 
 import numpy as np
 
@@ -48,6 +48,18 @@ ANNOTATION = (
     "point_scale",
     "count",
 )
+_TEXTS = (
+    "question",
+    "prompt",
+    "label",
+    "label_cased",
+    "answer",
+    "text",
+    "answer_with_points",
+    "explanation",
+)
+"""Fields that are texts, or numbers that are written as such."""
+_LISTS = ("answers", "answer_annotations", "options", "unlabelled_options", "points", "messages", "message_list")
 FIELDS = (*PICTURES, "messages", "message_list", "weight", "metadata", *ANNOTATION)
 _ROLES: Mapping[str, Role] = {
     "user": "user",
@@ -90,11 +102,18 @@ def pictures_of(example: Mapping[str, Any]) -> list[Any]:
     if not given:
         return []
     value = example[given[0]]
-    if not isinstance(value, list | tuple) or isinstance(value, str):
-        return [*value] if isinstance(value, np.ndarray) and value.ndim == 4 else [value]
-    if any(picture is None for picture in value):
-        bad(f"{given[0]} holds None among {len(value)} pictures")
-    return list(value)
+    several = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim in (1, 4))
+    pictures = [_picture(picture) for picture in (value if several else [value])]
+    if any(picture is None for picture in pictures):
+        bad(f"{given[0]} holds None among {len(pictures)} pictures")
+    return pictures
+
+
+def _picture(value: Any) -> Any:
+    """A dictionary of Hugging Face as its bytes, or as its path."""
+    if not isinstance(value, Mapping):
+        return value
+    return value["bytes"] if value.get("bytes") is not None else value.get("path")
 
 
 def check_fields(example: Mapping[str, Any], more: Sequence[str] = ()) -> list[str]:
@@ -102,10 +121,36 @@ def check_fields(example: Mapping[str, Any], more: Sequence[str] = ()) -> list[s
     if not isinstance(example, Mapping):
         bad(f"an example is a dictionary, not of type {type(example).__name__}")
     unknown = [str(field) for field in example if field not in FIELDS and field not in more]
+    _check_types(example)
     for field in unknown:
         if (near := _nearest(field)) is not None and example.get(near) is None:
             bad(f"field {field!r} is not known: did you mean {near!r}? Known fields: {', '.join(FIELDS)}")
     return unknown
+
+
+def _check_types(example: Mapping[str, Any]) -> None:
+    for field in _TEXTS:
+        value = example.get(field)
+        if value is not None and not isinstance(value, str) and not is_number(value):
+            bad(f"{field} is of type {type(value).__name__}: expected a text")
+    for field in _LISTS:
+        value = example.get(field)
+        if value is not None and not is_list(value) and not isinstance(value, str):
+            bad(f"{field} is of type {type(value).__name__}: expected a list")
+    if not isinstance(example.get("style"), str | None):
+        bad(f"style is {example['style']!r}: expected a name")
+    if not isinstance(example.get("metadata"), Mapping | None):
+        bad(f"metadata are of type {type(example['metadata']).__name__}: expected a dictionary")
+
+
+def is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    """Also an array of numpy."""
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
+def is_number(value: object) -> bool:
+    """Also one of numpy, but no NaN, which stands for a value that is missing."""
+    return isinstance(value, int | float | np.integer | np.floating) and bool(math.isfinite(value))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -115,9 +160,9 @@ def _nearest(field: str) -> str | None:
 
 def messages_of(conversation: object) -> list[Message]:
     """Of `messages` in any of their shapes. Raises BadSample BAD_EXAMPLE."""
-    if isinstance(conversation, str) or not isinstance(conversation, Sequence):
+    if not is_list(conversation):
         bad(f"messages are a list of texts or of dictionaries, not of type {type(conversation).__name__}")
-    if not conversation:
+    if not len(conversation):
         bad("messages are empty")
     if all(isinstance(item, str) for item in conversation):
         sides: tuple[Role, Role] = ("user", "assistant")
@@ -130,13 +175,9 @@ def weight_of(holder: Mapping[str, Any]) -> float:
     value = holder.get("weight")
     if value is None:
         return 1.0
-    try:
-        weight = float(value)
-    except (TypeError, ValueError):
-        weight = -1.0
-    if not math.isfinite(weight) or weight < 0:
+    if not is_number(value) or value < 0:
         bad(f"weight is {value!r}: expected a number from 0 on")
-    return weight
+    return float(value)
 
 
 def _message(item: object, number: int) -> Message:
@@ -144,15 +185,15 @@ def _message(item: object, number: int) -> Message:
         bad(f"message {number} is neither a text among texts nor a dictionary among dictionaries")
     names = ("role", "content") if "role" in item else ("from", "value")
     role, content = item.get(names[0]), item.get(names[1])
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         bad(f"message {number} has the role {role!r}: expected {', '.join(_ROLES)}")
-    return Message(role=_ROLES[str(role)], parts=_parts(content, number), weight=weight_of(item))
+    return Message(role=_ROLES[role], parts=_parts(content, number), weight=weight_of(item))
 
 
 def _parts(content: object, number: int) -> tuple[str | Literal[True], ...]:
     if isinstance(content, str):
         return (content,)
-    if not isinstance(content, Sequence):
+    if not is_list(content):
         bad(f"message {number} has no content that is text, but {type(content).__name__}")
     return tuple(_part(part, number) for part in content)
 

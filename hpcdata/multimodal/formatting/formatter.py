@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from hpcdata.base.errors import UserError
+from hpcdata.multimodal import image_files
 from hpcdata.multimodal.formatting import conversations, fields, markers, points, styles
 from hpcdata.multimodal.formatting import templates as prompts
 from hpcdata.multimodal.formatting.asking import PROMPT_TEMPLATES, Asking, is_choice
@@ -95,10 +97,11 @@ class DataFormatter:
         )
 
     def settings(self) -> dict[str, object]:
-        """All that changes what comes out, as plain values."""
-        own = {style: list(its) for style, its in self._asking.known.items() if prompts.OURS.get(style) != its}
-        named = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.init}
-        return named | {"templates": own}
+        """All that changes what comes out, as plain values: what is not by default, and a digest of the templates."""
+        named = [item for item in dataclasses.fields(self) if item.init and item.name != "templates"]
+        given = {item.name: getattr(self, item.name) for item in named if getattr(self, item.name) != item.default}
+        known = repr(sorted(self._asking.known.items())).encode()
+        return given | {"templates": hashlib.sha256(known).hexdigest()[:32]}
 
     def format_qa(self, question: str, answer: object, image: object = None) -> dict[str, Any]:
         """A question and its answer as messages."""
@@ -180,7 +183,7 @@ class DataFormatter:
         several = example.get("message_list")
         if several is None:
             return [example]
-        if isinstance(several, str) or not isinstance(several, Sequence) or not several:
+        if not fields.is_list(several) or not len(several):
             bad("message_list is not a list of at least one annotation or conversation")
         common = {name: example[name] for name in ("style",) if example.get(name) is not None}
         found: list[Mapping[str, Any]] = []
@@ -255,11 +258,4 @@ def _said(image: object, question: str, answer: str) -> dict[str, Any]:
 
 
 def _sizes(pictures: Sequence[Any]) -> list[tuple[int, int]]:
-    """Of arrays and of pictures of PIL."""
-    found = []
-    for picture in pictures:
-        if isinstance(picture, np.ndarray) and picture.ndim == 3:
-            found.append((picture.shape[0], picture.shape[1]))
-        elif hasattr(picture, "size") and hasattr(picture, "mode"):
-            found.append((picture.size[1], picture.size[0]))
-    return found
+    return [image_files.size_of(picture) for picture in pictures if picture is not None]

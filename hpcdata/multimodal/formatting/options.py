@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from hpcdata.multimodal.formatting.fields import is_list
 from hpcdata.samples import BadSample, Reason
 
 
@@ -34,7 +37,7 @@ def choice(annotation: Mapping[str, Any]) -> Choice:
     """
     has_letters = annotation.get("options") is not None
     options = annotation["options" if has_letters else "unlabelled_options"]
-    if isinstance(options, str) or not isinstance(options, Sequence) or not len(options):
+    if not is_list(options) or not len(options):
         raise BadSample(Reason.BAD_EXAMPLE, "options are not a list of at least one text")
     texts = [str(option) for option in options]
     names = [letter(number) for number in range(len(texts))] if has_letters else texts
@@ -46,10 +49,7 @@ def choice(annotation: Mapping[str, Any]) -> Choice:
 def _right(answer_idx: object, names: Sequence[str]) -> str | None:
     if answer_idx is None:
         return None
-    try:
-        index = int(answer_idx)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        index = -1
+    index = int(answer_idx) if isinstance(answer_idx, int | np.integer) else -1
     if not 0 <= index < len(names):
         raise BadSample(Reason.BAD_EXAMPLE, f"answer_idx is {answer_idx!r}, there are {len(names)} options")
     return names[index]

@@ -8,11 +8,13 @@ x * 10000 + y, in an XML element whose content and `alt` are the label in lower 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from hpcdata.multimodal.formatting.fields import is_list
 from hpcdata.samples import BadSample, Reason
 
 Sizes = Callable[[], Sequence[tuple[int, int]]]
@@ -20,8 +22,22 @@ Sizes = Callable[[], Sequence[tuple[int, int]]]
 
 FORMATS = ("default", "documents")
 NONE = "There are none."
+_PLACES = ("points", "answer_annotations", "answer_with_points")
+_WRITTEN = re.compile(r"<points?\s|<box|\bPoint: <|<tracks?\s")
+"""Places in texts of these formats."""
 STYLES = ("pointing", "point_count", "count_then_point", "only_count", "refexp_pointing", "cosyn_point")
 """Styles whose answer is made of points."""
+
+
+def says_places(example: Mapping[str, Any]) -> bool:
+    """Whether an example says where something is in its pictures: then nothing in these may be moved."""
+    annotations = example.get("message_list")
+    several = [item for item in annotations if isinstance(item, Mapping)] if is_list(annotations) else []
+    for annotation in (example, *several):
+        if annotation.get("style") in STYLES or any(annotation.get(name) is not None for name in _PLACES):
+            return True
+    texts = [example.get(name) for name in ("messages", "message_list", "text", "answer", "answers", "explanation")]
+    return any(_WRITTEN.search(str(text)) for text in texts if text is not None)
 
 
 def coordinates(points: object) -> np.ndarray:
@@ -29,8 +45,10 @@ def coordinates(points: object) -> np.ndarray:
 
     Raises BadSample BAD_EXAMPLE.
     """
+    if points is not None and not is_list(points):
+        raise BadSample(Reason.BAD_EXAMPLE, f"points are of type {type(points).__name__}, expected a list of pairs")
     try:
-        items = [] if points is None else list(points)  # type: ignore[call-overload]
+        items = [] if points is None else list(points)
         rows = [[item["x"], item["y"]] if isinstance(item, Mapping) else list(item) for item in items]
         found = np.array(rows, np.float64) if rows else np.zeros((0, 2))
     except (TypeError, ValueError, KeyError):
@@ -44,9 +62,12 @@ def in_percent(points: object, scale: object) -> list[tuple[float, float]]:
     """Sorted coordinates. scale: what 100 percent are; or of x and of y, what one percent is."""
     found = coordinates(points)
     try:
-        factor = 1 / np.asarray(scale, np.float64) if np.ndim(scale) else 100 / float(scale)  # type: ignore[arg-type]
-    except (TypeError, ValueError, ZeroDivisionError):
-        raise BadSample(Reason.BAD_EXAMPLE, f"point_scale {scale!r} is no number above 0") from None
+        given = np.asarray(scale, np.float64)
+    except (TypeError, ValueError):
+        given = np.zeros(1)
+    if given.shape not in ((), (2,)) or not np.isfinite(given).all() or (given <= 0).any():
+        raise BadSample(Reason.BAD_EXAMPLE, f"point_scale is {scale!r}: expected a number above 0, or one for x and y")
+    factor = 1 / given if given.ndim else 100 / given
     rounded = [(round(float(x), 1), round(float(y), 1)) for x, y in found * factor]
     return sorted(rounded, key=lambda point: point[0] * 10_000 + point[1])
 

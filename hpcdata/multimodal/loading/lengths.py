@@ -18,6 +18,7 @@ from hpcdata.samples import BadSample, Reason
 
 REASONS = tuple(Reason)
 _SEEDS = 2**32 - 1
+_MOST_KNOWN = 2**17
 _AT_A_TIME = 64
 """Examples that a thread measures before another may have its turn."""
 
@@ -36,6 +37,10 @@ class Preprocessor(Protocol):
     def settings(self) -> dict[str, Any]: ...
 
 
+_Found = tuple[Room | BadSample, bool]
+"""The room of an example, or why it is rejected; and whether it has several branches."""
+
+
 class Rooms(NamedTuple):
     """Of some examples: [n] int64 each."""
 
@@ -43,17 +48,19 @@ class Rooms(NamedTuple):
     """0 of what is rejected, or has no place in a row."""
     num_crops: np.ndarray
     num_pooled: np.ndarray
+    is_tree: np.ndarray
+    """Whether it has several branches, before any is left out: 0 or 1."""
     reason: np.ndarray
     """Why it is rejected: 1 + its number in REASONS; 0: it is not."""
 
     @classmethod
-    def of(cls, rooms: Sequence[Room | BadSample]) -> Rooms:
-        columns = np.zeros((4, len(rooms)), np.int64)
-        for at, room in enumerate(rooms):
+    def of(cls, found: Sequence[_Found]) -> Rooms:
+        columns = np.zeros((5, len(found)), np.int64)
+        for at, (room, is_tree) in enumerate(found):
             if isinstance(room, Room):
-                columns[:3, at] = room.num_tokens, room.num_crops, room.num_pooled
+                columns[:4, at] = room.num_tokens, room.num_crops, room.num_pooled, is_tree
             else:
-                columns[3, at] = 1 + REASONS.index(room.reason)
+                columns[4, at] = 1 + REASONS.index(room.reason)
         return cls(*columns)
 
     def take(self, at: np.ndarray | slice) -> Rooms:
@@ -78,30 +85,45 @@ def seeds_of(draws: Draws, sources: Sequence[Source]) -> list[int]:
 
 
 class Lengths:
-    """The rooms of draws. `more`: columns of each example beside its ids."""
+    """The rooms of draws. `more`: columns of each example beside its ids. Safe in several threads."""
 
     def __init__(self, sources: Sequence[Source], preprocessor: Preprocessor, *, more: int, crew: Crew) -> None:
         self._sources, self._preprocessor, self._more, self._crew = sources, preprocessor, more, crew
+        self._known: dict[tuple[int, int], _Found] = {}
+        """By source and item, of examples whose lengths do not depend on randomness."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_known": {}}
 
     def of(self, draws: Draws) -> Rooms:
-        columns = np.zeros((4, len(draws.rows)), np.int64)
+        columns = np.zeros((5, len(draws.rows)), np.int64)
         for number in np.unique(draws.source).tolist():
             at = np.flatnonzero(draws.source == number)
-            columns[:, at] = self._of_source(self._sources[number], draws.take(at))
+            columns[:, at] = self._of_source(number, draws.take(at))
         columns[0] += np.where(columns[0] > 0, self._more, 0)
         return Rooms(*columns)
 
-    def _of_source(self, source: Source, draws: Draws) -> Rooms:
+    def _of_source(self, number: int, draws: Draws) -> Rooms:
+        source = self._sources[number]
         items = draws.rows - source.first_row
         stored = stored_rooms(source.dataset, self._preprocessor, items)
         if stored is not None:
             return stored
-        asked = list(zip(items.tolist(), seeds_of(draws, self._sources), strict=True))
+        asked = [(number, *each) for each in zip(items.tolist(), seeds_of(draws, self._sources), strict=True)]
         chunks = [asked[start : start + _AT_A_TIME] for start in range(0, len(asked), _AT_A_TIME)]
-        found = self._crew.map(
-            lambda chunk: [room_of(source.dataset, self._preprocessor, item, seed) for item, seed in chunk], chunks
-        )
+        found = self._crew.map(lambda chunk: [self._room(*each) for each in chunk], chunks)
         return Rooms.of([room for rooms in found for room in rooms])
+
+    def _room(self, number: int, item: int, seed: int) -> _Found:
+        known = self._known.get((number, item))
+        if known is not None:
+            return known
+        room, is_drawn = room_of(self._sources[number].dataset, self._preprocessor, item, seed)
+        if not is_drawn:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[number, item] = room
+        return room
 
 
 def stored_rooms(dataset: Any, preprocessor: Preprocessor, items: np.ndarray) -> Rooms | None:
@@ -109,18 +131,32 @@ def stored_rooms(dataset: Any, preprocessor: Preprocessor, items: np.ndarray) ->
     measures, rooms = getattr(dataset, "measures", None), getattr(preprocessor, "rooms", None)
     if measures is None or rooms is None:
         return None
-    found = rooms(measures(items))
-    return None if found is None else Rooms(*(np.asarray(column, np.int64) for column in found))
+    stored = measures(items)
+    found = rooms(stored)
+    if found is None:
+        return None
+    tokens, crops, pooled, reason = (np.asarray(column, np.int64) for column in found)
+    return Rooms(tokens, crops, pooled, (np.diff(stored.first_branch) > 1).astype(np.int64), reason)
 
 
-def room_of(dataset: Any, preprocessor: Preprocessor, item: int, seed: int) -> Room | BadSample:
-    """Of one example with its randomness, or why it will be rejected."""
+def room_of(dataset: Any, preprocessor: Preprocessor, item: int, seed: int) -> tuple[_Found, bool]:
+    """Of one example with its randomness; and whether randomness was drawn for that."""
+    rng = np.random.RandomState(seed)
+    before = _position(rng)
 
-    def measured() -> Room:
-        rng = np.random.RandomState(seed)
-        return preprocessor.room(preprocessor.measure(dataset.get(item, rng), rng))
+    def measured() -> _Found:
+        rng.seed(seed)
+        measure = preprocessor.measure(dataset.get(item, rng), rng)
+        return preprocessor.room(measure), len(measure.num_tokens) > 1
 
     try:
-        return patiently(measured)
+        found: _Found = patiently(measured)
     except BadSample as error:
-        return error
+        found = error, False
+    return found, _position(rng) != before
+
+
+def _position(rng: np.random.RandomState) -> tuple[int, int, int]:
+    """Another value once something was drawn."""
+    _, key, position, has_gauss, _ = rng.get_state()
+    return int(position), int(has_gauss), hash(np.asarray(key)[:8].tobytes())

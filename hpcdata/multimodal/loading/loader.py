@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpcdata.base.errors import UserError
-from hpcdata.loading.waits import Waits
 from hpcdata.multimodal.loading.accounting import RawAccount, make_account
 from hpcdata.multimodal.loading.collation import MMCollator
 from hpcdata.multimodal.loading.fetching import Crew, Failed, Fetching
@@ -35,8 +34,9 @@ from hpcdata.multimodal.loading.lengths import REASONS, Lengths, Preprocessor, S
 from hpcdata.multimodal.loading.mixture import IterableDatasetMixture
 from hpcdata.multimodal.loading.steps import Batch, PackedSteps, PlainSteps
 from hpcdata.multimodal.timing import Times
+from hpcdata.native.forks import Lazy
 from hpcdata.order.checking import digest
-from hpcdata.order.looping import Looping
+from hpcdata.order.looping import Looping, Waits
 from hpcdata.order.order import Order, find_order
 from hpcdata.order.packing import BestFit, Packing, find_packing
 from hpcdata.order.ranks import check_rank, find_rank
@@ -146,7 +146,7 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
         Measures all examples since the beginning: quick where measures are stored, a pass over headers where not. What
         turned out to be damaged only when it was decoded is not known here: see `rejects`.
         """
-        return make_account(self._make_steps(), self._lengths(), self.epoch, self.step)
+        return make_account(self._make_steps(), self._lengths, self.epoch, self.step)
 
     def __getstate__(self) -> dict[str, Any]:
         """What was begun belongs to this process."""
@@ -236,13 +236,14 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
         return tensors, Delivered(len(made) - len(failed), failed, left_out)
 
     def _make_steps(self) -> PlainSteps | PackedSteps:
-        size, lengths = self.global_batch_size, self._lengths()
+        size, lengths = self.global_batch_size, self._lengths
         if self.packing is None:
             return PlainSteps(self.stream, lengths, size, drop_last=self.drop_last, needs_shape=True)
         return PackedSteps(
             self.stream, lengths, self.packing, size, drop_last=self.drop_last, num_ranks=self.world_size
         )
 
+    @Lazy
     def _lengths(self) -> Lengths:
         return Lengths(self._sources, self.preprocessor, more=self.collator.num_more, crew=self._crew)
 

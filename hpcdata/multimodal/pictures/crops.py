@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+
+Form = Literal["patches", "crops"]
+"""[n, patches, values of a patch], where patches are in the order of rows, and a patch is its rows, columns, channels;
+or [n, 3, height, width].
+"""
 
 
 class Fitted(NamedTuple):
@@ -37,23 +42,33 @@ def cut(target: np.ndarray, rows: int, columns: int, crop: int, window: int) -> 
     )
 
 
-def fill_patches(out: np.ndarray, crops: np.ndarray, patch: int) -> None:
-    """out: [n, patches, patch * patch * 3] <- crops: [..., crop, crop, 3], n of them.
+def empty(number: int, crop: int, patch: int, form: Form, dtype: type) -> np.ndarray:
+    """Room for `number` crops in this form."""
+    if form == "crops":
+        return np.empty((number, 3, crop, crop), dtype)
+    return np.empty((number, (crop // patch) ** 2, patch * patch * 3), dtype)
 
-    Patches are in the order of rows; a patch is its rows, columns, channels.
-    """
-    side = crops.shape[-3] // patch
-    split = crops.reshape if crops.flags.c_contiguous else None
-    if split is not None:
-        crops = split(*crops.shape[:-3], side, patch, side, patch * crops.shape[-1])
-    else:
-        crops = _split(crops, side, patch)
-    moved = crops.swapaxes(-3, -2)
+
+def fill(out: np.ndarray, crops: np.ndarray, patch: int) -> None:
+    """out: from `empty` <- crops: [..., crop, crop, 3], as many, whose pixels of a row stand together."""
+    if out.ndim == 4:
+        out.reshape(*crops.shape[:-3], *out.shape[1:])[...] = np.moveaxis(crops, -1, -3)
+        return
+    moved = _split(crops, crops.shape[-3] // patch, patch).swapaxes(-3, -2)
     out.reshape(*moved.shape)[...] = moved
 
 
+def whole(images: np.ndarray, crop: int, patch: int) -> np.ndarray:
+    """[n, crop, crop, 3] of crops in any form."""
+    if images.ndim == 4:
+        return np.moveaxis(images, 1, -1)
+    side = crop // patch
+    split = images.reshape(len(images), side, side, patch, patch, 3)
+    return split.swapaxes(2, 3).reshape(len(images), crop, crop, 3)
+
+
 def _split(crops: np.ndarray, side: int, patch: int) -> np.ndarray:
-    """[..., side, patch, side, patch * 3] of a view whose pixels of a row stand together."""
+    """[..., side, patch, side, patch * 3]"""
     *before, down, right, channel = crops.strides
     channels = crops.shape[-1]
     assert right == channels * channel

@@ -8,8 +8,9 @@ Resizes, of the global crop and of the target that the tiles are cut from, each 
     siglip                    fills the target: bilinear, not antialiased, rounded to uint8
     metaclip, dino            fills the target: bicubic, antialiased, rounded to uint8
 
-`pixels="exact"` makes the originals' float32 values, normalised. `pixels="fast"` makes uint8 without normalising, see
-`hpcdata.multimodal.pictures.fast`: `normalize` does that on the device.
+`pixels="exact"` makes the originals' float32 values, normalised. `pixels="fast"` makes a quarter of the bytes: the same
+values before they are normalised, rounded to uint8, which is at most half a level of 255 off and nothing where the
+originals round too. `statistics.normalize` makes floats of them on the device.
 """
 
 from __future__ import annotations
@@ -17,20 +18,21 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from hpcdata.multimodal.pictures import crops, fast, resampling, statistics, tiling
-from hpcdata.multimodal.pictures.crops import Fitted
+from hpcdata.multimodal.pictures import crops, statistics, tiling
+from hpcdata.multimodal.pictures.augmenting import Augmentation, Change
+from hpcdata.multimodal.pictures.crops import Fitted, Form
 from hpcdata.multimodal.pictures.layout import CropMode, Layout, PoolOver, planned
+from hpcdata.multimodal.pictures.rendering import Way, render
 from hpcdata.multimodal.pictures.tiling import Tiling
 from hpcdata.multimodal.timing import phase
 from hpcdata.multimodal.values import BlockPlan, PictureBlock, PictureTokens
 
 Resize = Literal["default", "torch-bilinear", "siglip", "metaclip", "dino"]
 Pixels = Literal["exact", "fast"]
-Form = Literal["patches", "crops"]
 _MODES = ("overlap-and-resize-c2", "overlap-and-resize", "resize")
 _SAME_AS = {"torch-bilinear": "default"}
 
@@ -54,7 +56,6 @@ class MolmoPictures:
     """Of padding, from 0 (black) to 1, before it is normalised."""
     pixels: Pixels = "exact"
     form: Form = "patches"
-    """`patches`: [n, patches, patch values]; `crops`: [n, 3, height, width]."""
     use_col_tokens: bool = True
     use_low_res_token_global_crops: bool = False
     use_single_crop_col_tokens: bool | None = None
@@ -66,11 +67,13 @@ class MolmoPictures:
     image_masks: bool = False
     legacy_image_mask: bool = False
     """As v1, and the fork for its checkpoints: masks of the tiles first, then -1 for one crop more."""
+    augmentation: Augmentation = Augmentation()
+    """While training, with the randomness of the example."""
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("crop_mode", self.crop_mode, _MODES),
-            ("resize", self.resize, tuple(_METHODS) + tuple(_SAME_AS)),
+            ("resize", self.resize, (*_WAYS, *_SAME_AS)),
             ("pixels", self.pixels, ("exact", "fast")),
             ("form", self.form, ("patches", "crops")),
             ("pool_over", self.pool_over, ("picture", "crop")),
@@ -140,8 +143,6 @@ class MolmoPictures:
         """Plain values: all that changes what comes out."""
         made = dataclasses.asdict(self) | {"kind": "molmo"}
         made["resize"] = _SAME_AS.get(self.resize, self.resize)
-        if self.pixels == "fast":
-            made["fast"] = fast.settings()
         return made
 
     def plan(self, height: int, width: int, *, max_crops: int | None = None) -> BlockPlan:
@@ -165,21 +166,21 @@ class MolmoPictures:
         *,
         is_training: bool = False,
         max_crops: int | None = None,
+        keeps_places: bool = False,
     ) -> PictureBlock:
-        """image: [height, width, 3] uint8."""
-        height, width = image.shape[:2]
-        rows, columns = self._tiles(height, width, max_crops)
+        """image: [height, width, 3] uint8. keeps_places: nothing in it is moved, see `augmenting`."""
+        grid = self._tiles(image.shape[0], image.shape[1], max_crops)
         with phase("resize"):
-            return self._block(np.ascontiguousarray(image), rows, columns)
+            change = self.augmentation.draw(image, rng if is_training else None, keeps_places=keeps_places)
+            return self._block(image, *grid, change)
 
     def crops_as_pixels(self, images: np.ndarray) -> np.ndarray:
         """[n, height, width, 3] uint8 of `PictureBlock.pixels`, to look at."""
-        if self.form == "crops":
-            return statistics.as_pixels(np.moveaxis(np.asarray(images), 1, -1), self.normalize)
-        side, patch = self.crop_size // self.patch_size, self.patch_size
-        split = np.asarray(images).reshape(len(images), side, side, patch, patch, 3)
-        whole = split.swapaxes(2, 3).reshape(len(images), self.crop_size, self.crop_size, 3)
-        return statistics.as_pixels(whole, self.normalize)
+        return statistics.as_pixels(crops.whole(np.asarray(images), self.crop_size, self.patch_size), self.normalize)
+
+    @property
+    def _dtype(self) -> type:
+        return np.float32 if self.pixels == "exact" else np.uint8
 
     @property
     def _window(self) -> tuple[int, int]:
@@ -198,66 +199,41 @@ class MolmoPictures:
             return 1, 1
         return tiling.tiles(height, width, *self._window, self._most_tiles(max_crops), self.tiling)
 
-    def _block(self, image: np.ndarray, rows: int, columns: int) -> PictureBlock:
+    def _block(self, image: np.ndarray, rows: int, columns: int, change: Change | None) -> PictureBlock:
         crop, (window, margin) = self.crop_size, self._window
         plan = planned(self._layout, rows, columns)
-        out = self._empty(plan.num_crops)
+        out = crops.empty(plan.num_crops, crop, self.patch_size, self.form, self._dtype)
         masks, first = [], 0
         if self.crop_mode != "overlap-and-resize":
-            target, fitted = self._resized(image, (crop, crop))
-            self._fill(out[:1], target[None])
+            target, fitted = self._resized(image, (crop, crop), change)
+            crops.fill(out[:1], target[None], self.patch_size)
             masks.append(crops.shares(fitted, (crop, crop), 1, 1, crop, crop, self.patch_size))
             first = 1
         if self.crop_mode != "resize":
             size = (rows * window + margin, columns * window + margin)
-            target, fitted = self._resized(image, size)
-            self._fill(out[first:], crops.cut(target, rows, columns, crop, window))
+            target, fitted = self._resized(image, size, change)
+            crops.fill(out[first:], crops.cut(target, rows, columns, crop, window), self.patch_size)
             masks.append(crops.shares(fitted, size, rows, columns, crop, window, self.patch_size))
         return PictureBlock(plan=plan, pixels=out, masks=self._masks(masks) if self.image_masks else None)
-
-    def _empty(self, number: int) -> np.ndarray:
-        dtype = np.float32 if self.pixels == "exact" else np.uint8
-        side = self.crop_size // self.patch_size
-        if self.form == "crops":
-            return np.empty((number, 3, self.crop_size, self.crop_size), dtype)
-        return np.empty((number, side * side, self.patch_size**2 * 3), dtype)
-
-    def _fill(self, out: np.ndarray, tiles: np.ndarray) -> None:
-        if self.form == "patches":
-            crops.fill_patches(out, tiles, self.patch_size)
-        else:
-            out.reshape(*tiles.shape[:-3], *out.shape[1:])[...] = np.moveaxis(tiles, -1, -3)
 
     def _masks(self, masks: list[np.ndarray]) -> np.ndarray:
         if self.legacy_image_mask and self.crop_mode == "overlap-and-resize-c2":
             return np.concatenate([masks[1], np.full_like(masks[0], -1)])
         return np.concatenate(masks)
 
-    def _resized(self, image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, Fitted]:
+    def _resized(self, image: np.ndarray, size: tuple[int, int], change: Change | None) -> tuple[np.ndarray, Fitted]:
         """[*size, 3], and where in it the picture is."""
-        method = _METHODS[_SAME_AS.get(self.resize, self.resize)]
-        fitted = crops.fit(image.shape[0], image.shape[1], size) if method["keeps_shape"] else Fitted(0, 0, *size)
-        is_padded = fitted[2:] != size
-        inside = (slice(fitted.top, fitted.top + fitted.height), slice(fitted.left, fitted.left + fitted.width))
-        if self.pixels == "fast":
-            made = fast.resized(image, fitted[2:], method["kernel"])
-            if not is_padded:
-                return made, fitted
-            target = np.full((*size, 3), round(self.pad_value * 255), np.uint8)
-            target[inside] = made
-            return target, fitted
-        scale, shift = statistics.affine(self.normalize)
-        floats = np.empty((*size, 3), np.float32)
-        if is_padded:
-            floats[:] = np.float32(self.pad_value * 255) * scale + shift
-        named: dict[str, Any] = {name: method[name] for name in ("kernel", "antialias", "rounded")}
-        resampling.resample(image, floats[inside], **named, scale=scale, shift=shift)
-        return floats, fitted
+        resize = _SAME_AS.get(self.resize, self.resize)
+        fitted = crops.fit(image.shape[0], image.shape[1], size) if resize in _KEEPS_SHAPE else Fitted(0, 0, *size)
+        affine = statistics.affine(self.normalize) if self.pixels == "exact" else None
+        pad = (self.pad_value * 255,) * 3
+        return render(image, size, fitted, _WAYS[resize], affine=affine, pad=pad, change=change), fitted
 
 
-_METHODS: dict[str, dict[str, Any]] = {
-    "default": {"keeps_shape": True, "kernel": "bilinear", "antialias": True, "rounded": False},
-    "siglip": {"keeps_shape": False, "kernel": "bilinear", "antialias": False, "rounded": True},
-    "metaclip": {"keeps_shape": False, "kernel": "bicubic", "antialias": True, "rounded": True},
-    "dino": {"keeps_shape": False, "kernel": "bicubic", "antialias": True, "rounded": True},
+_WAYS = {
+    "default": Way("bilinear", antialias=True, rounded=False),
+    "siglip": Way("bilinear", antialias=False, rounded=True),
+    "metaclip": Way("bicubic", antialias=True, rounded=True),
+    "dino": Way("bicubic", antialias=True, rounded=True),
 }
+_KEEPS_SHAPE = {"default"}

@@ -3,7 +3,7 @@
 A resized pixel is a weighted sum of rows, then of columns: weights and places come from the sizes alone. They follow
 torch.nn.functional.interpolate(align_corners=False) to the rounding of its float32, antialiased or not, so that values
 agree to some 1e-6 of white. Sums are made from the first row to the last, each rounded to float32, so every machine
-makes the same bytes.
+makes the same bytes, with compiled loops (hpcdata/native/pictures.c) or without.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-Kernel = Literal["bilinear", "bicubic"]
+from hpcdata.multimodal.pictures.statistics import Affine
+from hpcdata.native.compiled import kernels
+
+Kernel = Literal["bilinear", "bicubic", "lanczos", "hamming", "nearest"]
 
 
 class Taps(NamedTuple):
@@ -27,11 +30,13 @@ class Taps(NamedTuple):
 
 @lru_cache(maxsize=512)
 def taps(size: int, new_size: int, kernel: Kernel, antialias: bool) -> Taps:
-    """size: pixels of the side; new_size: what it becomes."""
+    """size: pixels of the side; new_size: what it becomes. `nearest` is never antialiased, only it and bilinear may be
+    without.
+    """
     scale = np.float32(size) / np.float32(new_size)
     places = np.arange(new_size) + 0.5
     if not antialias:
-        return _between_two(size, places, scale) if kernel == "bilinear" else _refused(kernel)
+        return _not_antialiased(size, places, scale, kernel)
     stretch = max(scale, np.float32(1))
     support = np.float32(_RADIUS[kernel]) * stretch
     center = (places * scale).astype(np.float32)
@@ -46,27 +51,26 @@ def taps(size: int, new_size: int, kernel: Kernel, antialias: bool) -> Taps:
 
 
 def resample(
-    image: np.ndarray,
-    out: np.ndarray,
-    *,
-    kernel: Kernel,
-    antialias: bool,
-    rounded: bool,
-    scale: np.ndarray,
-    shift: np.ndarray,
+    image: np.ndarray, out: np.ndarray, *, kernel: Kernel, antialias: bool, rounded: bool, affine: Affine | None
 ) -> None:
-    """Fills `out` ([h, w, 3] float32, rows may be apart) with the resized image ([H, W, 3] uint8, contiguous).
+    """Fills `out` ([h, w, 3], rows may be apart) with the resized image ([H, W, 3] uint8, contiguous).
 
-    Each value is v * scale + shift of its channel ([3] float32 each), v from 0 to 255; rounded: v are whole numbers,
-    half to even, kept within 0 and 255, as where others go over uint8.
+    affine: `out` is float32, each value v * scale + shift of its channel, v from 0 to 255; rounded: v are whole numbers
+    then, half to even, kept within 0 and 255, as where others go over uint8. Without affine `out` is uint8, of these.
     """
     high, wide = (taps(old, new, kernel, antialias) for old, new in zip(image.shape[:2], out.shape[:2], strict=True))
+    if (compiled := kernels()) is not None:
+        compiled.resample(image, high, wide, affine, out, rounded=rounded)
+        return
     rows = _weighted(image, *high)
     values = _weighted(rows.swapaxes(0, 1), *wide).swapaxes(0, 1)
-    if rounded:
+    if rounded or affine is None:
         np.clip(np.rint(values, out=values), 0, 255, out=values)
-    values *= scale
-    np.add(values, shift, out=out)
+    if affine is None:
+        out[...] = values
+    else:
+        values *= affine.scale
+        np.add(values, affine.shift, out=out)
 
 
 def _weighted(values: np.ndarray, start: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -77,18 +81,19 @@ def _weighted(values: np.ndarray, start: np.ndarray, weight: np.ndarray) -> np.n
     return total
 
 
-def _between_two(size: int, places: np.ndarray, scale: np.float32) -> Taps:
-    """Without antialias: the two pixels around each place."""
+def _not_antialiased(size: int, places: np.ndarray, scale: np.float32, kernel: str) -> Taps:
+    """The pixel at each place, or the two around it."""
+    if kernel == "nearest":
+        nearest = np.minimum((places.astype(np.float32) * scale).astype(np.int64), size - 1)
+        return Taps(nearest, np.ones((len(places), 1), np.float32))
+    if kernel != "bilinear":
+        raise ValueError(f"{kernel} is antialiased only")
     source = np.maximum((places.astype(np.float32) * scale - np.float32(0.5)), np.float32(0))
     if size == 1:
         return Taps(np.zeros(len(places), np.int64), np.ones((len(places), 1), np.float32))
     start = np.minimum(source.astype(np.int64), size - 2)
     second = np.minimum((source - start).astype(np.float32), np.float32(1))
     return Taps(start, np.stack([np.float32(1) - second, second], axis=1))
-
-
-def _refused(kernel: str) -> Taps:
-    raise ValueError(f"{kernel} is antialiased only")
 
 
 def _triangle(distance: np.ndarray) -> np.ndarray:
@@ -103,5 +108,14 @@ def _cubic(distance: np.ndarray) -> np.ndarray:
     return np.where(x < 1, near, np.where(x < 2, far, np.float32(0)))
 
 
-_FILTERS = {"bilinear": _triangle, "bicubic": _cubic}
-_RADIUS = {"bilinear": 1, "bicubic": 2}
+def _lanczos(distance: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0).astype(np.float32)
+
+
+def _hamming(distance: np.ndarray) -> np.ndarray:
+    inside = np.sinc(distance) * (0.54 + 0.46 * np.cos(np.pi * distance))
+    return np.where(np.abs(distance) < 1, inside, 0).astype(np.float32)
+
+
+_FILTERS = {"bilinear": _triangle, "bicubic": _cubic, "lanczos": _lanczos, "hamming": _hamming}
+_RADIUS = {"bilinear": 1, "bicubic": 2, "lanczos": 3, "hamming": 1}

@@ -42,6 +42,12 @@ def affine(kind: str) -> Affine:
     return Affine((1 / (255 * deviation)).astype(np.float32), (-mean / deviation).astype(np.float32))
 
 
+def mean_color(kind: str) -> tuple[float, float, float]:
+    """Of 0 to 255, cut to whole numbers: what is 0, about, when it is normalised."""
+    red, green, blue = (float(int(value * 255)) for value in _MEAN_AND_DEVIATION[kind][0])
+    return red, green, blue
+
+
 def normalize(pixels: torch.Tensor, kind: str, *, dtype: torch.dtype | None = None) -> torch.Tensor:
     """uint8 crops of the fast mode -> what a vision model takes, on the device where they are.
 

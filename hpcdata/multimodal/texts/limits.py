@@ -93,7 +93,9 @@ def decide(
     max_crops = most_crops
     for policy in limits.policies:
         if policy == "fewer_crops":
-            fitting = (crops for crops in range(max_crops, 0, -1) if length(num_turns, picture_tokens(crops)) <= most)
+            fitting = (
+                crops for crops in range(max_crops - 1, 0, -1) if length(num_turns, picture_tokens(crops)) <= most
+            )
             max_crops = next(fitting, 1)
             pictures = picture_tokens(max_crops)
         elif policy == "drop_last_turns":

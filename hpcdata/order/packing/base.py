@@ -63,6 +63,12 @@ def check_balance(balance: str | None) -> None:
         raise UserError(f"packing: balance={balance!r}, expected squares or None")
 
 
+def check_multiple(length: int, multiple: int | None) -> None:
+    check(multiple=1 if multiple is None else multiple)
+    if length % (multiple or 1):
+        raise UserError(f"packing: length={length} is no multiple of multiple={multiple}")
+
+
 def check(**options: int) -> None:
     for name, value in options.items():
         if value < 1:

@@ -51,9 +51,9 @@ def balanced(pieces: list[Piece[W]], share: Share) -> list[Piece[W]] | None:
     return found
 
 
-def rows_of_ranks(costs: np.ndarray, num_ranks: int) -> np.ndarray:
-    """costs: [num_rows] of a step -> [num_ranks, num_rows / num_ranks] int64, the rows of each rank, ascending, so that
-    all have about the same to compute.
+def rows_of_ranks(costs: np.ndarray, num_ranks: int) -> list[np.ndarray]:
+    """costs: [num_rows] of a step -> int64, the rows of each rank, ascending, so that all have about the same to
+    compute. How many each has is its share: the numbers differ by at most one.
 
     Packed rows have equal numbers of tokens, but attention within a segment of n tokens costs n^2: a row of one long
     document costs several times what a row of short ones does, and all ranks wait for the slowest.
@@ -61,13 +61,13 @@ def rows_of_ranks(costs: np.ndarray, num_ranks: int) -> np.ndarray:
     The most expensive first, each to the rank that has least so far and still has room (Graham's "longest processing
     time"); of equal ones the first row, and the first rank.
     """
-    room = len(costs) // num_ranks
-    ranks = [(0, rank) for rank in range(num_ranks)]
+    edges = [Share(rank=rank, world_size=num_ranks).of(0, len(costs)) for rank in range(num_ranks)]
+    ranks = [(0, rank) for rank, (first, stop) in enumerate(edges) if first < stop]
     rows: list[list[int]] = [[] for _ in range(num_ranks)]
     values = costs.tolist()
     for row in np.argsort(-costs, kind="stable").tolist():
         total, rank = heapq.heappop(ranks)
         rows[rank].append(row)
-        if len(rows[rank]) < room:
+        if len(rows[rank]) < edges[rank][1] - edges[rank][0]:
             heapq.heappush(ranks, (total + values[row], rank))
-    return np.sort(np.array(rows, np.int64), axis=1)
+    return [np.sort(np.array(of_rank, np.int64)) for of_rank in rows]

@@ -16,7 +16,7 @@ import numpy as np
 from hpcdata.base.errors import UserError
 from hpcdata.native.compiled import kernels
 from hpcdata.order.bins import Bins
-from hpcdata.order.packing.base import check, check_balance, describe
+from hpcdata.order.packing.base import check, check_balance, check_multiple, describe
 from hpcdata.order.packing.best_fit import best_fit, best_fit_two, in_units, rows_of
 
 
@@ -41,10 +41,8 @@ class BestFit:
 
     def __post_init__(self) -> None:
         check(length=self.length, window=self.window, max_images=1 if self.max_images is None else self.max_images)
-        check(multiple=1 if self.multiple is None else self.multiple)
+        check_multiple(self.length, self.multiple)
         check_balance(self.balance)
-        if self.length % (self.multiple or 1):
-            raise UserError(f"packing: length={self.length} is no multiple of multiple={self.multiple}")
 
     def __repr__(self) -> str:
         return describe(self)
@@ -66,11 +64,15 @@ class BestFit:
 
 @dataclass(frozen=True, kw_only=True)
 class Concat:
-    """The samples of a window end to end, cut every `length` ids; only the last bin of a window has padding."""
+    """The samples of a window end to end, cut every `length` ids; only the last bin of a window has padding, and with a
+    `multiple` what follows a sample.
+    """
 
     length: int
     window: int = 4096
     cuts: bool = True
+    multiple: int | None = None
+    """Room for each piece to be padded to a multiple of this: see hpcdata.loading.context_parallel."""
     balance: str | None = None
     """`squares`: ranks get about the same sum of squared lengths of pieces."""
     max_images: ClassVar[None] = None
@@ -78,6 +80,7 @@ class Concat:
 
     def __post_init__(self) -> None:
         check(length=self.length, window=self.window)
+        check_multiple(self.length, self.multiple)
         check_balance(self.balance)
 
     def __repr__(self) -> str:
@@ -88,17 +91,19 @@ class Concat:
     ) -> Bins:
         if grids.any():
             raise UserError("Concat cuts samples anywhere, and images must not be cut: use BestFit, or layout text")
-        ends = np.cumsum(lengths)
+        rooms = lengths if self.multiple is None else -(-lengths // self.multiple) * self.multiple
+        ends = np.cumsum(rooms)
         total = int(ends[-1]) if len(ends) else 0
         edges = np.arange(0, total, self.length)
-        cuts = np.unique(np.concatenate([(ends - lengths)[lengths > 0], edges]))
+        cuts = np.unique(np.concatenate([(ends - rooms)[lengths > 0], edges]))
         sample = np.searchsorted(ends, cuts, side="right")
+        start = cuts - (ends - rooms)[sample]
         bins = Bins(
             sample=sample,
             first_row=np.append(np.searchsorted(cuts, edges), len(cuts)),
             width=np.full(len(edges), self.length),
-            start=cuts - (ends - lengths)[sample],
-            length=np.diff(cuts, append=total),
+            start=start,
+            length=np.minimum(np.diff(cuts, append=total), lengths[sample] - start),
         )
         return bins.with_squares(lengths) if self.balance else bins
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from hpcdata.media.kinds import extension_of
 from hpcdata.samples import BadSample, Blob, Member, Reason, Record, Reject, Sample
 from hpcdata.sources import parquet, records
-from hpcdata.sources.base import InputFile, Options, Scan, changed_since_planned, refusing_faults
+from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned, refusing_faults
 from hpcdata.sources.limits import most_unpacked
 from hpcdata.sources.pictures.fields import BYTES_FIELDS, IMAGE_FIELDS, TALKS, holds_media
 from hpcdata.sources.pictures.places import picture
@@ -43,15 +43,15 @@ def holds_pictures(path: str) -> bool:
     return any(holds_media(field.name) or field.name in names or _has_bytes(field.type) for field in schema)
 
 
-def scan(file: InputFile, *, every: int, options: Options) -> Scan:
+def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
     """Counts rows from the footer."""
     del options
     with parquet.Bytes(file) as data:
         try:
             num_rows = parquet.opened(data).metadata.num_rows
         except BadSample:
-            return Scan(num_samples=1, every=every, cuts=(0,))
-    return Scan(num_samples=num_rows, every=every, cuts=tuple(range(0, num_rows, every)))
+            num_rows = 1
+    return parquet.scan_of_rows(num_rows, every, each)
 
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:

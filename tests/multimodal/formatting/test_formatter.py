@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from hpcdata.base.errors import UserError
-from hpcdata.multimodal.formatting import points, templates
+from hpcdata.multimodal.formatting import fields, points, templates
 from hpcdata.multimodal.formatting.formatter import DataFormatter
 from hpcdata.multimodal.formatting.options import letter
 from hpcdata.multimodal.texts.formats import build_format
@@ -195,6 +195,10 @@ def test_defect_21_an_example_and_its_metadata_are_not_changed() -> None:
     np.testing.assert_array_equal(metadata["points"], [[320, 240], [10, 470]])
     metadata["points"][:] = 0
     np.testing.assert_equal(example, before)
+    del example["metadata"]
+    _, metadata = DataFormatter()(example, rng())
+    metadata["points"][:] = 0
+    np.testing.assert_equal(example, {name: value for name, value in before.items() if name != "metadata"})
 
 
 def test_styles_are_said_before_questions() -> None:
@@ -252,7 +256,8 @@ def test_templates_of_a_user_come_from_a_file(tmp_path: Path) -> None:
     assert reason({"style": "mine", "question": "Was?", "answer": "a"}, ours)[1] == (
         "a prompt of style mine needs the field language"
     )
-    assert ours.settings()["templates"] == {"pointing": ["Zeig auf {label}."], "mine": ["{question} ({language})"]}
+    assert ours.settings()["templates"] != DataFormatter().settings()["templates"]
+    assert ours.settings() == {"system_prompt": "none", "templates": ours.settings()["templates"]}
 
 
 @pytest.mark.parametrize(
@@ -340,6 +345,11 @@ def test_defect_07_markers_that_do_not_match_pictures_are_rejects(
     assert reason(example)[0] is expected
 
 
+def test_defect_07_a_marker_in_an_answer_is_text_and_moves_no_picture() -> None:
+    found = said({"image": PICTURE, "messages": ["Look <image>", "an <image>", "and", "<|image|>"]})
+    assert found == [("user", "Look #0"), ("assistant", "an <image>"), ("user", "and"), ("assistant", "<|image|>")]
+
+
 def test_markers_without_any_picture_may_be_text() -> None:
     ours = DataFormatter(lone_markers="text", system_prompt="none")
     assert said({"messages": ["What does <image> do?", "a"]}, ours)[0][1] == "What does <image> do?"
@@ -377,7 +387,17 @@ def test_unknown_fields_are_named_and_misspelled_ones_are_rejects() -> None:
         ({"message_list": []}, "message_list is not a list"),
         ({"style": "pointing", "label": "x", "points": [[1, float("nan")]], "image": PICTURE}, "finite"),
         ({"style": "pointing", "label": "x", "points": [[1, 2, 3]], "image": PICTURE}, "pairs"),
-        ({"style": "pointing", "label": "x", "points": [[1, 2]], "image": "a.png"}, "points without point_scale"),
+        ({"style": "pointing", "label": "x", "points": [[1, 2]]}, "points without point_scale"),
+        ({"style": "pointing", "label": "x", "points": {1, 2}}, "points is of type set"),
+        ({"style": "pointing", "label": "x", "points": [[1, 2]], "point_scale": 0}, "point_scale is 0"),
+        ({"style": 3, "question": "q", "answer": "a"}, "style is 3"),
+        ({"question": b"q", "answer": "a"}, "question is of type bytes"),
+        ({"question": float("nan"), "answer": "a"}, "question is of type float"),
+        ({"question": "q", "answers": 3}, "answers is of type int"),
+        ({"question": "q", "options": "ab"}, "options are not a list"),
+        ({"question": "q", "answer": "a", "metadata": "m"}, "metadata are of type str"),
+        ({"label": "x", "count": 1.5, "style": "only_count"}, "count is 1.5"),
+        ({"messages": ["a", "b"], "weight": float("nan")}, "weight is nan"),
         ({"style": "cosyn_point", "question": "x", "points": [], "image": PICTURE}, "has no points"),
         ({"style": "point_count", "label": "x", "points": [[1, 2]], "count": 3, "image": PICTURE}, "count is 3"),
     ],
@@ -386,6 +406,27 @@ def test_examples_that_make_no_sense_are_rejects_that_say_why(example: dict[str,
     found = reason(example)
     assert found[0] is Reason.BAD_EXAMPLE
     assert message in found[1]
+
+
+def test_pictures_of_hugging_face_are_their_bytes_or_paths() -> None:
+    example = {"image": [{"bytes": b"x", "path": "a.png"}, {"bytes": None, "path": "b.png"}]}
+    assert fields.pictures_of(example) == [b"x", "b.png"]
+    assert len(fields.pictures_of({"image": np.stack([PICTURE, PICTURE])})) == 2
+    assert len(fields.pictures_of({"image": PICTURE})) == 1
+
+
+@pytest.mark.parametrize(
+    ("example", "expected"),
+    [
+        ({"messages": ["Where?", '<point x="1.0" y="2.0" alt="a">a</point>']}, True),
+        ({"message_list": [{"style": "pointing", "label": "x"}, ["a", "b"]]}, True),
+        ({"question": "q", "answer": "a", "points": [[1, 2]]}, True),
+        ({"messages": ["Where?", "Point: <1.0, 2.0>"]}, True),
+        ({"messages": ["What is the point?", "None."], "style": "user_qa"}, False),
+    ],
+)
+def test_examples_that_say_places_are_known(example: dict[str, Any], expected: bool) -> None:
+    assert points.says_places(example) is expected
 
 
 def test_a_conversation_without_an_answer_teaches_nothing() -> None:

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpcdata.multimodal.pictures import statistics
 from hpcdata.multimodal.pictures.molmo import MolmoPictures
+from hpcdata.multimodal.pictures.statistics import normalize as normalized
 from hpcdata.multimodal.values import PictureTokens
 from tests.multimodal.pictures import made
 
@@ -104,6 +107,19 @@ def test_defect_24_crops_of_the_fast_mode_take_a_quarter_of_the_bytes() -> None:
     image = made.photograph(600, 800)
     assert exact(image).pixels.nbytes == 13 * 336 * 336 * 3 * 4
     assert fast(image).pixels.nbytes == 13 * 336 * 336 * 3
+
+
+@pytest.mark.parametrize("crop_mode", ["overlap-and-resize-c2", "resize"])
+@pytest.mark.parametrize(
+    ("resize", "normalize", "levels"), [("default", "openai", 0.5), ("siglip", "siglip", 0), ("dino", "imagenet", 0)]
+)
+def test_the_fast_mode_is_the_exact_one_rounded(crop_mode: Any, resize: Any, normalize: str, levels: float) -> None:
+    ways: dict[str, Any] = {"tokens": made.TOKENS, "crop_mode": crop_mode, "resize": resize, "normalize": normalize}
+    image = np.random.default_rng(0).integers(0, 256, (250, 420, 3), dtype=np.uint8)
+    fast = MolmoPictures(**ways, pixels="fast")(image).pixels
+    exact = MolmoPictures(**ways)(image).pixels
+    off = np.abs(normalized(torch.from_numpy(fast), normalize).numpy() - exact)
+    assert off.max() <= levels * statistics.affine(normalize).scale.max() + 1e-5
 
 
 def test_crops_and_patches_have_the_same_pixels() -> None:

@@ -29,17 +29,17 @@ class Wrapped:
 
 @functools.cache
 def words(kind: str) -> Words:
-    if kind == "hugging face":
+    if kind in ("hugging face", "tokenizers"):
         from tokenizers import Tokenizer
 
         backend = Tokenizer.from_file(str(embedded.path(embedded.TOKENIZER)))
         backend.add_tokens(["<im_patch>"])  # not special: the library finds it in texts
         backend.add_special_tokens(["<im_start>"])
-        return build_words(Wrapped(backend))
+        return build_words(Wrapped(backend) if kind == "hugging face" else backend)
     return build_words("embedded" if kind == "embedded" else ByteTokenizer())
 
 
-KINDS = ["embedded", "hugging face", "bytes"]
+KINDS = ["embedded", "hugging face", "tokenizers", "bytes"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -67,6 +67,17 @@ def test_tokens_of_pictures_are_the_tokenizers_own_or_stand_behind_the_vocabular
     assert small.decode([104, 105, 300, 302]) == "hi<im_start><im_patch>"
     ours = words("embedded")
     assert [ours.special(token) - 4096 for token in PICTURE_TOKENS] == list(range(7))
+
+
+def test_settings_tell_tokenizers_apart() -> None:
+    class Other(ByteTokenizer):
+        def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+            return [token_id ^ 1 for token_id in super().encode(text)]
+
+    Other.__module__, Other.__qualname__, Other.__name__ = ByteTokenizer.__module__, "ByteTokenizer", "ByteTokenizer"
+    one, same, other = (build_words(kind()).settings() for kind in (ByteTokenizer, ByteTokenizer, Other))
+    assert one == same != other
+    assert words("embedded").settings() != words("hugging face").settings()
 
 
 def test_threads_encode_at_once() -> None:
