@@ -94,6 +94,16 @@ def test_defect_09_an_epoch_has_every_example_once_and_its_account_closes(way):
     assert account.epochs == 1
     assert account.dropped_samples == 0
     assert account.tokens == sum(length for item, length in enumerate(toys.lengths) if item not in (3, 7))
+    total = loader.account().total
+    assert (total.samples, total.rejected, total.tokens) == (account.samples, account.rejected, account.tokens)
+    assert total.waited_s == pytest.approx(loader.waits.first_s + loader.waits.total_s)
+
+
+def test_the_account_knows_the_padding_of_packed_rows():
+    loader = make("packed")
+    batches = [next(iter(loader)) for _ in range(2)]
+    padding = sum(int((batch["segment_ids"] == 0).sum()) for batch in batches)
+    assert loader.account().total.padding == padding
 
 
 def test_the_account_says_what_no_last_step_took():
