@@ -52,6 +52,12 @@ def test_what_is_no_picture_is_a_reject(image: object) -> None:
         assert caught.value.reason is Reason.BAD_RECORD
 
 
+@pytest.mark.parametrize(("path", "what"), [("a\0b", "a NUL character"), ("\ud800", "a lone surrogate")])
+def test_a_path_that_no_file_can_have_is_a_reject(path: str, what: str) -> None:
+    with pytest.raises(BadSample, match=f"its path has {what}"):
+        size_of(path)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [(b"", Reason.EMPTY_IMAGE), (b"text", Reason.UNREADABLE_IMAGE), (encoded(noisy(400, 300)), Reason.OVERSIZED_IMAGE)],
