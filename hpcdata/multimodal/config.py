@@ -94,6 +94,8 @@ class MolmoPreprocessorConfig(PictureSettings):
     shuffle_messages: bool = True
     image_last: bool = False
     lone_markers: str = "reject"
+    debug: bool = False
+    """The first template of each style always."""
 
     max_sequence_length: int | None = None
     """Ids of an example at most; what is longer is for `truncation`."""

@@ -35,10 +35,11 @@ from typing import Protocol, cast
 from hpcdata.base.reads import naming
 from hpcdata.samples import Documents, Record
 from hpcdata.sources.account import Found, NotRead, find_account
-from hpcdata.sources.base import RECORDS, Each, InputFile, Options, Scan, refusing_faults
+from hpcdata.sources.base import MOST_AT_ONCE, RECORDS, Each, InputFile, Options, Scan, refusing_faults
 from hpcdata.sources.inputs import list_inputs, prepare, warn_of_differences
 
 __all__ = [
+    "MOST_AT_ONCE",
     "Found",
     "InputFile",
     "NotRead",
@@ -118,7 +119,7 @@ def gives_documents(format_name: str) -> bool:
 def read_documents(
     file: InputFile, scan: Scan, *, first: int, count: int, batch_size: int, options: Options
 ) -> Iterator[Documents]:
-    """The records that `read` yields, `batch_size` of them at once, for formats that `gives_documents` names."""
+    """The records that `read` yields, a multiple of `batch_size` at once, for formats that `gives_documents` names."""
     module = cast(_Bulk, _module(file))
     with naming(file.path):
         yield from module.read_documents(file, scan, first=first, count=count, batch_size=batch_size, options=options)

@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +31,7 @@ from hpcdata.sources.base import (
     gathered,
     is_plain,
 )
-from hpcdata.sources.limits import LARGE_TEXT_BYTES, most_large, most_unpacked
+from hpcdata.sources.limits import LARGE_TEXT_BYTES, most_large, most_records, most_unpacked, require_few_records
 from hpcdata.sources.streams import open_input
 
 _BATCH_ROWS, _BATCH_BYTES = 256, 1 << 28
@@ -56,7 +55,9 @@ def scan(file: InputFile, *, every: int, options: Options, each: Each | None = N
         except BadSample:
             return scan_of_rows(1, every, each)
         _column(parquet, file, options)
-        return scan_of_rows(parquet.metadata.num_rows, every, each)
+        num_rows = parquet.metadata.num_rows
+        require_few_records(file.path, num_rows, most_records(data.size()))
+        return scan_of_rows(num_rows, every, each)
 
 
 def scan_of_rows(num_rows: int, every: int, each: Each | None) -> Scan:
@@ -76,9 +77,8 @@ def read_documents(
 ) -> Iterator[Documents]:
     """What `read` yields, in batches and without an object for each of them."""
     del scan
-    values, end = _values(file, first, count, options), first + count
-    for start in range(first, end, batch_size):
-        yield gathered(file, start, _texts(file, start, islice(values, min(batch_size, end - start)), options))
+    rows = _texts(file, first, _values(file, first, count, options), options)
+    return gathered(file, rows, first=first, count=count, batch_size=batch_size)
 
 
 def _texts(

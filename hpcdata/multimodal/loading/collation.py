@@ -63,6 +63,8 @@ class Shape(NamedTuple):
     columns: int = 0
     crops: int = 0
     pooled: int = 0
+    trees: int = 0
+    """Examples with several branches: if there is any, `subsegment_ids` are there."""
 
 
 class MMCollator:
@@ -142,7 +144,8 @@ class MMCollator:
         read = [[_for_hf(example) if is_hf else _as_molmo(example) for example in row] for row in rows]
         longest = max((sum(len(text["input_ids"]) for text in row) for row in read), default=0)
         width = self.columns(max(longest, least.columns, 1))
-        has_branches = any("subsegment_ids" in text for row in read for text in row)
+        has_branches = least.trees > 0
+        has_branches |= any("subsegment_ids" in text for row in read for text in row)
         pads = {"input_ids": self.pad_id, "labels": IGNORED_LABEL, "position_ids": 0, "loss_masks": 0.0}
         pads = pads if is_hf else dict.fromkeys(pads, -1)
         arrays = {

@@ -23,7 +23,7 @@ ROLES = {
     "gpt": Role.ASSISTANT,
     "assistant": Role.ASSISTANT,
 }
-_OTHER_MARKER = re.compile(r"^\s*<(video|audio)>|<(video|audio)>\s*\Z|^[ \t]*<(video|audio)>[ \t]*$", re.MULTILINE)
+_OTHER_MARKER = re.compile(r"<(video|audio)>")
 Turn = tuple[Role, str]
 
 
@@ -144,5 +144,17 @@ def _require_no_other_marker(role: Role, text: str, number: int) -> None:
     """Raises BadSample for `<video>` where a turn puts it in the place of one, and not as a tag of HTML."""
     if role is Role.ASSISTANT or "<" not in text:
         return
-    if (match := _OTHER_MARKER.search(text)) and f"</{(kind := match[1] or match[2] or match[3])}>" not in text:
+    if (kind := _other_marker(text)) and f"</{kind}>" not in text:
         raise BadSample(Reason.UNSUPPORTED_MEDIA, f"turn {number} has a <{kind}>, which is not read")
+
+
+def _other_marker(text: str) -> str:
+    """The first `video` or `audio` whose marker begins its line or ends the text, but for spaces. Linear in time."""
+    end, last = len(text.rstrip()), 0
+    for marker in _OTHER_MARKER.finditer(text):
+        line = text.rfind("\n", last, marker.start()) + 1
+        begins_line = (line or not last) and not text[line : marker.start()].strip()
+        if begins_line or marker.end() == end:
+            return marker[1]
+        last = marker.end()
+    return ""

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from hpcdata.dataset.combining import CombineOptions, combine
-from hpcdata.multimodal import MeasuredDataset, MolmoPreprocessorConfig, MultimodalLoader, SourceDataset
+from hpcdata.multimodal import (
+    DeterministicDataset,
+    MeasuredDataset,
+    MolmoPreprocessorConfig,
+    MultimodalLoader,
+    SourceDataset,
+)
+from hpcdata.multimodal.datasets import index
 from tests.media.pictures import encoded, noisy
 from tests.smallruns import small_run
 from tests.sources.source_files import json_lines, write
@@ -83,3 +90,32 @@ def test_the_account_of_raw_records_closes(run: Path) -> None:
     rejected = sum(loader.rejects.values())
     assert rejected == MeasuredDataset(run).manifest.counts.rejected.total()
     assert loader.num_samples + rejected == NUM
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_of_a_dataloader_give_what_one_process_does(run: Path, start: str) -> None:
+    from torch.utils.data import DataLoader
+
+    config = MolmoPreprocessorConfig(tokenizer="embedded", max_crops=1)
+    preprocessor = config.build_preprocessor(is_training=True)
+    for raw in (MeasuredDataset(run), SourceDataset(run, sample=5)):
+        dataset = DeterministicDataset(dataset=raw, preprocessor=preprocessor, seed=42)
+        loader: Any = DataLoader(
+            dataset,  # type: ignore[arg-type]
+            batch_size=4,
+            collate_fn=preprocessor.build_collator(2048, "to_128"),
+            num_workers=2,
+            multiprocessing_context=start,
+        )
+        alone: Any = DataLoader(dataset, batch_size=4, collate_fn=loader.collate_fn)  # type: ignore[arg-type]
+        assert told([*loader]) == told([*alone])
+
+
+def test_an_index_is_made_in_processes_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        write(tmp_path / f"in/{number}.jsonl", json_lines([{"text": f"{number} {row}"} for row in range(5)]))
+    alone = SourceDataset(tmp_path / "in", source="text")
+    monkeypatch.setattr(index, "_SMALL_BYTES", 0)
+    several = SourceDataset(tmp_path / "in", source="text", num_processes=2)
+    assert [*several] == [*alone]
+    assert [example["text"] for example in several] == [f"{number} {row}" for number in range(3) for row in range(5)]
