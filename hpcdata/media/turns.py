@@ -11,6 +11,8 @@ waits for nobody, so the turns go round. What is small enough never waits.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import os
 import struct
 import threading
@@ -24,6 +26,8 @@ BUDGET = 17
 """Bytes for each pixel that a picture may have: a WebP of that many takes all of it."""
 FREE_BYTES = 1 << 26
 """What a picture takes of no budget: each thread has so much of its own."""
+_TRIMMED_BYTES = 1 << 28
+"""From so many on the memory of a picture goes back to the system: Pillow's blocks of 16 MiB would stay with malloc."""
 _DECODED = 12
 """Bytes a pixel of a decoded picture, with its copies."""
 _DECODERS = {"WEBP": 16.5, "AVIF": 16.5}
@@ -49,6 +53,8 @@ def turn(image: Image.Image, data: bytes, max_pixels: int) -> Iterator[None]:
             yield
         finally:
             image.close()  # its pixels go now, whoever still refers to it
+            if needed >= _TRIMMED_BYTES:
+                _give_back()
 
 
 def decoding_bytes(image: Image.Image, data: bytes) -> int:
@@ -68,6 +74,17 @@ def _largest_tile(data: bytes) -> int:
         width, height = _TILE_SIZE.unpack_from(data, place)
         largest, place = max(largest, width * height), data.find(_TILES, place + 1)
     return largest
+
+
+def _give_back() -> None:
+    """Returns memory that is free to the system, where the C library can (glibc)."""
+    if trim := getattr(_c_library(), "malloc_trim", None):
+        trim(0)
+
+
+@functools.cache
+def _c_library() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 class _Budget:

@@ -107,3 +107,18 @@ def test_a_forked_child_does_not_wait_for_threads_that_it_has_not(monkeypatch: p
             with turns.turn(image, data, PIXELS):
                 os._exit(7)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_memory_of_large_pictures_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[int]()
+    monkeypatch.setattr(turns, "_give_back", lambda: calls.append(turns._shared._taken))
+    monkeypatch.setattr(turns, "FREE_BYTES", 0)
+    open_image(data := file_of("RGB", "JPEG"), max_pixels=PIXELS)
+    assert calls == []
+    monkeypatch.setattr(turns, "_TRIMMED_BYTES", predicted(data))
+    open_image(data, max_pixels=PIXELS)
+    assert calls == [predicted(data)], "before the next one begins"
+
+
+def test_the_system_takes_memory_back() -> None:
+    turns._give_back()
