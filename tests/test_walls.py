@@ -61,8 +61,10 @@ ONLY_IN = {
                 "jpeg",
                 "opening",
                 "orientation",
+                "pixels",
                 "profiles",
                 "resizing",
+                "turns",
             )
         ),
         "report.preview",

@@ -98,7 +98,8 @@ class DataConfig:
     on_changed_input: Literal["refuse", "reject"] = transient("refuse")
     """When an input was removed or changed after planning: refuse its shards, or reject its samples."""
     max_image_pixels: int = semantic(89_478_485)
-    """Reject pictures with more pixels, by their header, before decoding. The default is Pillow's: 256 MiB of RGB."""
+    """Reject pictures with more pixels, by their header, before decoding. The default is Pillow's: 256 MiB of RGB. So
+    is a picture whose decoder would take more than 17 bytes for each of so many: large JPEG 2000 in one tile."""
     max_record_bytes: int = semantic(256 * 2**20)
     """Longest image file, text or JSON line that is read into memory."""
 

@@ -29,7 +29,8 @@ from hpcdata.dataset.readahead import ReadAhead, will_need
 from hpcdata.dataset.span_table import COLUMNS, SpanTable, find_spans
 from hpcdata.native.arrays import empty, totals_before
 from hpcdata.native.compiled import kernels
-from hpcdata.native.forks import ForkLock
+from hpcdata.native.forks import ForkLock, Lazy
+from hpcdata.native.intervals import Intervals
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, Role, Span
 
 if TYPE_CHECKING:
@@ -173,6 +174,11 @@ class TokenDataset:
             raise IndexError(f"rows {rows.min()} to {rows.max()} of a dataset of {len(self)} samples")
         return self.stored_rows(rows)
 
+    @property
+    def most_ahead(self) -> int:
+        """Samples that it pays to look up at a time: of more, some parts are no longer mapped when they are copied."""
+        return max(1, self.maps.max_open // 2) if self.maps.may_close else len(self)
+
     def _that_fit(self, stored: np.ndarray) -> Iterator[np.ndarray]:
         """Of samples on disk as many at a time as may have their parts mapped, in their order."""
         most = self.maps.max_open if self.maps.may_close else max(1, len(stored))
@@ -272,7 +278,11 @@ class TokenDataset:
     def _parts_of(self, rows: np.ndarray) -> np.ndarray:
         if len(self.manifest.parts) == 1:
             return np.zeros(len(rows), np.int64)
-        return np.searchsorted(self._first_row, rows, side="right") - 1
+        return self._intervals.of(rows)
+
+    @Lazy
+    def _intervals(self) -> Intervals:
+        return Intervals(self._first_row)
 
     def _example(self, row: int) -> Example:
         part_index = bisect.bisect_right(self._first_row, row) - 1

@@ -130,7 +130,7 @@ class BatchEncoder:
         good: list[tuple[Sample, list[np.ndarray]]],
         rejects: dict[int, RejectRow],
         text_ids: list[np.ndarray],
-        failed: dict[int, str],
+        failed: dict[int, BadSample],
         grids: list[np.ndarray],
         first_index: int,
         source: str,
@@ -141,7 +141,7 @@ class BatchEncoder:
         for number, (sample, _) in enumerate(good):
             spans, num_cut = self._spans(sample, ids, codes)
             if number in failed:
-                row = reject_row(sample, Reason.CRASH, failed[number], first_index, source)
+                row = reject_row(sample, failed[number].reason, failed[number].message, first_index, source)
                 rejects[row.index] = row
             elif any(len(span.ids) for span in spans):
                 examples.append(Example(index=first_index + sample.position, key=sample.key, spans=tuple(spans)))
@@ -164,7 +164,7 @@ class BatchEncoder:
     def _encode_documents(self, batch: Documents, first_index: int, source: str) -> EncodedDocuments:
         """As records are encoded for samples of one text, without an object for each of them."""
         assert self._text is not None
-        ids, lengths, truncated, crashed = np.zeros(0, np.int32), np.zeros(0, np.int64), None, dict[int, str]()
+        ids, lengths, truncated, crashed = np.zeros(0, np.int32), np.zeros(0, np.int64), None, dict[int, BadSample]()
         if batch.texts:
             ids, offsets, crashed = panics.encode(self._text, batch.texts)
             ids, lengths, truncated = _cut(ids, offsets, self._block_size)
@@ -196,7 +196,7 @@ class BatchEncoder:
                 num_compared, num_equal = num_compared + compared, num_equal + equal
         return num_compared, num_equal
 
-    def _encode_texts(self, samples: Sequence[Sample]) -> tuple[list[np.ndarray], dict[int, str]]:
+    def _encode_texts(self, samples: Sequence[Sample]) -> tuple[list[np.ndarray], dict[int, BadSample]]:
         """(ids of every text, why for each sample that has one at which the tokenizer gives up)."""
         found = [
             (number, part.text)
@@ -208,7 +208,7 @@ class BatchEncoder:
             return [], {}
         ids, offsets, crashed = panics.encode(self._text, [text for _, text in found])
         rows = [ids[start:end] for start, end in itertools.pairwise(offsets.tolist())]
-        return rows, {found[row][0]: message for row, message in crashed.items()}
+        return rows, {found[row][0]: bad for row, bad in crashed.items()}
 
     def _spans(
         self, sample: Sample, text_ids: Iterator[np.ndarray], codes: Iterator[np.ndarray]
@@ -285,12 +285,13 @@ def _cut(
     return ids[is_kept], np.minimum(lengths, block_size), lengths > block_size
 
 
-def _without_ids(batch: Documents, row: int, crash: str | None) -> Reject:
+def _without_ids(batch: Documents, row: int, bad: BadSample | None) -> Reject:
+    bad = bad or BadSample(Reason.EMPTY_TEXT, _NO_IDS)
     position = batch.positions[row]
     return Reject(
         position=position,
         key=f"{batch.key_prefix}{position}",
-        reason=Reason.EMPTY_TEXT if crash is None else Reason.CRASH,
-        message=crash or _NO_IDS,
+        reason=bad.reason,
+        message=bad.message,
         offset=batch.offsets[row],
     )

@@ -94,8 +94,9 @@ class PlainSteps(RowSteps):
             self._blocks.reach(epoch, int(positions.min()), int(positions.max()) + 1) if len(positions) else False
         )
         draws = self.stream.draws(epoch, positions)
-        num_spans = 1 if self._ahead is None else _SPANS_AHEAD  # the first batch is waited for
-        return _Ahead(epoch, step, share, draws, edges.tolist(), num_spans, is_asked)
+        most = min(_SPANS_AHEAD, self.dataset.most_ahead)
+        num_spans = 1 if self._ahead is None else most  # the first batch is waited for
+        return _Ahead(epoch, step, share, draws, edges.tolist(), num_spans, most, is_asked)
 
 
 class _Widths(NamedTuple):
@@ -120,13 +121,14 @@ class _Ahead:
         draws: Draws,
         edges: list[int],
         num_spans: int,
+        most: int,
         is_asked: bool,
     ) -> None:
-        """`num_spans`: rows whose spans are looked up first; then more. `is_asked`: whether the kernel reads them."""
+        """`num_spans`: rows whose spans are looked up first; then up to `most`. `is_asked`: the kernel reads them."""
         self._epoch, self._first_step, self._share, self._draws, self._edges = epoch, first_step, share, draws, edges
         self._batch: MakeBatch | None = None
         self._start = self._stop = 0
-        self._num_spans_ahead, self._is_asked = num_spans, is_asked
+        self._num_spans_ahead, self._most, self._is_asked = num_spans, most, is_asked
 
     def has(self, epoch: int, step: int, share: Share) -> bool:
         is_mine = share is self._share or share == self._share  # the first is faster, and nearly always so
@@ -144,7 +146,7 @@ class _Ahead:
             draws = self._draws.take(slice(start, self._edges[last]))
             prepared = prepare(draws, is_asked=self._is_asked)
             self._batch, self._start, self._stop = prepared, start, self._edges[last]  # all, or as it was before
-            self._num_spans_ahead = min(_SPANS_AHEAD, 4 * (self._edges[last] - start))
+            self._num_spans_ahead = min(self._most, 4 * (self._edges[last] - start))
         return self._batch, start - self._start, stop - self._start
 
     def _rows(self, step: int) -> slice:

@@ -10,6 +10,7 @@ May use: base, samples. Serves the image tokenizers (`pixels.load`) and the raw 
     orientation   the rule for EXIF orientation: which way a picture is turned
     colors        every mode of picture -> RGB: alpha, palettes, 16 bits, CMYK
     profiles      ICC profiles and the gamma of a PNG -> sRGB, and which were not applied
+    turns         large pictures are decoded in turns, within a budget of memory
     opening       a picture at its full size, upright and in RGB
     headers       the size of a picture from its header, nothing decoded
     resizing      kernels, the rounding of sides, the center crop

@@ -23,6 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from hpcdata.media.rules import Rule
+
 _logger = logging.getLogger(__name__)
 
 FORMAT = "JPEG"
@@ -31,7 +33,7 @@ _FRAMES = {0xC0: False, 0xC1: False, 0xC2: True}
 """Marker of a frame header with Huffman codes -> whether it is progressive."""
 _BEFORE_FRAMES = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}
 """Markers of the segments that may stand before it: tables, comments, metadata."""
-_START_OF_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+_BEGINNING, _START_OF_SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _PROBE_SIZES = ((64, 48), (33, 17), (7, 130))
 _PROBE_QUALITIES = (40, 95)
 _PROBE_COLORS = ({"subsampling": "4:4:4"}, {"subsampling": "4:2:2"}, {"subsampling": "4:2:0"}, {"keep_rgb": True})
@@ -70,6 +72,11 @@ def decoded(data: bytes, image: Image.Image) -> np.ndarray | None:
     if array.shape[:2] != size[::-1]:
         return None
     return array[:, :, 0] if image.mode == "L" else array
+
+
+def ended(data: bytes, rule: Rule) -> bytes:
+    """With one more mark of the end where the rule takes truncated JPEGs: their decoder then fills what is missing."""
+    return data + _END if rule.truncated == "gray" and data.startswith(_BEGINNING) else data
 
 
 _probing = threading.Lock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from hpcdata.media import colors, formats, jpeg, orientation, profiles
+from hpcdata.media import colors, formats, jpeg, orientation, profiles, turns
 from hpcdata.media.rules import WHITE, Rule
 
 
@@ -14,7 +14,8 @@ def open_image(data: bytes, *, max_pixels: int, rule: Rule = WHITE) -> np.ndarra
 
     Raises BadSample, see `formats.opened`.
     """
-    with formats.opened(data, max_pixels) as image:
+    data = jpeg.ended(data, rule)
+    with formats.opened(data, max_pixels) as image, turns.turn(image, data, max_pixels):
         is_as_stored = rule.color == "ignore" or profiles.find_correction(image) is None
         is_upright_jpeg = image.format == jpeg.FORMAT and orientation.turn_of(image, rule.turned) is None
         array = jpeg.decoded(data, image) if is_upright_jpeg and is_as_stored else None

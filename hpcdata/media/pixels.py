@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
-from hpcdata.media import formats, profiles
+from hpcdata.media import formats, jpeg, profiles, turns
 from hpcdata.media.drafts import Part, draft
 from hpcdata.media.opening import as_rgb, upright
 from hpcdata.media.resizing import covered
@@ -47,10 +48,19 @@ def load(
     applied.
     Raises BadSample, see `formats.opened`.
     """
+    data = jpeg.ended(data, rule)
     with formats.opened(data, max_pixels) as image:
         drafted = draft(image, sizes, rule.turned) if jpeg_draft else None
-        picture = upright(image, rule)
-        if noted is not None:
-            noted.unapplied_profiles += profiles.is_unapplied(image, rule.color)
-        part = drafted or Part(height=picture.height, width=picture.width)
-        return as_rgb(np.array(covered(picture, part, nearest(part.height, part.width, sizes), rule)))
+        with turns.turn(image, data, max_pixels):
+            return _covering(image, drafted, sizes, rule, noted)
+
+
+def _covering(
+    image: Image.Image, drafted: Part | None, sizes: Sequence[Size], rule: Rule, noted: Noted | None
+) -> np.ndarray:
+    """A function of its own, so that a large picture does not outlive its turn."""
+    picture = upright(image, rule)
+    if noted is not None:
+        noted.unapplied_profiles += profiles.is_unapplied(image, rule.color)
+    part = drafted or Part(height=picture.height, width=picture.width)
+    return as_rgb(np.array(covered(picture, part, nearest(part.height, part.width, sizes), rule)))

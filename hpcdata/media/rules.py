@@ -15,7 +15,8 @@
 
 `molmo`: the three generations of Molmo (allenai/molmo, its robot fork, molmo2). Pillow's plain `convert("RGB")`, then
 `ImageOps.exif_transpose`, and a picture that this raises on stays as it is. On purpose, rejects are ours: of what is
-truncated (Molmo fills it with gray), has more pixels than allowed, or is in none of `formats.FORMATS`. Molmo has no
+truncated (Molmo fills it with gray: `truncated="gray"`), has more pixels than allowed, or is in none of
+`formats.FORMATS`. Molmo has no
 image codes: for a tokenizer its pictures are resized and cropped as `white`. Its own sizes (the long side fits, the
 rest is padded) belong to the raw path.
 
@@ -47,6 +48,11 @@ Rounding = Literal["integers", "floats"]
 Color = Literal["ignore", "srgb"]
 """Whether colors that a file describes otherwise are converted to sRGB, see `profiles`."""
 
+Truncated = Literal["reject", "gray"]
+"""What becomes of a JPEG that ends too early. `gray`: what is missing is, as libjpeg fills it. Other formats, and JPEGs
+without a pixel, are rejects in any case.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -56,6 +62,7 @@ class Rule:
     rounding: Rounding
     color: Color = "ignore"
     """Of every system that is named here."""
+    truncated: Truncated = "reject"
 
 
 WHITE = Rule(alpha="on_white", turned="first", kernel="bilinear", rounding="integers")

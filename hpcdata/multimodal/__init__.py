@@ -43,8 +43,14 @@ if TYPE_CHECKING:
     from hpcdata.multimodal.loading.masks import branch_mask
     from hpcdata.multimodal.loading.mixture import IterableDatasetMixture, group_rates
     from hpcdata.multimodal.parts import ImagePreprocessor, InterleavedTextPreprocessor
+    from hpcdata.multimodal.pictures.augmenting import Augmentation
+    from hpcdata.multimodal.pictures.llava import LlavaPictures
+    from hpcdata.multimodal.pictures.molmo import MolmoPictures
+    from hpcdata.multimodal.pictures.qwen import QwenPictures
+    from hpcdata.multimodal.pictures.statistics import normalize
     from hpcdata.multimodal.preprocessor import MolmoPreprocessor
     from hpcdata.multimodal.recipe import make_loader
+    from hpcdata.multimodal.values import PictureTokens
 
 _PLACES = {
     **dict.fromkeys(("Dataset", "DatasetBase"), "datasets.base"),
@@ -60,6 +66,12 @@ _PLACES = {
     "branch_mask": "loading.masks",
     "group_rates": "loading.mixture",
     "make_loader": "recipe",
+    "Augmentation": "pictures.augmenting",
+    "LlavaPictures": "pictures.llava",
+    "MolmoPictures": "pictures.molmo",
+    "QwenPictures": "pictures.qwen",
+    "normalize": "pictures.statistics",
+    "PictureTokens": "values",
     "PictureFile": "image_files",
     "MolmoPreprocessorConfig": "config",
     "MolmoPreprocessor": "preprocessor",
@@ -68,6 +80,7 @@ _PLACES = {
 """Public name -> its module, which is imported when the name is used: the room itself is light."""
 
 __all__ = [
+    "Augmentation",
     "DataFormatter",
     "Dataset",
     "DatasetBase",
@@ -76,17 +89,22 @@ __all__ = [
     "ImagePreprocessor",
     "InterleavedTextPreprocessor",
     "IterableDatasetMixture",
+    "LlavaPictures",
     "MMCollator",
     "MeasuredDataset",
+    "MolmoPictures",
     "MolmoPreprocessor",
     "MolmoPreprocessorConfig",
     "MultimodalLoader",
     "PictureFile",
+    "PictureTokens",
+    "QwenPictures",
     "SourceDataset",
     "branch_mask",
     "get_dataset",
     "group_rates",
     "make_loader",
+    "normalize",
     "register",
 ]
 

@@ -27,6 +27,8 @@ def arrays_of_pictures(starts: Sequence[int], blocks: Sequence[PictureBlock], ou
         return {}
     inputs = [_shifted(block.plan.image_input_idx, start) for block, start in zip(blocks, starts, strict=True)]
     made = {"images": np.concatenate([block.pixels for block in blocks])}
+    if grids := [block.plan.grid_thw for block in blocks if block.plan.grid_thw is not None]:
+        made["image_grid_thw"] = np.array(grids, np.int64)
     masks = [block.masks for block in blocks if block.masks is not None]
     if masks:
         made["image_masks"] = np.concatenate(masks)

@@ -16,11 +16,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from hpcdata.base.errors import UserError
 from hpcdata.encoders.text.tokenizer import EMBEDDED
-from hpcdata.media.rules import RULES
+from hpcdata.media.rules import RULES, Rule, Truncated
 from hpcdata.multimodal import image_files
 from hpcdata.multimodal.formatting.formatter import DataFormatter
 from hpcdata.multimodal.picture_settings import PictureSettings, check, check_count
@@ -30,7 +30,7 @@ from hpcdata.multimodal.texts.formats import build_format
 from hpcdata.multimodal.texts.layout import Weighting
 from hpcdata.multimodal.texts.limits import Limits
 from hpcdata.multimodal.texts.words import PICTURE_TOKENS, Words, build_words
-from hpcdata.multimodal.values import PictureTokens
+from hpcdata.multimodal.values import PicturePreprocessor, PictureTokens
 
 if TYPE_CHECKING:
     from hpcdata.multimodal.loading.collation import MMCollator
@@ -76,6 +76,8 @@ class MolmoPreprocessorConfig(PictureSettings):
 
     image_rule: str = "molmo"
     """How a picture file becomes RGB, see `hpcdata.media.rules`."""
+    truncated_jpegs: str = "reject"
+    """`gray`: what is missing is gray, as in Molmo's own runs, and nobody is told."""
     max_pixels: int = image_files.MAX_PIXELS
 
     prompt_templates: str = "uber_model"
@@ -92,6 +94,8 @@ class MolmoPreprocessorConfig(PictureSettings):
     shuffle_messages: bool = True
     image_last: bool = False
     lone_markers: str = "reject"
+    debug: bool = False
+    """The first template of each style always."""
 
     max_sequence_length: int | None = None
     """Ids of an example at most; what is longer is for `truncation`."""
@@ -108,6 +112,7 @@ class MolmoPreprocessorConfig(PictureSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check("image_rule", self.image_rule, tuple(RULES))
+        check("truncated_jpegs", self.truncated_jpegs, get_args(Truncated))
         check("loss_token_weighting", self.loss_token_weighting, tuple(_WEIGHTINGS))
         check_count("max_pixels", self.max_pixels)
         for name in ("max_images", "max_sequence_length", "max_text_tokens", "max_answer_len"):
@@ -117,15 +122,22 @@ class MolmoPreprocessorConfig(PictureSettings):
         self._limits()
 
     def build_preprocessor(
-        self, tokenizer: Any = None, *, for_inference: bool = False, is_training: bool = True
+        self,
+        tokenizer: Any = None,
+        *,
+        for_inference: bool = False,
+        is_training: bool = True,
+        pictures: Callable[..., PicturePreprocessor] | None = None,
     ) -> MolmoPreprocessor:
         """tokenizer: instead of the setting. for_inference: the last answer is left out and asked for. is_training:
-        orders of branches are drawn, and pictures are augmented where this is on.
+        orders of branches are drawn, and pictures are augmented where this is on. pictures: instead of the settings of
+        pictures, what makes others with `tokens=` the ids of the special tokens: `LlavaPictures`, `QwenPictures`, or
+        `functools.partial(QwenPictures, max_pixels=...)`.
         """
         words = self._words(tokenizer)
         formatter = self.formatter()
         return MolmoPreprocessor(
-            pictures=self.build_pictures(words),
+            pictures=self.build_pictures(words) if pictures is None else pictures(tokens=self._picture_tokens(words)),
             formatter=formatter,
             words=words,
             form=build_format(self.message_format, words, always_start_with_space=self.always_start_with_space),
@@ -141,7 +153,7 @@ class MolmoPreprocessorConfig(PictureSettings):
                 names_pictures=self.names_pictures,
                 for_inference=for_inference,
                 is_training=is_training,
-                rule=RULES[self.image_rule],
+                rule=self._rule(),
                 max_pixels=self.max_pixels,
             ),
         )
@@ -160,11 +172,17 @@ class MolmoPreprocessorConfig(PictureSettings):
 
     def build_pictures(self, words: Words) -> MolmoPictures:
         """What makes crops and patches of pictures, with the special tokens of a tokenizer."""
+        return self.pictures(self._picture_tokens(words))
+
+    def _rule(self) -> Rule:
+        return dataclasses.replace(RULES[self.image_rule], truncated=self.truncated_jpegs)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _picture_tokens(words: Words) -> PictureTokens:
         start, end, patch, col, _, low_res_patch, low_res_start = map(words.special, PICTURE_TOKENS)
-        tokens = PictureTokens(
+        return PictureTokens(
             patch=patch, start=start, end=end, col=col, low_res_patch=low_res_patch, low_res_start=low_res_start
         )
-        return self.pictures(tokens)
 
     def formatter(self) -> DataFormatter:
         names = {item.name for item in dataclasses.fields(DataFormatter) if item.init} & {*self.__dataclass_fields__}

@@ -90,13 +90,15 @@ class Rooms:
         num_pictures, num_branches = np.diff(measures.first_picture), np.diff(measures.first_branch)
         turns = measures.first_turn[measures.first_branch]
         columns = np.zeros((4, len(measures)), np.int64)
-        columns[:3] = _sums(self._lengths_of(measures.sizes), measures.first_picture)
+        of_pictures = self._lengths_of(measures.sizes)
+        columns[:3] = _sums(of_pictures, measures.first_picture)
         names = np.cumsum([0, *map(len, self.names(int(num_pictures.max(initial=0))))])
         if len(names) > 1:
             columns[0] += np.where(num_pictures > 1, names[num_pictures], 0)
         ends = 0 if self._is_open else 1 if limits.ends_inside else num_branches
         columns[0] += measures.num_shared + _sums(measures.num_tokens[None], turns)[0] - ends
         is_plain = self._is_open | (_sums(measures.num_learned[None], turns)[0] > 0)
+        is_plain &= _sums(of_pictures[:1] == 0, measures.first_picture)[0] == 0  # 0 tokens: pictures that are refused
         if self._max_images is not None:
             is_plain &= num_pictures <= self._max_images
         if limits.max_sequence_length is not None:

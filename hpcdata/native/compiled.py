@@ -22,11 +22,12 @@ import numpy as np
 from hpcdata.native.arrays import empty
 from hpcdata.native.threads import Later, copy, num_threads
 
-VERSION = 7
+VERSION = 8
 """Of the functions in kernels.c: a library that was built from an older one is not used."""
 _ARGUMENTS = {
     "place_rows": "pnnpppnpnnnnnnnn",
     "place_runs": "pnnppppnnpnnnnn",
+    "write_rows": "pnnppppnnnpnpppppnnn",
     "fill_runs": "pppnnpnnnnn",
     "count_runs": "pppnnpnnnnn",
     "finish": "n",
@@ -90,6 +91,20 @@ class Kernels:
     ) -> WriteRuns:
         """What writes ids from `start` plus `value`, or `value` alone where `start` is negative."""
         return WriteRuns(self._library, "place_runs", (ids,), (start, value, dest, length))
+
+    def write_rows(
+        self,
+        width: int,
+        first_run: np.ndarray,
+        length: np.ndarray,
+        kind: np.ndarray,
+        source: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> WriteRows:
+        """What writes all arrays of rows of `width` columns at once. Row n has the runs from first_run[n] up to
+        first_run[n + 1] ([rows + 1] int64). length, kind: [runs] int64; bits of `kind` are those of
+        `hpcdata.dataset.baked.record`. source: all ids, and where those of each row begin ([rows] int64).
+        """
+        return WriteRows(self._library, width, (first_run, length, kind), source)
 
     def fill_runs(self, value: np.ndarray, dest: np.ndarray, length: np.ndarray) -> WriteRuns:
         """What writes one `value` on each run."""
@@ -282,6 +297,47 @@ class PlaceRows:
         shape = (out.ctypes.data, item_bytes, out_rows, row_bytes // item_bytes, width)
         arguments = (*self._ids, *places, num_rows, *shape, shift, pad)
         _check(copy(self._place, arguments, (self._arrays, out, rows), self._finish, later))
+
+
+class WriteRows:
+    """Writes the arrays of some of its rows: their addresses are looked up once."""
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        width: int,
+        runs: tuple[np.ndarray, np.ndarray, np.ndarray],
+        source: tuple[np.ndarray, np.ndarray] | None,
+    ) -> None:
+        first_run, length, kind = runs
+        self._write, self._finish, self._width = library.write_rows, library.finish, width
+        self._arrays, self._num_rows, self._num_runs = (runs, source), len(first_run) - 1, len(length)
+        self._first_run = _at(first_run, len(first_run))
+        self._runs = _at(length, self._num_runs), _at(kind, self._num_runs)
+        self._ids: tuple[int | None, int, int] = (None, 0, 0)
+        self._start: int | None = None
+        if source is not None:
+            self._ids, self._start = _ids(source[0]), _at(source[1], self._num_rows)
+
+    def __call__(self, first: int, arrays: Mapping[str, np.ndarray], *, later: Later | None = None) -> None:
+        """The rows from `first` on. arrays: `input_ids` and those wanted of `labels`, `attention_mask`, `modality`,
+        `loss_mask`, `position_ids`, each [num_rows, width]. Without a source, the ids are there.
+
+        With a `later`, it may be done then.
+        """
+        ids, positions = arrays["input_ids"], arrays.get("position_ids")
+        if not 0 <= first <= first + len(ids) <= self._num_rows:
+            raise IndexError(f"rows {first} to {first + len(ids)} of {self._num_rows}")
+        for array in arrays.values():
+            if array.shape != (len(ids), self._width) or not array.flags.c_contiguous:
+                raise IndexError(f"an array of {array.shape}, strides of {array.strides}, expected {ids.shape}")
+        keys = ("labels", "attention_mask", "modality", "loss_mask", "position_ids")
+        wanted = [arrays[key].ctypes.data if key in arrays else None for key in keys]
+        start = None if self._start is None else self._start + 8 * first
+        runs = (self._first_run + 8 * first, *self._runs, self._num_runs)
+        place = (len(ids), self._width, ids.ctypes.data, ids.itemsize, *wanted)
+        arguments = (*self._ids, start, *runs, *place, positions.itemsize if positions is not None else 0)
+        _check(copy(self._write, arguments, (self._arrays, arrays), self._finish, later))
 
 
 class WriteRuns:

@@ -16,20 +16,23 @@ typedef int64_t i64;
 #else
 #define CLONES(...)
 #endif
-#define FOR_EACH_CPU CLONES("avx2")
 #if __GNUC__ >= 12
+#define FOR_EACH_CPU CLONES("avx2", "arch=x86-64-v4")
 #define FOR_EACH_CPU_THAT_MULTIPLIES CLONES("arch=x86-64-v4") /* 64 bits, in vectors */
 #else
+#define FOR_EACH_CPU CLONES("avx2")
 #define FOR_EACH_CPU_THAT_MULTIPLIES
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-enum { VERSION = 7, AHEAD = 2, FAR = 16, LINE = 64 };
+enum { VERSION = 8, FAR = 16, LINE = 64, BLOCK_BYTES = 1 << 14, MOST_ROWS = 64 };
 
 i64 kernels_version(void) { return VERSION; }
 
+/* For what comes soon, not next: into the second cache, as it is too much for the first. */
 INLINE void fetch(const char *from, i64 num_bytes) {
-    for (i64 at = 0; at < num_bytes; at += LINE) __builtin_prefetch(from + at);
+    const char *end = from + num_bytes;
+    for (from -= (uintptr_t)from % LINE; from < end; from += LINE) __builtin_prefetch(from, 0, 2);
 }
 
 /* out = ids + value for `count` ids; out = value. */
@@ -73,20 +76,27 @@ static int runs_fit(const i64 *at, const i64 *length, i64 num_runs, i64 size) {
 /* What can be copied to what: bytes of an id, 10 times, and of an element of out. */
 static int is_pair(i64 pair) { return pair == 22 || pair == 24 || pair == 28 || pair == 44 || pair == 48; }
 
+/* How many rows of so many bytes are asked for at a time, before the same number is copied. */
+static i64 rows_of_block(i64 row_bytes) {
+    i64 number = BLOCK_BYTES / (row_bytes > 0 ? row_bytes : 1);
+    return number < 1 ? 1 : number > MOST_ROWS ? MOST_ROWS : number;
+}
+
 /* Row `rows[r]` of out (NULL: row r) = `length[r]` ids from `start[r]`, plus `shift`, and `pad` up to `width`. */
 typedef struct {
     const void *ids;
     const i64 *start, *length, *rows;
     void *out;
-    i64 pair, stride, width, shift, pad;
+    i64 pair, stride, width, shift, pad, block;
 } Rows;
 
 #define PLACE_ROWS(IN, OUT, COPY, FILL)                                                                                \
-    for (i64 row = first; row < stop; row++) {                                                                         \
+    const IN *ids = all.ids;                                                                                           \
+    for (i64 row = first, fetched = first; row < stop; row++) {                                                        \
         OUT *to = (OUT *)all.out + (all.rows ? all.rows[row] : row) * all.stride;                                      \
-        const IN *ids = all.ids;                                                                                       \
-        if (row + AHEAD < stop)                                                                                        \
-            fetch((const char *)(ids + all.start[row + AHEAD]), all.length[row + AHEAD] * (i64)sizeof(IN));            \
+        if (fetched - row <= all.block)                                                                                \
+            for (i64 next = fetched + all.block; fetched < next && fetched < stop; fetched++)                          \
+                fetch((const char *)(ids + all.start[fetched]), all.length[fetched] * (i64)sizeof(IN));                \
         COPY(to, ids + all.start[row], all.length[row], all.shift);                                                    \
         FILL(to + all.length[row], all.width - all.length[row], all.pad);                                              \
     }                                                                                                                  \
@@ -95,18 +105,19 @@ FOR_EACH_CPU
 void place_these_rows(const void *job, i64 first, i64 stop) {
     const Rows all = *(const Rows *)job;
     switch (all.pair) {
-    case 22: PLACE_ROWS(uint16_t, uint16_t, copy_2_2, fill_2);
-    case 24: PLACE_ROWS(uint16_t, uint32_t, copy_2_4, fill_4);
-    case 28: PLACE_ROWS(uint16_t, uint64_t, copy_2_8, fill_8);
-    case 44: PLACE_ROWS(int32_t, uint32_t, copy_4_4, fill_4);
-    case 48: PLACE_ROWS(int32_t, uint64_t, copy_4_8, fill_8);
+    case 22: { PLACE_ROWS(uint16_t, uint16_t, copy_2_2, fill_2); }
+    case 24: { PLACE_ROWS(uint16_t, uint32_t, copy_2_4, fill_4); }
+    case 28: { PLACE_ROWS(uint16_t, uint64_t, copy_2_8, fill_8); }
+    case 44: { PLACE_ROWS(int32_t, uint32_t, copy_4_4, fill_4); }
+    case 48: { PLACE_ROWS(int32_t, uint64_t, copy_4_8, fill_8); }
     }
 }
 
 i64 place_rows(const void *ids, i64 num_ids, i64 id_bytes, const i64 *start, const i64 *length, const i64 *rows,
                i64 num_rows, void *out, i64 out_bytes, i64 out_rows, i64 stride, i64 width, i64 shift, i64 pad,
                i64 num_threads, i64 may_leave) {
-    const Rows all = {ids, start, length, rows, out, 10 * id_bytes + out_bytes, stride, width, shift, pad};
+    const Rows all = {ids, start, length, rows, out, 10 * id_bytes + out_bytes, stride, width, shift, pad,
+                      rows_of_block(width * id_bytes)};
     i64 is_outside = !runs_fit(start, length, num_rows, num_ids) || (!rows && num_rows > out_rows);
     for (i64 row = 0; row < num_rows; row++)
         is_outside |= length[row] > width || (rows && (rows[row] < 0 || rows[row] >= out_rows));
@@ -131,12 +142,13 @@ typedef struct {
     const void *ids;
     const i64 *start, *value, *dest, *length;
     void *out;
-    i64 num_runs, pair, base, size, pad;
+    i64 num_runs, pair, base, size, pad, block;
 } Runs;
 
 #define TILE(OUT, FILL, WRITE)                                                                                         \
     OUT *to = all.out;                                                                                                 \
-    i64 end = first ? all.dest[first - 1] - all.base + all.length[first - 1] : 0;                                      \
+    i64 end = first ? all.dest[first - 1] - all.base + all.length[first - 1] : 0, fetched = first;                     \
+    (void)fetched;                                                                                                     \
     for (i64 run = first; run < stop; run++) {                                                                         \
         i64 at = all.dest[run] - all.base, length = all.length[run];                                                   \
         FILL(to + end, at - end, all.pad);                                                                             \
@@ -149,9 +161,10 @@ typedef struct {
 #define PLACE_RUNS(IN, OUT, COPY, FILL)                                                                                \
     TILE(OUT, FILL, {                                                                                                  \
         const IN *ids = all.ids;                                                                                       \
-        i64 next = run + 2 * AHEAD;                                                                                    \
-        if (next < stop && all.start[next] >= 0)                                                                       \
-            fetch((const char *)(ids + all.start[next]), all.length[next] * (i64)sizeof(IN));                          \
+        if (fetched - run <= all.block)                                                                                \
+            for (i64 next = fetched + all.block; fetched < next && fetched < stop; fetched++)                          \
+                if (all.start[fetched] >= 0)                                                                           \
+                    fetch((const char *)(ids + all.start[fetched]), all.length[fetched] * (i64)sizeof(IN));            \
         if (all.start[run] < 0) FILL(to + at, length, all.value[run]);                                                 \
         else COPY(to + at, ids + all.start[run], length, all.value[run]);                                              \
     })
@@ -170,7 +183,8 @@ void place_these_runs(const void *job, i64 first, i64 stop) {
 i64 place_runs(const void *ids, i64 num_ids, i64 id_bytes, const i64 *start, const i64 *value, const i64 *dest,
                const i64 *length, i64 num_runs, i64 base, void *out, i64 out_bytes, i64 size, i64 pad,
                i64 num_threads, i64 may_leave) {
-    const Runs all = {ids, start, value, dest, length, out, num_runs, 10 * id_bytes + out_bytes, base, size, pad};
+    const Runs all = {ids, start, value, dest, length, out, num_runs, 10 * id_bytes + out_bytes, base, size, pad,
+                      rows_of_block(size * id_bytes / (num_runs > 0 ? num_runs : 1))};
     i64 is_outside = !runs_are_apart(dest, length, num_runs, base, size);
     for (i64 run = 0; run < num_runs; run++) is_outside |= start[run] >= 0 && length[run] > num_ids - start[run];
     if (is_outside || !is_pair(all.pair)) return -1;
@@ -192,7 +206,7 @@ void fill_these_runs(const void *job, i64 first, i64 stop) {
 
 i64 fill_runs(const i64 *value, const i64 *dest, const i64 *length, i64 num_runs, i64 base, void *out, i64 out_bytes,
               i64 size, i64 pad, i64 num_threads, i64 may_leave) {
-    const Runs all = {NULL, NULL, value, dest, length, out, num_runs, out_bytes, base, size, pad};
+    const Runs all = {NULL, NULL, value, dest, length, out, num_runs, out_bytes, base, size, pad, 0};
     if (!runs_are_apart(dest, length, num_runs, base, size)) return -1;
     if (out_bytes != 1 && out_bytes != 2 && out_bytes != 4 && out_bytes != 8) return -1;
     return IN_PARALLEL(fill_these_runs, num_runs, size * out_bytes);
@@ -212,10 +226,92 @@ void count_these_runs(const void *job, i64 first, i64 stop) {
 
 i64 count_runs(const i64 *first, const i64 *dest, const i64 *length, i64 num_runs, i64 base, void *out, i64 out_bytes,
                i64 size, i64 pad, i64 num_threads, i64 may_leave) {
-    const Runs all = {NULL, NULL, first, dest, length, out, num_runs, out_bytes, base, size, pad};
+    const Runs all = {NULL, NULL, first, dest, length, out, num_runs, out_bytes, base, size, pad, 0};
     if (!runs_are_apart(dest, length, num_runs, base, size)) return -1;
     if (out_bytes != 2 && out_bytes != 4 && out_bytes != 8) return -1;
     return IN_PARALLEL(count_these_runs, num_runs, size * out_bytes);
+}
+
+/* All arrays of whole rows, one row after the other, while its ids are in the cache. Row r consists of the runs from
+ * `first_run[r]` up to `first_run[r + 1]`, which fill its `width` columns; `kind` says what they are. Its ids are those
+ * from `start[r]`, or (NULL) are there already. An array that is NULL is not wanted. */
+enum { VALID = 1, IMAGE = 2, TRAINED = 4, IGNORED_LABEL = -100 };
+
+typedef struct {
+    const void *from;
+    const i64 *start, *first_run, *length, *kind;
+    void *ids, *positions;
+    uint64_t *labels;
+    uint8_t *valid, *modality, *trained;
+    i64 width, pair, position_bytes, block;
+} Columns;
+
+INLINE void derive_row(const Columns *all, i64 row) {
+    i64 at = row * all->width, number = 0;
+    for (i64 run = all->first_run[row]; run < all->first_run[row + 1]; run++) {
+        i64 length = all->length[run], kind = all->kind[run], is_valid = kind & VALID;
+        if (all->labels && kind & TRAINED)
+            memcpy(all->labels + at, (const uint64_t *)all->ids + at, (size_t)length * sizeof(uint64_t));
+        else if (all->labels) fill_8(all->labels + at, length, IGNORED_LABEL);
+        if (all->positions)
+            switch (all->position_bytes + is_valid) {
+            case 2: fill_2((uint16_t *)all->positions + at, length, 0); break;
+            case 3: count_2((uint16_t *)all->positions + at, length, number); break;
+            case 4: fill_4((uint32_t *)all->positions + at, length, 0); break;
+            case 5: count_4((uint32_t *)all->positions + at, length, number); break;
+            case 8: fill_8((uint64_t *)all->positions + at, length, 0); break;
+            case 9: count_8((uint64_t *)all->positions + at, length, number); break;
+            }
+        if (all->valid) memset(all->valid + at, (int)is_valid, (size_t)length);
+        if (all->modality) memset(all->modality + at, (kind & IMAGE) > 0, (size_t)length);
+        if (all->trained) memset(all->trained + at, (kind & TRAINED) > 0, (size_t)length);
+        number += is_valid ? length : 0;
+        at += length;
+    }
+}
+
+#define WRITE_ROWS(IN, OUT, COPY)                                                                                      \
+    const IN *ids = all.from;                                                                                          \
+    for (i64 row = first, fetched = first; row < stop; row++) {                                                        \
+        if (fetched - row <= all.block)                                                                                \
+            for (i64 next = fetched + all.block; fetched < next && fetched < stop; fetched++)                          \
+                fetch((const char *)(ids + all.start[fetched]), all.width * (i64)sizeof(IN));                          \
+        COPY((OUT *)all.ids + row * all.width, ids + all.start[row], all.width, 0);                                    \
+        derive_row(&all, row);                                                                                         \
+    }                                                                                                                  \
+    return
+FOR_EACH_CPU
+void write_these_rows(const void *job, i64 first, i64 stop) {
+    const Columns all = *(const Columns *)job;
+    switch (all.start ? all.pair : 0) {
+    case 22: { WRITE_ROWS(uint16_t, uint16_t, copy_2_2); }
+    case 28: { WRITE_ROWS(uint16_t, uint64_t, copy_2_8); }
+    case 48: { WRITE_ROWS(int32_t, uint64_t, copy_4_8); }
+    }
+    for (i64 row = first; row < stop; row++) derive_row(&all, row);
+}
+
+/* The bytes of an element are those of ids, and of labels, which are made of them. */
+i64 write_rows(const void *from, i64 num_ids, i64 id_bytes, const i64 *start, const i64 *first_run, const i64 *length,
+               const i64 *kind, i64 num_runs, i64 num_rows, i64 width, void *ids, i64 out_bytes, void *labels,
+               void *valid, void *modality, void *trained, void *positions, i64 position_bytes, i64 num_threads,
+               i64 may_leave) {
+    const Columns all = {from, start, first_run, length, kind, ids, positions, labels, valid, modality, trained, width,
+                         10 * id_bytes + out_bytes, position_bytes, rows_of_block(width * id_bytes)};
+    i64 row_bytes = width * (out_bytes + (labels ? 8 : 0) + (positions ? position_bytes : 0) + 3), is_outside = 0;
+    for (i64 row = 0; row < num_rows; row++) {
+        i64 left = width, run = first_run[row], stop = first_run[row + 1];
+        is_outside |= run < 0 || stop > num_runs || (start && (start[row] < 0 || start[row] > num_ids - width));
+        if (is_outside) return -1;
+        for (; run < stop; run++) {
+            if (length[run] < 0 || length[run] > left) return -1;
+            left -= length[run];
+        }
+        if (left) return -1;
+    }
+    if ((start && all.pair != 22 && all.pair != 28 && all.pair != 48) || (labels && out_bytes != 8)) return -1;
+    if (positions && position_bytes != 2 && position_bytes != 4 && position_bytes != 8) return -1;
+    return IN_PARALLEL(write_these_rows, num_rows, num_rows * row_bytes);
 }
 
 /* Samples that are lined up (`Lineup` of sequences.py), and the bins that they stand in. Runs of row r of a bin are

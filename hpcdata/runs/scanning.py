@@ -1,11 +1,18 @@
-"""Scanning the inputs of a run: how many samples each holds, and where reading may start."""
+"""Scanning the inputs of a run: how many samples each holds, and where reading may start.
+
+Every scanner is linear in what it reads, which has limits (`sources.limits`). Should one take far more CPU time than
+the size of a file explains, planning ends with an error that names the file.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +35,10 @@ MAX_SCAN_PROCESSES = 8
 AGAIN_AFTER_S = 1.0
 SMALL_INPUT_BYTES = 64 * 2**20
 """Below this the start of processes would take longer than scanning."""
+
+
+LEAST_S, S_A_MEGABYTE = 120.0, 10.0
+"""CPU time that a file may take: many times what the slowest scanner needs on a slow machine."""
 
 
 def plan_inputs(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile]) -> tuple[PlannedInput, ...]:
@@ -112,14 +123,36 @@ def _stat(path: str) -> os.stat_result:
 
 def _scan_once(task: _ScanTask) -> _Scanned:
     before = _stat(task.file.path)
-    file = sources.prepare(task.file, Path(task.folder), without=os.path.dirname(task.folder))
-    scan = sources.scan(
-        file, every=task.config.data.shard_size, options=find_stage(task.config.stage).options(task.config)
-    )
+    with _watched(task.file.path):
+        file = sources.prepare(task.file, Path(task.folder), without=os.path.dirname(task.folder))
+        scan = sources.scan(
+            file, every=task.config.data.shard_size, options=find_stage(task.config.stage).options(task.config)
+        )
     after = _stat(task.file.path)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UserError(f"{task.file.path} changed while it was read: launch again when nothing writes to it")
     return _Scanned(file=file, scan=scan, size=_stat(file.path).st_size, mtime_ns=before.st_mtime_ns)
+
+
+@contextlib.contextmanager
+def _watched(path: str) -> Iterator[None]:
+    """Raises UserError when a file takes too much CPU time. Not for folders, nor where the timer is in use already."""
+    is_free = signal.getsignal(signal.SIGPROF) == signal.SIG_DFL and not signal.getitimer(signal.ITIMER_PROF)[0]
+    if not is_free or threading.current_thread() is not threading.main_thread() or os.path.isdir(path):
+        yield
+        return
+    most = LEAST_S + S_A_MEGABYTE * _stat(path).st_size / 10**6
+
+    def end(*_: object) -> None:
+        raise UserError(f"{path}: planning it takes more than {most:.0f} s of CPU time: it is damaged, or made so")
+
+    signal.signal(signal.SIGPROF, end)
+    signal.setitimer(signal.ITIMER_PROF, most)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
 
 
 def _limit(scan: sources.Scan, num_samples: int) -> sources.Scan:

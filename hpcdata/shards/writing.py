@@ -41,6 +41,9 @@ from hpcdata.shards.shard import (
 
 log = logging.getLogger(__name__)
 
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
+"""One for all rows: `json.dumps` makes one for each."""
+
 
 class ShardWriter:
     """Appends encoded batches to one shard, checkpoints, commits. Make one with `takeover.open_shard`."""
@@ -76,7 +79,7 @@ class ShardWriter:
             self._files[path].append(data)
         for name, data in laid.files:
             self._add_file(name, data)
-        lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in batch.rejects]
+        lines = [f"{_as_json(vars(row))}\n" for row in batch.rejects]
         self._files[REJECTS].append("".join(lines).encode(errors="replace"))
         counts = batch.counts()
         added = {column.table: len(laid.columns[column.path]) for column in self._schema.columns}

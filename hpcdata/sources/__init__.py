@@ -35,10 +35,11 @@ from typing import Protocol, cast
 from hpcdata.base.reads import naming
 from hpcdata.samples import Documents, Record
 from hpcdata.sources.account import Found, NotRead, find_account
-from hpcdata.sources.base import RECORDS, InputFile, Options, Scan, refusing_faults
+from hpcdata.sources.base import MOST_AT_ONCE, RECORDS, Each, InputFile, Options, Scan, refusing_faults
 from hpcdata.sources.inputs import list_inputs, prepare, warn_of_differences
 
 __all__ = [
+    "MOST_AT_ONCE",
     "Found",
     "InputFile",
     "NotRead",
@@ -75,7 +76,7 @@ _MODULES = {
 
 
 class _Format(Protocol):
-    def scan(self, file: InputFile, *, every: int, options: Options) -> Scan: ...
+    def scan(self, file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan: ...
 
     def read(self, file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]: ...
 
@@ -91,10 +92,13 @@ def carries_images(format_name: str) -> bool:
     return format_name == RECORDS or not format_name.startswith(("text", "parquet", "document"))
 
 
-def scan(file: InputFile, *, every: int, options: Options) -> Scan:
-    """Counts the samples of one input file and notes a cut for every `every`-th. Raises UserError if it cannot."""
+def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
+    """Counts the samples of one input file and notes a cut for every `every`-th. Raises UserError if it cannot.
+
+    each: is told where every sample begins, in order.
+    """
     with refusing_faults(file.path):
-        return _module(file).scan(file, every=every, options=options)
+        return _module(file).scan(file, every=every, options=options, each=each)
 
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
@@ -115,7 +119,7 @@ def gives_documents(format_name: str) -> bool:
 def read_documents(
     file: InputFile, scan: Scan, *, first: int, count: int, batch_size: int, options: Options
 ) -> Iterator[Documents]:
-    """The records that `read` yields, `batch_size` of them at once, for formats that `gives_documents` names."""
+    """The records that `read` yields, a multiple of `batch_size` at once, for formats that `gives_documents` names."""
     module = cast(_Bulk, _module(file))
     with naming(file.path):
         yield from module.read_documents(file, scan, first=first, count=count, batch_size=batch_size, options=options)

@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from hpcdata.sources.streams import chunks, open_input
 logger = logging.getLogger(__name__)
 
 _PACKED = (".gz", ".zst")
+_NEVER = 1 << 62
 _LINES = ("jsonl", "text", "listing")
 _MOST_AHEAD = 16 << 20
 """Bytes of one record that are read at once; of a larger one, what is asked for."""
@@ -102,9 +104,9 @@ def places(file: InputFile, options: Options) -> tuple[Scan, np.ndarray]:
     """What a scan finds, without its cuts, and [num_samples] int64: where each sample begins. Raises UserError."""
     from hpcdata import sources
 
-    found = sources.scan(file, every=1, options=options)
-    seeks = np.array(found.cuts, np.int64)
-    return dataclasses.replace(found, cuts=()), seeks
+    seeks = array("q")
+    found = sources.scan(file, every=_NEVER, options=options, each=seeks.append)
+    return dataclasses.replace(found, cuts=()), np.array(seeks, np.int64)
 
 
 class RecordReader:

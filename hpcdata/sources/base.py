@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeGuard
 
 from hpcdata.base.errors import Failed, UserError
@@ -30,6 +31,11 @@ DOCUMENT_FIELDS = ("text", "content")
 """Fields or columns that hold the text of a document, in order of preference."""
 
 
+Each = Callable[[int], object]
+AT_ONCE, _SMALLEST = 1 << 20, 1 << 10
+"""Characters of documents that are worth a batch; the shortest counts as so many."""
+MOST_AT_ONCE = AT_ONCE // _SMALLEST
+"""Documents of a batch of several `batch_size`."""
 RECORDS = "parquet.records"
 """The format of Parquet whose rows are records with pictures or conversations; `parquet` holds documents."""
 
@@ -62,6 +68,9 @@ class Options:
     needs_text: bool = True
     keep_image_marker: bool = False
     """Leave the literal `<image>` of conversations in the text, before its image."""
+    only_users_show: bool = False
+    """In conversations a marker is the place of a picture where a user writes it, and text where others do. Markers
+    and pictures that do not fit have reasons of their own."""
     rejects_changed: bool = False
     """A document of a listing that is no longer as listed is a reject; else reading it raises UserError."""
     keeps_members: bool = False
@@ -146,17 +155,36 @@ def changed_since_planned(file: InputFile, *, got: int, expected: int) -> UserEr
     )
 
 
-def gathered(file: InputFile, first: int, rows: Iterable[tuple[int, str | Record]]) -> Documents:
-    """The documents from position `first` on. rows: (offset, text, or the record where it is not plain)."""
-    positions, texts, offsets, rejects = list[int](), list[str](), list[int](), list[Reject]()
-    for position, (offset, found) in enumerate(rows, first):
+def gathered(
+    file: InputFile, rows: Iterable[tuple[int, str | Record]], *, first: int, count: int, batch_size: int
+) -> Iterator[Documents]:
+    """Rows `first` to `first + count - 1` as documents. rows: (offset, text, or the record where it is not plain).
+
+    A batch ends behind a multiple of `batch_size` rows, as soon as it is large enough to make its own cost small.
+    Raises UserError where rows are missing.
+    """
+    batch, size, position = _no_documents(file), 0, first
+    for position, (offset, found) in enumerate(islice(rows, count), first):
+        if size >= AT_ONCE and not (position - first) % batch_size:
+            yield batch
+            batch, size = _no_documents(file), 0
         if isinstance(found, Reject):
-            rejects.append(found)
+            batch.rejects.append(found)
+            size += _SMALLEST
             continue
-        positions.append(position)
-        texts.append(found if isinstance(found, str) else _only_text(found))
-        offsets.append(offset)
-    return Documents(key_prefix=f"{file.label}#", positions=positions, texts=texts, offsets=offsets, rejects=rejects)
+        text = found if isinstance(found, str) else _only_text(found)
+        batch.positions.append(position)
+        batch.texts.append(text)
+        batch.offsets.append(offset)
+        size += max(len(text), _SMALLEST)
+    if count and position + bool(size) != first + count:
+        raise changed_since_planned(file, got=position + bool(size), expected=first + count)
+    if size:
+        yield batch
+
+
+def _no_documents(file: InputFile) -> Documents:
+    return Documents(key_prefix=f"{file.label}#", positions=[], texts=[], offsets=[], rejects=[])
 
 
 def is_plain(text: object) -> TypeGuard[str]:

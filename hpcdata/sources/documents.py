@@ -18,6 +18,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, Blob, Member, Reason, Record, Reject, Sample, TextPart
 from hpcdata.sources import json_lines
 from hpcdata.sources.base import (
+    Each,
     InputFile,
     Options,
     Scan,
@@ -53,10 +54,12 @@ def list_documents(path: str, out_path: str, *, without: str = "") -> int:
     return num_lines
 
 
-def scan(file: InputFile, *, every: int, options: Options) -> Scan:
+def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
     """One sample, whatever is in the file; of a listing one for each line."""
     if file.format == "documents":
-        return json_lines.scan(file, every=every, options=options)
+        return json_lines.scan(file, every=every, options=options, each=each)
+    if each is not None:
+        each(0)
     return Scan(num_samples=1, every=every, cuts=(0,))
 
 

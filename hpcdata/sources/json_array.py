@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from hpcdata.base.errors import UserError
 from hpcdata.sources.base import InputFile, refusing_faults
-from hpcdata.sources.limits import bounded
+from hpcdata.sources.limits import bounded, most_records, require_few_records
 from hpcdata.sources.streams import BrokenStream, chunks
 
 logger = logging.getLogger(__name__)
@@ -29,11 +29,13 @@ def flatten_json(file: InputFile, out_path: str) -> int:
     """Writes the elements of an array file as lines and returns how many. Raises UserError if it holds no array."""
     splitter = _Splitter()
     num_lines, is_open = 0, False
+    most = most_records(os.stat(file.path).st_size)
     partial = f"{out_path}.{os.getpid()}.partial"
     with open(partial, "wb") as out:
         for piece in _pieces(file, splitter):
             if piece is None:
                 num_lines += is_open
+                require_few_records(file.path, num_lines, most)
                 out.write(b"\n" if is_open else b"")
                 is_open = False
                 continue

@@ -6,13 +6,14 @@ skipped without being held; a compressed stream that breaks ends in one reject.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import islice
 
 from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample
 from hpcdata.sources import records
-from hpcdata.sources.base import InputFile, Options, Scan, changed_since_planned, gathered
-from hpcdata.sources.limits import LARGE_TEXT_BYTES, bounded, require_few_large
+from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned, gathered
+from hpcdata.sources.limits import LARGE_TEXT_BYTES, bounded, most_records, require_few_large, require_few_records
 from hpcdata.sources.streams import BrokenStream, chunks
 
 Line = tuple[int, bytes, BadSample | None]
@@ -22,18 +23,23 @@ _SCAN_LIMIT_BYTES = LARGE_TEXT_BYTES
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def scan(file: InputFile, *, every: int, options: Options) -> Scan:
+def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
     """Counts lines; the options cannot change how many there are. Raises UserError for what unpacks to too much."""
     cuts = []
     num_samples = 0
     large = 0
+    most = most_records(os.stat(file.path).st_size)
     for offset, _, problem in lines(bounded(file, chunks(file)), 0, _SCAN_LIMIT_BYTES):
         if isinstance(problem, _LargeLine) and problem.size <= options.max_record_bytes:  # longer ones are not read
             large += problem.size
             require_few_large(file, large)
         if num_samples % every == 0:
             cuts.append(offset)
+            require_few_records(file.path, num_samples, most)
+        if each is not None:
+            each(offset)
         num_samples += 1
+    require_few_records(file.path, num_samples, most)
     return Scan(num_samples=num_samples, every=every, cuts=tuple(cuts))
 
 
@@ -50,13 +56,8 @@ def read_documents(
     file: InputFile, scan: Scan, *, first: int, count: int, batch_size: int, options: Options
 ) -> Iterator[Documents]:
     """What `read` yields for a file of documents, in batches and without an object for each of them."""
-    rows, end = rows_of(file, scan, first, count, options.max_record_bytes), first + count
-    for start in range(first, end, batch_size):
-        batch = gathered(file, start, _texts(file, start, islice(rows, min(batch_size, end - start)), options))
-        got = start + len(batch.positions) + len(batch.rejects)
-        if got != min(start + batch_size, end):
-            raise changed_since_planned(file, got=got, expected=end)
-        yield batch
+    rows = _texts(file, first, rows_of(file, scan, first, count, options.max_record_bytes), options)
+    return gathered(file, rows, first=first, count=count, batch_size=batch_size)
 
 
 def record_at(file: InputFile, position: int, offset: int, data: bytes, options: Options) -> Record:

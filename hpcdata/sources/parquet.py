@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +22,7 @@ from hpcdata.base.reads import read_at
 from hpcdata.samples import BadSample, Blob, Documents, Member, Reason, Record, Reject, Sample, TextPart
 from hpcdata.sources.base import (
     DOCUMENT_FIELDS,
+    Each,
     InputFile,
     Options,
     Scan,
@@ -31,7 +31,7 @@ from hpcdata.sources.base import (
     gathered,
     is_plain,
 )
-from hpcdata.sources.limits import LARGE_TEXT_BYTES, most_large, most_unpacked
+from hpcdata.sources.limits import LARGE_TEXT_BYTES, most_large, most_records, most_unpacked, require_few_records
 from hpcdata.sources.streams import open_input
 
 _BATCH_ROWS, _BATCH_BYTES = 256, 1 << 28
@@ -47,15 +47,22 @@ _MOST_ROWS_A_BYTE = 4096
 """More than the densest encoding of anything useful: a footer that promises more is damaged."""
 
 
-def scan(file: InputFile, *, every: int, options: Options) -> Scan:
+def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
     """Counts rows from the footer. Raises UserError if there is no text column."""
     with Bytes(file) as data:
         try:
             parquet = opened(data)
         except BadSample:
-            return Scan(num_samples=1, every=every, cuts=(0,))
+            return scan_of_rows(1, every, each)
         _column(parquet, file, options)
         num_rows = parquet.metadata.num_rows
+        require_few_records(file.path, num_rows, most_records(data.size()))
+        return scan_of_rows(num_rows, every, each)
+
+
+def scan_of_rows(num_rows: int, every: int, each: Each | None) -> Scan:
+    for row in range(num_rows) if each is not None else ():
+        each(row)  # type: ignore[misc]
     return Scan(num_samples=num_rows, every=every, cuts=tuple(range(0, num_rows, every)))
 
 
@@ -70,9 +77,8 @@ def read_documents(
 ) -> Iterator[Documents]:
     """What `read` yields, in batches and without an object for each of them."""
     del scan
-    values, end = _values(file, first, count, options), first + count
-    for start in range(first, end, batch_size):
-        yield gathered(file, start, _texts(file, start, islice(values, min(batch_size, end - start)), options))
+    rows = _texts(file, first, _values(file, first, count, options), options)
+    return gathered(file, rows, first=first, count=count, batch_size=batch_size)
 
 
 def _texts(

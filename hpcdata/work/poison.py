@@ -58,16 +58,24 @@ def find_suspects(paths: RunPaths, name: str) -> CrashNotes:
     return notes
 
 
-def next_piece(position: int, count: int, notes: CrashNotes, batch_size: int) -> tuple[int, int, bool]:
-    """(start, end, is suspected) of the samples to take next, from `position` on."""
+def next_piece(
+    position: int, count: int, notes: CrashNotes, batch_size: int, longest: int | None = None
+) -> tuple[int, int, bool]:
+    """(start, end, is suspected) of the samples to take next, from `position` on. longest: see `split`."""
     if notes.unread:
         return position, count, True
-    return split(position, count, notes.suspects, batch_size)[0]
+    return split(position, count, notes.suspects, batch_size, longest)[0]
 
 
-def split(resumed: int, count: int, suspects: set[int], batch_size: int) -> list[tuple[int, int, bool]]:
-    """Cuts the samples `resumed` to `count` into (start, end, is suspected), ends aligned to batches."""
+def split(
+    resumed: int, count: int, suspects: set[int], batch_size: int, longest: int | None = None
+) -> list[tuple[int, int, bool]]:
+    """Cuts the samples `resumed` to `count` into (start, end, is suspected), ends aligned to batches.
+
+    longest: samples that are in work at once where these are more than a batch, as of documents.
+    """
     width = (BATCHES_AHEAD + 2) * batch_size  # a GPU computes one while the one before is not written
+    width = max(width, longest or 0)
     marked = [
         any(suspect <= start < suspect + width for suspect in suspects) for start in range(resumed, count, batch_size)
     ]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from itertools import islice
 
 import numpy as np
 
-from hpcdata.samples import BadSample, ImagePart, PreparedBatch, Record, Sample
+from hpcdata.samples import BadSample, Blob, ImagePart, Member, PreparedBatch, Record, Sample
 from hpcdata.work.watchdog import PictureWatch
 
 Prepare = Callable[[Record], list[np.ndarray]]
 BATCHES_AHEAD = 2
+MOST_HELD_BYTES, _LARGE_BYTES = 1 << 27, 1 << 20
+"""Of records that are read and not prepared yet, one more aside; smaller ones do not count."""
+_Prepared = tuple[Record, list[np.ndarray] | BadSample]
 
 
 @contextlib.contextmanager
@@ -55,33 +59,77 @@ def prepare_batches(
 ) -> Iterator[PreparedBatch]:
     """Cuts records into batches and prepares them `BATCHES_AHEAD` batches ahead of the consumer.
 
-    prepare: raises BadSample for what is rejected; None where there is nothing to prepare.
+    prepare: raises BadSample for what is rejected; None where there is nothing to prepare. Large records hold no bytes
+    any more when they are prepared, and few of them are held until then.
     """
     records = iter(records)
     if prepare is None:
         while batch := list(islice(records, batch_size)):
             yield PreparedBatch(records=batch, prepared=[[]] * len(batch))
         return
-    pending: deque[tuple[list[Record], list[Future[list[np.ndarray] | BadSample]]]] = deque()
+    pending: deque[list[Future[_Prepared]]] = deque()
+    held = _Held()
     try:
         while True:
-            while len(pending) <= BATCHES_AHEAD and (batch := list(islice(records, batch_size))):
-                pending.append((batch, [threads.submit(_prepare_or_reject, record, prepare) for record in batch]))
-            if not pending:
+            while len(pending) <= BATCHES_AHEAD and (not pending or pending[-1]):
+                pending.append([])
+                pending[-1].extend(held.submitted(record, threads, prepare) for record in islice(records, batch_size))
+            if not pending[0]:
                 return
-            batch, futures = pending[0]
-            prepared = PreparedBatch(records=batch, prepared=[future.result() for future in futures])
+            found = [future.result() for future in pending[0]]
             pending.popleft()
-            yield prepared
+            yield PreparedBatch(records=[record for record, _ in found], prepared=[arrays for _, arrays in found])
     finally:
-        for _, futures in pending:
+        for futures in pending:
             for future in futures:
                 future.cancel()
 
 
-def _prepare_or_reject(record: Record, prepare: Prepare) -> list[np.ndarray] | BadSample:
+class _Held:
+    """The bytes of large records that are not prepared yet."""
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._waiting: deque[tuple[Future[_Prepared], int]] = deque()
+
+    def submitted(self, record: Record, threads: Executor, prepare: Prepare) -> Future[_Prepared]:
+        """Has a record prepared, once it fits beside the others or is alone."""
+        size = _bytes_of(record)
+        while size and self._waiting and self._size + size > MOST_HELD_BYTES:
+            future, its_size = self._waiting.popleft()
+            wait([future])
+            self._size -= its_size
+        future = threads.submit(_prepare_or_reject, record, prepare)
+        if size:
+            self._waiting.append((future, size))
+            self._size += size
+        return future
+
+
+def _bytes_of(record: Record) -> int:
+    """What a record holds in memory, 0 if that is little."""
+    if not isinstance(record, Sample):
+        return 0
+    pictures = (part.blob for part in record.parts if isinstance(part, ImagePart))
+    blobs = (*pictures, *(member.blob for member in record.members))
+    size = sum(len(blob.data) for blob in blobs if blob.data is not None)
+    return size if size > _LARGE_BYTES else 0
+
+
+def _without_bytes(record: Record) -> Record:
+    """A large record as it is told of by a child process: its pictures and members have no bytes."""
+    if not _bytes_of(record):
+        return record
+    assert isinstance(record, Sample)
+    empty = Blob(path="")
+    parts = tuple(ImagePart(blob=empty) if isinstance(part, ImagePart) else part for part in record.parts)
+    members = tuple(Member(extension=member.extension, blob=empty) for member in record.members)
+    return dataclasses.replace(record, parts=parts, members=members)
+
+
+def _prepare_or_reject(record: Record, prepare: Prepare) -> _Prepared:
     """Raises no BadSample: its traceback, in the thread that waits for it, would hold whole batches."""
     try:
-        return prepare(record)
+        return _without_bytes(record), prepare(record)
     except BadSample as error:
-        return BadSample(error.reason, error.message)
+        return _without_bytes(record), BadSample(error.reason, error.message)

@@ -97,7 +97,7 @@ def read_batches(
     unreadable: Unreadable | None = None,
     clock: WorkClock | None = None,
 ) -> Iterator[Batch]:
-    """Samples `start` to `end` of a shard in batches, documents in bulk. The clock gets what reading takes.
+    """Samples `start` to `end` of a shard in batches, documents in several at once. The clock gets what reading takes.
 
     threads: do what `prepare` says, see `decoding_threads`.
     """
@@ -119,6 +119,13 @@ def read_batches(
         found = read_shard(plan, paths, spec, skip=low, policy=policy, given_up=given_up, unreadable=unreadable)
         records = itertools.islice(clock.timed(found, "read_s"), high - low)
         yield from prepare_batches(records, batch_size=size, threads=threads, prepare=unreadable.preparing(prepare))
+
+
+def longest_batch(plan: Plan, spec: ShardSpec) -> int:
+    """Most samples of what `read_batches` gives at once of a shard."""
+    stage, size = find_stage(plan.config.stage), plan.batch_size
+    has_documents = any(stage.takes_documents(plan, segment.source.file.format) for segment in spec.segments)
+    return -(-sources.MOST_AT_ONCE // size) * size if has_documents else size
 
 
 def _runs(

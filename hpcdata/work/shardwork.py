@@ -26,7 +26,7 @@ from hpcdata.work import gpumeter, poison
 from hpcdata.work.clock import WorkClock
 from hpcdata.work.crashnotes import CrashNotes
 from hpcdata.work.preparing import decoding_threads, watched
-from hpcdata.work.reading import Changes, changes, read_batches, read_shard, require_unchanged
+from hpcdata.work.reading import Changes, changes, longest_batch, read_batches, read_shard, require_unchanged
 from hpcdata.work.unreadable import MIN_ALL_UNREADABLE, Everything, Unreadable, UnreadableRecord, survey
 from hpcdata.work.watchdog import PictureWatch, Watchdog
 
@@ -257,7 +257,7 @@ class ShardWork:
         skip: int,
     ) -> Iterator[Batch]:
         """The batches of a shard, those that are suspected by way of a child process; ends early at a stop signal."""
-        batch_size = self._plan.batch_size
+        batch_size, longest = self._plan.batch_size, longest_batch(self._plan, spec)
         max_crashes = self._runtime.data.max_crashes
         unreadable = Unreadable(spec=spec, condemned=notes.unreadable_for(task, max_crashes))
         trial = poison.Trial(
@@ -271,7 +271,7 @@ class ShardWork:
         )
         start = skip
         while start < spec.count:
-            start, end, is_suspected = poison.next_piece(start, spec.count, notes, batch_size)
+            start, end, is_suspected = poison.next_piece(start, spec.count, notes, batch_size, longest)
             if is_suspected:
                 try:
                     yield from self._unwatched(trial.batches(start, end, batch_size))

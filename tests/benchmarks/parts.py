@@ -1,11 +1,13 @@
 """What the number of parts costs a loader in steady state: one command, one table.
 
-    python tests/benchmarks/parts.py [--parts 1 100 2000 10000 ...] [--samples 1000000] [--seconds 5] [--folder DIR]
+    python tests/benchmarks/parts.py [--parts 1 100 2000 10000 ...] [--samples 1000000] [--seconds 3] [--rounds 5]
+                                     [--folder DIR]
 
 The same samples (64 to 192 ids, 16 bits) in more and more parts, shuffled, batches of 256, in one process with one
 thread. Each row is timed in a process of its own after every part has been asked for once: what `open()` costs then,
 it costs for ever. `joined` is how combine writes many parts; `separate` is how it did, and how few parts are. Opens are
-files that were opened while it was timed, a sample.
+files that were opened while it was timed, a sample. Samples of one second of CPU time, that of the kernel too, so that
+a machine that is busy says nearly the same; all take turns, round by round, and the figure is the median.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import itertools
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -46,8 +49,8 @@ for start in range(0, len(dataset), 4096):
     dataset.spans(np.arange(start, min(start + 4096, len(dataset))))
 for _ in range(200):
     next(loader)
-opens, steps, began = 0, 0, time.perf_counter()
-while (taken := time.perf_counter() - began) < float(sys.argv[2]):
+opens, steps, began = 0, 0, time.process_time()
+while (taken := time.process_time() - began) < float(sys.argv[2]):
     next(loader)
     steps += 1
 print(json.dumps({"rate": steps * 256 / taken, "opens": opens / (steps * 256), "first_ms": first * 1e3}))
@@ -58,31 +61,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", type=int, nargs="+", default=[1, 100, 2000, 4500, 10_000])
     parser.add_argument("--samples", type=int, default=1_000_000)
-    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where to make it; kept")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="hpcdata-parts-"))
-    print(f"{options.samples:,} samples, {os.cpu_count()} cores")
-    print("| parts | columns | samples/s | of the first row | opens a sample | first batch, ms |")
-    print("|---:|---|---:|---:|---:|---:|")
-    reference = None
+    made = {(parts, name): folder / f"{parts}-{name}" for parts in options.parts for name in ("separate", "joined")}
+    found: dict[tuple[int, str], list[dict[str, float]]] = {place: [] for place in made}
     try:
-        for num_parts in options.parts:
-            for name in ("separate", "joined"):
-                made = folder / f"{num_parts}-{name}"
-                make_dataset(made, num_parts, options.samples, is_joined=name == "joined")
-                found = measure(made, options.seconds)
-                reference = reference or found["rate"]
-                print(
-                    f"| {num_parts:,} | {name} | {found['rate']:,.0f} | {found['rate'] / reference:.2f} "
-                    f"| {found['opens']:.3f} | {found['first_ms']:.0f} |",
-                    flush=True,
-                )
-                if options.folder is None:
-                    shutil.rmtree(made)
+        for (num_parts, name), path in made.items():
+            make_dataset(path, num_parts, options.samples, is_joined=name == "joined")
+        for _ in range(options.rounds):
+            for place, path in made.items():
+                found[place].append(measure(path, options.seconds))
     finally:
         if options.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
+    print(f"{options.samples:,} samples, {os.cpu_count()} cores (load {os.getloadavg()[1]:.1f})")
+    print("| parts | columns | samples/s | of the first row | opens a sample | first batch, ms |")
+    print("|---:|---|---:|---:|---:|---:|")
+    reference = None
+    for (num_parts, name), rounds in found.items():
+        median = {key: statistics.median(of_round[key] for of_round in rounds) for key in rounds[0]}
+        reference = reference or median["rate"]
+        print(
+            f"| {num_parts:,} | {name} | {median['rate']:,.0f} | {median['rate'] / reference:.2f} "
+            f"| {median['opens']:.3f} | {median['first_ms']:.0f} |"
+        )
 
 
 def measure(folder: Path, seconds: float) -> dict[str, float]:

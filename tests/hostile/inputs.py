@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import zstandard
 from PIL import Image
 
 from tests.sources.source_files import json_lines, tar_bytes
@@ -204,6 +205,157 @@ def long_lines(folder: Path) -> Path:
     return _zipped(folder / "x.jsonl.gz", 24, b'{"text": "' + b"a" * (200 << 20) + b'"}\n')
 
 
+def webps(folder: Path) -> Path:
+    """Four WebPs of 89 million pixels, of 38 bytes each."""
+    return _pictures(folder, "webp", Image.new("RGB", (9400, 9500)), "WEBP", lossless=True, method=0)
+
+
+def wavelets(folder: Path) -> Path:
+    """Four JPEG 2000 of 75 million pixels in one tile: below the limit."""
+    return _pictures(folder, "jp2", Image.new("RGB", (8600, 8700)), "JPEG2000")
+
+
+def wavelets_with_alpha(folder: Path) -> Path:
+    """Of 88 million: their decoder takes 2 GiB each."""
+    return _pictures(folder, "jp2", Image.new("RGBA", (9400, 9400)), "JPEG2000")
+
+
+def _pictures(folder: Path, extension: str, image: Image.Image, format_name: str, **options: object) -> Path:
+    out = io.BytesIO()
+    image.save(out, format_name, **options)
+    return _pair(folder, out.getvalue(), extension, count=4)
+
+
+def bitmaps_of_a_tar(folder: Path) -> Path:
+    """A gzipped tar of four BMPs of 243 MB each."""
+    side = 9000
+    size = 54 + 3 * side * side
+    header = b"BM" + struct.pack("<IHHI", size, 0, 0, 54)
+    header += struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, 0, 0, 1, 1, 0, 0)
+    with gzip.open(folder / "x.tar.gz", "wb", compresslevel=9) as file:
+        for number in range(4):
+            info = tarfile.TarInfo(f"{number}.bmp")
+            info.size = size
+            file.write(info.tobuf() + header)
+            for _ in range(side):
+                file.write(bytes(3 * side))
+            file.write(bytes(-size % 512) + tar_bytes([(f"{number}.txt", b"text")])[:1024])
+        file.write(bytes(1024) + np.random.default_rng(0).bytes(8_000_000))
+    return folder / "x.tar.gz"
+
+
+def texts_of_a_tar(folder: Path) -> Path:
+    """A gzipped tar of texts of 100 MB."""
+    with gzip.open(folder / "x.tar.gz", "wb", compresslevel=9) as file:
+        for number in range(8):
+            info = tarfile.TarInfo(f"{number}.txt")
+            info.size = 100 << 20
+            file.write(info.tobuf())
+            for _ in range(100):
+                file.write(b"a" * (1 << 20))
+        file.write(bytes(1024))
+    return folder / "x.tar.gz"
+
+
+def links_to_a_text(folder: Path) -> Path:
+    """A tar of 9,000 links to one text of 4 MB."""
+    text = b"word " * 800_000
+    with tarfile.open(folder / "x.tar", "w") as tar:
+        first = tarfile.TarInfo("a.txt")
+        first.size = len(text)
+        tar.addfile(first, io.BytesIO(text))
+        for number in range(9000):
+            link = tarfile.TarInfo(f"b{number}.txt")
+            link.type, link.linkname = tarfile.LNKTYPE, "a.txt"
+            tar.addfile(link)
+    return folder / "x.tar"
+
+
+def text_without_spaces(folder: Path) -> Path:
+    (folder / "x.txt").write_bytes(b"a" * MOST_BYTES)
+    return folder / "x.txt"
+
+
+def words(folder: Path) -> Path:
+    (folder / "x.txt").write_bytes(b"a word or two " * (MOST_BYTES // 14))
+    return folder / "x.txt"
+
+
+def tiny_records(folder: Path) -> Path:
+    """A million records of 8 bytes, and as many that are none."""
+    (folder / "x.jsonl").write_bytes(b'{"a":1}\n' * 1_000_000 + b"1\n" * 1_000_000)
+    return folder / "x.jsonl"
+
+
+def tiny_frames(folder: Path) -> Path:
+    """A zstd stream of a million frames of one byte."""
+    text, compressor = b'{"text":"aaaa"}\n', zstandard.ZstdCompressor(level=1)
+    frames = {value: compressor.compress(bytes([value])) for value in set(text)}
+    stream = b"".join(frames[value] for value in text)
+    (folder / "x.jsonl.zst").write_bytes(stream * (MOST_BYTES // len(stream)))
+    return folder / "x.jsonl.zst"
+
+
+def lines_of_nothing(folder: Path) -> Path:
+    """Half a billion lines in a gzip stream of 1 MB."""
+    return _zipped(folder / "x.jsonl.gz", 1000, b"1\n" * (1 << 19))
+
+
+def items_of_nothing(folder: Path) -> Path:
+    """An array of half a billion numbers."""
+    with gzip.open(folder / "x.json.gz", "wb", compresslevel=9) as file:
+        file.write(b"[")
+        for _ in range(1000):
+            file.write(b"1," * (1 << 19))
+        file.write(b"1]")
+    return folder / "x.json.gz"
+
+
+def rows_of_nothing(folder: Path) -> Path:
+    """Parquet of 16 million rows in 47 KB."""
+    text = pa.DictionaryArray.from_arrays(pa.array(np.zeros(1 << 24, np.int32)), pa.array(["a"]))
+    pq.write_table(pa.table({"text": text}), folder / "x.parquet", compression="zstd")
+    return folder / "x.parquet"
+
+
+def turns_of_nothing(folder: Path) -> Path:
+    """Parquet of two conversations of a million turns in 1 KB, and one picture."""
+    turns = pa.ListArray.from_arrays(
+        pa.array([0, 1 << 20, 2 << 20], pa.int32()),
+        pa.StructArray.from_arrays([pa.array(["human"] * (2 << 20)), pa.array(["a"] * (2 << 20))], ["from", "value"]),
+    )
+    table = pa.table({"image": ["a.png"] * 2, "conversations": turns})
+    pq.write_table(table, folder / "x.parquet", compression="zstd")
+    other = pa.table({"image": ["a.png"], "conversations": pa.array([[{"from": "human", "value": "a"}]])})
+    pq.write_table(other, folder / "y.parquet")
+    return folder
+
+
+def samples_of_nothing(folder: Path) -> Path:
+    """A gzipped tar of 700,000 texts of one byte."""
+    info = tarfile.TarInfo("x.txt")
+    info.size = 1
+    with gzip.open(folder / "x.tar.gz", "wb", compresslevel=6) as file:
+        for number in range(700_000):
+            info.name = f"{number:x}.txt"
+            file.write(info.tobuf(tarfile.USTAR_FORMAT) + b"a".ljust(512, b"\0"))
+        file.write(bytes(1024))
+    return folder / "x.tar.gz"
+
+
+def short_rows(folder: Path) -> Path:
+    """A metadata.csv of 200,000 columns, and 2 million rows that have two."""
+    (folder / "metadata.csv").write_bytes(b"file_name,text" + b",c" * 200_000 + b"\n" + b"a,b\n" * 2_000_000)
+    return folder / "metadata.csv"
+
+
+def spaces_before_markers(folder: Path) -> Path:
+    """A turn of 3,000 lines of 3,000 spaces each."""
+    turn = {"from": "human", "value": ("\n" + " " * 3000) * 3000 + "<"}
+    (folder / "x.jsonl").write_bytes(json_lines([{"image": "a.png", "conversations": [turn]}]))
+    return folder / "x.jsonl"
+
+
 INPUTS: dict[str, Callable[[Path], Path]] = {
     function.__name__: function
     for function in (
@@ -225,5 +377,22 @@ INPUTS: dict[str, Callable[[Path], Path]] = {
         deep_json,
         blank_lines,
         long_lines,
+        webps,
+        wavelets,
+        wavelets_with_alpha,
+        bitmaps_of_a_tar,
+        texts_of_a_tar,
+        links_to_a_text,
+        text_without_spaces,
+        words,
+        tiny_records,
+        tiny_frames,
+        lines_of_nothing,
+        items_of_nothing,
+        rows_of_nothing,
+        turns_of_nothing,
+        samples_of_nothing,
+        short_rows,
+        spaces_before_markers,
     )
 }

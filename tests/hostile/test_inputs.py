@@ -19,7 +19,15 @@ from tests.evidence import BAD_INPUTS, Account, Evidence
 from tests.hostile.inputs import INPUTS, MOST_BYTES, one_byte_members
 
 CPU_S, MEMORY_BYTES = 90, 2 << 30  # 30 s on a quiet core
-PICTURES = ("strips", "floats", "scans", "color_profiles", "exif_segments", "pictures_of_one_record", "nested_folders")
+PICTURES = {"strips", "floats", "scans", "color_profiles", "exif_segments", "pictures_of_one_record", "nested_folders"}
+PICTURES |= {
+    "webps",
+    "wavelets",
+    "wavelets_with_alpha",
+    "bitmaps_of_a_tar",
+    "turns_of_nothing",
+    "spaces_before_markers",
+}
 WRITTEN = {
     "pax_header": (1, {}),
     "one_byte_members_of_a_tar": (8, {}),
@@ -34,6 +42,16 @@ WRITTEN = {
     "scans": (0, {"oversized_image": 1}),
     "color_profiles": (0, {"oversized_image": 1}),
     "exif_segments": (0, {"oversized_image": 1}),
+    "webps": (4, {}),
+    "wavelets": (4, {}),
+    "wavelets_with_alpha": (0, {"oversized_image": 4}),
+    "bitmaps_of_a_tar": (4, {"damaged_archive": 1}),
+    "text_without_spaces": (0, {"oversized_text": 1}),
+    "words": (1, {}),
+    "tiny_records": (0, {"missing_text": 1_000_000, "bad_record": 1_000_000}),
+    "tiny_frames": (62_500, {}),
+    "turns_of_nothing": (0, {"oversized_record": 2, "missing_image": 1}),
+    "spaces_before_markers": (0, {"missing_image": 1}),
 }
 """Name -> written, rejected."""
 REFUSED = {
@@ -41,6 +59,13 @@ REFUSED = {
     "long_keys": "unpacks to more than",
     "blank_lines": "unpacks to more than",
     "long_lines": "has texts of more than 1 MiB",
+    "texts_of_a_tar": "has texts of more than 1 MiB",
+    "links_to_a_text": "has texts of more than 1 MiB",
+    "lines_of_nothing": "has more than",
+    "items_of_nothing": "has more than",
+    "rows_of_nothing": "has more than",
+    "samples_of_nothing": "has more than",
+    "short_rows": "has 200002 columns, the limit is 1000",
 }
 
 

@@ -14,6 +14,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.loading.layouts.base import KEYS, PACKED_KEYS
 from hpcdata.loading.layouts.named import T2I, BatchCounts, Caption, Interleaved, LiquidT2I, Text
 from hpcdata.order.packing import BestFit, Buckets, Concat
+from hpcdata.order.packing.pieces import rows_of_ranks
 from hpcdata.samples import Example
 from tests.loading import made
 from tests.selection import examples
@@ -488,3 +489,31 @@ def test_balanced_ranks_share_the_rows_of_the_same_steps(datasets, packing, layo
     (plain,) = ranks(dataset, 1, **{**options, "packing": type(packing)(length=packing.length, window=packing.window)})
     with pytest.raises(UserError, match="balance"):
         plain.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("packing", "layout"),
+    [
+        (BestFit(length=40, window=64, balance="squares"), Caption(max_length=26)),
+        (Concat(length=24, window=32, balance="squares"), Text(max_length=26)),
+    ],
+)
+def test_the_last_smaller_step_is_balanced_too(datasets, packing, layout):
+    options = {"global_batch_size": 48, "packing": packing, "layout": layout, "num_epochs": 1, "drop_last": False}
+    dataset = datasets(300)
+    (canonical,) = ranks(dataset, 1, **options)
+    *_, last = canonical
+    rows = [row.tolist() for row in last["input_ids"]]
+    assert len(rows) <= 48
+    for world_size in (2, 3, 4):
+        loaders = ranks(dataset, world_size, **options)
+        *_, shares = zip(*loaders, strict=True)
+        places = [[rows.index(row) for row in share["input_ids"].tolist()] for share in shares]
+        assert sorted(itertools.chain(*places)) == list(range(len(rows)))
+        assert max(map(len, places)) - min(map(len, places)) <= 1
+        edges = last["cu_seqlens"].tolist()
+        segment = last["segment_ids"].reshape(-1)
+        costs = np.zeros(len(rows))
+        for start, stop in itertools.pairwise(edges):
+            costs[start // packing.length] += (stop - start) ** 2 * bool(segment[start])
+        assert places == [of_rank.tolist() for of_rank in rows_of_ranks(costs.astype(int), world_size)]

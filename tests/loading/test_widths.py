@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcdata import TokenDataset
+from hpcdata import TokenDataset, TokenLoader
 from hpcdata.dataset import parts
 from hpcdata.loading.layouts.named import SFT, Caption, Interleaved, LiquidT2I, Text
 from hpcdata.loading.selecting import select
@@ -118,3 +118,15 @@ def test_parts_that_cannot_be_mapped_at_once_are_looked_up_in_turn(datasets, mon
     assert np.array_equal(few.num_ids(rows), whole.num_ids(rows))
     assert np.array_equal(few.num_spans(rows), whole.num_spans(rows))
     assert max(opened) == 2
+
+
+def test_parts_that_were_looked_up_ahead_are_still_mapped_when_they_are_copied(tmp_path, monkeypatch):
+    """So each is opened once an epoch, where every sample is a part of its own."""
+    folder = made.make_dataset(tmp_path / "dataset", [[example] for example in made.pairs(64)])
+    monkeypatch.setattr(parts, "MAX_MAPS", 2 * 9 * 8)
+    opened, map_file = [], parts.map_file
+    monkeypatch.setattr(parts, "map_file", lambda path, *args, **kw: opened.append(path) or map_file(path, *args, **kw))
+    loader = TokenLoader(folder, global_batch_size=2, layout=Caption(max_length=40), num_epochs=1)
+    assert loader.dataset.maps.max_open == 8
+    assert len(list(loader)) == 32
+    assert len(set(opened)) == len(opened)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -31,6 +34,38 @@ def test_the_raw_path_and_the_tokenizers_see_the_same_picture(name: str, rule) -
     assert whole.flags.writeable
     same = pixels.load(FILES[name], sizes=(whole.shape[:2],), max_pixels=LIMIT, rule=rule)
     np.testing.assert_array_equal(whole, same)
+
+
+TRUNCATED_IS_GRAY = dataclasses.replace(RULES["molmo"], truncated="gray")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_defect_18_a_truncated_jpeg_is_a_reject_or_gray_where_that_is_asked_for(progressive: bool) -> None:
+    data = encoded(noisy(60, 80), "JPEG", progressive=progressive)
+    cut = data[: len(data) // 2]
+    with pytest.raises(BadSample) as caught:
+        open_image(cut, max_pixels=LIMIT, rule=RULES["molmo"])
+    assert caught.value.reason == Reason.TRUNCATED
+    whole, filled = (open_image(part, max_pixels=LIMIT, rule=TRUNCATED_IS_GRAY) for part in (data, cut))
+    np.testing.assert_array_equal(whole, open_image(data, max_pixels=LIMIT, rule=RULES["molmo"]))
+    np.testing.assert_array_equal(filled, _as_in_molmo(cut))
+    loaded = pixels.load(cut, sizes=(filled.shape[:2],), max_pixels=LIMIT, rule=TRUNCATED_IS_GRAY)
+    np.testing.assert_array_equal(filled, loaded)
+
+
+@pytest.mark.parametrize("cut", [3, 100])
+def test_nothing_is_filled_in_where_there_is_no_pixel(cut: int) -> None:
+    for format in ("JPEG", "PNG"):
+        with pytest.raises(BadSample):
+            open_image(encoded(noisy(60, 80), format)[:cut], max_pixels=LIMIT, rule=TRUNCATED_IS_GRAY)
+
+
+def _as_in_molmo(data: bytes) -> np.ndarray:
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    try:
+        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 @pytest.mark.parametrize(

@@ -149,10 +149,17 @@ def test_backbones_have_their_sizes(vision: str, size: int, num_tokens: int) -> 
     assert ("image_masks" in found) == (vision == "clip")
 
 
-def test_generations_end_branches_as_they_do() -> None:
-    example = {"image": picture(9, 9), "message_list": [["a", "b"], ["c", "d"]]}
-    lengths = [len(made(example, generation=name, overlap_margins=[0, 0])["input_ids"]) for name in ("molmo2", "molmo")]
-    assert lengths[1] == lengths[0] + 1
+def test_generations_end_branches_and_pool_as_they_do() -> None:
+    example = {"image": picture(60, 140), "message_list": [["a", "b"], ["c", "d"]]}
+    found = {}
+    for name in ("molmo2", "molmo"):
+        given: dict[str, Any] = {**SMALL, "generation": name, "overlap_margins": [0, 0], "base_image_input_size": 70}
+        ours = MolmoPreprocessorConfig(**given, crop_mode="overlap-and-resize").build_preprocessor()
+        made = ours(example, np.random.RandomState(0))
+        assert ours.room(ours.measure(example, np.random.RandomState(0))).num_tokens == len(made["input_ids"])
+        found[name] = (len(made["input_ids"]), int((made["input_ids"] == PATCH).sum()))
+    assert [patches for _, patches in found.values()] == [3 * 5, 3 * 6]  # of 5 x 10 patches, and of 5 x 5 twice
+    assert found["molmo"][0] - found["molmo2"][0] == 3 + 1  # more patch tokens, and what ends the first branch
 
 
 @pytest.mark.parametrize(

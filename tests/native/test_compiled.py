@@ -251,6 +251,75 @@ def test_runs_outside_of_the_batch_are_refused_and_nothing_is_written(loops, des
     assert (write_runs(loops, dest, length) == UNTOUCHED).all()
 
 
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_all_arrays_of_rows_at_once(loops, data):
+    """By one thread and by several, rows in the middle of others, ids that are copied or there already."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**20)))
+    num_rows, width = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 40))
+    dtype, out_dtype = data.draw(st.sampled_from([("u2", "u2"), ("u2", "i8"), ("i4", "i8")]))
+    cuts = [np.sort(rng.integers(0, width + 1, rng.integers(0, 4))) for _ in range(num_rows)]
+    length = np.concatenate([np.diff(cut, prepend=0, append=width) for cut in cuts])
+    first_run = np.cumsum([0, *(len(cut) + 1 for cut in cuts)])
+    kind = rng.integers(0, 8, len(length))
+    ids, start = rng.integers(0, 30_000, 500).astype(dtype), rng.integers(0, 500 - width + 1, num_rows)
+    first = data.draw(st.integers(0, num_rows - 1))
+    stop = data.draw(st.integers(first, num_rows))
+    dtypes = {"attention_mask": bool, "modality": np.int8, "loss_mask": bool, "position_ids": out_dtype}
+    dtypes |= {"labels": np.int64} if out_dtype == "i8" else {}
+    wanted = data.draw(st.sets(st.sampled_from(sorted(dtypes))))
+    arrays = {key: np.full((stop - first, width), 1, dtypes[key]) for key in wanted}
+    expected_ids = ids[start[first:stop, None] + np.arange(width)].astype(out_dtype)
+    is_there = data.draw(st.booleans())
+    arrays["input_ids"] = expected_ids.copy() if is_there else np.full_like(expected_ids, UNTOUCHED)
+    torch.set_num_threads(data.draw(st.sampled_from([1, 3])))
+    before = loops.set_min_bytes_each(1)
+    try:
+        loops.write_rows(width, first_run, length, kind, None if is_there else (ids, start))(first, arrays)
+    finally:
+        loops.set_min_bytes_each(before)
+        torch.set_num_threads(1)
+    kinds = np.repeat(kind, length).reshape(num_rows, width)[first:stop]
+    valid, trained = kinds & 1 > 0, kinds & 4 > 0
+    expected = {
+        "input_ids": expected_ids,
+        "attention_mask": valid,
+        "modality": kinds & 2 > 0,
+        "loss_mask": trained,
+        "labels": np.where(trained, expected_ids, -100),
+        "position_ids": np.where(valid, np.cumsum(valid, axis=1) - 1, 0),
+    }
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(array, expected[key], key)
+
+
+@pytest.mark.parametrize(
+    ("first_run", "length", "start"),
+    [
+        ([0, 1, 2], [5, 6], [0, 4]),  # a row that is not full
+        ([0, 1, 2], [6, 7], [0, 4]),
+        ([0, 2, 3], [7, -1, 6], [0, 4]),
+        ([0, 1, 3], [6, 6], [0, 4]),  # behind the runs
+        ([0, 1, 0], [6, 6], [0, 4]),
+        ([-1, 1, 2], [6, 6], [0, 4]),
+        ([0, 1, 2], [6, 6], [0, 5]),  # behind the ids
+        ([0, 1, 2], [6, 6], [-1, 4]),
+    ],
+)
+def test_rows_that_their_runs_do_not_fill_are_refused_and_nothing_is_written(loops, first_run, length, start):
+    ids, (runs, lengths, starts) = np.arange(10, dtype=np.uint16), map(np.array, (first_run, length, start))
+    arrays = {"input_ids": np.full((2, 6), UNTOUCHED), "labels": np.full((2, 6), UNTOUCHED)}
+    write = loops.write_rows(6, runs, lengths, np.full(len(lengths), 5), (ids, starts))
+    with pytest.raises(IndexError):
+        write(0, arrays)
+    assert all((array == UNTOUCHED).all() for array in arrays.values())
+    for first, wrong in ((1, arrays), (-1, arrays), (0, {**arrays, "modality": np.zeros((2, 5), np.int8)})):
+        with pytest.raises(IndexError):
+            write(first, wrong)
+    with pytest.raises(IndexError):
+        write(0, {**arrays, "labels": np.zeros((2, 12), np.int64)[:, ::2]})
+
+
 def test_runs_behind_the_ids_are_refused_and_nothing_is_written(loops):
     ids, out = np.arange(10, dtype=np.uint16), np.full(8, UNTOUCHED)
     columns = [np.array(column) for column in ((0, 9), (0, 0), (0, 4), (2, 2))]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from hpcdata import embedded
+from hpcdata.base.errors import UserError
+from hpcdata.runs import scanning
 from hpcdata.runs.planning import prepare
 from tests.smallruns import small_config, small_run
 
@@ -26,3 +29,19 @@ def test_an_output_folder_inside_the_input_folder_is_no_changed_input(tmp_path: 
     again = prepare(small_config(source / "out", *overrides, source=source))
     assert again.fingerprint == plan.fingerprint
     assert plan.num_samples == 96
+
+
+def test_a_file_that_takes_too_much_time_ends_planning_by_its_name(tmp_path, monkeypatch):
+    source = tmp_path / "x.jsonl"
+    source.write_text('{"text": "a"}\n')
+
+    def hang(file, **_):
+        while True:
+            pass
+
+    monkeypatch.setattr(scanning, "LEAST_S", 0.05)
+    monkeypatch.setattr(scanning.sources, "scan", hang)
+    with pytest.raises(UserError, match=r"x\.jsonl: planning it takes more than 0 s of CPU time"):
+        prepare(small_config(tmp_path / "run", source=source))
+    assert signal.getitimer(signal.ITIMER_PROF)[0] == 0
+    assert signal.getsignal(signal.SIGPROF) == signal.SIG_DFL

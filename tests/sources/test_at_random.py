@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hpcdata.base.errors import UserError
 from hpcdata.samples import Blob, ImagePart, Member, Record, Sample
@@ -75,6 +77,25 @@ def odd_tar() -> bytes:
     some = tar_bytes(pairs(3))[:-10240] + b"\1" * 1024 + tar_bytes(pairs(2, first=3))
     again = tar_bytes([*pairs(1), *pairs(1, size=900), *pairs(2, first=8, size=9000)])
     return some.rstrip(b"\0")[: -(len(some.rstrip(b"\0")) % 512) or None] + again[:20_000]
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data(), kind=st.sampled_from(["x.tar", "x.jsonl"]))
+def test_of_files_with_bytes_that_are_not_right(tmp_path_factory: pytest.TempPathFactory, data, kind: str) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    rows = [{"caption": f"text {number}" * number} for number in range(12)]
+    content = bytearray(tar_bytes(pairs(6, size=300)) if kind == "x.tar" else json_lines(rows))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content)))
+        some = data.draw(st.sampled_from([b"\0", b"\n", b"\xff" * 40, b"\0" * 512, b""]))
+        content[at : at + data.draw(st.integers(0, 600))] = some
+    write(folder / kind, bytes(content))
+    for file in [
+        InputFile(path=str(folder / kind), label=kind, format=kind[2:], base=str(folder), roots=(str(folder),))
+    ]:
+        for ends_known in (True, False):
+            found = list(compared([file], folder, OPTIONS[0], ends_known))
+            assert [expected for expected, _ in found] == [got for _, got in found]
 
 
 @pytest.mark.parametrize("first_bytes", [1024, 1 << 18])

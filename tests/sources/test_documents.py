@@ -6,7 +6,7 @@ import pytest
 
 from hpcdata.base.errors import UserError
 from hpcdata.samples import Reason, Reject
-from hpcdata.sources import Options, read, read_documents, scan
+from hpcdata.sources import Options, base, read, read_documents, scan
 from tests.sources.source_files import json_lines, keys, one_by_one, one_input, read_all, summary, write
 
 
@@ -102,8 +102,11 @@ def test_cut_parquet_is_one_reject(tmp_path, size):
     assert summary(read_all(one_input(path))) == [Reason.DAMAGED_ARCHIVE]
 
 
+@pytest.mark.parametrize("at_once", [1, 40 << 10, base.AT_ONCE])
 @pytest.mark.parametrize(("first", "batch_size"), [(0, 7), (5, 10), (299, 3), (0, 400)])
-def test_parquet_documents_in_bulk_are_the_records(tmp_path, first, batch_size):
+def test_parquet_documents_in_bulk_are_the_records(tmp_path, monkeypatch, first, batch_size, at_once):
+    monkeypatch.setattr(base, "AT_ONCE", at_once)
+    of_a_batch = -(-max(at_once >> 10, 1) // batch_size) * batch_size
     values = [f"document {number}" for number in range(300)]
     values[3:9] = [None, "", " \n", "a\0b", "x" * 200, "\u3000"]
     path = table(tmp_path / "x.parquet", {"text": values}, row_group_size=70, compression="none", use_dictionary=False)
@@ -117,7 +120,7 @@ def test_parquet_documents_in_bulk_are_the_records(tmp_path, first, batch_size):
     got = []
     for batch in read_documents(file, found, **where, batch_size=batch_size):
         rows = one_by_one(batch)
-        assert len(rows) == min(batch_size, 300 - first - len(got))
+        assert len(rows) == min(of_a_batch, 300 - first - len(got))
         got += rows
     assert got == expected
     assert sum(isinstance(row, Reject) for row in expected) == sum(first <= bad for bad in [*range(3, 9), 120])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 
 from hpcdata.base.errors import UserError
 from hpcdata.samples import Reason, Reject
-from hpcdata.sources import Options, limits, parquet, scan
+from hpcdata.sources import Options, limits, parquet, prepare, scan
 from hpcdata.sources.folder import walk
 from hpcdata.sources.tar.oddities import MOST_NAME_BYTES
 from tests.sources.source_files import json_lines, keys, one_input, read_all, summary, write, write_tar
@@ -108,3 +110,76 @@ def test_folders_may_be_nested_deeper_than_the_interpreter_s_stack(
     write(tmp_path / "e/0.txt", b"flat")
     found = [(directory.count("/d"), names) for directory, names in walk(str(tmp_path)) if names]
     assert found == [(1100, ["0.txt"]), (0, ["0.txt"])]
+
+
+@pytest.mark.parametrize(
+    "name", ["x.jsonl", "x.jsonl.gz", "x.json", "metadata.csv", "x.parquet", "p.parquet", "x.tar.gz"]
+)
+def test_a_file_of_more_records_than_it_has_bytes_for_is_refused_when_it_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    number, path = 3000, tmp_path / name
+    monkeypatch.setattr(limits, "RECORDS", number)
+    monkeypatch.setattr(limits, "MEMBERS", number)
+    made: dict[str, Callable[[int], object]] = {
+        "jsonl": lambda n: write(path, b"1\n" * n),
+        "gz": lambda n: write(path, b'{"text": "a"}\n' * n),
+        "json": lambda n: write(path, b"[1" + b",1" * (n - 1) + b"]"),
+        "csv": lambda n: write(path, b"file_name\n" + b"a\n" * n),
+        "parquet": lambda n: pq.write_table(pa.table({"image" if name[0] == "p" else "text": ["a"] * n}), path),
+    }
+    make = made[name.rpartition(".")[2]]
+    if name == "x.tar.gz":
+        make = lambda n: write_tar(path, [(f"{row}.txt", b"") for row in range(n)])  # noqa: E731
+    make(number)
+    file = prepare(one_input(path), tmp_path / "inputs")
+    assert scan(file, every=64, options=Options()).num_samples == number
+    monkeypatch.setattr(limits, "BYTES_A_RECORD", 1 << 20)
+    monkeypatch.setattr(limits, "BYTES_A_MEMBER", 1 << 20)
+    make(number + 65)
+    with pytest.raises(UserError, match=f"has more than {number} records, the limit for its size: .* split it"):
+        scan(prepare(one_input(path), tmp_path / "inputs"), every=64, options=Options())
+
+
+def test_a_table_of_very_many_columns_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "metadata.csv", b"file_name" + b",c" * 1000 + b"\na.png\n")
+    with pytest.raises(UserError, match="has 1001 columns, the limit is 1000"):
+        prepare(one_input(path), tmp_path / "inputs")
+    write(path, b"file_name," + b",".join(b"%d" % number for number in range(900)) + b"\n" + b"a\n" * 100)
+    prepare(one_input(path), tmp_path / "inputs")
+    monkeypatch.setattr(limits, "UNPACKED_BYTES", 1 << 10)
+    with pytest.raises(UserError, match="has rows of far fewer values than its 901 columns"):
+        prepare(one_input(path), tmp_path / "inputs")
+
+
+def test_lists_of_nothing_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lengths of lists take next to nothing in Parquet, and each item becomes an object."""
+    monkeypatch.setattr(limits, "RECORDS", 1000)
+    talk = pa.array([[{"from": "human", "value": "a"}] * 20_000] * 2)
+    pq.write_table(pa.table({"image": ["a.png"] * 2, "conversations": talk}), tmp_path / "x.parquet")
+    records = read_all(one_input(tmp_path / "x.parquet"))
+    assert [record.reason for record in records if isinstance(record, Reject)] == [Reason.OVERSIZED_RECORD] * 2
+    assert "row group 0 has 40000 values in" in records[0].message  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["compressed", "links"])
+def test_large_texts_of_a_tar_are_as_few_as_its_bytes_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(limits, "LARGE_BYTES", 0)
+    text = b"a" * (2 << 20)
+    if kind == "compressed":
+        path = write_tar(tmp_path / "x.tar.gz", [(f"{number}.txt", text) for number in range(3)])
+    else:
+        path = tmp_path / "x.tar"
+        with tarfile.open(path, "w") as tar:
+            first = tarfile.TarInfo("a.txt")
+            first.size = len(text)
+            tar.addfile(first, io.BytesIO(text))
+            for number in range(60):
+                link = tarfile.TarInfo(f"b{number}.txt")
+                link.type, link.linkname = tarfile.LNKTYPE, "a.txt"
+                tar.addfile(link)
+    with pytest.raises(UserError, match="has texts of more than 1 MiB of"):
+        scan(one_input(path), every=1, options=Options())
+    assert scan(one_input(path), every=1, options=Options(max_record_bytes=1 << 20)).num_samples > 2, "never read"

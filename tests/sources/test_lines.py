@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, Reason
-from hpcdata.sources import InputFile, Options, Scan, read, read_documents, scan
+from hpcdata.sources import InputFile, Options, Scan, base, read, read_documents, scan
 from hpcdata.sources.json_lines import lines
 from hpcdata.sources.streams import chunks
 from tests.selection import examples
@@ -246,14 +246,28 @@ def test_documents_in_bulk_are_the_records(tmp_path_factory, rows, first, batch_
     where = {"first": first, "count": found.num_samples - first}
     expected = list(read(file, found, **where, options=options))
     got = []
-    for number, batch in enumerate(read_documents(file, found, **where, batch_size=batch_size, options=options)):
-        assert one_by_one(batch) == expected[number * batch_size :][:batch_size]
-        got += one_by_one(batch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "AT_ONCE", 1)
+        for number, batch in enumerate(read_documents(file, found, **where, batch_size=batch_size, options=options)):
+            assert one_by_one(batch) == expected[number * batch_size :][:batch_size]
+            got += one_by_one(batch)
     assert got == expected
 
 
-def test_documents_of_a_file_that_became_shorter(tmp_path):
+def test_a_batch_of_documents_is_large_enough_and_not_too_large(tmp_path):
+    texts = ["a"] * 3000 + ["b" * 600_000] * 40
+    file, options = (
+        one_input(write(tmp_path / "x.jsonl", json_lines([{"text": text} for text in texts])), "text"),
+        Options(),
+    )
+    found = scan(file, every=4096, options=options)
+    batches = read_documents(file, found, first=0, count=found.num_samples, batch_size=16, options=options)
+    assert [len(batch.texts) for batch in batches] == [1024, 1024, 960, 16, 16]
+
+
+def test_documents_of_a_file_that_became_shorter(tmp_path, monkeypatch):
     file = one_input(write(tmp_path / "x.jsonl", json_lines([{"text": "a"}] * 5)), "text")
+    monkeypatch.setattr(base, "AT_ONCE", 1)
     batches = read_documents(
         file, Scan(num_samples=9, every=9, cuts=(0,)), first=0, count=9, batch_size=4, options=Options()
     )

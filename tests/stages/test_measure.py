@@ -226,6 +226,12 @@ def test_a_changed_byte_is_found(tmp_path: Path, lines: Path, name: str) -> None
     assert path.name in problems[0]
 
 
+def test_texts_alone_are_measured_whatever_an_image_tokenizer_is_set_to(tmp_path: Path) -> None:
+    source = write(tmp_path / "x.jsonl", json_lines([{"text": "one"}, {"text": "two and three"}]))
+    plan = small_run(tmp_path / "run", "stage=measure", "image.tokenizer=none", source=source)
+    assert (plan.image, reasons(tmp_path / "run")) == (None, {})
+
+
 @pytest.mark.slow
 def test_no_loader_takes_it_for_tokens_and_other_stages_are_not_measured(tmp_path: Path, done: MeasuredDataset) -> None:
     with pytest.raises(UserError, match="holds raw records"):

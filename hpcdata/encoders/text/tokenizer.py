@@ -29,13 +29,13 @@ from hpcdata.base.reads import kind_of
 from hpcdata.encoders.text import panics, special_ids
 from hpcdata.encoders.text.fast import SpedUp, speed_up
 from hpcdata.encoders.text.sentencepiece_rules import charsmap, merges_pairs
-from hpcdata.encoders.text.splitting import Splitting, lies_across
+from hpcdata.encoders.text.splitting import Splitting, lies_across, splits_at_spaces
 from hpcdata.runs.identities import TextIdentity
 from hpcdata.samples import BadSample, Reason
 
 IMAGE_TOKEN = "<image>"
 EMBEDDED = "embedded"
-_PART_CHARACTERS = 1 << 22
+_PART_BYTES = 1 << 20
 _COMMON_NAMES = {
     "bos": ("<s>", "<|begin_of_text|>", "<bos>", "[BOS]", "[CLS]"),
     "eos": ("</s>", "<|end_of_text|>", "<|endoftext|>", "<eos>", "[EOS]", "[SEP]"),
@@ -148,6 +148,8 @@ class _Fast:
     """A tokenizer.json, run by `tokenizers`."""
 
     name = "tokenizers"
+    most_bytes = 1 << 22
+    """It takes up to 330 bytes of memory for a byte of text."""
 
     def __init__(self, data: bytes) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a forked child would wait for threads it has not
@@ -184,7 +186,10 @@ class _Fast:
     def merges_within_words(self) -> bool:
         """See `splitting.Reference`."""
         model, in_bytes = self._content["model"], b'"ByteLevel"' in self.data
-        return model["type"] == "BPE" and not lies_across(model["vocab"], self.literals(), in_bytes=in_bytes)
+        if model["type"] == "BPE":
+            return not lies_across(model["vocab"], self.literals(), in_bytes=in_bytes)
+        splits = splits_at_spaces(self._content.get("pre_tokenizer"))
+        return splits and not lies_across((), self.literals(), in_bytes=in_bytes)
 
     def token_id(self, token: str) -> int | None:
         return self._ids.get(token)
@@ -264,6 +269,8 @@ class _SentencePiece:
     """A SentencePiece .model; its control pieces are never found in text."""
 
     name = "sentencepiece"
+    most_bytes = 1 << 24
+    """It takes up to 60 bytes of memory for a byte of text."""
 
     def __init__(self, data: bytes) -> None:
         from sentencepiece import SentencePieceProcessor
@@ -358,10 +365,11 @@ def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     """Texts in turn, so few at a time that their encodings, which are large, are no multiple of the largest one's."""
     start = size = 0
     for number, text in enumerate(texts):
-        size += len(text)
-        if size > _PART_CHARACTERS and number > start:
+        its_size = len(text) if text.isascii() else 3 * len(text)
+        size += its_size
+        if size > _PART_BYTES and number > start:
             yield texts[start:number]
-            start, size = number, len(text)
+            start, size = number, its_size
     yield texts[start:]
 
 

@@ -11,8 +11,9 @@ from hpcdata.dataset.baked.record import COLUMN_BITS, FACTS, IMAGE, TRAINED, VAL
 from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.loading.layouts.assembly import Batch, BatchCounts
 from hpcdata.loading.layouts.base import IGNORED_LABEL, Layout, MakeBatch
-from hpcdata.native.arrays import as_signed, empty, position_dtype, ragged, totals_before, widen
-from hpcdata.native.compiled import WriteRuns, kernels
+from hpcdata.loading.layouts.fixed_batches import others_like
+from hpcdata.native.arrays import as_signed, empty, ragged, totals_before, widen
+from hpcdata.native.compiled import WriteRows, kernels
 from hpcdata.native.forks import ForkLock, Lazy
 from hpcdata.native.threads import Later
 from hpcdata.order.checking import digest
@@ -75,14 +76,13 @@ class _Prepared:
         np.cumsum(account, axis=0, out=self._counted[1:])
         self._has_more_than_ids = bool({"attention_mask", "modality", "labels", "position_ids"} & set(self._keys))
         self._compiled = kernels()
-        if self._compiled is not None:
+        if self._compiled is not None and not self._has_more_than_ids:
             start = places * self._width
             self._place = self._compiled.place_rows(self._maps.ids, start, np.full(len(rows), self._width))
 
     def batch(self, first: int, stop: int, later: Later | None = None, width: int | None = None) -> Batch:
         """Of rows `first` to `stop` - 1. With a `later`, its ids may be there then."""
         ids = empty((stop - first, self._width), self._layout.ids)
-        self._copy(ids, first, later)
         text, image, truncated, left_out, skipped = (self._counted[stop] - self._counted[first]).tolist()
         counts = BatchCounts(
             samples=len(ids) - skipped,
@@ -93,15 +93,20 @@ class _Prepared:
             left_out_images=left_out,
             skipped_samples=skipped,
         )
-        arrays = {"input_ids": ids, "index": self._index[first:stop]}
+        arrays = {"input_ids": ids}
         if self._has_more_than_ids:
-            arrays |= self._others(ids, first, stop)
+            arrays |= others_like(ids, self._keys)
+        if self._compiled is None:
+            self._copy_by_torch(ids, first)
+            self._derive(arrays, first, stop)
+        elif self._has_more_than_ids:
+            self._write(first, arrays, later=later)
+        else:
+            self._place(ids, first, len(ids), None, 0, 0, later=later)
+        arrays["index"] = self._index[first:stop]
         return Batch(arrays={key: arrays[key] for key in self._keys if key in arrays}, counts=counts)
 
-    def _copy(self, out: np.ndarray, first: int, later: Later | None) -> None:
-        if self._compiled is not None:
-            self._place(out, first, len(out), None, 0, 0, later=later)
-            return
+    def _copy_by_torch(self, out: np.ndarray, first: int) -> None:
         import torch
 
         where = torch.from_numpy(self._places[first : first + len(out)])
@@ -109,100 +114,33 @@ class _Prepared:
         torch.index_select(self._maps.ids_tensor, 0, where, out=torch.from_numpy(as_signed(rows)))
         widen(rows, out)
 
-    def _others(self, ids: np.ndarray, first: int, stop: int) -> dict[str, np.ndarray]:
-        """What is wanted besides ids and indices."""
-        wanted: dict[str, np.typing.DTypeLike] = {
-            "attention_mask": bool,
-            "modality": np.int8,
-            "labels": np.int64,
-            "position_ids": position_dtype(self._layout.ids, self._width),
-        }
-        if self._layout.ids != "int64" and "labels" in self._keys:
-            del wanted["labels"]
-            wanted["loss_mask"] = bool
-        shape = ids.shape
-        if self._compiled is None:
-            return self._of_columns({key: wanted[key] for key in self._keys if key in wanted}, ids, first, stop)
-        arrays = {}
-        for key in (key for key in self._keys if key in wanted):
-            out = arrays[key] = empty(shape, wanted[key])
-            runs = self._valid_runs if key == "position_ids" else self._runs
-            write: WriteRuns = getattr(runs, f"{key}_writer")
-            edges, pad = runs.first_run, IGNORED_LABEL if key == "labels" else 0
-            write(out, int(edges[first]), int(edges[stop]), first * self._width, pad)
-        return arrays
-
-    def _of_columns(
-        self, wanted: dict[str, np.typing.DTypeLike], ids: np.ndarray, first: int, stop: int
-    ) -> dict[str, np.ndarray]:
-        """The same where there are no compiled loops."""
-        runs = self._runs
-        some = slice(int(runs.first_run[first]), int(runs.first_run[stop]))
-        kind = np.repeat(runs.kind[some].astype(np.int8), runs.length[some]).reshape(ids.shape)
-        valid, trained = kind & VALID > 0, kind & TRAINED > 0
-        arrays = {
+    def _derive(self, arrays: dict[str, np.ndarray], first: int, stop: int) -> None:
+        """Writes what is wanted besides ids, where there are no compiled loops."""
+        ids, (first_run, length, kind) = arrays["input_ids"], self._runs
+        some = slice(int(first_run[first]), int(first_run[stop]))
+        kinds = np.repeat(kind[some].astype(np.int8), length[some]).reshape(ids.shape)
+        valid, trained = kinds & VALID > 0, kinds & TRAINED > 0
+        make = {
             "attention_mask": lambda: valid,
-            "modality": lambda: kind & IMAGE > 0,
+            "modality": lambda: kinds & IMAGE > 0,
             "labels": lambda: np.where(trained, ids, IGNORED_LABEL),
             "loss_mask": lambda: trained,
             "position_ids": lambda: np.where(valid, np.cumsum(valid, axis=1) - 1, 0),
         }
-        return {key: arrays[key]().astype(dtype) for key, dtype in wanted.items()}
+        for key in arrays.keys() & make:
+            arrays[key][...] = make[key]()
 
     @Lazy
-    def _runs(self) -> _Runs:
+    def _write(self) -> WriteRows:
+        assert self._compiled is not None
+        return self._compiled.write_rows(self._width, *self._runs, (self._maps.ids, self._places * self._width))
+
+    @Lazy
+    def _runs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(the first of each row and the one behind the last, length, kind): they fill the rows."""
         number = self._facts[:, FACTS.index("num_runs")]
         row, within = ragged(number)
         stored = self._maps.runs(self._rows[row], self._facts[row, FACTS.index("first_run")] + within)
         end = (stored >> COLUMN_BITS).astype(np.int64)
         begin = np.where(within > 0, np.concatenate([[0], end[:-1]]), 0)
-        return _Runs(self, row, begin, end - begin, (stored & (1 << COLUMN_BITS) - 1).astype(np.int64))
-
-    @Lazy
-    def _valid_runs(self) -> _Runs:
-        runs = self._runs
-        is_valid = runs.kind & VALID > 0
-        return _Runs(self, runs.row[is_valid], runs.begin[is_valid], runs.length[is_valid], runs.kind[is_valid])
-
-
-class _Runs:
-    """Runs of rows, and what writes an array of each kind."""
-
-    def __init__(
-        self, rows: _Prepared, row: np.ndarray, begin: np.ndarray, length: np.ndarray, kind: np.ndarray
-    ) -> None:
-        self._rows, self.row, self.begin, self.length, self.kind = rows, row, begin, length, kind
-        self.first_run = np.searchsorted(row, np.arange(len(rows._rows) + 1))
-        self._dest = row * rows._width + begin
-
-    @Lazy
-    def attention_mask_writer(self) -> WriteRuns:
-        return self._fill(VALID)
-
-    @Lazy
-    def modality_writer(self) -> WriteRuns:
-        return self._fill(IMAGE)
-
-    @Lazy
-    def loss_mask_writer(self) -> WriteRuns:
-        return self._fill(TRAINED)
-
-    @Lazy
-    def position_ids_writer(self) -> WriteRuns:
-        before = totals_before(self.length)[:-1]
-        first = before - before[np.minimum(self.first_run[self.row], max(len(before) - 1, 0))]
-        return self._compiled.count_runs(first, self._dest, self.length)
-
-    @Lazy
-    def labels_writer(self) -> WriteRuns:
-        trained, rows = self.kind & TRAINED > 0, self._rows
-        start = np.where(trained, rows._places[self.row] * rows._width + self.begin, -1)
-        value = np.where(trained, 0, IGNORED_LABEL)
-        return self._compiled.place_runs(rows._maps.ids, start, value, self._dest, self.length)
-
-    def _fill(self, bit: int) -> WriteRuns:
-        return self._compiled.fill_runs((self.kind & bit > 0).astype(np.int64), self._dest, self.length)
-
-    @property
-    def _compiled(self) -> Any:
-        return self._rows._compiled
+        return totals_before(number), end - begin, (stored & (1 << COLUMN_BITS) - 1).astype(np.int64)

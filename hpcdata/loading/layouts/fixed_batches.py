@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import ClassVar, Protocol
 
 import numpy as np
 
 from hpcdata.base.errors import UserError
+from hpcdata.dataset.baked.record import IMAGE, TRAINED, VALID
 from hpcdata.dataset.dataset import SpanTable, TokenDataset
 from hpcdata.dataset.id_rows import Places
 from hpcdata.loading.layouts.assembly import Batch, BatchCounts
@@ -22,7 +24,7 @@ from hpcdata.native.arrays import (
     totals_before,
     widen,
 )
-from hpcdata.native.compiled import Kernels, WriteRuns, kernels
+from hpcdata.native.compiled import WriteRows, kernels
 from hpcdata.native.forks import Lazy
 from hpcdata.native.threads import Later
 from hpcdata.samples import Kind
@@ -83,7 +85,8 @@ class FixedRows:
             return FixedRows(layout, self._dataset, part).batch(0, stop - first)
         ids = empty((stop - first, self._columns + num_image), layout.ids)
         begin, rows = self._images_of(first, stop)
-        self._place(ids, first, begin, rows, self._pad, later)
+        at_once = self._rows if self._has_more_than_ids else None
+        self._place(ids, first, begin, rows, self._pad, later if at_once is None else None)
         num_text_tokens, num_image_tokens = int(self._num_ids[stop] - self._num_ids[first]), num_image * len(rows)
         counts = BatchCounts(
             samples=len(ids),
@@ -94,12 +97,15 @@ class FixedRows:
             left_out_images=0 if layout.form.images else len(rows),
         )
         arrays = {"input_ids": ids, "index": self._table.index[first:stop]}
-        if self._has_more_than_ids:
+        if at_once is not None:
+            arrays |= others_like(ids, self._keys)
+            at_once(first, {key: array for key, array in arrays.items() if key != "index"}, later=later)
+        elif self._has_more_than_ids:
             arrays |= self._others(ids, first, stop)
         return Batch(arrays={key: arrays[key] for key in self._keys if key in arrays}, counts=counts)
 
     def _others(self, ids: np.ndarray, first: int, stop: int) -> dict[str, np.ndarray]:
-        """What is wanted besides ids and indices."""
+        """What is wanted besides ids and indices, where there are no compiled loops."""
         keys, shape, is_wide = self._keys, ids.shape, self._layout.ids == "int64"
         arrays: dict[str, np.ndarray] = {}
         if "attention_mask" in keys:
@@ -117,18 +123,12 @@ class FixedRows:
 
     def _valid(self, shape: tuple[int, ...], first: int, stop: int) -> np.ndarray:
         mask = empty(shape, bool)
-        if self._runs is not None:
-            self._runs.write(self._runs.valid, mask, first)
-            return mask
         prefix_mask(self._texts.lengths[first:stop], self._columns, mask[:, : self._columns])
         mask[:, self._columns :] = self._has_image(first, stop)[:, None]
         return mask
 
     def _labels(self, ids: np.ndarray, first: int, stop: int) -> np.ndarray:
         labels, columns = empty(ids.shape, np.int64), self._columns
-        if self._runs is not None:
-            self._place(labels, first, *self._images_of(first, stop), IGNORED_LABEL, None)
-            return labels
         widen(ids, labels)
         fill_behind(labels[:, :columns], self._texts.lengths[first:stop], IGNORED_LABEL)
         if self._num_image:
@@ -137,9 +137,6 @@ class FixedRows:
 
     def _positions(self, shape: tuple[int, ...], first: int, stop: int) -> np.ndarray:
         positions, columns = empty(shape, position_dtype(self._layout.ids, shape[1])), self._columns
-        if self._runs is not None:
-            self._runs.write(self._runs.positions, positions, first)
-            return positions
         lengths = self._texts.lengths[first:stop]
         prefix_positions(lengths, positions[:, :columns])
         if self._num_image:
@@ -170,37 +167,29 @@ class FixedRows:
         return has_image
 
     @Lazy
-    def _runs(self) -> _Runs | None:
-        """Where there are compiled loops."""
+    def _rows(self) -> WriteRows | None:
+        """What makes all arrays at once, where there are compiled loops."""
         compiled, num_image = kernels(), self._num_image or 0
-        images = self._images.row if num_image else np.zeros(0, np.int64)
-        return None if compiled is None else _Runs(compiled, self._texts.lengths, images, self._columns, num_image)
+        if compiled is None:
+            return None
+        lengths = self._texts.lengths
+        length, kind = np.empty((len(lengths), 3), np.int64), np.zeros((len(lengths), 3), np.int64)
+        length[:, 0], length[:, 1], length[:, 2] = lengths, self._columns - lengths, num_image
+        kind[:, 0], kind[:, 2] = VALID | TRAINED, IMAGE
+        if num_image:
+            kind[self._images.row, 2] |= VALID | TRAINED
+        first_run = np.arange(len(lengths) + 1) * 3
+        return compiled.write_rows(self._columns + num_image, first_run, length.reshape(-1), kind.reshape(-1))
 
 
-class _Runs:
-    """Which columns of rows hold ids: the first of text, and `num_image` from `columns` on in rows with an image."""
-
-    def __init__(
-        self, compiled: Kernels, lengths: np.ndarray, images: np.ndarray, columns: int, num_image: int
-    ) -> None:
-        """lengths: [num_rows], of the texts; images: the rows that have one, ascending."""
-        self._width, self._images, self._compiled = columns + num_image, images, compiled
-        dest = np.concatenate([np.arange(len(lengths)) * self._width, images * self._width + columns])
-        length = np.concatenate([lengths, np.full(len(images), num_image)])
-        before = np.concatenate([np.zeros_like(lengths), lengths[images]])
-        order = np.argsort(dest, kind="stable")
-        self._dest, self._length, self._before = dest[order], length[order], before[order]
-
-    @Lazy
-    def valid(self) -> WriteRuns:
-        return self._compiled.fill_runs(np.ones_like(self._dest), self._dest, self._length)
-
-    @Lazy
-    def positions(self) -> WriteRuns:
-        return self._compiled.count_runs(self._before, self._dest, self._length)
-
-    def write(self, write: WriteRuns, out: np.ndarray, first: int) -> None:
-        """The rows from `first` on; 0 where there is nothing."""
-        rows = np.array([first, first + len(out)])
-        begin, end = (rows + np.searchsorted(self._images, rows)).tolist()
-        write(out, begin, end, first * self._width)
+def others_like(ids: np.ndarray, keys: Collection[str]) -> dict[str, np.ndarray]:
+    """Arrays to be written for these ids, of those of `keys` that have a column for each."""
+    is_wide = ids.itemsize == 8
+    kinds: dict[str, np.typing.DTypeLike] = {
+        "attention_mask": bool,
+        "modality": np.int8,
+        "labels" if is_wide else "loss_mask": np.int64 if is_wide else bool,
+        "position_ids": position_dtype("int64" if is_wide else "uint16", ids.shape[1]),
+    }
+    wanted = {"loss_mask" if key == "labels" and not is_wide else key for key in keys if key != "loss_mask"}
+    return {key: empty(ids.shape, kind) for key, kind in kinds.items() if key in wanted}

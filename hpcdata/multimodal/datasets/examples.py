@@ -39,6 +39,7 @@ def options_for(
         needs_text=needs_text,
         needs_image=needs_image,
         keep_image_marker=True,
+        only_users_show=True,
     )
 
 

@@ -74,6 +74,7 @@ def get_dataset(name: str | os.PathLike[str], split: str | None = "train", **opt
 
 
 def _open(path: str, split: str | None, options: dict[str, Any]) -> Dataset:
+    path = os.path.expanduser(path)
     from hpcdata.multimodal.datasets import hugging_face
 
     if hugging_face.is_saved(path):

@@ -65,7 +65,8 @@ class SourceDataset(Dataset):
         options = options_for(
             text_field=text_field, image_field=image_field, needs_text=needs_text, needs_image=needs_image
         )
-        paths = [os.fspath(path)] if isinstance(path, str | os.PathLike) else [os.fspath(item) for item in path]
+        given = [path] if isinstance(path, str | os.PathLike) else path
+        paths = [os.path.expanduser(os.fspath(item)) for item in given]
         asked: dict[str, Any] = {"paths": [os.path.abspath(item) for item in paths], "split": split, "source": source}
         asked |= {"image_root": image_root, "outside_images": outside_images, "options": vars(options)}
         self._temporary: tempfile.TemporaryDirectory[str] | None = None

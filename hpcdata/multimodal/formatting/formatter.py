@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,10 +97,11 @@ class DataFormatter:
         )
 
     def settings(self) -> dict[str, object]:
-        """All that changes what comes out, as plain values."""
-        own = {style: list(its) for style, its in self._asking.known.items() if prompts.OURS.get(style) != its}
-        named = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.init}
-        return named | {"templates": own}
+        """All that changes what comes out, as plain values: what is not by default, and a digest of the templates."""
+        named = [item for item in dataclasses.fields(self) if item.init and item.name != "templates"]
+        given = {item.name: getattr(self, item.name) for item in named if getattr(self, item.name) != item.default}
+        known = repr(sorted(self._asking.known.items())).encode()
+        return given | {"templates": hashlib.sha256(known).hexdigest()[:32]}
 
     def format_qa(self, question: str, answer: object, image: object = None) -> dict[str, Any]:
         """A question and its answer as messages."""

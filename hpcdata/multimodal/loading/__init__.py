@@ -7,6 +7,7 @@ May use what its room uses.
     steps         which examples each row of each step consists of
     crew          the threads of a loader, and their patience with the machine
     fetching      examples made ahead, in bounded memory
+    buffers       memory of batches, used again
     collation     preprocessed examples -> one batch of tensors: MMCollator
     masks         which token may attend to which
     loader        MultimodalLoader

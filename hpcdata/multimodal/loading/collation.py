@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from hpcdata.base.errors import UserError
+from hpcdata.multimodal.loading.buffers import Buffers
 from hpcdata.multimodal.loading.masks import branch_mask
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Shape(NamedTuple):
     columns: int = 0
     crops: int = 0
     pooled: int = 0
+    trees: int = 0
+    """Examples with several branches: if there is any, `subsegment_ids` are there."""
 
 
 class MMCollator:
@@ -97,6 +100,7 @@ class MMCollator:
         self._image_token_ids = np.array(sorted(image_token_ids), np.int64)
         self.include_metadata = consumer == "molmo" if include_metadata is None else include_metadata
         self._multiple = _multiple_of(pad_mode)
+        self._buffers = Buffers()
         if pad_mode in ("max_len", "to_max", "truncate") and sequence_length is None:
             raise UserError(f"pad_mode={pad_mode} needs a sequence_length")
 
@@ -140,7 +144,8 @@ class MMCollator:
         read = [[_for_hf(example) if is_hf else _as_molmo(example) for example in row] for row in rows]
         longest = max((sum(len(text["input_ids"]) for text in row) for row in read), default=0)
         width = self.columns(max(longest, least.columns, 1))
-        has_branches = any("subsegment_ids" in text for row in read for text in row)
+        has_branches = least.trees > 0
+        has_branches |= any("subsegment_ids" in text for row in read for text in row)
         pads = {"input_ids": self.pad_id, "labels": IGNORED_LABEL, "position_ids": 0, "loss_masks": 0.0}
         pads = pads if is_hf else dict.fromkeys(pads, -1)
         arrays = {
@@ -170,25 +175,28 @@ class MMCollator:
     def _pictures(self, rows: list[list[Prepared]], *, least: Shape) -> dict[str, np.ndarray]:
         arrays = {}
         for name in _OF_PICTURES:
-            some = next((np.asarray(e[name]) for row in rows for e in row if len(e.get(name, ())) > 0), None)
-            some = self._empty_pictures.get(name) if some is None else some
+            found = [self._of_row(row, name) for row in rows]
+            some = next((values for row in found for values in row), self._empty_pictures.get(name))
             if some is None:
                 continue
-            is_pooled = name == "pooled_patches_idx"
-            joined = [self._join(row, name) for row in rows]
-            longest = max(map(len, joined))
-            asked = self.max_pooled if is_pooled else self.max_crops
-            if asked is not None and name != "image_grid_thw" and longest > asked:
-                raise UserError(
-                    f"a row of the batch has {longest} {'patch tokens' if is_pooled else 'crops'}, more than "
-                    f"{'max_pooled' if is_pooled else 'max_crops'}={asked} of the collator"
-                )
-            number = max(longest, asked or 0, least.pooled if is_pooled else least.crops)
-            arrays[name] = self._padded(joined, some, number, name)
+            most, rest = max(sum(map(len, row)) for row in found), least.crops
+            if name == "pooled_patches_idx":
+                self._check_most("max_pooled", self.max_pooled, most)
+                rest = max(least.pooled, self.max_pooled or 0)
+            elif name != "image_grid_thw":
+                self._check_most("max_crops", self.max_crops, most)
+                rest = max(least.crops, self.max_crops or 0)
+            arrays[name] = self._padded(found, some, max(most, rest), name)
         return arrays
 
-    def _join(self, row: list[Prepared], name: str) -> np.ndarray | list[Any]:
-        """The arrays of the examples of a row end to end; places count from the beginning of the row."""
+    @staticmethod
+    def _check_most(name: str, limit: int | None, number: int) -> None:
+        if limit is not None and number > limit:
+            what = "crops" if name == "max_crops" else "patch tokens"
+            raise UserError(f"a row of the batch has {number} {what}, more than {name}={limit} of the collator")
+
+    def _of_row(self, row: list[Prepared], name: str) -> list[np.ndarray]:
+        """The arrays of the examples of a row that have some; places count from the beginning of the row."""
         found, columns, patches = [], 0, 0
         for example in row:
             values = np.asarray(example.get(name, ()))
@@ -197,27 +205,28 @@ class MMCollator:
                 found.append(np.where(values >= 0, values + shift, values) if shift else values)
             columns += len(example["input_ids"]) + (self.num_more if _is_learned(example) else 0)
             patches += self._num_patches(example)
-        if not found:
-            return []
-        if name == "pooled_patches_idx" and len({values.shape[1] for values in found}) > 1:
-            widest = max(values.shape[1] for values in found)
-            found = [np.pad(v, ((0, 0), (0, widest - v.shape[1])), constant_values=-1) for v in found]
-        return found[0] if len(found) == 1 else np.concatenate(found)
+        return found
 
-    def _padded(self, joined: list[Any], some: np.ndarray, number: int, name: str) -> np.ndarray:
+    def _padded(self, rows: list[list[np.ndarray]], some: np.ndarray, number: int, name: str) -> np.ndarray:
+        """Each value is written once: pictures of a batch are hundreds of megabytes."""
         is_place = name in ("image_input_idx", "pooled_patches_idx")
-        dtype = np.dtype(np.int64) if is_place else some.dtype
-        inner = some.shape[1:]
+        dtype, inner = np.dtype(np.int64) if is_place else some.dtype, some.shape[1:]
         if name == "pooled_patches_idx":
-            inner = (max((values.shape[1] for values in joined if len(values)), default=inner[0]),)
-        is_pixel = name in ("images", "image_grid_thw")
-        zero = dtype == np.uint8 or name == "image_grid_thw" or (self.consumer == "hf" and (is_pixel or not is_place))
-        padded = np.full((len(joined), number, *inner), 0 if zero else -1, dtype)
-        for at, values in enumerate(joined):
-            if len(values):
-                if name != "pooled_patches_idx" and values.shape[1:] != inner:
+            inner = (max((values.shape[1] for row in rows for values in row), default=inner[0]),)
+        is_zero = not is_place and (self.consumer == "hf" or dtype == np.uint8 or name == "image_grid_thw")
+        shape = (len(rows), number, *inner)
+        padded = self._buffers.empty(shape, dtype)
+        for place, row in zip(padded, rows, strict=True):
+            end = 0
+            for values in row:
+                start, end = end, end + len(values)
+                if values.shape[1:] == inner:
+                    place[start:end] = values
+                elif name == "pooled_patches_idx":
+                    place[start:end, : values.shape[1]], place[start:end, values.shape[1] :] = values, -1
+                else:
                     raise UserError(f"{name} of one example is {list(values.shape[1:])}, of another {list(inner)}")
-                padded[at, : len(values)][tuple(slice(0, size) for size in (len(values), *values.shape[1:]))] = values
+            place[end:] = 0 if is_zero else -1
         return padded
 
     def _num_patches(self, example: Prepared) -> int:

@@ -37,6 +37,10 @@ class Preprocessor(Protocol):
     def settings(self) -> dict[str, Any]: ...
 
 
+_Found = tuple[Room | BadSample, bool]
+"""The room of an example, or why it is rejected; and whether it has several branches."""
+
+
 class Rooms(NamedTuple):
     """Of some examples: [n] int64 each."""
 
@@ -44,17 +48,19 @@ class Rooms(NamedTuple):
     """0 of what is rejected, or has no place in a row."""
     num_crops: np.ndarray
     num_pooled: np.ndarray
+    is_tree: np.ndarray
+    """Whether it has several branches, before any is left out: 0 or 1."""
     reason: np.ndarray
     """Why it is rejected: 1 + its number in REASONS; 0: it is not."""
 
     @classmethod
-    def of(cls, rooms: Sequence[Room | BadSample]) -> Rooms:
-        columns = np.zeros((4, len(rooms)), np.int64)
-        for at, room in enumerate(rooms):
+    def of(cls, found: Sequence[_Found]) -> Rooms:
+        columns = np.zeros((5, len(found)), np.int64)
+        for at, (room, is_tree) in enumerate(found):
             if isinstance(room, Room):
-                columns[:3, at] = room.num_tokens, room.num_crops, room.num_pooled
+                columns[:4, at] = room.num_tokens, room.num_crops, room.num_pooled, is_tree
             else:
-                columns[3, at] = 1 + REASONS.index(room.reason)
+                columns[4, at] = 1 + REASONS.index(room.reason)
         return cls(*columns)
 
     def take(self, at: np.ndarray | slice) -> Rooms:
@@ -83,14 +89,14 @@ class Lengths:
 
     def __init__(self, sources: Sequence[Source], preprocessor: Preprocessor, *, more: int, crew: Crew) -> None:
         self._sources, self._preprocessor, self._more, self._crew = sources, preprocessor, more, crew
-        self._known: dict[tuple[int, int], Room | BadSample] = {}
+        self._known: dict[tuple[int, int], _Found] = {}
         """By source and item, of examples whose lengths do not depend on randomness."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_known": {}}
 
     def of(self, draws: Draws) -> Rooms:
-        columns = np.zeros((4, len(draws.rows)), np.int64)
+        columns = np.zeros((5, len(draws.rows)), np.int64)
         for number in np.unique(draws.source).tolist():
             at = np.flatnonzero(draws.source == number)
             columns[:, at] = self._of_source(number, draws.take(at))
@@ -108,7 +114,7 @@ class Lengths:
         found = self._crew.map(lambda chunk: [self._room(*each) for each in chunk], chunks)
         return Rooms.of([room for rooms in found for room in rooms])
 
-    def _room(self, number: int, item: int, seed: int) -> Room | BadSample:
+    def _room(self, number: int, item: int, seed: int) -> _Found:
         known = self._known.get((number, item))
         if known is not None:
             return known
@@ -125,24 +131,29 @@ def stored_rooms(dataset: Any, preprocessor: Preprocessor, items: np.ndarray) ->
     measures, rooms = getattr(dataset, "measures", None), getattr(preprocessor, "rooms", None)
     if measures is None or rooms is None:
         return None
-    found = rooms(measures(items))
-    return None if found is None else Rooms(*(np.asarray(column, np.int64) for column in found))
+    stored = measures(items)
+    found = rooms(stored)
+    if found is None:
+        return None
+    tokens, crops, pooled, reason = (np.asarray(column, np.int64) for column in found)
+    return Rooms(tokens, crops, pooled, (np.diff(stored.first_branch) > 1).astype(np.int64), reason)
 
 
-def room_of(dataset: Any, preprocessor: Preprocessor, item: int, seed: int) -> tuple[Room | BadSample, bool]:
-    """Of one example with its randomness, or why it will be rejected; and whether randomness was drawn for that."""
+def room_of(dataset: Any, preprocessor: Preprocessor, item: int, seed: int) -> tuple[_Found, bool]:
+    """Of one example with its randomness; and whether randomness was drawn for that."""
     rng = np.random.RandomState(seed)
     before = _position(rng)
 
-    def measured() -> Room:
+    def measured() -> _Found:
         rng.seed(seed)
-        return preprocessor.room(preprocessor.measure(dataset.get(item, rng), rng))
+        measure = preprocessor.measure(dataset.get(item, rng), rng)
+        return preprocessor.room(measure), len(measure.num_tokens) > 1
 
     try:
-        room: Room | BadSample = patiently(measured)
+        found: _Found = patiently(measured)
     except BadSample as error:
-        room = error
-    return room, _position(rng) != before
+        found = error, False
+    return found, _position(rng) != before
 
 
 def _position(rng: np.random.RandomState) -> tuple[int, int, int]:

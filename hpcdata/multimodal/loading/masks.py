@@ -6,6 +6,7 @@ may attend to earlier ones of its example whose id is not below its own; what is
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,16 @@ def branch_mask(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     import torch
 
     rows, columns = batch["input_ids"].shape
-    mask = torch.ones(columns, columns, dtype=torch.bool, device=batch["input_ids"].device).tril()
-    mask = mask.expand(rows, 1, columns, columns)
-    if "segment_ids" in batch:
-        segments = batch["segment_ids"]
-        mask = mask & (segments[:, None, :, None] == segments[:, None, None, :])
-    if "subsegment_ids" in batch:
-        branches = batch["subsegment_ids"]
-        mask = mask & (branches[:, None, None, :] >= branches[:, None, :, None])
+    device, branches = batch["input_ids"].device, batch.get("subsegment_ids")
+    segments = batch.get("segment_ids", torch.zeros(rows, columns, dtype=torch.int32, device=device))
+    mask = torch.zeros(rows, 1, columns, columns, dtype=torch.bool, device=device)
+    for row in range(rows):
+        edges = (segments[row, 1:] != segments[row, :-1]).nonzero()[:, 0] + 1
+        for start, stop in itertools.pairwise([0, *edges.tolist(), columns]):
+            block = mask[row, 0, start:stop, start:stop]
+            block.fill_(True)
+            block.tril_()
+            if branches is not None:
+                its = branches[row, start:stop]
+                block &= its[None, :] >= its[:, None]
     return mask

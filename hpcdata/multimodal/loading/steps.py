@@ -45,7 +45,7 @@ class PlainSteps(RowSteps):
         draws, shape = self.draws(epoch, step, share), Shape()
         if self._needs_shape and share.world_size > 1:
             rooms = self._lengths.of(self.draws(epoch, step, Share()))
-            shape = Shape(*(int(column.max(initial=0)) for column in rooms[:3]))
+            shape = Shape(*(int(column.max(initial=0)) for column in rooms[:4]))
         return Batch(draws, np.arange(len(draws.rows) + 1), False, shape, draws.take(slice(0, 0)), np.empty(0, int))
 
 
@@ -96,11 +96,12 @@ class PackedSteps(WindowSteps[RawWindow]):
         pieces = self.pieces(epoch, step, share)
         draws = draws_of(pieces)
         sizes = np.concatenate([np.diff(window.bins.first_row[first : stop + 1]) for window, first, stop in pieces])
-        shape = [0 if self.packing.length is None else self.packing.length, 0, 0]
+        shape = [0 if self.packing.length is None else self.packing.length, 0, 0, 0]
         for window, first, stop in self.pieces(epoch, step, Share()):
             columns = window.bins.width if self.packing.length is None else np.zeros(stop, np.int64)
             rooms = window.all_rooms
-            found = columns, window.bins.totals(rooms.num_crops), window.bins.totals(rooms.num_pooled)
+            totals = map(window.bins.totals, (rooms.num_crops, rooms.num_pooled, rooms.is_tree))
+            found = (columns, *totals)
             most = [int(values[first:stop].max(initial=0)) for values in found]
             shape = [max(pair) for pair in zip(shape, most, strict=True)]
         left_out = [window.left_out for window in self.begun(epoch, step)]

@@ -97,7 +97,7 @@ class Augmentation:
         gray = float(image[::down, ::right].mean(axis=(0, 1), dtype=np.float64) @ _GRAY) * brightness
         to_gray = saturation * np.eye(3) + (1 - saturation) * _GRAY
         offset = np.full(3, (1 - contrast) * gray)
-        return Color((to_gray * brightness * contrast).astype(np.float32), (to_gray @ offset).astype(np.float32))
+        return Color((to_gray * brightness * contrast).astype(np.float32), offset.astype(np.float32))
 
 
 def _part(side: int, area: float, place: float) -> slice:

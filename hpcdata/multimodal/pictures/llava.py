@@ -78,12 +78,12 @@ class LlavaPictures:
 
     def plan(self, height: int, width: int, *, max_crops: int | None = None) -> BlockPlan:
         """A pure function of the size. max_crops: only grids of at most so many tiles, or the global crop alone."""
-        grid, high, wide = (part[0] for part in self._shapes(np.array([[height, width]]), max_crops))
-        return _planned(self.tokens, self.crop_size // self.patch_size, *grid.tolist(), int(high), int(wide))
+        shape = _shape(self, height, width, max_crops)
+        return _planned(self.tokens, self.crop_size // self.patch_size, *shape)
 
     def rooms(self, sizes: np.ndarray, *, max_crops: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of many sizes at once ([n, 2]: height, width): [n] int64 tokens, crops, and rows of pooled patches."""
-        grids, high, wide = self._shapes(sizes, max_crops)
+        grids, high, wide = self.shapes(sizes, max_crops)
         has_tiles = grids.prod(axis=1) > 0
         tokens = (self.crop_size // self.patch_size) ** 2 + np.where(has_tiles, high * (wide + 1), 0)
         pooled = tokens - (0 if self.tokens.col is None else np.where(has_tiles, high, 0))
@@ -101,7 +101,7 @@ class LlavaPictures:
     ) -> PictureBlock:
         """image: [height, width, 3] uint8."""
         size = image.shape[0], image.shape[1]
-        rows, columns = self._shapes(np.array([size]), max_crops)[0][0].tolist()
+        rows, columns, _, _ = _shape(self, *size, max_crops)
         plan = self.plan(*size, max_crops=max_crops)
         with phase("resize"):
             change = self.augmentation.draw(image, rng if is_training else None, keeps_places=keeps_places)
@@ -115,7 +115,7 @@ class LlavaPictures:
     def _grids(self) -> list[tuple[int, int]]:
         return [(high // self.crop_size, wide // self.crop_size) for high, wide in self.grid_pinpoints]
 
-    def _shapes(self, sizes: np.ndarray, max_crops: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def shapes(self, sizes: np.ndarray, max_crops: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """([n, 2] rows and columns of tiles, [n] rows and [n] columns of patches that are no padding); 0: no tiles."""
         if max_crops is not None and max_crops < 1:
             raise ValueError(f"max_crops={max_crops}, expected at least 1")
@@ -145,6 +145,13 @@ class LlavaPictures:
             crops.fill(out[1:], crops.cut(target, rows, columns, crop, crop), self.patch_size)
             masks.append(crops.shares(fitted, size, rows, columns, crop, crop, self.patch_size))
         return PictureBlock(plan=plan, pixels=out, masks=np.concatenate(masks) if self.image_masks else None)
+
+
+@lru_cache(maxsize=1 << 16)
+def _shape(pictures: LlavaPictures, height: int, width: int, max_crops: int | None) -> tuple[int, int, int, int]:
+    """Of `shapes`, for one size."""
+    (grid,), (high,), (wide,) = pictures.shapes(np.array([[height, width]]), max_crops)
+    return int(grid[0]), int(grid[1]), int(high), int(wide)
 
 
 def _best(sizes: np.ndarray, targets: np.ndarray) -> np.ndarray:

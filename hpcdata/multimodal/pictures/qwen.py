@@ -90,7 +90,7 @@ class QwenPictures:
 
     def rooms(self, sizes: np.ndarray, *, max_crops: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of many sizes at once ([n, 2]: height, width): [n] int64 tokens, crops and patch tokens; 0 of rejects."""
-        cells = self._grids(sizes, max_crops).prod(axis=1)
+        cells = self.grids(sizes, max_crops).prod(axis=1)
         cells[sizes.max(axis=1) > MOST_RATIO * sizes.min(axis=1)] = 0
         around = (self.tokens.start is not None) + (self.tokens.end is not None)
         return np.where(cells > 0, cells + around, 0), cells, cells.copy()
@@ -138,10 +138,9 @@ class QwenPictures:
             raise BadSample(
                 Reason.UNSUPPORTED_MEDIA, f"{height} x {width} pixels: the ratio of the sides is above {MOST_RATIO}"
             )
-        rows, columns = self._grids(np.array([[height, width]]), max_crops)[0].tolist()
-        return rows, columns
+        return _grid(self, height, width, max_crops)
 
-    def _grids(self, sizes: np.ndarray, max_crops: int | None) -> np.ndarray:
+    def grids(self, sizes: np.ndarray, max_crops: int | None) -> np.ndarray:
         """[n, 2] int64: rows and columns of cells. Sides are rounded half to even, then made less or more."""
         if max_crops is not None and max_crops < 1:
             raise ValueError(f"max_crops={max_crops}, expected at least 1")
@@ -158,6 +157,13 @@ class QwenPictures:
             grids[:, 0] = np.minimum(grids[:, 0], max_crops)
             grids[:, 1] = np.minimum(grids[:, 1], max_crops // grids[:, 0])
         return grids
+
+
+@lru_cache(maxsize=1 << 16)
+def _grid(pictures: QwenPictures, height: int, width: int, max_crops: int | None) -> tuple[int, int]:
+    """Of `grids`, for one size."""
+    rows, columns = pictures.grids(np.array([[height, width]]), max_crops)[0].tolist()
+    return rows, columns
 
 
 @lru_cache(maxsize=512)

@@ -16,6 +16,10 @@ import numpy as np
 from hpcdata.multimodal.pictures.statistics import Affine
 from hpcdata.native.compiled import kernels
 
+LONGEST = 1 << 16
+"""Pixels of a side. Of longer ones, which no JPEG has, groups of pixels are averaged first: weights of such a side
+would take more memory than the picture.
+"""
 Kernel = Literal["bilinear", "bicubic", "lanczos", "hamming", "nearest"]
 
 
@@ -28,7 +32,7 @@ class Taps(NamedTuple):
     """[size, taps] float32, 0 where an output needs fewer than others."""
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def taps(size: int, new_size: int, kernel: Kernel, antialias: bool) -> Taps:
     """size: pixels of the side; new_size: what it becomes. `nearest` is never antialiased, only it and bilinear may be
     without.
@@ -58,6 +62,7 @@ def resample(
     affine: `out` is float32, each value v * scale + shift of its channel, v from 0 to 255; rounded: v are whole numbers
     then, half to even, kept within 0 and 255, as where others go over uint8. Without affine `out` is uint8, of these.
     """
+    image = _shortened(_shortened(image, 0), 1)
     high, wide = (taps(old, new, kernel, antialias) for old, new in zip(image.shape[:2], out.shape[:2], strict=True))
     if (compiled := kernels()) is not None:
         compiled.resample(image, high, wide, affine, out, rounded=rounded)
@@ -71,6 +76,17 @@ def resample(
     else:
         values *= affine.scale
         np.add(values, affine.shift, out=out)
+
+
+def _shortened(image: np.ndarray, axis: int) -> np.ndarray:
+    """With a side of at most `LONGEST`; the last group may have fewer pixels."""
+    size = image.shape[axis]
+    if size <= LONGEST:
+        return image
+    starts = np.arange(0, size, -(-size // LONGEST))
+    sums = np.add.reduceat(image, starts, axis=axis, dtype=np.uint32)
+    counts = np.diff([*starts, size]).reshape([-1 if dimension == axis else 1 for dimension in range(3)])
+    return ((sums + counts // 2) // counts).astype(np.uint8)
 
 
 def _weighted(values: np.ndarray, start: np.ndarray, weight: np.ndarray) -> np.ndarray:

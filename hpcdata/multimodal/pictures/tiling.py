@@ -26,40 +26,57 @@ def tiles(
     height: int, width: int, window: int, margin: int, max_tiles: int, rule: Tiling = "every_side"
 ) -> tuple[int, int]:
     """(rows, columns). window: pixels that a tile adds to a row of tiles; margin: what the first tile has besides."""
-    rows, columns = tiles_of(np.array([[height, width]]), window, margin, max_tiles, rule)[0].tolist()
+    grids = _grids(max_tiles)
+    with np.errstate(divide="ignore"):
+        scale = (_targets(max_tiles, window) / _inner(np.array([height, width]), margin, rule)).min(axis=1)
+    fits = scale >= 1
+    chosen = np.where(fits, scale, np.inf).argmin() if fits.any() else scale.argmax()
+    rows, columns = grids[chosen].tolist()
     return rows, columns
 
 
 def tiles_of(sizes: np.ndarray, window: int, margin: int, max_tiles: int, rule: Tiling = "every_side") -> np.ndarray:
     """[n, 2] int32: rows and columns of pictures of these heights and widths ([n, 2])."""
-    grids = _grids(max_tiles)
-    targets = (grids * window).astype(np.float32)
-    inner = (sizes - margin).astype(np.float32)
-    if rule == "every_side":
-        inner = np.maximum(inner, np.float32(1))
-    chosen = np.empty(len(sizes), np.intp)
+    inner, targets = _inner(sizes, margin, rule), _targets(max_tiles, window)
+    chosen = np.empty(len(sizes), np.int32)
     for start in range(0, len(sizes), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         chosen[part] = _first_of_least_change(inner[part, 0], inner[part, 1], targets)
-    return grids[chosen]
+    return _grids(max_tiles)[chosen]
+
+
+def _inner(sizes: np.ndarray, margin: int, rule: Tiling) -> np.ndarray:
+    inner = (sizes - margin).astype(np.float32)
+    return np.maximum(inner, np.float32(1)) if rule == "every_side" else inner
 
 
 def _first_of_least_change(height: np.ndarray, width: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """[n]: which of the targets ([m, 2]). One target at a time: earlier ones win ties, as by argmin and argmax."""
-    largest = np.full(len(height), -np.inf, np.float32)  # of scales, whatever they are
-    smallest = np.full(len(height), np.inf, np.float32)  # of those that do not shrink
-    at_largest, at_smallest = np.zeros(len(height), np.intp), np.zeros(len(height), np.intp)
-    grows = np.zeros(len(height), bool)
+    """[n] int32: which of the targets ([m, 2]). One at a time: earlier ones win ties, as by argmin and argmax."""
+    number = len(height)
+    largest = np.full(number, -np.inf, np.float32)  # of scales, whatever they are
+    smallest = np.full(number, np.inf, np.float32)  # of those that do not shrink
+    at_largest, at_smallest = np.zeros(number, np.int32), np.full(number, -1, np.int32)
+    scale, other = np.empty_like(height), np.empty_like(height)
+    better, fits = np.empty(number, bool), np.empty(number, bool)
     with np.errstate(divide="ignore"):
         for index, (high, wide) in enumerate(targets):
-            scale = np.minimum(high / height, wide / width)
-            better = scale > largest
-            largest[better], at_largest[better] = scale[better], index
-            fits = scale >= 1
-            better = fits & ((scale < smallest) | ~grows)
-            smallest[better], at_smallest[better] = scale[better], index
-            grows |= fits
-    return np.where(grows, at_smallest, at_largest)
+            np.minimum(np.divide(high, height, out=scale), np.divide(wide, width, out=other), out=scale)
+            np.greater(scale, largest, out=better)
+            np.copyto(largest, scale, where=better)
+            np.copyto(at_largest, index, where=better)
+            np.greater_equal(scale, 1, out=fits)
+            np.less(scale, smallest, out=better)
+            better |= at_smallest < 0
+            better &= fits
+            np.copyto(smallest, scale, where=better)
+            np.copyto(at_smallest, index, where=better)
+    return np.where(at_smallest < 0, at_largest, at_smallest)
+
+
+@cache
+def _targets(max_tiles: int, window: int) -> np.ndarray:
+    """[m, 2] float32: pixels of the grids without the margin."""
+    return (_grids(max_tiles) * window).astype(np.float32)
 
 
 @cache

@@ -9,6 +9,7 @@
 | a file of Jinja | as this template says | | its special token |
 
 In `role` and `none` every turn but the first begins with one space; the first one, too, with `always_start_with_space`.
+Of a tokenizer that puts a space before every text this is that space.
 All but the two of templates begin a text with bos. Templates render in Jinja's sandbox, once for each order of roles,
 with placeholders for the texts: where a turn begins and ends is never searched for in a finished text.
 """
@@ -80,7 +81,8 @@ class Spoken:
 
     def __init__(self, words: Words, *, names_roles: bool, starts_with_space: bool, spaces: bool = True) -> None:
         """spaces: False for texts that have their spaces already."""
-        self._eos, self._names_roles, self._starts, self._spaces = words.eos, names_roles, starts_with_space, spaces
+        self._eos, self._names_roles, self._starts = words.eos, names_roles, starts_with_space
+        self._spaces = spaces and not words.puts_spaces
 
     def settings(self) -> dict[str, object]:
         return {"format": "role" if self._names_roles else "none", "starts_with_space": self._starts}

@@ -13,6 +13,7 @@ get ids behind the vocabulary, in the order of that table; with `pad_tokenizer_t
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
 import threading
@@ -26,6 +27,8 @@ from hpcdata.encoders.text import chat
 from hpcdata.encoders.text import tokenizer as tokenizers
 from hpcdata.samples import BadSample, Reason
 
+_PROBE = "The quick brown fox, 0123456789 times: jumps over\n\tthe lazy dog? \u00c4\u00e9\u00df \u8c93 \U0001f408"
+"""A text that tokenizers split differently."""
 PICTURE_TOKENS = ("<im_start>", "<im_end>", "<im_patch>", "<im_col>", "<|image|>", "<im_low>", "<low_res_im_start>")
 
 
@@ -77,6 +80,9 @@ class Words:
         self._is_control[list(controls)] = True
         literals = sorted((token for token, token_id in self._special.items() if token_id in controls), key=len)
         self._literals = re.compile("(" + "|".join(map(re.escape, reversed(literals))) + ")")
+
+        self.puts_spaces = engine.piece(int(self._encode(["a"])[0][0])).startswith("\u2581")
+        """Whether a space stands before every text, as tokenizers of SentencePiece have it."""
 
     def settings(self) -> dict[str, object]:
         return {"tokenizer": self.name, "vocab_size": self.vocab_size, "bos": self.bos, "eos": self.eos}
@@ -168,7 +174,8 @@ def _from_object(tokenizer: Any, pad_tokenizer_to: int | None) -> Words:
         if backend is tokenizer:  # it does not say what they are
             bos, eos = engine.default_id("bos"), engine.default_id("eos")
     else:
-        engine, name = _Foreign(tokenizer), f"{type(tokenizer).__module__}.{what}"
+        engine = _Foreign(tokenizer)
+        name = f"{type(tokenizer).__module__}.{what} {engine.digest()}"
         guarded = {*engine.special_tokens().values()} - {getattr(tokenizer, "unk_token_id", None)}
     template = getattr(tokenizer, "chat_template", None)
     return Words(
@@ -211,6 +218,11 @@ class _Foreign:
 
     def piece(self, token_id: int) -> str:
         return self.decode([token_id])
+
+    def digest(self) -> str:
+        """Of what it makes of a text, and of its special tokens: there is no file to take one of."""
+        ids = self.encode([_PROBE])[0].tolist()
+        return hashlib.sha256(repr((self.vocab_size, sorted(self._special.items()), ids)).encode()).hexdigest()[:32]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}

@@ -36,7 +36,7 @@ _LIKE_A_PICTURE = re.compile(
     r"(image|img|picture|photo)s?(_(path|file|url|data|bytes|base64)s?)?|jpe?g|png|webp|pixel_values", re.IGNORECASE
 )
 _ENDINGS = "|".join(sorted({*IMAGE_EXTENSIONS, *_OTHER_PICTURES, *_VIDEOS, *_SOUNDS}))
-_NAMES_MEDIA = re.compile(rf"[^\n]*\.({_ENDINGS})(\?\S*)?\Z", re.IGNORECASE)
+_MEDIA_ENDING = re.compile(rf"\.({_ENDINGS})(\?|\Z)", re.IGNORECASE)
 _PICTURE_NAME = re.compile(rf"\.({'|'.join(sorted(IMAGE_EXTENSIONS))})\Z", re.IGNORECASE)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _ELSEWHERE = re.compile(r"data:(image|video|audio)/|(?!file:)[A-Za-z][A-Za-z0-9+.-]*://", re.IGNORECASE)
@@ -162,6 +162,18 @@ def _is_picture_name(value: object) -> bool:
     return any(isinstance(item, str) and _PICTURE_NAME.search(item) for item in values)
 
 
+def _is_media_name(value: str) -> bool:
+    """Whether its first line ends in the ending of a picture, video or sound, or has `?` and no space behind one."""
+    first_line = value.partition("\n")[0]
+    for ending in _MEDIA_ENDING.finditer(value):
+        if ending.start() > len(first_line):
+            return False
+        rest = value[ending.end() :]
+        if not rest or rest.split() == [rest]:
+            return True
+    return False
+
+
 def _is_something(value: object, only_files: bool) -> bool:
     if isinstance(value, str):
         return bool(value) and not (only_files and _ELSEWHERE.match(value))
@@ -175,7 +187,7 @@ def _names_media(value: object, only_files: bool, depth: int) -> bool:
     if isinstance(value, str):
         if _ELSEWHERE.match(value) and (only_files or value[:5].lower() == "data:"):
             return not only_files
-        return len(value) <= _LONGEST_NAME and _NAMES_MEDIA.match(value) is not None
+        return len(value) <= _LONGEST_NAME and _is_media_name(value)
     if isinstance(value, bytes):
         return not only_files and find_kind(value[:BEGINNING_BYTES]) is not None
     if depth and isinstance(value, list | dict):

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import read_beginning
 from hpcdata.sources.base import InputFile, refusing_faults
+from hpcdata.sources.limits import most_records, most_unpacked, require_few_records
 from hpcdata.sources.streams import chunks
 
 NAME = "metadata.csv"
 _NAMES = "file_name"
 _MOST_BYTES_OF_A_HEADER = 1 << 16
+_MOST_COLUMNS = 1000
 
 
 def is_metadata(path: str) -> bool:
@@ -33,9 +35,15 @@ def flatten_csv(file: InputFile, out_path: str) -> None:
     with open(partial, "w", encoding="ascii") as out:
         with refusing_faults(file.path):
             reader = csv.DictReader(_lines(file), restkey="(more)")
+            size, written = os.stat(file.path).st_size, 0
             try:
-                for row in reader:
-                    out.write(json.dumps(row) + "\n")
+                if len(names := reader.fieldnames or ()) > _MOST_COLUMNS:
+                    raise UserError(f"{file.path} has {len(names)} columns, the limit is {_MOST_COLUMNS}")
+                for number, row in enumerate(reader, 1):
+                    require_few_records(file.path, number, most_records(size))
+                    written += out.write(json.dumps(row) + "\n")
+                    if written > most_unpacked(size):  # short rows of many columns
+                        raise UserError(f"{file.path} has rows of far fewer values than its {len(names)} columns")
             except (csv.Error, UnicodeDecodeError) as error:
                 raise UserError(f"{file.path} is no CSV in UTF-8 behind line {reader.line_num}: {error}") from None
         out.flush()

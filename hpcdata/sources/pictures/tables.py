@@ -21,14 +21,15 @@ import pyarrow.parquet as pq
 from hpcdata.media.kinds import extension_of
 from hpcdata.samples import BadSample, Blob, Member, Reason, Record, Reject, Sample
 from hpcdata.sources import parquet, records
-from hpcdata.sources.base import InputFile, Options, Scan, changed_since_planned, refusing_faults
-from hpcdata.sources.limits import most_unpacked
+from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned, refusing_faults
+from hpcdata.sources.limits import most_records, most_unpacked, require_few_records
 from hpcdata.sources.pictures.fields import BYTES_FIELDS, IMAGE_FIELDS, TALKS, holds_media
 from hpcdata.sources.pictures.places import picture
 
 _METADATA = "metadata.parquet"
 _BATCH_ROWS, _BATCH_BYTES = 16, 1 << 28
 """Most rows that are in memory at once, and most bytes, as far as the footer tells."""
+_BYTES = "BYTE_ARRAY"
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal, pa.types.is_decimal)
 
 
@@ -43,15 +44,16 @@ def holds_pictures(path: str) -> bool:
     return any(holds_media(field.name) or field.name in names or _has_bytes(field.type) for field in schema)
 
 
-def scan(file: InputFile, *, every: int, options: Options) -> Scan:
+def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
     """Counts rows from the footer."""
     del options
     with parquet.Bytes(file) as data:
         try:
             num_rows = parquet.opened(data).metadata.num_rows
         except BadSample:
-            return Scan(num_samples=1, every=every, cuts=(0,))
-    return Scan(num_samples=num_rows, every=every, cuts=tuple(range(0, num_rows, every)))
+            num_rows = 1
+        require_few_records(file.path, num_rows, most_records(data.size()))
+    return parquet.scan_of_rows(num_rows, every, each)
 
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
@@ -106,6 +108,12 @@ class _Group:
         unpacked = sum(max(0, chunk.total_uncompressed_size) for chunk in chunks)
         if unpacked > most_unpacked(stored):
             raise BadSample(Reason.OVERSIZED_RECORD, f"row group {self.group} unpacks to {unpacked} bytes of {stored}")
+        texts = [chunk for chunk in chunks if chunk.physical_type == _BYTES]
+        if (number := max([0, *(chunk.num_values for chunk in texts)])) > most_records(stored):  # lists of nothing
+            message = (
+                f"row group {self.group} has {number} values in {stored} bytes, the limit is {most_records(stored)}"
+            )
+            raise BadSample(Reason.OVERSIZED_RECORD, message)
         repeated = [parquet.dictionary_bytes(self.data, chunk) for chunk in chunks]
         largest = max([unpacked // max(found.num_rows, 1), *repeated])
         return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))

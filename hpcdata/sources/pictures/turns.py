@@ -23,7 +23,7 @@ ROLES = {
     "gpt": Role.ASSISTANT,
     "assistant": Role.ASSISTANT,
 }
-_OTHER_MARKER = re.compile(r"^\s*<(video|audio)>|<(video|audio)>\s*\Z|^[ \t]*<(video|audio)>[ \t]*$", re.MULTILINE)
+_OTHER_MARKER = re.compile(r"<(video|audio)>")
 Turn = tuple[Role, str]
 
 
@@ -58,13 +58,20 @@ def turns_of(turns: object, name: str) -> tuple[list[Turn], list[Named]]:
 
 def talk_parts(turns: list[Turn], images: list[ImagePart], options: Options) -> list[TextPart | ImagePart]:
     """The texts and pictures of a conversation, in order. Raises BadSample where markers and pictures do not fit."""
-    num_markers = sum(text.count(IMAGE_MARKER) for _, text in turns)
+    num_markers = sum(text.count(IMAGE_MARKER) for role, text in turns if _shows(role, options))
     if num_markers not in (0, len(images)) or (num_markers and not images):
-        raise BadSample(Reason.BAD_RECORD, f"{num_markers} {IMAGE_MARKER} markers for {len(images)} images")
+        reason = Reason.BAD_RECORD
+        if options.only_users_show:
+            is_more = num_markers > len(images)
+            reason = Reason.MARKER_WITHOUT_IMAGE if is_more else Reason.IMAGE_WITHOUT_MARKER
+        raise BadSample(reason, f"{num_markers} {IMAGE_MARKER} markers for {len(images)} images")
     parts: list[TextPart | ImagePart] = [] if num_markers else list(images)
     remaining = iter(images)
     for role, text in turns:
-        parts += _turn_parts(role, text, remaining, keep_marker=options.keep_image_marker)
+        if num_markers and _shows(role, options):
+            parts += _turn_parts(role, text, remaining, keep_marker=options.keep_image_marker)
+        else:
+            parts += _piece(role, text)
     if options.needs_text and not any(isinstance(part, TextPart) for part in parts):
         raise BadSample(Reason.EMPTY_TEXT, "the conversation has no text")
     return parts
@@ -78,6 +85,10 @@ def _turn_parts(role: Role, text: str, images: Iterator[ImagePart], *, keep_mark
         piece += IMAGE_MARKER if keep_marker else ""
         parts += [*_piece(role, piece), next(images)]
     return [*parts, *_piece(role, last)]
+
+
+def _shows(role: Role, options: Options) -> bool:
+    return role is Role.USER or not options.only_users_show
 
 
 def _piece(role: Role, text: str) -> list[TextPart]:
@@ -133,5 +144,17 @@ def _require_no_other_marker(role: Role, text: str, number: int) -> None:
     """Raises BadSample for `<video>` where a turn puts it in the place of one, and not as a tag of HTML."""
     if role is Role.ASSISTANT or "<" not in text:
         return
-    if (match := _OTHER_MARKER.search(text)) and f"</{(kind := match[1] or match[2] or match[3])}>" not in text:
+    if (kind := _other_marker(text)) and f"</{kind}>" not in text:
         raise BadSample(Reason.UNSUPPORTED_MEDIA, f"turn {number} has a <{kind}>, which is not read")
+
+
+def _other_marker(text: str) -> str:
+    """The first `video` or `audio` whose marker begins its line or ends the text, but for spaces. Linear in time."""
+    end, last = len(text.rstrip()), 0
+    for marker in _OTHER_MARKER.finditer(text):
+        line = text.rfind("\n", last, marker.start()) + 1
+        begins_line = (line or not last) and not text[line : marker.start()].strip()
+        if begins_line or marker.end() == end:
+            return marker[1]
+        last = marker.end()
+    return ""

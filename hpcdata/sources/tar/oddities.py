@@ -5,6 +5,7 @@ The rules go into the plan with the scan (`Rules`): an archive without oddities 
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import hashlib
 import logging
@@ -163,8 +164,7 @@ def _find_links(source: TarSource) -> dict[int, tuple[int, int]]:
     found = {}
     for start, end in ends.items():
         if at := places.get(end):
-            before = [member for member in at if member.start < start]
-            member = before[-1] if before else at[0]
+            member = at[max(bisect.bisect_left(at, start, key=lambda member: member.start) - 1, 0)]
             if member.offset + member.size <= source.length():
                 found[start] = (member.offset, member.size)
     return found

@@ -10,12 +10,15 @@ A damaged region is one reject, and so is a sample that the end of the file cuts
 from __future__ import annotations
 
 import dataclasses
+import os
+from array import array
 from collections.abc import Iterator
 
 from hpcdata.samples import BadSample, Duplicate, ImagePart, Member, Reason, Record, Reject, Sample, TextPart
 from hpcdata.sources import records
 from hpcdata.sources.base import (
     TEXT_EXTENSIONS,
+    Each,
     InputFile,
     Options,
     Scan,
@@ -23,45 +26,69 @@ from hpcdata.sources.base import (
     clean_name,
     decoded_text,
 )
+from hpcdata.sources.limits import LARGE_TEXT_BYTES, most_records, require_few_large, require_few_records
 from hpcdata.sources.tar.groups import Content, Group, Rules, TarSource, groups, open_tar
 from hpcdata.sources.tar.headers import Damage, FileSource
 from hpcdata.sources.tar.oddities import MOST_NAME_BYTES, PICTURES, Oddities, find_picture, name_of
 
 _MOST_NAMES = 8
+_TEXTS = frozenset(name.encode() for name in (*TEXT_EXTENSIONS, "json"))
 
 
-def scan(file: InputFile, *, every: int, options: Options) -> Scan:
+def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
     """Reads headers, and the bytes of samples whose key comes again (a gzipped tar is read whole).
 
     An archive that needs other rules than the usual ones is walked again by them.
     """
     with open_tar(file, Rules(), limit_bytes=0, is_hashing=True) as source:
-        found, oddities, last = _scan(source, every, options)
+        found, oddities, last, starts = _scan(file, source, every, options, each is not None)
         rules = oddities.rules(file)
         if rules == source.rules:
             oddities.warn(file, last, found.num_samples)
-            return found
+            return _told(found, starts, each)
     with open_tar(file, rules, limit_bytes=0, is_hashing=True) as source:
-        found, oddities, last = _scan(source, every, options)
+        found, oddities, last, starts = _scan(file, source, every, options, each is not None)
         oddities.warn(file, last, found.num_samples)
     links = tuple((start, offset, size) for start, (offset, size) in sorted(rules.links.items()))
-    return dataclasses.replace(found, rules=rules.names(), links=links)
+    return _told(dataclasses.replace(found, rules=rules.names(), links=links), starts, each)
 
 
-def _scan(source: TarSource, every: int, options: Options) -> tuple[Scan, Oddities, Group | Damage | None]:
+def _told(found: Scan, starts: array[int], each: Each | None) -> Scan:
+    for start in starts:
+        each(start)  # type: ignore[misc]
+    return found
+
+
+def _scan(
+    file: InputFile, source: TarSource, every: int, options: Options, keeps_starts: bool
+) -> tuple[Scan, Oddities, Group | Damage | None, array[int]]:
     cuts: list[int] = []
+    starts = array("q")
     num_samples = 0
     last: Group | Damage | None = None
     keys, oddities = _Keys(source), Oddities(source, options)
+    most, large = most_records(os.stat(file.path).st_size, is_tar=True), 0
     for position, item in enumerate(groups(source, 0)):
         if position % every == 0:
             cuts.append(item.start)
+            require_few_records(file.path, position, most)
+        if keeps_starts:
+            starts.append(item.start)
         if isinstance(item, Group):
+            if size := _large_texts(item, options):
+                large += size
+                require_few_large(file, large)
             oddities.add(item, keys.add(position, item))
         num_samples, last = position + 1, item
     repeats, duplicates = tuple(keys.repeats), tuple(keys.duplicates)
     found = Scan(num_samples=num_samples, every=every, cuts=tuple(cuts), repeats=repeats, duplicates=duplicates)
-    return found, oddities, last
+    return found, oddities, last, starts
+
+
+def _large_texts(group: Group, options: Options) -> int:
+    """Bytes of large texts of a sample, whatever they take in the archive: it may be compressed, or have links."""
+    sizes = (content.member.size for name, content in group.contents.items() if name in _TEXTS)
+    return sum(size for size in sizes if LARGE_TEXT_BYTES < size <= options.max_record_bytes)
 
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:

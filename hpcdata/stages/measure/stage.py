@@ -37,9 +37,9 @@ _OURS = ("tokenizer", "max_pixels")
 
 class MeasureStage:
     def settle(self, config: RunConfig) -> RunConfig:
-        """With `measure.written_by`, a digest of all that lengths of texts depend on."""
-        writer = preprocessor(config).written_by
-        return dataclasses.replace(config, measure=dataclasses.replace(config.measure, written_by=writer))
+        """With `measure.written_by`, a digest of all that lengths of texts depend on. Nothing is encoded."""
+        measure = dataclasses.replace(config.measure, written_by=preprocessor(config).written_by)
+        return dataclasses.replace(config, measure=measure, image=dataclasses.replace(config.image, tokenizer=None))
 
     def settings(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in fields.items() if name in _KEYS or name.startswith("measure.")}

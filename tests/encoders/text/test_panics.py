@@ -42,6 +42,12 @@ def llama3_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer._Fast, "most_bytes", 1 << 30)
+
+
+@pytest.mark.usefixtures("no_limit")
 def test_the_others_of_a_batch_have_their_ids(llama3_like: Path) -> None:
     identity = tokenizer.identify(str(llama3_like), add_image_token=False, use_slow_tokenizer=False)
     engine = tokenizer.build(identity, str(llama3_like))
@@ -49,7 +55,7 @@ def test_the_others_of_a_batch_have_their_ids(llama3_like: Path) -> None:
     assert not failed
     ids, offsets, failed = panics.encode(engine, ["ab", SPACES, "c"])
     assert list(failed) == [1]
-    assert "gives up: Onig: Regex search error" in failed[1]
+    assert "gives up: Onig: Regex search error" in failed[1].message
     assert ids.tolist() == expected.tolist()
     assert offsets.tolist() == [0, 2, 2, 3]
 
@@ -61,6 +67,20 @@ def test_other_errors_stay_what_they_are() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("as_samples", [False, True])
+def test_a_run_rejects_a_text_that_is_too_long_and_writes_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_samples: bool
+) -> None:
+    monkeypatch.setattr(tokenizer._Fast, "most_bytes", 99_999)
+    texts, field = ["first", "a" * 100_000, "third"], "caption" if as_samples else "text"
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps({field: text}) + "\n" for text in texts))
+    small_run(tmp_path / "run", "image.tokenizer=none", "data.n_train_samples=null", source=tmp_path / "x.jsonl")
+    rows = list(rows_of(tmp_path / "run"))
+    assert [(row.index, row.reason) for row in rows] == [(1, "oversized_text")]
+    assert rows[0].message.startswith("100000 bytes without a place where")
+
+
+@pytest.mark.usefixtures("no_limit")
 @pytest.mark.parametrize("as_samples", [False, True])
 def test_a_run_rejects_the_text_and_writes_the_others(tmp_path: Path, llama3_like: Path, as_samples: bool) -> None:
     texts = ["first", SPACES, "third"]

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from hpcdata import embedded
 from hpcdata.encoders.text import splitting
 from hpcdata.encoders.text import tokenizer as text
+from hpcdata.samples import BadSample, Reason
 from tests.encoders.text.test_real_tokenizers import NFKC, TOKENIZERS, path_of
 from tests.encoders.text.test_tokenizer import CORPUS, train_bpe, train_sentencepiece, train_unigram
 from tests.selection import examples
@@ -41,6 +42,7 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "sentencepiece with all spaces": lambda folder: train_sentencepiece(
         folder / "tokenizer.model", remove_extra_whitespaces=False, allow_whitespace_only_pieces=True
     ),
+    "unigram that splits at spaces": lambda folder: train_unigram(folder / "tokenizer.json"),
     "like llama 2": lambda folder: train_like_llama_2(folder / "tokenizer.json"),
     **{name: lambda folder, file=file: path_of(file) for name, file in {**TOKENIZERS, "nfkc": NFKC}.items()},
 }
@@ -124,6 +126,9 @@ def test_where_tokens_may_lie_across_words_a_text_is_encoded_whole(tmp_path, cap
     """Viterbi's sums are rounded by what stands before; pieces such as `red▁house` have no place to cut."""
     if kind == "unigram":
         path = train_unigram(tmp_path / "tokenizer.json")
+        whole = Tokenizer.from_file(str(path))
+        whole.pre_tokenizer = None
+        whole.save(str(path))
     elif kind == "pieces across words":
         path = train_like_llama_2(tmp_path / "tokenizer.json", across=True)
     else:
@@ -148,3 +153,35 @@ def test_a_text_without_spaces_is_encoded_whole_and_short_texts_ask_nothing(tmp_
 def test_the_tokenizer_of_a_run_splits(tmp_path) -> None:
     identity = text.identify("embedded", add_image_token=False, use_slow_tokenizer=False)
     assert isinstance(text.build(identity, "embedded"), splitting.Splitting)
+
+
+def test_a_text_that_cannot_be_cut_is_rejected_behind_a_limit(reference, small, monkeypatch) -> None:
+    monkeypatch.setattr(splitting, "_ALWAYS_SHORT", 16)
+    monkeypatch.setattr(type(reference), "most_bytes", 60)
+    tokenizer = splitting.Splitting(reference, reference)
+    long = "a red house stands beside the blue river " * 50
+    assert np.array_equal(tokenizer.encode([long])[0], reference.encode([long])[0])
+    for text_ in ("a" * 61, "日本語" * 20, f"{long}{'b' * 61}"):
+        with pytest.raises(BadSample, match=r"\d+ bytes without a place where .* the limit is 60") as caught:
+            tokenizer.encode(["short", text_])
+        assert caught.value.reason is Reason.OVERSIZED_TEXT
+
+
+def test_bytes_are_those_of_the_normal_form() -> None:
+    text_ = "\ufdfa" * 10
+    assert splitting._most_bytes(text_, normalizes=False) == 30
+    assert splitting._most_bytes(text_, normalizes=True) == 330
+    assert splitting._most_bytes("e\u0301" * 10, normalizes=True) == 30
+
+
+def test_few_places_are_tried_where_none_fits(reference, small, monkeypatch) -> None:
+    tried = 0
+
+    def agrees(*_: object) -> bool:
+        nonlocal tried
+        tried += 1
+        return tried <= len(list(splitting._probes()))
+
+    monkeypatch.setattr(splitting.Splitting, "_agrees", agrees)
+    splitting.Splitting(reference, reference).encode(["a b " * 1000])
+    assert tried <= len(list(splitting._probes())) + 1 + splitting._MOST_TRIES

@@ -431,7 +431,7 @@ def test_large_texts_are_encoded_in_turn_to_the_same_ids(tmp_path: Path, monkeyp
     texts = ["", *CORPUS[:4], "x" * 400, "</s> is text", *CORPUS[4:8], ""]
     ids, offsets = engine.encode(texts)
     for characters in (1, 60, 500):
-        monkeypatch.setattr(text, "_PART_CHARACTERS", characters)
+        monkeypatch.setattr(text, "_PART_BYTES", characters)
         found = engine.encode(texts)
         assert (found[0].tolist(), found[1].tolist()) == (ids.tolist(), offsets.tolist())
         assert (found[0].dtype, found[1].dtype) == (np.int32, np.int64)

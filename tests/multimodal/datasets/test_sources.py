@@ -88,6 +88,46 @@ def test_conversations_of_llava_have_places_for_their_pictures(llava: Path) -> N
     assert fourth["messages"][0]["content"] == "Where?"
 
 
+def test_a_marker_in_an_answer_is_text_and_no_place(tmp_path: Path) -> None:
+    write(tmp_path / "p/0.png", png(0))
+    talk = [
+        said("human", "<image> What is <b>?"),
+        said("gpt", "A tag as <image>"),
+        said("human", "So?"),
+        said("gpt", "Yes"),
+    ]
+    rows = [
+        {"image": "p/0.png", "conversations": talk},
+        {"conversations": [said("human", "?"), said("gpt", "<image>")]},
+    ]
+    write(tmp_path / "x.json", json.dumps(rows).encode())
+    first, second = SourceDataset(tmp_path / "x.json")
+    assert first["messages"][0]["content"] == [{"type": "image"}, {"type": "text", "text": " What is <b>?"}]
+    assert [message["content"] for message in first["messages"][1:]] == ["A tag as <image>", "So?", "Yes"]
+    assert second["messages"][1]["content"] == "<image>"
+    (branch,), _ = DataFormatter(system_prompt="none")(first)
+    assert [turn.parts for turn in branch][:2] == [(Slot(0), " What is <b>?"), ("A tag as <image>",)]
+
+
+@pytest.mark.parametrize(
+    ("value", "names", "reason"),
+    [
+        ("<image> <image>", ["p/0.png"], Reason.MARKER_WITHOUT_IMAGE),
+        ("<image>", [], Reason.MARKER_WITHOUT_IMAGE),
+        ("<image>", ["p/0.png", "p/0.png"], Reason.IMAGE_WITHOUT_MARKER),
+    ],
+)
+def test_markers_that_do_not_fit_have_their_own_reasons(
+    tmp_path: Path, value: str, names: list, reason: Reason
+) -> None:
+    write(tmp_path / "p/0.png", png(0))
+    talk = [said("human", value), said("gpt", "Yes.")]
+    write(tmp_path / "x.json", json.dumps([{"image": names, "conversations": talk}]).encode())
+    with pytest.raises(BadSample) as caught:
+        SourceDataset(tmp_path / "x.json")[0]
+    assert caught.value.reason is reason
+
+
 def test_a_record_that_is_no_example_says_why_and_is_replaced_by_none(llava: Path) -> None:
     dataset = SourceDataset(llava)
     with pytest.raises(BadSample) as caught:

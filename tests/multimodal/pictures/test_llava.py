@@ -76,8 +76,10 @@ def test_rows_of_tiles_end_with_a_token_and_padding_is_left_out() -> None:
     tiles = plan.tokens[577:-1].reshape(rows, columns + 1)
     assert (tiles[:, :-1] == 7).all()
     assert (tiles[:, -1] == 8).all()
-    padded = pictures.plan(200, 1000)
-    assert (padded.tokens == 8).sum() < 24
+    padded = pictures.plan(200, 1000)  # on the same: 14.4 of 24 rows, and as many are left out above as below
+    assert (padded.tokens == 8).sum() == 14
+    tall = pictures.plan(1000, 203)
+    assert np.flatnonzero(tall.tokens[577:-1] == 8)[0] == 14
 
 
 def test_without_a_token_of_its_own_the_end_of_a_row_is_a_patch_token_of_no_patch() -> None:

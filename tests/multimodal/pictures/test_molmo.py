@@ -109,6 +109,20 @@ def test_defect_24_crops_of_the_fast_mode_take_a_quarter_of_the_bytes() -> None:
     assert fast(image).pixels.nbytes == 13 * 336 * 336 * 3
 
 
+@pytest.mark.parametrize(
+    ("resize", "kernel", "antialias"),
+    [("siglip", "bilinear", False), ("dino", "bicubic", True), ("metaclip", "bicubic", True)],
+)
+def test_pictures_that_fill_a_crop_are_resized_by_way_of_uint8(resize: Any, kernel: str, antialias: bool) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (500, 400, 3), dtype=np.uint8)
+    pictures = MolmoPictures(tokens=made.TOKENS, crop_mode="resize", resize=resize, normalize="none", form="crops")
+    planar = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    theirs = torch.nn.functional.interpolate(planar, (336, 336), mode=kernel, antialias=antialias)
+    levels = pictures(image).pixels * 255
+    assert np.abs(levels - theirs.round().clamp(0, 255).numpy()).max() < 1.001  # a half may be rounded either way
+    np.testing.assert_allclose(levels, np.rint(levels), atol=1e-4)
+
+
 @pytest.mark.parametrize("crop_mode", ["overlap-and-resize-c2", "resize"])
 @pytest.mark.parametrize(
     ("resize", "normalize", "levels"), [("default", "openai", 0.5), ("siglip", "siglip", 0), ("dino", "imagenet", 0)]

@@ -42,6 +42,20 @@ def test_a_picture_one_pixel_wide_is_resized_as_a_wider_one() -> None:
     )
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_sides_that_are_longer_than_any_jpegs_are_averaged_first(turned: bool) -> None:
+    """Weights for all of their pixels would take gigabytes of a picture of some megabytes."""
+    length = 5 * resampling.LONGEST + 3
+    line = np.linspace(0, 255, length).astype(np.uint8)[None, :, None].repeat(3, axis=2)
+    size = (1, 64)
+    if turned:
+        line, size = np.ascontiguousarray(line.swapaxes(0, 1)), (64, 1)
+    out = np.empty((*size, 3), np.uint8)
+    resample(line, out, kernel="bilinear", antialias=True, rounded=True, affine=None)
+    np.testing.assert_allclose(out.reshape(64, 3)[:, 0], np.linspace(2, 253, 64), atol=2)
+    assert resampling._shortened(line, int(not turned)).size <= 3 * resampling.LONGEST
+
+
 def test_rounded_values_are_whole_and_within_white() -> None:
     image = np.random.default_rng(0).choice(np.array([0, 255], np.uint8), (40, 50, 3))
     out = np.empty((23, 31, 3), np.float32)

@@ -63,6 +63,13 @@ def test_role_names_who_speaks_and_what_is_asked_for() -> None:
     ]
 
 
+def test_a_tokenizer_that_puts_spaces_itself_gets_none() -> None:
+    ours = words()
+    assert not ours.puts_spaces
+    ours.puts_spaces = True
+    assert written("role", ours, TALK[:2])[1] == ("", "Three.<|endoftext|>")
+
+
 def test_none_writes_texts_alone() -> None:
     assert written("none", words(), TALK[:2]) == [("<s>How many?", ""), ("", " Three.<|endoftext|>")]
 

@@ -69,6 +69,17 @@ def test_tokens_of_pictures_are_the_tokenizers_own_or_stand_behind_the_vocabular
     assert [ours.special(token) - 4096 for token in PICTURE_TOKENS] == list(range(7))
 
 
+def test_settings_tell_tokenizers_apart() -> None:
+    class Other(ByteTokenizer):
+        def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+            return [token_id ^ 1 for token_id in super().encode(text)]
+
+    Other.__module__, Other.__qualname__, Other.__name__ = ByteTokenizer.__module__, "ByteTokenizer", "ByteTokenizer"
+    one, same, other = (build_words(kind()).settings() for kind in (ByteTokenizer, ByteTokenizer, Other))
+    assert one == same != other
+    assert words("embedded").settings() != words("hugging face").settings()
+
+
 def test_threads_encode_at_once() -> None:
     texts = [f"text {number} <im_patch>" for number in range(50)]
     expected = [words("embedded").encode([text])[0].tolist() for text in texts]

@@ -1,0 +1,59 @@
+"""Records are read and prepared ahead, the bytes of few large ones are held.   pytest tests/work/test_preparing.py"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from hpcdata.samples import BadSample, Blob, ImagePart, Member, Reason, Record, Reject, Sample, TextPart
+from hpcdata.work import preparing
+from hpcdata.work.preparing import decoding_threads, prepare_batches
+
+
+def sample(position: int, size: int) -> Sample:
+    blob = Blob(path="x", data=bytes([position]) * size)
+    parts = (TextPart(text=f"text {position}"), ImagePart(blob=blob))
+    return Sample(position=position, key=str(position), parts=parts, members=(Member(extension="png", blob=blob),))
+
+
+def test_large_records_wait_until_others_are_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparing, "MOST_HELD_BYTES", 1000)
+    monkeypatch.setattr(preparing, "_LARGE_BYTES", 150)
+    sizes = [10, 200, 200, 10, 200, 900, 200, 10, 200] * 5
+    lock, prepared = threading.Lock(), set[int]()
+
+    def records() -> Iterator[Record]:
+        for position, size in enumerate(sizes):
+            with lock:
+                held = [2 * sizes[other] for other in range(position) if other not in prepared and sizes[other] > 75]
+            assert sum(held) <= max([1000, *held])
+            yield (
+                sample(position, size)
+                if position != 3
+                else Reject(position=3, key="3", reason=Reason.BAD_JSON, message="")
+            )
+
+    def prepare(record: Record) -> list[np.ndarray]:
+        with lock:
+            prepared.add(record.position)
+        if record.position == 5:
+            raise BadSample(Reason.TRUNCATED, "cut")
+        return [np.full(3, record.position, np.uint8)]
+
+    with decoding_threads(2) as threads:
+        batches = list(prepare_batches(records(), batch_size=7, threads=threads, prepare=prepare))
+    assert [len(batch.records) for batch in batches] == [7] * 6 + [3]
+    found = [pair for batch in batches for pair in zip(batch.records, batch.prepared, strict=True)]
+    for position, (record, arrays) in enumerate(found):
+        assert record.position == position
+        assert isinstance(arrays, BadSample) == (position == 5)
+        assert isinstance(arrays, BadSample) or arrays[0].tolist() == [position] * 3
+        if isinstance(record, Sample):
+            text, picture = record.parts
+            assert text == TextPart(text=f"text {position}")
+            assert isinstance(picture, ImagePart)
+            assert picture.blob.data == (None if sizes[position] > 75 else bytes([position]) * sizes[position])
+            assert [member.extension for member in record.members] == ["png"]
