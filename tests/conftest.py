@@ -5,6 +5,7 @@ With HPCDATA_TEST_THREADS=3, that many threads share every copy and lookup of th
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -34,6 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
     selection.is_fast = "not slow" in config.getoption("markexpr") and not os.environ.get("HPCDATA_REQUIRE_ALL")
     if selection.is_fast:
         os.fsync = selection.only_check  # type: ignore[assignment]
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector need not look at thousands of tests again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

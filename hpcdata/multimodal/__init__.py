@@ -20,6 +20,7 @@ report.
     texts/        turns -> ids, targets, weights, positions, branches; what is cut when it is too long
     loading/      measured lengths + order -> packed batches that resume exactly
     recipe        a loader as a file
+    monitoring    waiting times and the work of making batches, step by step, as JSON lines or for TensorBoard
     gallery/      examples to look at, before and after preprocessing
 """
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from hpcdata.multimodal.loading.loader import MultimodalLoader
     from hpcdata.multimodal.loading.masks import branch_mask
     from hpcdata.multimodal.loading.mixture import IterableDatasetMixture, group_rates
+    from hpcdata.multimodal.monitoring import Monitor
     from hpcdata.multimodal.parts import ImagePreprocessor, InterleavedTextPreprocessor
     from hpcdata.multimodal.pictures.augmenting import Augmentation
     from hpcdata.multimodal.pictures.llava import LlavaPictures
@@ -66,6 +68,7 @@ _PLACES = {
     "branch_mask": "loading.masks",
     "group_rates": "loading.mixture",
     "make_loader": "recipe",
+    "Monitor": "monitoring",
     "Augmentation": "pictures.augmenting",
     "LlavaPictures": "pictures.llava",
     "MolmoPictures": "pictures.molmo",
@@ -95,6 +98,7 @@ __all__ = [
     "MolmoPictures",
     "MolmoPreprocessor",
     "MolmoPreprocessorConfig",
+    "Monitor",
     "MultimodalLoader",
     "PictureFile",
     "PictureTokens",

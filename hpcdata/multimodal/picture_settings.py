@@ -53,6 +53,8 @@ class PictureSettings:
     image_patch_size: int = 14
     overlap_margins: Sequence[int] = (4, 4)
     """Patches that neighboring tiles share, at the beginning and at the end of each."""
+    tiling: str = "every_side"
+    """`v1`: pictures with a side below the margins get few tiles, as in the first Molmo and the fork, for old runs."""
     pooling_h: int | None = None
     """Patches of a column that become one token. None: as `image_token_length_h` says, or 2."""
     pooling_w: int | None = None
@@ -104,6 +106,7 @@ class PictureSettings:
             "normalize": _STATISTICS.get(self.normalize or backbone.normalize, self.normalize or backbone.normalize),
             "resize": resize,
             "pixels": self.pixels,
+            "tiling": self.tiling,
         }
         try:
             return MolmoPictures(

@@ -302,8 +302,9 @@ def moved(dataset) -> TokenLoader:
     return loader
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_steps_in_a_stateful_dataloader(dataset, num_workers):
+    """Workers that are refused a state are waited for when they are collected, for 5 s each."""
     torchdata = pytest.importorskip("torchdata.stateful_dataloader")
 
     def start():

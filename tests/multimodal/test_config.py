@@ -119,6 +119,17 @@ def test_pictures_whose_places_are_told_are_not_moved() -> None:
     assert len({varied(told, np.random.RandomState(seed))["images"].tobytes() for seed in range(9)}) > 2
 
 
+def test_thin_pictures_get_tiles_unless_an_old_run_is_repeated() -> None:
+    clip = {"tokenizer": "embedded", "max_crops": 12}
+    crops = {}
+    for tiling in ("every_side", "v1"):
+        pictures = MolmoPreprocessorConfig(**clip, tiling=tiling).build_preprocessor().pictures
+        crops[tiling] = pictures.plan(60, 3000).num_crops
+    assert crops == {"every_side": 13, "v1": 2}
+    with pytest.raises(UserError, match="tiling='v2', expected one of every_side, v1"):
+        MolmoPreprocessorConfig(**clip, tiling="v2")
+
+
 def test_the_forks_settings_are_taken() -> None:
     config = MolmoPreprocessorConfig(
         crop_mode="overlap-and-resize-c2",

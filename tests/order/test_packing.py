@@ -130,3 +130,24 @@ def test_a_state_shows_the_packing_as_before_and_the_second_budget_behind_it():
 def test_a_budget_of_nothing_is_refused():
     with pytest.raises(UserError, match="max_images=0, expected at least 1"):
         BestFit(length=64, max_images=0)
+
+
+@given(st.lists(st.integers(0, 90), max_size=40), st.sampled_from([1, 2, 4, 8]), st.integers(1, 6))
+def test_pieces_of_documents_leave_room_for_their_padding(lengths, multiple, columns):
+    """Each document in its pieces, in order; all but its last are whole multiples; padded, they fit into their rows."""
+    packing = Concat(length=8 * columns, multiple=multiple)
+    bins = packing.place(np.array(lengths, np.int64), np.zeros(len(lengths), np.int64), 2)
+    assert bins.start is not None
+    assert bins.length is not None
+    pieces = [[] for _ in lengths]
+    for sample, start, length in zip(bins.sample.tolist(), bins.start.tolist(), bins.length.tolist(), strict=True):
+        pieces[sample].append((start, start + length))
+    for length, found in zip(lengths, pieces, strict=True):
+        edges = [0, *(stop for _, stop in found)]
+        assert [start for start, _ in found] == edges[:-1]
+        assert edges[-1] == length
+        assert all(edge % multiple == 0 for edge in edges[:-1])
+    padded = -(-bins.length // multiple) * multiple
+    rows = np.add.reduceat(padded, bins.first_row[:-1]) if len(padded) else padded
+    assert (rows[:-1] == packing.length).all()
+    assert (rows <= packing.length).all()

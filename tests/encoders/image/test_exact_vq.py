@@ -167,7 +167,7 @@ def test_decoded_pictures_look_like_the_originals(tokenizer, side):
 
 def test_cell_borders_do_not_show(tokenizer):
     """Differences across the borders of cells are hardly larger than inside; a patch quantizer has 2.7 times."""
-    images = quickstart_pictures(256, 24)
+    images = quickstart_pictures(256, examples(40))
 
     def share(pictures: torch.Tensor) -> float:
         steps = pictures.double().diff(dim=3).abs().mean((0, 1, 2))

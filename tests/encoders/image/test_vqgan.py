@@ -30,15 +30,21 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture(params=CASES)
-def case(request, tmp_path):
+@pytest.fixture(scope="module", params=CASES)
+def stored(request, tmp_path_factory):
+    """(file of weights, architecture, the reference with these weights)"""
     arch, style, container = CASES[request.param]
     weights = reference.random_weights(arch, style)
-    path = tmp_path / "weights.pt"
+    path = tmp_path_factory.mktemp("stored") / "weights.pt"
     published = reference.as_show_o_publishes(weights) if "show-o" in request.param else weights
     torch.save({container: published}, path)
-    tokenizer = vqgan.load(str(path), "tiny", arch, precision="fp32", device="cpu")
-    return tokenizer, reference.Reference(weights, arch, style)
+    return path, arch, reference.Reference(weights, arch, style)
+
+
+@pytest.fixture
+def case(stored):
+    path, arch, ref = stored
+    return vqgan.load(str(path), "tiny", arch, precision="fp32", device="cpu"), ref
 
 
 def pictures(num: int, height: int, width: int, seed: int = 0) -> np.ndarray:

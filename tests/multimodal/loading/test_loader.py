@@ -63,7 +63,7 @@ def test_global_batches_are_equal_for_every_world_size(way):
     st.sampled_from(sorted(WAYS)),
     st.lists(st.tuples(st.sampled_from([1, 2, 4]), st.integers(0, 4)), min_size=1, max_size=3),
 )
-def test_kills_and_other_world_sizes_lose_and_repeat_nothing(way, legs):
+def test_defect_15_kills_and_other_world_sizes_lose_and_repeat_nothing(way, legs):
     canonical = make(way)
     state = json.dumps(canonical.state_dict())
     for world_size, num_steps in legs:
@@ -78,7 +78,7 @@ def test_kills_and_other_world_sizes_lose_and_repeat_nothing(way, legs):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_epoch_has_every_example_once_and_its_account_closes(way):
+def test_defect_09_an_epoch_has_every_example_once_and_its_account_closes(way):
     bad = {3: "read", 7: "long", 11: "decode"}
     toys = Toys(90, bad=bad)
     loader = make(way, toys=toys, drop_last=False, num_epochs=1)
@@ -94,6 +94,16 @@ def test_an_epoch_has_every_example_once_and_its_account_closes(way):
     assert account.epochs == 1
     assert account.dropped_samples == 0
     assert account.tokens == sum(length for item, length in enumerate(toys.lengths) if item not in (3, 7))
+    total = loader.account().total
+    assert (total.samples, total.rejected, total.tokens) == (account.samples, account.rejected, account.tokens)
+    assert total.waited_s == pytest.approx(loader.waits.first_s + loader.waits.total_s)
+
+
+def test_the_account_knows_the_padding_of_packed_rows():
+    loader = make("packed")
+    batches = [next(iter(loader)) for _ in range(2)]
+    padding = sum(int((batch["segment_ids"] == 0).sum()) for batch in batches)
+    assert loader.account().total.padding == padding
 
 
 def test_the_account_says_what_no_last_step_took():
@@ -106,7 +116,7 @@ def test_the_account_says_what_no_last_step_took():
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", ["read", "decode"])
-def test_nobody_is_replaced_by_a_neighbour(way, kind):
+def test_defect_22_nobody_is_replaced_by_a_neighbour_or_by_something_made_up(way, kind):
     """Without the bad example, or with a good one in its place: all others stay as they are."""
     good = make(way, num_epochs=1)
     bad = make(way, toys=Toys(90, bad={13: kind}), num_epochs=1)
@@ -162,7 +172,7 @@ def mixture(**options):
     return mixed, Plain(toys[0])
 
 
-def test_a_mixture_keeps_its_rates_and_equal_datasets_have_other_randomness():
+def test_defect_12_13_equal_datasets_of_a_mixture_have_other_orders_and_other_randomness():
     """Defects 12 and 13: in Molmo, equal sizes mean equal orders and equal randomness."""
     mixed, plain = mixture()
     plain.toys.lengths = [5] * 40

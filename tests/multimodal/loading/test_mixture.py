@@ -73,7 +73,7 @@ def test_defect_14_an_order_that_is_not_shuffled_is_not():
     assert [draw.item for draw in itertools.islice(draws, 6)] == [0, 1, 2, 3, 0, 1]
 
 
-def test_rates_of_groups_are_shared_out_by_square_roots():
+def test_defect_25_rates_of_groups_are_shared_out_by_square_roots():
     sizes = {"a": 100, "b": 400, "c": 10_000}
     groups = [
         {"rate": 0.3, "datasets": {"a": None, "b": None}},
