@@ -89,3 +89,8 @@ def test_a_known_size_is_of_its_rule_alone() -> None:
     with pytest.raises(BadSample):
         picture.size(max_pixels=55)
     assert PictureFile(PLAIN).size() == (5, 9)
+    assert picture.decode(rule=LIQUID).shape == (20, 30, 3)
+    with pytest.raises(BadSample, match="was 8 x 7 when it was measured, now it is 20 x 30") as caught:
+        picture.decode()
+    assert caught.value.reason is Reason.CHANGED_INPUT
+    assert PictureFile(SIDEWAYS, known=((30, 20), MOLMO)).decode().shape == (30, 20, 3)

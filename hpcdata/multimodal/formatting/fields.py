@@ -192,7 +192,7 @@ def weight_of(holder: Mapping[str, Any]) -> float:
         return 1.0
     least, most = _WEIGHTS
     if not is_number(value) or not (value == 0 or least <= value <= most):
-        bad(f"weight is {str(value):.40}: expected 0, or a number from {least:g} to {most:g}")
+        bad(f"weight is {value!s:.40}: expected 0, or a number from {least:g} to {most:g}")
     return float(value)
 
 

@@ -22,7 +22,7 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -235,6 +235,8 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
         rows: list[Any] = []
         for start, stop in itertools.pairwise(batch.edges.tolist()):
             kept = [example for example in made[start:stop] if not isinstance(example, Failed)]
+            if batch.is_packed:
+                self._check_row(kept, batch.draws.rows[start:stop])
             rows.append(kept if batch.is_packed else (kept[0] if kept else None))
         with self.times.phase("collate"):
             tensors = self.collator(rows, batch.shape)
@@ -256,6 +258,15 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
                 raise
             what = ", ".join(f"{number} {reason}" for reason, number in out.items())
             raise UserError(f"{error}; of its examples these are left out: {what}") from None
+
+    def _check_row(self, examples: Sequence[Mapping[str, Any]], rows: Any) -> None:
+        """Raises UserError where examples became longer than they were measured: something would be cut."""
+        found, most = sum(len(one["input_ids"]) + self.collator.num_more for one in examples), self._most_columns
+        if most is not None and found > most:
+            raise UserError(
+                f"the examples of a row (rows {', '.join(map(str, rows.tolist()))}) have {found} ids, and there is room "
+                f"for {most}: they are not what was measured. Does `get` give the same for the same item and rng?"
+            )
 
     def _make_steps(self) -> PlainSteps | PackedSteps:
         size, lengths = self.global_batch_size, self._lengths

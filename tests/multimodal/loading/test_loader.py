@@ -1,5 +1,6 @@
 """Batches of raw examples that resume exactly.   pytest tests/multimodal/loading/test_loader.py"""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from hpcdata.multimodal.datasets.deterministic import DeterministicDataset
 from hpcdata.multimodal.loading.fetching import Fetching
 from hpcdata.multimodal.loading.loader import MultimodalLoader
 from hpcdata.multimodal.loading.mixture import IterableDatasetMixture
+from hpcdata.multimodal.values import Measures, Room
 from hpcdata.order.packing import BestFit, Concat
 from tests.multimodal.loading.toys import Plain, Toys
 
@@ -356,10 +358,16 @@ def test_an_example_that_no_row_has_room_for_is_counted_and_nothing_is_cut(way):
         assert sorted([*delivered, 7]) == list(range(40))
 
 
+def test_examples_that_are_longer_than_they_were_measured_are_not_cut(monkeypatch):
+    monkeypatch.setattr(Plain, "room", lambda *_: Room(num_tokens=10, num_crops=0, num_pooled=0))
+    with pytest.raises(UserError, match=r"have \d+ ids, and there is room for 64: they are not what was measured"):
+        list(make("packed in one budget", num_epochs=1))
+
+
 def test_an_order_without_anything_that_fits_ends_with_the_reasons():
     toys = Toys(40)
     toys.lengths = [100] * 40
-    with pytest.raises(UserError, match="less than one global batch of 8 rows.*left out: 40 too_long"):
+    with pytest.raises(UserError, match=r"less than one global batch of 8 rows: .*left out: 40 too_long"):
         make(toys=toys)
     mixed = IterableDatasetMixture({"a": toys, "b": toys}, weights=[1, 1])
     with pytest.raises(UserError, match=r"none of \d+ examples that follow each other has a place in a row: 4096 too"):
@@ -417,3 +425,40 @@ def test_wide_seeds_are_those_of_the_documents():
     for row in batch["metadata"]:
         rng = np.random.RandomState((42 * 195172 + row["number"]) % (2**32 - 1))
         assert row["draw"] == rng.randint(1000)
+
+
+class Stored(Toys):
+    """Toys whose lengths are stored, but for those that are drawn anew."""
+
+    def __init__(self, size: int, drawn: set[int]) -> None:
+        super().__init__(size)
+        self.drawn, self.asked = drawn, 0
+
+    def measures(self, items):
+        self.asked += len(items)
+        plain = Plain(self)
+        measures = [plain.measure({"number": item, "kind": None}, None) for item in items.tolist()]
+        drawn = [
+            dataclasses.replace(m, is_drawn=i in self.drawn) for m, i in zip(measures, items.tolist(), strict=True)
+        ]
+        return Measures.of(drawn, "")
+
+
+class Quick(Plain):
+    def rooms(self, measures):
+        assert not measures.is_drawn.any()
+        lengths = measures.num_tokens.astype(np.int64)
+        return lengths, lengths % 4, lengths * 0, lengths * 0
+
+
+@pytest.mark.parametrize("drawn", [set(), {3, 5, 40}, set(range(90))])
+def test_stored_lengths_are_used_where_texts_are_not_drawn_anew(drawn):
+    toys = Stored(90, drawn)
+    options = {"consumer": "molmo", "seed": 3, "rank": 0, "world_size": 1, "num_epochs": 1, **PACKED}
+    loader = MultimodalLoader(toys, Quick(toys), global_batch_size=4, **options)
+    steps = loader.num_steps(0)
+    assert set(toys.got) == drawn, "those alone are read to know their lengths"
+    assert toys.asked >= 90
+    plain = make(size=4, num_epochs=1)
+    assert [joined([batch]) for batch in loader] == [joined([batch]) for batch in plain]
+    assert steps == plain.num_steps(0)
