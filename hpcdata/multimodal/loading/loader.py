@@ -264,8 +264,8 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
         found, most = sum(len(one["input_ids"]) + self.collator.num_more for one in examples), self._most_columns
         if most is not None and found > most:
             raise UserError(
-                f"the examples of a row (rows {', '.join(map(str, rows.tolist()))}) have {found} ids, and there is room "
-                f"for {most}: they are not what was measured. Does `get` give the same for the same item and rng?"
+                f"the examples of a row ({', '.join(map(str, rows.tolist()))}) have {found} ids, and there is room for "
+                f"{most}: they are not what was measured. Does `get` give the same for equal items and rngs?"
             )
 
     def _make_steps(self) -> PlainSteps | PackedSteps:
