@@ -43,7 +43,7 @@ from hpcdata.order.order import Order, find_order
 from hpcdata.order.packing import BestFit, Concat, Packing, find_packing
 from hpcdata.order.ranks import check_rank, find_rank
 from hpcdata.order.sampling import derived_seed
-from hpcdata.order.steps import Share
+from hpcdata.order.steps import Share, Steps
 from hpcdata.order.streams import MixtureStream, SingleStream, Stream
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
             left_out.update(str(REASONS[number - 1]) for number in batch.reasons.tolist())
         return tensors, Delivered(len(made) - len(failed), failed, left_out)
 
-    def _check_steps(self, steps: PlainSteps | PackedSteps, epoch: int) -> None:
+    def _check_steps(self, steps: Steps, epoch: int) -> None:
         """Also says how many examples have no place in any row."""
         try:
             super()._check_steps(steps, epoch)
