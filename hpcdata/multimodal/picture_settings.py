@@ -167,4 +167,4 @@ def check(name: str, value: object, known: Sequence[object]) -> None:
 def check_count(name: str, value: object) -> None:
     """Raises UserError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"{name}={value}: expected a whole number from 1 on")
+        raise UserError(f"{name}={value!r}: expected a whole number from 1 on")

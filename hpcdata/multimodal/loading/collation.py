@@ -13,6 +13,7 @@ of L columns, with P crops a row at most:
     images              [B, P, ...]        float32 or uint8, as the preprocessor makes them
     image_masks         [B, P, patches] float32
     image_input_idx     [B, P] or [B, P, cells] int64   columns of the row, -1: none
+    image_grid_thw      [B, P, 3] int64    of Qwen's pictures, a row each; 0 behind the last
     pooled_patches_idx  [B, T, patches of a cell] int64   patches of all crops of the row, -1: none
     segment_ids         [B, L] int32       of packed batches: 1, 2... for the examples of a row, 0 on padding
     subsegment_ids      [B, L] int32       where an example has branches, see hpcdata.multimodal.loading.masks
@@ -179,11 +180,13 @@ class MMCollator:
             some = next((values for row in found for values in row), self._empty_pictures.get(name))
             if some is None:
                 continue
-            most, rest = max(sum(map(len, row)) for row in found), least.crops
+            most = max(sum(map(len, row)) for row in found)
             if name == "pooled_patches_idx":
                 self._check_most("max_pooled", self.max_pooled, most)
                 rest = max(least.pooled, self.max_pooled or 0)
-            elif name != "image_grid_thw":
+            elif name == "image_grid_thw":  # as many as crops: how many pictures rows of other ranks have is not known
+                rest = arrays["images"].shape[1] if "images" in arrays else least.crops
+            else:
                 self._check_most("max_crops", self.max_crops, most)
                 rest = max(least.crops, self.max_crops or 0)
             arrays[name] = self._padded(found, some, max(most, rest), name)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from hpcdata.multimodal import LlavaPictures, MolmoPreprocessorConfig, QwenPictures
+from hpcdata.multimodal import Dataset, LlavaPictures, MolmoPreprocessorConfig, MultimodalLoader, QwenPictures
 from hpcdata.multimodal.preprocessor import MolmoPreprocessor
 from hpcdata.multimodal.values import Measures
 from hpcdata.samples import BadSample, Reason
@@ -45,6 +46,24 @@ def test_measures_say_what_is_made(name: str) -> None:
         assert found == [int(column[row]) for column in rooms]
         room = preprocessor.room(measures[row])
         assert found[:3] == [room.num_tokens, room.num_crops, room.num_pooled]
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_shares_of_ranks_make_the_global_batch(name: str) -> None:
+    class Examples(Dataset):
+        def __len__(self) -> int:
+            return len(EXAMPLES)
+
+        def get(self, item: int, rng: np.random.RandomState) -> dict[str, Any]:
+            return EXAMPLES[item]
+
+    def batch(rank: int, world_size: int) -> dict[str, Any]:
+        where = {"rank": rank, "world_size": world_size}
+        return MultimodalLoader(Examples(), _preprocessor(name), global_batch_size=3, **where).batch_at(0, 0)
+
+    whole, shares = batch(0, 1), [batch(rank, 3) for rank in range(3)]
+    for key, value in whole.items():
+        assert torch.equal(torch.cat([share[key] for share in shares]), value), key
 
 
 def test_stored_sizes_of_more_pixels_than_allowed_are_rejects() -> None:
