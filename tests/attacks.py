@@ -40,6 +40,7 @@ _LIST: dict[str, dict[Ends, tuple[str, ...]]] = {
         HELD: (
             "sources/test_read_faults.py",
             "test_read_faults.py::test_while_reading_the_shard_is_left_open_and_the_next_task_finishes_it",
+            "test_read_faults.py::test_a_read_that_fails_once_while_planning_is_tried_again",
             "test_read_faults.py::test_no_fault_of_reading_loses_or_rejects_a_sample",
             "work/test_missing_mount.py::test_a_launch_killed_right_behind_its_plan_has_named_its_witnesses",
             "work/test_unreadable.py::test_what_can_be_read_a_second_time_is_written",
@@ -50,6 +51,7 @@ _LIST: dict[str, dict[Ends, tuple[str, ...]]] = {
         ),
         ANSWERED: (
             "test_read_faults.py::test_while_planning_nothing_is_planned_and_the_next_launch_plans_all_rows",
+            "test_read_faults.py::test_a_look_at_an_input_that_fails_is_one_line_that_names_it",
             "work/test_missing_mount.py::test_a_machine_without_the_pictures_rejects_none_and_stops",
             "work/test_missing_mount.py::test_where_it_goes_missing_in_the_middle_of_a_shard_its_checkpoint_holds_no_reject",
             "work/test_missing_mount.py::test_texts_that_are_missing_with_their_pictures_are_not_missing_for_good",
@@ -206,7 +208,7 @@ _LIST: dict[str, dict[Ends, tuple[str, ...]]] = {
     },
     OWNERS: {
         HELD: ("base/test_modes.py",),
-        ANSWERED: ("runs/test_ownership.py",),
+        ANSWERED: ("runs/test_ownership.py", "runs/test_second_user.py"),
     },
 }
 ATTACKS = [

@@ -19,6 +19,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,12 +28,13 @@ from hpcdata import embedded
 from hpcdata.base.errors import UserError
 from hpcdata.config.compose import compose
 from hpcdata.config.schema import RunConfig
+from hpcdata.runs import scanning
 from hpcdata.runs.plan import load_plan
 from hpcdata.runs.planning import prepare
 from hpcdata.runs.rejects import rows_of
 from hpcdata.work.task import TaskOutcome, run_task
 from tests.evidence import account
-from tests.readfaults import KINDS, LASTING, Injector
+from tests.readfaults import KINDS, LASTING, Calls, Injector
 from tests.smallruns import StopAfter
 from tests.sources.source_files import json_lines, write, write_tar
 from tests.trees import sha256_tree
@@ -51,7 +53,7 @@ class Attack:
     point: str
     fault: str
     number: int
-    """Of the read or open that fails first."""
+    """Of the read, open or look that fails first."""
     found: str
     """`same`, `refused` (and the same later), or what is wrong."""
     planned: int = 0
@@ -157,23 +159,23 @@ class _Case:
         assert account(self._good).planned == NUM_SAMPLES
 
     def attacks(self) -> Iterator[Attack]:
-        for of_opens in (False, True):
+        for calls in get_args(Calls):
             for point, begin, attack in (
                 ("planning", self._fresh, self._plan_under),
                 ("reading", lambda: self._planned(self._fresh()), self._work_under),
                 ("going on", self._interrupted, self._work_under),
             ):
                 run = begin()
-                self._injector.watch(WATCHED, of_opens=of_opens)
+                self._injector.watch(_watched(calls), calls=calls)
                 attack(run)
                 num_calls = self._injector.stop()
                 shutil.rmtree(run, ignore_errors=True)
                 if not num_calls:
                     continue
                 for number in sorted({0, num_calls // 2, num_calls - 1} if self._all else {num_calls // 2}):
-                    for fault, kind, count in _faults(of_opens):
+                    for fault, kind, count in _faults(calls):
                         run = begin()
-                        self._injector.set(WATCHED, first=number, count=count, kind=kind, of_opens=of_opens)
+                        self._injector.set(_watched(calls), first=number, count=count, kind=kind, calls=calls)
                         yield self._judged(run, attack, point, fault, number)
                         shutil.rmtree(run, ignore_errors=True)
 
@@ -187,7 +189,8 @@ class _Case:
             return found
         self._injector.stop()
         if point == "planning":
-            if (run / "plan.json").exists() == (found.found == "refused"):
+            is_planned = (run / "plan.json").exists()  # also where it is a last look that fails
+            if load_plan(run).inputs != self._plan.inputs if is_planned else found.found == "same":
                 found.found = "a plan that is not whole"
             self._planned(run)
         if _work(run) is not TaskOutcome.FINISHED:
@@ -211,7 +214,7 @@ class _Case:
         if _work(run) is TaskOutcome.FINISHED:
             return "same"
         events = "".join(path.read_text() for path in run.glob("ledger/*"))
-        return "refused" if WATCHED in events else "refused without a name"
+        return "refused" if WATCHED.rstrip("/") in events else "refused without a name"
 
     def _fresh(self) -> Path:
         self._num_runs += 1
@@ -244,15 +247,39 @@ class _Case:
         )
 
 
-def _faults(of_opens: bool) -> Iterator[tuple[str, int, int]]:
+def _watched(calls: Calls) -> str:
+    """Looks at the folder of the inputs count, too."""
+    return WATCHED.rstrip("/") if calls == "looks" else WATCHED
+
+
+def _faults(calls: Calls) -> Iterator[tuple[str, int, int]]:
     """(name, kind, how many in a row). What a second read mends is tried in tests/sources/faulty_reads.py."""
-    if of_opens:
-        yield "EIO of an open", errno.EIO, 1
+    if calls != "reads":
+        yield f"EIO of {calls}", errno.EIO, 1
+        yield f"ESTALE of {calls}", errno.ESTALE, 1
         return
     for fault in ("EIO", "ESTALE", "ENOMEM"):
         yield fault, KINDS[fault], 1
     for fault in ("half of the bytes", "no bytes"):
         yield f"{fault}, lasting", KINDS[fault], LASTING
+
+
+def fail_each_look(library: str, source: str, *arguments: str) -> None:
+    """Prints, as JSON, what planning says when its first look at the source fails, its second, and so on."""
+    injector, said, config = Injector(Path(library)), list[str](), compose([*arguments])
+    scanning.AGAIN_AFTER_S = 0.0
+    out, sys.stdout = sys.stdout, io.StringIO()
+    while True:
+        shutil.rmtree(config.data.token_output_dir, ignore_errors=True)
+        injector.set(source, first=len(said), count=1, kind=errno.EIO, calls="looks")
+        try:
+            prepare(config)
+            said.append("")
+        except UserError as error:
+            said.append(str(error))
+        if injector.stop() < len(said):
+            break
+    json.dump(said, out)
 
 
 def _work(run: Path) -> TaskOutcome:
@@ -263,6 +290,7 @@ def main() -> None:
     library, root, *names = sys.argv[1:]
     out, sys.stdout = sys.stdout, io.StringIO()
     os.fsync = lambda _: None  # no power is lost here
+    scanning.AGAIN_AFTER_S = 0.0
     injector = Injector(Path(library))
     found = [
         dataclasses.asdict(attack)

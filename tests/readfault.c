@@ -1,7 +1,8 @@
-/* LD_PRELOAD: reads or opens of files under a path fail, or reads come short. tests/readfaults.py builds and steers it.
+/* LD_PRELOAD: reads, opens or looks (stat, listings of folders) under a path fail, or reads come short. tests/readfaults.py builds and steers it.
 
 READFAULT_PATH, _FIRST, _COUNT, _KIND set it from outside; a process may call readfault_set() and readfault_seen(). */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +12,7 @@ READFAULT_PATH, _FIRST, _COUNT, _KIND set it from outside; a process may call re
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -18,13 +20,14 @@ static char path[PATH_MAX];
 static atomic_long seen;
 static long first, count;
 static int kind; /* an errno; 0: half of the bytes; -1: none, as at the end of the file */
-static int of_opens; /* it is opens that are counted, and that fail with the errno */
+static int of; /* which calls are counted, and fail: READS, OPENS or LOOKS */
+enum { READS, OPENS, LOOKS };
 
 void readfault_set(const char *new_path, long new_first, long new_count, int new_kind)
 {
     path[0] = 0;
     first = new_first, count = new_count, kind = new_kind;
-    of_opens = 0;
+    of = READS;
     atomic_store(&seen, 0);
     strncpy(path, new_path, sizeof path - 1);
 }
@@ -32,7 +35,13 @@ void readfault_set(const char *new_path, long new_first, long new_count, int new
 void readfault_set_opens(const char *new_path, long new_first, long new_count, int new_kind)
 {
     readfault_set(new_path, new_first, new_count, new_kind);
-    of_opens = 1;
+    of = OPENS;
+}
+
+void readfault_set_looks(const char *new_path, long new_first, long new_count, int new_kind)
+{
+    readfault_set(new_path, new_first, new_count, new_kind);
+    of = LOOKS;
 }
 
 long readfault_seen(void) { return atomic_load(&seen); }
@@ -50,7 +59,7 @@ static ssize_t allowed(int descriptor, size_t size)
 {
     char link[64], target[PATH_MAX];
     int before = errno;
-    if (of_opens || !path[0] || !size)
+    if (of != READS || !path[0] || !size)
         return (ssize_t)size;
     snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
     ssize_t length = readlink(link, target, sizeof target - 1);
@@ -99,10 +108,10 @@ ssize_t pread64(int descriptor, void *buffer, size_t size, off_t offset)
     return most <= 0 ? most : next(descriptor, buffer, (size_t)most, offset);
 }
 
-/* Whether this open, for reading, fails with errno. */
-static int refused(const char *name, int flags)
+/* Whether this call, one of `calls`, fails with errno. */
+static int fails(int calls, const char *name)
 {
-    if (!of_opens || (flags & O_ACCMODE) != O_RDONLY || !path[0] || !strstr(name, path))
+    if (of != calls || !path[0] || !strstr(name, path))
         return 0;
     long number = atomic_fetch_add(&seen, 1);
     if (number < first || number >= first + count)
@@ -126,12 +135,41 @@ int open(const char *name, int flags, ...)
 {
     MODE
     NEXT(open_call, "open");
-    return refused(name, flags) ? -1 : next(name, flags, mode);
+    return (flags & O_ACCMODE) == O_RDONLY && fails(OPENS, name) ? -1 : next(name, flags, mode);
 }
 
 int open64(const char *name, int flags, ...)
 {
     MODE
     NEXT(open_call, "open64");
-    return refused(name, flags) ? -1 : next(name, flags, mode);
+    return (flags & O_ACCMODE) == O_RDONLY && fails(OPENS, name) ? -1 : next(name, flags, mode);
+}
+
+#define LOOK(name, type) \
+    int name(const char *at, type *found) \
+    { \
+        typedef int (*name##_call)(const char *, type *); \
+        NEXT(name##_call, #name); \
+        return fails(LOOKS, at) ? -1 : next(at, found); \
+    }
+#define LOOK_AT(name, type) \
+    int name(int folder, const char *at, type *found, int flags) \
+    { \
+        typedef int (*name##_call)(int, const char *, type *, int); \
+        NEXT(name##_call, #name); \
+        return fails(LOOKS, at) ? -1 : next(folder, at, found, flags); \
+    }
+
+LOOK(stat, struct stat)
+LOOK(lstat, struct stat)
+LOOK(stat64, struct stat64)
+LOOK(lstat64, struct stat64)
+LOOK_AT(fstatat, struct stat)
+LOOK_AT(fstatat64, struct stat64)
+
+DIR *opendir(const char *at)
+{
+    typedef DIR *(*opendir_call)(const char *);
+    NEXT(opendir_call, "opendir");
+    return fails(LOOKS, at) ? NULL : next(at);
 }

@@ -1,4 +1,4 @@
-"""Faults of reading, in real system calls: the n-th read or open of a file fails with an errno, or it comes short.
+"""Faults of reading, in real system calls: the n-th read, open or look at a file fails with an errno, or comes short.
 
 `build` makes a library of readfault.c. A process that was started with `environment` has it in front of the C library,
 so that Python's reads and those of every other library pass it. `Injector` steers it from within such a process.
@@ -12,6 +12,7 @@ import os
 import subprocess
 import sysconfig
 from pathlib import Path
+from typing import Literal
 
 SHORT, NOTHING = 0, -1
 KINDS = {
@@ -26,6 +27,13 @@ HARMLESS = ("EINTR", "half of the bytes", "no bytes")
 """What a second read mends at once, if it happens once."""
 LASTING = 1 << 40
 LASTING_KINDS = ("EIO", "half of the bytes", "no bytes")
+Calls = Literal["reads", "opens", "looks"]
+"""Looks: stat, and listing a folder."""
+_SETTERS: dict[Calls, str] = {
+    "reads": "readfault_set",
+    "opens": "readfault_set_opens",
+    "looks": "readfault_set_looks",
+}
 _SOURCE = Path(__file__).with_name("readfault.c")
 
 
@@ -48,17 +56,17 @@ class Injector:
 
     def __init__(self, library: Path) -> None:
         self._library = ctypes.CDLL(str(library))
-        for function in (self._library.readfault_set, self._library.readfault_set_opens):
+        for calls in _SETTERS:
+            function = getattr(self._library, _SETTERS[calls])
             function.argtypes = (ctypes.c_char_p, ctypes.c_long, ctypes.c_long, ctypes.c_int)
         self._library.readfault_seen.restype = ctypes.c_long
 
-    def set(self, path: str, *, first: int, count: int, kind: int, of_opens: bool = False) -> None:
-        call = self._library.readfault_set_opens if of_opens else self._library.readfault_set
-        call(path.encode(), first, count, kind)
+    def set(self, path: str, *, first: int, count: int, kind: int, calls: Calls = "reads") -> None:
+        getattr(self._library, _SETTERS[calls])(path.encode(), first, count, kind)
 
-    def watch(self, path: str, *, of_opens: bool = False) -> None:
+    def watch(self, path: str, *, calls: Calls = "reads") -> None:
         """Only counts."""
-        self.set(path, first=LASTING, count=0, kind=0, of_opens=of_opens)
+        self.set(path, first=LASTING, count=0, kind=0, calls=calls)
 
     def stop(self) -> int:
         """How many reads there were since `set` or `watch`."""

@@ -91,6 +91,8 @@ def _sweep(library: Path, run: Path, name: str, kind: str, scratch: Path) -> dic
         folder = scratch / "disk" / "run"
         shutil.rmtree(folder.parent, ignore_errors=True)
         shutil.copytree(run, folder)
+        if name == "bake":  # what is combined before stays
+            assert _call("combine", folder, run)[0] == 0
         before = _names(folder)
         injector.set(folder, first=first, kind=KINDS[kind])
         code, told = _call(name, folder, run)

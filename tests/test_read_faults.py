@@ -78,7 +78,7 @@ def test_while_planning_nothing_is_planned_and_the_next_launch_plans_all_rows(
     tmp_path: Path, library: Path, source: Path, kind: int
 ) -> None:
     run = tmp_path / "run"
-    refused = launch(run, source, **environment(library, source.name, kind=kind))
+    refused = launch(run, source, **environment(library, source.name, kind=kind, count=2))
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1] == (
         f"hpcdata: cannot read {source}: {os.strerror(kind)}; try again when it can be read"
@@ -87,6 +87,27 @@ def test_while_planning_nothing_is_planned_and_the_next_launch_plans_all_rows(
     assert not (run / "plan.json").exists()
     prepare(compose(arguments(source, run)))
     assert load_plan(run).num_samples == NUM_ROWS
+
+
+def test_a_look_at_an_input_that_fails_is_one_line_that_names_it(tmp_path: Path, library: Path, source: Path) -> None:
+    """While planning, and never as a bare OSError."""
+    code = "import sys; from tests.faulty_runs import fail_each_look as f; f(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, str(library), str(source), *arguments(source, tmp_path / "run")]
+    done = subprocess.run(
+        command, env={**os.environ, **environment(library)}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert len(said) > 3
+    assert [line for line in said if line and str(source) not in line] == []
+    assert any(said)
+
+
+def test_a_read_that_fails_once_while_planning_is_tried_again(tmp_path: Path, library: Path, source: Path) -> None:
+    planned = launch(tmp_path / "run", source, **environment(library, source.name, kind=errno.EIO))
+    assert planned.returncode == 0
+    assert f"cannot read {source}: {os.strerror(errno.EIO)}" in planned.stderr
+    assert load_plan(tmp_path / "run").num_samples == NUM_ROWS
 
 
 @pytest.mark.parametrize("kind", [errno.EIO, pytest.param(errno.ESTALE, marks=pytest.mark.slow)])

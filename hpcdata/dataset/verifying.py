@@ -204,7 +204,10 @@ def _not_of_the_run(dataset: Path, plan: Plan, paths: RunPaths) -> list[str]:
         for name, fact in planned_facts(plan).items()
         if name in manifest.extra and said[name] != fact
     ]
-    held = {entry["part"] for entry in manifest.extra.get("retries", [])}
+    try:
+        held = {entry["part"] for entry in manifest.extra.get("retries", [])}
+    except (TypeError, LookupError) as error:
+        return [*problems, f"{FILE_NAME}: its retries are damaged ({type(error).__name__}: {error})"]
     if lacking := sorted(paths.list_retries().keys() - held):
         problems.append(f"lacks {', '.join(lacking)}: run {to_type('combine', paths.root)}")
     return problems

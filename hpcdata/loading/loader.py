@@ -22,6 +22,7 @@ many samples were dropped.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,7 @@ from hpcdata.loading.batches import PlainSteps, TokenSteps
 from hpcdata.loading.layouts.named import BatchCounts, Layout, find_layout
 from hpcdata.loading.packed_batches import PackedSteps
 from hpcdata.loading.token_streams import Mixture, left_out_of, open_stream
-from hpcdata.native.threads import Later
+from hpcdata.native.threads import Later, num_threads
 from hpcdata.order.account import Account
 from hpcdata.order.checking import digest
 from hpcdata.order.looping import Looping, Waits
@@ -44,6 +45,7 @@ from hpcdata.order.steps import Share
 from hpcdata.order.streams import MixtureStream
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from hpcdata.order.ranks import Mesh
@@ -59,7 +61,8 @@ class _Begun(NamedTuple):
     place: tuple[int, int]
     """Its epoch and step."""
     made: _Made
-    later: Later
+    later: Later | None
+    """None where there are no other threads."""
 
 
 class TokenLoader(Looping[TokenSteps]):
@@ -159,17 +162,19 @@ class TokenLoader(Looping[TokenSteps]):
         if begun is None or begun.place != here:
             begun = self._begin(here)
         following = self._following()
-        if begun.later.is_used and self.counts.samples and following[0] == here[0]:  # the first batch is waited for
-            self._begun = self._begin_ahead(following)
+        later = begun.later
+        if later is not None:
+            if later.is_used and self.counts.samples and following[0] == here[0]:  # the first batch is waited for
+                self._begun = self._begin_ahead(following)
+            later.finish()
         tensors, counts = begun.made
-        begun.later.finish()
         self.epoch, self.step = following
         self.count(counts)
         self.waits.add(time.perf_counter() - asked)
         return tensors
 
     def _begin(self, place: tuple[int, int]) -> _Begun:
-        later = Later()
+        later = Later() if num_threads() > 1 else None
         return _Begun(place, self._plan(*place)(later), later)
 
     def _begin_ahead(self, place: tuple[int, int]) -> _Begun | None:
@@ -188,12 +193,11 @@ class TokenLoader(Looping[TokenSteps]):
         make, find_source = self._steps.plan(epoch, step, self._share)
 
         def tensors(later: Later | None = None) -> _Made:
-            import torch
-
             batch = make(later)
             if isinstance(self.stream, MixtureStream) and self.layout.consumer != "hf":
                 batch.arrays["source"] = find_source()
-            made = {key: torch.from_numpy(array) for key, array in batch.arrays.items()}
+            to_tensor = _to_tensor()
+            made = {key: to_tensor(array) for key, array in batch.arrays.items()}
             return self._for_consumer(made), batch.counts
 
         return tensors
@@ -228,6 +232,13 @@ class TokenLoader(Looping[TokenSteps]):
 
     def _let_go(self) -> None:
         self._begun, self._is_over = None, False
+
+
+@functools.cache
+def _to_tensor() -> Callable[[np.ndarray], torch.Tensor]:
+    import torch
+
+    return torch.from_numpy
 
 
 def _for_packing(layout: Layout, packing: Packing | None) -> Layout:

@@ -25,7 +25,10 @@ _MIN_BYTES = 2**16
 _MAX_BUFFERS = 48
 _MAX_TOTAL_BYTES = 2**28
 _lock = ForkLock()
-_buffers: deque[np.ndarray] = deque()
+_ALIGN = 64
+"""Bytes: rows begin where lines of the processor's cache do, so that no wide store is cut in two."""
+_buffers: deque[tuple[np.ndarray, int]] = deque()
+"""With how many bytes are left out at the beginning of each."""
 
 
 def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
@@ -35,7 +38,8 @@ def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
     if size < _MIN_BYTES:
         return np.empty(shape, element)
     with _lock:
-        return np.ndarray(shape, element, _buffer(size))
+        buffer, offset = _buffer(size + _ALIGN)
+        return np.ndarray(shape, element, buffer, offset)
 
 
 def position_dtype(id_dtype: str, width: int) -> str:
@@ -173,20 +177,21 @@ def _size_of_buffer(shape: tuple[int, ...], item_bytes: int) -> int:
     return -(-num_bytes // unit) * unit
 
 
-def _buffer(size: int) -> np.ndarray:
+def _buffer(size: int) -> tuple[np.ndarray, int]:
     """A free buffer of this size, or a new one in place of the one that was not wanted for longest."""
     for place in range(len(_buffers) - 1, -1, -1):  # what was used last is still in the processor's cache
-        found = _buffers[place]
+        found, offset = _buffers[place]
         if found.nbytes == size and sys.getrefcount(found) == _FREE:
             del _buffers[place]
-            _buffers.append(found)
-            return found
+            _buffers.append((found, offset))
+            return found, offset
     new = np.empty(size, np.uint8)
-    _buffers.append(new)
-    while len(_buffers) > _MAX_BUFFERS or sum(buffer.nbytes for buffer in _buffers) > _MAX_TOTAL_BYTES:
+    offset = -new.ctypes.data % _ALIGN
+    _buffers.append((new, offset))
+    while len(_buffers) > _MAX_BUFFERS or sum(buffer.nbytes for buffer, _ in _buffers) > _MAX_TOTAL_BYTES:
         _buffers.popleft()
-    return new
+    return new, offset
 
 
 _FREE = 3
-"""References to a buffer that nobody uses: the deque, the local name, and the argument of getrefcount."""
+"""References to a buffer that nobody uses: of the deque, the local name, and the argument of getrefcount."""

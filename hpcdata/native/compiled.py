@@ -294,7 +294,7 @@ class PlaceRows:
                 f"rows {first} to {first + num_rows} of {self._num_rows}, columns {column_bytes} bytes apart"
             )
         places = (self._start + 8 * first, self._length + 8 * first, None if rows is None else _at(rows, num_rows))
-        shape = (out.ctypes.data, item_bytes, out_rows, row_bytes // item_bytes, width)
+        shape = (_address(out), item_bytes, out_rows, row_bytes // item_bytes, width)
         arguments = (*self._ids, *places, num_rows, *shape, shift, pad)
         _check(copy(self._place, arguments, (self._arrays, out, rows), self._finish, later))
 
@@ -332,10 +332,10 @@ class WriteRows:
             if array.shape != (len(ids), self._width) or not array.flags.c_contiguous:
                 raise IndexError(f"an array of {array.shape}, strides of {array.strides}, expected {ids.shape}")
         keys = ("labels", "attention_mask", "modality", "loss_mask", "position_ids")
-        wanted = [arrays[key].ctypes.data if key in arrays else None for key in keys]
+        wanted = [_address(arrays[key]) if key in arrays else None for key in keys]
         start = None if self._start is None else self._start + 8 * first
         runs = (self._first_run + 8 * first, *self._runs, self._num_runs)
-        place = (len(ids), self._width, ids.ctypes.data, ids.itemsize, *wanted)
+        place = (len(ids), self._width, _address(ids), ids.itemsize, *wanted)
         arguments = (*self._ids, start, *runs, *place, positions.itemsize if positions is not None else 0)
         _check(copy(self._write, arguments, (self._arrays, arrays), self._finish, later))
 
@@ -361,7 +361,7 @@ class WriteRuns:
         if not (0 <= first <= stop <= self._num_runs and out.flags.c_contiguous):
             raise IndexError(f"runs {first} to {stop} of {self._num_runs}, into strides of {out.strides}")
         columns = [address + 8 * first for address in self._addresses]
-        place = (stop - first, base, out.ctypes.data, out.itemsize, out.size, pad)
+        place = (stop - first, base, _address(out), out.itemsize, out.size, pad)
         arguments = (*self._source, *columns, *place)
         _check(copy(self._write, arguments, (self._arrays, out), self._finish, later))
 
@@ -441,6 +441,11 @@ def _at(array: np.ndarray, size: int, dtype: type = np.int64) -> int:
     if array.dtype != dtype or array.shape != (size,) or not array.flags.c_contiguous:
         raise TypeError(f"expected {size} contiguous {np.dtype(dtype)}, got {array.shape} {array.dtype}")
     return array.ctypes.data
+
+
+def _address(array: np.ndarray) -> int:
+    """`array.ctypes.data`, which is several objects and functions of Python."""
+    return array.__array_interface__["data"][0]
 
 
 def _ids(ids: np.ndarray) -> tuple[int, int, int]:

@@ -36,6 +36,7 @@ from hpcdata.runs.scanning import plan_inputs
 from hpcdata.runs.stage import Identities, find_stage
 from hpcdata.sources import InputFile
 from hpcdata.sources.account import describe, is_worth_a_warning
+from hpcdata.sources.base import refusing_faults
 
 log = logging.getLogger(__name__)
 
@@ -319,4 +320,5 @@ def _new_inputs(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
 
 
 def _changed(source: PlannedInput) -> bool:
-    return not source.is_like(Path(source.origin).stat())
+    with refusing_faults(source.origin):
+        return not source.is_like(Path(source.origin).stat())

@@ -27,11 +27,12 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import PlannedInput
 from hpcdata.runs.stage import find_stage
 from hpcdata.sources import InputFile
-from hpcdata.sources.base import refusing_faults
+from hpcdata.sources.base import CannotRead, refusing_faults
 
 log = logging.getLogger(__name__)
 
 MAX_SCAN_PROCESSES = 8
+AGAIN_AFTER_S = 1.0
 SMALL_INPUT_BYTES = 64 * 2**20
 """Below this the start of processes would take longer than scanning."""
 
@@ -76,7 +77,7 @@ def _scan_all(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile]) -
     """What each input turned out to be, in order, lazily."""
     tasks = [_ScanTask(file=file, folder=str(paths.inputs), config=config) for file in listed]
     num_processes = min(len(tasks), os.cpu_count() or 1, MAX_SCAN_PROCESSES)
-    if num_processes < 2 or sum(Path(file.path).stat().st_size for file in listed) < SMALL_INPUT_BYTES:
+    if num_processes < 2 or sum(_stat(file.path).st_size for file in listed) < SMALL_INPUT_BYTES:
         yield from map(_scan, tasks)
         return
     pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"))
@@ -106,16 +107,31 @@ class _Scanned:
 
 
 def _scan(task: _ScanTask) -> _Scanned:
-    before = Path(task.file.path).stat()
+    """Reads the input, a second time where the machine did not let us. Raises UserError with the file's name."""
+    try:
+        return _scan_once(task)
+    except CannotRead as error:
+        log.warning("%s", error)
+        time.sleep(AGAIN_AFTER_S)
+        return _scan_once(task)
+
+
+def _stat(path: str) -> os.stat_result:
+    with refusing_faults(path):
+        return os.stat(path)
+
+
+def _scan_once(task: _ScanTask) -> _Scanned:
+    before = _stat(task.file.path)
     with _watched(task.file.path):
         file = sources.prepare(task.file, Path(task.folder), without=os.path.dirname(task.folder))
         scan = sources.scan(
             file, every=task.config.data.shard_size, options=find_stage(task.config.stage).options(task.config)
         )
-    after = Path(task.file.path).stat()
+    after = _stat(task.file.path)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UserError(f"{task.file.path} changed while it was read: launch again when nothing writes to it")
-    return _Scanned(file=file, scan=scan, size=Path(file.path).stat().st_size, mtime_ns=before.st_mtime_ns)
+    return _Scanned(file=file, scan=scan, size=_stat(file.path).st_size, mtime_ns=before.st_mtime_ns)
 
 
 @contextlib.contextmanager
@@ -125,7 +141,7 @@ def _watched(path: str) -> Iterator[None]:
     if not is_free or threading.current_thread() is not threading.main_thread() or os.path.isdir(path):
         yield
         return
-    most = LEAST_S + S_A_MEGABYTE * os.stat(path).st_size / 10**6
+    most = LEAST_S + S_A_MEGABYTE * _stat(path).st_size / 10**6
 
     def end(*_: object) -> None:
         raise UserError(f"{path}: planning it takes more than {most:.0f} s of CPU time: it is damaged, or made so")

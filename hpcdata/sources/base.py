@@ -132,6 +132,10 @@ class Scan:
         return nearest * self.every, self.cuts[nearest]
 
 
+class CannotRead(Failed):
+    """The machine did not let us read a file, which says nothing about the file."""
+
+
 @contextlib.contextmanager
 def refusing_faults(path: str) -> Iterator[None]:
     """While planning: what goes wrong with the machine is a UserError that names the file."""
@@ -141,7 +145,7 @@ def refusing_faults(path: str) -> Iterator[None]:
     except MemoryError:
         raise Failed(f"cannot read {path}: out of memory; try again with more of it") from None
     except OSError as error:
-        raise Failed(f"cannot read {error.filename}: {error.strerror}; try again when it can be read") from None
+        raise CannotRead(f"cannot read {error.filename}: {error.strerror}; try again when it can be read") from None
 
 
 def changed_since_planned(file: InputFile, *, got: int, expected: int) -> UserError:

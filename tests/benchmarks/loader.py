@@ -32,7 +32,7 @@ import numpy as np
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-MOSAICML, OTHERS = "requirements-mosaicml.txt", "requirements-peers.txt"
+MOSAICML, OTHERS, MEGATRON = (f"requirements-{name}.txt" for name in ("mosaicml", "peers", "megatron"))
 PEERS = {
     "hpcdata": ("", (0, 1, 2), "input_ids"),
     "hpcdata_baked": ("", (0, 1, 2), "rows of the layout, stored by `combine --bake`"),
@@ -55,6 +55,8 @@ PEERS = {
     "statefuldataloader_batched": (OTHERS, (0, 1, 2), "with `__getitems__` written for this benchmark"),
     "tensordict": (OTHERS, (0,), "its own batched rows, padded int32 on disk; with workers it hangs"),
     "grain": (OTHERS, (0, 2, 4), "MapDataset over a flat memmap, threads"),
+    "megatron": (MEGATRON, (0, 1, 2), "IndexedDataset, a document a row"),
+    "energon": (MEGATRON, (0, 1, 2), "tars of its own kind, shuffle buffer of 1,000"),
     "litdata": (OTHERS, (0, 1, 2), "StreamingDataset, local"),
     "huggingface": (OTHERS, (0, 1, 2), "Arrow, DataLoader"),
     "unidisc": (OTHERS, (0, 1, 2), "rows of a TensorDict, one at a time"),
@@ -67,6 +69,8 @@ PACKAGES = {
     "statefuldataloader_batched": "torchdata",
     "tensordict": "tensordict",
     "unidisc": "tensordict",
+    "megatron": "megatron-core",
+    "energon": "megatron-energon",
     "huggingface": "datasets",
     "mosaicml": "mosaicml-streaming",
 }

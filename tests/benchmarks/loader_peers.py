@@ -11,6 +11,7 @@ per second. Imports nothing of hpcdata but for the peer of that name.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import itertools
 import json
 import os
@@ -145,11 +146,11 @@ def tensordict(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor
 
 
 def grain(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
-    """`workers` are its threads: processes were slower by far."""
+    """`workers` are its threads: processes were slower by far; 0: none, and nothing is read ahead."""
     import grain.python as pygrain
 
     dataset = pygrain.MapDataset.source(Samples(data)).shuffle(seed=1)
-    options = pygrain.ReadOptions(num_threads=max(1, workers), prefetch_buffer_size=512)
+    options = pygrain.ReadOptions(num_threads=workers, prefetch_buffer_size=512 if workers else 0)
 
     def epoch() -> Iterator[torch.Tensor]:
         return iter(dataset.to_iter_dataset(options).batch(BATCH, drop_remainder=False, batch_fn=pad))
@@ -234,6 +235,69 @@ def mosaicml(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
 
     loader = DataLoader(dataset, BATCH, collate_fn=collate, num_workers=workers)
     return epochs(lambda: loader)
+
+
+def megatron(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    """Its memory-mapped IndexedDataset, a document a row. (GPTDataset cuts documents: its rows are others.)"""
+    from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatasetBuilder
+    from torch.utils.data import DataLoader
+
+    prefix, samples = scratch / "ids", Samples(data)
+    if not prefix.with_suffix(".idx").exists():
+        builder = IndexedDatasetBuilder(str(prefix.with_suffix(".bin")), dtype=np.uint16)
+        for row in range(len(samples)):
+            builder.add_document(torch.from_numpy(np.array(samples[row])), [len(samples[row])])
+        builder.finalize(str(prefix.with_suffix(".idx")))
+    dataset = IndexedDataset(str(prefix))
+    loader = DataLoader(dataset, BATCH, shuffle=True, collate_fn=pad, num_workers=workers)
+    return epochs(lambda: loader)
+
+
+def energon(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
+    """Tars of its own kind, cooked by a function that reads ids from bytes."""
+    import webdataset as wds
+    from megatron import energon as own
+    from megatron.energon.flavors import BaseWebdatasetFactory
+
+    folder, samples = scratch / "tars", Samples(data)
+    if not (folder / "complete").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with wds.ShardWriter(str(folder / "%05d.tar"), maxcount=5000, verbose=0) as writer:
+            for row in range(len(samples)):
+                writer.write({"__key__": f"{row:09d}", "bin": samples[row].tobytes()})
+        shards = sorted(path.name for path in folder.glob("*.tar"))
+        BaseWebdatasetFactory.prepare_dataset(
+            folder, shards, split_parts_ratio=[("train", 1.0)], shuffle_seed=None, progress_fn=lambda items, _: items
+        )
+        (folder / ".nv-meta" / "dataset.yaml").write_text(
+            "__module__: megatron.energon\n__class__: CrudeWebdataset\nsubflavors: {}\n"
+        )
+        (folder / "complete").touch()
+
+    @dataclasses.dataclass
+    class Row(own.Sample):
+        ids: np.ndarray
+
+    @own.stateless
+    def cook(sample: dict) -> Row:
+        return Row(**own.basic_sample_keys(sample), ids=np.frombuffer(sample["bin"], np.uint16))
+
+    class Encoder(own.DefaultTaskEncoder):
+        cookers = (own.Cooker(cook),)
+        decoder = None
+
+        def batch(self, rows: list) -> torch.Tensor:
+            return pad([row.ids for row in rows])
+
+    def epoch() -> Iterator[torch.Tensor]:
+        config = own.WorkerConfig(rank=0, world_size=1, num_workers=workers)
+        options = {"shuffle_buffer_size": 1000, "max_samples_per_sequence": None, "repeat": False}
+        dataset = own.get_train_dataset(
+            folder, worker_config=config, batch_size=BATCH, task_encoder=Encoder(), batch_drop_last=False, **options
+        )
+        return iter(own.get_loader(dataset))
+
+    return epochs(epoch)
 
 
 def hpcdata(data: Path, scratch: Path, workers: int) -> Iterator[torch.Tensor]:
@@ -404,6 +468,8 @@ PEERS: dict[str, Callable[[Path, Path, int], Iterator[torch.Tensor]]] = {
             webdataset,
             litdata,
             mosaicml,
+            megatron,
+            energon,
         ),
     )
 }
@@ -435,12 +501,13 @@ def _num_samples(batch: torch.Tensor | Packed) -> int:
 
 
 def measure(batches: Iterator[torch.Tensor], seconds: float) -> dict[str, float]:
-    """What had been prepared before is not counted."""
+    """What had been prepared before is not counted. As in a training loop, a batch is held until the next is there."""
     for _ in range(2 * PREFETCH):
-        next(batches)
+        batch = next(batches)
     samples, start = 0, time.perf_counter()
     while (now := time.perf_counter()) - start < seconds:
-        samples += _num_samples(next(batches))
+        batch = next(batches)
+        samples += _num_samples(batch)
     with open("/proc/self/status") as status:
         (peak,) = (int(line.split()[1]) for line in status if line.startswith("VmHWM"))
     return {"samples_per_s": samples / (now - start), "max_rss_mib": peak / 1024}

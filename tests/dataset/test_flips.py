@@ -182,6 +182,7 @@ RESEALED: dict[str, Callable[[dict[str, Any]], object]] = {
     "inputs": lambda body: body["inputs"].clear(),
     "gaps": lambda body: body.update(gaps=[{"missing": 1}]),
     "gaps that are none": lambda body: body.update(gaps=[1]),
+    "retries that are none": lambda body: body.update(retries=[1]),
     "joined columns": lambda body: body["joined"].update({"samples/index.memmap": "0" * 64}),
 }
 """Edits of a manifest by somebody who seals it again, which says that it was meant."""

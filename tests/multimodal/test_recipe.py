@@ -69,7 +69,8 @@ def test_its_account_can_be_asked_for(recipe, tmp_path, capsys):
     batches = [next(iter(loader)) for _ in range(2)]
     (tmp_path / "state.json").write_text(json.dumps(loader.state_dict()))
     assert main([str(recipe), "--state", str(tmp_path / "state.json"), "--account"]) == 0
-    told, other = capsys.readouterr().out.splitlines()
+    told, other, total = capsys.readouterr().out.splitlines()
+    assert total.startswith("total  samples ")
     assert told.startswith("source told here  samples ")
     counts = [int(line.split("samples ")[1].split()[0]) for line in (told, other)]
     assert sum(counts) == sum(int(batch["segment_ids"].max(dim=1).values.sum()) for batch in batches)

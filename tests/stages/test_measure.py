@@ -35,6 +35,7 @@ from tests.work.test_poison import pictures, run_until_done
 from tests.work.test_task import png
 
 MEASURE = ("stage=measure", "image.tokenizer=null", "data.n_train_samples=null")
+HEADERS = ("hpcdata.media.headers", "upright_size")
 CONFIG = MolmoPreprocessorConfig(tokenizer="embedded")
 
 
@@ -272,7 +273,7 @@ def test_a_stopped_and_continued_run_has_the_same_bytes(tmp_path: Path, lines: P
 def test_a_picture_that_kills_its_process_is_rejected_and_its_neighbours_are_measured(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     prepare(small_config(folder, *MEASURE, "data.n_train_samples=24", "data.max_crashes=2"))
-    python_path = install(tmp_path / "site", "segfault", [pictures()[9]])
+    python_path = install(tmp_path / "site", "segfault", [pictures()[9]], where=HEADERS)
     assert run_until_done(folder, python_path, 3)[-1] == 0
     assert [(row.index, row.reason) for row in rows_of(folder)] == [(9, "crash")]
     combine(folder, CombineOptions())

@@ -66,6 +66,15 @@ class Baking(Protocol):
 
 def bake(manifest: Manifest, layouts: Sequence[Baking]) -> Manifest:
     """Makes these layouts those of the dataset: writes what it lacks, and removes what is not asked for any longer."""
+    try:
+        return _bake(manifest, layouts)
+    except Exception:
+        with contextlib.suppress(OSError):
+            (manifest.folder / FOLDER).rmdir()  # if it is empty
+        raise
+
+
+def _bake(manifest: Manifest, layouts: Sequence[Baking]) -> Manifest:
     dataset = manifest.folder
     bound = {rows.digest: (baking.asked, rows) for baking in layouts for rows in [baking.bind(manifest)]}
     known = {baked.digest: baked for baked in manifest.baked}

@@ -1,6 +1,7 @@
 """Text tokenizers: text -> ids.
 
-tokenizer              a tokenizer.json, a SentencePiece model or a folder -> ids; its identity
+tokenizer              the file, its identity, and the engine for it
+engines                a tokenizer.json or a SentencePiece model: text -> ids
 chat                   conversation templates: the ids around turns
 panics                 texts at which a tokenizer gives up
 special_ids            the ids of `<image>` and of padding

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from hpcdata.multimodal.loading.lengths import REASONS, Lengths, Rooms
 from hpcdata.multimodal.loading.steps import PackedSteps, PlainSteps
-from hpcdata.order.account import past_steps
+from hpcdata.order.account import Account, padding_of, past_steps
 from hpcdata.order.draws import Draws
 
 _ROWS_AT_A_TIME = 16_384
+_COLUMNS = ("samples", "tokens", "crops", "padding", "dropped_samples")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,54 +26,67 @@ class RawAccount:
     tokens: int
     """Columns that hold something: text, and what stands for pictures."""
     crops: int
+    padding: int
+    """Of packed rows; it counts for the sample before it."""
     rejected: dict[str, int]
     """By reason, as far as that is known without decoding."""
     dropped_samples: int
     """Of the epochs that are over: what was in no row, as it did not fill a last step."""
+    waited_s: float = field(default=0.0, compare=False)
+    """Seconds that this process waited for its batches, since it began; shared out among the sources by samples."""
 
 
-def make_account(steps: PlainSteps | PackedSteps, lengths: Lengths, epoch: int, step: int) -> dict[str, RawAccount]:
-    """The account of all steps before `step` of `epoch`, by the names of the sources."""
+def make_account(
+    steps: PlainSteps | PackedSteps, lengths: Lengths, epoch: int, step: int, *, waited_s: float
+) -> Account[RawAccount]:
+    """The account of all steps before `step` of `epoch`, by the names of the sources; `total` is that of all."""
     number = len(steps.stream.sizes)
-    totals, reasons = np.zeros((3, number), np.int64), np.zeros((number, len(REASONS) + 1), np.int64)
-    drawn, seen_before = np.zeros(number, np.int64), np.zeros(number, np.int64)
+    totals = {name: np.zeros(number, np.int64) for name in _COLUMNS}
+    reasons = np.zeros((number, len(REASONS) + 1), np.int64)
     for past, num_steps in past_steps(steps, epoch, step):
-        for draws, rooms in _portions(steps, lengths, past, num_steps):
+        before = reasons.sum(axis=1)
+        for draws, rooms, padding in _portions(steps, lengths, past, num_steps):
             is_used = rooms.reason == 0
-            for at, values in enumerate((is_used, rooms.num_tokens, rooms.num_crops * is_used)):
-                totals[at] += np.bincount(draws.source, values, number).astype(np.int64)
+            values = (is_used, rooms.num_tokens, rooms.num_crops * is_used, padding)
+            for name, column in zip(_COLUMNS, values, strict=False):
+                totals[name] += np.bincount(draws.source, column, number).astype(np.int64)
             np.add.at(reasons, (draws.source, rooms.reason), 1)
         if past < epoch:
-            drawn += np.array(steps.stream.drawn(past), np.int64)
-            seen_before = reasons.sum(axis=1)
-    account = {}
-    for source, name in enumerate(steps.stream.names):
-        samples, tokens, crops = totals[:, source].tolist()
-        rejected = {str(REASONS[at - 1]): int(reasons[source, at]) for at in np.flatnonzero(reasons[source, 1:]) + 1}
-        account[name] = RawAccount(
-            samples=samples,
-            epochs=(samples + sum(rejected.values())) / steps.stream.sizes[source],
-            tokens=tokens,
-            crops=crops,
-            rejected=rejected,
-            dropped_samples=int(drawn[source] - seen_before[source]),
+            drawn = np.array(steps.stream.drawn(past), np.int64)
+            totals["dropped_samples"] += drawn - (reasons.sum(axis=1) - before)
+    all_samples = max(1, int(totals["samples"].sum()))
+
+    def of(sources: slice) -> RawAccount:
+        values = {name: int(total[sources].sum()) for name, total in totals.items()}
+        by_reason = reasons[sources].sum(axis=0)
+        return RawAccount(
+            **values,
+            epochs=int(by_reason.sum()) / sum(steps.stream.sizes[sources]),
+            rejected={str(REASONS[at - 1]): int(by_reason[at]) for at in np.flatnonzero(by_reason[1:]) + 1},
+            waited_s=waited_s * values["samples"] / all_samples,
         )
-    return account
+
+    names = steps.stream.names
+    return Account({name: of(slice(at, at + 1)) for at, name in enumerate(names)}, of(slice(None)))
 
 
 def _portions(
     steps: PlainSteps | PackedSteps, lengths: Lengths, epoch: int, num_steps: int
-) -> Iterator[tuple[Draws, Rooms]]:
-    """What the first steps of an epoch have dealt with."""
+) -> Iterator[tuple[Draws, Rooms, np.ndarray]]:
+    """What the first steps of an epoch have dealt with, and the padding behind each sample."""
     if isinstance(steps, PackedSteps):
         for window, num_bins in steps.windows(epoch, num_steps):
             rows = slice(0, int(window.bins.first_row[num_bins]))
-            yield window.draws.take(rows), window.rooms.take(rows)
+            draws, rooms = window.draws.take(rows), window.rooms.take(rows)
+            _, behind = padding_of(window.bins, num_bins, rooms.num_tokens, draws.source, 0)
+            padding = np.zeros(len(draws.rows), np.int64)
+            padding[window.bins.first_row[1 : num_bins + 1] - 1] = behind
+            yield draws, rooms, padding
             at = np.flatnonzero(window.all_rooms.reason)
-            yield window.all_draws.take(at), window.all_rooms.take(at)
+            yield window.all_draws.take(at), window.all_rooms.take(at), np.zeros(len(at), np.int64)
         return
     num_samples, size = steps.stream.num_samples(epoch), steps.size
     stop = num_steps * size if num_samples is None else min(num_steps * size, num_samples)
     for start in range(0, stop, _ROWS_AT_A_TIME):
         draws = steps.stream.draws(epoch, np.arange(start, min(start + _ROWS_AT_A_TIME, stop)))
-        yield draws, lengths.of(draws)
+        yield draws, lengths.of(draws), np.zeros(len(draws.rows), np.int64)

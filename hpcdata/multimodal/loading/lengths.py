@@ -103,16 +103,19 @@ class Lengths:
         columns[0] += np.where(columns[0] > 0, self._more, 0)
         return Rooms(*columns)
 
-    def _of_source(self, number: int, draws: Draws) -> Rooms:
+    def _of_source(self, number: int, draws: Draws) -> np.ndarray:
+        """[5, n]: the columns of Rooms."""
         source = self._sources[number]
         items = draws.rows - source.first_row
-        stored = stored_rooms(source.dataset, self._preprocessor, items)
-        if stored is not None:
-            return stored
-        asked = [(number, *each) for each in zip(items.tolist(), seeds_of(draws, self._sources), strict=True)]
-        chunks = [asked[start : start + _AT_A_TIME] for start in range(0, len(asked), _AT_A_TIME)]
-        found = self._crew.map(lambda chunk: [self._room(*each) for each in chunk], chunks)
-        return Rooms.of([room for rooms in found for room in rooms])
+        columns, is_known = stored_rooms(source.dataset, self._preprocessor, items)
+        rest = np.flatnonzero(~is_known)
+        if len(rest):
+            seeds = seeds_of(draws.take(rest), self._sources)
+            asked = [(number, *each) for each in zip(items[rest].tolist(), seeds, strict=True)]
+            chunks = [asked[start : start + _AT_A_TIME] for start in range(0, len(asked), _AT_A_TIME)]
+            found = self._crew.map(lambda chunk: [self._room(*each) for each in chunk], chunks)
+            columns[:, rest] = Rooms.of([room for rooms in found for room in rooms])
+        return columns
 
     def _room(self, number: int, item: int, seed: int) -> _Found:
         known = self._known.get((number, item))
@@ -126,17 +129,25 @@ class Lengths:
         return room
 
 
-def stored_rooms(dataset: Any, preprocessor: Preprocessor, items: np.ndarray) -> Rooms | None:
-    """From the columns of a measured dataset; None where it has none, or not as this preprocessor writes texts."""
+def stored_rooms(dataset: Any, preprocessor: Preprocessor, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """From the columns of a measured dataset: ([5, n] int64, the columns of Rooms; [n] bool, of which they are known).
+
+    They are not known where texts are drawn anew in each epoch, or are written otherwise by this preprocessor.
+    """
+    columns, is_known = np.zeros((5, len(items)), np.int64), np.zeros(len(items), bool)
     measures, rooms = getattr(dataset, "measures", None), getattr(preprocessor, "rooms", None)
     if measures is None or rooms is None:
-        return None
-    stored = measures(items)
-    found = rooms(stored)
-    if found is None:
-        return None
-    tokens, crops, pooled, reason = (np.asarray(column, np.int64) for column in found)
-    return Rooms(tokens, crops, pooled, (np.diff(stored.first_branch) > 1).astype(np.int64), reason)
+        return columns, is_known
+    stored, at = measures(items), np.arange(len(items))
+    if stored.is_drawn.any():
+        at = np.flatnonzero(~stored.is_drawn)
+        stored = measures(items[at])
+    found = rooms(stored) if len(at) else None
+    if found is not None:
+        tokens, crops, pooled, reason = found
+        columns[:, at] = tokens, crops, pooled, np.diff(stored.first_branch) > 1, reason
+        is_known[at] = True
+    return columns, is_known
 
 
 def room_of(dataset: Any, preprocessor: Preprocessor, item: int, seed: int) -> tuple[_Found, bool]:

@@ -35,6 +35,7 @@ from hpcdata.multimodal.loading.mixture import IterableDatasetMixture
 from hpcdata.multimodal.loading.steps import Batch, PackedSteps, PlainSteps
 from hpcdata.multimodal.timing import Times
 from hpcdata.native.forks import Lazy
+from hpcdata.order.account import Account
 from hpcdata.order.checking import digest
 from hpcdata.order.looping import Looping, Waits
 from hpcdata.order.order import Order, find_order
@@ -140,13 +141,14 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
         """The batch of any step, without moving the loader."""
         return self._finish(self._begin((epoch, step)))[0]
 
-    def account(self) -> dict[str, RawAccount]:
-        """What each source has contributed up to the next batch, on all ranks: recomputed from the cursor alone.
+    def account(self) -> Account[RawAccount]:
+        """What each source has contributed up to the next batch, on all ranks, and `total`: recomputed from the cursor.
 
         Measures all examples since the beginning: quick where measures are stored, a pass over headers where not. What
         turned out to be damaged only when it was decoded is not known here: see `rejects`.
         """
-        return make_account(self._make_steps(), self._lengths, self.epoch, self.step)
+        waited_s = self.waits.first_s + self.waits.total_s
+        return make_account(self._make_steps(), self._lengths, self.epoch, self.step, waited_s=waited_s)
 
     def __getstate__(self) -> dict[str, Any]:
         """What was begun belongs to this process."""

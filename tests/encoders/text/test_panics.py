@@ -14,7 +14,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from hpcdata import TokenDataset
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.dataset.verifying import verify
-from hpcdata.encoders.text import panics, tokenizer
+from hpcdata.encoders.text import engines, panics, tokenizer
 from hpcdata.runs.rejects import rows_of
 from tests.smallruns import small_run
 
@@ -44,7 +44,7 @@ def llama3_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizer._Fast, "most_bytes", 1 << 30)
+    monkeypatch.setattr(engines.JsonEngine, "most_bytes", 1 << 30)
 
 
 @pytest.mark.usefixtures("no_limit")
@@ -71,7 +71,7 @@ def test_other_errors_stay_what_they_are() -> None:
 def test_a_run_rejects_a_text_that_is_too_long_and_writes_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_samples: bool
 ) -> None:
-    monkeypatch.setattr(tokenizer._Fast, "most_bytes", 99_999)
+    monkeypatch.setattr(engines.JsonEngine, "most_bytes", 99_999)
     texts, field = ["first", "a" * 100_000, "third"], "caption" if as_samples else "text"
     (tmp_path / "x.jsonl").write_text("".join(json.dumps({field: text}) + "\n" for text in texts))
     small_run(tmp_path / "run", "image.tokenizer=none", "data.n_train_samples=null", source=tmp_path / "x.jsonl")

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from hpcdata.base.errors import UserError
+from hpcdata.encoders.text import engines
 from hpcdata.encoders.text import tokenizer as text
 from hpcdata.samples import BadSample, Reason
 from tests.selection import examples
@@ -431,7 +432,7 @@ def test_large_texts_are_encoded_in_turn_to_the_same_ids(tmp_path: Path, monkeyp
     texts = ["", *CORPUS[:4], "x" * 400, "</s> is text", *CORPUS[4:8], ""]
     ids, offsets = engine.encode(texts)
     for characters in (1, 60, 500):
-        monkeypatch.setattr(text, "_PART_BYTES", characters)
+        monkeypatch.setattr(engines, "_PART_BYTES", characters)
         found = engine.encode(texts)
         assert (found[0].tolist(), found[1].tolist()) == (ids.tolist(), offsets.tolist())
         assert (found[0].dtype, found[1].dtype) == (np.int32, np.int64)

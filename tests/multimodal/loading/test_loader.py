@@ -1,5 +1,6 @@
 """Batches of raw examples that resume exactly.   pytest tests/multimodal/loading/test_loader.py"""
 
+import dataclasses
 import json
 import multiprocessing
 import pickle
@@ -18,6 +19,7 @@ from hpcdata.loading.trainers import Epochs, hf_dataloader
 from hpcdata.multimodal.loading.fetching import Fetching
 from hpcdata.multimodal.loading.loader import MultimodalLoader
 from hpcdata.multimodal.loading.mixture import IterableDatasetMixture
+from hpcdata.multimodal.values import Measures
 from hpcdata.order.packing import BestFit
 from tests.multimodal.loading.toys import Plain, Toys
 
@@ -94,6 +96,16 @@ def test_defect_09_an_epoch_has_every_example_once_and_its_account_closes(way):
     assert account.epochs == 1
     assert account.dropped_samples == 0
     assert account.tokens == sum(length for item, length in enumerate(toys.lengths) if item not in (3, 7))
+    total = loader.account().total
+    assert (total.samples, total.rejected, total.tokens) == (account.samples, account.rejected, account.tokens)
+    assert total.waited_s == pytest.approx(loader.waits.first_s + loader.waits.total_s)
+
+
+def test_the_account_knows_the_padding_of_packed_rows():
+    loader = make("packed")
+    batches = [next(iter(loader)) for _ in range(2)]
+    padding = sum(int((batch["segment_ids"] == 0).sum()) for batch in batches)
+    assert loader.account().total.padding == padding
 
 
 def test_the_account_says_what_no_last_step_took():
@@ -330,3 +342,40 @@ def test_wide_seeds_are_those_of_the_documents():
     for row in batch["metadata"]:
         rng = np.random.RandomState((42 * 195172 + row["number"]) % (2**32 - 1))
         assert row["draw"] == rng.randint(1000)
+
+
+class Stored(Toys):
+    """Toys whose lengths are stored, but for those that are drawn anew."""
+
+    def __init__(self, size: int, drawn: set[int]) -> None:
+        super().__init__(size)
+        self.drawn, self.asked = drawn, 0
+
+    def measures(self, items):
+        self.asked += len(items)
+        plain = Plain(self)
+        measures = [plain.measure({"number": item, "kind": None}, None) for item in items.tolist()]
+        drawn = [
+            dataclasses.replace(m, is_drawn=i in self.drawn) for m, i in zip(measures, items.tolist(), strict=True)
+        ]
+        return Measures.of(drawn, "")
+
+
+class Quick(Plain):
+    def rooms(self, measures):
+        assert not measures.is_drawn.any()
+        lengths = measures.num_tokens.astype(np.int64)
+        return lengths, lengths % 4, lengths * 0, lengths * 0
+
+
+@pytest.mark.parametrize("drawn", [set(), {3, 5, 40}, set(range(90))])
+def test_stored_lengths_are_used_where_texts_are_not_drawn_anew(drawn):
+    toys = Stored(90, drawn)
+    options = {"consumer": "molmo", "seed": 3, "rank": 0, "world_size": 1, "num_epochs": 1, **PACKED}
+    loader = MultimodalLoader(toys, Quick(toys), global_batch_size=4, **options)
+    steps = loader.num_steps(0)
+    assert set(toys.got) == drawn, "those alone are read to know their lengths"
+    assert toys.asked >= 90
+    plain = make(size=4, num_epochs=1)
+    assert [joined([batch]) for batch in loader] == [joined([batch]) for batch in plain]
+    assert steps == plain.num_steps(0)
