@@ -169,8 +169,9 @@ class Blob:
         """(its bytes, or the first `most` of them, its size); no bytes of one that is larger than it may be."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except ValueError:
-            raise BadSample(Reason.MISSING_IMAGE, "its path has a NUL character") from None
+        except ValueError as error:
+            what = "a lone surrogate" if isinstance(error, UnicodeError) else "a NUL character"
+            raise BadSample(Reason.MISSING_IMAGE, f"its path has {what}") from None
         except OSError as error:
             if self.size is not None or error.errno not in _OF_THE_SAMPLE:
                 raise

@@ -19,7 +19,7 @@ _OF_PREPROCESSOR = (
     ("max_crops", int, "the most crops of a picture"),
     ("prompt_templates", str, "none, uber_model, uber_model_v2"),
     ("system_prompt", str, "none, style, demo_or_style, style_and_length..."),
-    ("message_format", str, "role, chatml, chat: how turns are written"),
+    ("message_format", str, "role, none, chatml, template, or a file of Jinja: how turns are written"),
     ("loss_token_weighting", str, "none, root_subsegments..."),
 )
 """Options that are the preprocessor's; by default as it has them."""

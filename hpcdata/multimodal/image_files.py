@@ -58,8 +58,12 @@ class PictureFile:
         return headers.upright_size(data, max_pixels=max_pixels, rule=rule)
 
     def decode(self, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, rule: Rule = MOLMO) -> np.ndarray:
-        """[height, width, 3] uint8 RGB. Raises BadSample."""
-        return opening.open_image(self.read(max_bytes=max_bytes), max_pixels=max_pixels, rule=rule)
+        """[height, width, 3] uint8 RGB. Raises BadSample, CHANGED_INPUT for another size than was measured."""
+        pixels = opening.open_image(self.read(max_bytes=max_bytes), max_pixels=max_pixels, rule=rule)
+        if self._known is not None and self._known[1] == rule and self._known[0] != pixels.shape[:2]:
+            was, now = (f"{width} x {height}" for height, width in (self._known[0], pixels.shape[:2]))
+            raise BadSample(Reason.CHANGED_INPUT, f"a picture was {was} when it was measured, now it is {now}")
+        return pixels
 
     @property
     def shape(self) -> tuple[int, int, int]:

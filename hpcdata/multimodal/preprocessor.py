@@ -85,6 +85,7 @@ class MolmoPreprocessor:
             is_open=settings.for_inference,
             max_images=settings.max_images,
             names_pictures=settings.names_pictures,
+            max_pixels=settings.max_pixels,
         )
         written = orjson.dumps(self._settings_of_texts(), option=orjson.OPT_SORT_KEYS, default=str)
         self.written_by = hashlib.sha256(written).hexdigest()[:32]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hpcdata.media.formats import require_pixels
 from hpcdata.multimodal.texts.limits import Cut, Limits, decide, num_tokens
 from hpcdata.multimodal.texts.words import Words
 from hpcdata.multimodal.values import Measure, Measures, PicturePreprocessor, Room
@@ -30,9 +31,10 @@ class Rooms:
         is_open: bool,
         max_images: int | None,
         names_pictures: bool,
+        max_pixels: int,
     ) -> None:
         self._pictures, self._words, self._limits, self._is_open = pictures, words, limits, is_open
-        self._max_images, self._names_pictures = max_images, names_pictures
+        self._max_images, self._names_pictures, self._max_pixels = max_images, names_pictures, max_pixels
         self._lengths: dict[tuple[int, int, int], tuple[int, int, int]] = {}
         self._names: dict[int, np.ndarray] = {}
 
@@ -70,14 +72,18 @@ class Rooms:
     def of_many(
         self, measures: Measures, *, is_order_drawn: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-        """See `MolmoPreprocessor.rooms`. is_order_drawn: that of branches."""
+        """See `MolmoPreprocessor.rooms`. is_order_drawn: that of branches. All pictures are files."""
         columns, is_plain = self._plain_rooms(measures)
         if is_order_drawn and (~is_plain & (np.diff(measures.first_branch) > 1)).any():
             return None
         for row in np.flatnonzero(~is_plain).tolist():
             columns[:, row] = 0
             try:
-                room = self.of(measures[row])
+                measure = measures[row]
+                self.check_number(len(measure.sizes))
+                for height, width in measure.sizes:
+                    require_pixels(height * width, self._max_pixels)
+                room = self.of(measure)
                 columns[:3, row] = room.num_tokens, room.num_crops, room.num_pooled
             except BadSample as error:
                 columns[3, row] = 1 + _REASONS.index(error.reason)
@@ -99,6 +105,8 @@ class Rooms:
         columns[0] += measures.num_shared + _sums(measures.num_tokens[None], turns)[0] - ends
         is_plain = self._is_open | (_sums(measures.num_learned[None], turns)[0] > 0)
         is_plain &= _sums(of_pictures[:1] == 0, measures.first_picture)[0] == 0  # 0 tokens: pictures that are refused
+        is_large = measures.sizes.prod(axis=1, dtype=np.int64) > self._max_pixels
+        is_plain &= _sums(is_large[None], measures.first_picture)[0] == 0
         if self._max_images is not None:
             is_plain &= num_pictures <= self._max_images
         if limits.max_sequence_length is not None:

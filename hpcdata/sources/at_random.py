@@ -15,7 +15,6 @@ import hashlib
 import logging
 import os
 import re
-import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ import numpy as np
 
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import naming, read_at
+from hpcdata.native.forks import ForkLock
 from hpcdata.samples import BadSample, Record
 from hpcdata.sources.base import RECORDS, InputFile, Options, Scan, changed_since_planned, refusing_faults
 from hpcdata.sources.limits import bounded
@@ -118,7 +118,7 @@ class RecordReader:
         """Of the files that were used first: descriptors that stay open."""
         self._tables: OrderedDict[tuple[int, int], _Rows] = OrderedDict()
         self._groups: dict[int, list[tuple[int, int, int]]] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"files": self._files, "options": self._options}
@@ -250,7 +250,7 @@ class _Rows:
 
     def __init__(self, num_bytes: int) -> None:
         self.num_bytes = num_bytes
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._records: list[Record] | None = None
 
     def record(self, listed: Listed, position: int, begin: int, stop: int, options: Options) -> Record:

@@ -52,6 +52,12 @@ def test_what_is_no_picture_is_a_reject(image: object) -> None:
         assert caught.value.reason is Reason.BAD_RECORD
 
 
+@pytest.mark.parametrize(("path", "what"), [("a\0b", "a NUL character"), ("\ud800", "a lone surrogate")])
+def test_a_path_that_no_file_can_have_is_a_reject(path: str, what: str) -> None:
+    with pytest.raises(BadSample, match=f"its path has {what}"):
+        size_of(path)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [(b"", Reason.EMPTY_IMAGE), (b"text", Reason.UNREADABLE_IMAGE), (encoded(noisy(400, 300)), Reason.OVERSIZED_IMAGE)],
@@ -83,3 +89,8 @@ def test_a_known_size_is_of_its_rule_alone() -> None:
     with pytest.raises(BadSample):
         picture.size(max_pixels=55)
     assert PictureFile(PLAIN).size() == (5, 9)
+    assert picture.decode(rule=LIQUID).shape == (20, 30, 3)
+    with pytest.raises(BadSample, match="was 8 x 7 when it was measured, now it is 20 x 30") as caught:
+        picture.decode()
+    assert caught.value.reason is Reason.CHANGED_INPUT
+    assert PictureFile(SIDEWAYS, known=((30, 20), MOLMO)).decode().shape == (30, 20, 3)

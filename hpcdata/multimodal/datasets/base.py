@@ -105,7 +105,10 @@ class DatasetBase(Dataset):
         return dict(found)
 
     def fingerprint(self) -> str:
-        return fingerprint_of(type(self).__qualname__, self.split, list(self.data))
+        """Also of what it holds; a class whose own `__init__` holds nothing in `data` is its class and size."""
+        if "data" not in self.__dict__:
+            return super().fingerprint()
+        return fingerprint_of(type(self).__qualname__, self.__dict__.get("split"), list(self.data))
 
     def __getattr__(self, name: str) -> str:
         if name == "data_dir":

@@ -13,7 +13,6 @@ import dataclasses
 import mmap
 import os
 import tempfile
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -29,6 +28,7 @@ from hpcdata.multimodal.datasets.base import Dataset, Example, fingerprint_of
 from hpcdata.multimodal.datasets.columns import SCHEMA, measures_at
 from hpcdata.multimodal.datasets.examples import example_of, options_for
 from hpcdata.multimodal.values import Measures
+from hpcdata.native.forks import ForkLock
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, load_plan
 from hpcdata.samples import Record
@@ -85,7 +85,9 @@ class MeasuredDataset(Dataset):
             image_field=config.data.image_field,
         )
         self._rule = RULES[str(config.measure.preprocessor.get("image_rule", "molmo"))]
-        self._written_by = config.measure.written_by or ""
+        # other examples than those that were measured have other lengths
+        is_as_measured = self.style is None and type(self).get is MeasuredDataset.get
+        self._written_by = (config.measure.written_by or "") if is_as_measured else ""
         self._reader = RecordReader(_Inputs(self._plan, self._root, self._unpack_dir), options)
 
     def __len__(self) -> int:
@@ -176,7 +178,7 @@ class _Inputs(Sequence[Listed]):
     def __init__(self, plan: Plan, root: Path, unpack_dir: str | os.PathLike[str] | None) -> None:
         self._plan, self._root, self._unpack_dir = plan, root, unpack_dir
         self._ready: dict[int, Listed] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     def __len__(self) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hpcdata.multimodal.formatting import points, templates
-from hpcdata.multimodal.formatting.fields import bad, is_list, is_number
+from hpcdata.multimodal.formatting.fields import bad, is_list, is_number, text_items
 from hpcdata.multimodal.formatting.options import choice
 from hpcdata.multimodal.formatting.points import Sizes
 from hpcdata.samples import BadSample, Reason
@@ -107,9 +107,7 @@ class Asking:
     def _selected(self, answers: object, rng: np.random.RandomState | None) -> str:
         if isinstance(answers, str):
             return answers
-        if not is_list(answers) or not len(answers):
-            bad("answers are not a list of at least one text")
-        texts = [str(answer) for answer in answers]
+        texts = text_items("answers", answers)
         if self.select_answer == "first":
             return min(texts)
         counts = Counter(texts)

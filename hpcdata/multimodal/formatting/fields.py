@@ -70,6 +70,8 @@ _ROLES: Mapping[str, Role] = {
     "system": "system",
 }
 _NEARLY = 0.87
+_WEIGHTS = 1e-9, 1e9
+"""The least and the most above 0: products of those of an example, an annotation and a message are float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +152,20 @@ def is_list(value: object) -> TypeGuard[Sequence[Any]]:
 
 def is_number(value: object) -> bool:
     """Also one of numpy, but no NaN, which stands for a value that is missing."""
-    return isinstance(value, int | float | np.integer | np.floating) and bool(math.isfinite(value))
+    try:
+        return isinstance(value, int | float | np.integer | np.floating) and bool(math.isfinite(value))
+    except OverflowError:  # an int that no float can be
+        return False
+
+
+def text_items(name: str, values: object) -> list[str]:
+    """Of a list of texts, or numbers that are written as such. Raises BadSample BAD_EXAMPLE."""
+    if not is_list(values) or not len(values):
+        bad(f"{name} are not a list of at least one text")
+    for value in values:
+        if not isinstance(value, str) and not is_number(value):
+            bad(f"{name} hold one of type {type(value).__name__}: expected texts")
+    return [str(value) for value in values]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -175,8 +190,9 @@ def weight_of(holder: Mapping[str, Any]) -> float:
     value = holder.get("weight")
     if value is None:
         return 1.0
-    if not is_number(value) or value < 0:
-        bad(f"weight is {value!r}: expected a number from 0 on")
+    least, most = _WEIGHTS
+    if not is_number(value) or not (value == 0 or least <= value <= most):
+        bad(f"weight is {value!s:.40}: expected 0, or a number from {least:g} to {most:g}")
     return float(value)
 
 

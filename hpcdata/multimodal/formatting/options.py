@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hpcdata.multimodal.formatting.fields import is_list
+from hpcdata.multimodal.formatting.fields import text_items
 from hpcdata.samples import BadSample, Reason
 
 
@@ -37,9 +37,7 @@ def choice(annotation: Mapping[str, Any]) -> Choice:
     """
     has_letters = annotation.get("options") is not None
     options = annotation["options" if has_letters else "unlabelled_options"]
-    if not is_list(options) or not len(options):
-        raise BadSample(Reason.BAD_EXAMPLE, "options are not a list of at least one text")
-    texts = [str(option) for option in options]
+    texts = text_items("options", options)
     names = [letter(number) for number in range(len(texts))] if has_letters else texts
     lines = [f"{name}: {text}" for name, text in zip(names, texts, strict=True)] if has_letters else texts
     question = "\n".join([str(annotation.get("question") or ""), *lines, ""])

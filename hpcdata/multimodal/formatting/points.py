@@ -51,7 +51,7 @@ def coordinates(points: object) -> np.ndarray:
         items = [] if points is None else list(points)
         rows = [[item["x"], item["y"]] if isinstance(item, Mapping) else list(item) for item in items]
         found = np.array(rows, np.float64) if rows else np.zeros((0, 2))
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         raise BadSample(Reason.BAD_EXAMPLE, "points are not pairs of numbers (x, y)") from None
     if found.ndim != 2 or found.shape[1] != 2 or not np.isfinite(found).all():
         raise BadSample(Reason.BAD_EXAMPLE, f"points are not pairs of finite numbers, but of shape {found.shape}")
@@ -63,7 +63,7 @@ def in_percent(points: object, scale: object) -> list[tuple[float, float]]:
     found = coordinates(points)
     try:
         given = np.asarray(scale, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         given = np.zeros(1)
     if given.shape not in ((), (2,)) or not np.isfinite(given).all() or (given <= 0).any():
         raise BadSample(Reason.BAD_EXAMPLE, f"point_scale is {scale!r}: expected a number above 0, or one for x and y")

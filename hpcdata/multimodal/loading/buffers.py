@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
 from typing import Any
 
 import numpy as np
+
+from hpcdata.native.forks import ForkLock
 
 _SMALLEST = 1 << 20
 """Bytes; what is smaller the allocator keeps by itself."""
@@ -21,7 +22,7 @@ class Buffers:
 
     def __init__(self) -> None:
         self._free: list[np.ndarray] = []
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Buffers, ()

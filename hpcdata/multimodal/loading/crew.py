@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from hpcdata.base.errors import UserError
+
 T = TypeVar("T")
 
 PAUSES_S = (0.1, 1.0)
@@ -20,6 +22,8 @@ class Crew:
     """The threads of a loader, begun in the process that uses them: a child of a fork has its own."""
 
     def __init__(self, num_threads: int | None) -> None:
+        if num_threads is not None and num_threads < 0:
+            raise UserError(f"num_threads={num_threads}, expected at least 1, or 0 for as many as there are cores")
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0

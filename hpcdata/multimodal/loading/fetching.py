@@ -16,7 +16,7 @@ import numpy as np
 from hpcdata.multimodal.loading.crew import Crew, patiently
 from hpcdata.multimodal.loading.lengths import Preprocessor, Source
 from hpcdata.multimodal.timing import Times
-from hpcdata.samples import BadSample
+from hpcdata.samples import BadSample, Reason
 
 
 class Failed(NamedTuple):
@@ -30,8 +30,18 @@ class Failed(NamedTuple):
 class Fetching:
     """Makes examples in the threads of a crew."""
 
-    def __init__(self, sources: Sequence[Source], preprocessor: Preprocessor, crew: Crew, times: Times) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        preprocessor: Preprocessor,
+        crew: Crew,
+        times: Times,
+        *,
+        most: int | None = None,
+    ) -> None:
+        """most: ids of an example; a longer one is a reject, as it is for `Lengths`."""
         self._sources, self._preprocessor, self._crew, self._times = sources, preprocessor, crew, times
+        self._most = most
         self._num_made, self._num_bytes = 0, 0
 
     @property
@@ -62,7 +72,11 @@ class Fetching:
         with self._times.phase("read"):
             example = source.dataset.get(item, rng)
         with self._times.phase("prepare"):
-            return self._preprocessor(example, rng)
+            made = self._preprocessor(example, rng)
+        if self._most is not None and len(made["input_ids"]) > self._most:
+            message = f"{len(made['input_ids'])} ids, a row has room for {self._most}: see `truncation`"
+            raise BadSample(Reason.TOO_LONG, message)
+        return made
 
 
 def _size_of(example: Mapping[str, Any]) -> int:

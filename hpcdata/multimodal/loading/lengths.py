@@ -6,6 +6,7 @@ headers and writing the text of each example, which draws from its randomness as
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ from hpcdata.multimodal.values import Measure, Room
 from hpcdata.order.draws import Draws
 from hpcdata.samples import BadSample, Reason
 
+_logger = logging.getLogger(__name__)
 REASONS = tuple(Reason)
 _SEEDS = 2**32 - 1
 _MOST_KNOWN = 2**17
@@ -85,10 +87,16 @@ def seeds_of(draws: Draws, sources: Sequence[Source]) -> list[int]:
 
 
 class Lengths:
-    """The rooms of draws. `more`: columns of each example beside its ids. Safe in several threads."""
+    """The rooms of draws. `more`: columns of each example beside its ids. `most`: columns of a row; what is longer is
+    rejected. Safe in several threads.
+    """
 
-    def __init__(self, sources: Sequence[Source], preprocessor: Preprocessor, *, more: int, crew: Crew) -> None:
+    def __init__(
+        self, sources: Sequence[Source], preprocessor: Preprocessor, *, more: int, crew: Crew, most: int | None = None
+    ) -> None:
         self._sources, self._preprocessor, self._more, self._crew = sources, preprocessor, more, crew
+        self._most = most
+        self._told = set[int]()
         self._known: dict[tuple[int, int], _Found] = {}
         """By source and item, of examples whose lengths do not depend on randomness."""
 
@@ -101,6 +109,8 @@ class Lengths:
             at = np.flatnonzero(draws.source == number)
             columns[:, at] = self._of_source(number, draws.take(at))
         columns[0] += np.where(columns[0] > 0, self._more, 0)
+        if self._most is not None and (is_long := columns[0] > self._most).any():
+            columns[0, is_long], columns[4, is_long] = 0, 1 + REASONS.index(Reason.TOO_LONG)
         return Rooms(*columns)
 
     def _of_source(self, number: int, draws: Draws) -> np.ndarray:
@@ -110,6 +120,7 @@ class Lengths:
         columns, is_known = stored_rooms(source.dataset, self._preprocessor, items)
         rest = np.flatnonzero(~is_known)
         if len(rest):
+            self._tell_why(number)
             seeds = seeds_of(draws.take(rest), self._sources)
             asked = [(number, *each) for each in zip(items[rest].tolist(), seeds, strict=True)]
             chunks = [asked[start : start + _AT_A_TIME] for start in range(0, len(asked), _AT_A_TIME)]
@@ -117,11 +128,28 @@ class Lengths:
             columns[:, rest] = Rooms.of([room for rooms in found for room in rooms])
         return columns
 
+    def _tell_why(self, number: int) -> None:
+        """Once, where stored measures are of no use at all."""
+        name, dataset = self._sources[number].name, self._sources[number].dataset
+        if number in self._told or not hasattr(dataset, "measures"):
+            return
+        self._told.add(number)
+        if dataset.measures(np.zeros(0, np.int64)).written_by != getattr(self._preprocessor, "written_by", None):
+            _logger.warning(
+                "the stored lengths of %s are of other settings (tokenizer, message_format, style...): its texts are "
+                "tokenized once more; measure it with these, see measure.preprocessor",
+                name,
+            )
+
     def _room(self, number: int, item: int, seed: int) -> _Found:
         known = self._known.get((number, item))
         if known is not None:
             return known
-        room, is_drawn = room_of(self._sources[number].dataset, self._preprocessor, item, seed)
+        try:
+            room, is_drawn = room_of(self._sources[number].dataset, self._preprocessor, item, seed)
+        except Exception as error:
+            error.add_note(f"hpcdata: example {item} of {self._sources[number].name}, when it was measured")
+            raise
         if not is_drawn:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()

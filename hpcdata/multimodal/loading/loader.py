@@ -19,9 +19,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,10 +40,10 @@ from hpcdata.order.account import Account
 from hpcdata.order.checking import digest
 from hpcdata.order.looping import Looping, Waits
 from hpcdata.order.order import Order, find_order
-from hpcdata.order.packing import BestFit, Packing, find_packing
+from hpcdata.order.packing import BestFit, Concat, Packing, find_packing
 from hpcdata.order.ranks import check_rank, find_rank
 from hpcdata.order.sampling import derived_seed
-from hpcdata.order.steps import Share
+from hpcdata.order.steps import Share, Steps
 from hpcdata.order.streams import MixtureStream, SingleStream, Stream
 
 if TYPE_CHECKING:
@@ -114,12 +115,19 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
         """
         place, size = find_rank(rank, world_size, mesh)
         rows = _with_crops(find_packing(packing, sequence_length), max_crops)
+        if isinstance(rows, Concat) or (rows is not None and rows.cuts):
+            raise UserError(
+                f"packing={rows!r} cuts examples, and raw ones stay whole: use packing=COLUMNS, or a BestFit"
+            )
         found = _open(dataset, preprocessor, seed, shuffle=shuffle, order=order)
         self.dataset, self.preprocessor, self._sources = dataset, found.preprocessor, found.sources
         self.collator = collator or _make_collator(self.preprocessor, rows, sequence_length, pad_mode, consumer)
         self._crew, self.times, self.waits = Crew(num_threads), Times(), Waits()
-        self._fetching = Fetching(self._sources, self.preprocessor, self._crew, self.times)
+        most = self._most_columns
+        most = None if most is None else most - self.collator.num_more
+        self._fetching = Fetching(self._sources, self.preprocessor, self._crew, self.times, most=most)
         self._memory_bytes, self._begun = memory_mb << 20, deque[_Begun]()
+        self._process = os.getpid()
         self.rejects: Counter[str] = Counter()
         self.num_samples = 0
         """Examples that this process has delivered."""
@@ -179,6 +187,8 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
 
     def _next(self) -> Tensors:
         asked, here = time.perf_counter(), (self.epoch, self.step)
+        if self._process != os.getpid():  # of a fork: what was begun is in work in the other process
+            self._begun, self._process = deque(), os.getpid()
         self._look_ahead(here)
         following = self._following()
         try:
@@ -226,6 +236,8 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
         rows: list[Any] = []
         for start, stop in itertools.pairwise(batch.edges.tolist()):
             kept = [example for example in made[start:stop] if not isinstance(example, Failed)]
+            if batch.is_packed:
+                self._check_row(kept, batch.draws.rows[start:stop])
             rows.append(kept if batch.is_packed else (kept[0] if kept else None))
         with self.times.phase("collate"):
             tensors = self.collator(rows, batch.shape)
@@ -238,6 +250,25 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
             left_out.update(str(REASONS[number - 1]) for number in batch.reasons.tolist())
         return tensors, Delivered(len(made) - len(failed), failed, left_out)
 
+    def _check_steps(self, steps: Steps, epoch: int) -> None:
+        """Also says how many examples have no place in any row."""
+        try:
+            super()._check_steps(steps, epoch)
+        except UserError as error:
+            if not isinstance(steps, PackedSteps) or not (out := steps.left_out(epoch)):
+                raise
+            what = ", ".join(f"{number} {reason}" for reason, number in out.items())
+            raise UserError(f"{error}; of its examples these are left out: {what}") from None
+
+    def _check_row(self, examples: Sequence[Mapping[str, Any]], rows: Any) -> None:
+        """Raises UserError where examples became longer than they were measured: something would be cut."""
+        found, most = sum(len(one["input_ids"]) + self.collator.num_more for one in examples), self._most_columns
+        if most is not None and found > most:
+            raise UserError(
+                f"the examples of a row ({', '.join(map(str, rows.tolist()))}) have {found} ids, and there is room for "
+                f"{most}: they are not what was measured. Does `get` give the same for equal items and rngs?"
+            )
+
     def _make_steps(self) -> PlainSteps | PackedSteps:
         size, lengths = self.global_batch_size, self._lengths
         if self.packing is None:
@@ -248,7 +279,13 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
 
     @Lazy
     def _lengths(self) -> Lengths:
-        return Lengths(self._sources, self.preprocessor, more=self.collator.num_more, crew=self._crew)
+        more, most = self.collator.num_more, self._most_columns
+        return Lengths(self._sources, self.preprocessor, more=more, crew=self._crew, most=most)
+
+    @property
+    def _most_columns(self) -> int | None:
+        """Of a row: the collator would cut what is longer."""
+        return None if self.collator.pad_mode is None else self.collator.sequence_length
 
     def _identity(self) -> dict[str, str]:
         plain = {source.name: fingerprint(source.dataset) for source in self._sources}
@@ -291,13 +328,17 @@ def _open(
         rows = dataset.first_row.tolist()
         salts = [derived_seed(0, f"examples of {name}") for name in dataset.names]
         sources = [Source(*each) for each in zip(dataset.names, inner, rows[:-1], salts, strict=True)]
-        own = [one.preprocessor for one in dataset.datasets if one is not _unwrapped(one)]
-        preprocessor = preprocessor or next(iter(own), None)
+        own = [one for one in dataset.datasets if one is not _unwrapped(one)]
+        if preprocessor is None and own:
+            preprocessor = _only_preprocessor(own)
         stream: Stream = MixtureStream(dataset, seed=seed, shuffle=shuffle)
     else:
+        if not hasattr(_unwrapped(dataset), "get"):
+            opened = f": open it with get_dataset({dataset!r})" if isinstance(dataset, str) else ""
+            raise UserError(f"a dataset has len() and get(item, rng), {type(dataset).__name__} has not{opened}")
         inner_one = _unwrapped(dataset)
         if inner_one is not dataset:
-            preprocessor = preprocessor or dataset.preprocessor
+            preprocessor = preprocessor or _only_preprocessor([dataset])
             seed = dataset.seed if seed is None else seed
         seed = seed or 0
         name = str(getattr(inner_one, "name", None) or type(inner_one).__name__)
@@ -313,6 +354,20 @@ def _open(
 def _unwrapped(dataset: Any) -> Any:
     """The dataset of a DeterministicDataset: the loader seeds its examples by the same formula."""
     return dataset.dataset if hasattr(dataset, "preprocessor") and hasattr(dataset, "dataset") else dataset
+
+
+def _only_preprocessor(datasets: Sequence[Any]) -> Any:
+    """That of DeterministicDatasets. Raises UserError where one batch would have to be made by several."""
+    for dataset in datasets:
+        if getattr(dataset, "preprocessor_kwargs", None):
+            raise UserError(
+                "MultimodalLoader does not know preprocessor_kwargs of a DeterministicDataset: pass preprocessor=..., "
+                "one that needs none"
+            )
+    first, *others = [dataset.preprocessor for dataset in datasets]
+    if any(other is not first and other.settings() != first.settings() for other in others):
+        raise UserError("the datasets of the mixture have different preprocessors: pass preprocessor=... for all")
+    return first
 
 
 def _with_crops(packing: Packing | None, max_crops: int | None) -> Packing | None:

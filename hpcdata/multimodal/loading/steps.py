@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from hpcdata.base.errors import UserError
 from hpcdata.multimodal.loading.collation import Shape
 from hpcdata.multimodal.loading.lengths import REASONS, Lengths, Rooms
 from hpcdata.native.arrays import totals_before
@@ -17,6 +19,9 @@ from hpcdata.order.steps import RowSteps, Share
 from hpcdata.order.streams import Stream
 from hpcdata.order.window_steps import Place, WindowSteps, draws_of
 from hpcdata.samples import Reason
+
+_MOST_OUT = 2**15
+"""Examples in a row that have no place, before this is an error."""
 
 
 class Batch(NamedTuple):
@@ -84,10 +89,20 @@ class PackedSteps(WindowSteps[RawWindow]):
         self, stream: Stream, lengths: Lengths, packing: Packing, size: int, *, drop_last: bool, num_ranks: int
     ) -> None:
         super().__init__(stream, packing, size, drop_last=drop_last, num_ranks=num_ranks)
-        self._lengths = lengths
+        self._lengths, self._num_out = lengths, 0
+
+    def left_out(self, epoch: int) -> Counter[str]:
+        """By reason, of the first examples of an epoch that has an end."""
+        draws = self.stream.draws(epoch, np.arange(min(self.stream.num_samples(epoch) or 0, _MOST_OUT)))
+        return _counted(_fitting(self._lengths.of(draws), self.packing).reason)
 
     def pack(self, draws: Draws, place: Place) -> RawWindow:
+        """Raises UserError where an order without end has nothing that a row has room for."""
         rooms = _fitting(self._lengths.of(draws), self.packing)
+        self._num_out = self._num_out + len(rooms.reason) if rooms.reason.all() else 0
+        if self._num_out >= _MOST_OUT:
+            reasons = ", ".join(f"{number} {reason}" for reason, number in _counted(rooms.reason).items())
+            raise UserError(f"none of {self._num_out} examples that follow each other has a place in a row: {reasons}")
         crops = rooms.num_crops if self.packing.max_images is not None else None
         bins = place(rooms.num_tokens, np.zeros(len(draws.rows), np.int64), crops)
         return RawWindow(bins=bins, all_draws=draws, all_rooms=rooms)
@@ -113,6 +128,10 @@ class PackedSteps(WindowSteps[RawWindow]):
             Draws.join([draws.take(slice(0, 0)), *(found for found, _ in left_out)]),
             np.concatenate([np.empty(0, int), *(reasons for _, reasons in left_out)]),
         )
+
+
+def _counted(reasons: np.ndarray) -> Counter[str]:
+    return Counter(str(REASONS[number - 1]) for number in reasons.tolist() if number)
 
 
 def _fitting(rooms: Rooms, packing: Packing) -> Rooms:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -25,6 +24,7 @@ import numpy as np
 from hpcdata.base.errors import UserError
 from hpcdata.encoders.text import chat
 from hpcdata.encoders.text import tokenizer as tokenizers
+from hpcdata.native.forks import ForkLock
 from hpcdata.samples import BadSample, Reason
 
 _PROBE = "The quick brown fox, 0123456789 times: jumps over\n\tthe lazy dog? \u00c4\u00e9\u00df \u8c93 \U0001f408"
@@ -193,7 +193,7 @@ class _Foreign:
     """A tokenizer object of somebody else's: used by one thread at a time."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer, self._lock = tokenizer, threading.Lock()
+        self._tokenizer, self._lock = tokenizer, ForkLock()
         self._adds = "add_special_tokens" in inspect.signature(tokenizer.encode).parameters
         vocab: Mapping[str, int] = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
         added = tokenizer.get_added_vocab() if hasattr(tokenizer, "get_added_vocab") else {}
@@ -228,7 +228,7 @@ class _Foreign:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state, _lock=ForkLock())
 
 
 def _torn(part: str, is_literal: bool) -> tuple[str, ...]:

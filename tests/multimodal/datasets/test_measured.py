@@ -81,6 +81,16 @@ def test_it_is_a_name_and_is_given_to_other_processes(run: Path) -> None:
         get_dataset(run, split="test")
 
 
+def test_stored_lengths_are_of_no_use_where_examples_are_others_than_those_measured(run: Path) -> None:
+    class Other(MeasuredDataset):
+        def get(self, item, rng):
+            return {**super().get(item, rng), "style": "vqa2"}
+
+    assert MeasuredDataset(run).measures([0]).written_by == load_plan(run).config.measure.written_by
+    assert MeasuredDataset(run, style="vqa2").measures([0]).written_by == ""
+    assert Other(run).measures([0]).written_by == ""
+
+
 def test_a_dataset_that_lies_elsewhere_asks_for_its_run(run: Path, tmp_path: Path) -> None:
     combine(run, CombineOptions(output_dir=str(tmp_path / "elsewhere")))
     with pytest.raises(UserError, match=r"lies in no run.*give run="):

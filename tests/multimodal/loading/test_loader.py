@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import multiprocessing
+import os
 import pickle
+import signal
 from collections import Counter
 
 import numpy as np
@@ -16,11 +18,12 @@ from hpcdata.base.errors import UserError
 from hpcdata.loading.background import BackgroundLoader
 from hpcdata.loading.step_dataset import StepDataset
 from hpcdata.loading.trainers import Epochs, hf_dataloader
+from hpcdata.multimodal.datasets.deterministic import DeterministicDataset
 from hpcdata.multimodal.loading.fetching import Fetching
 from hpcdata.multimodal.loading.loader import MultimodalLoader
 from hpcdata.multimodal.loading.mixture import IterableDatasetMixture
-from hpcdata.multimodal.values import Measures
-from hpcdata.order.packing import BestFit
+from hpcdata.multimodal.values import Measures, Room
+from hpcdata.order.packing import BestFit, Concat
 from tests.multimodal.loading.toys import Plain, Toys
 
 PACKED = {"packing": BestFit(length=64, max_images=8, window=32)}
@@ -278,6 +281,24 @@ def _next_of(loader):
     return joined([next(iter(loader))])
 
 
+def test_a_child_of_a_fork_goes_on_where_its_parent_stood():
+    loader = make("a row each")
+    iterator = iter(loader)
+    next(iterator)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        try:
+            os.write(writing, repr(numbers(next(iterator))).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading) as answer:
+        assert answer.read() == repr(numbers(next(iterator)))
+    os.waitpid(child, 0)
+
+
 def test_a_background_loader_and_torchs_dataloader_deliver_the_same():
     expected = [joined([batch]) for batch in make(num_epochs=1)]
     background = BackgroundLoader(make(num_epochs=1), num_ahead=3)
@@ -324,8 +345,70 @@ def test_an_error_of_a_users_code_says_which_example(monkeypatch):
     assert any("of Toys" in note for note in caught.value.__notes__)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_an_example_that_no_row_has_room_for_is_counted_and_nothing_is_cut(way):
+    toys = Toys(40)
+    toys.lengths[7] = 100
+    loader = make(way, toys=toys, size=4, num_epochs=1)
+    delivered = [number for batch in loader for number in numbers(batch)]
+    assert 7 not in delivered
+    assert loader.rejects == {"too_long": 1}
+    assert loader.account().total.rejected == {"too_long": 1}
+    if way == "a row each":
+        assert sorted([*delivered, 7]) == list(range(40))
+
+
+def test_examples_that_are_longer_than_they_were_measured_are_not_cut(monkeypatch):
+    monkeypatch.setattr(Plain, "room", lambda *_: Room(num_tokens=10, num_crops=0, num_pooled=0))
+    with pytest.raises(UserError, match=r"have \d+ ids, and there is room for 64: they are not what was measured"):
+        list(make("packed in one budget", num_epochs=1))
+
+
+def test_an_order_without_anything_that_fits_ends_with_the_reasons():
+    toys = Toys(40)
+    toys.lengths = [100] * 40
+    with pytest.raises(UserError, match=r"less than one global batch of 8 rows: .*left out: 40 too_long"):
+        make(toys=toys)
+    mixed = IterableDatasetMixture({"a": toys, "b": toys}, weights=[1, 1])
+    with pytest.raises(UserError, match=r"none of \d+ examples that follow each other has a place in a row: 4096 too"):
+        MultimodalLoader(mixed, Plain(toys), global_batch_size=2, packing=64, rank=0, world_size=1)
+
+
+def test_an_error_while_measuring_says_which_example(monkeypatch):
+    monkeypatch.setattr(Plain, "measure", lambda *_: {}["image"])
+    with pytest.raises(KeyError) as caught:
+        next(iter(make()))
+    assert any("of Toys, when it was measured" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("packing", [Concat(length=64), Concat(length=64, cuts=False), BestFit(length=64, cuts=True)])
+def test_a_packing_that_cuts_is_refused(packing):
+    toys = Toys(9)
+    with pytest.raises(UserError, match="cuts examples, and raw ones stay whole"):
+        MultimodalLoader(toys, Plain(toys), global_batch_size=2, packing=packing, rank=0, world_size=1)
+
+
+def test_one_loader_has_one_preprocessor():
+    toys = Toys(9)
+    both = [DeterministicDataset(toys, Plain(toys, salt=salt)) for salt in (1, 2)]
+    with pytest.raises(UserError, match="have different preprocessors: pass preprocessor="):
+        MultimodalLoader(IterableDatasetMixture(both), global_batch_size=2, rank=0, world_size=1)
+    MultimodalLoader(IterableDatasetMixture(both[:1] * 2), global_batch_size=2, rank=0, world_size=1)
+    with pytest.raises(UserError, match="does not know preprocessor_kwargs"):
+        MultimodalLoader(
+            DeterministicDataset(toys, Plain(toys), preprocessor_kwargs={"a": 1}),
+            global_batch_size=2,
+            rank=0,
+            world_size=1,
+        )
+
+
 def test_what_is_missing_or_meant_otherwise_is_said():
     toys = Toys(9)
+    with pytest.raises(UserError, match=r"str has not: open it with get_dataset\('/data/x'\)"):
+        MultimodalLoader("/data/x", Plain(toys), global_batch_size=2, rank=0, world_size=1)
+    with pytest.raises(UserError, match="num_threads=-1, expected at least 1"):
+        make(num_threads=-1)
     with pytest.raises(UserError, match="a preprocessor is needed"):
         MultimodalLoader(toys, global_batch_size=2, rank=0, world_size=1)
     with pytest.raises(UserError, match="max_crops is the second budget of packed rows"):

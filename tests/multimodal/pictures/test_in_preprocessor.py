@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -44,6 +45,17 @@ def test_measures_say_what_is_made(name: str) -> None:
         assert found == [int(column[row]) for column in rooms]
         room = preprocessor.room(measures[row])
         assert found[:3] == [room.num_tokens, room.num_crops, room.num_pooled]
+
+
+def test_stored_sizes_of_more_pixels_than_allowed_are_rejects() -> None:
+    preprocessor = _preprocessor(next(iter(PICTURES)))
+    small = dataclasses.replace(CONFIG, max_pixels=60 * 90).build_preprocessor(pictures=PICTURES[next(iter(PICTURES))])
+    measures = [preprocessor.measure(example) for example in EXAMPLES]
+    rooms = small.rooms(Measures.of(measures, small.written_by))
+    assert rooms is not None
+    too_large = 1 + list(Reason).index(Reason.OVERSIZED_IMAGE)
+    assert [int(reason) for reason in rooms[3]] == [0, too_large, 0]
+    assert int(rooms[0][1]) == 0
 
 
 @pytest.mark.parametrize("name", PICTURES)
