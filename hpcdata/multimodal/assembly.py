@@ -26,7 +26,8 @@ def arrays_of_pictures(starts: Sequence[int], blocks: Sequence[PictureBlock], ou
     if not blocks:
         return {}
     inputs = [_shifted(block.plan.image_input_idx, start) for block, start in zip(blocks, starts, strict=True)]
-    made = {"images": np.concatenate([block.pixels for block in blocks])}
+    pixels = [block.pixels for block in blocks]
+    made = {"images": pixels[0] if len(pixels) == 1 else np.concatenate(pixels)}
     if grids := [block.plan.grid_thw for block in blocks if block.plan.grid_thw is not None]:
         made["image_grid_thw"] = np.array(grids, np.int64)
     masks = [block.masks for block in blocks if block.masks is not None]

@@ -17,7 +17,7 @@ import os
 import re
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,9 +126,10 @@ class RecordReader:
     def __setstate__(self, state: dict[str, Any]) -> None:
         RecordReader.__init__(self, state["files"], state["options"])
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        """close: `os` may be gone when Python ends."""
         for descriptor in self.__dict__.get("_kept", {}).values():
-            os.close(descriptor)
+            close(descriptor)
 
     def record(self, which: int, *, position: int, seek: int, end: int | None = None) -> Record:
         """The record at `position` of file `which`. end: where the next one begins, as far as that is known.

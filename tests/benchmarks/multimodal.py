@@ -57,7 +57,7 @@ def pictures(rounds: int) -> None:
     print("| picture | model | crops | originals | exact | times | fast | times |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
     for height, width in SIZES:
-        data = _jpeg(height, width)
+        data = jpeg(height, width)
         for name, settings in MODELS.items():
             exact, fast = (
                 MolmoPictures(tokens=TOKENS, image_masks=True, pixels=kind, **settings) for kind in ("exact", "fast")
@@ -79,7 +79,7 @@ def _decoded(data: bytes) -> np.ndarray:
     return open_image(data, max_pixels=MAX_PIXELS, rule=MOLMO)
 
 
-def _jpeg(height: int, width: int) -> bytes:
+def jpeg(height: int, width: int) -> bytes:
     rng = np.random.default_rng(0)
     shapes = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
     smooth = np.asarray(shapes.resize((width, height), Image.Resampling.BICUBIC), np.float32)

@@ -111,7 +111,7 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
         its seed), or an IterableDatasetMixture. `packing`: columns of a row, a BestFit, or its name. `max_crops`: the
         second budget of a packed row. `collator`: by default what the preprocessor builds for `sequence_length` (with
         `packing`, its columns), `pad_mode` and `consumer`. `num_threads`: that decode, by default as many as this
-        process has cores. `memory_mb`: of the examples that are made ahead.
+        process has cores. `memory_mb`: of the examples that are made ahead; two batches are, however large.
         """
         place, size = find_rank(rank, world_size, mesh)
         rows = _with_crops(find_packing(packing, sequence_length), max_crops)
@@ -209,7 +209,8 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
             self._begun.append(self._begin(here))
         for step in itertools.count(self._begun[-1].place[1] + 1):
             num_begun = sum(len(begun.examples) for begun in self._begun)
-            is_full = num_begun * self._fetching.bytes_each > self._memory_bytes or not self._fetching.bytes_each
+            with_one_more = num_begun * (len(self._begun) + 1) // len(self._begun)
+            is_full = with_one_more * self._fetching.bytes_each > self._memory_bytes or not self._fetching.bytes_each
             if len(self._begun) >= _MOST_AHEAD or (is_full and len(self._begun) > 1):
                 return
             if not self._steps.has_step(here[0], step):

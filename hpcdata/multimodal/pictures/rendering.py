@@ -39,14 +39,24 @@ def render(
     fitted: where in it the picture lies; around it is `pad`, of 0 to 255.
     """
     target = np.empty((*size, 3), np.uint8 if affine is None else np.float32)
-    if fitted[2:] != size:
-        target[:] = np.rint(pad) if affine is None else np.array(pad, np.float32) * affine.scale + affine.shift
+    color = np.rint(pad) if affine is None else np.array(pad, np.float32) * affine.scale + affine.shift
+    _pad(target, fitted, color.astype(target.dtype))
     inside = target[fitted.top : fitted.top + fitted.height, fitted.left : fitted.left + fitted.width]
     if change is None:
         resampling.resample(np.ascontiguousarray(image), inside, **way._asdict(), affine=affine)
     else:
         inside[...] = _changed(image, inside.shape[:2], way, affine, change)
     return target
+
+
+def _pad(target: np.ndarray, fitted: Fitted, color: np.ndarray) -> None:
+    """Paints what is not `fitted`: one row, which the others are copied from."""
+    bottom, right = fitted.top + fitted.height, fitted.left + fitted.width
+    row = np.empty_like(target[0])
+    row[:] = color
+    target[: fitted.top], target[bottom:] = row, row
+    target[fitted.top : bottom, : fitted.left] = row[: fitted.left]
+    target[fitted.top : bottom, right:] = row[right:]
 
 
 def _changed(image: np.ndarray, size: tuple[int, ...], way: Way, affine: Affine | None, change: Change) -> np.ndarray:
