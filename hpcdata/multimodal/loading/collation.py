@@ -174,7 +174,7 @@ class MMCollator:
         return arrays
 
     def _pictures(self, rows: list[list[Prepared]], *, least: Shape) -> dict[str, np.ndarray]:
-        arrays = {}
+        arrays = dict[str, np.ndarray]()
         for name in _OF_PICTURES:
             found = [self._of_row(row, name) for row in rows]
             some = next((values for row in found for values in row), self._empty_pictures.get(name))
