@@ -68,7 +68,7 @@ def flat(folder: Path) -> None:
     config = MolmoPreprocessorConfig(
         tokenizer="embedded", max_crops=1, overlap_margins=(0, 0), base_image_input_size=(56, 56), output="patches"
     )
-    dataset = get_dataset(lines, needs_image=False)
+    dataset = get_dataset(lines)
     loader = MultimodalLoader(
         dataset, config.build_preprocessor(), global_batch_size=16, packing=2048, consumer="molmo", num_epochs=1,
         drop_last=False, rank=0, world_size=1, num_threads=2,

@@ -190,8 +190,8 @@ def room_of(dataset: Any, preprocessor: Preprocessor, item: int, seed: int) -> t
 
     try:
         found: _Found = patiently(measured)
-    except BadSample as error:
-        found = error, False
+    except BadSample as error:  # which holds all that its frames hold, and what is found is kept
+        found = BadSample(error.reason, error.message), False
     return found, _position(rng) != before
 
 
