@@ -54,7 +54,7 @@ def _combine(options: Options) -> int:
 
     from hpcdata.base.logs import configure
     from hpcdata.dataset.combining import CombineOptions, combine
-    from hpcdata.dataset.parts import when_too_many
+    from hpcdata.dataset.partlist import when_too_many
 
     if options.mem_efficient and not options.json:
         say("--mem-efficient needs no setting: combining never holds data in memory")

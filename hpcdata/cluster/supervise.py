@@ -29,7 +29,7 @@ from hpcdata.cluster import faults
 from hpcdata.cluster.budget import Round, decide
 from hpcdata.cluster.guard import Guard, Postponed
 from hpcdata.cluster.runs import submit_finish, submit_run
-from hpcdata.dataset.parts import when_too_many
+from hpcdata.dataset.partlist import when_too_many
 from hpcdata.history import queue, submissions
 from hpcdata.history.outcome import Outcome, describe, read_outcome, write_outcome
 from hpcdata.history.submissions import Submission

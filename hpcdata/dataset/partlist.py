@@ -11,16 +11,31 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from hpcdata.base import files
+from hpcdata.base.command import to_type
 
+MAX_MAPS = 54_000
+"""Of a process, with room for those that are none of ours."""
+_MAPS_OF_PART = 18
+"""Where what is small is not joined: files, and what is not open behind them."""
 _KEY = b'"parts"'
 _OPENS = re.compile(_KEY + rb"\s*:\s*\[")
 _BETWEEN = re.compile(rb"\}\s*,\s*\{")
 _SLICE_BYTES = 2**16
+
+
+def when_too_many(num_parts: int, output_dir: Path | str, *, is_joined: bool) -> str | None:
+    """In words: that loaders of so many parts open files again and again, and what to type; None where all fit."""
+    if num_parts * (1 if is_joined else _MAPS_OF_PART) <= MAX_MAPS:
+        return None
+    what = "are" if is_joined else "have small files of their own, which are"
+    again, line = "so loaders open files again and again", to_type("combine", output_dir, "--compact")
+    return f"{num_parts:,} parts {what} more than a process can map, {again}: {line} makes one of them"
 
 
 @dataclass(frozen=True, kw_only=True)

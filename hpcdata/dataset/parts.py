@@ -16,16 +16,15 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.joined import FOLDER, groups_of, joined_columns
 from hpcdata.dataset.manifest import Group, Manifest
 from hpcdata.dataset.maps import ALIGN, ColumnRange, aligned_bases, map_file, page_rows, unmap
+from hpcdata.dataset.partlist import MAX_MAPS
 from hpcdata.dataset.readahead import MADV_NORMAL, MADV_RANDOM
 from hpcdata.native.forks import ForkLock, Lazy
 from hpcdata.shards.columns import columns
@@ -34,10 +33,6 @@ from hpcdata.shards.schema import Column
 if TYPE_CHECKING:
     import torch
 
-MAX_MAPS = 54_000
-"""Of a process, with room for those that are none of ours."""
-_MAPS_OF_PART = 18
-"""Where what is small is not joined: files, and what is not open behind them."""
 _PASSED_OVER = 16
 """The kernel is told about new parts in one call, or in one for each where it would have to look at so many others."""
 DETAILS = ("spans/grid", "spans/flags")
@@ -46,15 +41,6 @@ _MAX_LITERALS = 2**18
 """Rows behind the ids of all parts, for ids that are not stored."""
 _IDS, _IDS_FILE = "tokens/ids", "/tokens/ids.memmap"
 _KEY_COLUMNS = ("samples/first_key", "keys/bytes")
-
-
-def when_too_many(num_parts: int, output_dir: Path | str, *, is_joined: bool) -> str | None:
-    """In words: that loaders of so many parts open files again and again, and what to type; None where all fit."""
-    if num_parts * (1 if is_joined else _MAPS_OF_PART) <= MAX_MAPS:
-        return None
-    what = "are" if is_joined else "have small files of their own, which are"
-    again, line = "so loaders open files again and again", to_type("combine", output_dir, "--compact")
-    return f"{num_parts:,} parts {what} more than a process can map, {again}: {line} makes one of them"
 
 
 class PartMaps:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpcdata.dataset.manifest import read_manifest
-from hpcdata.dataset.parts import when_too_many
+from hpcdata.dataset.partlist import when_too_many
 from hpcdata.history import submissions
 from hpcdata.history.history import History, gpu_use
 from hpcdata.history.ledger import LedgerReader

@@ -16,7 +16,7 @@ from hpcdata import combine as combine_command
 from hpcdata import status as status_command
 from hpcdata import verify as verify_command
 from hpcdata.dataset import combining as combine
-from hpcdata.dataset import parts
+from hpcdata.dataset import partlist
 from hpcdata.dataset.combining import CombineOptions
 from hpcdata.history import submissions
 from hpcdata.history.outcome import Outcome, write_outcome
@@ -53,7 +53,7 @@ def test_more_parts_than_a_process_can_map_are_told(
     compacting = f"4 parts are more than a process can map, so .* hpcdata.combine {run} --compact makes one"
     again = f"4 parts have small files of their own, which are more than .* hpcdata.combine {run} --compact makes one"
     for most, before, after in ((4 * 18, None, None), (4, None, again), (3, compacting, again)):
-        monkeypatch.setattr(parts, "MAX_MAPS", most)
+        monkeypatch.setattr(partlist, "MAX_MAPS", most)
         shutil.rmtree(run / "dataset", ignore_errors=True)
         (run / "combined.json").unlink(missing_ok=True)
         for expected, is_combined in ((before, False), (after, True)):
@@ -62,7 +62,7 @@ def test_more_parts_than_a_process_can_map_are_told(
                 assert (expected is None) == ("can map" not in capsys.readouterr().out)
             text = summary.describe(status.read_status(run), run)
             assert re.search(f"WARNING  {expected}", text) if expected else "can map" not in text
-    monkeypatch.setattr(parts, "MAX_MAPS", 18)
+    monkeypatch.setattr(partlist, "MAX_MAPS", 18)
     combine_command.main([str(run), "--compact"])
     assert status.read_status(run).compacting is None
 
