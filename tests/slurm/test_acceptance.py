@@ -24,7 +24,7 @@ def test_one_line_through_preemptions_and_the_death_of_a_node(
     folder = tmp_path / "run"
     with SlurmCluster(max_array_size=3, kill_wait_s=1, slurm_conf=acceptance.SLURM_CONF) as cluster:
         overrides = ["cluster.array=0-9999%4", "data.shard_size=40", "data.resolution=416", "loader.batch_size=4"]
-        result = acceptance.survive(cluster, folder, tmp_path / "in", *overrides, timeout_s=240)
+        result = acceptance.survive(cluster, folder, tmp_path / "in", *overrides, timeout_s=480)
     print(result.line())
     assert result.outcome.account is not None
     assert result.outcome.account.startswith("240 inputs = ")
