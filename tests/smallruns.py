@@ -58,10 +58,10 @@ def small_arguments(output_dir: Path, *overrides: str, source: str | Path | None
 
 
 def long_arguments(folder: Path, *overrides: str) -> list[str]:
-    """10,000 texts in 2 shards of `folder/run`, with a checkpoint after every 4: some seconds, as overrides."""
+    """200,000 texts in 2 shards of `folder/run`: some seconds of work whatever the machine, as overrides."""
     source = folder / "texts.jsonl"
-    source.write_text("".join(f'{{"text": "the text {number}"}}\n' for number in range(10_000)))
-    changed = {"data.n_train_samples": "10000", "data.shard_size": "5000", "image.tokenizer": "none"}
+    source.write_text("".join(f'{{"text": "{f"the text {number} " * 12}"}}\n' for number in range(200_000)))
+    changed = {"data.n_train_samples": "200000", "data.shard_size": "100000", "image.tokenizer": "none"}
     given = [item.partition("=") for item in small_arguments(folder / "run", source=source)]
     return [f"{key}={changed.get(key, value)}" for key, _, value in given] + ["data.source=text", *overrides]
 
