@@ -9,10 +9,11 @@ import numpy as np
 
 from hpcdata.base import digest
 from hpcdata.runs.plan import Plan
-from hpcdata.samples import BadSample, Batch, PreparedBatch, Record, Sample, refusal
+from hpcdata.samples import Batch, Sample
 from hpcdata.shards.counts import Counts, count_batch
 from hpcdata.shards.made import Before, Laid
-from hpcdata.shards.reject_ledger import RejectRow, reject_row
+from hpcdata.shards.one_by_one import each
+from hpcdata.shards.reject_ledger import RejectRow
 from hpcdata.shards.schema import Schema
 from hpcdata.stages.copy.forms import Written, as_json_line, as_tar
 
@@ -27,20 +28,10 @@ class Copying:
         self._form = as_json_line if plan.config.copy.format == "jsonl" else as_tar
 
     def start(self, batch: Batch, *, first_index: int, source: str) -> Callable[[], Copied]:
-        assert isinstance(batch, PreparedBatch)
-        samples, rejects = list[Written](), list[RejectRow]()
-        for record, prepared in zip(batch.records, batch.prepared, strict=True):
-            try:
-                samples.append(self._copy(record, prepared, first_index + record.position))
-            except BadSample as bad:
-                rejects.append(reject_row(record, bad.reason, bad.message, first_index, source))
+        samples, rejects = each(batch, self._copy, first_index=first_index, source=source)
         return lambda: Copied(samples=samples, rejects=rejects)
 
-    def _copy(self, record: Record, prepared: list[np.ndarray] | BadSample, index: int) -> Written:
-        if bad := refusal(record, prepared):
-            raise bad
-        assert isinstance(record, Sample)
-        assert isinstance(prepared, list)
+    def _copy(self, record: Sample, prepared: list[np.ndarray], index: int) -> Written:
         names = [member.extension for member in record.members]
         return self._form(record, index, dict(zip(names, map(bytes, prepared), strict=True)))
 

@@ -16,10 +16,11 @@ from hpcdata.multimodal.datasets.examples import example_of
 from hpcdata.multimodal.image_files import PictureFile
 from hpcdata.multimodal.preprocessor import MolmoPreprocessor
 from hpcdata.runs.plan import Plan
-from hpcdata.samples import BadSample, Batch, ImagePart, PreparedBatch, Record, Sample, refusal
+from hpcdata.samples import BadSample, Batch, ImagePart, Record, Sample
 from hpcdata.shards.counts import Counts, count_batch
 from hpcdata.shards.made import Before, Laid
-from hpcdata.shards.reject_ledger import RejectRow, reject_row
+from hpcdata.shards.one_by_one import each
+from hpcdata.shards.reject_ledger import RejectRow
 from hpcdata.shards.schema import Schema
 from hpcdata.shards.shard import read_summary
 from hpcdata.shards.stored import key_of, read_columns
@@ -60,20 +61,10 @@ class Measuring:
         self.plan, self._preprocessor = plan, preprocessor
 
     def start(self, batch: Batch, *, first_index: int, source: str) -> Callable[[], MadeMeasures]:
-        assert isinstance(batch, PreparedBatch)
-        samples, rejects = list[Measured](), list[RejectRow]()
-        for record, prepared in zip(batch.records, batch.prepared, strict=True):
-            try:
-                samples.append(self._measured(record, prepared, first_index + record.position))
-            except BadSample as bad:
-                rejects.append(reject_row(record, bad.reason, bad.message, first_index, source))
+        samples, rejects = each(batch, self._measured, first_index=first_index, source=source)
         return lambda: MadeMeasures(samples=samples, rejects=rejects)
 
-    def _measured(self, record: Record, prepared: list[np.ndarray] | BadSample, index: int) -> Measured:
-        if bad := refusal(record, prepared):
-            raise bad
-        assert isinstance(record, Sample)
-        assert isinstance(prepared, list)
+    def _measured(self, record: Sample, prepared: list[np.ndarray], index: int) -> Measured:
         sizes = [(int(size[0]), int(size[1])) for size in (item.view("<i4") for item in prepared)]
         example = example_of(record, sizes=sizes, rule=self._preprocessor.rule)
         measure = self._preprocessor.measure(example, np.random.RandomState(0))  # whether it draws is noted
