@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hpcdata.base.errors import UserError
+from hpcdata.multimodal.formatting.fields import pictures_of
 from hpcdata.multimodal.gallery.page import Entry, Kind, Mark, Part, Run, Shown
 from hpcdata.multimodal.gallery.thumbnails import to_jpeg
 from hpcdata.multimodal.texts.layout import SHARED
@@ -48,15 +49,15 @@ def show(dataset: Any, item: int, preprocessor: Any, seed: int, look: Look) -> t
     """An example as the dataset gives it, and as the preprocessor makes it with the randomness of this seed."""
     title = f"example {item}"
     try:
-        example = dataset.get(item, np.random.RandomState(seed))
+        rng = np.random.RandomState(seed)
+        example = dataset.get(item, rng)
     except BadSample as error:
         return Entry(title=title, fields="", reject=f"{error.reason}: {error.message}"), None
     shown = Entry(
         title=_titled(title, example), fields=_fields(example), pictures=tuple(_pictures(example, preprocessor))
     )
-    rng = np.random.RandomState(seed)
     try:
-        made = preprocessor(dataset.get(item, rng), rng)
+        made = preprocessor(example, rng)
     except BadSample as error:
         return dataclasses.replace(shown, reject=f"{error.reason}: {error.message}"), None
     figures = Figures(
@@ -78,12 +79,14 @@ def _titled(title: str, example: Mapping[str, Any]) -> str:
 
 def _pictures(example: Mapping[str, Any], preprocessor: Any) -> Iterator[Shown]:
     """As they are before preprocessing, with points and boxes; those that cannot be decoded are left out."""
-    images = example.get("image")
-    images = [] if images is None else images if isinstance(images, list | tuple) else [images]
+    try:
+        images = pictures_of(example)
+    except BadSample:  # the preprocessor says why
+        return
     for number, image in enumerate(images):
         try:
             pixels = preprocessor.load_image(image)
-        except BadSample:  # the preprocessor says why
+        except BadSample:  # as above
             continue
         height, width = pixels.shape[:2]
         marks = tuple(_marks(example, height, width)) if number == 0 else ()

@@ -76,6 +76,18 @@ def test_branches_are_shown_by_themselves_with_the_ends_that_they_learn(preproce
     assert (mark.x, mark.y) == (50, 50)
 
 
+def test_pictures_are_shown_by_whichever_field_the_preprocessor_takes(preprocessor):
+    """`image` and `images`, one or several, are found by the formatter's own rule."""
+
+    class Plural(Shapes):
+        def load(self):
+            picture = np.zeros((40, 60, 3), np.uint8)
+            return [{"images": [picture, picture], "messages": ["What?", "Two boxes."]}]
+
+    entry, figures = show(Plural(), 0, preprocessor, 3, Look())
+    assert (len(entry.pictures), figures.num_crops) == (2, 2)
+
+
 def test_crops_and_patches_are_shown_where_they_are_asked_for(preprocessor):
     assert not of(preprocessor, 0)[0].crops
     entry, _ = of(preprocessor, 0, crops=True, patches=True)
