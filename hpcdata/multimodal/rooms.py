@@ -9,10 +9,9 @@ import numpy as np
 from hpcdata.media.formats import require_pixels
 from hpcdata.multimodal.texts.limits import Cut, Limits, decide, num_tokens
 from hpcdata.multimodal.texts.words import Words
-from hpcdata.multimodal.values import Measure, Measures, PicturePreprocessor, Room
+from hpcdata.multimodal.values import Measure, Measures, PicturePreprocessor, Room, number_of
 from hpcdata.samples import BadSample, Reason
 
-_REASONS = tuple(Reason)
 _LARGE = 2000
 """Pixels of a side that fills a crop."""
 _MOST_LENGTHS = 1 << 16
@@ -86,7 +85,7 @@ class Rooms:
                 room = self.of(measure)
                 columns[:3, row] = room.num_tokens, room.num_crops, room.num_pooled
             except BadSample as error:
-                columns[3, row] = 1 + _REASONS.index(error.reason)
+                columns[3, row] = number_of(error.reason)
         tokens, crops, pooled, reason = columns
         return tokens, crops, pooled, reason
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 
+from hpcdata.samples import Reason
+
+REASONS = tuple(Reason)
+"""What columns of reasons count in: 1 + the place of a reason here; 0 is none."""
 Role = Literal["system", "user", "assistant"]
 
 
@@ -218,3 +223,13 @@ class PicturePreprocessor(Protocol):
 def _offsets(counts: list[int]) -> np.ndarray:
     """[len(counts) + 1] int64: where each of the rows begins, and where the last one ends."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+
+
+def number_of(reason: Reason) -> int:
+    """As it stands in a column of reasons, see REASONS."""
+    return 1 + REASONS.index(reason)
+
+
+def count_reasons(numbers: np.ndarray) -> Counter[str]:
+    """Of a column of reasons, by name; those that are none are left out."""
+    return Counter(str(REASONS[number - 1]) for number in numbers.tolist() if number)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 _MULTIPLIER = 195172
-_MODULUS = 2**32 - 1
+NUM_SEEDS = 2**32 - 1
 _MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -18,13 +18,13 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 def example_seed(seed: int, epoch: int, index: int, size: int) -> int:
     """The seed in [0, 2^32 - 1) of example `index` of a source of `size` examples."""
-    return (seed * _MULTIPLIER + index + size * epoch) % _MODULUS
+    return (seed * _MULTIPLIER + index + size * epoch) % NUM_SEEDS
 
 
 def example_seeds(seed: int, epochs: np.ndarray, indices: np.ndarray, sizes: np.ndarray | int) -> np.ndarray:
     """`example_seed` of many examples: [n] uint64."""
-    base = np.uint64(seed * _MULTIPLIER % _MODULUS)
-    modulus = np.uint64(_MODULUS)
+    base = np.uint64(seed * _MULTIPLIER % NUM_SEEDS)
+    modulus = np.uint64(NUM_SEEDS)
     epochs, indices, sizes = (np.asarray(values, np.int64).astype(np.uint64) for values in (epochs, indices, sizes))
     moved = (sizes % modulus) * (epochs % modulus) % modulus  # both below 2^32: the product fits
     return (base + indices % modulus + moved) % modulus

@@ -70,6 +70,19 @@ def loss_of(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tenso
     return (losses * weights.flatten()).sum() / weights.sum()
 
 
+def train(model: TwoLayers, loader: MultimodalLoader, *, lr: float) -> list[float]:
+    """The losses of fifty steps."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    patch, losses = loader.preprocessor.words.special("<im_patch>"), []
+    for _, batch in zip(range(50), loader, strict=False):
+        loss = loss_of(model(batch, patch), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
 class Conversations(DatasetBase):
     def load(self):
         colors = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -144,14 +157,7 @@ def test_the_loss_falls_within_fifty_steps():
     loader = MultimodalLoader(
         mixture, preprocessor, global_batch_size=2, packing=packing, consumer="molmo", rank=0, world_size=1
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    patch, losses = preprocessor.words.special("<im_patch>"), []
-    for _, batch in zip(range(50), loader, strict=False):
-        loss = loss_of(model(batch, patch), batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    losses = train(model, loader, lr=1e-2)
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
 
 
@@ -215,13 +221,6 @@ def test_it_trains_on_real_pictures(tmp_path):
         rank=0,
         world_size=1,
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    patch, losses = preprocessor.words.special("<im_patch>"), []
-    for _, batch in zip(range(50), loader, strict=False):
-        loss = loss_of(model(batch, patch), batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    losses = train(model, loader, lr=5e-3)
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
     assert not loader.rejects

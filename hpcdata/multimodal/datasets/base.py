@@ -26,13 +26,13 @@ import numpy as np
 
 from hpcdata.base.errors import UserError
 from hpcdata.multimodal.image_files import PictureFile
+from hpcdata.order.seeding import NUM_SEEDS
 from hpcdata.samples import BadSample
 
 Example = dict[str, Any]
 ROOT = "MOLMO_DATA_DIR"
 """The environment variable that says where data sets lie."""
 _BELOW = ("", "torch_datasets", "video_datasets")
-NUM_SEEDS = 2**32 - 1
 
 
 class Dataset:

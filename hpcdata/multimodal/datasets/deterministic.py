@@ -14,9 +14,8 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from hpcdata.base.errors import UserError
-from hpcdata.multimodal.datasets.base import NUM_SEEDS, Dataset, Example, fingerprint_of, index_of
-
-_FACTOR = 195172
+from hpcdata.multimodal.datasets.base import Dataset, Example, fingerprint_of, index_of
+from hpcdata.order.seeding import example_seed
 
 
 class DeterministicDataset:
@@ -45,7 +44,7 @@ class DeterministicDataset:
     def get(self, idx: int, epoch: int = 0) -> Any:
         """Raises BadSample for an example that is none."""
         idx = index_of(idx, len(self), "DeterministicDataset")
-        rng = np.random.RandomState((self.seed * _FACTOR + idx + len(self.dataset) * epoch) % NUM_SEEDS)
+        rng = np.random.RandomState(example_seed(self.seed, epoch, idx, len(self.dataset)))
         is_padding = idx >= len(self.dataset)
         example: Example = self.dataset.get(0 if is_padding else idx, rng)
         if is_padding:  # the dataset may hold what it gives: it is left as it is

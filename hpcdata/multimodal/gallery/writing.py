@@ -11,6 +11,7 @@ from hpcdata.base import files
 from hpcdata.base.errors import UserError
 from hpcdata.multimodal.gallery.page import render
 from hpcdata.multimodal.gallery.showing import Figures, Look, items_of, show
+from hpcdata.order.seeding import example_seed
 
 
 class Written(NamedTuple):
@@ -42,7 +43,7 @@ def write_page(
         raise UserError(f"num_examples={num_examples}, expected at least 1")
     items, entries, made, rejects = items_of(dataset, num_examples, shuffle=shuffle, seed=seed), [], [], Counter[str]()
     for item in items:
-        entry, figures = show(dataset, item, preprocessor, (seed * 195172 + item) % (2**32 - 1), look or Look())
+        entry, figures = show(dataset, item, preprocessor, example_seed(seed, 0, item, len(dataset)), look or Look())
         entries.append(entry)
         if figures is None:
             rejects[entry.reject.partition(":")[0]] += 1

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hpcdata.multimodal.loading.lengths import REASONS, Lengths, Rooms
+from hpcdata.multimodal.loading.lengths import Lengths, Rooms
 from hpcdata.multimodal.loading.steps import PackedSteps, PlainSteps
+from hpcdata.multimodal.values import REASONS
 from hpcdata.order.account import Account, padding_of, past_steps
 from hpcdata.order.draws import Draws
 

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from hpcdata.multimodal.loading.crew import Crew, patiently
-from hpcdata.multimodal.values import Measure, Room
+from hpcdata.multimodal.values import Measure, Room, number_of
 from hpcdata.order.draws import Draws
+from hpcdata.order.seeding import NUM_SEEDS
 from hpcdata.samples import BadSample, Reason
 
 _logger = logging.getLogger(__name__)
-REASONS = tuple(Reason)
-_SEEDS = 2**32 - 1
 _MOST_KNOWN = 2**17
 _AT_A_TIME = 64
 """Examples that a thread measures before another may have its turn."""
@@ -53,7 +52,7 @@ class Rooms(NamedTuple):
     is_tree: np.ndarray
     """Whether it has several branches, before any is left out: 0 or 1."""
     reason: np.ndarray
-    """Why it is rejected: 1 + its number in REASONS; 0: it is not."""
+    """Why it is rejected, see `values.REASONS`; 0: it is not."""
 
     @classmethod
     def of(cls, found: Sequence[_Found]) -> Rooms:
@@ -62,7 +61,7 @@ class Rooms(NamedTuple):
             if isinstance(room, Room):
                 columns[:4, at] = room.num_tokens, room.num_crops, room.num_pooled, is_tree
             else:
-                columns[4, at] = 1 + REASONS.index(room.reason)
+                columns[4, at] = number_of(room.reason)
         return cls(*columns)
 
     def take(self, at: np.ndarray | slice) -> Rooms:
@@ -82,8 +81,8 @@ class Source(NamedTuple):
 
 def seeds_of(draws: Draws, sources: Sequence[Source]) -> list[int]:
     """Of the examples, for numpy.random.RandomState."""
-    salts = np.array([source.salt % _SEEDS for source in sources])
-    return ((draws.seeds.astype(np.int64) + salts[draws.source]) % _SEEDS).tolist()
+    salts = np.array([source.salt % NUM_SEEDS for source in sources])
+    return ((draws.seeds.astype(np.int64) + salts[draws.source]) % NUM_SEEDS).tolist()
 
 
 class Lengths:
@@ -110,7 +109,7 @@ class Lengths:
             columns[:, at] = self._of_source(number, draws.take(at))
         columns[0] += np.where(columns[0] > 0, self._more, 0)
         if self._most is not None and (is_long := columns[0] > self._most).any():
-            columns[0, is_long], columns[4, is_long] = 0, 1 + REASONS.index(Reason.TOO_LONG)
+            columns[0, is_long], columns[4, is_long] = 0, number_of(Reason.TOO_LONG)
         return Rooms(*columns)
 
     def _of_source(self, number: int, draws: Draws) -> np.ndarray:

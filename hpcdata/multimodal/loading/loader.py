@@ -31,10 +31,11 @@ from hpcdata.base.errors import UserError
 from hpcdata.multimodal.loading.accounting import RawAccount, make_account
 from hpcdata.multimodal.loading.collation import MMCollator
 from hpcdata.multimodal.loading.fetching import Crew, Failed, Fetching
-from hpcdata.multimodal.loading.lengths import REASONS, Lengths, Preprocessor, Source, seeds_of
-from hpcdata.multimodal.loading.mixture import IterableDatasetMixture
+from hpcdata.multimodal.loading.lengths import Lengths, Preprocessor, Source, seeds_of
+from hpcdata.multimodal.loading.mixture import IterableDatasetMixture, unwrapped
 from hpcdata.multimodal.loading.steps import Batch, PackedSteps, PlainSteps
 from hpcdata.multimodal.timing import Times
+from hpcdata.multimodal.values import count_reasons
 from hpcdata.native.forks import Lazy
 from hpcdata.order.account import Account
 from hpcdata.order.checking import digest
@@ -245,9 +246,7 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
             import torch
 
             tensors["source"] = torch.from_numpy(batch.draws.source)
-        left_out: Counter[str] = Counter()
-        if not self.rank:
-            left_out.update(str(REASONS[number - 1]) for number in batch.reasons.tolist())
+        left_out = Counter[str]() if self.rank else count_reasons(batch.reasons)
         return tensors, Delivered(len(made) - len(failed), failed, left_out)
 
     def _check_steps(self, steps: Steps, epoch: int) -> None:
@@ -324,19 +323,19 @@ def _open(
         if order is not None:
             raise UserError("order is for one dataset: the sources of a mixture have orders of their own")
         seed = dataset.seed if seed is None else seed
-        inner = [_unwrapped(one) for one in dataset.datasets]
+        inner = [unwrapped(one) for one in dataset.datasets]
         rows = dataset.first_row.tolist()
         salts = [derived_seed(0, f"examples of {name}") for name in dataset.names]
         sources = [Source(*each) for each in zip(dataset.names, inner, rows[:-1], salts, strict=True)]
-        own = [one for one in dataset.datasets if one is not _unwrapped(one)]
+        own = [one for one in dataset.datasets if one is not unwrapped(one)]
         if preprocessor is None and own:
             preprocessor = _only_preprocessor(own)
         stream: Stream = MixtureStream(dataset, seed=seed, shuffle=shuffle)
     else:
-        if not hasattr(_unwrapped(dataset), "get"):
+        if not hasattr(unwrapped(dataset), "get"):
             opened = f": open it with get_dataset({dataset!r})" if isinstance(dataset, str) else ""
             raise UserError(f"a dataset has len() and get(item, rng), {type(dataset).__name__} has not{opened}")
-        inner_one = _unwrapped(dataset)
+        inner_one = unwrapped(dataset)
         if inner_one is not dataset:
             preprocessor = preprocessor or _only_preprocessor([dataset])
             seed = dataset.seed if seed is None else seed
@@ -349,11 +348,6 @@ def _open(
     if preprocessor is None:
         raise UserError("a preprocessor is needed: MolmoPreprocessorConfig(...).build_preprocessor(...), or your own")
     return _Opened(sources, stream, preprocessor, seed)
-
-
-def _unwrapped(dataset: Any) -> Any:
-    """The dataset of a DeterministicDataset: the loader seeds its examples by the same formula."""
-    return dataset.dataset if hasattr(dataset, "preprocessor") and hasattr(dataset, "dataset") else dataset
 
 
 def _only_preprocessor(datasets: Sequence[Any]) -> Any:

@@ -21,6 +21,7 @@ import numpy as np
 from hpcdata.base.errors import UserError
 from hpcdata.order.mixing.schedule import WeightsFrom
 from hpcdata.order.mixing.sized import SizedMixture, SizedSource
+from hpcdata.order.seeding import example_seed
 
 GENERATIONS = ("molmo", "molmo2")
 
@@ -98,8 +99,8 @@ class IterableDatasetMixture(SizedMixture):
             if hasattr(dataset, "preprocessor"):  # a DeterministicDataset has its own seeds
                 yield dataset.get(draw.item, draw.epoch)
             else:
-                index = draw.item + len(dataset) * draw.epoch
-                yield dataset.get(draw.item, np.random.RandomState((self.seed * 195172 + index) % (2**32 - 1)))
+                seed = example_seed(self.seed, draw.epoch, draw.item, len(dataset))
+                yield dataset.get(draw.item, np.random.RandomState(seed))
 
     def draws(self, worker: int = 0, num_workers: int = 1) -> Iterator[Draw]:
         """Which examples: Molmo's order, of which a worker has every `num_workers`-th batch."""
@@ -179,12 +180,13 @@ def _size(name: str, factor: float | None, sizes: Mapping[str, int]) -> float:
 
 def _names_of(datasets: Sequence[Any]) -> list[str]:
     """Those that they have, or those of their classes, numbered where there are several."""
-    found = [str(getattr(dataset, "name", None) or type(_inner(dataset)).__name__) for dataset in datasets]
+    found = [str(getattr(dataset, "name", None) or type(unwrapped(dataset)).__name__) for dataset in datasets]
     return [name if found.count(name) == 1 else f"{name}_{found[:at].count(name)}" for at, name in enumerate(found)]
 
 
-def _inner(dataset: Any) -> Any:
-    return getattr(dataset, "dataset", dataset)
+def unwrapped(dataset: Any) -> Any:
+    """The dataset of a DeterministicDataset: a loader seeds its examples by the same formula."""
+    return dataset.dataset if hasattr(dataset, "preprocessor") and hasattr(dataset, "dataset") else dataset
 
 
 def _worker() -> tuple[int, int]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from hpcdata.base.errors import UserError
 from hpcdata.multimodal.loading.collation import Shape
-from hpcdata.multimodal.loading.lengths import REASONS, Lengths, Rooms
+from hpcdata.multimodal.loading.lengths import Lengths, Rooms
+from hpcdata.multimodal.values import count_reasons, number_of
 from hpcdata.native.arrays import totals_before
 from hpcdata.order.bins import Bins
 from hpcdata.order.draws import Draws
@@ -94,14 +95,14 @@ class PackedSteps(WindowSteps[RawWindow]):
     def left_out(self, epoch: int) -> Counter[str]:
         """By reason, of the first examples of an epoch that has an end."""
         draws = self.stream.draws(epoch, np.arange(min(self.stream.num_samples(epoch) or 0, _MOST_OUT)))
-        return _counted(_fitting(self._lengths.of(draws), self.packing).reason)
+        return count_reasons(_fitting(self._lengths.of(draws), self.packing).reason)
 
     def pack(self, draws: Draws, place: Place) -> RawWindow:
         """Raises UserError where an order without end has nothing that a row has room for."""
         rooms = _fitting(self._lengths.of(draws), self.packing)
         self._num_out = self._num_out + len(rooms.reason) if rooms.reason.all() else 0
         if self._num_out >= _MOST_OUT:
-            reasons = ", ".join(f"{number} {reason}" for reason, number in _counted(rooms.reason).items())
+            reasons = ", ".join(f"{number} {reason}" for reason, number in count_reasons(rooms.reason).items())
             raise UserError(f"none of {self._num_out} examples that follow each other has a place in a row: {reasons}")
         crops = rooms.num_crops if self.packing.max_images is not None else None
         bins = place(rooms.num_tokens, np.zeros(len(draws.rows), np.int64), crops)
@@ -130,10 +131,6 @@ class PackedSteps(WindowSteps[RawWindow]):
         )
 
 
-def _counted(reasons: np.ndarray) -> Counter[str]:
-    return Counter(str(REASONS[number - 1]) for number in reasons.tolist() if number)
-
-
 def _fitting(rooms: Rooms, packing: Packing) -> Rooms:
     """The same, with what no row has room for left out as `too_long`."""
     is_large = np.zeros(len(rooms.num_tokens), bool)
@@ -142,5 +139,5 @@ def _fitting(rooms: Rooms, packing: Packing) -> Rooms:
             is_large |= values > most
     if not is_large.any():
         return rooms
-    reason = np.where(is_large, 1 + REASONS.index(Reason.TOO_LONG), rooms.reason)
+    reason = np.where(is_large, number_of(Reason.TOO_LONG), rooms.reason)
     return rooms._replace(num_tokens=np.where(is_large, 0, rooms.num_tokens), reason=reason)
