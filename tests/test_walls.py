@@ -32,7 +32,7 @@ ROOMS = {
     "multimodal": (
         "base samples native embedded config media order sources runs shards dataset encoders loading report"
     ),
-    "formats": "base samples native sources encoders dataset loading",
+    "formats": "base samples config native media order sources shards runs encoders dataset loading",
     "cluster": "base samples config embedded sources shards runs history encoders stages work dataset loading report",
     "jobs": "base config encoders cluster commands",
     "api": "base config runs history shards dataset work loading report cluster",
