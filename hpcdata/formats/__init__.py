@@ -1,4 +1,4 @@
-"""Convert: other systems' formats, one a file.
+"""Formats: other systems' formats, in and out, one a file.
 
 May use: base, samples, native, sources, encoders, dataset, loading.
 
