@@ -33,11 +33,11 @@ ROOMS = {
     "multimodal": (
         "base samples native embedded config media order sources runs shards dataset encoders loading report"
     ),
-    "convert": "base samples native sources encoders dataset loading",
+    "formats": "base samples config native media order sources shards runs encoders dataset loading",
     "cluster": "base samples config embedded sources shards runs history encoders stages work dataset loading report",
     "jobs": "base config encoders cluster commands",
     "api": "base config runs history shards dataset work loading report cluster",
-    "commands": "base config order runs shards dataset stages work report loading multimodal convert cluster api",
+    "commands": "base config order runs shards dataset stages work report loading multimodal formats cluster api",
 }
 """Room -> the rooms that it may use. `commands` are the modules beside the rooms, which everything is typed by."""
 MOST_FILES = 16
