@@ -10,6 +10,7 @@ import ipaddress
 import re
 import socket
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from hpcdata.net.errors import Refused, Unreachable
@@ -21,6 +22,8 @@ _CONTROLS = re.compile(r"[\x00-\x20\x7f]")
 _EMBEDDING = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "2002::/16")))
 """Of IPv6, where an IPv4 address stands in: NAT64, 6to4."""
 _MOST_SHOWN = 200
+Place = tuple[int, tuple[Any, ...]]
+"""Family and address, as a socket wants them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +98,17 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-def resolve(host: str, port: int, *, allows_private: bool) -> list[tuple[int, tuple[object, ...]]]:
-    """(family, socket address) of a host, in the order of the system. Raises Unreachable, or Refused for private ones."""
+def resolve(host: str, port: int, *, allows_private: bool) -> list[Place]:
+    """(family, socket address) of a host, in the order of the system.
+
+    Raises Unreachable where it has none, Refused where all are private.
+    """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise Unreachable(f"its host has no address: {getattr(error, 'strerror', None) or 'not a name'}") from None
-    addresses = [(family, place) for family, _, _, _, place in found if family in (socket.AF_INET, socket.AF_INET6)]
+    families = (socket.AF_INET, socket.AF_INET6)
+    addresses: list[Place] = [(family, place) for family, _, _, _, place in found if family in families]
     public = [item for item in addresses if allows_private or is_public(str(item[1][0]))]
     if addresses and not public:
         raise Refused("its host is private, and no address of the internet")

@@ -40,7 +40,7 @@ class Connection(http.client.HTTPConnection):
             self.sock = self.socket = socket.socket(family, socket.SOCK_STREAM)
             try:
                 self.sock.settimeout(self._connect_s)
-                self.sock.connect(address)  # type: ignore[arg-type]
+                self.sock.connect(address)
                 self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self._has_tunnel:
                     self._tunnel()  # type: ignore[attr-defined]

@@ -61,11 +61,9 @@ class HostLimits:
 
     def _forget(self) -> None:
         now = time.monotonic()
-        idle = [
-            name for name, host in self._hosts.items() if not (host.num_asking or host.num_waiting) and host.next < now
-        ]
-        for name in idle:
-            del self._hosts[name]
+        for name, host in [*self._hosts.items()]:
+            if not host.num_asking and not host.num_waiting and host.next < now:
+                del self._hosts[name]
 
 
 def retry_after(headers: Mapping[str, str], *, most_s: float) -> float | None:

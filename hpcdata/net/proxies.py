@@ -28,7 +28,7 @@ def find(address: Address) -> Proxy | None:
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme != "http" or not parts.hostname:
         raise UserError(
-            f"the proxy for {address.scheme} ({parts.scheme}) is not of http://HOST:PORT: change its variable"
+            f"the proxy for {address.scheme} is of {parts.scheme}, expected http://HOST:PORT in its variable"
         )
     headers = {}
     if parts.username:

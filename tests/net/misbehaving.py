@@ -175,16 +175,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         page, fault = server.take(parts.path)
         name, _, value = fault.partition(":")
         if page is None:
-            return self._say(404, b"nothing here")
+            self._say(404, b"nothing here")
+            return
         if not server.is_good(page, parts.query.partition("signature=")[2]):
-            return self._say(403, b"expired")
+            self._say(403, b"expired")
+            return
         if name.isdigit():
-            return self._say(int(name), b"<html>later, or never</html>", {"Retry-After": value} if value else {})
+            self._say(int(name), b"<html>later, or never</html>", {"Retry-After": value} if value else {})
+            return
         if name in ("loop", "to", "once"):
             places = {"loop": self.path, "to": value, "once": ""}
-            return self._say(302, b"", {"Location": places[name] or server.sign(page, value)})
+            self._say(302, b"", {"Location": places[name] or server.sign(page, value)})
+            return
         if name == "html":
-            return self._say(200, b"<html><body>sorry</body></html>", kind="text/html; charset=utf-8")
+            self._say(200, b"<html><body>sorry</body></html>", kind="text/html; charset=utf-8")
+            return
         if name == "silent":
             self._note(0)
             server.wait(60)
@@ -193,7 +198,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self._note(0)
             self.wfile.write(b"SSH-2.0-none\r\n" if name == "junk" else b"")
             self.close_connection = True
-            return None
+            return
         if name == "slow":
             server.wait(float(value))
         self._serve(page, name, value)
@@ -213,7 +218,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 first, _, last = wanted.partition("-")
                 begin, end = int(first), min(int(last) + 1 if last else len(body), len(body))
                 if begin >= len(body):
-                    return self._say(416, b"", {"Content-Range": f"bytes */{len(body)}"})
+                    self._say(416, b"", {"Content-Range": f"bytes */{len(body)}"})
+                    return
                 status, headers["Content-Range"] = 206, f"bytes {begin}-{end - 1}/{len(body)}"
                 body = body[begin:end]
         self._say(status, body, headers, kind=page.kind, fault=name, value=value)

@@ -52,8 +52,7 @@ def test_what_is_no_url_is_refused(url, why):
 def test_any_text_is_a_url_or_refused_and_a_target_has_no_controls(text, before):
     try:
         found = addresses.parse(before + text)
-    except Refused as error:
-        assert len(str(error)) < 300
+    except Refused:
         return
     assert found.url.isascii()
     assert all(" " < char < "\x7f" for char in found.url)
