@@ -284,7 +284,18 @@ class PreparedBatch:
     prepared: Sequence[list[np.ndarray] | BadSample]
 
 
-Batch = PreparedBatch | Documents
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowRange:
+    """Consecutive rows of a dataset in bulk: positions `first` to `first + count - 1`. A key is `label#position`."""
+
+    first: int
+    count: int
+    label: str
+    shift: int = 0
+    source: str = ""
+
+
+Batch = PreparedBatch | Documents | RowRange
 
 
 def refusal(record: Record, prepared: object) -> BadSample | None:

@@ -75,6 +75,8 @@ class Options:
     """Markers that are not as many as the pictures of a record, see `pictures.placeholders`."""
     rejects_changed: bool = False
     """A document of a listing that is no longer as listed is a reject; else reading it raises UserError."""
+    takes_rows: bool = False
+    """Records are rows of a dataset of ours."""
     keeps_members: bool = False
     """Give each sample all that its record consists of (`Sample.members`), also where neither side is needed."""
 

@@ -161,6 +161,8 @@ class _Look:
         if kind == "folder":
             return self._in_folder(path)
         name = os.path.basename(path).lower()
+        if source == "dataset":
+            return [_Found(path=path, format="dataset")]
         if source in ("auto", "webdataset"):
             if _is_tar(name):
                 return [_Found(path=path, format=_tar_format(path))]

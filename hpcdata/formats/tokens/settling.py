@@ -1,0 +1,129 @@
+"""What is asked for, checked against the dataset: `auto` and null become what they mean."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from hpcdata.base.errors import UserError
+from hpcdata.config.schema import ExportConfig
+from hpcdata.dataset.manifest import Manifest
+from hpcdata.formats.tokens import find_format
+from hpcdata.formats.tokens.rows import Rule
+
+_ALWAYS = ("format", "out", "shuffle_seed", "file_bytes", "source")
+COLUMNS = ("input_ids", "modality", "loss_mask", "key", "text", "spans")
+SEQUENCE_KEYS = ("bos", "eod", "image_begin", "image_end", "image_shift", "dtype")
+"""Of formats that write each row as one sequence of ids."""
+_MAX = {"uint16": 2**16 - 1, "int32": 2**31 - 1, "int64": 2**63 - 1}
+
+
+def settled(export: ExportConfig, manifest: Manifest) -> ExportConfig:
+    """Raises UserError for settings that the format or the dataset has no place for."""
+    if not manifest.id_dtype:
+        raise UserError(f"{manifest.folder} holds no tokens (stage {manifest.stage}), export reads datasets of tokens")
+    if not manifest.num_samples:
+        raise UserError(f"{manifest.folder} is empty: there is nothing to export")
+    found = find_format(export.format)
+    for item in dataclasses.fields(ExportConfig):
+        if item.name not in (*_ALWAYS, *found.keys) and getattr(export, item.name) != item.default:
+            raise UserError(f"export.{item.name} means nothing for format {found.name}: leave it out")
+    if export.file_bytes < 1:
+        raise UserError(f"export.file_bytes={export.file_bytes}: expected a number above 0")
+    if unknown := [name for name in export.columns or () if name not in COLUMNS]:
+        raise UserError(f"export.columns has {unknown[0]}, expected some of {', '.join(COLUMNS)}")
+    return dataclasses.replace(found.settle(export, manifest), source=digest_of(manifest))
+
+
+def digest_of(manifest: Manifest) -> str:
+    """Of all that rows of a dataset depend on, and of their order: no path, no time."""
+    parts = manifest.parts
+    values: list[Any] = [manifest.fingerprint, manifest.content_digest, manifest.id_dtype]
+    values += [list(parts.samples), list(parts.tokens), list(parts.content_digest)]
+    values += [vars(item) if item else None for item in (manifest.text, manifest.image, manifest.layout)]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def settled_ids(export: ExportConfig, manifest: Manifest, *, eod: bool, dtypes: tuple[str, ...]) -> ExportConfig:
+    """With the ids of a sequence. eod: whether there is one where none is asked for; dtypes: that the format can hold.
+
+    Afterwards bos and eod are an id or `none`, and image_shift is a number where there are pictures.
+    """
+    text = manifest.text
+    chosen = "eos" if export.eod == "auto" and eod and text and text.eos_id is not None else export.eod
+    eod_id = _special("eod", "none" if chosen == "auto" else chosen, "eos", text.eos_id if text else None)
+    bos_id = _special("bos", export.bos, "bos", text.bos_id if text else None)
+    has_images = manifest.image is not None
+    shift = export.image_shift if export.image_shift is not None else default_shift(manifest)
+    for name in ("image_begin", "image_end", "image_shift"):
+        if not has_images and getattr(export, name) is not None:
+            raise UserError(f"export.{name}: {manifest.folder} has no pictures")
+    largest = max(
+        (text.vocab_size if text else 1) - 1,
+        shift + manifest.image.codebook_size - 1 if manifest.image else 0,
+        *(item for item in (eod_id, bos_id, export.image_begin, export.image_end) if isinstance(item, int)),
+    )
+    for name, value in (("eod", eod_id), ("bos", bos_id), ("image_begin", export.image_begin)):
+        if isinstance(value, int) and value < 0:
+            raise UserError(f"export.{name}={value}: expected an id from 0 on")
+    if shift < 0:
+        raise UserError(f"export.image_shift={shift}: expected a number from 0 on")
+    dtype = export.dtype
+    if dtype == "auto":
+        dtype = next((name for name in dtypes if largest <= _MAX[name]), dtypes[-1])  # type: ignore[assignment]
+    if dtype not in dtypes or largest > _MAX[dtype]:
+        able = [name for name in dtypes if largest <= _MAX[name]]
+        raise UserError(f"export.dtype={dtype}: ids reach {largest}, expected one of {', '.join(able) or 'none'}")
+    return dataclasses.replace(
+        export, eod=eod_id, bos=bos_id, dtype=dtype, image_shift=shift if has_images else None
+    )
+
+
+def rule_of(export: ExportConfig) -> Rule:
+    """Of settled settings."""
+    return Rule(
+        dtype=export.dtype,
+        image_shift=export.image_shift or 0,
+        bos=export.bos if isinstance(export.bos, int) else None,
+        eod=export.eod if isinstance(export.eod, int) else None,
+        image_begin=export.image_begin,
+        image_end=export.image_end,
+    )
+
+
+def default_shift(manifest: Manifest) -> int:
+    layout, text = manifest.layout, manifest.text
+    if layout.img_token_shift is not None:
+        return layout.img_token_shift
+    return layout.text_vocab_size or (text.vocab_size if text else 0)
+
+
+def facts_of(export: ExportConfig, manifest: Manifest) -> dict[str, Any]:
+    """What users of exported sequences must know: the ids in them."""
+    rule = rule_of(export)
+    return {
+        "dtype": rule.dtype,
+        "text_vocab_size": manifest.text.vocab_size if manifest.text else None,
+        "image_codebook_size": manifest.image.codebook_size if manifest.image else None,
+        "image_token_shift": export.image_shift,
+        "bos_id": rule.bos,
+        "eod_id": rule.eod,
+        "image_begin_id": rule.image_begin,
+        "image_end_id": rule.image_end,
+        "text_tokenizer_sha256": manifest.text.sha256 if manifest.text else None,
+        "shuffle_seed": export.shuffle_seed,
+    }
+
+
+def ids_a_row(export: ExportConfig, manifest: Manifest) -> float:
+    return sum(manifest.parts.tokens) / max(1, manifest.num_samples) + 2
+
+
+def _special(name: str, chosen: int | str, word: str, of_tokenizer: int | None) -> int | str:
+    if chosen != word:
+        return chosen
+    if of_tokenizer is None:
+        raise UserError(f"export.{name}={word}: the tokenizer of the dataset has none; give an id, or none")
+    return of_tokenizer
