@@ -38,12 +38,8 @@ KINDS = (TEXT, RAW, PICTURES, COPIES, TARS, MEASURES)
 
 
 def settings(seed: int) -> tuple[str, ...]:
-    return (
-        RAW if seed % 8 == 4 else TEXT,
-        PICTURES,
-        MEASURES if seed % 8 == 2 else TEXT,
-        TARS if seed % 8 == 7 else COPIES,
-    )[seed % 4]
+    odd = {2: MEASURES, 4: RAW, 7: TARS}
+    return odd.get(seed % 8) or (TEXT, PICTURES, TEXT, COPIES)[seed % 4]
 
 
 @pytest.fixture(scope="module")

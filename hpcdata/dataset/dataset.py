@@ -32,7 +32,7 @@ from hpcdata.native.compiled import kernels
 from hpcdata.native.forks import ForkLock, Lazy
 from hpcdata.native.intervals import Intervals
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, Role, Span
-from hpcdata.shards.raw_texts import PartTexts
+from hpcdata.shards.raw_texts.part import PartTexts
 
 if TYPE_CHECKING:
     from hpcdata.dataset.decoding import Decoded

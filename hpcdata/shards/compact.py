@@ -17,9 +17,9 @@ import numpy as np
 
 from hpcdata.base import digest, files
 from hpcdata.base.errors import UserError
-from hpcdata.shards import raw_texts
 from hpcdata.shards.columns import token_schema
 from hpcdata.shards.counts import Counts
+from hpcdata.shards.raw_texts.columns import OFFSETS
 from hpcdata.shards.recovered import RECOVERED, read_recovered
 from hpcdata.shards.reject_ledger import REJECTS
 from hpcdata.shards.schema import Column, Schema, Sizes
@@ -36,7 +36,7 @@ _OFFSETS = {
     "samples/first_token": "tokens",
     "samples/first_span": "spans",
     "samples/first_key": "keys",
-    **raw_texts.OFFSETS,
+    **OFFSETS,
 }
 """Columns that point into another table of their part."""
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from hpcdata.base import digest
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, RawText, Role, Span
-from hpcdata.shards.raw_texts import keeps_texts, stored_texts
+from hpcdata.shards.raw_texts.columns import keeps_texts, stored_texts
 from hpcdata.shards.schema import Schema, Sizes
 from hpcdata.shards.shard import read_summary
 

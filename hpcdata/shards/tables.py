@@ -12,7 +12,7 @@ from hpcdata.base import digest
 from hpcdata.samples import Example, Kind, Span
 from hpcdata.shards.counts import Counts, count_batch
 from hpcdata.shards.made import Before, Laid
-from hpcdata.shards.raw_texts import RawTexts, keeps_texts
+from hpcdata.shards.raw_texts.columns import RawTexts, keeps_texts
 from hpcdata.shards.reject_ledger import RejectRow
 from hpcdata.shards.schema import Schema
 

@@ -16,10 +16,10 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan
 from hpcdata.runs.stage import Checked, Identities
 from hpcdata.samples import BadSample, Batch, Kind, Record, Sample, TextPart
-from hpcdata.shards import raw_texts
 from hpcdata.shards.columns import columns, id_dtype_for
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.made import Made
+from hpcdata.shards.raw_texts import columns as raw_texts
 from hpcdata.shards.schema import Schema
 from hpcdata.shards.shard import SHARD, ShardSummary
 from hpcdata.sources import InputFile, Options, carries_images, gives_documents
