@@ -69,7 +69,7 @@ def _export(options: Options) -> int:
     import dataclasses
     import json
 
-    from hpcdata.convert.unidisc import ExportOptions, export_unidisc
+    from hpcdata.formats.unidisc import ExportOptions, export_unidisc
 
     summary = export_unidisc(
         options.dataset,

@@ -141,7 +141,7 @@ class BatchEncoder:
         unapplied: list[int],
     ) -> EncodedBatch:
         ids, codes = iter(text_ids), iter(grids)
-        examples, truncated, unapplied_profiles = [], [], []
+        examples, truncated, unapplied_profiles, fixed = [], [], [], []
         for number, (sample, _) in enumerate(good):
             spans, texts, num_cut = self._spans(sample, ids, codes)
             if number in failed:
@@ -152,6 +152,7 @@ class BatchEncoder:
                 examples.append(Example(index=index, key=sample.key, spans=tuple(spans), texts=tuple(texts)))
                 truncated.append(num_cut)
                 unapplied_profiles.append(unapplied[number])
+                fixed.append(sample.is_fixed)
             else:
                 row = reject_row(sample, Reason.EMPTY_TEXT, _NO_IDS, first_index, source)
                 rejects[row.index] = row
@@ -164,6 +165,7 @@ class BatchEncoder:
             compared_codes=compared,
             equal_codes=equal,
             unapplied_profiles=unapplied_profiles,
+            fixed=fixed,
         )
 
     def _encode_documents(self, batch: Documents, first_index: int, source: str) -> EncodedDocuments:
