@@ -32,7 +32,7 @@ from hpcdata.shards.schema import Schema
 from hpcdata.shards.shard import ShardHeader
 from hpcdata.sources.account import Found, NotRead
 from hpcdata.sources.base import LATER, InputFile, Scan
-from hpcdata.sources.sampled import left_out
+from hpcdata.sources.mixes.parts import left_out
 
 FORMAT = "hpcdata-plan-1"
 SIZES_A_BATCH = 8

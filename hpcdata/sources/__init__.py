@@ -15,8 +15,7 @@ May use: base, samples, native, media, order.
     streams       compressed streams, told by their first bytes
     tar/          WebDataset
     json_lines    JSON lines
-    sampled       a part of a file: first:N, end:N, random:N
-    mix           LLaVA's lists of files, with the part of each that is taken
+    mixes/        LLaVA's lists of JSON files, with the part of each that is taken
     records       one parsed record -> the parts of a sample
     pictures/     which pictures a record names, and where they lie
     json_shapes   what stands in a JSON file, told from its beginning

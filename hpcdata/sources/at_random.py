@@ -31,7 +31,7 @@ from hpcdata.native.forks import ForkLock
 from hpcdata.samples import BadSample, Record
 from hpcdata.sources.base import RECORDS, InputFile, Options, Scan, changed_since_planned, refusing_faults
 from hpcdata.sources.limits import bounded
-from hpcdata.sources.sampled import is_part
+from hpcdata.sources.mixes.parts import is_part
 from hpcdata.sources.streams import chunks, open_input
 
 logger = logging.getLogger(__name__)

@@ -22,13 +22,14 @@ from hpcdata.base.errors import UserError
 from hpcdata.base.reads import kind_of
 from hpcdata.media.kinds import IMAGE_EXTENSIONS, says_nothing
 from hpcdata.samples import BadSample
-from hpcdata.sources import mix, sampled, wids
+from hpcdata.sources import wids
 from hpcdata.sources.account import describe_not_read, find_account
 from hpcdata.sources.base import OLDER_EXTENSIONS, RECORDS, InputFile, Scan, clean_name, refusing_faults
 from hpcdata.sources.documents import ENDINGS, MANY, list_documents
 from hpcdata.sources.folder import NOTES, is_below, is_picture, list_folder, walk
 from hpcdata.sources.json_array import flatten_json
 from hpcdata.sources.json_shapes import SNIFF_BYTES, find_shape
+from hpcdata.sources.mixes import entries, parts
 from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.pictures.metadata import NAME, flatten_csv, is_metadata
 from hpcdata.sources.streams import PARQUET, chunks, codec_of, is_tar_header
@@ -112,7 +113,7 @@ def _labels(files: Sequence[_Found], parent: str) -> Iterator[str]:
     seen: Counter[str] = Counter()
     for file in files:
         label = clean_name(os.fsencode(os.path.relpath(file.path, parent)))
-        label += f"@{file.take}" if file.take not in ("", sampled.ALL) else ""
+        label += f"@{file.take}" if file.take not in ("", parts.ALL) else ""
         seen[label] += 1
         yield f"{label}@{seen[label]}" if seen[label] > 1 else label
 
@@ -183,7 +184,7 @@ class _Look:
         name = os.path.basename(path).lower()
         if source == MIX and kind == "folder":
             raise UserError(f"{path} is a folder: data.source={MIX} reads a YAML file that lists JSON files")
-        if source == MIX or (source == "auto" and mix.is_mix(path)):
+        if source == MIX or (source == "auto" and entries.is_mix(path)):
             return list(_mixed(path, self.seed))
         if source in ("auto", "webdataset"):
             if _is_tar(name):
@@ -312,7 +313,7 @@ def _indexed(path: str) -> list[_Found]:
 
 def _mixed(path: str, seed: int) -> Iterator[_Found]:
     unknown = set[str]()
-    for entry in mix.read_mix(path, seed=seed):
+    for entry in entries.read_mix(path, seed=seed):
         name = entry.path.lower()
         if not name.endswith((".json", *_JSON_LINES)):
             raise UserError(f"{entry.where}: {entry.path} is no .json and no .jsonl")

@@ -27,7 +27,7 @@ from hpcdata.multimodal.datasets.index import RecordIndex
 from hpcdata.samples import Record
 from hpcdata.sources import Options, list_inputs
 from hpcdata.sources.at_random import RecordReader
-from hpcdata.sources.mix import digest_of, is_mix
+from hpcdata.sources.mixes.entries import digest_of, is_mix
 from hpcdata.sources.pictures.placeholders import KEEP, POLICIES
 
 _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test")
