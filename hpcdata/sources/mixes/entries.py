@@ -23,7 +23,6 @@ import yaml
 
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import kind_of
-from hpcdata.order.sampling import check_strategy, derived_seed
 from hpcdata.sources.base import refusing_faults
 from hpcdata.sources.patterns import is_remote
 
@@ -76,6 +75,8 @@ def digest_of(path: str) -> str:
 
 
 def _entry(item: yaml.Node, path: str, where: str, seed: int, times: Counter[str]) -> Entry:
+    from hpcdata.order.sampling import check_strategy, derived_seed
+
     if not isinstance(item, yaml.MappingNode):
         raise UserError(f"{where} is no mapping: {_FORM}")
     values = dict(_pairs(item))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import count
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from hpcdata.base.errors import UserError
-from hpcdata.order.sampling import Subset, subset
 from hpcdata.sources.base import Each, InputFile, Scan
+
+if TYPE_CHECKING:
+    from hpcdata.order.sampling import Subset
 
 ALL = "all"
 _AT_ONCE = 1 << 14
@@ -67,6 +68,8 @@ def left_out(file: InputFile, scan: Scan) -> int:
 
 
 def _part(file: InputFile, size: int) -> Subset:
+    from hpcdata.order.sampling import subset
+
     try:
         return subset(file.take, size, seed=file.take_seed)
     except UserError as error:
@@ -75,6 +78,8 @@ def _part(file: InputFile, size: int) -> Subset:
 
 def _holds(part: Subset, first: int) -> Iterator[bool]:
     """Of each record from `first` on; of what comes behind the last one, no."""
+    import numpy as np
+
     for begin in range(first, part.size, _AT_ONCE):
         yield from part.holds(np.arange(begin, min(begin + _AT_ONCE, part.size), dtype=np.int64)).tolist()
     yield from iter(bool, True)
