@@ -35,8 +35,11 @@ class DataConfig:
     """Inputs: a path, glob, brace list, folder, wids index, or a list of these. Resolved once, into the plan."""
     token_output_dir: str = transient(REQUIRED)
     """The run's folder: plan, shards, ledgers, dataset."""
-    source: Literal["auto", "webdataset", "jsonl", "folder", "text"] = semantic("auto")
-    """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents."""
+    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "llava_mix"] = semantic("auto")
+    """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents; `llava_mix` is a YAML that
+    lists JSON files, and which part of each is taken."""
+    seed: int = semantic(0, added_later=True)
+    """What `random:N` in such a list draws by."""
     text_field: str | None = semantic(None)
     """Name of the text column or tar extension; by default the usual ones are tried in a documented order."""
     image_field: str | None = semantic(None, added_later=True)
