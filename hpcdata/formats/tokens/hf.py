@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,34 +69,34 @@ class _Writer:
     def _batches(self, rows: Rows, sequences: Sequences) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
-        if not len(rows):
-            return
         arrays = [array for name in self._export.columns or () for array in _arrays(name, rows, sequences)]
-        whole = pa.RecordBatch.from_arrays(
-            [array.cast(field.type) if array.type != field.type else array for array, field in zip(arrays, self._schema, strict=True)],
-            schema=self._schema,
-        )
-        yield whole
+        start = 0
+        while start < len(rows):
+            reach = int(sequences.first[start]) + arrow.MOST_IN_BATCH
+            stop = int(np.searchsorted(sequences.first, reach, side="right")) - 1
+            yield pa.RecordBatch.from_arrays([array(start, stop) for array in arrays], schema=self._schema)
+            start = stop
 
 
-def _arrays(name: str, rows: Rows, sequences: Sequences) -> Iterator[pa.Array]:
+def _arrays(name: str, rows: Rows, sequences: Sequences) -> Iterator[Callable[[int, int], pa.Array]]:
+    """(first row, end) -> their values, of each column."""
     import pyarrow as pa
 
-    if name == "key":
-        yield pa.array(rows.keys(), pa.string())
-    elif name == "text":
-        yield pa.array(rows.texts, pa.string())
+    if name in ("key", "text"):
+        texts = rows.keys() if name == "key" else rows.texts
+        yield lambda start, stop: pa.array(texts[start:stop], pa.string())
     elif name == "spans":
         for column in rows.span_columns().values():
-            yield _lists(rows.first_span, column)
+            yield partial(_lists, rows.first_span, column)
     else:
-        yield _lists(sequences.first, sequences.ids if name == "input_ids" else getattr(sequences, name))
+        yield partial(_lists, sequences.first, sequences.ids if name == "input_ids" else getattr(sequences, name))
 
 
-def _lists(first: np.ndarray, values: np.ndarray) -> pa.Array:
+def _lists(first: np.ndarray, values: np.ndarray, start: int, stop: int) -> pa.Array:
     import pyarrow as pa
 
-    return pa.ListArray.from_arrays(pa.array(first.astype(np.int32)), pa.array(values))
+    begin, end = int(first[start]), int(first[stop])
+    return pa.ListArray.from_arrays(pa.array((first[start : stop + 1] - begin).astype(np.int32)), pa.array(values[begin:end]))
 
 
 def _features(export: ExportConfig) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class JsonLines:
 
     def settle(self, export: ExportConfig, manifest: Manifest) -> ExportConfig:
         export = dataclasses.replace(export, style="ids" if export.style == "auto" else export.style)
+        if export.style == "liquid":
+            settling.require_texts(manifest, "style liquid")
         if export.style != "ids":
             return settling.without(export, ("columns", *settling.SEQUENCE_KEYS), f"style {export.style}")
         export = settling.settled_ids(export, manifest, eod=False, dtypes=("int64",))
@@ -99,7 +101,7 @@ def _as_liquid(rows: Rows) -> Written:
         if len(images) > 1:
             rejects.append((number, Reason.TOO_MANY_IMAGES, f"{len(images)} pictures, a line of Liquid has one"))
             continue
-        text = rows.text_of(example)
+        text = "\n".join(text.text for text in example.texts)
         codes = images[0].ids.tolist() if images else []
         lines.append({"data_type": "image_text" if images else "text_pretrain", "text": text, "vq_code": codes})
     return Written(stream=b"".join(_lines(lines)), rejects=rejects)

@@ -93,11 +93,20 @@ def _column(name: str, rows: Rows, sequences: Sequences) -> Callable[[int], byte
     if name == "text":
         return lambda number: rows.texts[number].encode()
     if name == "spans":
-        spans = rows.span_lists()
-        return lambda number: json.dumps({column: values[number] for column, values in spans.items()}).encode()
+        return _spans(rows)
     values = sequences.ids if name == "input_ids" else getattr(sequences, name)
     data, size, first = memoryview(values).cast("B"), values.itemsize, sequences.first.tolist()
     return lambda number: _array(data[first[number] * size : first[number + 1] * size], first[number + 1] - first[number])
+
+
+def _spans(rows: Rows) -> Callable[[int], bytes]:
+    columns, first = {name: values.tolist() for name, values in rows.span_columns().items()}, rows.first_span.tolist()
+
+    def spans_of(number: int) -> bytes:
+        some = slice(first[number], first[number + 1])
+        return json.dumps({name: values[some] for name, values in columns.items()}).encode()
+
+    return spans_of
 
 
 def _array(data: memoryview, length: int) -> bytes:

@@ -18,7 +18,18 @@ from hpcdata.native.arrays import before_in_row, totals_before
 from hpcdata.native.compiled import kernels
 from hpcdata.native.forks import Lazy
 from hpcdata.order.permutation import keys_for, permute
-from hpcdata.samples import LOSS_FLAG, Example, Kind
+from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind
+
+SPAN_COLUMNS = {
+    "span_length": "int32",
+    "span_kind": "uint8",
+    "span_height": "int32",
+    "span_width": "int32",
+    "span_role": "uint8",
+    "span_loss": "uint8",
+}
+"""What `spans` is where there are columns: of each span of a row, its ids, kind (0 text, 1 image), grid in codes, role
+(0 none, 1 system, 2 user, 3 assistant), and whether a training is to predict it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +96,29 @@ class Rows:
     def examples(self) -> Iterator[Example]:
         """One at a time; their ids are views of the files."""
         return (self.dataset[row] for row in self.row.tolist())
+
+    @Lazy
+    def texts(self) -> list[str]:
+        """Of each row the texts that were kept, a line each."""
+        return ["\n".join(text.text for text in example.texts) for example in self.examples()]
+
+    @Lazy
+    def first_span(self) -> np.ndarray:
+        """[num_rows + 1] int64: where the spans of each begin, and the end."""
+        return totals_before(np.bincount(self.table.row, minlength=len(self)))
+
+    def span_columns(self) -> dict[str, np.ndarray]:
+        """[num_spans] each, see `SPAN_COLUMNS`."""
+        table = self.table
+        values = {
+            "span_length": table.length,
+            "span_kind": table.kind,
+            "span_height": table.height,
+            "span_width": table.width,
+            "span_role": table.flags & ROLE_MASK,
+            "span_loss": table.flags & LOSS_FLAG > 0,
+        }
+        return {name: values[name].astype(dtype) for name, dtype in SPAN_COLUMNS.items()}
 
     def keys(self) -> list[str]:
         return self.dataset.keys(self.row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from hpcdata.base.errors import UserError
@@ -79,6 +80,48 @@ def settled_ids(export: ExportConfig, manifest: Manifest, *, eod: bool, dtypes: 
     return dataclasses.replace(
         export, eod=eod_id, bos=bos_id, dtype=dtype, image_shift=shift if has_images else None
     )
+
+
+def settled_columns(
+    export: ExportConfig, manifest: Manifest, *, able: Sequence[str], key: bool = False
+) -> ExportConfig:
+    """With the columns that are written; by default ids, where there are pictures also which of them are codes.
+
+    able: those that the format can hold; key: whether the default has `key`.
+    """
+    if export.columns is None:
+        names = [*(["key"] if key else []), "input_ids", *(["modality"] if manifest.image else [])]
+        return dataclasses.replace(export, columns=names)
+    if not export.columns or len(set(export.columns)) < len(export.columns):
+        raise UserError(f"export.columns={export.columns}: expected names, each of them once")
+    if unable := [name for name in export.columns if name not in able]:
+        raise UserError(f"export.columns: format {export.format} has no {unable[0]}, expected some of {', '.join(able)}")
+    if "text" in export.columns:
+        require_texts(manifest, "export.columns=text")
+    return export
+
+
+def require_texts(manifest: Manifest, what: str) -> None:
+    """Raises UserError where a dataset has ids alone."""
+    config = manifest.extra.get("config")
+    text = config.get("text") if isinstance(config, dict) else None
+    if not (isinstance(text, dict) and text.get("keep_raw")):
+        raise UserError(f"{what}: {manifest.folder} keeps no texts; tokenize it again with text.keep_raw=true")
+
+
+def without(export: ExportConfig, names: Sequence[str], what: str) -> ExportConfig:
+    """Raises UserError for settings that mean nothing for `what`."""
+    for item in dataclasses.fields(ExportConfig):
+        if item.name in names and getattr(export, item.name) != item.default:
+            raise UserError(f"export.{item.name} means nothing for {what}: leave it out")
+    return export
+
+
+def bytes_an_id(export: ExportConfig) -> int:
+    """Of all columns that have a value for each id; of settled settings."""
+    width = {"uint16": 2, "int32": 4, "int64": 8}[export.dtype]
+    names = export.columns or ["input_ids"]
+    return width * ("input_ids" in names) + sum(name in ("modality", "loss_mask") for name in names) or 1
 
 
 def rule_of(export: ExportConfig) -> Rule:
