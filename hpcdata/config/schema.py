@@ -35,16 +35,11 @@ class DataConfig:
     """Inputs: a path, glob, brace list, folder, wids index, or a list of these. Resolved once, into the plan."""
     token_output_dir: str = transient(REQUIRED)
     """The run's folder: plan, shards, ledgers, dataset."""
-<<<<<<< HEAD
-    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "dataset"] = semantic("auto")
-    """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents."""
-=======
-    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "llava_mix"] = semantic("auto")
+    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "llava_mix", "dataset"] = semantic("auto")
     """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents; `llava_mix` is a YAML that
-    lists JSON files, and which part of each is taken."""
+    lists JSON files, and which part of each is taken; `dataset`: rows of a dataset of tokens, of stage=export alone."""
     seed: int = semantic(0, added_later=True)
     """What `random:N` in such a list draws by."""
->>>>>>> main
     text_field: str | None = semantic(None)
     """Name of the text column or tar extension; by default the usual ones are tried in a documented order."""
     image_field: str | None = semantic(None, added_later=True)
@@ -202,7 +197,7 @@ class ExportConfig:
     """Rows in an order drawn by this seed. null: in the order of the dataset."""
     columns: list[str] | None = semantic(None, added_later=True)
     """What is written of a row, where the format has columns: `input_ids`, `modality` (0 text, 1 image), `loss_mask`,
-    `key`, `text` (as it was kept: text.keep_raw), `spans` (lengths, kinds, grids, roles). null: what the format says."""
+    `key`, `text` (that was kept: text.keep_raw), `spans` (lengths, kinds, grids, roles). null: what the format says."""
     eod: int | Literal["auto", "none", "eos"] = semantic("auto", added_later=True)
     """The id behind each row: one of yours, `none`, or `eos` (the tokenizer's). `auto`: what the format says."""
     bos: int | Literal["none", "bos"] = semantic("none", added_later=True)

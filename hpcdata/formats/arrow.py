@@ -1,7 +1,7 @@
 """Folders that `datasets.load_from_disk` opens: streams of Arrow record batches, and the JSON files beside them.
 
-Features are spelled as datasets 2.21 and 5 both read them: a list is `[inner]`. Bytes are made by pyarrow alone, and can
-be appended to a stream one record batch at a time: `head`, then any number of `body`.
+Features are spelled as datasets 2.21 and 5 both read them: a list is `[inner]`. pyarrow alone makes the bytes, and a
+stream grows by one record batch at a time: `head`, then any number of `body`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def value(dtype: str) -> dict[str, str]:
 
 
 def schema_of(features: Mapping[str, Any]) -> pa.Schema:
-    """features: name -> `value(...)`, a list of one feature, a mapping of features (a struct), or `{"_type": "Image"}`."""
+    """features: name -> `value(...)`, a list of one feature, a mapping of them (a struct), or `{"_type": "Image"}`."""
     import pyarrow as pa
 
     info = json.dumps({"info": {"features": features}})
@@ -45,7 +45,12 @@ def body(batch: pa.RecordBatch) -> bytes:
 
 
 def write_folder(
-    building: Building, features: Mapping[str, Any], streams: Sequence[ExportedFile], *, fingerprint: str, below: str = ""
+    building: Building,
+    features: Mapping[str, Any],
+    streams: Sequence[ExportedFile],
+    *,
+    fingerprint: str,
+    below: str = "",
 ) -> None:
     """The streams as `data-00000-of-00001.arrow` and on, by hard links, with dataset_info.json and state.json.
 
@@ -58,7 +63,7 @@ def write_folder(
         building.write(below + names[0], head(schema_of(features)))
     info = {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
     building.write(f"{below}dataset_info.json", json.dumps(info, indent=2).encode())
-    state = {
+    state: dict[str, Any] = {
         "_data_files": [{"filename": name} for name in names],
         "_fingerprint": fingerprint[:16],
         "_format_columns": None,

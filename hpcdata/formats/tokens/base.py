@@ -2,7 +2,7 @@
 
 A shard of an export holds what a part of the target needs; what is global (an index, final names) is arranged when all
 are there. One batch of rows is a *piece*: bytes that are appended to the shard's stream, or some files, or, where many
-shards fill one file, bytes at a place in it that the plan tells (`Context.scratch`). Batches are cut by position, so
+shards fill one file, bytes at a place in it that the plan tells (`Context.whole`). Batches are cut by position, so
 pieces are the same whatever happened before.
 """
 
@@ -34,6 +34,15 @@ PIECES = (
     Column(table="pieces", name="sha256", dtype="uint8", width=32),
 )
 """Of every format: what each piece is, in their order."""
+
+
+WHOLE = "whole"
+"""Folder of a run."""
+
+
+def whole_of(run: Path, fingerprint: str) -> Path:
+    """The file that all shards of a run fill, where its format has one."""
+    return run / WHOLE / f"{fingerprint[:16]}.bin"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +82,8 @@ class Context:
     shard_size: int
     batch_size: int
     """Batches begin at multiples of it in each shard."""
-    scratch: Path
-    """A folder of the run for a file that all shards fill; its names are to hold `identity`."""
-    identity: str
-    """Of the plan."""
+    whole: Path
+    """Where a file goes that all shards fill: of the run, and of its plan alone."""
 
 
 class Writer(Protocol):
@@ -130,6 +137,13 @@ class ExportedPart:
 
     folder: Path
     summary: ShardSummary
+    run: Path
+    """The run that made it."""
+
+    @property
+    def whole(self) -> Path:
+        """The file that all shards have filled."""
+        return whole_of(self.run, self.summary.header.fingerprint)
 
     @property
     def num_rows(self) -> int:

@@ -1,8 +1,8 @@
 """A folder that `datasets.load_from_disk` opens, of datasets 2.21 and 5: one Arrow stream a shard.
 
-    input_ids    list of ids          modality    list of 0 (text) and 1 (image)       loss_mask    list of 0 and 1
-    key          its key              text        the text that was kept (text.keep_raw)
-    spans        span_length, span_kind (0 text, 1 image), span_height, span_width, span_role, span_loss: lists
+input_ids    list of ids          modality    list of 0 (text) and 1 (image)       loss_mask    list of 0 and 1
+key          its key              text        the text that was kept (text.keep_raw)
+spans        span_length, span_kind (0 text, 1 image), span_height, span_width, span_role, span_loss: lists
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class _Writer:
         sequences = rows.sequences(self._rule)
         long = np.flatnonzero(sequences.lengths > arrow.MOST_IN_BATCH).tolist()
         if long:
-            rejects = [(number, Reason.TOO_LONG, f"{sequences.lengths[number]} ids, a list holds less") for number in long]
+            rejects = [
+                (number, Reason.TOO_LONG, f"{sequences.lengths[number]} ids, a list holds less") for number in long
+            ]
             written = self.write(rows.without(long))
             return Written(stream=written.stream, rejects=rejects)
         begin = arrow.head(self._schema) if rows.start % self._shard_size == 0 else b""
@@ -96,7 +98,9 @@ def _lists(first: np.ndarray, values: np.ndarray, start: int, stop: int) -> pa.A
     import pyarrow as pa
 
     begin, end = int(first[start]), int(first[stop])
-    return pa.ListArray.from_arrays(pa.array((first[start : stop + 1] - begin).astype(np.int32)), pa.array(values[begin:end]))
+    return pa.ListArray.from_arrays(
+        pa.array((first[start : stop + 1] - begin).astype(np.int32)), pa.array(values[begin:end])
+    )
 
 
 def _features(export: ExportConfig) -> dict[str, Any]:

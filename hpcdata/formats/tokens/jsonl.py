@@ -1,9 +1,9 @@
 """JSON lines of tokens, one file a shard, in one of three styles.
 
-    ids      {"key": ..., "input_ids": [...], "modality": [...]}: each row as one sequence; modality where there are pictures
-    spans    {"key": ..., "spans": [{"kind": "text", "ids": [...], "role": "user", "loss": true}, {"kind": "image", ...}]}
-    liquid   {"data_type": "image_text", "text": ..., "vq_code": [...]}: Liquid's map-style data set. Codes are unshifted; the
-             text is the one that was kept (text.keep_raw). Rows of several pictures are rejects.
+ids      {"key": ..., "input_ids": [...], "modality": [...]}: a row as one sequence; modality if there are pictures
+spans    {"key": ..., "spans": [{"kind": "text", "ids": [...], "role": "user", "loss": true}, {"kind": "image", ...}]}
+liquid   {"data_type": "image_text", "text": ..., "vq_code": [...]}: Liquid's map-style data set. Codes are
+         unshifted; the text is the one that was kept (text.keep_raw). Rows of several pictures are rejects.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ class _Writer:
         sequences = rows.sequences(settling.rule_of(self._export))
         keys = rows.keys() if "key" in self._columns else []
         arrays = {
-            name: getattr(sequences, "ids" if name == "input_ids" else name)
-            for name in self._columns
-            if name != "key"
+            name: getattr(sequences, "ids" if name == "input_ids" else name) for name in self._columns if name != "key"
         }
         for number in range(len(rows)):
             line: dict[str, Any] = {"key": keys[number]} if keys else {}

@@ -3,8 +3,8 @@
     index.json           all chunks, and how items are stored
     chunk-0-0.bin        u32 n | u32[n + 1] offsets | items: u32 sizes, then the values
 
-Each row is an item {"input_ids": array, "modality": array, ...} for `StreamingDataset(OUT)`. With `block_size` the ids of
-a chunk stand end to end for `StreamingDataset(OUT, item_loader=TokensLoader(block_size))`, which delivers blocks across
+Each row is an item {"input_ids": array, "modality": array, ...} for `StreamingDataset(OUT)`. With `block_size` the ids
+of a chunk stand end to end for `StreamingDataset(OUT, item_loader=TokensLoader(block_size))`, which delivers blocks across
 rows and never across chunks: so the last block of a chunk is filled with `eod`.
 """
 
@@ -24,14 +24,14 @@ from hpcdata.formats.arranging import Building
 from hpcdata.formats.tokens import settling
 from hpcdata.formats.tokens.base import Context, ExportedPart, Written
 from hpcdata.formats.tokens.packed_items import files_of
-from hpcdata.formats.tokens.rows import Rows, Sequences
+from hpcdata.formats.tokens.rows import Rows, Sequences, bytes_of
 from hpcdata.samples import Reason
 from hpcdata.shards.schema import Column
 
 _NUMPY = {"uint8": 4, "uint16": 5, "int32": 2, "int64": 3}
 _TORCH = {"uint16": 20, "int32": 16, "int64": 18}
 """Its numbers of dtypes."""
-_LEAF = {"type": None, "context": None, "children_spec": []}
+_LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
 _PROTOCOL = 1
 
 
@@ -40,13 +40,18 @@ class LitData:
     words = "chunks of litData, for StreamingDataset, or with block_size for its TokensLoader"
     keys = ("columns", "block_size", *settling.SEQUENCE_KEYS)
     ending, has_stream, has_files = ".bin", False, True
-    columns = (Column(table="pieces", name="num_ids", dtype="int64"), Column(table="pieces", name="num_added", dtype="int64"))
+    columns = (
+        Column(table="pieces", name="num_ids", dtype="int64"),
+        Column(table="pieces", name="num_added", dtype="int64"),
+    )
 
     def settle(self, export: ExportConfig, manifest: Manifest) -> ExportConfig:
         size = export.block_size
         if size is None:
             export = settling.settled_ids(export, manifest, eod=False, dtypes=("uint16", "int32", "int64"))
-            return settling.settled_columns(export, manifest, able=("input_ids", "modality", "loss_mask", "key", "text"))
+            return settling.settled_columns(
+                export, manifest, able=("input_ids", "modality", "loss_mask", "key", "text")
+            )
         if size < 1:
             raise UserError(f"export.block_size={size}: expected a number above 0")
         if export.columns not in (None, ["input_ids"]):
@@ -65,7 +70,7 @@ class LitData:
     def arrange(
         self, export: ExportConfig, manifest: Manifest, parts: Sequence[ExportedPart], building: Building
     ) -> Mapping[str, Any]:
-        chunks, added = [], 0
+        chunks, added = list[dict[str, Any]](), 0
         for part in parts:
             pieces = [part.columns[f"pieces/{name}.memmap"].tolist() for name in ("num_rows", "num_ids", "num_added")]
             for file, rows, ids, more in zip(part.files(), *pieces, strict=True):
@@ -138,14 +143,15 @@ def _column(name: str, rows: Rows, sequences: Sequences) -> Callable[[int], byte
     if name == "text":
         return lambda number: rows.texts[number].encode()
     values = sequences.ids if name == "input_ids" else getattr(sequences, name)
-    data, size, first = memoryview(values).cast("B"), values.itemsize, sequences.first.tolist()
+    data, size, first = bytes_of(values), values.itemsize, sequences.first.tolist()
     return lambda number: bytes(data[first[number] * size : first[number + 1] * size])
 
 
 def _config(export: ExportConfig) -> dict[str, Any]:
     names = list(export.columns or ())
     if export.block_size:
-        data_format, spec, types = [f"no_header_tensor:{_TORCH[export.dtype]}"], _LEAF, "tensor"
+        data_format, spec = [f"no_header_tensor:{_TORCH[export.dtype]}"], _LEAF
+        types: Any = "tensor"
     else:
         kinds = {name: _NUMPY[export.dtype if name == "input_ids" else "uint8"] for name in names}
         data_format = ["str" if name in ("key", "text") else f"no_header_numpy:{kinds[name]}" for name in names]

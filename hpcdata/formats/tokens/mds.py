@@ -21,7 +21,7 @@ from hpcdata.formats.arranging import Building
 from hpcdata.formats.tokens import settling
 from hpcdata.formats.tokens.base import Context, ExportedPart, Written
 from hpcdata.formats.tokens.packed_items import Packed, files_of
-from hpcdata.formats.tokens.rows import Rows, Sequences
+from hpcdata.formats.tokens.rows import Rows, Sequences, bytes_of
 from hpcdata.samples import Reason
 
 _ABLE = ("input_ids", "modality", "loss_mask", "key", "text", "spans")
@@ -48,7 +48,7 @@ class Mds:
     def arrange(
         self, export: ExportConfig, manifest: Manifest, parts: Sequence[ExportedPart], building: Building
     ) -> Mapping[str, Any]:
-        shards, config = [], _config(export)
+        shards, config = list[dict[str, Any]](), _config(export)
         for part in parts:
             for file, rows in zip(part.files(), part.columns["pieces/num_rows.memmap"].tolist(), strict=True):
                 name = f"shard.{len(shards):05d}.mds"
@@ -95,8 +95,10 @@ def _column(name: str, rows: Rows, sequences: Sequences) -> Callable[[int], byte
     if name == "spans":
         return _spans(rows)
     values = sequences.ids if name == "input_ids" else getattr(sequences, name)
-    data, size, first = memoryview(values).cast("B"), values.itemsize, sequences.first.tolist()
-    return lambda number: _array(data[first[number] * size : first[number + 1] * size], first[number + 1] - first[number])
+    data, size, first = bytes_of(values), values.itemsize, sequences.first.tolist()
+    return lambda number: _array(
+        data[first[number] * size : first[number + 1] * size], first[number + 1] - first[number]
+    )
 
 
 def _spans(rows: Rows) -> Callable[[int], bytes]:

@@ -1,13 +1,13 @@
 """Megatron-LM's indexed data: `tokens.bin`, the ids of all rows end to end, and `tokens.idx`, where each begins.
 
     .bin    ids, little-endian: uint16 where all are below 65,500, as Megatron has it, else int32
-    .idx    "MMIDIDX\\0\\0" | u64 version | u8 dtype | u64 sequences | u64 documents + 1 | int32[] lengths | int64[] offsets
-            | int64[] documents: their first sequences, and the end | int8[] modes, where they are wanted
+    .idx    "MMIDIDX\\0\\0" | u64 version | u8 dtype | u64 sequences | u64 documents + 1 | int32[] lengths
+            | int64[] offsets | int64[] documents: their first sequences, and the end | int8[] modes, if wanted
 
-A row is a document of one sequence, with `eod` behind it unless `export.eod=none`. With `export.modes` each run of texts or
-pictures is a sequence, of mode 0 or 1; control ids belong to the run that they stand at. All shards fill one file: where a
-batch begins follows from the lengths of the rows before it, so processes write side by side, and writing again writes the
-same. `--data-path OUT/tokens`.
+A row is a document of one sequence, with `eod` behind it unless `export.eod=none`. With `export.modes` each run of texts
+or pictures is a sequence, of mode 0 or 1; control ids belong to the run that they stand at. All shards fill one file:
+where a batch begins follows from the lengths of the rows before it, so processes write side by side, and writing again
+writes the same. `--data-path OUT/tokens`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hpcdata.formats.arranging import Building
 from hpcdata.formats.target import Piece as TargetPiece
 from hpcdata.formats.tokens import settling
 from hpcdata.formats.tokens.base import Context, ExportedPart, Piece, Written
-from hpcdata.formats.tokens.rows import Order, Rows, Sequences
+from hpcdata.formats.tokens.rows import Order, Rows, Sequences, bytes_of
 from hpcdata.native.arrays import totals_before
 from hpcdata.samples import Kind, Reason
 from hpcdata.shards.schema import Column
@@ -57,7 +57,7 @@ class Megatron:
     )
 
     def settle(self, export: ExportConfig, manifest: Manifest) -> ExportConfig:
-        dtypes = ("uint16", "int32", "int64")
+        dtypes: tuple[settling.Dtype, ...] = ("uint16", "int32", "int64")
         if export.dtype == "auto" and settling.num_ids(export, manifest) >= _LARGEST_VOCABULARY:
             dtypes = ("int32", "int64")
         return settling.settled_ids(export, manifest, eod=True, dtypes=dtypes)
@@ -107,7 +107,7 @@ class _Writer:
         sequences = held.sequences(self._rule)
         begin = int(self._begins[self._batch(rows.start)]) * self._item
         kept = np.isin(held.position, rows.position)
-        piece = self._write(memoryview(sequences.ids).cast("B"), begin, int(kept.sum()))
+        piece = self._write(bytes_of(sequences.ids), begin, int(kept.sum()))
         too_long = [
             (number, Reason.TOO_LONG, f"{int(lengths[place])} ids, a sequence has at most {MOST_IDS}")
             for place in long

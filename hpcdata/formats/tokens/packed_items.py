@@ -1,6 +1,6 @@
 """Files of items behind a table of their offsets, as MDS and litData have them.
 
-    u32 n | u32[n + 1] offsets from the beginning of the file | what the format puts there | n items
+u32 n | u32[n + 1] offsets from the beginning of the file | what the format puts there | n items
 """
 
 from __future__ import annotations

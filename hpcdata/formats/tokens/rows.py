@@ -127,8 +127,8 @@ class Rows:
         """All but those, by their places in the batch."""
         if not len(numbers):
             return self
-        kept = {name: np.delete(getattr(self, name), numbers) for name in ("row", "position")}
-        return dataclasses.replace(self, **kept)
+        row, position = np.delete(self.row, numbers), np.delete(self.position, numbers)
+        return dataclasses.replace(self, row=row, position=position)
 
     def sequences(self, rule: Rule) -> Sequences:
         return Sequences(self, rule)
@@ -149,7 +149,7 @@ class Sequences:
         self.first = totals_before(self.lengths)
         """[num_rows + 1] int64: where each begins in `ids`, and the end."""
         at = self.first[table.row] + before_in_row(table.row, total) + int(rule.bos is not None)
-        self._dest, self._is_image = at + before, is_image
+        self._dest, self._is_image, self._total = at + before, is_image, total
 
     @Lazy
     def ids(self) -> np.ndarray:
@@ -182,6 +182,30 @@ class Sequences:
             mask[self.first[1:] - 1] = 1
         return mask
 
+    def runs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(row, length, mode) of each run of texts or pictures, ids that are put before and behind it among them.
+
+        mode: 0 text, 1 image. A row without any has one of mode 0 for its control ids, or none.
+        """
+        rule, row = self._rule, self._table.row
+        image = self._is_image.astype(np.uint8)
+        is_new = np.ones(len(row), bool)
+        is_new[1:] = (row[1:] != row[:-1]) | (image[1:] != image[:-1])
+        starts = np.flatnonzero(is_new)
+        length = np.add.reduceat(self._total, starts) if len(starts) else np.zeros(0, np.int64)
+        row, mode = row[starts], image[starts]
+        around = int(rule.bos is not None) + int(rule.eod is not None)
+        lacking = np.setdiff1d(np.arange(len(self.lengths)), row) if around else np.zeros(0, np.int64)
+        order = np.argsort(np.concatenate([row, lacking]), kind="stable")
+        row = np.concatenate([row, lacking])[order]
+        length = np.concatenate([length, np.zeros(len(lacking), np.int64)])[order]
+        mode = np.concatenate([mode, np.zeros(len(lacking), np.uint8)])[order]
+        if len(row):
+            changes = np.flatnonzero(row[1:] != row[:-1])
+            length[np.concatenate([[0], changes + 1])] += int(rule.bos is not None)
+            length[np.concatenate([changes, [len(row) - 1]])] += int(rule.eod is not None)
+        return row, length, mode
+
     def of_row(self, values: np.ndarray, number: int) -> np.ndarray:
         return values[self.first[number] : self.first[number + 1]]
 
@@ -206,6 +230,11 @@ class Sequences:
         out = np.full(int(self.first[-1]), others, np.uint8)
         out[_places(self._dest, self._table.length)] = np.repeat(values, self._table.length)
         return out
+
+
+def bytes_of(values: np.ndarray) -> memoryview:
+    """The bytes of contiguous values."""
+    return memoryview(values.view(np.uint8).data)
 
 
 def _places(dest: np.ndarray, length: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, cast
 
 from hpcdata.base.errors import UserError
 from hpcdata.config.schema import ExportConfig
@@ -18,7 +18,8 @@ _ALWAYS = ("format", "out", "shuffle_seed", "file_bytes", "source")
 COLUMNS = ("input_ids", "modality", "loss_mask", "key", "text", "spans")
 SEQUENCE_KEYS = ("bos", "eod", "image_begin", "image_end", "image_shift", "dtype")
 """Of formats that write each row as one sequence of ids."""
-_MAX = {"uint16": 2**16 - 1, "int32": 2**31 - 1, "int64": 2**63 - 1}
+Dtype = Literal["uint16", "int32", "int64"]
+_MAX: dict[str, int] = {"uint16": 2**16 - 1, "int32": 2**31 - 1, "int64": 2**63 - 1}
 
 
 def settled(export: ExportConfig, manifest: Manifest) -> ExportConfig:
@@ -47,7 +48,7 @@ def digest_of(manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def settled_ids(export: ExportConfig, manifest: Manifest, *, eod: bool, dtypes: tuple[str, ...]) -> ExportConfig:
+def settled_ids(export: ExportConfig, manifest: Manifest, *, eod: bool, dtypes: tuple[Dtype, ...]) -> ExportConfig:
     """With the ids of a sequence. eod: whether there is one where none is asked for; dtypes: that the format can hold.
 
     Afterwards bos and eod are an id or `none`, and image_shift is a number where there are pictures.
@@ -61,25 +62,20 @@ def settled_ids(export: ExportConfig, manifest: Manifest, *, eod: bool, dtypes: 
     for name in ("image_begin", "image_end", "image_shift"):
         if not has_images and getattr(export, name) is not None:
             raise UserError(f"export.{name}: {manifest.folder} has no pictures")
-    largest = max(
-        (text.vocab_size if text else 1) - 1,
-        shift + manifest.image.codebook_size - 1 if manifest.image else 0,
-        *(item for item in (eod_id, bos_id, export.image_begin, export.image_end) if isinstance(item, int)),
-    )
-    for name, value in (("eod", eod_id), ("bos", bos_id), ("image_begin", export.image_begin)):
+    controls = {"eod": eod_id, "bos": bos_id, "image_begin": export.image_begin, "image_end": export.image_end}
+    largest = max(num_ids(export, manifest) - 1, *(item for item in controls.values() if isinstance(item, int)), 0)
+    for name, value in controls.items():
         if isinstance(value, int) and value < 0:
             raise UserError(f"export.{name}={value}: expected an id from 0 on")
     if shift < 0:
         raise UserError(f"export.image_shift={shift}: expected a number from 0 on")
     dtype = export.dtype
     if dtype == "auto":
-        dtype = next((name for name in dtypes if largest <= _MAX[name]), dtypes[-1])  # type: ignore[assignment]
+        dtype = next((name for name in dtypes if largest <= _MAX[name]), dtypes[-1])
     if dtype not in dtypes or largest > _MAX[dtype]:
         able = [name for name in dtypes if largest <= _MAX[name]]
         raise UserError(f"export.dtype={dtype}: ids reach {largest}, expected one of {', '.join(able) or 'none'}")
-    return dataclasses.replace(
-        export, eod=eod_id, bos=bos_id, dtype=dtype, image_shift=shift if has_images else None
-    )
+    return dataclasses.replace(export, eod=eod_id, bos=bos_id, dtype=dtype, image_shift=shift if has_images else None)
 
 
 def settled_columns(
@@ -95,7 +91,9 @@ def settled_columns(
     if not export.columns or len(set(export.columns)) < len(export.columns):
         raise UserError(f"export.columns={export.columns}: expected names, each of them once")
     if unable := [name for name in export.columns if name not in able]:
-        raise UserError(f"export.columns: format {export.format} has no {unable[0]}, expected some of {', '.join(able)}")
+        raise UserError(
+            f"export.columns: format {export.format} has no {unable[0]}, expected some of {', '.join(able)}"
+        )
     if "text" in export.columns:
         require_texts(manifest, "export.columns=text")
     return export
@@ -136,6 +134,18 @@ def rule_of(export: ExportConfig) -> Rule:
     )
 
 
+def num_ids(export: ExportConfig, manifest: Manifest) -> int:
+    """Ids of texts and shifted codes lie below it, and so do ids that settings name."""
+    shift = export.image_shift if export.image_shift is not None else default_shift(manifest)
+    given = [item for item in (export.eod, export.bos, export.image_begin, export.image_end) if isinstance(item, int)]
+    return max(
+        manifest.text.vocab_size if manifest.text else 1,
+        shift + manifest.image.codebook_size if manifest.image else 0,
+        *(item + 1 for item in given),
+        1,
+    )
+
+
 def default_shift(manifest: Manifest) -> int:
     layout, text = manifest.layout, manifest.text
     if layout.img_token_shift is not None:
@@ -164,9 +174,9 @@ def ids_a_row(export: ExportConfig, manifest: Manifest) -> float:
     return sum(manifest.parts.tokens) / max(1, manifest.num_samples) + 2
 
 
-def _special(name: str, chosen: int | str, word: str, of_tokenizer: int | None) -> int | str:
+def _special(name: str, chosen: int | str, word: str, of_tokenizer: int | None) -> int | Literal["none"]:
     if chosen != word:
-        return chosen
+        return cast(int | Literal["none"], chosen)
     if of_tokenizer is None:
         raise UserError(f"export.{name}={word}: the tokenizer of the dataset has none; give an id, or none")
     return of_tokenizer

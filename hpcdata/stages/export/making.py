@@ -104,7 +104,9 @@ class Exported:
         return int(np.searchsorted(self.rows.position, index - self.first_index))
 
     def only(self, indices: Container[int]) -> Exported:
-        gone = [n for n, position in enumerate(self.rows.position.tolist()) if self.first_index + position not in indices]
+        gone = [
+            n for n, position in enumerate(self.rows.position.tolist()) if self.first_index + position not in indices
+        ]
         rows = self.rows.without(gone)
         return dataclasses.replace(self, rows=rows, result=self.writer.write(rows), rejects=())
 

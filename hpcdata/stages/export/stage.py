@@ -14,7 +14,6 @@ from hpcdata.config.schema import DataConfig, RunConfig
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan
 from hpcdata.runs.stage import Checked, Identities
-from hpcdata.samples import Record
 from hpcdata.shards.made import Made
 from hpcdata.shards.schema import RECORDS, Column, Schema, Stream
 from hpcdata.shards.shard import ShardSummary
@@ -159,7 +158,9 @@ class Export:
 
         path, manifest = self._dataset(plan.config)
         if digest_of(manifest) != plan.config.export.source:
-            raise UserError(f"{path.parent} is another dataset than the one that was planned: restore it, or export again")
+            raise UserError(
+                f"{path.parent} is another dataset than the one that was planned: restore it, or export again"
+            )
         return manifest
 
     def _dataset(self, config: RunConfig) -> tuple[Path, Manifest]:

@@ -43,7 +43,11 @@ class Stored:
             return [f"{error.filename} is gone"]
         if len(found) != len(said):
             return [f"{len(found)} pieces, its columns say {len(said)}"]
-        return [f"piece {n} is not what its columns say" for n, pair in enumerate(zip(found, said, strict=True)) if len(set(pair)) > 1]
+        return [
+            f"piece {n} is not what its columns say"
+            for n, pair in enumerate(zip(found, said, strict=True))
+            if len(set(pair)) > 1
+        ]
 
     def _found(self) -> Iterator[bytes]:
         """The sha256 of each piece, by its bytes."""
@@ -54,18 +58,16 @@ class Stored:
                     yield _sha256(file, item.size)
             return
         with ExitStack() as stack:
-            if schema.streams:
-                path, begins = self._folder / schema.streams[0].path, None
-            else:
-                path, begins = self._whole(), self.columns["pieces/first_byte.memmap"].tolist()
-                if path is None:  # the dataset is elsewhere: its export is verified by itself
-                    yield from self.digests()
-                    return
-            file = stack.enter_context(open(path, "rb")) if sizes else None
-            for number, size in enumerate(sizes):
-                assert file is not None
-                if begins is not None:
-                    file.seek(begins[number])
+            path = self._folder / schema.streams[0].path if schema.streams else self._whole()
+            if path is None:  # the dataset is elsewhere: its export is verified by itself
+                yield from self.digests()
+                return
+            if not sizes:
+                return
+            begins = np.cumsum([0, *sizes]).tolist() if schema.streams else self.columns["pieces/first_byte.memmap"]
+            file = stack.enter_context(open(path, "rb"))
+            for begin, size in zip(begins, sizes, strict=False):
+                file.seek(int(begin))
                 yield _sha256(file, size)
 
     def _whole(self) -> Path | None:
