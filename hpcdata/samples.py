@@ -229,6 +229,8 @@ class Sample:
     """All that the record consists of, where a stage asks for it (`Options.keeps_members`)."""
     source: str = ""
     """Label of its input, where a batch holds records of several."""
+    is_fixed: bool = False
+    """Markers of its pictures were put into it, as `data.placeholders=fix` says."""
 
 
 @dataclass(frozen=True, kw_only=True)
