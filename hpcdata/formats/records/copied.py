@@ -14,8 +14,8 @@ import numpy as np
 
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.manifest import Manifest, read_manifest
-from hpcdata.shards.schema import Schema
-from hpcdata.shards.shard import read_summary
+from hpcdata.shards.schema import FILES
+from hpcdata.shards.shard import ListedFile, ShardSummary, read_listing, read_summary
 from hpcdata.shards.stored import key_of, read_columns
 
 
@@ -50,7 +50,7 @@ class CopiedPart:
 
     @cached_property
     def stream(self) -> Path:
-        (stream,) = (item.path for item in self._schema.streams)
+        (stream,) = (item.path for item in self._summary.header.schema.streams)
         return self.folder / stream
 
     @cached_property
@@ -66,6 +66,22 @@ class CopiedPart:
     @cached_property
     def num_bytes(self) -> np.ndarray:
         return np.asarray(self._columns["samples/num_bytes.memmap"])
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """[num_samples + 1] int64: where each begins in the stream, and where the last ends: there are no gaps."""
+        return np.append(self.first_byte, self.first_byte[-1] + self.num_bytes[-1])
+
+    @property
+    def stream_sha256(self) -> str:
+        return self._summary.files[self.stream.relative_to(self.folder).as_posix()]
+
+    def files(self) -> Iterator[ListedFile]:
+        """The files beside the stream, in the order of the samples that they belong to."""
+        return read_listing(self.folder)
+
+    def file(self, name: str) -> Path:
+        return self.folder / FILES / name
 
     def __len__(self) -> int:
         return len(self.index)
@@ -84,10 +100,9 @@ class CopiedPart:
                 yield data
 
     @cached_property
-    def _schema(self) -> Schema:
-        return read_summary(self.folder).header.schema
+    def _summary(self) -> ShardSummary:
+        return read_summary(self.folder)
 
     @cached_property
     def _columns(self) -> dict[str, np.ndarray]:
-        summary = read_summary(self.folder)
-        return read_columns(self.folder, summary.header.schema, summary.sizes)
+        return read_columns(self.folder, self._summary.header.schema, self._summary.sizes)

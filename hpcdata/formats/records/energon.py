@@ -41,9 +41,9 @@ _INDICES = (
 )
 
 
-def index_bytes(first_byte: np.ndarray, end: int) -> bytes:
-    """The content of `NAME.tar.idx`."""
-    return np.append(first_byte, end).astype("<u8").tobytes()
+def index_bytes(bounds: np.ndarray) -> bytes:
+    """The content of `NAME.tar.idx`. bounds: where each sample begins, and where the last ends."""
+    return bounds.astype("<u8").tobytes()
 
 
 def info_json(counts: Mapping[str, int]) -> bytes:

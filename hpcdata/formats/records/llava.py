@@ -8,31 +8,31 @@ there is no picture: the trainer fails on null. An id that is missing is the sam
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from hpcdata.samples import BadSample, Reason, Role
 from hpcdata.sources.base import TEXT_FIELDS
 from hpcdata.sources.pictures.fields import IMAGE_FIELDS, TALKS
+from hpcdata.sources.pictures.placeholders import placed
 from hpcdata.sources.pictures.turns import IMAGE_MARKER, turns_of
 
-Placeholders = Literal["keep", "fix", "reject"]
-"""Where markers and pictures do not fit: as they are; with one marker a picture in front, if there is none; left out."""
 _NAMES = {Role.SYSTEM: "system", Role.USER: "human", Role.ASSISTANT: "gpt"}
-_OWN = {"key", "id", "files", *IMAGE_FIELDS, *TALKS}
+_OWN = {"key", "id", *IMAGE_FIELDS, *TALKS}
 
 
 def llava_record(
-    record: dict[str, Any], key: str, pictures: Sequence[str], *, prompt: str, placeholders: Placeholders
+    record: dict[str, Any], key: str, pictures: Sequence[str], *, prompt: str, placeholders: str
 ) -> dict[str, Any]:
     """The record in LLaVA's form; pictures: their paths. Raises BadSample for what has no form there.
 
-    prompt: what is asked of a picture with a caption, behind its marker.
+    prompt: what is asked of a picture with a caption, behind its marker. placeholders: what becomes of a conversation
+    with another number of markers than pictures (`sources.pictures.placeholders`).
     """
     name = next((name for name in TALKS if record.get(name) is not None), None)
     caption = next((field for field in TEXT_FIELDS if isinstance(record.get(field), str)), None)
     if name is not None:
+        record, _ = placed(record, placeholders, num_images=len(pictures), only_users_show=True)
         turns = _turns(record[name], name)
-        _fit(turns, len(pictures), placeholders)
     elif pictures and caption:
         asked = "\n".join([IMAGE_MARKER] * len(pictures)) + (f"\n{prompt}" if prompt else "")
         turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": record[caption]}]
@@ -58,15 +58,3 @@ def _turns(found: object, name: str) -> list[dict[str, Any]]:
     if is_as_it_is:
         return [dict(turn) for turn in found]
     return [{"from": _NAMES[role], "value": text} for role, text in parsed]
-
-
-def _fit(turns: list[dict[str, Any]], num_pictures: int, placeholders: Placeholders) -> None:
-    asked = [turn for turn in turns if turn["from"] == "human"]
-    found = sum(turn["value"].count(IMAGE_MARKER) for turn in asked)
-    if placeholders == "keep" or found == num_pictures:
-        return
-    if placeholders == "fix" and found == 0 and asked:
-        asked[0]["value"] = f"{IMAGE_MARKER}\n" * num_pictures + asked[0]["value"]
-        return
-    reason = Reason.MARKER_WITHOUT_IMAGE if found > num_pictures else Reason.IMAGE_WITHOUT_MARKER
-    raise BadSample(reason, f"{found} {IMAGE_MARKER} for {num_pictures} pictures")

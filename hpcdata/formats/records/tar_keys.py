@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from hpcdata.formats.records.copied import CopiedPart
 from hpcdata.formats.records.tar_members import OpenTar, TarMember, TarSample, open_tar
+from hpcdata.shards.appending import AppendFile
 
 _BLOCK, _RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
 _NOTE = re.compile("__")
@@ -51,7 +49,7 @@ def new_names(parts: Sequence[CopiedPart], hashes: Sequence[np.ndarray]) -> dict
     is_kept = np.zeros(len(every), bool)
     is_kept[np.unique(every, return_index=True)[1]] = True
     is_kept &= every != _REFUSED
-    taken = {int(item) for item in ()} if is_kept.all() else set(every.tolist())
+    taken = set[int]() if is_kept.all() else set(every.tolist())
     found, first = dict[str, Names](), 0
     for part in parts:
         rows = np.flatnonzero(~is_kept[first : first + len(part)])
@@ -75,26 +73,24 @@ def _named(part: CopiedPart, rows: set[int], taken: set[int]) -> Names:
     return names
 
 
-def write_renamed(part: CopiedPart, names: Mapping[int, str], target: Path) -> np.ndarray:
-    """Writes the tar with other names, durably; returns [num_samples + 1] int64: where its samples begin and end."""
+def write_renamed(part: CopiedPart, names: Mapping[int, str], out: AppendFile) -> np.ndarray:
+    """Appends the tar with other names; returns [num_samples + 1] int64: where its samples begin, and the last ends."""
     begins = []
-    with open_tar(part) as tar, open(target, "xb") as out:
+    with open_tar(part) as tar:
         for sample in tar:
-            begins.append(out.tell())
+            begins.append(out.size)
             name = names.get(sample.row)
             _copy(tar, sample.start, sample.end, out) if name is None else _rename(tar, sample, name, out)
-        begins.append(out.tell())
-        out.write(bytes(-(-(out.tell() + 2 * _BLOCK) // _RECORD) * _RECORD - out.tell()))
-        out.flush()
-        os.fsync(out.fileno())
+    begins.append(out.size)
+    out.append(bytes(-(-(out.size + 2 * _BLOCK) // _RECORD) * _RECORD - out.size))
     return np.array(begins, np.int64)
 
 
-def _rename(tar: OpenTar, sample: TarSample, name: str, out: BinaryIO) -> None:
+def _rename(tar: OpenTar, sample: TarSample, name: str, out: AppendFile) -> None:
     for member in sample.members:
-        out.write(_header(tar, member, f"{name}.{member.extension}"))
+        out.append(_header(tar, member, f"{name}.{member.extension}"))
         _copy(tar, member.offset, member.offset + member.size, out)
-        out.write(bytes(-member.size % _BLOCK))
+        out.append(bytes(-member.size % _BLOCK))
 
 
 def _header(tar: OpenTar, member: TarMember, name: str) -> bytes:
@@ -110,6 +106,6 @@ def _header(tar: OpenTar, member: TarMember, name: str) -> bytes:
 _PIECE = 1 << 22
 
 
-def _copy(tar: OpenTar, start: int, end: int, out: BinaryIO) -> None:
+def _copy(tar: OpenTar, start: int, end: int, out: AppendFile) -> None:
     for offset in range(start, end, _PIECE):
-        out.write(tar.read(offset, min(_PIECE, end - offset)))
+        out.append(tar.read(offset, min(_PIECE, end - offset)))

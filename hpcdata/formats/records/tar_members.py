@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from hpcdata.base.reads import read_at
 from hpcdata.formats.records.copied import CopiedPart
@@ -35,37 +39,38 @@ class TarSample(NamedTuple):
 
 
 class OpenTar:
-    """A tar of a part that is open."""
+    """A tar of a part that is open. bounds: [num_samples + 1], where its samples begin, and the last one ends."""
 
-    def __init__(self, part: CopiedPart, descriptor: int) -> None:
-        self.part, self.descriptor = part, descriptor
+    def __init__(self, path: Path, descriptor: int, bounds: np.ndarray) -> None:
+        self.path, self.descriptor, self.bounds = path, descriptor, bounds
 
     def __iter__(self) -> Iterator[TarSample]:
         """The samples in order, from headers alone. Raises ValueError where they are not where the part says."""
         walk = members(FileSource(self.descriptor))
         ahead = next(walk, None)
-        ends = (self.part.first_byte + self.part.num_bytes).tolist()
-        for row, (start, end) in enumerate(zip(self.part.first_byte.tolist(), ends, strict=True)):
+        for row, (start, end) in enumerate(itertools.pairwise(self.bounds.tolist())):
             found, keys = [], set()
             while isinstance(ahead, Member) and ahead.start < end and (names := split_name(ahead.name)) is not None:
                 keys.add(names[0])
                 found.append(TarMember(ahead.name, names[1].decode(), ahead.start, ahead.offset, ahead.size))
                 ahead = next(walk, None)
             if len(keys) != 1 or found[0].start != start:
-                raise ValueError(f"{self.part.stream}: sample {row} is not at byte {start}: run hpcdata verify")
+                raise ValueError(f"{self.path}: sample {row} is not at byte {start}: run hpcdata verify")
             yield TarSample(row, keys.pop().decode(), start, end, found)
 
     def read(self, start: int, size: int) -> bytes:
         data = read_at(self.descriptor, size, start)
         if len(data) != size:
-            raise ValueError(f"{self.part.stream} became shorter while it was read")
+            raise ValueError(f"{self.path} became shorter while it was read")
         return data
 
 
 @contextmanager
-def open_tar(part: CopiedPart) -> Iterator[OpenTar]:
-    descriptor = os.open(part.stream, os.O_RDONLY | os.O_CLOEXEC)
+def open_tar(part: CopiedPart, other: Path | None = None, bounds: np.ndarray | None = None) -> Iterator[OpenTar]:
+    """The tar of a part; or another one that holds the same samples, at other places."""
+    path = other or part.stream
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield OpenTar(part, descriptor)
+        yield OpenTar(path, descriptor, part.bounds if bounds is None else bounds)
     finally:
         os.close(descriptor)
