@@ -30,16 +30,24 @@ from tests.work.test_task import make_tar, png
 
 ENERGON = """
 import json, sys
-from megatron.energon import WorkerConfig, get_loader, get_train_dataset, get_val_dataset
+from megatron.energon import Cooker, DefaultTaskEncoder, TextSample, WorkerConfig, basic_sample_keys
+from megatron.energon import get_loader, get_train_dataset, get_val_dataset, stateless
+@stateless
+def cook(sample):
+    names = sorted(name for name in sample if not name.startswith("__"))
+    return TextSample(**basic_sample_keys(sample), text=json.dumps([names, sample["json"]]))
+class Cooked(DefaultTaskEncoder):
+    cookers = [Cooker(cook)]
 worker = WorkerConfig(rank=0, world_size=1, num_workers=0)
 train = get_train_dataset(sys.argv[1], batch_size=None, shuffle_buffer_size=None, max_samples_per_sequence=None,
-                          worker_config=worker, repeat=False)
+                          worker_config=worker, repeat=False, task_encoder=Cooked())
 found = {"train": list(get_loader(train))}
 if len(sys.argv) > 2:
-    found["val"] = list(get_loader(get_val_dataset(sys.argv[1], batch_size=None, worker_config=worker)))
+    val = get_val_dataset(sys.argv[1], batch_size=None, worker_config=worker, task_encoder=Cooked())
+    found["val"] = list(get_loader(val))
 def shown(sample):
-    if isinstance(sample, dict):
-        return [sample["__key__"], sorted(name for name in sample if not name.startswith("__"))]
+    if isinstance(sample, TextSample):
+        return [sample.__key__, *json.loads(sample.text)]
     return [sample.__key__, type(sample).__name__, getattr(sample, "caption", ""), list(sample.image.shape)]
 print(json.dumps({name: [shown(sample) for sample in samples] for name, samples in found.items()}))
 """
@@ -65,9 +73,7 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tars of pictures with captions whose names are the same."""
     folder = tmp_path_factory.mktemp("twins")
     for name in ("a", "b"):
-        pieces = [
-            (f"{n}.{end}", data) for n in range(3) for end, data in (("png", png()), ("txt", f"{name}{n}".encode()))
-        ]
+        pieces = [item for n in range(3) for item in ((f"{n}.png", png()), (f"{n}.txt", f"{name}{n}".encode()))]
         make_tar(folder / f"in/{name}.tar", pieces)
     return copied(folder / "run", *TARS, "data.shard_size=3", source=folder / "in")
 
@@ -166,7 +172,7 @@ def test_energon_reads_conversations_as_they_are(tmp_path: Path) -> None:
     export_records(run, tmp_path / "out", "energon", RecordOptions(sample_index=False))
     assert not (tmp_path / "out/.nv-meta/index.sqlite").exists()
     found = read_with("HPCDATA_TEST_READERS", ENERGON, tmp_path / "out")
-    assert sorted(found["train"]) == [["0", ["json", "png"]], ["1", ["json", "png"]]]
+    assert sorted(found["train"]) == [[name, ["json", "png"], {"conversations": TALK}] for name in "01"]
 
 
 @pytest.mark.slow
@@ -200,7 +206,7 @@ def as_the_trainer(path: Path, folder: Path) -> Iterator[tuple[list[Path], list[
     """The pictures and turns of each record, as LLaVA's lazy dataset finds them: it joins `image` to a folder."""
     text = path.read_text()
     for record in map(json.loads, text.splitlines()) if path.suffix == ".jsonl" else json.loads(text):
-        images = record["image"] if "image" in record else []
+        images = record.get("image", [])  # null fails below, as there
         pictures = [folder / name for name in (images if isinstance(images, list) else [images])]
         turns = record["conversations"]
         yield pictures, turns[1:] if turns[0]["from"] != "human" else turns
@@ -298,9 +304,10 @@ def test_an_export_that_was_killed_anywhere_has_the_same_bytes_when_it_is_typed_
         number += 1
         out = tmp_path / f"{number}/out"
         try:
-            with crash_at(number, after=bool(number % 2)):
+            with crash_at(number, after=bool(number % 2)) as counter:
                 export_records(run, out, name)
-            break
+            if counter.calls < number:
+                break
         except Crash:
             pass
         assert not out.exists() or tree(out) == whole
