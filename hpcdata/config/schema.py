@@ -35,8 +35,11 @@ class DataConfig:
     """Inputs: a path, glob, brace list, folder, wids index, or a list of these. Resolved once, into the plan."""
     token_output_dir: str = transient(REQUIRED)
     """The run's folder: plan, shards, ledgers, dataset."""
-    source: Literal["auto", "webdataset", "jsonl", "folder", "text"] = semantic("auto")
-    """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents."""
+    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "llava_mix"] = semantic("auto")
+    """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents; `llava_mix` is a YAML that
+    lists JSON files, and which part of each is taken."""
+    seed: int = semantic(0, added_later=True)
+    """What `random:N` in such a list draws by."""
     text_field: str | None = semantic(None)
     """Name of the text column or tar extension; by default the usual ones are tried in a documented order."""
     image_field: str | None = semantic(None, added_later=True)
@@ -114,6 +117,9 @@ class TextConfig:
     """`embedded`, a tokenizer.json, a SentencePiece .model or a local HF folder; its hash enters the plan."""
     engine: Literal["auto", "fast", "reference"] = transient("auto")
     """`auto`: a fast engine where it gives the ids of the reference engine; `fast` insists on it. The ids are equal."""
+    keep_raw: bool = semantic(False, added_later=True)
+    """Store the texts themselves, as UTF-8, beside their ids, and whole where ids are cut: for exports that want texts.
+    Loaders do not read them. With text.tokenizer=none they are all that is stored of texts."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,6 +124,7 @@ def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[
             allows_outside=config.data.outside_images == "read",
             as_older=plan is not None and plan.found is None,
             listed=None if plan is None else {item.origin for item in plan.inputs if item.vouches},
+            seed=config.data.seed,
         )
     except UserError:
         if config.data.on_changed_input != "reject" or plan is None:
@@ -300,23 +301,28 @@ def _root_differences(plan: Plan, config: RunConfig) -> list[str]:
 
 
 def _input_differences(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
-    planned = {source.origin: source for source in plan.inputs}
+    planned = {_part(source.origin, source.file): source for source in plan.inputs}
     limited = plan.config.data.n_train_samples is not None
-    found = {item.path: item for item in (listed[: len(plan.inputs)] if limited else listed)}
-    differences = [f"input {source.file.label} is gone" for path, source in planned.items() if path not in found]
-    differences += [f"input {item.label} is new" for path, item in found.items() if path not in planned]
-    for path, source in planned.items():
-        if path in found and _changed(source):
+    found = {_part(item.path, item): item for item in (listed[: len(plan.inputs)] if limited else listed)}
+    differences = [f"input {source.file.label} is gone" for part, source in planned.items() if part not in found]
+    differences += [f"input {item.label} is new" for part, item in found.items() if part not in planned]
+    for part, source in planned.items():
+        if part in found and _changed(source):
             differences.append(f"input {source.file.label} has changed since it was planned")
     return differences
+
+
+def _part(path: str, file: InputFile) -> tuple[str, str, int]:
+    """What of which file an input is."""
+    return path, file.take, file.take_seed
 
 
 def _new_inputs(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
     """What a run lacks that rejects the samples of inputs which were removed or changed."""
     if plan.config.data.n_train_samples is not None:
         return []
-    planned = {source.origin for source in plan.inputs}
-    return [f"input {item.label} is new" for item in listed if item.path not in planned]
+    planned = {_part(source.origin, source.file) for source in plan.inputs}
+    return [f"input {item.label} is new" for item in listed if _part(item.path, item) not in planned]
 
 
 def _changed(source: PlannedInput) -> bool:

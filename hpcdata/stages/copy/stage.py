@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _KEYS = (
     *("stage", "data.source", "data.text_field", "data.image_field", "data.n_train_samples", "data.shard_size"),
     "data.max_record_bytes",
-    *("data.outside_images", "data.placeholders"),
+    *("data.outside_images", "data.placeholders", "data.seed"),
 )
 _OTHER_BYTES_A_SAMPLE, _FILES_A_SHARD = 2048, 18
 _COLUMNS = (
