@@ -15,7 +15,6 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,12 @@ import numpy as np
 
 from hpcdata.base import files
 from hpcdata.base.command import to_type
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.formats.arranging import Building, arrange
 from hpcdata.formats.records import energon
 from hpcdata.formats.records.copied import Copied, CopiedPart
 from hpcdata.formats.records.llava import llava_record
+from hpcdata.formats.records.options import OPTIONS, RecordOptions
 from hpcdata.formats.records.sample_types import Profile, given_type
 from hpcdata.formats.records.splits import parse_ratios, split_shards
 from hpcdata.formats.records.tar_keys import key_hashes, new_names, write_renamed
@@ -42,35 +42,6 @@ Facts = Mapping[str, Any]
 LEFT_OUT = "left_out.jsonl"
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecordOptions:
-    """How records are laid out; each format takes some of them (`OPTIONS`)."""
-
-    keys: str = "unique"
-    """webdataset: `unique` gives samples whose names come again others; `keep` leaves all tars as they are."""
-    split: str = "train:1"
-    """energon: shares of the samples; whole tars, drawn by `split_seed`."""
-    split_seed: int = 0
-    sample_type: str = "auto"
-    """energon: a class of `megatron.energon`, or Crude; `auto` tells it from the samples."""
-    field_map: str | None = None
-    sample_index: bool = True
-    """energon: write `index.sqlite`, for access by name and sets of several parts."""
-    prompt: str = ""
-    """llava: what is asked of a picture that has a caption."""
-    placeholders: str = "keep"
-    """llava: keep, fix or reject, where markers and pictures do not fit."""
-    lines: bool = False
-    """llava: JSON lines, not an array."""
-
-
-OPTIONS = {
-    "webdataset": ("keys",),
-    "energon": ("split", "split_seed", "sample_type", "field_map", "sample_index"),
-    "llava": ("prompt", "placeholders", "lines"),
-    "jsonl": (),
-}
-"""Format -> its options, which its bytes depend on."""
 _FORMS = {"webdataset": "tar", "energon": "tar", "llava": "jsonl", "jsonl": "jsonl"}
 _COPIES = {"tar": "webdataset", "jsonl": "jsonl"}
 
@@ -78,10 +49,6 @@ _COPIES = {"tar": "webdataset", "jsonl": "jsonl"}
 def export_records(dataset: str | Path, out: str | Path, name: str, options: RecordOptions | None = None) -> Target:
     """Lays a dataset of copied records out in `out`, or finds it there. Raises UserError."""
     options = options or RecordOptions()
-    default = RecordOptions()
-    others = [item for item in vars(options) if getattr(options, item) != getattr(default, item)]
-    if wrong := [item for item in others if item not in OPTIONS[name]]:
-        raise UserError(f"--{wrong[0].replace('_', '-')} is no option of --format {name}")
     copies = Copied(dataset)
     _require_form(copies, dataset, name)
     _check(name, options)
@@ -91,7 +58,12 @@ def export_records(dataset: str | Path, out: str | Path, name: str, options: Rec
         source=Source.of(copies.manifest),
         counts=copies.manifest.counts,
     )
-    return arrange(Path(out), target, lambda building: _FILLS[name](building, copies, options))
+    try:
+        return arrange(Path(out), target, lambda building: _FILLS[name](building, copies, options))
+    except UserError:
+        raise
+    except ValueError as error:
+        raise Failed(f"{dataset} is damaged: {error}") from None
 
 
 def _require_form(copies: Copied, dataset: str | Path, name: str) -> None:

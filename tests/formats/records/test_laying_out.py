@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 
 from hpcdata import embedded
+from hpcdata import export as export_command
+from hpcdata import verify as verify_command
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.verifying import verify
-from hpcdata.formats.records import laying_out
-from hpcdata.formats.records.laying_out import RecordOptions, export_records
+from hpcdata.formats.records.laying_out import export_records
+from hpcdata.formats.records.options import OPTIONS, RecordOptions
 from hpcdata.formats.target import problems_of, read_target
 from tests.crashes import Crash, crash_at
 from tests.evidence import CRASHES, Evidence
@@ -285,15 +287,13 @@ def test_the_form_of_the_copy_says_which_formats_fit(tars: Path, talks: Path, tm
         UserError, match=r"holds JSON lines, and energon is made of tars: .*\n.*copy\.format=webdataset"
     ):
         export_records(talks, tmp_path / "out", "energon")
-    with pytest.raises(UserError, match=r"--prompt is no option of --format webdataset"):
-        export_records(tars, tmp_path / "out", "webdataset", RecordOptions(prompt="x"))
     with pytest.raises(UserError, match="holds tokens"):
         export_records(copied(tmp_path / "run"), tmp_path / "out", "jsonl")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(laying_out.OPTIONS))
+@pytest.mark.parametrize("name", sorted(OPTIONS))
 def test_an_export_that_was_killed_anywhere_has_the_same_bytes_when_it_is_typed_again(
     twins: Path, talks: Path, tmp_path: Path, name: str, evidence: Evidence
 ) -> None:
@@ -318,6 +318,25 @@ def test_an_export_that_was_killed_anywhere_has_the_same_bytes_when_it_is_typed_
         shutil.rmtree(out)
     assert number > 10
     evidence(CRASHES, number)
+
+
+def test_the_command_says_what_it_made_and_refuses_options_of_other_formats(
+    twins: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [str(twins), str(tmp_path / "ai2d(cauldron,llava_format)"), "--format", "energon"]
+    assert export_command.main([*line, "--split=train:1,val:1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["samples"], found["facts"]["renamed"]) == (6, 3)
+    assert found["facts"]["split"] == {"train": 3, "val": 3}
+    assert verify_command.main([line[1]]) == 0
+    assert export_command.main([*line, "--split=train:1,val:1"]) == 0
+    assert "6 samples (energon) in " in capsys.readouterr().out
+    assert export_command.main(line) == 2
+    assert "split was train:1,val:1, now train:1" in capsys.readouterr().err
+    for option in ("--prompt=x", "--keys=keep", "--block-size=4", "--lines"):
+        assert export_command.main([*line[:1], str(tmp_path / "new"), *line[2:], option]) == 2
+        assert "is no option of --format energon" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_was_rejected_by_the_copy_is_in_the_account_of_the_export(tmp_path: Path) -> None:
