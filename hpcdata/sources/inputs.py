@@ -179,11 +179,11 @@ class _Look:
         source = self.source
         with refusing_faults(path):
             kind = kind_of(path)
+        if source == "dataset":
+            return [_Found(path=os.path.join(path, "manifest.json") if kind == "folder" else path, format="dataset")]
         if kind == "folder" and source != MIX:
             return self._in_folder(path)
         name = os.path.basename(path).lower()
-        if source == "dataset":
-            return [_Found(path=path, format="dataset")]
         if source == MIX and kind == "folder":
             raise UserError(f"{path} is a folder: data.source={MIX} reads a YAML file that lists JSON files")
         if source == MIX or (source == "auto" and entries.is_mix(path)):

@@ -2,6 +2,7 @@
 
     base       what a format is: settings, one batch of rows -> bytes or files, the files of the whole
     rows       a batch of rows of a dataset, and their ids in one sequence each
+    options    those of its command
     settling   what is asked for, checked against the dataset
     megatron   .bin and .idx of Megatron-LM
     mds        shards of MosaicML Streaming

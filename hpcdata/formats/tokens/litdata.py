@@ -4,8 +4,8 @@
     chunk-0-0.bin        u32 n | u32[n + 1] offsets | items: u32 sizes, then the values
 
 Each row is an item {"input_ids": array, "modality": array, ...} for `StreamingDataset(OUT)`. With `block_size` the ids
-of a chunk stand end to end for `StreamingDataset(OUT, item_loader=TokensLoader(block_size))`, which delivers blocks across
-rows and never across chunks: so the last block of a chunk is filled with `eod`.
+of a chunk stand end to end for `StreamingDataset(OUT, item_loader=TokensLoader(block_size))`, which delivers blocks
+across rows and never across chunks: so the last block of a chunk is filled with `eod`.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
     .idx    "MMIDIDX\\0\\0" | u64 version | u8 dtype | u64 sequences | u64 documents + 1 | int32[] lengths
             | int64[] offsets | int64[] documents: their first sequences, and the end | int8[] modes, if wanted
 
-A row is a document of one sequence, with `eod` behind it unless `export.eod=none`. With `export.modes` each run of texts
-or pictures is a sequence, of mode 0 or 1; control ids belong to the run that they stand at. All shards fill one file:
-where a batch begins follows from the lengths of the rows before it, so processes write side by side, and writing again
-writes the same. `--data-path OUT/tokens`.
+A row is a document of one sequence, with `eod` behind it unless `export.eod=none`. With `export.modes` each run of
+texts or pictures is a sequence, of mode 0 or 1; control ids belong to the run that they stand at. All shards fill one
+file: where a batch begins follows from the lengths of the rows before it, so processes write side by side, and what is
+written twice is the same. `--data-path OUT/tokens`.
 """
 
 from __future__ import annotations

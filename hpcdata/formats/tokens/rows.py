@@ -155,8 +155,11 @@ class Sequences:
     def ids(self) -> np.ndarray:
         """[sum of lengths] of the rule's dtype."""
         rule, table, dest = self._rule, self._table, self._dest
-        out = np.zeros(int(self.first[-1]), rule.dtype)
+        stored = np.dtype(self._rows.dataset.manifest.id_dtype)
+        is_narrower = np.dtype(rule.dtype).itemsize < stored.itemsize
+        out = np.empty(int(self.first[-1]), stored if is_narrower else rule.dtype)
         self._copy(out)
+        out = out.astype(rule.dtype, copy=False)
         if rule.bos is not None:
             out[self.first[:-1]] = rule.bos
         if rule.eod is not None:
@@ -216,6 +219,7 @@ class Sequences:
         if not len(table.length):
             return
         if compiled is None:
+            out[:] = 0
             ids = dataset.ids(table.part, table.first_token, table.length).astype(np.int64)
             out[_places(self._dest, table.length)] = ids + np.repeat(shift, table.length)
             return
@@ -227,8 +231,13 @@ class Sequences:
 
     def _spread(self, values: np.ndarray, others: int) -> np.ndarray:
         """`values` of spans on their ids, `others` elsewhere."""
-        out = np.full(int(self.first[-1]), others, np.uint8)
-        out[_places(self._dest, self._table.length)] = np.repeat(values, self._table.length)
+        out, length, compiled = np.empty(int(self.first[-1]), np.uint8), self._table.length, kernels()
+        if compiled is None or not len(length):
+            out[:] = others
+            out[_places(self._dest, length)] = np.repeat(values, length)
+            return out
+        runs = (np.ascontiguousarray(item, np.int64) for item in (values, self._dest, length))
+        compiled.fill_runs(*runs)(out, 0, len(length), 0, others)
         return out
 
 

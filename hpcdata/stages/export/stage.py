@@ -21,6 +21,8 @@ from hpcdata.sources import InputFile, Options
 
 if TYPE_CHECKING:
     from hpcdata.dataset.manifest import Manifest
+    from hpcdata.formats.target import Target
+    from hpcdata.shards.counts import Counts
     from hpcdata.stages.export.making import Exporting
 
 _KEYS = ("stage", "data.source", "data.n_train_samples", "data.shard_size", "loader.batch_size")
@@ -57,6 +59,11 @@ class Export:
     def identify(self, config: RunConfig) -> Identities:
         if config.data.on_changed_input != "refuse":
             raise UserError("data.on_changed_input=reject: a dataset that has changed is not exported, leave it out")
+        from hpcdata.formats.arranging import require_place
+        from hpcdata.shards.counts import Counts
+
+        _, manifest = self._dataset(config)
+        require_place(_place(config), _target(config, manifest, _num_rows(config, manifest), Counts()))
         return Identities()
 
     def options(self, config: RunConfig) -> Options:
@@ -133,22 +140,13 @@ class Export:
     def arrange(self, plan: Plan, runtime: RunConfig, dataset: Path) -> Path:
         from hpcdata.dataset.manifest import read_manifest
         from hpcdata.formats.arranging import arrange
-        from hpcdata.formats.target import Source, Target
         from hpcdata.formats.tokens import find_format
         from hpcdata.stages.export.stored import exported_parts
 
-        export, run = plan.config.export, Path(runtime.data.token_output_dir)
+        export, run, out = plan.config.export, Path(runtime.data.token_output_dir), _place(runtime)
         source, made = self._planned(plan), read_manifest(dataset)
         parts = exported_parts(dataset, run, list(made.parts.path))
-        options = {name: value for name, value in vars(export).items() if name not in ("format", "out")}
-        target = Target(
-            format=str(export.format),
-            options={**options, "rows": plan.num_samples},
-            source=Source.of(source),
-            counts=made.counts,
-        )
-        out = Path(runtime.export.out) if runtime.export.out else run / "export"
-        found = find_format(export.format)
+        target, found = _target(plan.config, source, plan.num_samples, made.counts), find_format(export.format)
         arrange(out, target, lambda building: found.arrange(export, source, parts, building))
         return out
 
@@ -173,6 +171,26 @@ class Export:
         path = Path(given).absolute()
         manifest = read_manifest(path.parent if path.name == FILE_NAME else path)
         return manifest.folder / FILE_NAME, manifest
+
+
+def _place(config: RunConfig) -> Path:
+    """Where the target goes."""
+    return Path(config.export.out or Path(config.data.token_output_dir) / "export").absolute()
+
+
+def _num_rows(config: RunConfig, manifest: Manifest) -> int:
+    most = config.data.n_train_samples
+    return manifest.num_samples if most is None else min(most, manifest.num_samples)
+
+
+def _target(config: RunConfig, source: Manifest, num_rows: int, counts: Counts) -> Target:
+    from hpcdata.formats.target import Source, Target
+
+    export = config.export
+    options = {name: value for name, value in vars(export).items() if name not in ("format", "out")}
+    return Target(
+        format=str(export.format), options={**options, "rows": num_rows}, source=Source.of(source), counts=counts
+    )
 
 
 STAGE = Export()
