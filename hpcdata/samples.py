@@ -229,6 +229,8 @@ class Sample:
     """All that the record consists of, where a stage asks for it (`Options.keeps_members`)."""
     source: str = ""
     """Label of its input, where a batch holds records of several."""
+    id: str = ""
+    """What the record calls itself, where a stage asks for it (`Options.notes_ids`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +243,7 @@ class Reject:
     message: str
     offset: int = 0
     source: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

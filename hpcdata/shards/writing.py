@@ -79,7 +79,7 @@ class ShardWriter:
             self._files[path].append(data)
         for name, data in laid.files:
             self._add_file(name, data)
-        lines = [f"{_as_json(vars(row))}\n" for row in batch.rejects]
+        lines = [f"{_as_json(row.to_mapping())}\n" for row in batch.rejects]
         self._files[REJECTS].append("".join(lines).encode(errors="replace"))
         counts = batch.counts()
         added = {column.table: len(laid.columns[column.path]) for column in self._schema.columns}

@@ -75,6 +75,9 @@ class Options:
     """A document of a listing that is no longer as listed is a reject; else reading it raises UserError."""
     keeps_members: bool = False
     """Give each sample all that its record consists of (`Sample.members`), also where neither side is needed."""
+    notes_ids: bool = False
+    """Of tables: say the `id` of each record and reject; one that is no UTF-8 is escaped, and no fault. A picture
+    without a byte is an empty member and no fault either, for a stage that knows whether one is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
