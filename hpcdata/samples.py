@@ -231,6 +231,8 @@ class Sample:
     """Label of its input, where a batch holds records of several."""
     id: str = ""
     """What the record calls itself, where a stage asks for it (`Options.notes_ids`)."""
+    is_fixed: bool = False
+    """Markers of its pictures were put into it, as `data.placeholders=fix` says."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,10 @@ class DataConfig:
     outside_images: Literal["reject", "read"] = semantic("reject", added_later=True)
     """Pictures that records name by a path or a link that leads out of `data.image_root`: absolute paths, `../`.
     `reject` them as `outside_root`, or `read` them, if you trust whoever wrote the records."""
+    placeholders: Literal["keep", "fix", "reject"] = semantic("keep", added_later=True)
+    """Conversations whose `<image>` markers are not as many as their pictures. `keep`: pictures without any marker
+    stand before the text, and another number is a reject. `fix`: a record without a marker gets one for each picture in
+    front of what a user says first, which is counted. `reject`: both are rejects."""
     resolution: int = semantic(256)
     """Pixels of the short side after resizing, then a center crop to a square; `image.rule` says how."""
     max_aspect_ratio: float | None = semantic(None)

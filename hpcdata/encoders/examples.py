@@ -137,7 +137,7 @@ class BatchEncoder:
         unapplied: list[int],
     ) -> EncodedBatch:
         ids, codes = iter(text_ids), iter(grids)
-        examples, truncated, unapplied_profiles = [], [], []
+        examples, truncated, unapplied_profiles, fixed = [], [], [], []
         for number, (sample, _) in enumerate(good):
             spans, num_cut = self._spans(sample, ids, codes)
             if number in failed:
@@ -147,6 +147,7 @@ class BatchEncoder:
                 examples.append(Example(index=first_index + sample.position, key=sample.key, spans=tuple(spans)))
                 truncated.append(num_cut)
                 unapplied_profiles.append(unapplied[number])
+                fixed.append(sample.is_fixed)
             else:
                 row = reject_row(sample, Reason.EMPTY_TEXT, _NO_IDS, first_index, source)
                 rejects[row.index] = row
@@ -159,6 +160,7 @@ class BatchEncoder:
             compared_codes=compared,
             equal_codes=equal,
             unapplied_profiles=unapplied_profiles,
+            fixed=fixed,
         )
 
     def _encode_documents(self, batch: Documents, first_index: int, source: str) -> EncodedDocuments:

@@ -248,6 +248,8 @@ def _tokens(status: Status, history: History) -> str:
         ("images", units.count(counts["images"]), f"{counts['images'] / written:.2f} a sample"),
         ("texts cut at data.block_size", units.count(counts["truncated_texts"]), ""),
     ]
+    if fixed := counts.get("fixed_placeholders"):
+        rows.append(("samples with markers put in", units.count(fixed), f"{fixed / written:.3f} a sample"))
     body = _table(("", "in all", "on average"), rows)
     accounts = history.accounts()
     note = ""

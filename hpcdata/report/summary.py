@@ -50,6 +50,8 @@ def describe(status: Status, output_dir: Path | str) -> str:
     lines += _describe_tasks(status)
     if unapplied := counts.get("unapplied_profiles"):
         lines.append(f"colors   {unapplied} pictures have a color profile that is not applied, see data.color")
+    if fixed := counts.get("fixed_placeholders"):
+        lines.append(f"markers  {fixed} samples got <image> markers that they did not have, see data.placeholders")
     if counts["compared_codes"]:
         agreement = 100 * counts["equal_codes"] / counts["compared_codes"]
         lines.append(f"codes    {agreement:.2f} % of {counts['compared_codes']} compared with fp32 are equal")

@@ -80,13 +80,36 @@ def _scan_all(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile]) -
     if num_processes < 2 or sum(_stat(file.path).st_size for file in listed) < SMALL_INPUT_BYTES:
         yield from map(_scan, tasks)
         return
-    pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"))
-    try:
-        yield from pool.map(_scan, tasks)
-    except BrokenProcessPool:
-        raise Failed("a process that scanned the inputs was killed, out of memory perhaps: launch again") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    while tasks:
+        num_done = 0
+        with _processes(num_processes) as pool:
+            try:
+                for scanned in pool.map(_scan, tasks):
+                    yield scanned
+                    num_done += 1
+            except BrokenProcessPool:
+                log.warning("a process that scanned %s, or a file behind it, was killed", tasks[num_done].file.path)
+                yield _scan_alone(tasks[num_done])
+                num_done += 1
+            finally:
+                pool.shutdown(cancel_futures=True)
+        tasks = tasks[num_done:]
+
+
+def _processes(number: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(number, multiprocessing.get_context("spawn"))
+
+
+def _scan_alone(task: _ScanTask) -> _Scanned:
+    """In a process of its own, so that a file that kills it has a name."""
+    with _processes(1) as pool:
+        try:
+            return pool.submit(_scan, task).result()
+        except BrokenProcessPool:
+            raise Failed(
+                f"{task.file.path}: the process that scanned it was killed, by itself as well: the file is damaged, or "
+                "needs more memory than there is. Launch again with more, or without it"
+            ) from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,8 @@ class EncodedBatch:
     equal_codes: int = 0
     unapplied_profiles: Sequence[int] = ()
     """Of each example, how many of its pictures have a color profile that is not applied; nothing for none."""
+    fixed: Sequence[bool] = ()
+    """Of each example, whether it got markers of its pictures; nothing for none."""
 
     def rows(self) -> Rows:
         spans = [span for example in self.examples for span in example.spans]
@@ -51,6 +53,7 @@ class EncodedBatch:
             examples=[self.examples[number] for number in kept],
             truncated=[self.truncated[number] for number in kept] if self.truncated else (),
             unapplied_profiles=[self.unapplied_profiles[number] for number in kept] if self.unapplied_profiles else (),
+            fixed=[self.fixed[number] for number in kept] if self.fixed else (),
         )
 
     def lay_out(self, schema: Schema, before: Before) -> Laid:
@@ -70,6 +73,7 @@ class EncodedBatch:
             compared_codes=self.compared_codes,
             equal_codes=self.equal_codes,
             unapplied_profiles=sum(self.unapplied_profiles),
+            fixed_placeholders=sum(self.fixed),
         )
 
 

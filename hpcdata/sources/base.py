@@ -71,6 +71,8 @@ class Options:
     only_users_show: bool = False
     """In conversations a marker is the place of a picture where a user writes it, and text where others do. Markers
     and pictures that do not fit have reasons of their own."""
+    placeholders: str = "keep"
+    """Markers that are not as many as the pictures of a record, see `pictures.placeholders`."""
     rejects_changed: bool = False
     """A document of a listing that is no longer as listed is a reject; else reading it raises UserError."""
     keeps_members: bool = False

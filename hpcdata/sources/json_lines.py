@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from itertools import islice
 
+import orjson
+
 from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample
 from hpcdata.sources import records
 from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned, gathered
@@ -146,6 +148,7 @@ def _texts(file: InputFile, first: int, rows: Iterator[Line], options: Options) 
 
 def _record(file: InputFile, position: int, row: Line, options: Options) -> Record:
     offset, line, problem = row
+    is_fixed = False
     key = f"{file.label}#{position}"
     try:
         if problem is not None:
@@ -157,13 +160,14 @@ def _record(file: InputFile, position: int, row: Line, options: Options) -> Reco
             members = records.listed_members(entry, file) if options.keeps_members else ()
         else:
             line = line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line
-            value = records.load(line)
+            value, is_fixed = records.with_markers(records.load(line), options)
+            line = orjson.dumps(value) if is_fixed and options.keeps_members else line
             parts = (
                 records.sample_parts(value, file, options)
                 if file.format.startswith("jsonl")
                 else records.document_parts(value, file, options)
             )
             members = records.members_of(line, value, file) if options.keeps_members else ()
-        return Sample(position=position, key=key, parts=parts, offset=offset, members=members)
+        return Sample(position=position, key=key, parts=parts, offset=offset, members=members, is_fixed=is_fixed)
     except BadSample as bad:
         return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=offset)

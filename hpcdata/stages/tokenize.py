@@ -85,6 +85,7 @@ class Tokenize:
             needs_image=config.image.tokenizer not in (None, NONE),
             needs_text=config.text.tokenizer != NONE,
             keep_image_marker=config.data.add_image_token,
+            placeholders=config.data.placeholders,
         )
 
     def check_inputs(self, config: RunConfig, inputs: Sequence[InputFile]) -> None:

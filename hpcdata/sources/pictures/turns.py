@@ -25,6 +25,8 @@ ROLES = {
 }
 SPEAKER, SPOKEN = ("from", "role"), ("value", "content")
 """Fields of a turn, in order of preference."""
+PICTURE_PIECES = ("image", "image_url")
+"""Types of the pieces of a turn that are pictures."""
 _OTHER_MARKER = re.compile(r"<(video|audio)>")
 Turn = tuple[Role, str]
 
@@ -140,7 +142,7 @@ def _flattened(pieces: list[object], number: int, pictures: list[Named]) -> str:
             raise BadSample(Reason.BAD_RECORD, f"turn {number} has a piece without a type, expected text or image")
         if kind == "text":
             text += _text(piece.get("text"), number)
-        elif kind in ("image", "image_url"):
+        elif kind in PICTURE_PIECES:
             text += IMAGE_MARKER
             values = (piece[name] for name in ("image", "image_url", "url", "path") if piece.get(name))
             pictures += pictures_in(next(values, None), kind)

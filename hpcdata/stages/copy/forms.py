@@ -31,6 +31,8 @@ class Written:
     files: tuple[tuple[str, bytes], ...] = ()
     """Files of its own: name, content."""
     num_pictures: int = 0
+    is_fixed: bool = False
+    """Counted, and not stored: whether its record got markers of its pictures."""
 
     def content(self) -> int:
         """What it adds to the content digest: BLAKE2b-256 of key, data, and names and bytes of its files."""
