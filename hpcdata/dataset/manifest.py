@@ -112,6 +112,8 @@ class Manifest:
     """Where it was read from: not part of the file."""
     groups: tuple[Group, ...] = ()
     """Of several datasets, their parts: not part of the file."""
+    target: Path | None = None
+    """Where combine has laid it out for another system: not part of the file."""
 
     @property
     def num_samples(self) -> int:
