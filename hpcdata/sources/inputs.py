@@ -47,6 +47,8 @@ _SAMPLE_FIELDS = re.compile(
 )
 _FOLDERS = ("folder", "documentfolder")
 _OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet", "csv")
+TABLES = "parquet"
+"""The value of `data.source` that takes Parquet alone, all of it as records."""
 _PREPARED = {"folder": "listing", "array": "jsonl", "textarray": "text", "csv": "jsonl", "documentfolder": "documents"}
 
 
@@ -168,12 +170,12 @@ class _Look:
                 return _indexed(path)
         if source in ("auto", "jsonl", "text") and name.endswith((".json", *_JSON_LINES)):
             return [_Found(path=path, format=_json_format(path, source))]
-        if source in ("auto", "text"):
+        if source in ("auto", "text", TABLES):
             if name.endswith(".parquet"):
                 return [_Found(path=path, format=self._parquet_format(path))]
             if source == "auto" and is_metadata(path):
                 return [_Found(path=path, format="csv")]
-            if name.endswith(ENDINGS):
+            if source != TABLES and name.endswith(ENDINGS):
                 codec = codec_of(path, is_document=True)
                 is_parquet = codec == PARQUET and not self.as_older
                 document = "document" + codec.removeprefix(PARQUET)
@@ -183,6 +185,8 @@ class _Look:
         return [_Found(path=path, format=_format_of_content(path, source))]
 
     def _parquet_format(self, path: str) -> str:
+        if self.source == TABLES:
+            return RECORDS
         if self.source != "auto" or self.as_older:
             return PARQUET
         from hpcdata.sources.pictures.tables import holds_pictures
@@ -274,6 +278,7 @@ def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
         "auto": (tars, (*rows, NAME), _IMAGES, ENDINGS, (".json",)),
         "webdataset": (tars,),
         "jsonl": ((*_JSON_LINES, ".json"),),
+        TABLES: ((".parquet",),),
         "text": ((*rows, ".json", *ENDINGS),),
     }[source]
 
@@ -302,8 +307,8 @@ def _tar_format(path: str) -> str:
 def _format_of_content(path: str, source: str) -> str:
     """Of a file whose name has no ending that is known for the source. Raises UserError."""
     codec = codec_of(path)
-    if codec == PARQUET and source in ("auto", "text"):
-        return PARQUET
+    if codec == PARQUET and source in ("auto", "text", TABLES):
+        return RECORDS if source == TABLES else PARQUET
     beginning = _beginning(InputFile(path=path, label="", format="text" + codec.removeprefix(PARQUET)))
     if is_tar_header(beginning) and source in ("auto", "webdataset"):
         return _tar_format(path)

@@ -5,5 +5,6 @@ May use: base, samples, config, media, sources, shards, runs, encoders, multimod
 
     tokenize    texts and pictures -> ids and codes
     copy/       raw records -> raw records: resharded, filtered by what can be decoded
+    convert/    tables with pictures -> JSON and files, as LLaVA's trainers read them
     measure/    raw records -> sizes of their pictures, lengths of their texts, and where they stand
 """
