@@ -320,6 +320,27 @@ class Span:
         return int(self.role) | (LOSS_FLAG if self.loss else 0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RawText:
+    """A text as it was before it became ids, where `text.keep_raw` keeps it."""
+
+    data: bytes = field(repr=False)
+    """UTF-8, exactly what the source gave."""
+    place: int = 0
+    """Before which span of its example it stands: that of its own ids, where it has some."""
+    role: Role = Role.NONE
+    loss: bool = True
+
+    @property
+    def text(self) -> str:
+        return self.data.decode()
+
+    @property
+    def flags(self) -> int:
+        """As those of spans."""
+        return int(self.role) | (LOSS_FLAG if self.loss else 0)
+
+
 class Around(NamedTuple):
     """Ids that a conversation template puts around one turn."""
 
@@ -337,3 +358,5 @@ class Example:
     index: int
     key: str
     spans: tuple[Span, ...]
+    texts: tuple[RawText, ...] = ()
+    """All its texts in their order, where the run keeps them (`text.keep_raw`)."""

@@ -116,7 +116,7 @@ def _read_back(dataset_path: Path, plan: Plan) -> str:
     from hpcdata import T2I, Buckets, Interleaved, Text, TokenDataset, TokenLoader
 
     dataset = TokenDataset(dataset_path)
-    if not len(dataset):
+    if not dataset.num_tokens:
         return "nothing to read"
     batch_size = min(BATCH_SIZE, len(dataset))
     block_size = dataset.manifest.layout.block_size or DEFAULT_LENGTH

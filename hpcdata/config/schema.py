@@ -115,6 +115,9 @@ class TextConfig:
     """`embedded`, a tokenizer.json, a SentencePiece .model or a local HF folder; its hash enters the plan."""
     engine: Literal["auto", "fast", "reference"] = transient("auto")
     """`auto`: a fast engine where it gives the ids of the reference engine; `fast` insists on it. The ids are equal."""
+    keep_raw: bool = semantic(False, added_later=True)
+    """Store the texts themselves, as UTF-8, beside their ids, and whole where ids are cut: for exports that want texts.
+    Loaders do not read them. With text.tokenizer=none they are all that is stored of texts."""
 
 
 @dataclass(frozen=True, kw_only=True)

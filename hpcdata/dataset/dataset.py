@@ -32,6 +32,7 @@ from hpcdata.native.compiled import kernels
 from hpcdata.native.forks import ForkLock, Lazy
 from hpcdata.native.intervals import Intervals
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, Role, Span
+from hpcdata.shards.raw_texts.part import PartTexts
 
 if TYPE_CHECKING:
     from hpcdata.dataset.decoding import Decoded
@@ -301,7 +302,8 @@ class TokenDataset:
             ids = part.ids[token : token + length]
             spans.append(_span(kind, ids, height, width, flag))
             token += length
-        return Example(index=index, key=part.key(local), spans=tuple(spans))
+        texts = part.texts.row(local) if part.texts.are_kept else ()
+        return Example(index=index, key=part.key(local), spans=tuple(spans), texts=texts)
 
     def _part(self, part_index: int) -> _OpenPart:
         part = self._open_parts.get(part_index)
@@ -326,6 +328,7 @@ class _OpenPart:
                 ("keys/bytes.memmap", "uint8"),
             )
         )
+        self.texts = PartTexts(Path(folder), part.samples)
 
     def key(self, local: int) -> str:
         end = self._first_key[local + 1] if local + 1 < len(self._first_key) else len(self._key_bytes)

@@ -187,7 +187,12 @@ class Plan:
     @property
     def has_tokens(self) -> bool:
         """Whether shards hold tokens, which loaders read."""
-        return self._stage.contents(self, "") is None
+        return self.contents is None or self.contents.has_tokens
+
+    @property
+    def contents(self) -> Schema | None:
+        """What the shards of its stage hold, but for names of their own; None for tokens alone."""
+        return self._stage.contents(self, "")
 
     @property
     def vocab_size(self) -> int:

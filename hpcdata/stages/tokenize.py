@@ -16,9 +16,10 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan
 from hpcdata.runs.stage import Checked, Identities
 from hpcdata.samples import BadSample, Batch, Kind, Record, Sample, TextPart
-from hpcdata.shards.columns import columns
+from hpcdata.shards.columns import columns, id_dtype_for
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.made import Made
+from hpcdata.shards.raw_texts import columns as raw_texts
 from hpcdata.shards.schema import Schema
 from hpcdata.shards.shard import SHARD, ShardSummary
 from hpcdata.sources import InputFile, Options, carries_images, gives_documents
@@ -72,8 +73,10 @@ class Tokenize:
         if config.image.tokenizer not in (None, NONE):
             codec = image.identify(config.image)
             image.grid_side(codec, data.resolution)
-        if tokenizer is None and codec is None:
-            raise UserError("text.tokenizer=none and no image.tokenizer: nothing would be encoded")
+        if tokenizer is None and codec is None and not config.text.keep_raw:
+            raise UserError(
+                "text.tokenizer=none and no image.tokenizer: nothing would be encoded; text.keep_raw=true keeps texts"
+            )
         _check_vocabulary(tokenizer, config.model.text_vocab_size, data.img_token_shift)
         return Identities(text=tokenizer, image=codec)
 
@@ -83,7 +86,7 @@ class Tokenize:
             text_field=config.data.text_field,
             image_field=config.data.image_field,
             needs_image=config.image.tokenizer not in (None, NONE),
-            needs_text=config.text.tokenizer != NONE,
+            needs_text=config.text.tokenizer != NONE or config.text.keep_raw,
             keep_image_marker=config.data.add_image_token,
             placeholders=config.data.placeholders,
         )
@@ -99,7 +102,9 @@ class Tokenize:
             )
 
     def contents(self, plan: Plan, name: str) -> Schema | None:
-        return None
+        if not plan.config.text.keep_raw:
+            return None
+        return Schema(columns=(*columns(id_dtype_for(plan.vocab_size)), *raw_texts.COLUMNS))
 
     def predict(self, plan: Plan) -> tuple[int, int]:
         item_size = 4 if plan.id_dtype == "int32" else 2
@@ -110,7 +115,13 @@ class Tokenize:
             raw = sum(source.size for source in plan.inputs) / _BYTES_A_TOKEN_OF_TEXT
             texts = min(raw, float(longest * plan.num_samples)) if plan.image else raw
         total = plan.num_samples * (side * side * item_size + _OTHER_BYTES_A_SAMPLE) + texts * item_size
-        return round(total), len(columns(plan.id_dtype)) + _OTHER_FILES_A_SHARD
+        num_columns = len(columns(plan.id_dtype))
+        if plan.config.text.keep_raw:
+            sizes = sum(source.size for source in plan.inputs)
+            longest = _TOKENS_A_TEXT * _BYTES_A_TOKEN_OF_TEXT * plan.num_samples
+            total += (min(sizes, longest) if plan.image else sizes) + plan.num_samples * _OTHER_BYTES_A_SAMPLE
+            num_columns += len(raw_texts.COLUMNS)
+        return round(total), num_columns + _OTHER_FILES_A_SHARD
 
     def preparing(self, plan: Plan) -> Callable[[Record], list[np.ndarray]] | None:
         from hpcdata.encoders.examples import PixelOptions, load_images
@@ -125,7 +136,8 @@ class Tokenize:
         return None if tokenizer is None else lambda record: _try_texts(record, tokenizer)
 
     def takes_documents(self, plan: Plan, format_name: str) -> bool:
-        return plan.text is not None and plan.image is None and gives_documents(format_name)
+        has_texts = plan.text is not None or plan.config.text.keep_raw
+        return has_texts and plan.image is None and gives_documents(format_name)
 
     def open(self, plan: Plan, paths: RunPaths, runtime: RunConfig) -> Encoding:
         return Encoding(plan, paths, runtime)
