@@ -184,6 +184,10 @@ class ConvertConfig:
     """How often it is the first of several texts; the others share the rest evenly."""
     seed: int = semantic(0)
     """Of that draw, with the index of the record."""
+    out: str | None = transient(None)
+    """The folder that is made, with the JSON and `image/`. null: `llava` in `data.token_output_dir`."""
+    json_name: str | None = transient(None)
+    """The JSON in it: `NAME.json` is one list, `NAME.jsonl` a record a line. null: the name of the folder, `.json`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,7 +298,8 @@ class RunConfig:
     finish: FinishConfig = field(default_factory=FinishConfig)
     stage: str = semantic("tokenize", added_later=True)
     """What is done to the samples: `tokenize`, `copy` (raw records to tars or JSON lines: resharded, filtered),
-    `convert` (tables with pictures to JSON and files), or `measure` (sizes of pictures and lengths of texts, for training on raw records)."""
+    `convert` (tables with pictures to JSON and files), `measure` (sizes of pictures and lengths of texts, for training
+    on raw records)."""
     estimate: bool = transient(False)
     """Say what the run will cost, from a timed sample of its inputs, and start nothing."""
     estimate_s: float = transient(60.0)

@@ -19,10 +19,10 @@ from hpcdata.shards.made import Before, Laid
 from hpcdata.shards.one_by_one import each
 from hpcdata.shards.reject_ledger import RejectRow
 from hpcdata.shards.schema import Schema
+from hpcdata.sources.pictures.names import key_of, names_of, stem_of
 from hpcdata.sources.pictures.placeholders import FIX, KEEP, REJECT, placed
 from hpcdata.sources.pictures.turns import IMAGE_MARKER
 from hpcdata.stages.convert import prompts
-from hpcdata.stages.convert.names import key_of, stem_of
 from hpcdata.stages.convert.pictures import ending_of
 from hpcdata.stages.convert.turns import CONVERSATIONS, llava_turns, num_markers
 
@@ -79,7 +79,7 @@ class Converting:
         endings = [ending_of(data) for data in held]
         numbers = [f".{number}" for number in range(len(held))] if len(held) > 1 else [""]
         files = [f"{index:09d}{number}.{ending}" for number, ending in zip(numbers, endings, strict=False)]
-        names = names_of(stem, endings, self._config.image_prefix)
+        names = [f"{self._config.image_prefix}{name}" for name in names_of(stem, endings)]
         return Converted(
             index=index,
             key=record.key,
@@ -88,13 +88,6 @@ class Converting:
             notes=notes,
             files=tuple(zip(files, held, strict=True)),
         )
-
-
-def names_of(stem: str, endings: Sequence[str], prefix: str) -> list[str]:
-    """What a record calls its pictures: `x.jpg`, or `x~p0.jpg`, `x~p1.png`, ... where there are several."""
-    if len(endings) == 1:
-        return [f"{prefix}{stem}.{endings[0]}"]
-    return [f"{prefix}{stem}~p{number}.{ending}" for number, ending in enumerate(endings)]
 
 
 def _ordered(values: dict[str, Any], names: list[str], turns: list[dict[str, Any]]) -> dict[str, Any]:

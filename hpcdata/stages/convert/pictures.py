@@ -16,8 +16,14 @@ from hpcdata.samples import BadSample, Blob, Reason, Record, Sample
 COPIED = {"JPEG": "jpg", "PNG": "png", "WebP": "webp"}
 """Kind by the first bytes -> ending."""
 _OTHERS = {
-    **{"GIF": "gif", "TIFF": "tif", "BMP": "bmp", "JPEG 2000": "jp2", "AVIF": "avif", "QOI": "qoi", "SGI": "sgi"},
-    **{"PNM": "ppm"},
+    "GIF": "gif",
+    "TIFF": "tif",
+    "BMP": "bmp",
+    "JPEG 2000": "jp2",
+    "AVIF": "avif",
+    "QOI": "qoi",
+    "SGI": "sgi",
+    "PNM": "ppm",
 }
 _SMALL = ((8, 8),)
 

@@ -29,6 +29,8 @@ _KEYS = (
     *("stage", "data.source", "data.n_train_samples", "data.shard_size", "data.max_record_bytes"),
     *("data.max_image_pixels", "data.outside_images", "data.placeholders"),
 )
+_TAKEN = ("hpcdata.json", "names.csv", "hpcdata.files.jsonl")
+"""Names of other files of the folder."""
 _OTHER_BYTES_A_SAMPLE, _FILES_A_SHARD = 2048, 22
 _COLUMNS = (
     Column(table="samples", name="index", dtype="int64"),
@@ -44,9 +46,17 @@ _COLUMNS = (
 )
 
 
+def _require_json_name(name: str | None) -> None:
+    if name is None:
+        return
+    if "/" in name or name.startswith(".") or not name.endswith((".json", ".jsonl")) or name in _TAKEN:
+        raise UserError(f"convert.json_name={name}: expected a name of a file that ends in .json or .jsonl, no path")
+
+
 class Convert:
     def settle(self, config: RunConfig) -> RunConfig:
         prefix, probability = config.convert.image_prefix, config.convert.prompt_probability
+        _require_json_name(config.convert.json_name)
         if prefix and not prefix.endswith("/"):
             raise UserError(f"convert.image_prefix={prefix}: expected a folder with a slash at its end, or nothing")
         if not 0 <= probability <= 1:
@@ -124,6 +134,22 @@ class Convert:
         names = ("key", "line", "stem", "notes", "files")
         differing = [name for name in names if getattr(again, name) != getattr(stored, name)]
         return f"its {differing[0]} differ from those that are made now" if differing else ""
+
+    def arrange(self, plan: Plan, runtime: RunConfig, dataset: Path) -> Path:
+        """The folder with the JSON and the pictures, see `hpcdata.formats.llava_folder`."""
+        from hpcdata.dataset.manifest import read_manifest
+        from hpcdata.formats.arranging import arrange
+        from hpcdata.formats.llava_folder import FORMAT, LlavaFolder
+        from hpcdata.formats.target import Source, Target
+
+        manifest = read_manifest(dataset)
+        out = Path(runtime.convert.out or dataset.parent / "llava").absolute()
+        folder = LlavaFolder(
+            json_name=runtime.convert.json_name or f"{out.name}.json", image_prefix=plan.config.convert.image_prefix
+        )
+        target = Target(format=FORMAT, options=folder.options(), source=Source.of(manifest), counts=manifest.counts)
+        arrange(out, target, lambda building: folder.fill(building, manifest))
+        return out
 
 
 STAGE = Convert()

@@ -1,14 +1,15 @@
-"""An id -> the beginning of a file name: safe on any file system, the same in every run.
+"""An id -> names of files: safe on any file system, the same in every run.
 
 It has letters, digits, `.`, `_` and `-`; whatever else an id has becomes `_`, as do dots and dashes at its beginning.
 So no id leads out of its folder, into another one, or into an option of a shell command. `~` never occurs: what is put
-behind it later (`hpcdata.formats.llava_folder`) makes equal names different.
+behind it makes equal names different (`hpcdata.formats.llava_folder`), and the pictures of one record.
 """
 
 from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Sequence
 
 MOST_BYTES = 180
 """Of the 255 that file systems allow; what tells equal names apart and the ending come behind it."""
@@ -32,6 +33,13 @@ def key_of(stem: str) -> int:
     """int64: equal for names that some file system holds for one, as those that differ by case."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", stem).casefold())
     return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def names_of(stem: str, endings: Sequence[str]) -> list[str]:
+    """Of the pictures of a record: `x.jpg`, or `x~p0.jpg`, `x~p1.png`, ... where there are several."""
+    if len(endings) == 1:
+        return [f"{stem}.{endings[0]}"]
+    return [f"{stem}~p{number}.{ending}" for number, ending in enumerate(endings)]
 
 
 def _is_kept(character: str) -> bool:
