@@ -21,7 +21,7 @@ ROOMS = {
     "media": "base samples",
     "order": "base native",
     "shards": "base samples",
-    "sources": "base samples native media",
+    "sources": "base samples native media order",
     "runs": "base samples config shards sources",
     "history": "base samples config shards runs",
     "encoders": "base samples embedded config media shards runs",

@@ -35,9 +35,12 @@ class DataConfig:
     """Inputs: a path, glob, brace list, folder, wids index, or a list of these. Resolved once, into the plan."""
     token_output_dir: str = transient(REQUIRED)
     """The run's folder: plan, shards, ledgers, dataset."""
-    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "parquet"] = semantic("auto")
-    """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents, `parquet` reads Parquet files
-    alone, whose rows are records with pictures or conversations."""
+    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "parquet", "llava_mix"] = semantic("auto")
+    """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents; `parquet` reads Parquet files
+    alone, whose rows are records with pictures or conversations; `llava_mix` is a YAML that lists JSON files, and which
+    part of each is taken."""
+    seed: int = semantic(0, added_later=True)
+    """What `random:N` in such a list draws by."""
     text_field: str | None = semantic(None)
     """Name of the text column or tar extension; by default the usual ones are tried in a documented order."""
     image_field: str | None = semantic(None, added_later=True)
@@ -57,6 +60,12 @@ class DataConfig:
     """Keep the shapes of pictures: each gets the nearest of the sizes of about `resolution` squared pixels whose longer
     side is at most so many times the shorter one, and loses what sticks out. A GPU then takes an eighth of
     `loader.batch_size` at a time. null: squares."""
+    sizes: str | list[str] | None = semantic(None, added_later=True)
+    """In place of `resolution` and `max_aspect_ratio`, the sizes themselves, of which each picture gets the nearest in
+    shape: `multi512`, `multi768` (hpcdata/media/sizes.py), or a list as [1024x576,768x768,576x1024], width first."""
+    max_aspect: float | None = semantic(None, added_later=True)
+    """Reject pictures whose longer side is more than so many times the shorter one, as `aspect_ratio`. (Liquid keeps
+    those up to 2.) null: all shapes are taken. `max_aspect_ratio` above rejects none."""
     jpeg_draft: bool = semantic(False)
     """Decode JPEGs of over four times the pixels' sides needed at a half, a quarter or an eighth of them (Pillow's
     `draft`): up to four times faster, and nearly the same pixels, see hpcdata/encoders/README.md."""
@@ -107,6 +116,11 @@ class DataConfig:
     is a picture whose decoder would take more than 17 bytes for each of so many: large JPEG 2000 in one tile."""
     max_record_bytes: int = semantic(256 * 2**20)
     """Longest image file, text or JSON line that is read into memory."""
+
+    @property
+    def keeps_shapes(self) -> bool:
+        """Whether pictures may get sizes other than a square of `resolution`."""
+        return self.max_aspect_ratio is not None or self.sizes is not None
 
 
 @dataclass(frozen=True, kw_only=True)
