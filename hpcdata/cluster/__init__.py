@@ -1,6 +1,6 @@
 """Cluster: where tasks run - this process, processes of this machine, SLURM - and who looks after them.
 
-May use: every room but `convert`.
+May use: every room but `formats`.
 
     limits        what the cluster allows
     preflight     what that and the output folder mean for a run

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from hpcdata.runs import registry
 
@@ -122,6 +122,24 @@ class Stage(Protocol):
     def compare(self, made: Made, index: int, folder: Path, row: int) -> str:
         """Where a sample that was made again differs from the one stored in `row`, in words; empty when nowhere."""
         ...
+
+
+@runtime_checkable
+class Arranges(Protocol):
+    """A stage whose dataset is also laid out as another system reads it, in a folder of its own."""
+
+    def arrange(self, plan: Plan, runtime: RunConfig, dataset: Path) -> Path:
+        """Makes that folder of a complete dataset, or finds it (`hpcdata.formats.arranging`); returns it.
+
+        Called whenever shards are combined, before the run says that they are. Raises UserError.
+        """
+        ...
+
+
+def arrange(plan: Plan, runtime: RunConfig, dataset: Path) -> Path | None:
+    """What `Arranges.arrange` says; None of other stages."""
+    stage = find_stage(plan.config.stage)
+    return stage.arrange(plan, runtime, dataset) if isinstance(stage, Arranges) else None
 
 
 def find_stage(name: str) -> Stage:

@@ -37,6 +37,7 @@ from hpcdata.sources.base import (
 )
 from hpcdata.sources.pictures import places
 from hpcdata.sources.pictures.fields import TALKS, Named, named_pictures, unread
+from hpcdata.sources.pictures.placeholders import KEEP, placed
 from hpcdata.sources.pictures.turns import Turn, old_turns, talk_parts, turns_of
 
 Parts = tuple[TextPart | ImagePart, ...]
@@ -123,6 +124,14 @@ def sample_parts(value: object, file: InputFile, options: Options) -> Parts:
         is_missing = file.roots and bad.reason is Reason.MISSING_TEXT
         raise BadSample(bad.reason, f"{bad.message}{_talk_elsewhere(record) if is_missing else ''}") from None
     return selected([text, *images], options)
+
+
+def with_markers(value: object, options: Options) -> tuple[object, bool]:
+    """(the record with markers by `options.placeholders`, whether they were put in). Raises BadSample."""
+    if options.placeholders == KEEP or not isinstance(value, dict):
+        return value, False
+    pictures = len(named_in(value))
+    return placed(value, options.placeholders, num_images=pictures, only_users_show=options.only_users_show)
 
 
 def members_of(line: bytes, value: object, file: InputFile) -> tuple[Member, ...]:

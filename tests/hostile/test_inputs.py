@@ -22,6 +22,7 @@ CPU_S, MEMORY_BYTES = 90, 2 << 30  # 30 s on a quiet core
 PICTURES = {"strips", "floats", "scans", "color_profiles", "exif_segments", "pictures_of_one_record", "nested_folders"}
 PICTURES |= {
     "webps",
+    "webps_of_a_tar",
     "wavelets",
     "wavelets_with_alpha",
     "bitmaps_of_a_tar",
@@ -43,6 +44,7 @@ WRITTEN = {
     "color_profiles": (0, {"oversized_image": 1}),
     "exif_segments": (0, {"oversized_image": 1}),
     "webps": (4, {}),
+    "webps_of_a_tar": (0, {"oversized_image": 4800}),
     "wavelets": (4, {}),
     "wavelets_with_alpha": (0, {"oversized_image": 4}),
     "bitmaps_of_a_tar": (4, {"damaged_archive": 1}),

@@ -133,9 +133,11 @@ def _record(file: InputFile, position: int, row: object, options: Options) -> Re
         bad = next((value for value in row.values() if isinstance(value, BadSample)), None)
         if bad is not None:
             raise bad
-        parts = records.sample_parts(row, file, options)
-        members = _members(row, file) if options.keeps_members else ()
-        return Sample(position=position, key=key, parts=parts, offset=position, members=members)
+        value, is_fixed = records.with_markers(row, options)
+        assert isinstance(value, dict)
+        parts = records.sample_parts(value, file, options)
+        members = _members(value, file) if options.keeps_members else ()
+        return Sample(position=position, key=key, parts=parts, offset=position, members=members, is_fixed=is_fixed)
     except BadSample as bad:
         return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=position)
 

@@ -23,6 +23,8 @@ ROLES = {
     "gpt": Role.ASSISTANT,
     "assistant": Role.ASSISTANT,
 }
+PICTURE_PIECES = ("image", "image_url")
+"""Types of the pieces of a turn that are pictures."""
 _OTHER_MARKER = re.compile(r"<(video|audio)>")
 Turn = tuple[Role, str]
 
@@ -129,7 +131,7 @@ def _flattened(pieces: list[object], number: int, pictures: list[Named]) -> str:
             raise BadSample(Reason.BAD_RECORD, f"turn {number} has a piece without a type, expected text or image")
         if kind == "text":
             text += _text(piece.get("text"), number)
-        elif kind in ("image", "image_url"):
+        elif kind in PICTURE_PIECES:
             text += IMAGE_MARKER
             values = (piece[name] for name in ("image", "image_url", "url", "path") if piece.get(name))
             pictures += pictures_in(next(values, None), kind)
@@ -138,6 +140,23 @@ def _flattened(pieces: list[object], number: int, pictures: list[Named]) -> str:
                 Reason.UNSUPPORTED_MEDIA, f"turn {number} holds {kind[:32]!r}, only text and image are read"
             )
     return text
+
+
+def without_names(turns: object) -> object:
+    """The turns without the names of their pictures, whose places stay: `{"type": "image"}`."""
+    if not isinstance(turns, list):
+        return turns
+    return [_without_names(turn) if isinstance(turn, dict) else turn for turn in turns]
+
+
+def _without_names(turn: dict[str, Any]) -> dict[str, Any]:
+    pieces = {name: said for name in ("value", "content") if isinstance(said := turn.get(name), list)}
+    return turn | {name: [_without_name(piece) for piece in said] for name, said in pieces.items()}
+
+
+def _without_name(piece: object) -> object:
+    is_picture = isinstance(piece, dict) and piece.get("type") in PICTURE_PIECES
+    return {"type": piece["type"]} if is_picture and isinstance(piece, dict) else piece
 
 
 def _require_no_other_marker(role: Role, text: str, number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,8 @@ class Copying:
 
     def _copy(self, record: Sample, prepared: list[np.ndarray], index: int) -> Written:
         names = [member.extension for member in record.members]
-        return self._form(record, index, dict(zip(names, map(bytes, prepared), strict=True)))
+        made = self._form(record, index, dict(zip(names, map(bytes, prepared), strict=True)))
+        return dataclasses.replace(made, is_fixed=record.is_fixed) if record.is_fixed else made
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +46,12 @@ class Copied:
     rejects: Sequence[RejectRow] = ()
 
     def counts(self) -> Counts:
-        return count_batch(len(self.samples), self.rejects, images=sum(sample.num_pictures for sample in self.samples))
+        return count_batch(
+            len(self.samples),
+            self.rejects,
+            images=sum(sample.num_pictures for sample in self.samples),
+            fixed_placeholders=sum(sample.is_fixed for sample in self.samples),
+        )
 
     def written(self) -> Sequence[tuple[int, str]]:
         return [(sample.index, sample.key) for sample in self.samples]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _KEYS = (
     *("stage", "data.source", "data.text_field", "data.image_field", "data.n_train_samples", "data.shard_size"),
     "data.max_record_bytes",
-    "data.outside_images",
+    *("data.outside_images", "data.placeholders", "data.seed"),
 )
 _OTHER_BYTES_A_SAMPLE, _FILES_A_SHARD = 2048, 18
 _COLUMNS = (
@@ -43,7 +43,7 @@ class Copy:
         return config
 
     def settings(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        keys = (*_KEYS, "data.max_image_pixels") if fields["copy.decode"] else _KEYS
+        keys = (*_KEYS, "data.max_image_pixels", "data.max_aspect") if fields["copy.decode"] else _KEYS
         return {name: value for name, value in fields.items() if name in keys or name.startswith("copy.")}
 
     def identify(self, config: RunConfig) -> Identities:
@@ -57,6 +57,7 @@ class Copy:
             needs_image=config.copy.needs in ("image", "both"),
             needs_text=config.copy.needs in ("text", "both"),
             keeps_members=True,
+            placeholders=config.data.placeholders,
         )
 
     def check_inputs(self, config: RunConfig, inputs: Sequence[InputFile]) -> None:
@@ -78,7 +79,11 @@ class Copy:
         from hpcdata.stages.copy.members import Limits, read_members
 
         data, decodes = plan.config.data, plan.config.copy.decode
-        limits = Limits(max_bytes=data.max_record_bytes, max_pixels=data.max_image_pixels if decodes else None)
+        limits = Limits(
+            max_bytes=data.max_record_bytes,
+            max_pixels=data.max_image_pixels if decodes else None,
+            max_aspect=data.max_aspect,
+        )
         return partial(read_members, limits=limits)
 
     def rehearsal(self, plan: Plan, runtime: RunConfig) -> None:

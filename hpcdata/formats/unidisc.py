@@ -51,9 +51,9 @@ import numpy as np
 from hpcdata.base import files
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import naming
-from hpcdata.convert.unidisc_ids import Marker, find_marker, padding
 from hpcdata.dataset.dataset import SpanTable, TokenDataset
 from hpcdata.encoders.text.special_ids import Choice
+from hpcdata.formats.unidisc_ids import Marker, find_marker, padding
 from hpcdata.loading.layouts.named import Layout
 from hpcdata.loading.layouts.padded_text import Frame, make_text_block
 from hpcdata.loading.layouts.templates import ChatTemplate, Conversations, applied

@@ -1,4 +1,4 @@
-"""python -m pytest tests/convert/test_wids_index.py
+"""python -m pytest tests/formats/test_wids_index.py
 
 The tests that open an index with wids need webdataset < 1, the last to hold it: `pip install --no-deps --target DIR
 'webdataset<1'` and HPCDATA_TEST_WIDS=DIR.
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from hpcdata import index as index_command
 from hpcdata.base.errors import UserError
-from hpcdata.convert import wids_index as index
+from hpcdata.formats import wids_index as index
 from hpcdata.sources import list_inputs
 from tests.selection import examples
 from tests.sources.test_inputs import fail_at

@@ -1,4 +1,4 @@
-"""python -m pytest tests/convert/test_unidisc.py"""
+"""python -m pytest tests/formats/test_unidisc.py"""
 
 import json
 import subprocess
@@ -10,9 +10,9 @@ from tensordict import TensorDict
 
 from hpcdata import export as export_command
 from hpcdata.base.errors import UserError
-from hpcdata.convert import unidisc as export
-from hpcdata.convert.unidisc import ExportOptions, export_unidisc
 from hpcdata.dataset.dataset import TokenDataset
+from hpcdata.formats import unidisc as export
+from hpcdata.formats.unidisc import ExportOptions, export_unidisc
 from hpcdata.samples import Example, Kind, Role
 from tests.loading import made
 
