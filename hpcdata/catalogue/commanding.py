@@ -80,8 +80,6 @@ def fetch_sets(wishes: Wishes) -> int:
     if wishes.num_at_once < 1:
         raise UserError(f"--n-proc is {wishes.num_at_once}, expected 1 or more")
     logs.configure()
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it prints whole addresses, also those with secrets
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
     entries = Catalogue(find_folders(list(wishes.folders))).choose(wishes.names)
     root, hub = find_data_dir(wishes.data_dir), find_hub()
     started, parent = time.monotonic(), os.getpid()
@@ -98,7 +96,8 @@ def fetch_sets(wishes: Wishes) -> int:
 
             if is_child:
                 logging.getLogger().setLevel(logging.ERROR)
-            return [_fetch(entry, root, hub, wishes, len(slots), wait) for entry in entries if not wait(0)]
+            with Web(hub, wait=wait) as web:
+                return [_fetch(entry, root, web, hub, wishes, len(slots), wait) for entry in entries if not wait(0)]
 
         results = _joined(forked.share_out(work, range(wishes.num_at_once)))
         was_stopped = stop.received is not None
@@ -142,7 +141,7 @@ def _say_findings(entry: Entry, result: checking.Findings, seconds: float) -> No
 
 
 def _fetch(
-    entry: Entry, root: Path, hub: Hub, wishes: Wishes, num_threads: int, wait: Callable[[float], bool]
+    entry: Entry, root: Path, web: Web, hub: Hub, wishes: Wishes, num_threads: int, wait: Callable[[float], bool]
 ) -> Result:
     folder = folder_of(entry, root)
     try:
@@ -153,12 +152,10 @@ def _fetch(
         options = fetching.Options(
             num_threads=num_threads, patience_s=wishes.patience_s, interval=wishes.interval, anew=wishes.update
         )
-        with Web(hub, wait=wait, per_host=max(num_threads, 4)) as web:
-            return Result(entry.name, fetching.fetch_set(entry, folder, web, hub, options, wait))
+        return Result(entry.name, fetching.fetch_set(entry, folder, web, hub, options, wait))
     except Fault as fault:
         if fault.reason == "stopped":
             return Result(entry.name, Account(is_stopped=True))
-        log.warning("%s: %s", entry.name, fault)
         return Result(entry.name, problem=str(fault), code=UNFINISHED if fault.kind == "refused" else FAILED)
     except Unfinished as error:
         return Result(entry.name, problem=str(error), code=UNFINISHED)

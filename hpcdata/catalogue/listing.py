@@ -20,7 +20,7 @@ from hpcdata.base import files, sealed
 from hpcdata.base.errors import Failed, UserError
 from hpcdata.catalogue.entry import Entry, HubTree
 from hpcdata.catalogue.faults import Fault
-from hpcdata.catalogue.onefile import Wanted
+from hpcdata.catalogue.parts import Wanted
 from hpcdata.catalogue.reading import require_below
 from hpcdata.catalogue.record import FOLDER
 from hpcdata.catalogue.registry import matcher

@@ -3,7 +3,7 @@
     SET/.hpcdata/listing.json       what belongs to the set; frozen by the first process
     SET/.hpcdata/done/ATTEMPT.jsonl  one a process, append-only: a line for each file that it has finished
     SET/.hpcdata/record.json        all of them in one sealed file, once nothing is missing
-    SET/.hpcdata/parts/             files that are not finished, see `onefile`
+    SET/.hpcdata/parts/             files that are not finished, see `parts`
     SET/.hpcdata/claims/            which process works on what
 
 A file is as it was recorded when its size and its time are: nothing is read again for that. Lines stand before the file

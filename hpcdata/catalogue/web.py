@@ -1,32 +1,33 @@
-"""Asking servers for bytes, over the HTTP client that comes with huggingface_hub: redirects, tokens, hosts, faults.
+"""Asking servers for files: the hub's token, the pauses that hosts ask for, and what goes wrong as a `Fault`.
 
-An address is asked once by `open`, and what goes wrong is a `Fault`. Redirects are followed here, so that a token goes
-to the hub's own origin alone, and that a link which has run out is asked for again at its origin. All threads share the
-pauses that a host asks for, and the number of its connections. Proxies and certificates are those of the environment.
+An address is asked once by `open`; connections, redirects, proxies and certificates are `hpcdata.net`'s. A token goes
+to the hub's own origin alone. All threads keep the pauses that a host asks for.
 """
 
 from __future__ import annotations
 
 import contextlib
-import email.utils
-import importlib.util
 import re
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from hpcdata import __version__
-from hpcdata.base.errors import UserError
 from hpcdata.catalogue.faults import Fault, fault_of_status
 from hpcdata.catalogue.settings import Hub
+from hpcdata.net import Answer as NetAnswer
+from hpcdata.net import Client, Cut, Refused, Settings, Unreachable, retry_after
+from hpcdata.net.addresses import shown
 
 AGENT = f"hpcdata/{__version__} (downloads data sets)"
-_MOST_REDIRECTS = 10
-_REDIRECTS = (301, 302, 303, 307, 308)
+_BLOCK = 1 << 18
+_FOREVER_S = 30 * 86400.0
+_SUCCESSES = (200, 206, 416)
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _RESET = re.compile(r"\bt=(\d+)")
 
@@ -41,7 +42,7 @@ class Answer:
     validator: str | None
     """A strong ETag, or the time of the last change: what a later request must find again."""
     content_type: str
-    headers: Any
+    headers: Message
     chunks: Iterator[bytes]
 
 
@@ -52,31 +53,17 @@ class Web:
     """
 
     def __init__(
-        self,
-        hub: Hub,
-        *,
-        wait: Callable[[float], bool],
-        timeout_s: float = 30.0,
-        max_wait_s: float = 300.0,
-        per_host: int = 16,
-        per_host_rate: float | None = None,
-        agent: str = AGENT,
+        self, hub: Hub, *, wait: Callable[[float], bool], timeout_s: float = 30.0, max_wait_s: float = 300.0
     ) -> None:
-        """timeout_s: without a byte. max_wait_s: the longest pause that a server can ask for. per_host: connections to
-        one host; per_host_rate: requests a second to one host, None for no limit. agent: how we name ourselves.
-        """
-        self._http = _library()
-        self._hub = hub
+        """timeout_s: without a byte. max_wait_s: the longest pause that a server can ask for."""
         self.wait = wait
+        self._hub = hub
         self._max_wait_s = max_wait_s
-        self._interval_s = 1 / per_host_rate if per_host_rate else 0.0
-        self._agent = agent
         self._lock = threading.Lock()
         self._pauses: dict[str, float] = defaultdict(float)
         """Host -> when it may be asked again, by the monotonic clock."""
-        self._gates: dict[str, threading.BoundedSemaphore] = defaultdict(lambda: threading.BoundedSemaphore(per_host))
-        limits = self._http.Limits(max_connections=None, max_keepalive_connections=4 * per_host)
-        self._client = self._http.Client(timeout=timeout_s, limits=limits, follow_redirects=False)
+        # The addresses are those of the catalogue and of the hub, which may be a mirror at this site.
+        self._client = Client(Settings(agent=AGENT, connect_s=timeout_s, read_s=timeout_s, allows_private=True))
 
     def __enter__(self) -> Web:
         return self
@@ -85,127 +72,85 @@ class Web:
         self._client.close()
 
     @contextlib.contextmanager
-    def open(
-        self, url: str, *, offset: int = 0, validator: str | None = None, headers: dict[str, str] | None = None
-    ) -> Iterator[Answer]:
+    def open(self, url: str, *, offset: int = 0, validator: str | None = None) -> Iterator[Answer]:
         """Asks for a file from byte `offset` on, if it is still the one of `validator`. Raises Fault."""
-        asked = {"User-Agent": self._agent, "Accept-Encoding": "identity", **(headers or {})}
+        headers = {}
         if offset:
-            asked["Range"] = f"bytes={offset}-"
+            headers["Range"] = f"bytes={offset}-"
             if validator:
-                asked["If-Range"] = validator
-        with contextlib.ExitStack() as stack:
-            with self._told_as_faults(url):
-                response = self._follow(url, asked, stack)
-            yield self._answer(response, offset)
-
-    @contextlib.contextmanager
-    def _told_as_faults(self, url: str) -> Iterator[None]:
+                headers["If-Range"] = validator
+        if self._hub.token and _origin(url) == _origin(self._hub.endpoint):
+            headers["Authorization"] = f"Bearer {self._hub.token}"
+        self._keep_pause(url)
         try:
-            yield
-        except self._http.TimeoutException as error:
-            raise Fault("busy", "timeout", f"{_named(url)}: {type(error).__name__}") from None
-        except (self._http.TransportError, self._http.StreamError) as error:
-            raise Fault("busy", "connection", f"{_named(url)}: {_told(error)}") from None
-        except (self._http.InvalidURL, UnicodeError) as error:
-            raise Fault("refused", "address", f"{_named(url)}: {_told(error)}") from None
+            answer = self._client.get(url, headers=headers, until=time.monotonic() + _FOREVER_S)
+        except Unreachable as error:
+            raise Fault("busy", "unreachable", f"{shown(url)}: {error}") from None
+        except Refused as error:
+            raise Fault("refused", "address", f"{shown(url)}: {error}") from None
+        with answer:
+            self._require_success(answer, url)
+            yield _told(answer, offset, url)
 
-    def _chunks(self, response: Any) -> Iterator[bytes]:
-        with self._told_as_faults(str(response.url)):
-            if response.status_code != 416:
-                yield from response.iter_raw()
-
-    def pause(self, url: str, seconds: float) -> None:
-        """Nobody of this process asks the host of this address before so many seconds have gone by."""
-        host = urlsplit(url).netloc
-        with self._lock:
-            self._pauses[host] = max(self._pauses[host], time.monotonic() + min(seconds, self._max_wait_s))
-
-    def _follow(self, url: str, asked: dict[str, str], stack: contextlib.ExitStack) -> Any:
-        first = url
-        for _ in range(_MOST_REDIRECTS):
-            own = contextlib.ExitStack()
-            try:
-                response = self._ask(url, asked, own)
-                if response.status_code not in _REDIRECTS or "location" not in response.headers:
-                    break
-                target = urljoin(url, response.headers["location"])
-            except BaseException:
-                own.close()
-                raise
-            own.close()
-            if urlsplit(target).scheme not in ("http", "https"):
-                raise Fault("refused", "redirect", f"{_named(url)} leads to {_named(target)}")
-            if urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http":
-                raise Fault("refused", "redirect", f"{_named(url)} leads from https to {_named(target)}")
-            url = target
-        else:
-            raise Fault("refused", "redirect", f"{_named(first)} leads on and on")
-        stack.push(own)
-        if response.status_code in (200, 206, 416):
-            return response
-        seconds = _retry_after(response.headers)
-        fault = fault_of_status(response.status_code, _named(url), retry_after_s=seconds)
-        if url != first and fault.kind in ("refused", "gone"):  # a link that has run out: its origin gives another one
-            fault.kind = "busy"
+    def _require_success(self, answer: NetAnswer, url: str) -> None:
+        if answer.status in _SUCCESSES:
+            return
+        with contextlib.suppress(Cut):
+            answer.read(_BLOCK)  # so that the connection is kept
+        seconds = retry_after({name.lower(): value for name, value in answer.headers.items()}, most_s=self._max_wait_s)
+        if seconds is None and (found := _RESET.search(answer.headers.get("ratelimit", ""))):
+            seconds = min(float(found[1]), self._max_wait_s)
+        fault = fault_of_status(answer.status, shown(answer.url), retry_after_s=seconds)
+        if _origin(answer.url) != _origin(url) and fault.kind in ("refused", "gone"):
+            fault.kind = "busy"  # a link that has run out: its origin gives another one
         if seconds is not None:
-            self.pause(url, seconds)
+            with self._lock:
+                host = urlsplit(url).netloc
+                self._pauses[host] = max(self._pauses[host], time.monotonic() + seconds)
         raise fault
 
-    def _ask(self, url: str, asked: dict[str, str], stack: contextlib.ExitStack) -> Any:
+    def _keep_pause(self, url: str) -> None:
         host = urlsplit(url).netloc
-        with self._lock:
-            gate = self._gates[host]
-        stack.enter_context(gate)
-        self._keep_pause(host)
-        sent = dict(asked)
-        if self._hub.token and _origin(url) == _origin(self._hub.endpoint):
-            sent["Authorization"] = f"Bearer {self._hub.token}"
-        response = self._client.send(self._client.build_request("GET", url, headers=sent), stream=True)
-        stack.callback(response.close)
-        return response
-
-    def _keep_pause(self, host: str) -> None:
         while True:
             with self._lock:
-                now = time.monotonic()
-                seconds = self._pauses[host] - now
-                if seconds <= 0:
-                    if self._interval_s:
-                        self._pauses[host] = now + self._interval_s
-                    return
+                seconds = self._pauses[host] - time.monotonic()
+            if seconds <= 0:
+                return
             if self.wait(min(seconds, 1.0)):
                 raise Fault("busy", "stopped", "the process is to stop")
 
-    def _answer(self, response: Any, offset: int) -> Answer:
-        headers = response.headers
-        begin, total = 0, _number(headers.get("content-length"))
-        if response.status_code == 206:
-            found = _RANGE.fullmatch(headers.get("content-range", "").strip())
-            begin = int(found[1]) if found else -1
-            total = int(found[3]) if found and found[3] != "*" else None
-        elif response.status_code == 416:
-            begin, total = offset, _number(headers.get("content-range", "").rpartition("/")[2])
-        if (coding := headers.get("content-encoding", "identity")) not in ("", "identity"):
-            raise Fault(
-                "wrong", "encoding", f"{_named(str(response.url))} answers in {coding}, which was not asked for"
-            )
-        return Answer(
-            begin=begin,
-            total=total,
-            validator=_validator(headers),
-            content_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
-            headers=headers,
-            chunks=self._chunks(response),
-        )
+
+def _told(answer: NetAnswer, offset: int, url: str) -> Answer:
+    """Raises Fault for a body that is packed, though nobody asked for it."""
+    headers = answer.headers
+    begin, total = 0, answer.size
+    if answer.status == 206:
+        found = _RANGE.fullmatch(headers.get("content-range", "").strip())
+        begin = int(found[1]) if found else -1
+        total = int(found[3]) if found and found[3] != "*" else None
+    elif answer.status == 416:
+        size = headers.get("content-range", "").rpartition("/")[2].strip()
+        begin, total = offset, int(size) if size.isdecimal() else None
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise Fault("wrong", "encoding", f"{shown(url)} answers in {coding}, which was not asked for")
+    return Answer(
+        begin=begin,
+        total=total,
+        validator=_validator(headers),
+        content_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
+        headers=headers,
+        chunks=iter(()) if answer.status == 416 else _chunks(answer, url),
+    )
 
 
-def _library() -> Any:
-    """By the name that it has in the huggingface_hub that is there."""
-    for name in ("httpx2", "httpx"):
-        if importlib.util.find_spec(name) is not None:
-            return importlib.import_module(name)
-    raise UserError("huggingface_hub 1.0 or later is needed, for its HTTP client: pip install -U huggingface_hub")
+def _chunks(answer: NetAnswer, url: str) -> Iterator[bytes]:
+    buffer = memoryview(bytearray(_BLOCK))
+    try:
+        while size := answer.read_into(buffer):
+            yield bytes(buffer[:size])
+    except Cut as error:
+        raise Fault("busy", "cut", f"{shown(url)}: {error}") from None
 
 
 def _origin(url: str) -> tuple[str, str]:
@@ -213,34 +158,8 @@ def _origin(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc.lower()
 
 
-def _named(url: str) -> str:
-    """An address without name, password and query, which may be secrets."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _told(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.strip().isdecimal() else None
-
-
 def _validator(headers: Any) -> str | None:
-    etag = headers.get("etag", "").strip()
+    etag = (headers.get("etag") or "").strip()
     if etag and not etag.startswith("W/"):
         return str(etag)
     return headers.get("last-modified") or None
-
-
-def _retry_after(headers: Any) -> float | None:
-    """Seconds: of Retry-After, a number or a date, or of the draft's `RateLimit: "api";r=0;t=55`."""
-    text = headers.get("retry-after", "").strip()
-    if text.isdecimal():
-        return float(text)
-    if text:
-        with contextlib.suppress(ValueError, TypeError):
-            return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    found = _RESET.search(headers.get("ratelimit", ""))
-    return float(found[1]) if found else None

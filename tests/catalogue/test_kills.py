@@ -90,6 +90,7 @@ def test_any_kills_leave_the_same_files_and_ask_for_bytes_once(num_processes: in
     assert num_kills == 5
 
 
+@pytest.mark.slow
 def test_processes_share_the_work(tmp_path: Path) -> None:
     files = prepare(tmp_path, num_small=6, big=MIB)
     with Hub(tmp_path / "hub", rate=2 * MIB) as hub:
