@@ -1,4 +1,4 @@
-"""Which JSON belongs to which set: a CSV with the columns `folder_name` and `json_file`, as `JSON_Mapping.csv` has them.
+"""Which JSON belongs to which set: a CSV with the columns `folder_name` and `json_file`, such as `JSON_Mapping.csv`.
 
     folder_name,json_file
     "ai2d(cauldron,llava_format)","ai2d_cauldron_llava_format_2434.json"
