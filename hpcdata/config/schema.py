@@ -59,6 +59,12 @@ class DataConfig:
     """Keep the shapes of pictures: each gets the nearest of the sizes of about `resolution` squared pixels whose longer
     side is at most so many times the shorter one, and loses what sticks out. A GPU then takes an eighth of
     `loader.batch_size` at a time. null: squares."""
+    sizes: str | list[str] | None = semantic(None, added_later=True)
+    """In place of `resolution` and `max_aspect_ratio`, the sizes themselves, of which each picture gets the nearest in
+    shape: `multi512`, `multi768` (hpcdata/media/sizes.py), or a list as [1024x576,768x768,576x1024], width first."""
+    max_aspect: float | None = semantic(None, added_later=True)
+    """Reject pictures whose longer side is more than so many times the shorter one, as `aspect_ratio`. (Liquid keeps
+    those up to 2.) null: all shapes are taken. `max_aspect_ratio` above rejects none."""
     jpeg_draft: bool = semantic(False)
     """Decode JPEGs of over four times the pixels' sides needed at a half, a quarter or an eighth of them (Pillow's
     `draft`): up to four times faster, and nearly the same pixels, see hpcdata/encoders/README.md."""
@@ -109,6 +115,11 @@ class DataConfig:
     is a picture whose decoder would take more than 17 bytes for each of so many: large JPEG 2000 in one tile."""
     max_record_bytes: int = semantic(256 * 2**20)
     """Longest image file, text or JSON line that is read into memory."""
+
+    @property
+    def keeps_shapes(self) -> bool:
+        """Whether pictures may get sizes other than a square of `resolution`."""
+        return self.max_aspect_ratio is not None or self.sizes is not None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -155,8 +155,14 @@ def _check_numbers(config: RunConfig) -> None:
     ratio = config.data.max_aspect_ratio
     if ratio is not None and not 1 <= ratio < math.inf:
         raise UserError(f"data.max_aspect_ratio={ratio}: expected 1 or more, longer side by shorter side")
-    if ratio is not None and config.image.compile:
-        raise UserError("image.compile=true needs pictures of one size: leave it, or data.max_aspect_ratio, out")
+    if ratio is not None and config.data.sizes is not None:
+        raise UserError("data.max_aspect_ratio and data.sizes both say which sizes there are: leave one of them out")
+    if config.data.keeps_shapes and config.image.compile:
+        found = "data.sizes" if ratio is None else "data.max_aspect_ratio"
+        raise UserError(f"image.compile=true needs pictures of one size: leave it, or {found}, out")
+    limit = config.data.max_aspect
+    if limit is not None and not 1 <= limit < math.inf:
+        raise UserError(f"data.max_aspect={limit}: expected 1 or more, longer side by shorter side")
     share = config.data.max_rejected
     if share is not None and not 0 <= share <= 1:
         raise UserError(f"data.max_rejected={share}: expected a share of the inputs, 0 to 1")

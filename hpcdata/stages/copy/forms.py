@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from hpcdata.samples import BadSample, Reason, Sample
 from hpcdata.shards.schema import FILES, RECORDS
 from hpcdata.sources.base import TEXT_EXTENSIONS, TEXT_FIELDS, decoded_text
-from hpcdata.sources.pictures.fields import IMAGE_FIELDS
+from hpcdata.sources.pictures.fields import IMAGE_FIELDS, TALKS
+from hpcdata.sources.pictures.turns import without_names
 from hpcdata.sources.records import load
 from hpcdata.stages.copy.members import is_picture
 
@@ -63,6 +64,10 @@ def as_json_line(sample: Sample, index: int, members: Mapping[str, bytes]) -> Wr
         for field in IMAGE_FIELDS if is_by_fields else _IMAGE_FIELDS:
             record.pop(field, None)
         record["image"] = pictures[0] if len(pictures) == 1 else pictures
+        if is_by_fields:
+            for field in TALKS:  # or the turns would name the files of before
+                if field in record:
+                    record[field] = without_names(record[field])
     if others := {name.split(".", 1)[1]: f"{_FILES}/{name}" for name, _ in files if not is_picture(name)}:
         record["files"] = others
     line = json.dumps({"key": sample.key, **record}, ensure_ascii=False) + "\n"

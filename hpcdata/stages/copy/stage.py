@@ -43,7 +43,7 @@ class Copy:
         return config
 
     def settings(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        keys = (*_KEYS, "data.max_image_pixels") if fields["copy.decode"] else _KEYS
+        keys = (*_KEYS, "data.max_image_pixels", "data.max_aspect") if fields["copy.decode"] else _KEYS
         return {name: value for name, value in fields.items() if name in keys or name.startswith("copy.")}
 
     def identify(self, config: RunConfig) -> Identities:
@@ -79,7 +79,11 @@ class Copy:
         from hpcdata.stages.copy.members import Limits, read_members
 
         data, decodes = plan.config.data, plan.config.copy.decode
-        limits = Limits(max_bytes=data.max_record_bytes, max_pixels=data.max_image_pixels if decodes else None)
+        limits = Limits(
+            max_bytes=data.max_record_bytes,
+            max_pixels=data.max_image_pixels if decodes else None,
+            max_aspect=data.max_aspect,
+        )
         return partial(read_members, limits=limits)
 
     def rehearsal(self, plan: Plan, runtime: RunConfig) -> None:
