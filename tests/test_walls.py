@@ -26,7 +26,7 @@ ROOMS = {
     "history": "base samples config shards runs",
     "encoders": "base samples embedded config media shards runs",
     "dataset": "base samples native config shards runs history encoders",
-    "stages": "base samples config media net sources shards runs encoders multimodal",
+    "stages": "base samples config media net sources shards runs encoders multimodal formats",
     "work": "base samples config embedded sources shards runs history stages",
     "report": "base samples shards runs history dataset",
     "loading": "base samples native order shards dataset",

@@ -175,8 +175,12 @@ class LoaderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CopyConfig:
-    format: Literal["webdataset", "jsonl"] = semantic("webdataset")
-    """Of stage=copy: one tar a shard, or one file of JSON lines a shard with its pictures as files beside it."""
+    format: Literal["webdataset", "jsonl", "hf"] = semantic("webdataset")
+    """Of stage=copy: one tar a shard, or one file of JSON lines a shard with its pictures as files beside it, or (hf)
+    one Arrow stream a shard, which `hpcdata export --format hf` lays out for Hugging Face datasets."""
+    columns: Literal["pairs", "records"] = semantic("pairs", added_later=True)
+    """Of copy.format=hf. pairs: key, image, text, metadata; records: key, images, text, conversations, metadata, files.
+    """
     needs: Literal["any", "image", "text", "both"] = semantic("any")
     """Which samples are copied: those that have at least this. The others are rejects."""
     decode: bool = semantic(True)
