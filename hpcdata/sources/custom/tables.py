@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -21,8 +22,7 @@ _MOST_COLUMNS, _MOST_FIELD_BYTES = 1000, 256 << 20
 def flatten_table(file: InputFile, out_path: str, mapping: Mapping) -> None:
     """Writes the rows as lines. Raises UserError, with the line, for what is no table in UTF-8."""
     partial = f"{out_path}.{os.getpid()}.partial"
-    csv.field_size_limit(_MOST_FIELD_BYTES)
-    with open(partial, "w", encoding="ascii") as out:
+    with _long_fields(), open(partial, "w", encoding="ascii") as out:
         with refusing_faults(file.path):
             size, written = os.stat(file.path).st_size, 0
             for number, row in enumerate(_rows(file, mapping), 1):
@@ -33,6 +33,16 @@ def flatten_table(file: InputFile, out_path: str, mapping: Mapping) -> None:
         out.flush()
         os.fsync(out.fileno())
     os.replace(partial, out_path)
+
+
+@contextlib.contextmanager
+def _long_fields() -> Iterator[None]:
+    """The csv module has one limit for all that a process reads."""
+    before = csv.field_size_limit(_MOST_FIELD_BYTES)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _rows(file: InputFile, mapping: Mapping) -> Iterator[dict[str, str] | list[str]]:
