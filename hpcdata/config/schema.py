@@ -39,6 +39,11 @@ class DataConfig:
     """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents; `parquet` reads Parquet files
     alone, whose rows are records with pictures or conversations; `llava_mix` is a YAML that lists JSON files, and which
     part of each is taken."""
+    mapping: str | None = transient(None)
+    """A YAML file that says which field is the text, the picture, the conversation: for JSON, CSV, TSV and Parquet of
+    any fields, see hpcdata/sources/custom/mapping.py."""
+    mapped_by: str | None = semantic(None, added_later=True)
+    """Needs no setting here: what that file says."""
     seed: int = semantic(0, added_later=True)
     """What `random:N` in such a list draws by."""
     text_field: str | None = semantic(None)

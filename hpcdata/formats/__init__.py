@@ -11,4 +11,5 @@ May use: base, samples, config, native, media, order, sources, shards, runs, enc
     unidisc       a dataset as the padded TensorDict that UniDisc's loader reads
     unidisc_ids   the ids of `<image>` and padding there
     wids_index    the index of tars that wids reads
+    sets/         folders of data sets as others hand them out
 """
