@@ -68,6 +68,7 @@ ONLY_IN = {
                 "orientation",
                 "pixels",
                 "profiles",
+                "reencoding",
                 "resizing",
                 "turns",
             )
