@@ -73,6 +73,6 @@ class Copied:
         return Laid(
             columns=columns,
             content=digest.add(*(sample.content() for sample in self.samples)),
-            streams={stream.path: b"".join(sample.data for sample in self.samples)},
+            streams={stream.path: [sample.data for sample in self.samples]},
             files=[file for sample in self.samples for file in sample.files],
         )
