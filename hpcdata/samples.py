@@ -46,6 +46,7 @@ LOSS_FLAG = 0b1000
 class Reason(enum.StrEnum):
     """Why a sample was rejected. Names are stable: they appear in ledgers, manifests and scripts."""
 
+    ASPECT_RATIO = "aspect_ratio"
     BAD_EXAMPLE = "bad_example"
     BAD_RECORD = "bad_record"
     BAD_JSON = "bad_json"

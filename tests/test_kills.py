@@ -33,12 +33,13 @@ RAW = (*TEXT, "text.keep_raw=true")
 PICTURES = ("data.n_train_samples=32", "data.shard_size=8")
 COPIES = ("stage=copy", "copy.format=jsonl", "data.n_train_samples=null", "data.shard_size=12")
 TARS = ("stage=copy", "data.n_train_samples=32", "data.shard_size=8")
+ROWS = ("stage=copy", "copy.format=hf", "data.n_train_samples=null", "data.shard_size=12")
 MEASURES = ("stage=measure", "data.n_train_samples=null", "data.shard_size=12")
-KINDS = (TEXT, RAW, PICTURES, COPIES, TARS, MEASURES)
+KINDS = (TEXT, RAW, PICTURES, COPIES, TARS, ROWS, MEASURES)
 
 
 def settings(seed: int) -> tuple[str, ...]:
-    odd = {2: MEASURES, 4: RAW, 7: TARS}
+    odd = {2: MEASURES, 4: RAW, 6: ROWS, 7: TARS}
     return odd.get(seed % 8) or (TEXT, PICTURES, TEXT, COPIES)[seed % 4]
 
 

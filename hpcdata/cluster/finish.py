@@ -123,7 +123,7 @@ def _read_back(dataset_path: Path, plan: Plan) -> str:
     counts = dataset.manifest.counts
     layout = T2I(block_size=block_size) if counts.images == counts.written else Text(max_length=block_size)
     loader = TokenLoader(dataset, global_batch_size=batch_size, layout=layout, num_epochs=1)
-    if plan.config.data.max_aspect_ratio is not None:
+    if plan.config.data.keeps_shapes:
         interleaved = Interleaved(max_length=MAX_LENGTH, pad="batch_max")
         loader = TokenLoader(
             dataset,

@@ -48,7 +48,7 @@ class LayoutDefaults:
             img_token_shift=data.img_token_shift,
             text_vocab_size=plan.config.model.text_vocab_size,
             block_size=data.block_size,
-            resolution=data.resolution if plan.image else None,
+            resolution=data.resolution if plan.image and data.sizes is None else None,
         )
 
 

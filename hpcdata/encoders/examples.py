@@ -56,6 +56,7 @@ class PixelOptions:
     max_bytes: int
     jpeg_draft: bool
     rule: Rule = WHITE
+    max_aspect: float | None = None
     counts_profiles: bool = False
     """Older plans do not count color profiles that are not applied."""
 
@@ -65,12 +66,16 @@ class PixelOptions:
         data = plan.config.data
         if plan.image is None:
             return None
-        sizes = buckets.sizes(data.resolution, plan.image.downsample, data.max_aspect_ratio)
+        if data.sizes is None:
+            sizes = buckets.sizes(data.resolution, plan.image.downsample, data.max_aspect_ratio)
+        else:
+            sizes = buckets.named(data.sizes)
         return cls(
             sizes=sizes,
             max_pixels=data.max_image_pixels,
             max_bytes=data.max_record_bytes,
             jpeg_draft=data.jpeg_draft,
+            max_aspect=data.max_aspect,
             rule=dataclasses.replace(RULES[plan.config.image.rule], color=data.color),
             counts_profiles=plan.found is not None,
         )
@@ -269,6 +274,7 @@ def _load(blob: Blob, options: PixelOptions, noted: Noted | None) -> np.ndarray:
             sizes=options.sizes,
             max_pixels=options.max_pixels,
             jpeg_draft=options.jpeg_draft,
+            max_aspect=options.max_aspect,
             rule=options.rule,
             noted=noted,
         )

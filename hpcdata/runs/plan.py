@@ -169,8 +169,8 @@ class Plan:
     @property
     def picture_batch_size(self) -> int:
         """Pictures that a network takes at a time. Of several sizes there must be enough in a batch for each."""
-        is_square = self.config.data.max_aspect_ratio is None
-        return self.batch_size if is_square else max(1, self.batch_size // SIZES_A_BATCH)
+        keeps_shapes = self.config.data.keeps_shapes
+        return max(1, self.batch_size // SIZES_A_BATCH) if keeps_shapes else self.batch_size
 
     @cached_property
     def fingerprint(self) -> str:

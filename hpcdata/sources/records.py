@@ -35,6 +35,8 @@ from hpcdata.sources.base import (
     is_plain,
     json_type,
 )
+from hpcdata.sources.custom.applying import applied
+from hpcdata.sources.custom.mapping import parsed
 from hpcdata.sources.pictures import places
 from hpcdata.sources.pictures.fields import TALKS, Named, named_pictures, unread
 from hpcdata.sources.pictures.placeholders import KEEP, placed
@@ -124,6 +126,11 @@ def sample_parts(value: object, file: InputFile, options: Options) -> Parts:
         is_missing = file.roots and bad.reason is Reason.MISSING_TEXT
         raise BadSample(bad.reason, f"{bad.message}{_talk_elsewhere(record) if is_missing else ''}") from None
     return selected([text, *images], options)
+
+
+def mapped(value: object, position: int, options: Options) -> object:
+    """A record as `options.mapping` says, if it says something. Raises BadSample."""
+    return applied(value, parsed(options.mapping), position) if options.mapping else value
 
 
 def with_markers(value: object, options: Options) -> tuple[object, bool]:

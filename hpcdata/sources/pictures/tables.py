@@ -22,6 +22,7 @@ from hpcdata.media.kinds import extension_of
 from hpcdata.samples import BadSample, Blob, Member, Reason, Record, Reject, Sample
 from hpcdata.sources import parquet, records
 from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned, refusing_faults
+from hpcdata.sources.custom.mapping import parsed
 from hpcdata.sources.limits import most_records, most_unpacked, require_few_records
 from hpcdata.sources.pictures.fields import BYTES_FIELDS, IMAGE_FIELDS, TALKS, holds_media
 from hpcdata.sources.pictures.places import picture
@@ -70,15 +71,20 @@ def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Option
             return
         if end > found.metadata.num_rows:
             raise changed_since_planned(file, got=found.metadata.num_rows, expected=end)
-        columns = [
-            field.name for field in found.schema_arrow if options.keeps_members or not _is_of_numbers(field.type)
-        ]
+        columns = [field.name for field in found.schema_arrow if _is_read(field, options)]
         position = first
         for group, begin, stop in parquet.groups(found, first, end):
             part = _Group(data=data, table=found, group=group, columns=columns)
             for row in part.rows(begin, stop):
                 yield _record(file, position, row, options)
                 position += 1
+
+
+def _is_read(field: pa.Field, options: Options) -> bool:
+    if options.mapping:
+        names = parsed(options.mapping).fields()
+        return any(name == field.name or name.startswith(f"{field.name}.") for name in names)
+    return options.keeps_members or not _is_of_numbers(field.type)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +139,7 @@ def _record(file: InputFile, position: int, row: object, options: Options) -> Re
         bad = next((value for value in row.values() if isinstance(value, BadSample)), None)
         if bad is not None:
             raise bad
-        value, is_fixed = records.with_markers(row, options)
+        value, is_fixed = records.with_markers(records.mapped(row, position, options), options)
         assert isinstance(value, dict)
         parts = records.sample_parts(value, file, options)
         members = _members(value, file) if options.keeps_members else ()
