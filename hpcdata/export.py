@@ -9,6 +9,7 @@
     hpcdata export DATASET OUT --format webdataset    copied records: tars whose samples have names of their own
     hpcdata export DATASET OUT --format energon       the same, with the files that Megatron Energon needs
     hpcdata export DATASET OUT --format llava         copied JSON lines: one JSON and its pictures, for LLaVA's trainer
+    hpcdata export DATASET OUT --format hf            copied rows: what datasets.load_from_disk opens
     hpcdata export DATASET OUT --format jsonl         copied JSON lines as they are, with their files
 
 OUT appears at once, when it is complete; the same line again finds it. `hpcdata verify OUT` reads it back. Of records

@@ -13,12 +13,8 @@ from hpcdata.base.errors import UserError
 from hpcdata.config.schema import RunConfig
 
 PATH_KEYS = (
-    "data.raw_data_dir",
-    "data.image_root",
-    "data.token_output_dir",
-    "text.tokenizer",
-    "image.checkpoint",
-    "export.out",
+    *("data.raw_data_dir", "data.image_root", "data.mapping", "data.token_output_dir"),
+    *("text.tokenizer", "image.checkpoint", "convert.out", "export.out"),
 )
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)

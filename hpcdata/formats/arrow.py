@@ -15,8 +15,6 @@ from hpcdata.formats.arranging import Building
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from hpcdata.formats.tokens.base import ExportedFile
-
 MOST_IN_BATCH = 2**30
 """Bytes or items of a column in one record batch: offsets are 32 bits wide."""
 
@@ -47,7 +45,7 @@ def body(batch: pa.RecordBatch) -> bytes:
 def write_folder(
     building: Building,
     features: Mapping[str, Any],
-    streams: Sequence[ExportedFile],
+    streams: Sequence[Any],
     *,
     fingerprint: str,
     below: str = "",

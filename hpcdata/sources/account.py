@@ -110,6 +110,8 @@ def describe_not_read(not_read: Sequence[NotRead]) -> str:
     return "; ".join([f"{shown}{more}", *remedies])
 
 
+_NAMING = ("jsonl", "array", "csv", "table", RECORDS)
+"""Formats of records that name pictures."""
 _INPUT, _PART = "input", "part"
 
 
@@ -121,7 +123,9 @@ class _Kinds:
         self._real = {os.path.realpath(path) for path in self._taken}
         self._albums = [os.path.join(file.path, "") for file in listed if file.format == "folder"]
         self._texts = [os.path.join(file.path, "") for file in listed if file.format == "documentfolder"]
-        self._names_pictures = any(file.format.startswith(("jsonl", "array", "csv", RECORDS)) for file in listed)
+        self._names_pictures = any(
+            file.format.startswith(("jsonl", "array", "csv", "table", RECORDS)) for file in listed
+        )
 
     def of(self, folder: str, without: str) -> Iterator[tuple[str, str]]:
         """(`input`, `part` or the class of what is not read, path) of every file that is found."""

@@ -11,7 +11,7 @@ from itertools import islice
 
 import numpy as np
 
-from hpcdata.samples import BadSample, Blob, ImagePart, Member, PreparedBatch, Record, Sample
+from hpcdata.samples import BadSample, Blob, Duplicate, ImagePart, Member, PreparedBatch, Record, Reject, Sample
 from hpcdata.work.watchdog import PictureWatch
 
 Prepare = Callable[[Record], list[np.ndarray]]
@@ -67,13 +67,18 @@ def prepare_batches(
         while batch := list(islice(records, batch_size)):
             yield PreparedBatch(records=batch, prepared=[[]] * len(batch))
         return
-    pending: deque[list[Future[_Prepared]]] = deque()
+    pending: deque[list[Future[_Prepared] | _Nothing]] = deque()
     held = _Held()
     try:
         while True:
             while len(pending) <= BATCHES_AHEAD and (not pending or pending[-1]):
                 pending.append([])
-                pending[-1].extend(held.submitted(record, threads, prepare) for record in islice(records, batch_size))
+                pending[-1].extend(
+                    _Nothing(record)
+                    if isinstance(record, Reject | Duplicate)
+                    else held.submitted(record, threads, prepare)
+                    for record in islice(records, batch_size)
+                )
             if not pending[0]:
                 return
             found = [future.result() for future in pending[0]]
@@ -85,6 +90,19 @@ def prepare_batches(
                 future.cancel()
 
 
+class _Nothing:
+    """In place of the future of a record that is none: a thread would take longer than all else that is done to it."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def result(self) -> _Prepared:
+        return self._record, []
+
+    def cancel(self) -> None:
+        """It is done."""
+
+
 class _Held:
     """The bytes of large records that are not prepared yet."""
 
@@ -92,8 +110,10 @@ class _Held:
         self._size = 0
         self._waiting: deque[tuple[Future[_Prepared], int]] = deque()
 
-    def submitted(self, record: Record, threads: Executor, prepare: Prepare) -> Future[_Prepared]:
+    def submitted(self, record: Record, threads: Executor, prepare: Prepare) -> Future[_Prepared] | _Nothing:
         """Has a record prepared, once it fits beside the others or is alone."""
+        if isinstance(record, Reject | Duplicate):
+            return _Nothing(record)
         size = _bytes_of(record)
         while size and self._waiting and self._size + size > MOST_HELD_BYTES:
             future, its_size = self._waiting.popleft()

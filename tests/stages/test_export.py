@@ -42,6 +42,7 @@ def finish(folder: Path) -> None:
     combine(folder, CombineOptions())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_that_was_stopped_at_every_batch_makes_the_same_folder(source: Path, tmp_path: Path, name: str) -> None:
     export(source, tmp_path / "whole", name)
@@ -54,6 +55,7 @@ def test_a_run_that_was_stopped_at_every_batch_makes_the_same_folder(source: Pat
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["megatron", "mds", "jsonl"])
 def test_verify_and_prove_know_an_export(source: Path, tmp_path: Path, name: str) -> None:
     run = tmp_path / "run"
@@ -73,6 +75,7 @@ def test_verify_and_prove_know_an_export(source: Path, tmp_path: Path, name: str
     assert any(report.problems for report in verify(run))  # the same file
 
 
+@pytest.mark.slow
 def test_a_seed_draws_the_order_and_another_one_another(source: Path, tmp_path: Path) -> None:
     orders = []
     for seed in ("null", "1", "2"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def test_texts_are_kept_to_the_byte_also_where_ids_are_cut(run: Path) -> None:
     assert max(len(example.spans[0].ids) for example in dataset) == 16
     assert dataset.manifest.counts.rejected == {"empty_text": 1}
     assert problems(run) == []
+
+
+def test_texts_of_many_rows_come_at_once_in_any_order(run: Path) -> None:
+    dataset, rows = TokenDataset(run), np.array([14, 0, 3, 3, 7, 8])
+    assert [[text.text for text in texts] for texts in dataset.texts(rows)] == [[TEXTS[row]] for row in rows]
+    assert dataset.texts(np.zeros(0, np.int64)) == []
+
+
+def test_opened_parts_hold_no_files_open(run: Path) -> None:
+    dataset = TokenDataset(run)
+    before = len(os.listdir("/proc/self/fd"))
+    assert len([example.texts for example in dataset]) == len(TEXTS)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_texts_are_kept_without_a_tokenizer(tmp_path: Path, lines: Path) -> None:

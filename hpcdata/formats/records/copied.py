@@ -45,7 +45,7 @@ class CopiedPart:
 
     @property
     def form(self) -> str:
-        """`tar` or `jsonl`."""
+        """`tar`, `jsonl` or `arrow`."""
         return self.stream.suffix[1:]
 
     @cached_property

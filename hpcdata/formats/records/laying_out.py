@@ -4,6 +4,7 @@
     energon       NAME.tar, NAME.tar.idx ... and .nv-meta/
     llava         llava.json (or .jsonl), images/NAME/...: paths of pictures are relative to the folder
     jsonl         NAME/NAME.jsonl, NAME/files/...
+    hf            what datasets.load_from_disk opens; of several splits, a folder each
 
 NAME is that of a shard, `00003-of-00064`. Tars, lines and pictures are hard links where their bytes do not change.
 What a format cannot hold is listed in `left_out.jsonl`.
@@ -12,17 +13,19 @@ What a format cannot hold is listed in `left_out.jsonl`.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hpcdata.base import files
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import Failed, UserError
+from hpcdata.formats import arrow
 from hpcdata.formats.arranging import Building, arrange
 from hpcdata.formats.records import energon
 from hpcdata.formats.records.copied import Copied, CopiedPart
@@ -42,8 +45,9 @@ Facts = Mapping[str, Any]
 LEFT_OUT = "left_out.jsonl"
 
 
-_FORMS = {"webdataset": "tar", "energon": "tar", "llava": "jsonl", "jsonl": "jsonl"}
-_COPIES = {"tar": "webdataset", "jsonl": "jsonl"}
+_FORMS = {"webdataset": "tar", "energon": "tar", "llava": "jsonl", "jsonl": "jsonl", "hf": "arrow"}
+_COPIES = {"tar": "webdataset", "jsonl": "jsonl", "arrow": "hf"}
+_WORDS = {"tar": "tars", "jsonl": "JSON lines", "arrow": "Arrow streams"}
 
 
 def export_records(dataset: str | Path, out: str | Path, name: str, options: RecordOptions | None = None) -> Target:
@@ -72,7 +76,7 @@ def _require_form(copies: Copied, dataset: str | Path, name: str) -> None:
         raise UserError(f"{dataset} holds no record: there is nothing to export")
     if copies.form == _FORMS[name]:
         return
-    held, fits = ({"tar": "tars", "jsonl": "JSON lines"}[form] for form in (copies.form, _FORMS[name]))
+    held, fits = (_WORDS[form] for form in (copies.form, _FORMS[name]))
     pattern = str(copies.manifest.folder / f"parts/*/records/*.{copies.form}")
     line = to_type("launch", "stage=copy", f"copy.format={_COPIES[_FORMS[name]]}", f"data.raw_data_dir={pattern}")
     raise UserError(
@@ -83,8 +87,9 @@ def _require_form(copies: Copied, dataset: str | Path, name: str) -> None:
 
 def _check(name: str, options: RecordOptions) -> None:
     """Raises UserError before anything is written."""
-    if name == "energon":
+    if "split" in OPTIONS[name]:
         parse_ratios(options.split)
+    if name == "energon":
         if options.sample_type == "auto" and options.field_map:
             raise UserError("--field-map belongs to a --sample-type")
         if options.sample_type != "auto":
@@ -213,6 +218,35 @@ def _append(out: AppendFile, record: dict[str, Any], number: int, *, as_lines: b
     out.append(line if as_lines else (b",\n" if number else b"[\n") + line.removesuffix(b"\n"))
 
 
+class _Stream(NamedTuple):
+    path: Path
+    sha256: str
+
+
+def _features(path: Path) -> dict[str, Any]:
+    """The columns of an Arrow stream, as `datasets` spell them."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
+        found: dict[str, Any] = json.loads(stream.schema.metadata[b"huggingface"])["info"]["features"]
+    return found
+
+
+def _hf(building: Building, copies: Copied, options: RecordOptions) -> Facts:
+    shares = parse_ratios(options.split)
+    counts = {part.name: len(part) for part in copies.parts}
+    split = split_shards(counts, shares, options.split_seed)
+    features = _features(copies.parts[0].stream)
+    for name, shards in split.items():
+        held = [_Stream(part.stream, part.stream_sha256) for part in copies.parts if part.name in set(shards)]
+        below, fingerprint = ("", "") if len(split) == 1 else (f"{name}/", name)
+        digest = hashlib.sha256(f"{copies.manifest.content_digest} {fingerprint}".encode()).hexdigest()
+        arrow.write_folder(building, features, held, fingerprint=digest, below=below)
+    if len(split) > 1:
+        building.write("dataset_dict.json", json.dumps({"splits": list(split)}).encode())
+    return {"split": {name: sum(counts[shard] for shard in shards) for name, shards in split.items()}}
+
+
 def _line(values: Mapping[str, Any]) -> bytes:
     return files.to_bytes(json.dumps(values, ensure_ascii=False) + "\n")
 
@@ -226,4 +260,5 @@ _FILLS: dict[str, Callable[[Building, Copied, RecordOptions], Facts]] = {
     "energon": _energon,
     "llava": _llava,
     "jsonl": _jsonl,
+    "hf": _hf,
 }

@@ -15,6 +15,7 @@ OPTIONS = {
     "energon": ("split", "split_seed", "sample_type", "field_map", "sample_index"),
     "llava": ("prompt", "placeholders", "lines"),
     "jsonl": (),
+    "hf": ("split", "split_seed"),
 }
 """Format -> its options, which its bytes depend on."""
 
@@ -33,9 +34,9 @@ class RecordOptions:
         *("unique", "keep"),
     )
     split: str = _option(
-        "train:1", "energon: shares of the samples, in whole tars, as train:0.9,val:0.1", metavar="SHARES"
+        "train:1", "energon, hf: shares of the samples, in whole shards: train:0.9,val:0.1", metavar="SHARES"
     )
-    split_seed: int = _option(0, "energon: draws the tars of each share", metavar="N")
+    split_seed: int = _option(0, "energon, hf: draws the shards of each share", metavar="N")
     sample_type: str = _option(
         "auto",
         "energon: a class of megatron.energon, such as VQASample, or Crude (told from what the samples hold)",

@@ -89,8 +89,7 @@ class RawTexts:
         """One after the other, whichever sample they are of."""
         start = 0
         for size, place, flags in zip(self.num_bytes.tolist(), self.place.tolist(), self.flags.tolist(), strict=True):
-            role, loss = Role(flags & ROLE_MASK), bool(flags & LOSS_FLAG)
-            yield RawText(data=self.data[start : start + size], place=place, role=role, loss=loss)
+            yield text_of(self.data[start : start + size], place, flags)
             start += size
 
     def hashed(self) -> list[bytes]:
@@ -104,6 +103,10 @@ class RawTexts:
                 itertools.pairwise(texts.tolist()), itertools.pairwise(starts.tolist()), strict=True
             )
         ]
+
+
+def text_of(data: bytes, place: int, flags: int) -> RawText:
+    return RawText(data=data, place=place, role=Role(flags & ROLE_MASK), loss=bool(flags & LOSS_FLAG))
 
 
 def stored_texts(arrays: Mapping[str, np.ndarray], start: int, end: int) -> RawTexts:

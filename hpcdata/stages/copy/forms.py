@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from hpcdata.samples import BadSample, Reason, Sample
 from hpcdata.shards.schema import FILES, RECORDS
@@ -53,7 +54,7 @@ def as_tar(sample: Sample, index: int, members: Mapping[str, bytes]) -> Written:
 
 def as_json_line(sample: Sample, index: int, members: Mapping[str, bytes]) -> Written:
     """The fields of its JSON, its text, and the names of its files: pictures in `image`, others by extension."""
-    record, files = _fields(members), []
+    record, files = fields_of(members), []
     for extension, data in members.items():
         if extension == "json" or extension in TEXT_EXTENSIONS:
             continue
@@ -74,7 +75,8 @@ def as_json_line(sample: Sample, index: int, members: Mapping[str, bytes]) -> Wr
     return Written(index=index, key=sample.key, data=line.encode(), files=tuple(files), num_pictures=len(pictures))
 
 
-def _fields(members: Mapping[str, bytes]) -> dict[str, object]:
+def fields_of(members: Mapping[str, bytes]) -> dict[str, Any]:
+    """Those of its JSON, with its text in `text`. Raises BadSample."""
     record = load(members["json"]) if "json" in members else {}
     if not isinstance(record, dict):
         raise BadSample(Reason.BAD_RECORD, "its JSON is no object")
