@@ -118,8 +118,7 @@ def _records(options: Options) -> int:
 
 
 def _unidisc(options: Options) -> int:
-    values, lines = unidisc_options.export(vars(options))
-    return _say(options, values, lines)
+    return _say(options, *unidisc_options.export(vars(options)))
 
 
 def _say(options: Options, values: Mapping[str, Any], lines: Sequence[str]) -> int:
