@@ -5,6 +5,7 @@
     options    those of its command
     settling   what is asked for, checked against the dataset
     megatron   .bin and .idx of Megatron-LM
+    packed_items   files of items behind a table of their offsets
     mds        shards of MosaicML Streaming
     litdata    chunks of litData
     hf         a folder of Hugging Face datasets' save_to_disk
