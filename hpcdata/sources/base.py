@@ -75,6 +75,10 @@ class Options:
     """Markers that are not as many as the pictures of a record, see `pictures.placeholders`."""
     rejects_changed: bool = False
     """A document of a listing that is no longer as listed is a reject; else reading it raises UserError."""
+    is_of_urls: bool = False
+    """Pictures are what URLs of records lead to: nothing else that a record names is looked at, and nothing read."""
+    url_field: str | None = None
+    """The field of a table's rows that holds URLs; None for the first of the usual names that does."""
     keeps_members: bool = False
     """Give each sample all that its record consists of (`Sample.members`), also where neither side is needed."""
 

@@ -23,7 +23,7 @@ from hpcdata.media.kinds import IMAGE_EXTENSIONS, says_nothing
 from hpcdata.samples import BadSample
 from hpcdata.sources import wids
 from hpcdata.sources.account import describe_not_read, find_account
-from hpcdata.sources.base import OLDER_EXTENSIONS, RECORDS, InputFile, Scan, clean_name, refusing_faults
+from hpcdata.sources.base import OLDER_EXTENSIONS, RECORDS, InputFile, Options, Scan, clean_name, refusing_faults
 from hpcdata.sources.documents import ENDINGS, MANY, list_documents
 from hpcdata.sources.folder import NOTES, is_below, is_picture, list_folder, walk
 from hpcdata.sources.json_array import flatten_json
@@ -31,6 +31,8 @@ from hpcdata.sources.json_shapes import SNIFF_BYTES, find_shape
 from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.pictures.metadata import NAME, flatten_csv, is_metadata
 from hpcdata.sources.streams import PARQUET, chunks, codec_of, is_tar_header
+from hpcdata.sources.tables.listing import list_table, tables_in
+from hpcdata.sources.tables.rows import is_table
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +48,15 @@ _SAMPLE_FIELDS = re.compile(
     re.IGNORECASE,
 )
 _FOLDERS = ("folder", "documentfolder")
-_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet", "csv")
-_PREPARED = {"folder": "listing", "array": "jsonl", "textarray": "text", "csv": "jsonl", "documentfolder": "documents"}
+_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet", "csv", "table")
+_PREPARED = {
+    "folder": "listing",
+    "array": "jsonl",
+    "textarray": "text",
+    "csv": "jsonl",
+    "documentfolder": "documents",
+    "table": "jsonl",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +116,12 @@ def _places(file: _Found, root: str | None, allows_outside: bool) -> _Places:
     """Where the pictures of its records lie, and may lie."""
     if not file.format.startswith(_OF_RECORDS):
         return _Places(base=file.path if file.format in _FOLDERS else os.path.dirname(file.path), roots=())
-    base = root or os.path.dirname(file.path)
+    base = root or (file.path if os.path.isdir(file.path) else os.path.dirname(file.path))
     return _Places(base=base, roots=("/",) if allows_outside else (base,))
 
 
-def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:
-    """The input in a form that can be sliced: JSON arrays and folders become JSON lines in `folder`.
+def prepare(file: InputFile, folder: Path, *, without: str = "", options: Options | None = None) -> InputFile:
+    """The input in a form that can be sliced: JSON arrays, folders and tables become JSON lines in `folder`.
 
     Other formats are returned as they are, and nothing is written. Raises UserError.
     """
@@ -126,6 +135,8 @@ def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:
         list_folder(file.path, out_path, without=without)
     elif file.format == "csv":
         flatten_csv(file, out_path)
+    elif file.format == "table":
+        list_table(file, out_path, url_field=options.url_field if options else None, without=without)
     elif prepared == "documents":
         list_documents(file.path, out_path, without=without)
     else:
@@ -161,6 +172,10 @@ class _Look:
         if kind == "folder":
             return self._in_folder(path)
         name = os.path.basename(path).lower()
+        if source == "table":
+            if not is_table(path):
+                raise UserError(f"{path} is no input of data.source=table: expected CSV, TSV, Parquet or JSON")
+            return [_Found(path=path, format="table")]
         if source in ("auto", "webdataset"):
             if _is_tar(name):
                 return [_Found(path=path, format=_tar_format(path))]
@@ -198,6 +213,8 @@ class _Look:
     def _in_folder(self, folder: str) -> list[_Found]:
         if self.source == "folder":
             return [_Found(path=folder, format="folder")]
+        if self.source == "table" and tables_in(folder, without=self.without):
+            return [_Found(path=folder, format="table")]
         if self.source in ("auto", "webdataset"):
             for name in wids.INDEX_NAMES:
                 index = os.path.join(folder, name)
@@ -275,6 +292,7 @@ def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
         "webdataset": (tars,),
         "jsonl": ((*_JSON_LINES, ".json"),),
         "text": ((*rows, ".json", *ENDINGS),),
+        "table": (),
     }[source]
 
 

@@ -64,11 +64,7 @@ class Copy:
         """All inputs can be copied."""
 
     def contents(self, plan: Plan, name: str) -> Schema:
-        if plan.config.copy.format == "jsonl":
-            return Schema(columns=_COLUMNS, streams=(Stream(path=f"{RECORDS}/{name}.jsonl"),), has_files=True)
-        return Schema(
-            columns=_COLUMNS, streams=(Stream(path=f"{RECORDS}/{name}.tar", zeros_at_end=1024, multiple_of=10240),)
-        )
+        return schema_of(plan.config.copy.format, name)
 
     def predict(self, plan: Plan) -> tuple[int, int]:
         size = sum(source.size for source in plan.inputs) + plan.num_samples * _OTHER_BYTES_A_SAMPLE
@@ -108,6 +104,14 @@ class Copy:
         again, stored = next(item for item in made.samples if item.index == index), Stored(folder).sample(row)
         differing = [name for name in ("key", "data", "files") if getattr(again, name) != getattr(stored, name)]
         return f"its {differing[0]} differ from those that are made now" if differing else ""
+
+
+def schema_of(format_name: str, name: str) -> Schema:
+    """Of shard `name`: one tar, or lines with files beside them."""
+    if format_name == "jsonl":
+        return Schema(columns=_COLUMNS, streams=(Stream(path=f"{RECORDS}/{name}.jsonl"),), has_files=True)
+    tar = Stream(path=f"{RECORDS}/{name}.tar", zeros_at_end=1024, multiple_of=10240)
+    return Schema(columns=_COLUMNS, streams=(tar,))
 
 
 STAGE = Copy()
