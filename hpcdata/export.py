@@ -1,58 +1,39 @@
 """Export: writes a dataset in the form that another system's own loader reads.
 
-    hpcdata export DATASET OUT --format unidisc       one padded TensorDict, as UniDisc's loader reads it
+    hpcdata export DATASET OUT --format unidisc       tokens: one padded TensorDict, as UniDisc's loader reads it
+    hpcdata export DATASET OUT --format webdataset    copied records: tars whose samples have names of their own
+    hpcdata export DATASET OUT --format energon       the same, with the files that Megatron Energon needs
+    hpcdata export DATASET OUT --format llava         copied JSON lines: one JSON and its pictures, for LLaVA's trainer
+    hpcdata export DATASET OUT --format hf            copied rows: what datasets.load_from_disk opens
+    hpcdata export DATASET OUT --format jsonl         copied JSON lines as they are, with their files
 
-OUT appears at once, when it is complete.
+OUT appears at once, when it is complete; the same line again finds it. `hpcdata verify OUT` reads it back. Of records
+that `stage=copy` has copied, files are hard links where their bytes do not change.
 """
 
 from __future__ import annotations
 
 import sys
-from argparse import BooleanOptionalAction
 from collections.abc import Sequence
 
-from hpcdata.base.command import Options, Parser, say
+from hpcdata.base.command import DONE, Options, Parser, say
+from hpcdata.base.errors import UserError
+from hpcdata.formats import unidisc_options
+from hpcdata.formats.records import options as records
 
-FORMATS = ("unidisc",)
+_OPTIONS = {"unidisc": unidisc_options.NAMES, **records.OPTIONS}
+"""Format -> its options."""
+FORMATS = tuple(_OPTIONS)
+_COMMON = {"dataset", "out", "format", "json"}
 
 
 def parser() -> Parser:
     parser = Parser("export", __doc__)
     parser.add_argument("dataset", help="a dataset, or the output folder of a combined run")
     parser.add_argument("out", help="folder to make; must not exist")
-    parser.add_argument("--format", required=True, choices=FORMATS, help="unidisc: one padded TensorDict")
-    parser.add_argument("--block-size", type=int, help="text columns of pairs (the dataset's, else the longest text)")
-    parser.add_argument("--max-length", type=int, help="columns of interleaved samples (the longest sample)")
-    boolean = BooleanOptionalAction
-    parser.add_argument("--bos", action=boolean, help="begin texts with bos (if the tokenizer has it)")
-    parser.add_argument("--eos", action=boolean, help="end texts with eos (if the tokenizer has it)")
-    parser.add_argument(
-        "--pad-id",
-        type=_token_id,
-        metavar="ID|unidisc",
-        help="id on padding (the tokenizer's pad id, else eos, else 0); unidisc: its [PAD], 32000 with Llama-2",
-    )
-    parser.add_argument(
-        "--image-token-id",
-        type=_token_id,
-        metavar="ID|unidisc",
-        help="what the <image> of data.add_image_token becomes (stays); unidisc: 811",
-    )
-    parser.add_argument(
-        "--sample-ids",
-        action=boolean,
-        help="mark padding of interleaved samples by sample_ids as well (where its id does not tell it)",
-    )
-    parser.add_argument(
-        "--template",
-        metavar="NAME",
-        help="what stands around the turns of conversations: chat (the tokenizer's own), unidisc, or a file of Jinja",
-    )
-    parser.add_argument("--system", metavar="TEXT", help="what the system says where a conversation has none of it")
-    parser.add_argument(
-        "--text-tokenizer", metavar="FILE", help="the tokenizer, where the dataset is not beside its run"
-    )
-    parser.add_argument("--interleaved", action="store_true", help="write input_ids and modality even for pairs")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="what the folder is to be")
+    records.add_options(parser)
+    unidisc_options.add_options(parser)
     parser.add_json()
     return parser
 
@@ -61,11 +42,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return parser().run(arguments, _export)
 
 
-def _token_id(text: str) -> int | str:
-    return text if text == "unidisc" else int(text)
-
-
 def _export(options: Options) -> int:
+    _require_options_of(options)
+    return _unidisc(options) if options.format == "unidisc" else _records(options)
+
+
+def _require_options_of(options: Options) -> None:
+    """Raises UserError for an option of another format."""
+    default = parser().get_default
+    for name, value in vars(options).items():
+        if name not in (*_COMMON, *_OPTIONS[options.format]) and value != default(name):
+            raise UserError(f"--{name.replace('_', '-')} is no option of --format {options.format}")
+
+
+def _records(options: Options) -> int:
+    import json
+
+    from hpcdata.formats.records.laying_out import export_records
+
+    made = export_records(options.dataset, options.out, options.format, records.options_of(vars(options)))
+    left_out = made.facts.get("left_out", {})
+    if options.json:
+        values = {"out": str(options.out), "target": made.format, "samples": made.source.num_samples}
+        print(json.dumps({**values, "counts": made.counts.to_mapping(), "facts": dict(made.facts)}, indent=1))
+        return DONE
+    say(f"{made.source.num_samples} samples ({made.format}) in {options.out}")
+    if made.facts.get("renamed"):
+        say(f"{made.facts['renamed']} samples have other names there, as theirs come again in another tar")
+    if left_out:
+        told = ", ".join(f"{reason} {number}" for reason, number in left_out.items())
+        say(f"{sum(left_out.values())} records have no form there ({told}): {options.out}/left_out.jsonl lists them")
+    return DONE
+
+
+def _unidisc(options: Options) -> int:
     import dataclasses
     import json
 
@@ -90,13 +100,13 @@ def _export(options: Options) -> int:
     )
     if options.json:
         print(json.dumps({**dataclasses.asdict(summary), "out": str(options.out)}, indent=1))
-        return 0
+        return DONE
     say(f"{summary.samples} samples ({summary.kind}, {summary.width} columns) in {options.out}")
     if summary.sample_ids:
         say("sample_ids tell padding; UniDisc's own ids: --pad-id unidisc, for <image> --image-token-id unidisc")
     if summary.truncated_texts or summary.left_out_images:
         say(f"{summary.truncated_texts} samples cut, {summary.left_out_images} images left out for want of room")
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ LOSS_FLAG = 0b1000
 class Reason(enum.StrEnum):
     """Why a sample was rejected. Names are stable: they appear in ledgers, manifests and scripts."""
 
+    ASPECT_RATIO = "aspect_ratio"
     BAD_EXAMPLE = "bad_example"
     BAD_RECORD = "bad_record"
     BAD_JSON = "bad_json"
@@ -321,6 +322,27 @@ class Span:
         return int(self.role) | (LOSS_FLAG if self.loss else 0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RawText:
+    """A text as it was before it became ids, where `text.keep_raw` keeps it."""
+
+    data: bytes = field(repr=False)
+    """UTF-8, exactly what the source gave."""
+    place: int = 0
+    """Before which span of its example it stands: that of its own ids, where it has some."""
+    role: Role = Role.NONE
+    loss: bool = True
+
+    @property
+    def text(self) -> str:
+        return self.data.decode()
+
+    @property
+    def flags(self) -> int:
+        """As those of spans."""
+        return int(self.role) | (LOSS_FLAG if self.loss else 0)
+
+
 class Around(NamedTuple):
     """Ids that a conversation template puts around one turn."""
 
@@ -338,3 +360,5 @@ class Example:
     index: int
     key: str
     spans: tuple[Span, ...]
+    texts: tuple[RawText, ...] = ()
+    """All its texts in their order, where the run keeps them (`text.keep_raw`)."""

@@ -29,15 +29,18 @@ FIRST_SEED = int(os.environ.get("HPCDATA_SEED", "0"))
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 TEXT = ("image.tokenizer=none", "data.n_train_samples=null", "data.shard_size=12")
 """Such a process starts within half a second; one with pictures imports torch before it claims a shard."""
+RAW = (*TEXT, "text.keep_raw=true")
 PICTURES = ("data.n_train_samples=32", "data.shard_size=8")
 COPIES = ("stage=copy", "copy.format=jsonl", "data.n_train_samples=null", "data.shard_size=12")
 TARS = ("stage=copy", "data.n_train_samples=32", "data.shard_size=8")
+ROWS = ("stage=copy", "copy.format=hf", "data.n_train_samples=null", "data.shard_size=12")
 MEASURES = ("stage=measure", "data.n_train_samples=null", "data.shard_size=12")
-KINDS = (TEXT, PICTURES, COPIES, TARS, MEASURES)
+KINDS = (TEXT, RAW, PICTURES, COPIES, TARS, ROWS, MEASURES)
 
 
 def settings(seed: int) -> tuple[str, ...]:
-    return (TEXT, PICTURES, MEASURES if seed % 8 == 2 else TEXT, TARS if seed % 8 == 7 else COPIES)[seed % 4]
+    odd = {2: MEASURES, 4: RAW, 6: ROWS, 7: TARS}
+    return odd.get(seed % 8) or (TEXT, PICTURES, TEXT, COPIES)[seed % 4]
 
 
 @pytest.fixture(scope="module")

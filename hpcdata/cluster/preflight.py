@@ -307,6 +307,7 @@ def check(config: RunConfig) -> list[str]:
         config.data.source,
         without=config.data.token_output_dir,
         image_root=config.data.image_root,
+        seed=config.data.seed,
     )
     total = sum(Path(item.path).stat().st_size for item in listed)
     lines = [f"inputs: {len(listed)} files, {_size(total)}"]

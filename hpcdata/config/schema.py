@@ -35,8 +35,11 @@ class DataConfig:
     """Inputs: a path, glob, brace list, folder, wids index, or a list of these. Resolved once, into the plan."""
     token_output_dir: str = transient(REQUIRED)
     """The run's folder: plan, shards, ledgers, dataset."""
-    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "table"] = semantic("auto")
-    """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents, `table` rows with URLs."""
+    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "llava_mix", "table"] = semantic("auto")
+    """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents; `llava_mix` is a YAML that
+    lists JSON files, and which part of each is taken; `table` is rows with URLs in CSV, TSV, Parquet or JSON."""
+    seed: int = semantic(0, added_later=True)
+    """What `random:N` in such a list draws by."""
     text_field: str | None = semantic(None)
     """Name of the text column or tar extension; by default the usual ones are tried in a documented order."""
     image_field: str | None = semantic(None, added_later=True)
@@ -56,6 +59,12 @@ class DataConfig:
     """Keep the shapes of pictures: each gets the nearest of the sizes of about `resolution` squared pixels whose longer
     side is at most so many times the shorter one, and loses what sticks out. A GPU then takes an eighth of
     `loader.batch_size` at a time. null: squares."""
+    sizes: str | list[str] | None = semantic(None, added_later=True)
+    """In place of `resolution` and `max_aspect_ratio`, the sizes themselves, of which each picture gets the nearest in
+    shape: `multi512`, `multi768` (hpcdata/media/sizes.py), or a list as [1024x576,768x768,576x1024], width first."""
+    max_aspect: float | None = semantic(None, added_later=True)
+    """Reject pictures whose longer side is more than so many times the shorter one, as `aspect_ratio`. (Liquid keeps
+    those up to 2.) null: all shapes are taken. `max_aspect_ratio` above rejects none."""
     jpeg_draft: bool = semantic(False)
     """Decode JPEGs of over four times the pixels' sides needed at a half, a quarter or an eighth of them (Pillow's
     `draft`): up to four times faster, and nearly the same pixels, see hpcdata/encoders/README.md."""
@@ -107,6 +116,11 @@ class DataConfig:
     max_record_bytes: int = semantic(256 * 2**20)
     """Longest image file, text or JSON line that is read into memory."""
 
+    @property
+    def keeps_shapes(self) -> bool:
+        """Whether pictures may get sizes other than a square of `resolution`."""
+        return self.max_aspect_ratio is not None or self.sizes is not None
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
@@ -114,6 +128,9 @@ class TextConfig:
     """`embedded`, a tokenizer.json, a SentencePiece .model or a local HF folder; its hash enters the plan."""
     engine: Literal["auto", "fast", "reference"] = transient("auto")
     """`auto`: a fast engine where it gives the ids of the reference engine; `fast` insists on it. The ids are equal."""
+    keep_raw: bool = semantic(False, added_later=True)
+    """Store the texts themselves, as UTF-8, beside their ids, and whole where ids are cut: for exports that want texts.
+    Loaders do not read them. With text.tokenizer=none they are all that is stored of texts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +172,12 @@ class LoaderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CopyConfig:
-    format: Literal["webdataset", "jsonl"] = semantic("webdataset")
-    """Of stage=copy: one tar a shard, or one file of JSON lines a shard with its pictures as files beside it."""
+    format: Literal["webdataset", "jsonl", "hf"] = semantic("webdataset")
+    """Of stage=copy: one tar a shard, or one file of JSON lines a shard with its pictures as files beside it, or (hf)
+    one Arrow stream a shard, which `hpcdata export --format hf` lays out for Hugging Face datasets."""
+    columns: Literal["pairs", "records"] = semantic("pairs", added_later=True)
+    """Of copy.format=hf. pairs: key, image, text, metadata; records: key, images, text, conversations, metadata, files.
+    """
     needs: Literal["any", "image", "text", "both"] = semantic("any")
     """Which samples are copied: those that have at least this. The others are rejects."""
     decode: bool = semantic(True)

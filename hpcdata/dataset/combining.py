@@ -154,7 +154,7 @@ def _fill(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions, bu
     absent = missing - counts.missing
     counts = counts + Counts(inputs=absent, missing=absent)
     if options.compact:
-        parts = [compact(building / "parts", parts, plan.fingerprint, plan.id_dtype)]
+        parts = [compact(building / "parts", parts, plan.fingerprint, plan.id_dtype, plan.contents)]
     manifest = _manifest(plan, paths, parts, counts, gaps, retries, building / "parts", is_compact=options.compact)
     if joined.pays(building, manifest):
         manifest = joined.join(building, manifest)

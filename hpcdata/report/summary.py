@@ -36,6 +36,8 @@ def describe(status: Status, output_dir: Path | str) -> str:
     if status.not_read:
         endings = ", ".join(f"{number} {ending}" for ending, number in status.not_read.items())
         lines.append(f"not read {sum(status.not_read.values())} files of the inputs' folders: {endings}; see plan.json")
+    if status.left_out_by_sampling:
+        lines.append(f"left out {status.left_out_by_sampling} records by sampling, as the mix says; see plan.json")
     if not status.is_finished:
         left = "unknown" if status.seconds_left is None else f"{status.seconds_left / 60:.1f} min"
         lines.append(f"rate     {status.samples_per_s} samples/s, time left {left}")

@@ -124,6 +124,7 @@ def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[
             allows_outside=config.data.outside_images == "read",
             as_older=plan is not None and plan.found is None,
             listed=None if plan is None else {item.origin for item in plan.inputs if item.vouches},
+            seed=config.data.seed,
         )
     except UserError:
         if config.data.on_changed_input != "reject" or plan is None:
@@ -154,8 +155,14 @@ def _check_numbers(config: RunConfig) -> None:
     ratio = config.data.max_aspect_ratio
     if ratio is not None and not 1 <= ratio < math.inf:
         raise UserError(f"data.max_aspect_ratio={ratio}: expected 1 or more, longer side by shorter side")
-    if ratio is not None and config.image.compile:
-        raise UserError("image.compile=true needs pictures of one size: leave it, or data.max_aspect_ratio, out")
+    if ratio is not None and config.data.sizes is not None:
+        raise UserError("data.max_aspect_ratio and data.sizes both say which sizes there are: leave one of them out")
+    if config.data.keeps_shapes and config.image.compile:
+        found = "data.sizes" if ratio is None else "data.max_aspect_ratio"
+        raise UserError(f"image.compile=true needs pictures of one size: leave it, or {found}, out")
+    limit = config.data.max_aspect
+    if limit is not None and not 1 <= limit < math.inf:
+        raise UserError(f"data.max_aspect={limit}: expected 1 or more, longer side by shorter side")
     share = config.data.max_rejected
     if share is not None and not 0 <= share <= 1:
         raise UserError(f"data.max_rejected={share}: expected a share of the inputs, 0 to 1")
@@ -302,23 +309,28 @@ def _root_differences(plan: Plan, config: RunConfig) -> list[str]:
 
 
 def _input_differences(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
-    planned = {source.origin: source for source in plan.inputs}
+    planned = {_part(source.origin, source.file): source for source in plan.inputs}
     limited = plan.config.data.n_train_samples is not None
-    found = {item.path: item for item in (listed[: len(plan.inputs)] if limited else listed)}
-    differences = [f"input {source.file.label} is gone" for path, source in planned.items() if path not in found]
-    differences += [f"input {item.label} is new" for path, item in found.items() if path not in planned]
-    for path, source in planned.items():
-        if path in found and _changed(source):
+    found = {_part(item.path, item): item for item in (listed[: len(plan.inputs)] if limited else listed)}
+    differences = [f"input {source.file.label} is gone" for part, source in planned.items() if part not in found]
+    differences += [f"input {item.label} is new" for part, item in found.items() if part not in planned]
+    for part, source in planned.items():
+        if part in found and _changed(source):
             differences.append(f"input {source.file.label} has changed since it was planned")
     return differences
+
+
+def _part(path: str, file: InputFile) -> tuple[str, str, int]:
+    """What of which file an input is."""
+    return path, file.take, file.take_seed
 
 
 def _new_inputs(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
     """What a run lacks that rejects the samples of inputs which were removed or changed."""
     if plan.config.data.n_train_samples is not None:
         return []
-    planned = {source.origin for source in plan.inputs}
-    return [f"input {item.label} is new" for item in listed if item.path not in planned]
+    planned = {_part(source.origin, source.file) for source in plan.inputs}
+    return [f"input {item.label} is new" for item in listed if _part(item.path, item) not in planned]
 
 
 def _changed(source: PlannedInput) -> bool:

@@ -70,6 +70,8 @@ def plan_inputs(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile])
     if limit is None:
         sources.warn_of_differences(listed, [source.scan for source in planned])
     log.info("planned %d samples of %d files in %.1f s", total, len(planned), time.monotonic() - started)
+    if num_left_out := sum(item.num_left_out for item in planned):
+        log.info("left out by sampling: %d records of %d files", num_left_out, sum(map(_is_part, planned)))
     return tuple(planned)
 
 
@@ -177,6 +179,10 @@ def _watched(path: str) -> Iterator[None]:
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
 
 
+def _is_part(item: PlannedInput) -> bool:
+    return item.num_left_out > 0
+
+
 def _limit(scan: sources.Scan, num_samples: int) -> sources.Scan:
     """The first `num_samples` of a scan."""
     if num_samples >= scan.num_samples:
@@ -185,6 +191,7 @@ def _limit(scan: sources.Scan, num_samples: int) -> sources.Scan:
         scan,
         num_samples=num_samples,
         cuts=scan.cuts[: -(-num_samples // scan.every)],
+        numbers=scan.numbers[: -(-num_samples // scan.every)],
         repeats=tuple(pair for pair in scan.repeats if pair[0] < num_samples),
         duplicates=tuple(position for position in scan.duplicates if position < num_samples),
     )

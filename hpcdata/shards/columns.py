@@ -13,14 +13,13 @@
     keys/bytes.memmap            [num_key_bytes]   uint8, the UTF-8 keys end to end
 
 All little-endian, row-major, without headers: a column is appended to, and `TensorDict.load_memmap` opens the
-directory because each table has the `meta.json` that tensordict writes. A table without rows has no files.
+directory because each table has the `meta.json` that tensordict writes. A table without rows has no files. With
+`text.keep_raw` there are the columns of `raw_texts`, too.
 """
 
 from __future__ import annotations
 
 from hpcdata.shards.schema import Column, Schema
-
-TABLES = ("tokens", "spans", "samples", "keys")
 
 
 def columns(id_dtype: str) -> tuple[Column, ...]:

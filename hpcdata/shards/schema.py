@@ -65,6 +65,11 @@ class Schema:
         return tuple(dict.fromkeys(column.table for column in self.columns))
 
     @property
+    def has_tokens(self) -> bool:
+        """Whether there are ids, which loaders read."""
+        return "tokens" in self.tables
+
+    @property
     def folders(self) -> tuple[str, ...]:
         """Of all files, each behind the one that it lies in."""
         of_streams = [str(PurePosixPath(stream.path).parent) for stream in self.streams]

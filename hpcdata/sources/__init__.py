@@ -1,6 +1,6 @@
 """Sources: raw files -> `Sample`, one format a file, behind `list_inputs`, `prepare`, `scan` and `read`.
 
-May use: base, samples, media.
+May use: base, samples, native, media, order.
 
     files = list_inputs("/data/cc3m-{0000..0575}.tar", "auto")      the inputs, each with a label and a format
     file  = prepare(file, folder)                                   arrays and folders of pictures become JSON lines
@@ -15,8 +15,10 @@ May use: base, samples, media.
     streams       compressed streams, told by their first bytes
     tar/          WebDataset
     json_lines    JSON lines
+    mixes/        LLaVA's lists of JSON files, with the part of each that is taken
     records       one parsed record -> the parts of a sample
     pictures/     which pictures a record names, and where they lie
+    tables/       tables of URLs as JSON lines
     json_shapes   what stands in a JSON file, told from its beginning
     json_array    a JSON array as JSON lines
     folder        a folder of pictures with texts as JSON lines

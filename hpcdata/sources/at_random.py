@@ -31,6 +31,7 @@ from hpcdata.native.forks import ForkLock
 from hpcdata.samples import BadSample, Record
 from hpcdata.sources.base import RECORDS, InputFile, Options, Scan, changed_since_planned, refusing_faults
 from hpcdata.sources.limits import bounded
+from hpcdata.sources.mixes.parts import is_part
 from hpcdata.sources.streams import chunks, open_input
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def places(file: InputFile, options: Options) -> tuple[Scan, np.ndarray]:
 
     seeks = array("q")
     found = sources.scan(file, every=_NEVER, options=options, each=seeks.append)
-    return dataclasses.replace(found, cuts=()), np.array(seeks, np.int64)
+    return dataclasses.replace(found, cuts=(), numbers=()), np.array(seeks, np.int64)
 
 
 class RecordReader:
@@ -153,12 +154,14 @@ class RecordReader:
 
         module = documents if listed.file.format == "documents" else json_lines
         most = self._options.max_record_bytes + 1  # with its break
+        end = None if is_part(listed.file) else end  # where the next one begins that is taken
         left = listed.size - seek if end is None else end - seek
         size = min(left, _FIRST_BYTES if end is None else most)
         data = read_at(descriptor, size, seek)
-        if size < min(left, most) and b"\n" not in data:
-            size = min(left, most)
-            data += read_at(descriptor, size - len(data), seek + len(data))
+        while size < min(left, most) and b"\n" not in data:
+            more = min(size, min(left, most) - size)
+            data += read_at(descriptor, more, seek + size)
+            size += more
         if size < left and b"\n" not in data:  # too long: it is said how long
             return self._alone(listed, position, seek)
         return module.record_at(listed.file, position, seek, data, self._options)

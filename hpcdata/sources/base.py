@@ -54,6 +54,14 @@ class InputFile:
     of then, which know no other fields than `image_path` and `image`, and look nowhere for media that are not read."""
     num_declared: int | None = None
     """Samples that a wids index promises."""
+    take: str = ""
+    """Of an entry of a mix, which part of its records is read, see `order.sampling`; nothing for any other file."""
+    take_seed: int = 0
+    """What `random:N` draws by."""
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Of plain values; what only entries of mixes have is left out of all others."""
+        return {name: value for name, value in vars(self).items() if value or name not in ("take", "take_seed")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +109,10 @@ class Scan:
     """By which rules an odd archive is read, see `tar.groups.Rules`; nothing for any other file."""
     links: tuple[tuple[int, int, int], ...] = ()
     """(start, offset, size): where the content of a member is that is stored as a link."""
+    num_records: int = 0
+    """Of a file of which a part is taken, all that it holds."""
+    numbers: tuple[int, ...] = ()
+    """And which of them, from 0, begins at each cut. Nothing: the record at the cut is the one that is asked for."""
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Scan:
@@ -113,12 +125,13 @@ class Scan:
             duplicates=tuple(values["duplicates"]),
             rules=tuple(values.get("rules", ())),
             links=tuple((start, offset, size) for start, offset, size in values.get("links", ())),
+            num_records=values.get("num_records", 0),
+            numbers=tuple(values.get("numbers", ())),
         )
 
     def identity(self) -> dict[str, Any]:
-        """What the fingerprint of a plan covers; what only odd archives have is left out of all others."""
-        values = vars(self)
-        return {name: value for name, value in values.items() if value or name not in ("rules", "links")}
+        """What the fingerprint of a plan covers; what only some files have is left out of all others."""
+        return {name: value for name, value in vars(self).items() if value or name not in _OF_SOME}
 
     def at(self, position: int, seek: int) -> Scan:
         """The same for reading that one sample, which stands at `seek`."""
@@ -126,6 +139,7 @@ class Scan:
             self,
             every=max(position, 1),
             cuts=(0, seek) if position else (seek,),
+            numbers=(),
             repeats=tuple(pair for pair in self.repeats if pair[0] == position),
             duplicates=tuple(place for place in self.duplicates if place == position),
         )
@@ -136,6 +150,11 @@ class Scan:
             return 0, 0
         nearest = min(position // self.every, len(self.cuts) - 1)
         return nearest * self.every, self.cuts[nearest]
+
+
+LATER = ("num_records", "numbers")
+"""What plans of before do not say of a scan."""
+_OF_SOME = ("rules", "links", *LATER)
 
 
 class CannotRead(Failed):

@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from hpcdata.sources.documents import ENDINGS, MANY, list_documents
 from hpcdata.sources.folder import NOTES, is_below, is_picture, list_folder, walk
 from hpcdata.sources.json_array import flatten_json
 from hpcdata.sources.json_shapes import SNIFF_BYTES, find_shape
+from hpcdata.sources.mixes import entries, parts
 from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.pictures.metadata import NAME, flatten_csv, is_metadata
 from hpcdata.sources.streams import PARQUET, chunks, codec_of, is_tar_header
@@ -36,6 +38,8 @@ from hpcdata.sources.tables.rows import is_table
 
 logger = logging.getLogger(__name__)
 
+MIX = "llava_mix"
+"""The source of a list of JSON files; `auto` knows one as well."""
 _TARS = (".tar", ".tar.gz", ".tgz")
 _JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".ndjson.gz", ".ndjson.zst", ".json.gz", ".json.zst")
 _IMAGES = ("",)
@@ -64,6 +68,8 @@ class _Found:
     path: str
     format: str
     num_declared: int | None = None
+    take: str = ""
+    take_seed: int = 0
 
 
 def list_inputs(
@@ -75,20 +81,22 @@ def list_inputs(
     allows_outside: bool = False,
     as_older: bool = False,
     listed: Collection[str] | None = None,
+    seed: int = 0,
 ) -> list[InputFile]:
     """All inputs in order. Raises UserError if one is missing, is of no known kind, or there is none.
 
     without: a folder that is never looked into, of a run that writes into the folder of its inputs. image_root: where
     pictures of records lie, None for the folder of each file. allows_outside: also anywhere else. as_older: chooses
     as plans did that have no `found`, by names alone and with notes on a data set (`state.json`) among the inputs.
-    listed: folders whose documents are one input, a listing, as a plan says; None: where there are many of them.
+    listed: folders whose documents are one input, a listing, as a plan says; None: where there are many of them. seed:
+    what entries `random:N` of mixes draw by.
     """
     root = image_root and os.path.abspath(image_root)
     if root:
         with refusing_faults(root):
             if kind_of(root) != "folder":
                 raise UserError(f"data.image_root={image_root} is no folder")
-    look = _Look(source=source, without=without, as_older=as_older, listed=listed)
+    look = _Look(source=source, without=without, as_older=as_older, listed=listed, seed=seed)
     paths = [path for path in expand_paths(raw_data_dir) if not is_below(path, without)]
     found = [file for path in paths for file in look.found(path)]
     if not found:
@@ -98,13 +106,25 @@ def list_inputs(
     return [
         InputFile(
             path=file.path,
-            label=clean_name(os.fsencode(os.path.relpath(file.path, parent))),
+            label=label,
             format=file.format,
             num_declared=file.num_declared,
+            take=file.take,
+            take_seed=file.take_seed,
             **_places(file, root, allows_outside),
         )
-        for file in unique
+        for file, label in zip(unique, _labels(unique, parent), strict=True)
     ]
+
+
+def _labels(files: Sequence[_Found], parent: str) -> Iterator[str]:
+    """Names below a folder. Behind that of a file of which a part is taken stands which; numbers tell repeats apart."""
+    seen: Counter[str] = Counter()
+    for file in files:
+        label = clean_name(os.fsencode(os.path.relpath(file.path, parent)))
+        label += f"@{file.take}" if file.take not in ("", parts.ALL) else ""
+        seen[label] += 1
+        yield f"{label}@{seen[label]}" if seen[label] > 1 else label
 
 
 class _Places(TypedDict):
@@ -164,14 +184,19 @@ class _Look:
     without: str
     as_older: bool
     listed: Collection[str] | None
+    seed: int = 0
 
     def found(self, path: str) -> list[_Found]:
         source = self.source
         with refusing_faults(path):
             kind = kind_of(path)
-        if kind == "folder":
+        if kind == "folder" and source != MIX:
             return self._in_folder(path)
         name = os.path.basename(path).lower()
+        if source == MIX and kind == "folder":
+            raise UserError(f"{path} is a folder: data.source={MIX} reads a YAML file that lists JSON files")
+        if source == MIX or (source == "auto" and entries.is_mix(path)):
+            return list(_mixed(path, self.seed))
         if source == "table":
             if not is_table(path):
                 raise UserError(f"{path} is no input of data.source=table: expected CSV, TSV, Parquet or JSON")
@@ -304,6 +329,19 @@ def _indexed(path: str) -> list[_Found]:
     return [_Found(path=shard.path, format=_tar_format(shard.path), num_declared=shard.num_samples) for shard in shards]
 
 
+def _mixed(path: str, seed: int) -> Iterator[_Found]:
+    unknown = set[str]()
+    for entry in entries.read_mix(path, seed=seed):
+        name = entry.path.lower()
+        if not name.endswith((".json", *_JSON_LINES)):
+            raise UserError(f"{entry.where}: {entry.path} is no .json and no .jsonl")
+        format_name = _json_format(entry.path, "jsonl")
+        yield _Found(path=entry.path, format=format_name, take=entry.take, take_seed=entry.take_seed)
+        unknown.update(entry.unknown)
+    if unknown:
+        logger.warning("%s: %s of its entries is not read", path, ", ".join(sorted(unknown)))
+
+
 def _is_tar(name: str) -> bool:
     return name.endswith(_TARS)
 
@@ -358,9 +396,10 @@ def _beginning(file: InputFile) -> bytes:
 
 
 def _without_repeats(found: list[_Found]) -> list[_Found]:
-    unique: dict[str, _Found] = {}
+    """A mix may list a file several times: each time has a seed of its own."""
+    unique: dict[tuple[str, str, int], _Found] = {}
     for file in found:
-        first = unique.setdefault(os.path.realpath(file.path), file)
+        first = unique.setdefault((os.path.realpath(file.path), file.take, file.take_seed), file)
         if first is not file:
             logger.warning("input %s is given twice (first as %s): it is read once", file.path, first.path)
     return list(unique.values())

@@ -6,9 +6,10 @@ skipped without being held; a compressed stream that breaks ends in one reject.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
-from itertools import islice
+from itertools import compress, islice
 
 import orjson
 
@@ -16,17 +17,26 @@ from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample
 from hpcdata.sources import records
 from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned, gathered
 from hpcdata.sources.limits import LARGE_TEXT_BYTES, bounded, most_records, require_few_large, require_few_records
+from hpcdata.sources.mixes import parts as parts_taken
 from hpcdata.sources.streams import BrokenStream, chunks
 
 Line = tuple[int, bytes, BadSample | None]
 """(offset in the uncompressed file, the line, what is wrong with it); the line is empty if something is."""
 
+_NEVER = 1 << 62
 _SCAN_LIMIT_BYTES = LARGE_TEXT_BYTES
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
     """Counts lines; the options cannot change how many there are. Raises UserError for what unpacks to too much."""
+    if parts_taken.is_part(file):
+        whole = dataclasses.replace(file, take="")
+
+        def count_lines(each: Each | None) -> int:
+            return scan(whole, every=_NEVER, options=options, each=each).num_samples
+
+        return parts_taken.scan(file, count_lines, every=every, each=each)
     cuts = []
     num_samples = 0
     large = 0
@@ -71,8 +81,12 @@ def record_at(file: InputFile, position: int, offset: int, data: bytes, options:
 
 
 def rows_of(file: InputFile, scan: Scan, first: int, count: int, limit: int) -> Iterator[Line]:
-    """The lines `first` to `first + count - 1` of a file, as far as there are so many."""
+    """The lines `first` to `first + count - 1` of a file, or of its part that is taken, as far as there are so many."""
     start, seek = scan.cut(first)
+    if parts_taken.is_part(file):
+        skipped, is_taken = parts_taken.start(file, scan, first)
+        taken = compress(lines(chunks(file, seek=seek), seek, limit), is_taken)
+        return islice(taken, skipped, skipped + count)
     return islice(lines(chunks(file, seek=seek), seek, limit), first - start, first - start + count)
 
 

@@ -139,8 +139,9 @@ class Remaker:
 
     def _scan_again(self, segment: Segment, origin: str) -> _Source:
         planned, config = segment.source, self._plan.config
-        (listed,) = sources.list_inputs(origin, config.data.source, without=str(self._paths.root), listed=())
-        kept = {name: getattr(planned.file, name) for name in ("label", "base", "roots")}
+        source = "jsonl" if planned.file.take else config.data.source
+        (listed,) = sources.list_inputs(origin, source, without=str(self._paths.root), listed=())
+        kept = {name: getattr(planned.file, name) for name in ("label", "base", "roots", "take", "take_seed")}
         listed = dataclasses.replace(listed, **kept)
         options = self._stage.options(config)
         file = sources.prepare(listed, Path(self._listings.name), without=str(self._paths.root), options=options)

@@ -50,7 +50,11 @@ class RecordIndex:
 
     def identity(self) -> list[list[Any]]:
         """Of the files, by names and sizes."""
-        return [[item.file.label, item.file.format, item.size, item.scan.num_samples] for item in self.files]
+        return [
+            [item.file.label, item.file.format, item.size, item.scan.num_samples]
+            + ([item.file.take, item.file.take_seed] if item.file.take else [])
+            for item in self.files
+        ]
 
 
 def build(

@@ -27,6 +27,7 @@ from hpcdata.multimodal.datasets.index import RecordIndex
 from hpcdata.samples import Record
 from hpcdata.sources import Options, list_inputs
 from hpcdata.sources.at_random import RecordReader
+from hpcdata.sources.mixes.entries import digest_of, is_mix
 from hpcdata.sources.pictures.placeholders import KEEP, POLICIES
 
 _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test")
@@ -51,13 +52,14 @@ class SourceDataset(Dataset):
         needs_text: bool = True,
         needs_image: bool = True,
         placeholders: Literal["keep", "fix", "reject"] = "keep",
+        seed: int = 0,
         style: str | None = None,
         sample: int | None = None,
         index_dir: str | os.PathLike[str] | None = None,
         num_processes: int | None = None,
     ) -> None:
-        """path: as `data.raw_data_dir` takes it; source, text_field, image_field, image_root, outside_images and
-        placeholders as in `data`. split: of the files of a folder, those of this name (`train/`,
+        """path: as `data.raw_data_dir` takes it; source, text_field, image_field, image_root, outside_images,
+        placeholders and seed as in `data`. split: of the files of a folder, those of this name (`train/`,
         `train-00000.parquet`); None: all.
         needs_text, needs_image: False leaves a side out, and records without it are none the worse. style: of every
         example. sample: only so many of the first. index_dir: a folder that keeps where the records are.
@@ -81,6 +83,8 @@ class SourceDataset(Dataset):
         paths = [os.path.expanduser(os.fspath(item)) for item in given]
         asked: dict[str, Any] = {"paths": [os.path.abspath(item) for item in paths], "split": split, "source": source}
         asked |= {"image_root": image_root, "outside_images": outside_images, "options": where}
+        if mixes := [digest_of(name) for name in paths if os.path.isfile(name) and is_mix(name)]:
+            asked |= {"mixes": mixes, "seed": seed}
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
         def made(folder: Path) -> RecordIndex:
@@ -88,7 +92,11 @@ class SourceDataset(Dataset):
             if found is not None:
                 return found
             listed = list_inputs(
-                _of_split(paths, split), source, image_root=image_root, allows_outside=outside_images == "read"
+                _of_split(paths, split),
+                source,
+                image_root=image_root,
+                allows_outside=outside_images == "read",
+                seed=seed,
             )
             return index.build(listed, options, folder, asked, num_processes=num_processes)
 

@@ -142,6 +142,23 @@ def _flattened(pieces: list[object], number: int, pictures: list[Named]) -> str:
     return text
 
 
+def without_names(turns: object) -> object:
+    """The turns without the names of their pictures, whose places stay: `{"type": "image"}`."""
+    if not isinstance(turns, list):
+        return turns
+    return [_without_names(turn) if isinstance(turn, dict) else turn for turn in turns]
+
+
+def _without_names(turn: dict[str, Any]) -> dict[str, Any]:
+    pieces = {name: said for name in ("value", "content") if isinstance(said := turn.get(name), list)}
+    return turn | {name: [_without_name(piece) for piece in said] for name, said in pieces.items()}
+
+
+def _without_name(piece: object) -> object:
+    is_picture = isinstance(piece, dict) and piece.get("type") in PICTURE_PIECES
+    return {"type": piece["type"]} if is_picture and isinstance(piece, dict) else piece
+
+
 def _require_no_other_marker(role: Role, text: str, number: int) -> None:
     """Raises BadSample for `<video>` where a turn puts it in the place of one, and not as a tag of HTML."""
     if role is Role.ASSISTANT or "<" not in text:

@@ -34,6 +34,7 @@ class Rules:
     max_bytes: int
     max_pixels: int | None
     """None: pictures are not decoded."""
+    max_aspect: float | None
     respects_robots: bool
 
     @classmethod
@@ -42,6 +43,7 @@ class Rules:
         return cls(
             max_bytes=fetch.max_bytes,
             max_pixels=config.data.max_image_pixels if fetch.decode else None,
+            max_aspect=config.data.max_aspect,
             respects_robots=fetch.robots == "respect",
         )
 
@@ -84,7 +86,7 @@ def require_picture(data: bytes, kind: str, rules: Rules) -> None:
     if rules.max_pixels is not None:
         from hpcdata.media import pixels
 
-        pixels.load(data, sizes=_SMALL, max_pixels=rules.max_pixels)
+        pixels.load(data, sizes=_SMALL, max_pixels=rules.max_pixels, max_aspect=rules.max_aspect)
 
 
 def sha256_of(data: bytes) -> str:

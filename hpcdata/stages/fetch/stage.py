@@ -48,7 +48,7 @@ class Fetch(Copy):
         return dataclasses.replace(config, data=data, loader=loader)
 
     def settings(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        keys = (*_KEYS, "data.max_image_pixels") if fields["fetch.decode"] else _KEYS
+        keys = (*_KEYS, "data.max_image_pixels", "data.max_aspect") if fields["fetch.decode"] else _KEYS
         return {name: value for name, value in fields.items() if name in keys or name.startswith("fetch.")}
 
     def options(self, config: RunConfig) -> Options:

@@ -1,0 +1,348 @@
+"""Copied records laid out for other systems, opened by their own readers, and read again by ours.
+
+HPCDATA_TEST_READERS=DIR pytest tests/formats/records/test_laying_out.py: DIR has megatron-energon (tests/run.sh).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpcdata import embedded
+from hpcdata import export as export_command
+from hpcdata import verify as verify_command
+from hpcdata.base.errors import UserError
+from hpcdata.dataset.verifying import verify
+from hpcdata.formats.records.laying_out import export_records
+from hpcdata.formats.records.options import OPTIONS, RecordOptions
+from hpcdata.formats.target import problems_of, read_target
+from tests.crashes import Crash, crash_at
+from tests.evidence import CRASHES, Evidence
+from tests.formats.records.made import LINES, TARS, copied, read_with, write_lines
+from tests.smallruns import small_run
+from tests.trees import tree
+from tests.work.test_task import make_tar, png
+
+ENERGON = """
+import json, sys
+from megatron.energon import Cooker, DefaultTaskEncoder, TextSample, WorkerConfig, basic_sample_keys
+from megatron.energon import get_loader, get_train_dataset, get_val_dataset, stateless
+@stateless
+def cook(sample):
+    names = sorted(name for name in sample if not name.startswith("__"))
+    return TextSample(**basic_sample_keys(sample), text=json.dumps([names, sample["json"]]))
+class Cooked(DefaultTaskEncoder):
+    cookers = [Cooker(cook)]
+worker = WorkerConfig(rank=0, world_size=1, num_workers=0)
+train = get_train_dataset(sys.argv[1], batch_size=None, shuffle_buffer_size=None, max_samples_per_sequence=None,
+                          worker_config=worker, repeat=False, task_encoder=Cooked())
+found = {"train": list(get_loader(train))}
+if len(sys.argv) > 2:
+    val = get_val_dataset(sys.argv[1], batch_size=None, worker_config=worker, task_encoder=Cooked())
+    found["val"] = list(get_loader(val))
+def shown(sample):
+    if isinstance(sample, TextSample):
+        return [sample.__key__, *json.loads(sample.text)]
+    return [sample.__key__, type(sample).__name__, getattr(sample, "caption", ""), list(sample.image.shape)]
+print(json.dumps({name: [shown(sample) for sample in samples] for name, samples in found.items()}))
+"""
+PREPARED = """
+import json, shutil, sys
+from megatron.energon.epathlib import EPath
+from megatron.energon.flavors.webdataset.prepare import WebdatasetPreparator
+names = sys.argv[2:]
+WebdatasetPreparator.prepare_dataset(EPath(sys.argv[1]), names, split_parts_ratio=[("train", 1.0)],
+                                     tar_index_only=False, workers=1)
+print("null")
+"""
+
+
+@pytest.fixture(scope="module")
+def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 pictures with captions in 4 tars."""
+    return copied(tmp_path_factory.mktemp("tars") / "run", *TARS, "data.n_train_samples=24")
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tars of pictures with captions whose names are the same."""
+    folder = tmp_path_factory.mktemp("twins")
+    for name in ("a", "b"):
+        pieces = [item for n in range(3) for item in ((f"{n}.png", png()), (f"{n}.txt", f"{name}{n}".encode()))]
+        make_tar(folder / f"in/{name}.tar", pieces)
+    return copied(folder / "run", *TARS, "data.shard_size=3", source=folder / "in")
+
+
+TALK = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat, ein Tier, 猫."}]
+CONTENT = [{"type": "image", "image": "two.png"}, {"type": "text", "text": "And this?"}]
+ROWS = [
+    {"id": "coco/train/1", "image": "one.png", "conversations": TALK, "data_source": "x"},
+    {
+        "id": "coco/train/1",
+        "image": ["one.png", "two.png"],
+        "conversations": [{**TALK[0], "value": "<image> <image>?"}, TALK[1]],
+    },
+    {"image": None, "conversations": [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello."}]},
+    {"messages": [{"role": "user", "content": CONTENT}, {"role": "assistant", "content": "A dog."}]},
+    {"id": "../../etc/passwd", "image": "two.png", "conversations": [{"from": "human", "value": "x"}, TALK[1]]},
+]
+
+
+@pytest.fixture(scope="module")
+def talks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Conversations with one picture, two, none, and of chats, as JSON lines in 2 shards."""
+    folder = tmp_path_factory.mktemp("talks")
+    for name in ("one", "two"):
+        (folder / f"{name}.png").write_bytes(png())
+    write_lines(folder / "in.jsonl", ROWS)
+    return copied(folder / "run", *LINES, "data.shard_size=3", source=folder / "in.jsonl")
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as tar:
+        return {item.name: tar.extractfile(item).read() for item in tar}  # type: ignore[union-attr]
+
+
+def tokens(folder: Path, source: str | Path, *overrides: str) -> str:
+    """The content digest of what our own sources and encoders make of a folder."""
+    small_run(folder, "data.n_train_samples=null", *overrides, source=source)
+    (report,) = verify(folder)
+    assert report.problems == []
+    return report.content_digest
+
+
+def test_tars_are_the_same_files_and_webdataset_reads_them(tars: Path, tmp_path: Path) -> None:
+    import webdataset
+
+    made = export_records(tars, tmp_path / "out", "webdataset")
+    found = sorted((tmp_path / "out").glob("*.tar"))
+    assert [path.name for path in found] == [f"{number:05d}-of-00004.tar" for number in range(4)]
+    assert all(path.samefile(next(tars.glob(f"dataset/parts/*/records/{path.name}"))) for path in found)
+    samples = list(webdataset.WebDataset([str(path) for path in found], shardshuffle=False))
+    with tarfile.open(embedded.path("quickstart.tar")) as tar:
+        original = {item.name: tar.extractfile(item).read() for item in tar}  # type: ignore[union-attr]
+    assert len(samples) == 24
+    assert all(sample["png"] == original[f"{sample['__key__']}.png"] for sample in samples)
+    assert (made.source.num_samples, made.facts) == (24, {"renamed": 0})
+    assert problems_of(tmp_path / "out") == []
+    index = json.loads((tmp_path / "out/shardindex.json").read_text())
+    assert [item["nsamples"] for item in index["shardlist"]] == [7, 7, 7, 3]
+
+
+def test_names_come_once_in_all_tars_unless_they_are_to_be_kept(twins: Path, tmp_path: Path) -> None:
+    made = export_records(twins, tmp_path / "out", "webdataset")
+    names = [name for path in sorted((tmp_path / "out").glob("*.tar")) for name in members(path)]
+    assert len(set(names)) == len(names) == 12
+    assert made.facts == {"renamed": 3}
+    export_records(twins, tmp_path / "kept", "webdataset", RecordOptions(keys="keep"))
+    names = [name for path in sorted((tmp_path / "kept").glob("*.tar")) for name in members(path)]
+    assert len(set(names)) == 6
+    before, after = (
+        tokens(tmp_path / name, source) for name, source in (("a", twins.parent / "in"), ("b", tmp_path / "out"))
+    )
+    assert before == after
+
+
+@pytest.mark.slow
+def test_energon_reads_pairs_and_splits(twins: Path, tars: Path, tmp_path: Path) -> None:
+    export_records(twins, tmp_path / "twins", "energon")
+    found = read_with("HPCDATA_TEST_READERS", ENERGON, tmp_path / "twins")
+    assert sorted(item[2] for item in found["train"]) == ["a0", "a1", "a2", "b0", "b1", "b2"]
+    assert {item[1] for item in found["train"]} == {"CaptioningSample"}
+    assert len({item[0] for item in found["train"]}) == 6
+    made = export_records(tars, tmp_path / "out", "energon", RecordOptions(split="train:3,val:1"))
+    found = read_with("HPCDATA_TEST_READERS", ENERGON, tmp_path / "out", "val")
+    assert {name: len(items) for name, items in found.items()} == made.facts["split"]
+    assert len({item[0] for items in found.values() for item in items}) == 24
+
+
+@pytest.mark.slow
+def test_energon_reads_conversations_as_they_are(tmp_path: Path) -> None:
+    pieces = [
+        (f"{n}.{end}", data)
+        for n in range(2)
+        for end, data in (("png", png()), ("json", json.dumps({"conversations": TALK}).encode()))
+    ]
+    run = copied(tmp_path / "run", *TARS, source=make_tar(tmp_path / "in.tar", pieces))
+    export_records(run, tmp_path / "out", "energon", RecordOptions(sample_index=False))
+    assert not (tmp_path / "out/.nv-meta/index.sqlite").exists()
+    found = read_with("HPCDATA_TEST_READERS", ENERGON, tmp_path / "out")
+    assert sorted(found["train"]) == [[name, ["json", "png"], {"conversations": TALK}] for name in "01"]
+
+
+@pytest.mark.slow
+def test_what_energon_prepares_itself_is_what_is_there(twins: Path, tmp_path: Path) -> None:
+    """Its index of samples and parts, row by row, and where samples are."""
+    import sqlite3
+
+    export_records(twins, tmp_path / "out", "energon")
+    names = sorted(path.name for path in (tmp_path / "out").glob("*.tar"))
+    (tmp_path / "theirs").mkdir()
+    for name in names:
+        shutil.copy(tmp_path / "out" / name, tmp_path / "theirs")
+    read_with("HPCDATA_TEST_READERS", PREPARED, tmp_path / "theirs", *names)
+    for name in names:
+        assert (tmp_path / f"out/{name}.idx").read_bytes() == (tmp_path / f"theirs/{name}.idx").read_bytes()
+    rows, schemas = [], []
+    for folder in ("out", "theirs"):
+        with sqlite3.connect(tmp_path / folder / ".nv-meta/index.sqlite") as database:
+            rows.append([sorted(database.execute(f"SELECT * FROM {table}")) for table in ("samples", "sample_parts")])
+            schemas.append(sorted(database.execute("SELECT type, name, tbl_name FROM sqlite_master")))
+    assert rows[0] == rows[1]
+    assert schemas[0] == schemas[1]
+    counts = [
+        json.loads((tmp_path / folder / ".nv-meta/.info.json").read_text())["shard_counts"]
+        for folder in ("out", "theirs")
+    ]
+    assert counts[0] == counts[1]
+
+
+def as_the_trainer(path: Path, folder: Path) -> Iterator[tuple[list[Path], list[dict]]]:
+    """The pictures and turns of each record, as LLaVA's lazy dataset finds them: it joins `image` to a folder."""
+    text = path.read_text()
+    for record in map(json.loads, text.splitlines()) if path.suffix == ".jsonl" else json.loads(text):
+        images = record.get("image", [])  # null fails below, as there
+        pictures = [folder / name for name in (images if isinstance(images, list) else [images])]
+        turns = record["conversations"]
+        yield pictures, turns[1:] if turns[0]["from"] != "human" else turns
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_conversations_are_read_as_the_trainer_reads_them_and_by_our_sources(
+    talks: Path, tmp_path: Path, lines: bool
+) -> None:
+    made = export_records(talks, tmp_path / "out", "llava", RecordOptions(lines=lines))
+    path = tmp_path / "out" / ("llava.jsonl" if lines else "llava.json")
+    found = list(as_the_trainer(path, tmp_path / "out"))
+    assert [len(pictures) for pictures, _ in found] == [1, 2, 0, 1, 1]
+    assert all(path.read_bytes() == png() for pictures, _ in found for path in pictures)
+    assert [turns[0]["value"] for _, turns in found] == [
+        "<image>\nWhat?",
+        "<image> <image>?",
+        "Hi.",
+        "<image>And this?",
+        "x",
+    ]
+    assert made.facts == {"records": 5, "left_out": {}}
+    assert problems_of(tmp_path / "out") == []
+    wanted = tokens(tmp_path / "a", talks.parent / "in.jsonl")
+    assert tokens(tmp_path / "b", path) == wanted
+    assert tokens(tmp_path / "c", f"{talks}/dataset/parts/*/records/*.jsonl") == wanted
+
+
+def test_what_a_conversation_cannot_hold_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(png())
+    rows = [{"text": "a document"}, {"image": "one.png", "text": "A cat."}, {"image": "one.png"}]
+    run = copied(tmp_path / "run", *LINES, source=write_lines(tmp_path / "in.jsonl", rows))
+    made = export_records(run, tmp_path / "out", "llava", RecordOptions(prompt="Describe it."))
+    (record,) = json.loads((tmp_path / "out/llava.json").read_text())
+    assert record["conversations"][0]["value"] == "<image>\nDescribe it."
+    assert made.facts == {"records": 1, "left_out": {"bad_record": 1, "missing_text": 1}}
+    noted = [json.loads(line) for line in (tmp_path / "out/left_out.jsonl").read_text().splitlines()]
+    assert [(item["key"], item["reason"]) for item in noted] == [
+        ("in.jsonl#0", "bad_record"),
+        ("in.jsonl#2", "missing_text"),
+    ]
+    assert [path.name for path in (tmp_path / "out").rglob("*.png")] == ["000000001.png"]
+
+
+def test_lines_and_files_are_the_same_files_and_a_folder_of_them_is_read(talks: Path, tmp_path: Path) -> None:
+    export_records(talks, tmp_path / "out", "jsonl")
+    lines = sorted((tmp_path / "out").glob("*/*.jsonl"))
+    assert [path.samefile(next(talks.glob(f"dataset/parts/*/records/{path.name}"))) for path in lines] == [True] * 2
+    records = [(path.parent, json.loads(line)) for path in lines for line in path.read_text().splitlines()]
+    named = [folder / name for folder, record in records for name in _names(record.get("image"))]
+    assert [path.read_bytes() for path in named] == [png()] * 5
+    assert tokens(tmp_path / "a", tmp_path / "out") == tokens(tmp_path / "b", talks.parent / "in.jsonl")
+
+
+def _names(value: str | list[str] | None) -> list[str]:
+    return [] if value is None else [value] if isinstance(value, str) else value
+
+
+def test_where_there_are_no_links_files_are_copied(
+    talks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_records(talks, tmp_path / "linked", "llava")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    export_records(talks, tmp_path / "copied", "llava")
+    assert tree(tmp_path / "copied") == tree(tmp_path / "linked")
+
+
+def test_the_form_of_the_copy_says_which_formats_fit(tars: Path, talks: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds tars, and llava is made of JSON lines: .*\n.*copy\.format=jsonl"):
+        export_records(tars, tmp_path / "out", "llava")
+    with pytest.raises(
+        UserError, match=r"holds JSON lines, and energon is made of tars: .*\n.*copy\.format=webdataset"
+    ):
+        export_records(talks, tmp_path / "out", "energon")
+    with pytest.raises(UserError, match="holds tokens"):
+        export_records(copied(tmp_path / "run"), tmp_path / "out", "jsonl")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(OPTIONS))
+def test_an_export_that_was_killed_anywhere_has_the_same_bytes_when_it_is_typed_again(
+    twins: Path, talks: Path, tmp_path: Path, name: str, evidence: Evidence
+) -> None:
+    run, number = (talks if name in ("llava", "jsonl") else twins), 0
+    export_records(run, tmp_path / "whole", name)
+    whole = tree(tmp_path / "whole")
+    while True:
+        number += 1
+        out = tmp_path / f"{number}/out"
+        try:
+            with crash_at(number, after=bool(number % 2)) as counter:
+                export_records(run, out, name)
+            if counter.calls < number:
+                break
+        except Crash:
+            pass
+        assert not out.exists() or tree(out) == whole
+        shutil.rmtree(out.with_name(".out.claims"), ignore_errors=True)  # as if the dead process were another one
+        export_records(run, out, name)
+        assert tree(out) == whole
+        assert [path.name for path in out.parent.iterdir()] == ["out"]
+        shutil.rmtree(out)
+    assert number > 10
+    evidence(CRASHES, number)
+
+
+def test_the_command_says_what_it_made_and_refuses_options_of_other_formats(
+    twins: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [str(twins), str(tmp_path / "ai2d(cauldron,llava_format)"), "--format", "energon"]
+    assert export_command.main([*line, "--split=train:1,val:1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["samples"], found["facts"]["renamed"]) == (6, 3)
+    assert found["facts"]["split"] == {"train": 3, "val": 3}
+    assert verify_command.main([line[1]]) == 0
+    assert export_command.main([*line, "--split=train:1,val:1"]) == 0
+    assert "6 samples (energon) in " in capsys.readouterr().out
+    assert export_command.main(line) == 2
+    assert "split was train:1,val:1, now train:1" in capsys.readouterr().err
+    for option in ("--prompt=x", "--keys=keep", "--block-size=4", "--lines"):
+        assert export_command.main([*line[:1], str(tmp_path / "new"), *line[2:], option]) == 2
+        assert "is no option of --format energon" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_was_rejected_by_the_copy_is_in_the_account_of_the_export(tmp_path: Path) -> None:
+    make_tar(tmp_path / "in.tar", [("a.png", png()), ("b.png", png()[:60])])
+    run = copied(tmp_path / "run", *TARS, source=tmp_path / "in.tar")
+    export_records(run, tmp_path / "out", "webdataset")
+    found = read_target(tmp_path / "out")
+    assert (found.counts.inputs, found.counts.written) == (2, 1)
+    assert sum(Counter(found.counts.rejected).values()) == 1
