@@ -21,7 +21,6 @@ from hpcdata.sources.base import InputFile
 from hpcdata.sources.json_array import flatten_json
 from hpcdata.sources.json_shapes import SNIFF_BYTES, find_shape
 from hpcdata.sources.limits import bounded
-from hpcdata.sources.pictures import tables as parquet_tables
 from hpcdata.sources.records import load
 from hpcdata.sources.streams import PARQUET, chunks, codec_of
 from hpcdata.sources.tables.urls import NAMES, is_url
@@ -59,6 +58,8 @@ def rows_of(file: InputFile, url_field: str | None, folder: str) -> Iterator[Row
 
 
 def _of_parquet(file: InputFile) -> Iterator[Row]:
+    from hpcdata.sources.pictures import tables as parquet_tables
+
     for row in parquet_tables.rows_without_bytes(file):
         if isinstance(row, dict) and not any(isinstance(value, BadSample) for value in row.values()):
             yield json.dumps(row, default=str).encode(), row
