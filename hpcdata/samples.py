@@ -234,6 +234,8 @@ class Sample:
     """All that the record consists of, where a stage asks for it (`Options.keeps_members`)."""
     source: str = ""
     """Label of its input, where a batch holds records of several."""
+    id: str = ""
+    """What the record calls itself, where a stage asks for it (`Options.notes_ids`)."""
     is_fixed: bool = False
     """Markers of its pictures were put into it, as `data.placeholders=fix` says."""
 
@@ -248,6 +250,7 @@ class Reject:
     message: str
     offset: int = 0
     source: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ ROOMS = {
     "encoders": "base samples embedded config media shards runs",
     "dataset": "base samples native config shards runs history encoders",
     "catalogue": "base net runs",
-    "stages": "base samples config media net sources shards runs encoders multimodal formats",
+    "stages": "base samples config media net sources shards runs encoders dataset multimodal formats",
     "work": "base samples config embedded sources shards runs history stages",
     "report": "base samples shards runs history dataset",
     "loading": "base samples native order shards dataset",
@@ -68,6 +68,7 @@ ONLY_IN = {
                 "orientation",
                 "pixels",
                 "profiles",
+                "reencoding",
                 "resizing",
                 "turns",
             )

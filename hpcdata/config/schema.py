@@ -35,9 +35,15 @@ class DataConfig:
     """Inputs: a path, glob, brace list, folder, wids index, or a list of these. Resolved once, into the plan."""
     token_output_dir: str = transient(REQUIRED)
     """The run's folder: plan, shards, ledgers, dataset."""
-    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "llava_mix", "table"] = semantic("auto")
-    """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents; `llava_mix` is a YAML that
-    lists JSON files, and which part of each is taken; `table` is rows with URLs in CSV, TSV, Parquet or JSON."""
+    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "parquet", "llava_mix", "urls"] = semantic("auto")
+    """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents; `parquet` reads Parquet files
+    alone, whose rows are records with pictures or conversations; `llava_mix` is a YAML that lists JSON files, and which
+    part of each is taken; `urls` is rows with URLs of pictures in CSV, TSV, Parquet or JSON."""
+    mapping: str | None = transient(None)
+    """A YAML file that says which field is the text, the picture, the conversation: for JSON, CSV, TSV and Parquet of
+    any fields, see hpcdata/sources/custom/mapping.py."""
+    mapped_by: str | None = semantic(None, added_later=True)
+    """Needs no setting here: what that file says."""
     seed: int = semantic(0, added_later=True)
     """What `random:N` in such a list draws by."""
     text_field: str | None = semantic(None)
@@ -185,6 +191,31 @@ class CopyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    form: Literal["llava-parquet"] = semantic("llava-parquet")
+    """Of stage=convert: Parquet with pictures and conversations -> JSON and files, as LLaVA's trainers read them."""
+    decode: bool = semantic(True)
+    """Reject records with a picture that cannot be decoded within the limits. false: write pictures unseen."""
+    others: Literal["png", "keep", "reject"] = semantic("png")
+    """Pictures that are no JPEG, PNG or WebP, whose bytes are always written as they are: `png` writes their pixels as
+    PNG, `keep` their bytes, `reject` makes their records rejects."""
+    image_prefix: str = semantic("image/")
+    """What stands before a picture's name in `image`: the way from the folder that a trainer starts from to its file.
+    The folder of the JSON holds `image/`; with an image_folder above it: `ReCap-118K/image/`."""
+    prompt: str | list[str] | None = semantic(None)
+    """What is asked where a turn of the user is nothing but `<image>`: a text, a list of texts to draw from, or `recap`
+    for a list that asks for descriptions. null: such turns stay."""
+    prompt_probability: float = semantic(0.8)
+    """How often it is the first of several texts; the others share the rest evenly."""
+    seed: int = semantic(0)
+    """Of that draw, with the index of the record."""
+    out: str | None = transient(None)
+    """The folder that is made, with the JSON and `image/`. null: `llava` in `data.token_output_dir`."""
+    json_name: str | None = transient(None)
+    """The JSON in it: `NAME.json` is one list, `NAME.jsonl` a record a line. null: the name of the folder, `.json`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeasureConfig:
     preprocessor: dict[str, Any] = field(default_factory=dict, metadata={"semantic": True, "added_later": False})
     """Of stage=measure: settings of MolmoPreprocessorConfig that say how texts are written (`message_format`,
@@ -325,12 +356,13 @@ class RunConfig:
     copy: CopyConfig = field(default_factory=CopyConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     fetch: FetchConfig = field(default_factory=FetchConfig)
+    convert: ConvertConfig = field(default_factory=ConvertConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     finish: FinishConfig = field(default_factory=FinishConfig)
     stage: str = semantic("tokenize", added_later=True)
     """What is done to the samples: `tokenize`, `copy` (raw records to tars or JSON lines: resharded, filtered),
-    `measure` (sizes of pictures and lengths of texts, for training on raw records), or `fetch` (the pictures of a list
-    of URLs)."""
+    `convert` (tables with pictures to JSON and files), `fetch` (the pictures of a list of URLs), or `measure` (sizes of
+    pictures and lengths of texts, for training on raw records)."""
     estimate: bool = transient(False)
     """Say what the run will cost, from a timed sample of its inputs, and start nothing."""
     estimate_s: float = transient(60.0)

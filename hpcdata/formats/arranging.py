@@ -158,6 +158,19 @@ def _existing(out: Path, target: Target) -> Target | None:
     return found if found.is_like(target) else None
 
 
+def require_free(out: Path, format_name: str) -> None:
+    """Raises UserError where `out` is something else than an export of this format: before there is one to make."""
+    if not os.path.lexists(out):
+        return
+    if is_target(out):
+        found = read_target(out, even_if_changed=True)
+        if found.format == format_name:
+            return
+        raise UserError(f"{out} holds another export (of format {found.format}): choose another folder")
+    if not out.is_dir() or any(out.iterdir()):
+        raise UserError(f"{out} exists already: choose another folder")
+
+
 def _require_place(out: Path, target: Target) -> None:
     """Raises UserError where `out` is something else than this export."""
     if not os.path.lexists(out):

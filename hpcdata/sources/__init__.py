@@ -15,10 +15,11 @@ May use: base, samples, native, media, order.
     streams       compressed streams, told by their first bytes
     tar/          WebDataset
     json_lines    JSON lines
+    custom/       JSON, CSV, TSV and Parquet of any fields, by a mapping
     mixes/        LLaVA's lists of JSON files, with the part of each that is taken
     records       one parsed record -> the parts of a sample
     pictures/     which pictures a record names, and where they lie
-    tables/       tables of URLs as JSON lines
+    url_lists/    tables of URLs as JSON lines
     json_shapes   what stands in a JSON file, told from its beginning
     json_array    a JSON array as JSON lines
     folder        a folder of pictures with texts as JSON lines
@@ -100,7 +101,12 @@ def scan(file: InputFile, *, every: int, options: Options, each: Each | None = N
     each: is told where every sample begins, in order.
     """
     with refusing_faults(file.path):
-        return _module(file).scan(file, every=every, options=options, each=each)
+        found = _module(file).scan(file, every=every, options=options, each=each)
+        if options.mapping and found.num_samples:
+            from hpcdata.sources.custom import fitting
+
+            fitting.require_fit(file, read(file, found, first=0, count=found.num_samples, options=options))
+        return found
 
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:

@@ -124,6 +124,8 @@ def to_mapping(record: Record) -> dict[str, Any]:
     """A record as JSON values. Pictures lose their blobs."""
     values: dict[str, Any] = {"position": record.position, "key": record.key, "offset": record.offset}
     values |= {"source": record.source}
+    if not isinstance(record, Duplicate):
+        values["id"] = record.id
     match record:
         case Sample():
             values["parts"] = [
@@ -137,7 +139,7 @@ def to_mapping(record: Record) -> dict[str, Any]:
 
 
 def from_mapping(values: dict[str, Any]) -> Record:
-    common = {name: values[name] for name in ("position", "key", "offset", "source")}
+    common = {name: values[name] for name in ("position", "key", "offset", "source", "id") if name in values}
     if "parts" in values:
         members = tuple(Member(extension=item, blob=Blob(path="")) for item in values["members"])
         return Sample(**common, parts=tuple(map(_part, values["parts"])), members=members)

@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from hpcdata.samples import BadSample, Blob, ImagePart, Member, PreparedBatch, Record, Sample
+from hpcdata.samples import BadSample, Blob, Duplicate, ImagePart, Member, PreparedBatch, Record, Reject, Sample
 from hpcdata.work.watchdog import PictureWatch
 
 Prepare = Callable[[Record], list[np.ndarray]]
@@ -83,7 +83,7 @@ def prepare_batches(
         while batch := list(islice(records, batch_size)):
             yield PreparedBatch(records=batch, prepared=[[]] * len(batch))
         return
-    pending: deque[list[Future[_Prepared]]] = deque()
+    pending: deque[list[Future[_Prepared] | _Nothing]] = deque()
     window = _Window(threads)
     held, number = _Held(window), 0
     try:
@@ -144,6 +144,19 @@ def _size_of(found: _Prepared) -> int:
     return sum(array.nbytes for array in found[1]) if isinstance(found[1], list) else 0
 
 
+class _Nothing:
+    """In place of the future of a record that is none: a thread would take longer than all else that is done to it."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def result(self) -> _Prepared:
+        return self._record, []
+
+    def cancel(self) -> None:
+        """It is done."""
+
+
 class _Held:
     """The bytes of large records that are not prepared yet."""
 
@@ -151,8 +164,12 @@ class _Held:
         self._window, self._size = window, 0
         self._waiting: deque[tuple[Future[_Prepared], int, int]] = deque()
 
-    def submitted(self, record: Record, threads: DecodingThreads, prepare: Prepare, number: int) -> Future[_Prepared]:
+    def submitted(
+        self, record: Record, threads: DecodingThreads, prepare: Prepare, number: int
+    ) -> Future[_Prepared] | _Nothing:
         """Has a record of a batch prepared, once it fits beside the others or is alone."""
+        if isinstance(record, Reject | Duplicate):
+            return _Nothing(record)
         size = _bytes_of(record)
         while size and self._waiting and self._size + size > MOST_HELD_BYTES:
             future, its_size, its_number = self._waiting.popleft()

@@ -140,7 +140,8 @@ class Remaker:
     def _scan_again(self, segment: Segment, origin: str) -> _Source:
         planned, config = segment.source, self._plan.config
         source = "jsonl" if planned.file.take else config.data.source
-        (listed,) = sources.list_inputs(origin, source, without=str(self._paths.root), listed=())
+        mapping = config.data.mapped_by or ""
+        (listed,) = sources.list_inputs(origin, source, without=str(self._paths.root), listed=(), mapping=mapping)
         kept = {name: getattr(planned.file, name) for name in ("label", "base", "roots", "take", "take_seed")}
         listed = dataclasses.replace(listed, **kept)
         options = self._stage.options(config)

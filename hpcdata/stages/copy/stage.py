@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _KEYS = (
     *("stage", "data.source", "data.text_field", "data.image_field", "data.n_train_samples", "data.shard_size"),
     "data.max_record_bytes",
-    *("data.outside_images", "data.placeholders", "data.seed"),
+    *("data.outside_images", "data.placeholders", "data.seed", "data.mapped_by"),
 )
 _BATCH_SIZE = 64
 _OTHER_BYTES_A_SAMPLE, _FILES_A_SHARD = 2048, 18
@@ -67,6 +67,7 @@ class Copy:
             needs_text=config.copy.needs in ("text", "both"),
             keeps_members=True,
             placeholders=config.data.placeholders,
+            mapping=config.data.mapped_by or "",
         )
 
     def check_inputs(self, config: RunConfig, inputs: Sequence[InputFile]) -> None:

@@ -24,7 +24,7 @@ from hpcdata.net.addresses import parse, shown
 from hpcdata.runs.plan import Plan
 from hpcdata.samples import BadSample, Reason, Record, Sample
 from hpcdata.sources.records import load
-from hpcdata.sources.tables.urls import field_of, urls_in
+from hpcdata.sources.url_lists.fields import field_of, urls_in
 from hpcdata.stages.copy.members import Limits, read_members
 from hpcdata.stages.fetch.network import Network, witnesses_of
 from hpcdata.stages.fetch.outcomes import Busy, Rules, body_of, require_picture, sha256_of

@@ -20,7 +20,7 @@ from hpcdata.net.addresses import parse
 from hpcdata.runs.plan import Plan
 from hpcdata.runs.witnesses import MachineFault
 from hpcdata.samples import BadSample
-from hpcdata.sources.tables.urls import field_of, urls_in
+from hpcdata.sources.url_lists.fields import field_of, urls_in
 
 MOST_HOSTS = 16
 _FIRST_ROWS = 256

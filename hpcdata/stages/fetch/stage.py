@@ -37,7 +37,7 @@ class Fetch(Copy):
         _check(config)
         data, loader = config.data, config.loader
         if data.source == "auto":
-            data = dataclasses.replace(data, source="table")
+            data = dataclasses.replace(data, source="urls")
         size = _BATCHES if loader.batch_size == "auto" else loader.batch_size
         loader = dataclasses.replace(
             loader,
@@ -65,7 +65,7 @@ class Fetch(Copy):
     def check_inputs(self, config: RunConfig, inputs: Sequence[InputFile]) -> None:
         """Raises UserError for inputs that hold no rows."""
         for file in inputs:
-            if not file.format.startswith(("table", "jsonl", "array")):
+            if not file.format.startswith(("urls", "jsonl", "array")):
                 raise UserError(f"{file.path} ({file.format}) holds no rows with URLs, which stage=fetch reads")
 
     def contents(self, plan: Plan, name: str) -> Schema:

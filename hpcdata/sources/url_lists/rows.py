@@ -23,7 +23,7 @@ from hpcdata.sources.json_shapes import SNIFF_BYTES, find_shape
 from hpcdata.sources.limits import bounded
 from hpcdata.sources.records import load
 from hpcdata.sources.streams import PARQUET, chunks, codec_of
-from hpcdata.sources.tables.urls import NAMES, is_url
+from hpcdata.sources.url_lists.fields import NAMES, is_url
 
 _JSON = (".jsonl", ".ndjson", ".json")
 _CODECS = ("", ".gz", ".zst")

@@ -19,8 +19,8 @@ from hpcdata.samples import BadSample
 from hpcdata.sources.base import InputFile, refusing_faults
 from hpcdata.sources.folder import NOTES, walk
 from hpcdata.sources.limits import most_records, require_few_records
-from hpcdata.sources.tables.rows import is_table, rows_of
-from hpcdata.sources.tables.urls import field_of, urls_in
+from hpcdata.sources.url_lists.fields import field_of, urls_in
+from hpcdata.sources.url_lists.rows import is_table, rows_of
 
 _BUCKETS = 256
 _BUFFER_BYTES = 1 << 15

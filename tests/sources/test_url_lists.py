@@ -1,6 +1,6 @@
 """Tables of URLs as JSON lines: rows of one URL side by side, whatever their format.
 
-pytest tests/sources/tables/test_tables.py
+pytest tests/sources/test_url_lists.py
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, Reject, Sample
 from hpcdata.sources import Options, find_account, list_inputs, prepare, read, scan
-from hpcdata.sources.tables.rows import rows_of
-from hpcdata.sources.tables.urls import field_of, urls_in
+from hpcdata.sources.url_lists.fields import field_of, urls_in
+from hpcdata.sources.url_lists.rows import rows_of
 from tests.selection import examples
 from tests.sources.source_files import write
 
@@ -29,7 +29,7 @@ OPTIONS = Options(keeps_members=True, is_of_urls=True, needs_image=False, needs_
 def listed(path: Path, url_field: str | None = None) -> list[object]:
     """The records of the listing of a table: what their JSON says, or the reason of a reject."""
     options = Options(**{**vars(OPTIONS), "url_field": url_field})
-    (file,) = list_inputs(str(path), "table")
+    (file,) = list_inputs(str(path), "urls")
     file = prepare(file, path.parent / "listings", options=options)
     scanned = scan(file, every=2, options=options)
     records = list(read(file, scanned, first=0, count=scanned.num_samples, options=options))
@@ -99,7 +99,7 @@ def test_json_rows_are_kept_as_they_are(tmp_path: Path, as_array: bool) -> None:
     rows = ['{"url": "http://a.org/1", "n": 1.50}', '{"url": "http://a.org/2"}', "17", "oops"]
     text = f"[{','.join(rows)}]" if as_array else "\n".join(rows)
     path = write(tmp_path / "x.json", text.encode())
-    (file,) = list_inputs(str(path), "table")
+    (file,) = list_inputs(str(path), "urls")
     listing = Path(prepare(file, tmp_path / "listings", options=OPTIONS).path).read_text()
     assert sorted(listing.splitlines()) == sorted(rows)
     assert sorted(map(str, listed(path)))[:2] == ["bad_json", "bad_record"]
@@ -116,7 +116,7 @@ def test_rows_of_one_url_stand_side_by_side_over_all_tables_of_a_folder(tmp_path
     assert found[::2] == found[1::2]
     assert found[::2] != sorted(found[::2])
     assert not list((tmp_path / "listings").glob(".table-*"))
-    account, not_read = find_account(str(folder), list_inputs(str(folder), "table"), "")
+    account, not_read = find_account(str(folder), list_inputs(str(folder), "urls"), "")
     assert (account.files, account.parts, [item.ending for item in not_read]) == (3, 2, ["(notes: README, statistics)"])
 
 
@@ -138,7 +138,7 @@ def test_the_listing_does_not_depend_on_how_rows_come_in_buckets(tmp_path: Path,
         ("x.csv", b"url,url\n1,2\n", None, "two columns of one name"),
         ("x.csv", b"url,b\n,2\n", None, "1 rows with 'b', 'url', and no URL in the usual fields"),
         ("x.jsonl", b'{"text": "a"}\n', None, "1 rows with 'text', and no URL"),
-        ("x.tar", b"", None, "is no input of data.source=table"),
+        ("x.tar", b"", None, "is no input of data.source=urls"),
     ],
 )
 def test_a_table_without_urls_is_refused(tmp_path: Path, name: str, data: bytes, field: str | None, why: str) -> None:
@@ -178,6 +178,6 @@ def test_any_cells_come_back_from_a_tsv(tmp_path_factory: pytest.TempPathFactory
     path = tmp_path_factory.getbasetemp() / "any.tsv"
     quoted = [[f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in row] for row in rows]
     path.write_bytes(("url\tone\ttwo\n" + "".join(f"http://a\t{a}\t{b}\n" for a, b in quoted)).encode())
-    (file,) = list_inputs(str(path), "table")
+    (file,) = list_inputs(str(path), "urls")
     found = [record for _, record in rows_of(file, None, str(path.parent))]
     assert found == [{"url": "http://a", "one": one, "two": two} for one, two in rows]
