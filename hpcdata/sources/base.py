@@ -92,6 +92,8 @@ class Options:
     """Pictures are what URLs of records lead to: nothing else that a record names is looked at, and nothing read."""
     url_field: str | None = None
     """The field of a table's rows that holds URLs; None for the first of the usual names that does."""
+    takes_rows: bool = False
+    """Records are rows of a dataset of ours."""
     keeps_members: bool = False
     """Give each sample all that its record consists of (`Sample.members`), also where neither side is needed."""
     notes_ids: bool = False
