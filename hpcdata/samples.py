@@ -54,6 +54,7 @@ class Reason(enum.StrEnum):
     CRASH = "crash"
     DAMAGED_ARCHIVE = "damaged_archive"
     EMPTY_IMAGE = "empty_image"
+    EMPTY_SEQUENCE = "empty_sequence"
     EMPTY_TEXT = "empty_text"
     IMAGE_WITHOUT_MARKER = "image_without_marker"
     MARKER_WITHOUT_IMAGE = "marker_without_image"
@@ -64,6 +65,7 @@ class Reason(enum.StrEnum):
     OVERSIZED_IMAGE = "oversized_image"
     OVERSIZED_RECORD = "oversized_record"
     OVERSIZED_TEXT = "oversized_text"
+    SHA256_DIFFERS = "sha256_differs"
     TOO_LONG = "too_long"
     TOO_MANY_IMAGES = "too_many_images"
     TRUNCATED = "truncated"
@@ -71,6 +73,9 @@ class Reason(enum.StrEnum):
     UNREADABLE_IMAGE = "unreadable_image"
     UNREADABLE_TEXT = "unreadable_text"
     UNSUPPORTED_MEDIA = "unsupported_media"
+    URL_FAILED = "url_failed"
+    URL_GONE = "url_gone"
+    URL_REFUSED = "url_refused"
 
 
 class BadSample(Exception):
@@ -230,6 +235,8 @@ class Sample:
     """All that the record consists of, where a stage asks for it (`Options.keeps_members`)."""
     source: str = ""
     """Label of its input, where a batch holds records of several."""
+    id: str = ""
+    """What the record calls itself, where a stage asks for it (`Options.notes_ids`)."""
     is_fixed: bool = False
     """Markers of its pictures were put into it, as `data.placeholders=fix` says."""
 
@@ -244,6 +251,7 @@ class Reject:
     message: str
     offset: int = 0
     source: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +293,18 @@ class PreparedBatch:
     prepared: Sequence[list[np.ndarray] | BadSample]
 
 
-Batch = PreparedBatch | Documents
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowRange:
+    """Consecutive rows of a dataset in bulk: positions `first` to `first + count - 1`. A key is `label#position`."""
+
+    first: int
+    count: int
+    label: str
+    shift: int = 0
+    source: str = ""
+
+
+Batch = PreparedBatch | Documents | RowRange
 
 
 def refusal(record: Record, prepared: object) -> BadSample | None:

@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 
 from hpcdata import embedded
+from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.report.status import read_status
 from hpcdata.runs.plan import load_plan
 from hpcdata.runs.planning import prepare
+from tests import llava_tables
 from tests.evidence import KILLS, Evidence
 from tests.smallruns import small_config, small_run, start_task
 from tests.trees import sha256_tree
@@ -138,3 +140,20 @@ def test_so_are_those_of_shards_of_several_inputs(tmp_path: Path, evidence: Evid
     assert any(len(spec.segments) > 1 for spec in plan.shards())
     folder = survive(tmp_path / "run", 1000 + seed, options, evidence, source)
     assert sha256_tree(folder / "shards") == sha256_tree(tmp_path / "whole/shards"), f"seed {seed}"
+
+
+CONVERTS = ("stage=convert", "data.source=parquet", "data.n_train_samples=null", "data.shard_size=24")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + max(4, NUM_SCHEDULES // 4)))
+def test_so_is_a_folder_of_converted_tables(tmp_path: Path, evidence: Evidence, seed: int) -> None:
+    """Shards, and what is arranged of them. Ids come again in other shards."""
+    rows = [llava_tables.row(f"{number % 50}", llava_tables.picture(number)) for number in range(120)]
+    source = str(llava_tables.write(tmp_path / "in/x.parquet", rows, group=30))
+    small_run(tmp_path / "whole", *CONVERTS, source=source)
+    folder = survive(tmp_path / "run", 2000 + seed, CONVERTS, evidence, source)
+    assert sha256_tree(folder / "shards") == sha256_tree(tmp_path / "whole/shards"), f"seed {seed}"
+    made = [combine(run, CombineOptions()).target for run in (folder, tmp_path / "whole")]
+    assert [str(path) for path in made] == [f"{folder}/llava", f"{tmp_path}/whole/llava"]
+    assert sha256_tree(tmp_path / "run/llava") == sha256_tree(tmp_path / "whole/llava"), f"seed {seed}"

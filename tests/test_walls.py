@@ -26,7 +26,8 @@ ROOMS = {
     "history": "base samples config shards runs",
     "encoders": "base samples embedded config media shards runs",
     "dataset": "base samples native config shards runs history encoders",
-    "stages": "base samples config media net sources shards runs encoders multimodal formats",
+    "catalogue": "base net runs",
+    "stages": "base samples config media net sources shards runs encoders dataset multimodal formats",
     "work": "base samples config embedded sources shards runs history stages",
     "report": "base samples shards runs history dataset",
     "loading": "base samples native order shards dataset",
@@ -37,7 +38,9 @@ ROOMS = {
     "cluster": "base samples config embedded sources shards runs history encoders stages work dataset loading report",
     "jobs": "base config encoders cluster commands",
     "api": "base config runs history shards dataset work loading report cluster",
-    "commands": "base config order runs shards dataset stages work report loading multimodal formats cluster api",
+    "commands": (
+        "base config order runs shards dataset stages work report loading multimodal formats catalogue cluster api"
+    ),
 }
 """Room -> the rooms that it may use. `commands` are the modules beside the rooms, which everything is typed by."""
 MOST_FILES = 16
@@ -65,6 +68,7 @@ ONLY_IN = {
                 "orientation",
                 "pixels",
                 "profiles",
+                "reencoding",
                 "resizing",
                 "turns",
             )

@@ -147,6 +147,8 @@ def _describe_finished(finished: Finished, output_dir: Path) -> str:
         opened = f"from hpcdata.multimodal import get_dataset; get_dataset({str(output_dir)!r})"
         has_files = next(manifest.folder.glob("parts/*/records"), None) is not None
         what = f"its files are {manifest.folder}/parts/*/records/*" if has_files else f"open it with {opened}"
+        if manifest.target:
+            what = f"its files are in {manifest.target}"
         return "\n".join([*lines, f"next      {what}; {to_type('status', output_dir)}"])
     lines.append(f"loader    {finished.loader}")
     if finished.picture:

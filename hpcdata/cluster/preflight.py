@@ -302,12 +302,14 @@ def check(config: RunConfig) -> list[str]:
     from hpcdata.runs import planning
 
     planning.check(config)
+    config = planning.with_mapping(config)
     listed = sources.list_inputs(
         config.data.raw_data_dir,
         config.data.source,
         without=config.data.token_output_dir,
         image_root=config.data.image_root,
         seed=config.data.seed,
+        mapping=config.data.mapped_by or "",
     )
     total = sum(Path(item.path).stat().st_size for item in listed)
     lines = [f"inputs: {len(listed)} files, {_size(total)}"]

@@ -35,9 +35,18 @@ class DataConfig:
     """Inputs: a path, glob, brace list, folder, wids index, or a list of these. Resolved once, into the plan."""
     token_output_dir: str = transient(REQUIRED)
     """The run's folder: plan, shards, ledgers, dataset."""
-    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "llava_mix"] = semantic("auto")
-    """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents; `llava_mix` is a YAML that
-    lists JSON files, and which part of each is taken."""
+    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "parquet", "llava_mix", "urls", "dataset"] = (
+        semantic("auto")
+    )
+    """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents; `parquet` reads Parquet files
+    alone, whose rows are records with pictures or conversations; `llava_mix` is a YAML that lists JSON files, and which
+    part of each is taken; `urls` is rows with URLs of pictures in CSV, TSV, Parquet or JSON, for stage=fetch;
+    `dataset`: rows of a dataset of tokens, for stage=export alone."""
+    mapping: str | None = transient(None)
+    """A YAML file that says which field is the text, the picture, the conversation: for JSON, CSV, TSV and Parquet of
+    any fields, see hpcdata/sources/custom/mapping.py."""
+    mapped_by: str | None = semantic(None, added_later=True)
+    """Needs no setting here: what that file says."""
     seed: int = semantic(0, added_later=True)
     """What `random:N` in such a list draws by."""
     text_field: str | None = semantic(None)
@@ -166,6 +175,8 @@ class LoaderConfig:
     encodes fastest; 16 on a CPU, where pictures are encoded one at a time."""
     num_workers: int = transient(2)
     """Threads that read and decode ahead of the encoder."""
+    batches_ahead: int = transient(2)
+    """Batches that they work on ahead of it. stage=fetch takes more by itself, so that slow hosts delay no others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,12 +194,110 @@ class CopyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    form: Literal["llava-parquet"] = semantic("llava-parquet")
+    """Of stage=convert: Parquet with pictures and conversations -> JSON and files, as LLaVA's trainers read them."""
+    decode: bool = semantic(True)
+    """Reject records with a picture that cannot be decoded within the limits. false: write pictures unseen."""
+    others: Literal["png", "keep", "reject"] = semantic("png")
+    """Pictures that are no JPEG, PNG or WebP, whose bytes are always written as they are: `png` writes their pixels as
+    PNG, `keep` their bytes, `reject` makes their records rejects."""
+    image_prefix: str = semantic("image/")
+    """What stands before a picture's name in `image`: the way from the folder that a trainer starts from to its file.
+    The folder of the JSON holds `image/`; with an image_folder above it: `ReCap-118K/image/`."""
+    prompt: str | list[str] | None = semantic(None)
+    """What is asked where a turn of the user is nothing but `<image>`: a text, a list of texts to draw from, or `recap`
+    for a list that asks for descriptions. null: such turns stay."""
+    prompt_probability: float = semantic(0.8)
+    """How often it is the first of several texts; the others share the rest evenly."""
+    seed: int = semantic(0)
+    """Of that draw, with the index of the record."""
+    out: str | None = transient(None)
+    """The folder that is made, with the JSON and `image/`. null: `llava` in `data.token_output_dir`."""
+    json_name: str | None = transient(None)
+    """The JSON in it: `NAME.json` is one list, `NAME.jsonl` a record a line. null: the name of the folder, `.json`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeasureConfig:
     preprocessor: dict[str, Any] = field(default_factory=dict, metadata={"semantic": True, "added_later": False})
     """Of stage=measure: settings of MolmoPreprocessorConfig that say how texts are written (`message_format`,
     `system_prompt`, `prompt_templates`, ...): those of the training, so that its lengths are these."""
     written_by: str | None = semantic(None)
     """Needs no setting here: a digest of them and of the tokenizer, with all that texts depend on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchConfig:
+    format: Literal["webdataset", "jsonl"] = semantic("webdataset")
+    """Of stage=fetch: one tar a shard, or one file of JSON lines a shard with its pictures as files beside it."""
+    url_field: str | None = semantic(None)
+    """The field or column with the URL, or a list of them. null: the first of the usual names that holds one."""
+    sha256_field: str | None = semantic(None)
+    """The field with the sha256 of the picture's bytes. null: `image_sha256` or `sha256`, where a row has it."""
+    check_sha256: bool = semantic(True)
+    """Reject pictures whose bytes have another sha256 than their row says, as `sha256_differs`."""
+    decode: bool = semantic(True)
+    """Reject pictures that cannot be decoded within the limits. false: only their first bytes are looked at."""
+    max_bytes: int = semantic(64 * 2**20)
+    """Longest picture file that is fetched; one that turns out longer is not read to its end."""
+    robots: Literal["respect", "ignore"] = semantic("respect")
+    """`respect`: a picture whose answer says noai, noimageai, noindex or noimageindex (X-Robots-Tag) is refused."""
+    allow_private: bool = semantic(False)
+    """Also ask hosts of this machine and its own network. A list from elsewhere should not be able to."""
+    contact: str | None = transient(None)
+    """Who is fetching, for the hosts' logs: a mail address or a page. It is sent with every request."""
+    connections: int = transient(32)
+    """Pictures that a task fetches at once."""
+    host_rate: float | None = transient(20.0)
+    """Most requests a second to one host by the whole run: each task gets its share. null: no limit."""
+    host_connections: int | None = transient(8)
+    """Most requests at once to one host by the whole run, at least one by each task. null: no limit."""
+    timeout_s: float = transient(20.0)
+    """Most seconds of one request, from its connection to the last byte."""
+    tries: int = transient(3)
+    """Requests for a picture whose host is busy (429, 5xx), silent or cut off, before it is `url_failed`."""
+    max_wait_s: float = transient(30.0)
+    """Longest wait that a host may ask for (Retry-After). One that asks for more is left alone so long, and its
+    pictures are `url_failed`."""
+    on_unreachable: Literal["stop", "reject"] = transient("stop")
+    """When no host at all can be reached: end the task and reject nothing, or reject pictures as `url_failed`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    format: str | None = semantic(None, added_later=True)
+    """Of stage=export, what the dataset data.raw_data_dir becomes: `megatron`, `mds`, `litdata`, `hf`, `jsonl`."""
+    out: str | None = transient(None)
+    """The folder that is made of it. null: `export` in the output directory."""
+    shuffle_seed: int | None = semantic(None, added_later=True)
+    """Rows in an order drawn by this seed. null: in the order of the dataset."""
+    columns: list[str] | None = semantic(None, added_later=True)
+    """What is written of a row, where the format has columns: `input_ids`, `modality` (0 text, 1 image), `loss_mask`,
+    `key`, `text` (that was kept: text.keep_raw), `spans` (lengths, kinds, grids, roles). null: what the format says."""
+    eod: int | Literal["auto", "none", "eos"] = semantic("auto", added_later=True)
+    """The id behind each row: one of yours, `none`, or `eos` (the tokenizer's). `auto`: what the format says."""
+    bos: int | Literal["none", "bos"] = semantic("none", added_later=True)
+    """The id before each row: one of yours, `none`, or `bos` (the tokenizer's)."""
+    image_begin: int | None = semantic(None, added_later=True)
+    """The id before the codes of a picture. null: none."""
+    image_end: int | None = semantic(None, added_later=True)
+    """The id behind the codes of a picture. null: none."""
+    image_shift: int | None = semantic(None, added_later=True)
+    """What is added to codes of pictures, so that they follow the text vocabulary. null: data.img_token_shift of the
+    dataset, else the size of its text vocabulary."""
+    dtype: Literal["auto", "uint16", "int32", "int64"] = semantic("auto", added_later=True)
+    """Of ids. `auto`: the narrowest that the format can hold."""
+    file_bytes: int = semantic(64 * 2**20, added_later=True)
+    """About so many bytes a file of mds and litdata, and a piece of the others that is written at once."""
+    block_size: int | None = semantic(None, added_later=True)
+    """Of litdata: chunks for its TokensLoader, whose blocks have so many ids. null: one item a row."""
+    style: Literal["auto", "ids", "spans", "liquid"] = semantic("auto", added_later=True)
+    """Of jsonl: one list of ids a row, its spans as they are, or Liquid's `data_type`, `text` and `vq_code`."""
+    modes: bool = semantic(False, added_later=True)
+    """Of megatron: a sequence for each run of texts or pictures of a row, and their modes, 0 and 1."""
+    source: str | None = semantic(None, added_later=True)
+    """Needs no setting here: a digest of the dataset that is exported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,11 +394,16 @@ class RunConfig:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     copy: CopyConfig = field(default_factory=CopyConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    convert: ConvertConfig = field(default_factory=ConvertConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     finish: FinishConfig = field(default_factory=FinishConfig)
     stage: str = semantic("tokenize", added_later=True)
-    """What is done to the samples: `tokenize`, `copy` (raw records to tars or JSON lines: resharded, filtered), or
-    `measure` (sizes of pictures and lengths of texts, for training on raw records)."""
+    """What is done to the samples: `tokenize`, `copy` (raw records to tars or JSON lines: resharded, filtered),
+    `convert` (tables with pictures to JSON and files), `fetch` (the pictures of a list of URLs), `measure` (sizes of
+    pictures and lengths of texts, for training on raw records), or `export` (a dataset of tokens in the form that
+    another system's loader reads)."""
     estimate: bool = transient(False)
     """Say what the run will cost, from a timed sample of its inputs, and start nothing."""
     estimate_s: float = transient(60.0)

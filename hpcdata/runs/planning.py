@@ -37,6 +37,7 @@ from hpcdata.runs.stage import Identities, find_stage
 from hpcdata.sources import InputFile
 from hpcdata.sources.account import describe, is_worth_a_warning
 from hpcdata.sources.base import refusing_faults
+from hpcdata.sources.custom.mapping import read_mapping
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def prepare(config: RunConfig, *, in_use: Callable[[], str | None] = lambda: Non
     caller knows of, such as jobs in the queue, says that it is `in_use`.
     """
     stage = find_stage(config.stage)
-    config = _with_absolute_root(stage.settle(config))
+    config = with_mapping(_with_absolute_root(stage.settle(config)))
     paths = RunPaths(Path(config.data.token_output_dir).absolute())
     identities = check(config)
     earlier = load_plan(paths.root) if paths.plan.exists() else None
@@ -108,6 +109,14 @@ def check(config: RunConfig) -> Identities:
     return find_stage(config.stage).identify(config)
 
 
+def with_mapping(config: RunConfig) -> RunConfig:
+    """With what `data.mapping` says, as it stands in the plan. Raises UserError."""
+    path = config.data.mapping
+    if path is None:
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, mapped_by=read_mapping(path)))
+
+
 def _with_absolute_root(config: RunConfig) -> RunConfig:
     root = config.data.image_root and os.path.abspath(config.data.image_root)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, image_root=root))
@@ -125,6 +134,7 @@ def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[
             as_older=plan is not None and plan.found is None,
             listed=None if plan is None else {item.origin for item in plan.inputs if item.vouches},
             seed=config.data.seed,
+            mapping=config.data.mapped_by or "",
         )
     except UserError:
         if config.data.on_changed_input != "reject" or plan is None:
@@ -166,6 +176,8 @@ def _check_numbers(config: RunConfig) -> None:
     share = config.data.max_rejected
     if share is not None and not 0 <= share <= 1:
         raise UserError(f"data.max_rejected={share}: expected a share of the inputs, 0 to 1")
+    if config.loader.batches_ahead < 1:
+        raise UserError(f"loader.batches_ahead={config.loader.batches_ahead}: expected 1 or more")
     if config.loader.num_workers < 0:
         raise UserError(f"loader.num_workers={config.loader.num_workers}: expected 0 or more")
 

@@ -30,8 +30,8 @@ class Laid:
     """Path of every column of the schema -> its new rows."""
     content: int
     """What the samples add to the content digest."""
-    streams: Mapping[str, bytes] = field(default_factory=dict)
-    """Path -> bytes to append."""
+    streams: Mapping[str, bytes | Sequence[bytes]] = field(default_factory=dict)
+    """Path -> bytes to append, in one piece or in several: large ones need not be joined in memory."""
     files: Sequence[tuple[str, bytes]] = ()
     """Names below `files/`, from the plan and never from the attempt, and what the files hold."""
 

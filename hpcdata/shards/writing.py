@@ -76,10 +76,11 @@ class ShardWriter:
         for column in self._schema.columns:
             self._files[column.path].append(laid.columns[column.path])
         for path, data in laid.streams.items():
-            self._files[path].append(data)
+            for piece in [data] if isinstance(data, bytes) else data:
+                self._files[path].append(piece)
         for name, data in laid.files:
             self._add_file(name, data)
-        lines = [f"{_as_json(vars(row))}\n" for row in batch.rejects]
+        lines = [f"{_as_json(row.to_mapping())}\n" for row in batch.rejects]
         self._files[REJECTS].append("".join(lines).encode(errors="replace"))
         counts = batch.counts()
         added = {column.table: len(laid.columns[column.path]) for column in self._schema.columns}

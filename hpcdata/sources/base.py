@@ -58,10 +58,13 @@ class InputFile:
     """Of an entry of a mix, which part of its records is read, see `order.sampling`; nothing for any other file."""
     take_seed: int = 0
     """What `random:N` draws by."""
+    settings: str = ""
+    """How its records are made, as a line of JSON, where its format does not say it all."""
 
     def to_mapping(self) -> dict[str, Any]:
-        """Of plain values; what only entries of mixes have is left out of all others."""
-        return {name: value for name, value in vars(self).items() if value or name not in ("take", "take_seed")}
+        """Of plain values; what only some inputs have is left out of all others."""
+        later = ("take", "take_seed", "settings")
+        return {name: value for name, value in vars(self).items() if value or name not in later}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +84,21 @@ class Options:
     and pictures that do not fit have reasons of their own."""
     placeholders: str = "keep"
     """Markers that are not as many as the pictures of a record, see `pictures.placeholders`."""
+    mapping: str = ""
+    """What of records of any fields is what, as a line of JSON, see `custom.mapping`."""
     rejects_changed: bool = False
     """A document of a listing that is no longer as listed is a reject; else reading it raises UserError."""
+    is_of_urls: bool = False
+    """Pictures are what URLs of records lead to: nothing else that a record names is looked at, and nothing read."""
+    url_field: str | None = None
+    """The field of a table's rows that holds URLs; None for the first of the usual names that does."""
+    takes_rows: bool = False
+    """Records are rows of a dataset of ours."""
     keeps_members: bool = False
     """Give each sample all that its record consists of (`Sample.members`), also where neither side is needed."""
+    notes_ids: bool = False
+    """Of tables: say the `id` of each record and reject; one that is no UTF-8 is escaped, and no fault. A picture
+    without a byte is an empty member and no fault either, for a stage that knows whether one is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)

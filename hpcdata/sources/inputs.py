@@ -24,7 +24,9 @@ from hpcdata.media.kinds import IMAGE_EXTENSIONS, says_nothing
 from hpcdata.samples import BadSample
 from hpcdata.sources import wids
 from hpcdata.sources.account import describe_not_read, find_account
-from hpcdata.sources.base import OLDER_EXTENSIONS, RECORDS, InputFile, Scan, clean_name, refusing_faults
+from hpcdata.sources.base import OLDER_EXTENSIONS, RECORDS, InputFile, Options, Scan, clean_name, refusing_faults
+from hpcdata.sources.custom import tables
+from hpcdata.sources.custom.mapping import parsed
 from hpcdata.sources.documents import ENDINGS, MANY, list_documents
 from hpcdata.sources.folder import NOTES, is_below, is_picture, list_folder, walk
 from hpcdata.sources.json_array import flatten_json
@@ -33,6 +35,8 @@ from hpcdata.sources.mixes import entries, parts
 from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.pictures.metadata import NAME, flatten_csv, is_metadata
 from hpcdata.sources.streams import PARQUET, chunks, codec_of, is_tar_header
+from hpcdata.sources.url_lists.listing import list_table, tables_in
+from hpcdata.sources.url_lists.rows import is_table
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +45,8 @@ MIX = "llava_mix"
 _TARS = (".tar", ".tar.gz", ".tgz")
 _JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".ndjson.gz", ".ndjson.zst", ".json.gz", ".json.zst")
 _IMAGES = ("",)
+_TABLE = "table"
+_OF_ANY_FIELDS = (*_JSON_LINES, ".json", ".parquet", *tables.ENDINGS)
 _KNOWN = (*_TARS, *_JSON_LINES, *ENDINGS, ".json", ".parquet")
 _MOST_OPENED = 100
 _SAMPLE_FIELDS = re.compile(
@@ -50,8 +56,18 @@ _SAMPLE_FIELDS = re.compile(
     re.IGNORECASE,
 )
 _FOLDERS = ("folder", "documentfolder")
-_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet", "csv")
-_PREPARED = {"folder": "listing", "array": "jsonl", "textarray": "text", "csv": "jsonl", "documentfolder": "documents"}
+_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet", "csv", "table", "urls")
+TABLES = "parquet"
+"""The value of `data.source` that takes Parquet alone, all of it as records."""
+_PREPARED = {
+    "folder": "listing",
+    "array": "jsonl",
+    "textarray": "text",
+    "csv": "jsonl",
+    "table": "jsonl",
+    "documentfolder": "documents",
+    "urls": "jsonl",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +89,7 @@ def list_inputs(
     as_older: bool = False,
     listed: Collection[str] | None = None,
     seed: int = 0,
+    mapping: str = "",
 ) -> list[InputFile]:
     """All inputs in order. Raises UserError if one is missing, is of no known kind, or there is none.
 
@@ -80,14 +97,14 @@ def list_inputs(
     pictures of records lie, None for the folder of each file. allows_outside: also anywhere else. as_older: chooses
     as plans did that have no `found`, by names alone and with notes on a data set (`state.json`) among the inputs.
     listed: folders whose documents are one input, a listing, as a plan says; None: where there are many of them. seed:
-    what entries `random:N` of mixes draw by.
+    what entries `random:N` of mixes draw by. mapping: as in `Options`; by it files of any fields are inputs.
     """
     root = image_root and os.path.abspath(image_root)
     if root:
         with refusing_faults(root):
             if kind_of(root) != "folder":
                 raise UserError(f"data.image_root={image_root} is no folder")
-    look = _Look(source=source, without=without, as_older=as_older, listed=listed, seed=seed)
+    look = _Look(source=source, without=without, as_older=as_older, listed=listed, seed=seed, mapping=mapping)
     paths = [path for path in expand_paths(raw_data_dir) if not is_below(path, without)]
     found = [file for path in paths for file in look.found(path)]
     if not found:
@@ -102,6 +119,7 @@ def list_inputs(
             num_declared=file.num_declared,
             take=file.take,
             take_seed=file.take_seed,
+            settings=mapping if file.format.startswith(_TABLE) else "",
             **_places(file, root, allows_outside),
         )
         for file, label in zip(unique, _labels(unique, parent), strict=True)
@@ -127,12 +145,12 @@ def _places(file: _Found, root: str | None, allows_outside: bool) -> _Places:
     """Where the pictures of its records lie, and may lie."""
     if not file.format.startswith(_OF_RECORDS):
         return _Places(base=file.path if file.format in _FOLDERS else os.path.dirname(file.path), roots=())
-    base = root or os.path.dirname(file.path)
+    base = root or (file.path if os.path.isdir(file.path) else os.path.dirname(file.path))
     return _Places(base=base, roots=("/",) if allows_outside else (base,))
 
 
-def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:
-    """The input in a form that can be sliced: JSON arrays and folders become JSON lines in `folder`.
+def prepare(file: InputFile, folder: Path, *, without: str = "", options: Options | None = None) -> InputFile:
+    """The input in a form that can be sliced: JSON arrays, folders and tables become JSON lines in `folder`.
 
     Other formats are returned as they are, and nothing is written. Raises UserError.
     """
@@ -146,6 +164,10 @@ def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:
         list_folder(file.path, out_path, without=without)
     elif file.format == "csv":
         flatten_csv(file, out_path)
+    elif file.format.startswith(_TABLE):
+        tables.flatten_table(file, out_path, parsed(file.settings))
+    elif file.format == "urls":
+        list_table(file, out_path, url_field=options.url_field if options else None, without=without)
     elif prepared == "documents":
         list_documents(file.path, out_path, without=without)
     else:
@@ -174,18 +196,27 @@ class _Look:
     as_older: bool
     listed: Collection[str] | None
     seed: int = 0
+    mapping: str = ""
 
     def found(self, path: str) -> list[_Found]:
         source = self.source
         with refusing_faults(path):
             kind = kind_of(path)
+        if source == "dataset":
+            return [_Found(path=os.path.join(path, "manifest.json") if kind == "folder" else path, format="dataset")]
         if kind == "folder" and source != MIX:
             return self._in_folder(path)
         name = os.path.basename(path).lower()
         if source == MIX and kind == "folder":
             raise UserError(f"{path} is a folder: data.source={MIX} reads a YAML file that lists JSON files")
+        if self.mapping and not name.endswith(entries.ENDINGS):
+            return self._of_any_fields(path)
         if source == MIX or (source == "auto" and entries.is_mix(path)):
             return list(_mixed(path, self.seed))
+        if source == "urls":
+            if not is_table(path):
+                raise UserError(f"{path} is no input of data.source=urls: expected CSV, TSV, Parquet or JSON")
+            return [_Found(path=path, format="urls")]
         if source in ("auto", "webdataset"):
             if _is_tar(name):
                 return [_Found(path=path, format=_tar_format(path))]
@@ -193,12 +224,12 @@ class _Look:
                 return _indexed(path)
         if source in ("auto", "jsonl", "text") and name.endswith((".json", *_JSON_LINES)):
             return [_Found(path=path, format=_json_format(path, source))]
-        if source in ("auto", "text"):
+        if source in ("auto", "text", TABLES):
             if name.endswith(".parquet"):
                 return [_Found(path=path, format=self._parquet_format(path))]
             if source == "auto" and is_metadata(path):
                 return [_Found(path=path, format="csv")]
-            if name.endswith(ENDINGS):
+            if source != TABLES and name.endswith(ENDINGS):
                 codec = codec_of(path, is_document=True)
                 is_parquet = codec == PARQUET and not self.as_older
                 document = "document" + codec.removeprefix(PARQUET)
@@ -207,7 +238,19 @@ class _Look:
             raise UserError(f"{path} is no input of data.source={source}: its name has no known ending")
         return [_Found(path=path, format=_format_of_content(path, source))]
 
+    def _of_any_fields(self, path: str) -> list[_Found]:
+        name = path.lower()
+        if name.endswith(tables.ENDINGS):
+            return [_Found(path=path, format=_TABLE + codec_of(path).removeprefix(PARQUET))]
+        if name.endswith(".parquet"):
+            return [_Found(path=path, format=RECORDS)]
+        if name.endswith((".json", *_JSON_LINES)):
+            return [_Found(path=path, format=_json_format(path, "jsonl"))]
+        raise UserError(f"{path} is no input: data.mapping is for .json, .jsonl, .csv, .tsv and .parquet")
+
     def _parquet_format(self, path: str) -> str:
+        if self.source == TABLES:
+            return RECORDS
         if self.source != "auto" or self.as_older:
             return PARQUET
         from hpcdata.sources.pictures.tables import holds_pictures
@@ -221,16 +264,19 @@ class _Look:
         return all(self._parquet_format(path) == PARQUET for path in paths)
 
     def _in_folder(self, folder: str) -> list[_Found]:
-        if self.source == "folder":
+        if self.source == "folder" and not self.mapping:
             return [_Found(path=folder, format="folder")]
-        if self.source in ("auto", "webdataset"):
+        if self.source == "urls" and tables_in(folder, without=self.without):
+            return [_Found(path=folder, format="urls")]
+        if not self.mapping and self.source in ("auto", "webdataset"):
             for name in wids.INDEX_NAMES:
                 index = os.path.join(folder, name)
                 with refusing_faults(index):
                     is_there = kind_of(index) == "file"
                 if is_there and wids.is_index(index):
                     return _indexed(index)
-        for endings in _folder_contents(self.source):
+        contents = (_OF_ANY_FIELDS,) if self.mapping else _folder_contents(self.source)
+        for endings in contents:
             if endings is _IMAGES:
                 if self._holds_pictures(folder):
                     return [_Found(path=folder, format="folder")]
@@ -253,7 +299,8 @@ class _Look:
         for directory, names in walk(folder, without=self.without):
             for name in names:
                 path = os.path.join(directory, name)
-                if name.lower().endswith(endings) and (self.as_older or not _is_note(path)):
+                is_note = _is_note(path) and not (self.mapping and name.lower().endswith(tables.ENDINGS))
+                if name.lower().endswith(endings) and (self.as_older or not is_note):
                     yield path
 
     def _holds_many(self, folder: str) -> bool:
@@ -299,7 +346,9 @@ def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
         "auto": (tars, (*rows, NAME), _IMAGES, ENDINGS, (".json",)),
         "webdataset": (tars,),
         "jsonl": ((*_JSON_LINES, ".json"),),
+        TABLES: ((".parquet",),),
         "text": ((*rows, ".json", *ENDINGS),),
+        "urls": (),
     }[source]
 
 
@@ -340,8 +389,8 @@ def _tar_format(path: str) -> str:
 def _format_of_content(path: str, source: str) -> str:
     """Of a file whose name has no ending that is known for the source. Raises UserError."""
     codec = codec_of(path)
-    if codec == PARQUET and source in ("auto", "text"):
-        return PARQUET
+    if codec == PARQUET and source in ("auto", "text", TABLES):
+        return RECORDS if source == TABLES else PARQUET
     beginning = _beginning(InputFile(path=path, label="", format="text" + codec.removeprefix(PARQUET)))
     if is_tar_header(beginning) and source in ("auto", "webdataset"):
         return _tar_format(path)

@@ -92,6 +92,7 @@ class Tokenize:
             needs_text=config.text.tokenizer != NONE or config.text.keep_raw,
             keep_image_marker=config.data.add_image_token,
             placeholders=config.data.placeholders,
+            mapping=config.data.mapped_by or "",
         )
 
     def check_inputs(self, config: RunConfig, inputs: Sequence[InputFile]) -> None:

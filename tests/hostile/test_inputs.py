@@ -80,12 +80,14 @@ print("\\n" + str(os.waitstatus_to_exitcode(status)), used.ru_utime + used.ru_st
 """Its child has the memory of its own, not that of the process of the tests, which a fork begins with."""
 
 
-def launch(name: str, source: Path, run: Path) -> tuple[str, float, int]:
+def launch(name: str, source: Path, run: Path, *, stage: str = "tokenize") -> tuple[str, float, int]:
     """(what it says, CPU seconds, bytes of memory) of a run from the launch to its end."""
-    command = [sys.executable, "-m", "hpcdata.launch", "stage=tokenize", f"data.raw_data_dir={source}"]
-    command += [f"data.token_output_dir={run}", "data.resolution=32", "data.max_rejected=1", "text.tokenizer=embedded"]
-    command += [f"image.tokenizer={'embedded' if name in PICTURES else 'none'}"]
-
+    command = [sys.executable, "-m", "hpcdata.launch", f"stage={stage}", f"data.raw_data_dir={source}"]
+    command += [f"data.token_output_dir={run}", "data.resolution=32", "data.max_rejected=1"]
+    command += [f"text.tokenizer={'none' if stage == 'copy' else 'embedded'}"]
+    has_codes = stage == "tokenize" and name in PICTURES
+    command += [f"image.tokenizer={'embedded' if has_codes else 'none'}"]
+    command += ["copy.decode=true"] if stage == "copy" else []
     done = subprocess.run(
         [sys.executable, "-c", WATCH, str(CPU_S), *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

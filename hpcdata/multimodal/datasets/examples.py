@@ -31,6 +31,7 @@ def options_for(
     needs_text: bool = True,
     needs_image: bool = True,
     placeholders: str = Options.placeholders,
+    mapping: str = "",
 ) -> Options:
     """What is read of a record so that it becomes an example."""
     return Options(
@@ -42,6 +43,7 @@ def options_for(
         keep_image_marker=True,
         only_users_show=True,
         placeholders=placeholders,
+        mapping=mapping,
     )
 
 

@@ -27,9 +27,12 @@ from hpcdata.multimodal.datasets.index import RecordIndex
 from hpcdata.samples import Record
 from hpcdata.sources import Options, list_inputs
 from hpcdata.sources.at_random import RecordReader
+from hpcdata.sources.custom.mapping import read_mapping
 from hpcdata.sources.mixes.entries import digest_of, is_mix
 from hpcdata.sources.pictures.placeholders import KEEP, POLICIES
 
+_OF_CONTENT = ("placeholders", "mapping")
+"""Options by which no record stands elsewhere."""
 _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test")
 
 
@@ -52,6 +55,7 @@ class SourceDataset(Dataset):
         needs_text: bool = True,
         needs_image: bool = True,
         placeholders: Literal["keep", "fix", "reject"] = "keep",
+        mapping: str | os.PathLike[str] | None = None,
         seed: int = 0,
         style: str | None = None,
         sample: int | None = None,
@@ -59,7 +63,7 @@ class SourceDataset(Dataset):
         num_processes: int | None = None,
     ) -> None:
         """path: as `data.raw_data_dir` takes it; source, text_field, image_field, image_root, outside_images,
-        placeholders and seed as in `data`. split: of the files of a folder, those of this name (`train/`,
+        placeholders, mapping and seed as in `data`. split: of the files of a folder, those of this name (`train/`,
         `train-00000.parquet`); None: all.
         needs_text, needs_image: False leaves a side out, and records without it are none the worse. style: of every
         example. sample: only so many of the first. index_dir: a folder that keeps where the records are.
@@ -67,22 +71,24 @@ class SourceDataset(Dataset):
         Raises UserError.
         """
         self.path, self.split, self.style, self.placeholders = path, split, style, placeholders
+        self._mapped_by = mapped_by = read_mapping(os.path.expanduser(os.fspath(mapping))) if mapping else ""
         options = options_for(
             text_field=text_field,
             image_field=image_field,
             needs_text=needs_text,
             needs_image=needs_image,
             placeholders=placeholders,
+            mapping=mapped_by,
         )
         if placeholders not in POLICIES:
             raise UserError(f"placeholders={placeholders!r}: expected {', '.join(POLICIES)}")
-        where = {
-            name: value for name, value in vars(options).items() if name != "placeholders"
-        }  # no record moves by it
+        where = {name: value for name, value in vars(options).items() if name not in _OF_CONTENT}
         given = [path] if isinstance(path, str | os.PathLike) else path
         paths = [os.path.expanduser(os.fspath(item)) for item in given]
         asked: dict[str, Any] = {"paths": [os.path.abspath(item) for item in paths], "split": split, "source": source}
         asked |= {"image_root": image_root, "outside_images": outside_images, "options": where}
+        if mapped_by:
+            asked["mapping"] = mapped_by
         if mixes := [digest_of(name) for name in paths if os.path.isfile(name) and is_mix(name)]:
             asked |= {"mixes": mixes, "seed": seed}
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -97,6 +103,7 @@ class SourceDataset(Dataset):
                 image_root=image_root,
                 allows_outside=outside_images == "read",
                 seed=seed,
+                mapping=mapped_by,
             )
             return index.build(listed, options, folder, asked, num_processes=num_processes)
 
@@ -146,7 +153,8 @@ class SourceDataset(Dataset):
 
     def fingerprint(self) -> str:
         """By the names and sizes of the files and by their numbers of records."""
-        others = [] if self.placeholders == KEEP else [self.placeholders]
+        others: list[str] = [] if self.placeholders == KEEP else [self.placeholders]
+        others += [self._mapped_by] if self._mapped_by else []
         return fingerprint_of("SourceDataset", self._index.identity(), self._size, self.style, *others)
 
     def __repr__(self) -> str:

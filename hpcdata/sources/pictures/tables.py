@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,10 +23,12 @@ from hpcdata.media.kinds import extension_of
 from hpcdata.samples import BadSample, Blob, Member, Reason, Record, Reject, Sample
 from hpcdata.sources import parquet, records
 from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned, refusing_faults
+from hpcdata.sources.custom.mapping import parsed
 from hpcdata.sources.limits import most_records, most_unpacked, require_few_records
 from hpcdata.sources.pictures.fields import BYTES_FIELDS, IMAGE_FIELDS, TALKS, holds_media
-from hpcdata.sources.pictures.places import picture
+from hpcdata.sources.pictures.places import picture, shown
 
+ID, PICTURE = "id", "img"
 _METADATA = "metadata.parquet"
 _BATCH_ROWS, _BATCH_BYTES = 16, 1 << 28
 """Most rows that are in memory at once, and most bytes, as far as the footer tells."""
@@ -70,15 +73,33 @@ def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Option
             return
         if end > found.metadata.num_rows:
             raise changed_since_planned(file, got=found.metadata.num_rows, expected=end)
-        columns = [
-            field.name for field in found.schema_arrow if options.keeps_members or not _is_of_numbers(field.type)
-        ]
+        columns = [field.name for field in found.schema_arrow if _is_read(field, options)]
         position = first
         for group, begin, stop in parquet.groups(found, first, end):
-            part = _Group(data=data, table=found, group=group, columns=columns)
+            part = _Group(data=data, table=found, group=group, columns=columns, notes_ids=options.notes_ids)
             for row in part.rows(begin, stop):
                 yield _record(file, position, row, options)
                 position += 1
+
+
+def rows_without_bytes(file: InputFile) -> Iterator[object]:
+    """All rows, without the columns that hold bytes: a dict each, or one BadSample for each that cannot be decoded."""
+    with parquet.Bytes(file) as data:
+        try:
+            found = parquet.opened(data)
+        except BadSample as bad:
+            yield bad
+            return
+        columns = [field.name for field in found.schema_arrow if not _has_bytes(field.type)]
+        for group, begin, stop in parquet.groups(found, 0, found.metadata.num_rows):
+            yield from _Group(data=data, table=found, group=group, columns=columns, notes_ids=False).rows(begin, stop)
+
+
+def _is_read(field: pa.Field, options: Options) -> bool:
+    if options.mapping:
+        names = parsed(options.mapping).fields()
+        return any(name == field.name or name.startswith(f"{field.name}.") for name in names)
+    return options.keeps_members or not _is_of_numbers(field.type)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +110,14 @@ class _Group:
     table: pq.ParquetFile
     group: int
     columns: list[str]
+    notes_ids: bool
 
     def rows(self, first: int, end: int) -> Iterator[object]:
         """Rows `first` to `end - 1` as records, or one BadSample for each that cannot be decoded."""
 
         def rows_of(batch: pa.RecordBatch, begin: int, stop: int) -> list[object]:
-            return _rows(batch.slice(begin, stop - begin))
+            rows = batch.slice(begin, stop - begin)
+            return _rows(_with_readable_ids(rows) if self.notes_ids else rows)
 
         place = self.data, self.table, self.group, self.columns
         return parquet.group_rows(*place, first, end, self._batch_rows, rows_of)
@@ -124,26 +147,56 @@ def _rows(batch: pa.RecordBatch) -> list[object]:
     return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
+def _with_readable_ids(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Of ids that are no UTF-8 the bytes are escaped."""
+    at = batch.schema.get_field_index(ID)
+    if at < 0:
+        return batch
+    column = batch.column(at)
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type):
+        column = column.cast(pa.binary())
+    elif pa.types.is_large_string(column.type):
+        column = column.cast(pa.large_binary())
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        texts = [value if value is None else value.decode("utf-8", "backslashreplace") for value in column.to_pylist()]
+        column = pa.array(texts, pa.string())
+    return pa.RecordBatch.from_arrays([*batch.columns[:at], column, *batch.columns[at + 1 :]], batch.schema.names)
+
+
 def _record(file: InputFile, position: int, row: object, options: Options) -> Record:
-    key = f"{file.label}#{position}"
+    key, found_id = f"{file.label}#{position}", ""
     try:
         if isinstance(row, BadSample):
             raise row
         assert isinstance(row, dict)
+        if options.notes_ids and row.get(ID) is not None:
+            found_id = str(row[ID])
         bad = next((value for value in row.values() if isinstance(value, BadSample)), None)
         if bad is not None:
             raise bad
-        value, is_fixed = records.with_markers(row, options)
+        value, is_fixed = records.with_markers(records.mapped(row, position, options), options)
         assert isinstance(value, dict)
         parts = records.sample_parts(value, file, options)
-        members = _members(value, file) if options.keeps_members else ()
-        return Sample(position=position, key=key, parts=parts, offset=position, members=members, is_fixed=is_fixed)
+        members = _members(value, file, options) if options.keeps_members else ()
+        return Sample(
+            position=position,
+            key=key,
+            parts=parts,
+            offset=position,
+            members=members,
+            is_fixed=is_fixed,
+            id=found_id,
+        )
     except BadSample as bad:
-        return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=position)
+        return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=position, id=found_id)
 
 
-def _members(row: dict[str, Any], file: InputFile) -> tuple[Member, ...]:
+def _members(row: dict[str, Any], file: InputFile, options: Options) -> tuple[Member, ...]:
     """The row as JSON, without its pictures, and its pictures."""
+    if options.notes_ids:
+        return _whole(row, file)
     named = [item for item in records.named_in(row) if not item.url]
     blobs = [Blob(path="", data=item.data) if item.data else picture(item.path, file).blob for item in named]
     endings = records.numbered(
@@ -152,6 +205,30 @@ def _members(row: dict[str, Any], file: InputFile) -> tuple[Member, ...]:
     rest = {name: value for name, value in row.items() if name not in (*IMAGE_FIELDS, *BYTES_FIELDS)}
     line = Member(extension="json", blob=Blob(path="", data=json.dumps(rest, default=_plain).encode()))
     return line, *(Member(extension=ending, blob=blob) for ending, blob in zip(endings, blobs, strict=True))
+
+
+def _whole(row: dict[str, Any], file: InputFile) -> tuple[Member, ...]:
+    """The row as JSON, without the field of its pictures, others with bytes, and nulls; then its pictures.
+
+    Raises BadSample for one on the web.
+    """
+    named = records.named_in(row, keeps_empty=True)
+    if address := next((item.url for item in named if item.url), ""):
+        message = f"{named[0].field} is {shown(address)}: pictures are not fetched; download them before"
+        raise BadSample(Reason.UNSUPPORTED_MEDIA, message)
+    blobs = [picture(item.path, file).blob if item.data is None else Blob(path="", data=item.data) for item in named]
+    fields = {item.field for item in named}
+    rest = {name: value for name, value in row.items() if _is_kept(name, value) and name not in fields}
+    line = orjson.dumps(rest, _plain, orjson.OPT_PASSTHROUGH_DATETIME)
+    return Member(extension="json", blob=Blob(path="", data=line)), *(
+        Member(extension=PICTURE, blob=blob) for blob in blobs
+    )
+
+
+def _is_kept(name: str, value: object) -> bool:
+    if value is None or isinstance(value, bytes):
+        return False
+    return name not in IMAGE_FIELDS or (isinstance(value, str) and bool(value))
 
 
 def _plain(value: object) -> object:

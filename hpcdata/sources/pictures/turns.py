@@ -13,7 +13,7 @@ from typing import Any
 
 from hpcdata.samples import BadSample, ImagePart, Reason, Role, TextPart
 from hpcdata.sources.base import Options, json_type
-from hpcdata.sources.pictures.fields import Named, pictures_in
+from hpcdata.sources.pictures.fields import Named, listed, pictures_in
 
 IMAGE_MARKER = "<image>"
 ROLES = {
@@ -23,6 +23,8 @@ ROLES = {
     "gpt": Role.ASSISTANT,
     "assistant": Role.ASSISTANT,
 }
+SPEAKER, SPOKEN = ("from", "role"), ("value", "content")
+"""Fields of a turn, in order of preference."""
 PICTURE_PIECES = ("image", "image_url")
 """Types of the pieces of a turn that are pictures."""
 _OTHER_MARKER = re.compile(r"<(video|audio)>")
@@ -43,19 +45,28 @@ def old_turns(turns: object) -> list[Turn]:
 
 def turns_of(turns: object, name: str) -> tuple[list[Turn], list[Named]]:
     """The turns of a conversation, and the pictures that they name themselves. Raises BadSample."""
+    pictures = list[Named]()
+    return [turn_of(turn, number, pictures) for number, turn in enumerate(list_of_turns(turns, name))], pictures
+
+
+def list_of_turns(turns: object, name: str) -> list[object]:
+    """The turns as they are. Raises BadSample where there are none."""
+    turns = listed(turns, name)
     if not isinstance(turns, list) or not turns:
         what = "empty" if turns == [] else json_type(turns)
         raise BadSample(Reason.BAD_RECORD, f"{name} is {what}, expected a list of turns")
-    found, pictures = list[Turn](), list[Named]()
-    for number, turn in enumerate(turns):
-        if not isinstance(turn, dict):
-            raise BadSample(Reason.BAD_RECORD, f"turn {number} is {json_type(turn)}, expected an object")
-        speaker, text = (_either(turn, names) for names in (("from", "role"), ("value", "content")))
-        role = _role(speaker, number)
-        text = _text(_flattened(text, number, pictures) if isinstance(text, list) else text, number)
-        _require_no_other_marker(role, text, number)
-        found.append((role, text))
-    return found, pictures
+    return turns
+
+
+def turn_of(turn: object, number: int, pictures: list[Named]) -> Turn:
+    """Who speaks and what; pictures that the turn names itself are appended to `pictures`. Raises BadSample."""
+    if not isinstance(turn, dict):
+        raise BadSample(Reason.BAD_RECORD, f"turn {number} is {json_type(turn)}, expected an object")
+    speaker, text = (_either(turn, names) for names in (SPEAKER, SPOKEN))
+    role = _role(speaker, number)
+    text = _text(_flattened(text, number, pictures) if isinstance(text, list) else text, number)
+    _require_no_other_marker(role, text, number)
+    return role, text
 
 
 def talk_parts(turns: list[Turn], images: list[ImagePart], options: Options) -> list[TextPart | ImagePart]:

@@ -75,7 +75,7 @@ class Copied:
         return Laid(
             columns={**self._common(before), **places},
             content=self._content(),
-            streams={stream.path: b"".join(sample.data for sample in self.samples)},
+            streams={stream.path: [sample.data for sample in self.samples]},
             files=[file for sample in self.samples for file in sample.files],
         )
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _KEYS = (
     *("stage", "data.source", "data.text_field", "data.image_field", "data.n_train_samples", "data.shard_size"),
     "data.max_record_bytes",
-    *("data.outside_images", "data.placeholders", "data.seed"),
+    *("data.outside_images", "data.placeholders", "data.seed", "data.mapped_by"),
 )
 _BATCH_SIZE = 64
 _OTHER_BYTES_A_SAMPLE, _FILES_A_SHARD = 2048, 18
@@ -67,19 +67,14 @@ class Copy:
             needs_text=config.copy.needs in ("text", "both"),
             keeps_members=True,
             placeholders=config.data.placeholders,
+            mapping=config.data.mapped_by or "",
         )
 
     def check_inputs(self, config: RunConfig, inputs: Sequence[InputFile]) -> None:
         """All inputs can be copied."""
 
     def contents(self, plan: Plan, name: str) -> Schema:
-        if plan.config.copy.format == "jsonl":
-            return Schema(columns=_COLUMNS, streams=(Stream(path=f"{RECORDS}/{name}.jsonl"),), has_files=True)
-        if plan.config.copy.format == "hf":
-            return Schema(columns=_OF_ROWS, streams=(Stream(path=f"{RECORDS}/{name}.arrow"),))
-        return Schema(
-            columns=_COLUMNS, streams=(Stream(path=f"{RECORDS}/{name}.tar", zeros_at_end=1024, multiple_of=10240),)
-        )
+        return schema_of(plan.config.copy.format, name)
 
     def predict(self, plan: Plan) -> tuple[int, int]:
         size = sum(source.size for source in plan.inputs) + plan.num_samples * _OTHER_BYTES_A_SAMPLE
@@ -130,6 +125,16 @@ class Copy:
         again, stored = next(item for item in made.samples if item.index == index), kept.sample(row)
         differing = [name for name in ("key", "data", "files") if getattr(again, name) != getattr(stored, name)]
         return f"its {differing[0]} differ from those that are made now" if differing else ""
+
+
+def schema_of(format_name: str, name: str) -> Schema:
+    """Of shard `name`: one tar, lines with files beside them, or rows."""
+    if format_name == "jsonl":
+        return Schema(columns=_COLUMNS, streams=(Stream(path=f"{RECORDS}/{name}.jsonl"),), has_files=True)
+    if format_name == "hf":
+        return Schema(columns=_OF_ROWS, streams=(Stream(path=f"{RECORDS}/{name}.arrow"),))
+    tar = Stream(path=f"{RECORDS}/{name}.tar", zeros_at_end=1024, multiple_of=10240)
+    return Schema(columns=_COLUMNS, streams=(tar,))
 
 
 def _is_of_rows(summary: ShardSummary) -> bool:

@@ -18,4 +18,5 @@ def sample_bytes(key: str, members: Mapping[str, bytes]) -> bytes:
     writer.write({"__key__": key, **members})
     size = writer.tarstream.offset
     writer.close()
-    return out.getvalue()[:size]
+    out.truncate(size)
+    return out.getvalue()
