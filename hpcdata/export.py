@@ -1,5 +1,10 @@
 """Export: writes a dataset in the form that another system's own loader reads.
 
+    hpcdata export DATASET OUT --format megatron      tokens: tokens.bin and tokens.idx, for --data-path OUT/tokens
+    hpcdata export DATASET OUT --format mds           tokens: shards of MosaicML Streaming; litdata: chunks of litData
+    hpcdata export DATASET OUT --format hf            tokens: a folder for datasets.load_from_disk; jsonl: JSON lines
+    hpcdata export DATASET OUT --format mds cluster=slurm cluster.array=0-15
+                                                      the same as an array; any key of a launch, as key=value
     hpcdata export DATASET OUT --format unidisc       tokens: one padded TensorDict, as UniDisc's loader reads it
     hpcdata export DATASET OUT --format webdataset    copied records: tars whose samples have names of their own
     hpcdata export DATASET OUT --format energon       the same, with the files that Megatron Energon needs
@@ -13,26 +18,30 @@ that `stage=copy` has copied, files are hard links where their bytes do not chan
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hpcdata.base.command import DONE, Options, Parser, say
 from hpcdata.base.errors import UserError
 from hpcdata.formats import unidisc_options
 from hpcdata.formats.records import options as records
+from hpcdata.formats.tokens import options as tokens
 
-_OPTIONS = {"unidisc": unidisc_options.NAMES, **records.OPTIONS}
-"""Format -> its options."""
-FORMATS = tuple(_OPTIONS)
-_COMMON = {"dataset", "out", "format", "json"}
+_OF_TOKENS = {"unidisc": unidisc_options.NAMES, **tokens.OPTIONS}
+FORMATS = tuple(dict.fromkeys([*_OF_TOKENS, *records.OPTIONS]))
+_COMMON = {"dataset", "out", "format", "json", "overrides"}
 
 
 def parser() -> Parser:
     parser = Parser("export", __doc__)
     parser.add_argument("dataset", help="a dataset, or the output folder of a combined run")
     parser.add_argument("out", help="folder to make; must not exist")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of datasets of tokens: as in hpcdata launch")
     parser.add_argument("--format", required=True, choices=FORMATS, help="what the folder is to be")
     records.add_options(parser)
+    tokens.add_options(parser)
     unidisc_options.add_options(parser)
     parser.add_json()
     return parser
@@ -43,69 +52,77 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(options: Options) -> int:
-    _require_options_of(options)
-    return _unidisc(options) if options.format == "unidisc" else _records(options)
+    has_tokens = _has_tokens(options)
+    _require_options_of(options, (_OF_TOKENS if has_tokens else records.OPTIONS)[options.format])
+    if not has_tokens:
+        return _records(options)
+    return _unidisc(options) if options.format == "unidisc" else _tokens(options)
 
 
-def _require_options_of(options: Options) -> None:
+def _has_tokens(options: Options) -> bool:
+    """Raises UserError for a format that has no place for what the dataset holds."""
+    from hpcdata.dataset.manifest import read_manifest
+
+    manifest = read_manifest(options.dataset)
+    has_tokens = bool(manifest.id_dtype)
+    able = _OF_TOKENS if has_tokens else records.OPTIONS
+    if options.format not in able:
+        what = "tokens" if has_tokens else f"records (stage {manifest.stage})"
+        raise UserError(f"--format {options.format}: {options.dataset} holds {what}, which go to {', '.join(able)}")
+    if options.overrides and (not has_tokens or options.format == "unidisc"):
+        raise UserError(f"{options.overrides[0]}: --format {options.format} takes no keys of a launch")
+    return has_tokens
+
+
+def _require_options_of(options: Options, names: Sequence[str]) -> None:
     """Raises UserError for an option of another format."""
     default = parser().get_default
     for name, value in vars(options).items():
-        if name not in (*_COMMON, *_OPTIONS[options.format]) and value != default(name):
+        if name not in (*_COMMON, *names) and value != default(name):
             raise UserError(f"--{name.replace('_', '-')} is no option of --format {options.format}")
 
 
-def _records(options: Options) -> int:
-    import json
+def _tokens(options: Options) -> int:
+    from hpcdata.base.logs import configure
+    from hpcdata.cluster.passing.through import run_through
+    from hpcdata.config.compose import compose
+    from hpcdata.launch import tell
 
+    configure("export")
+    run = options.run or f"{options.out.rstrip('/')}.run"
+    passed = run_through(compose(tokens.launch_line(vars(options), run=run)), keep=options.run is not None)
+    if passed.made is None:
+        code = tell(passed.launched, as_json=options.json)
+        say(f"{run} keeps what is done: the same line again goes on", file=sys.stderr)
+        return code
+    counts, out = passed.made.counts, str(passed.made.target)
+    rejects = [f"  {reason} {number}" for reason, number in sorted(counts.rejected.items())]
+    values = {"out": out, "target": options.format, "counts": counts.to_mapping()}
+    return _say(options, values, [f"{out}: {options.format}, {counts.describe()}", *rejects])
+
+
+def _records(options: Options) -> int:
     from hpcdata.formats.records.laying_out import export_records
 
     made = export_records(options.dataset, options.out, options.format, records.options_of(vars(options)))
     left_out = made.facts.get("left_out", {})
-    if options.json:
-        values = {"out": str(options.out), "target": made.format, "samples": made.source.num_samples}
-        print(json.dumps({**values, "counts": made.counts.to_mapping(), "facts": dict(made.facts)}, indent=1))
-        return DONE
-    say(f"{made.source.num_samples} samples ({made.format}) in {options.out}")
+    lines = [f"{made.source.num_samples} samples ({made.format}) in {options.out}"]
     if made.facts.get("renamed"):
-        say(f"{made.facts['renamed']} samples have other names there, as theirs come again in another tar")
+        lines.append(f"{made.facts['renamed']} samples have other names there, as theirs come again in another tar")
     if left_out:
         told = ", ".join(f"{reason} {number}" for reason, number in left_out.items())
-        say(f"{sum(left_out.values())} records have no form there ({told}): {options.out}/left_out.jsonl lists them")
-    return DONE
+        total, where = sum(left_out.values()), f"{options.out}/left_out.jsonl"
+        lines.append(f"{total} records have no form there ({told}): {where} lists them")
+    values = {"out": str(options.out), "target": made.format, "samples": made.source.num_samples}
+    return _say(options, {**values, "counts": made.counts.to_mapping(), "facts": dict(made.facts)}, lines)
 
 
 def _unidisc(options: Options) -> int:
-    import dataclasses
-    import json
+    return _say(options, *unidisc_options.export(vars(options)))
 
-    from hpcdata.formats.unidisc import ExportOptions, export_unidisc
 
-    summary = export_unidisc(
-        options.dataset,
-        options.out,
-        ExportOptions(
-            block_size=options.block_size,
-            max_length=options.max_length,
-            add_bos=options.bos,
-            add_eos=options.eos,
-            pad_id=options.pad_id,
-            image_token_id=options.image_token_id,
-            sample_ids=options.sample_ids,
-            template=options.template,
-            system=options.system,
-            text_tokenizer=options.text_tokenizer,
-            interleaved=options.interleaved,
-        ),
-    )
-    if options.json:
-        print(json.dumps({**dataclasses.asdict(summary), "out": str(options.out)}, indent=1))
-        return DONE
-    say(f"{summary.samples} samples ({summary.kind}, {summary.width} columns) in {options.out}")
-    if summary.sample_ids:
-        say("sample_ids tell padding; UniDisc's own ids: --pad-id unidisc, for <image> --image-token-id unidisc")
-    if summary.truncated_texts or summary.left_out_images:
-        say(f"{summary.truncated_texts} samples cut, {summary.left_out_images} images left out for want of room")
+def _say(options: Options, values: Mapping[str, Any], lines: Sequence[str]) -> int:
+    say(json.dumps(values, indent=1) if options.json else "\n".join(lines))
     return DONE
 
 

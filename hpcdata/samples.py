@@ -54,6 +54,7 @@ class Reason(enum.StrEnum):
     CRASH = "crash"
     DAMAGED_ARCHIVE = "damaged_archive"
     EMPTY_IMAGE = "empty_image"
+    EMPTY_SEQUENCE = "empty_sequence"
     EMPTY_TEXT = "empty_text"
     IMAGE_WITHOUT_MARKER = "image_without_marker"
     MARKER_WITHOUT_IMAGE = "marker_without_image"
@@ -288,7 +289,18 @@ class PreparedBatch:
     prepared: Sequence[list[np.ndarray] | BadSample]
 
 
-Batch = PreparedBatch | Documents
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowRange:
+    """Consecutive rows of a dataset in bulk: positions `first` to `first + count - 1`. A key is `label#position`."""
+
+    first: int
+    count: int
+    label: str
+    shift: int = 0
+    source: str = ""
+
+
+Batch = PreparedBatch | Documents | RowRange
 
 
 def refusal(record: Record, prepared: object) -> BadSample | None:

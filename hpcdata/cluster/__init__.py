@@ -16,5 +16,6 @@ May use: every room but `formats`.
     guard         tries again, hears signals, and ends no finishing job without a report
     faults        why shards are missing
     finish        what follows a finished run
+    passing/      runs that a command needs only until what it makes is there
     cancelling    ending all jobs of a run
 """

@@ -35,10 +35,12 @@ class DataConfig:
     """Inputs: a path, glob, brace list, folder, wids index, or a list of these. Resolved once, into the plan."""
     token_output_dir: str = transient(REQUIRED)
     """The run's folder: plan, shards, ledgers, dataset."""
-    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "parquet", "llava_mix"] = semantic("auto")
+    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "parquet", "llava_mix", "dataset"] = semantic(
+        "auto"
+    )
     """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents; `parquet` reads Parquet files
     alone, whose rows are records with pictures or conversations; `llava_mix` is a YAML that lists JSON files, and which
-    part of each is taken."""
+    part of each is taken; `dataset`: rows of a dataset of tokens, for stage=export alone."""
     mapping: str | None = transient(None)
     """A YAML file that says which field is the text, the picture, the conversation: for JSON, CSV, TSV and Parquet of
     any fields, see hpcdata/sources/custom/mapping.py."""
@@ -223,6 +225,42 @@ class MeasureConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    format: str | None = semantic(None, added_later=True)
+    """Of stage=export, what the dataset data.raw_data_dir becomes: `megatron`, `mds`, `litdata`, `hf`, `jsonl`."""
+    out: str | None = transient(None)
+    """The folder that is made of it. null: `export` in the output directory."""
+    shuffle_seed: int | None = semantic(None, added_later=True)
+    """Rows in an order drawn by this seed. null: in the order of the dataset."""
+    columns: list[str] | None = semantic(None, added_later=True)
+    """What is written of a row, where the format has columns: `input_ids`, `modality` (0 text, 1 image), `loss_mask`,
+    `key`, `text` (that was kept: text.keep_raw), `spans` (lengths, kinds, grids, roles). null: what the format says."""
+    eod: int | Literal["auto", "none", "eos"] = semantic("auto", added_later=True)
+    """The id behind each row: one of yours, `none`, or `eos` (the tokenizer's). `auto`: what the format says."""
+    bos: int | Literal["none", "bos"] = semantic("none", added_later=True)
+    """The id before each row: one of yours, `none`, or `bos` (the tokenizer's)."""
+    image_begin: int | None = semantic(None, added_later=True)
+    """The id before the codes of a picture. null: none."""
+    image_end: int | None = semantic(None, added_later=True)
+    """The id behind the codes of a picture. null: none."""
+    image_shift: int | None = semantic(None, added_later=True)
+    """What is added to codes of pictures, so that they follow the text vocabulary. null: data.img_token_shift of the
+    dataset, else the size of its text vocabulary."""
+    dtype: Literal["auto", "uint16", "int32", "int64"] = semantic("auto", added_later=True)
+    """Of ids. `auto`: the narrowest that the format can hold."""
+    file_bytes: int = semantic(64 * 2**20, added_later=True)
+    """About so many bytes a file of mds and litdata, and a piece of the others that is written at once."""
+    block_size: int | None = semantic(None, added_later=True)
+    """Of litdata: chunks for its TokensLoader, whose blocks have so many ids. null: one item a row."""
+    style: Literal["auto", "ids", "spans", "liquid"] = semantic("auto", added_later=True)
+    """Of jsonl: one list of ids a row, its spans as they are, or Liquid's `data_type`, `text` and `vq_code`."""
+    modes: bool = semantic(False, added_later=True)
+    """Of megatron: a sequence for each run of texts or pictures of a row, and their modes, 0 and 1."""
+    source: str | None = semantic(None, added_later=True)
+    """Needs no setting here: a digest of the dataset that is exported."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
     kind: Literal["inline", "local", "slurm"] = transient("inline")
     """Where tasks run: this process, processes of this machine, or a SLURM array; `cluster=NAME` sets it."""
@@ -316,13 +354,14 @@ class RunConfig:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     copy: CopyConfig = field(default_factory=CopyConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     convert: ConvertConfig = field(default_factory=ConvertConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     finish: FinishConfig = field(default_factory=FinishConfig)
     stage: str = semantic("tokenize", added_later=True)
     """What is done to the samples: `tokenize`, `copy` (raw records to tars or JSON lines: resharded, filtered),
     `convert` (tables with pictures to JSON and files), `measure` (sizes of pictures and lengths of texts, for training
-    on raw records)."""
+    on raw records), or `export` (a dataset of tokens in the form that another system's loader reads)."""
     estimate: bool = transient(False)
     """Say what the run will cost, from a timed sample of its inputs, and start nothing."""
     estimate_s: float = transient(60.0)

@@ -113,6 +113,7 @@ class BatchEncoder:
         if isinstance(batch, Documents):
             encoded = self._encode_documents(batch, first_index, source)
             return lambda: encoded
+        assert isinstance(batch, PreparedBatch)  # no source of texts and pictures gives a RowRange
         return self._start_records(batch, first_index, source)
 
     def _start_records(self, batch: PreparedBatch, first_index: int, source: str) -> Callable[[], EncodedBatch]:

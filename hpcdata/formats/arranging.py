@@ -105,7 +105,7 @@ def arrange(out: Path, target: Target, fill: Fill) -> Target:
     One that was made of the same run before its dataset has grown is replaced, so that one of the two is always there.
     """
     out = out.absolute()
-    _require_place(out, target)
+    require_place(out, target)
     with naming(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     claims_folder = out.with_name(f".{out.name}.claims")
@@ -147,7 +147,7 @@ def _build(folder: Path, target: Target, fill: Fill) -> Target:
 
 def _existing(out: Path, target: Target) -> Target | None:
     """The export that is there and complete; None where one is to be made."""
-    _require_place(out, target)
+    require_place(out, target)
     if not is_target(out):
         return None
     try:
@@ -171,8 +171,8 @@ def require_free(out: Path, format_name: str) -> None:
         raise UserError(f"{out} exists already: choose another folder")
 
 
-def _require_place(out: Path, target: Target) -> None:
-    """Raises UserError where `out` is something else than this export."""
+def require_place(out: Path, target: Target) -> None:
+    """Raises UserError where `out` is something else than this export: call it before all the work."""
     if not os.path.lexists(out):
         return
     if is_target(out):

@@ -1,8 +1,10 @@
-"""Options of `hpcdata export --format unidisc`, and their values."""
+"""`hpcdata export --format unidisc`: its options, and what came of it."""
 
 from __future__ import annotations
 
 from argparse import BooleanOptionalAction
+from collections.abc import Mapping
+from typing import Any
 
 from hpcdata.base.command import Parser
 
@@ -45,6 +47,40 @@ def add_options(parser: Parser) -> None:
         "--text-tokenizer", metavar="FILE", help="the tokenizer, where the dataset is not beside its run"
     )
     group.add_argument("--interleaved", action="store_true", help="write input_ids and modality even for pairs")
+
+
+def export(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What came of it, as values of JSON and in words. Raises UserError."""
+    import dataclasses
+
+    from hpcdata.formats.unidisc import ExportOptions, export_unidisc
+
+    summary = export_unidisc(
+        values["dataset"],
+        values["out"],
+        ExportOptions(
+            block_size=values["block_size"],
+            max_length=values["max_length"],
+            add_bos=values["bos"],
+            add_eos=values["eos"],
+            pad_id=values["pad_id"],
+            image_token_id=values["image_token_id"],
+            sample_ids=values["sample_ids"],
+            template=values["template"],
+            system=values["system"],
+            text_tokenizer=values["text_tokenizer"],
+            interleaved=values["interleaved"],
+        ),
+    )
+    lines = [f"{summary.samples} samples ({summary.kind}, {summary.width} columns) in {values['out']}"]
+    if summary.sample_ids:
+        lines.append(
+            "sample_ids tell padding; UniDisc's own ids: --pad-id unidisc, for <image> --image-token-id unidisc"
+        )
+    if summary.truncated_texts or summary.left_out_images:
+        cut, left_out = summary.truncated_texts, summary.left_out_images
+        lines.append(f"{cut} samples cut, {left_out} images left out for want of room")
+    return {**dataclasses.asdict(summary), "out": str(values["out"])}, lines
 
 
 def _token_id(text: str) -> int | str:

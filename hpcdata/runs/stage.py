@@ -108,7 +108,7 @@ class Stage(Protocol):
         ...
 
     def takes_documents(self, plan: Plan, format_name: str) -> bool:
-        """Whether batches of this format come as `Documents`, in bulk."""
+        """Whether batches of this format come in bulk, as `Documents` or `RowRange`."""
         ...
 
     def open(self, plan: Plan, paths: RunPaths, runtime: RunConfig) -> Maker:

@@ -73,7 +73,7 @@ class Schema:
     def folders(self) -> tuple[str, ...]:
         """Of all files, each behind the one that it lies in."""
         of_streams = [str(PurePosixPath(stream.path).parent) for stream in self.streams]
-        return tuple(dict.fromkeys([*self.tables, *of_streams, *([FILES] if self.has_files else [])]))
+        return tuple(dict.fromkeys([*self.tables, *of_streams, *([RECORDS, FILES] if self.has_files else [])]))
 
     @property
     def is_columns_only(self) -> bool:

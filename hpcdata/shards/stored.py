@@ -114,8 +114,10 @@ def _bounds(firsts: np.ndarray, start: int, end: int, total: int) -> np.ndarray:
 
 
 def stored_key(folder: Path, row: int) -> str:
-    """The key of the sample in row `row`, in any stage whose shards have keys."""
+    """The key of the sample in row `row`, or where it stands, in a stage whose shards have no keys."""
     summary = read_summary(folder)
+    if "keys" not in summary.header.schema.tables:
+        return f"row {row}"
     return key_of(read_columns(folder, summary.header.schema, summary.sizes), row)
 
 

@@ -25,6 +25,7 @@ May use: base, samples, native, media, order.
     account       what the folders of inputs hold, and what of it is not read
     documents     text files, and folders of many as JSON lines
     parquet       text columns
+    datasets/     rows of a dataset of ours, by their positions
     at_random     single records in any order
 """
 
@@ -35,7 +36,7 @@ from collections.abc import Iterator
 from typing import Protocol, cast
 
 from hpcdata.base.reads import naming
-from hpcdata.samples import Documents, Record
+from hpcdata.samples import Documents, Record, RowRange
 from hpcdata.sources.account import Found, NotRead, find_account
 from hpcdata.sources.base import MOST_AT_ONCE, RECORDS, Each, InputFile, Options, Scan, refusing_faults
 from hpcdata.sources.inputs import list_inputs, prepare, warn_of_differences
@@ -69,6 +70,7 @@ _MODULES = {
     "text.gz": "json_lines",
     "text.zst": "json_lines",
     "parquet": "parquet",
+    "dataset": "datasets.rows",
     RECORDS: "pictures.tables",
     "documents": "documents",
     "document": "documents",
@@ -86,7 +88,7 @@ class _Format(Protocol):
 class _Bulk(Protocol):
     def read_documents(
         self, file: InputFile, scan: Scan, *, first: int, count: int, batch_size: int, options: Options
-    ) -> Iterator[Documents]: ...
+    ) -> Iterator[Documents | RowRange]: ...
 
 
 def carries_images(format_name: str) -> bool:
@@ -125,7 +127,7 @@ def gives_documents(format_name: str) -> bool:
 
 def read_documents(
     file: InputFile, scan: Scan, *, first: int, count: int, batch_size: int, options: Options
-) -> Iterator[Documents]:
+) -> Iterator[Documents | RowRange]:
     """The records that `read` yields, a multiple of `batch_size` at once, for formats that `gives_documents` names."""
     module = cast(_Bulk, _module(file))
     with naming(file.path):

@@ -88,6 +88,8 @@ class Options:
     """What of records of any fields is what, as a line of JSON, see `custom.mapping`."""
     rejects_changed: bool = False
     """A document of a listing that is no longer as listed is a reject; else reading it raises UserError."""
+    takes_rows: bool = False
+    """Records are rows of a dataset of ours."""
     keeps_members: bool = False
     """Give each sample all that its record consists of (`Sample.members`), also where neither side is needed."""
     notes_ids: bool = False

@@ -197,6 +197,8 @@ class _Look:
         source = self.source
         with refusing_faults(path):
             kind = kind_of(path)
+        if source == "dataset":
+            return [_Found(path=os.path.join(path, "manifest.json") if kind == "folder" else path, format="dataset")]
         if kind == "folder" and source != MIX:
             return self._in_folder(path)
         name = os.path.basename(path).lower()

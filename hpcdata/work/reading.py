@@ -22,7 +22,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, Segment, ShardSpec
 from hpcdata.runs.stage import find_stage
-from hpcdata.samples import Batch, Documents, Duplicate, Reason, Record, Reject
+from hpcdata.samples import Batch, Documents, Duplicate, Reason, Record, Reject, RowRange
 from hpcdata.work.clock import WorkClock
 from hpcdata.work.preparing import Prepare, prepare_batches
 from hpcdata.work.unreadable import Unreadable
@@ -150,7 +150,9 @@ def _runs(
         yield done, end, None
 
 
-def _place_documents(batches: Iterator[Documents], spec: ShardSpec, segment: Segment) -> Iterator[Documents]:
+def _place_documents(
+    batches: Iterator[Documents | RowRange], spec: ShardSpec, segment: Segment
+) -> Iterator[Documents | RowRange]:
     """As `place`."""
     if len(spec.segments) == 1:
         return batches

@@ -1,0 +1,4 @@
+"""Runs that pass: a command needs one only until what it makes is there.
+
+through    one run from plan to target; its folder goes with success
+"""

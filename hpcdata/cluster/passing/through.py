@@ -1,0 +1,51 @@
+"""One run from its plan to the folder that its stage arranges; its own folder goes when all is done.
+
+Where it fails or is stopped, the folder stays, and the same call goes on. `cluster=slurm` submits an array instead: the
+finishing job arranges, and the folder stays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcdata.base import files
+from hpcdata.base.command import DONE
+from hpcdata.cluster import launching
+from hpcdata.cluster.launching import Launched
+from hpcdata.config.schema import RunConfig
+from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.dataset.manifest import Manifest
+from hpcdata.runs.paths import RunPaths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passed:
+    launched: Launched
+    run: Path
+    """Its folder."""
+    is_kept: bool
+    made: Manifest | None = None
+    """The account of its records, and its `target`. None where tasks are elsewhere, or not all is done."""
+
+
+def run_through(config: RunConfig, *, keep: bool = False) -> Passed:
+    """Here, or where `cluster=` says. keep: the run's folder stays in any case. Raises UserError."""
+    run = Path(config.data.token_output_dir).absolute()
+    is_new = not run.exists()
+    is_here = config.cluster.kind != "slurm"
+    if is_here:  # combined below, without reading all back: `hpcdata verify` does
+        config = dataclasses.replace(config, finish=dataclasses.replace(config.finish, combine=False))
+    try:
+        launched = launching.launch(config)
+    except BaseException:
+        if is_new and run.exists() and not RunPaths(run).plan.exists():
+            files.remove_folder(run)
+        raise
+    if not is_here or launched.exit_code != DONE:
+        return Passed(launched=launched, run=run, is_kept=True)
+    made = combine(run, CombineOptions())
+    if not keep:
+        files.remove_folder(run)
+    return Passed(launched=launched, run=run, is_kept=keep, made=made)
