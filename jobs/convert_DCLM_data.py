@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--input-path", required=True, metavar="DIR", help="folder of JSON lines, compressed or not")
     parser.add_argument("--temp-path", required=True, metavar="DIR", help="the folder of the run")
     parser.add_argument("--save-path", required=True, metavar="DIR", help="the folder to make")
-    parser.add_argument("--num-shards", default="256", metavar="N", help="files to cut it into, at most (256)")
+    parser.add_argument("--num-shards", metavar="N", help="files to cut it into (up to 256, of 1000 rows or more)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the launch")
     return parser.run(arguments, _convert)
 
@@ -29,8 +29,8 @@ def _convert(options: Options) -> int:
     code = launch.main(["+experiments=liquid_text", *places, *options.overrides])
     if code != DONE:
         return code
-    packed = ["--temp-path", options.temp_path, "--save-path", options.save_path, "--num-shards", options.num_shards]
-    return packing_imagepairs.main(packed)
+    num_shards = ["--num-shards", options.num_shards] if options.num_shards else []
+    return packing_imagepairs.main(["--temp-path", options.temp_path, "--save-path", options.save_path, *num_shards])
 
 
 if __name__ == "__main__":

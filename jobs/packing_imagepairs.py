@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("packing_imagepairs", __doc__, prog="jobs/{}.py")
     parser.add_argument("--temp-path", required=True, metavar="DIR", help="the folder of the run")
     parser.add_argument("--save-path", required=True, metavar="DIR", help="the folder to make")
-    parser.add_argument("--num-shards", default="256", metavar="N", help="files to cut it into, at most (256)")
+    parser.add_argument("--num-shards", metavar="N", help="files to cut it into (up to 256, of 1000 rows or more)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the export")
     return parser.run(arguments, _pack)
 
@@ -23,8 +23,8 @@ def _pack(options: Options) -> int:
     code = combine.main([options.temp_path])
     if code != DONE:
         return code
-    target = [options.temp_path, options.save_path, "--format", "liquid", "--num-shards", options.num_shards]
-    return export.main([*target, *options.overrides])
+    num_shards = ["--num-shards", options.num_shards] if options.num_shards else []
+    return export.main([options.temp_path, options.save_path, "--format", "liquid", *num_shards, *options.overrides])
 
 
 if __name__ == "__main__":

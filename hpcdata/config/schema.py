@@ -227,7 +227,8 @@ class MeasureConfig:
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     format: str | None = semantic(None, added_later=True)
-    """Of stage=export, what the dataset data.raw_data_dir becomes: `megatron`, `mds`, `litdata`, `hf`, `jsonl`."""
+    """Of stage=export, what the dataset data.raw_data_dir becomes: `megatron`, `mds`, `litdata`, `hf`, `jsonl`,
+    `liquid`."""
     out: str | None = transient(None)
     """The folder that is made of it. null: `export` in the output directory."""
     shuffle_seed: int | None = semantic(None, added_later=True)
@@ -261,7 +262,8 @@ class ExportConfig:
     max_length: int | None = semantic(None, added_later=True)
     """Of liquid: warn of pairs that have more ids with their codes (its model_max_length). For datasets with ids."""
     num_shards: int | None = semantic(None, added_later=True)
-    """Of liquid: files that the rows are cut into, fewer where there are fewer rows. null: as data.shard_size says."""
+    """Of liquid: files that the rows are cut into, fewer where there are fewer rows. null: 256 as in Liquid's script,
+    fewer where they would have less than 1000 rows, more where they would have over a GiB."""
     source: str | None = semantic(None, added_later=True)
     """Needs no setting here: a digest of the dataset that is exported."""
 

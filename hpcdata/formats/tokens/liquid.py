@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NO = "no"
-SEED = 42
+SEED, NUM_SHARDS = 42, 256
+"""Those of Liquid's own scripts."""
+FEWEST_ROWS, MOST_BYTES = 1000, 2**30
+"""Of a file, where no number of files is asked for."""
 RESOLUTION = 512
 AROUND = 1027
 """Ids of a pair beside its text and bos: 1024 codes, and what Liquid puts around them."""
@@ -84,7 +88,14 @@ class Liquid:
             )
         if export.num_shards is not None and export.num_shards < 1:
             raise UserError(f"export.num_shards={export.num_shards}: expected a number above 0")
-        return dataclasses.replace(export, shuffle_seed=SEED if export.shuffle_seed is None else export.shuffle_seed)
+        num_rows = manifest.num_samples
+        of_bytes = math.ceil(num_rows * self.bytes_a_row(export, manifest) / MOST_BYTES)
+        num_shards = max(of_bytes, min(NUM_SHARDS, math.ceil(num_rows / FEWEST_ROWS)))
+        return dataclasses.replace(
+            export,
+            shuffle_seed=SEED if export.shuffle_seed is None else export.shuffle_seed,
+            num_shards=num_shards if export.num_shards is None else export.num_shards,
+        )
 
     def bytes_a_row(self, export: ExportConfig, manifest: Manifest) -> float:
         counts = manifest.counts

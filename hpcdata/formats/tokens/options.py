@@ -52,9 +52,7 @@ def add_options(parser: Parser) -> None:
     group.add_argument(
         "--conversations", choices=("reject", "sft"), help="liquid: rejects, or written as one text each (reject)"
     )
-    group.add_argument(
-        "--num-shards", type=int, metavar="N", help="liquid: files to cut it into, at most (as they fit)"
-    )
+    group.add_argument("--num-shards", type=int, metavar="N", help="liquid: files to cut it into (up to 256)")
     group.add_argument("--file-bytes", type=int, metavar="BYTES", help="of files of mds and litdata (64 MiB)")
     group.add_argument("--run", metavar="DIR", help="working folder, removed when all is done (OUT.run)")
 

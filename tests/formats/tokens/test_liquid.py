@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,14 @@ import numpy as np
 import pytest
 
 from hpcdata import export
+from hpcdata.config.schema import ExportConfig
+from hpcdata.dataset.manifest import read_manifest
+from hpcdata.dataset.partlist import Parts
 from hpcdata.formats.target import problems_of, read_target
+from hpcdata.formats.tokens.liquid import FORMAT
 from hpcdata.samples import Example, RawText, Role, Span
+from hpcdata.shards.counts import Counts
+from tests.formats.tokens.exports import read_by
 from tests.formats.tokens.liquid_reader import COLUMNS, collate, read
 from tests.loading import made
 
@@ -119,24 +123,26 @@ def test_there_are_as_many_files_as_asked_for_and_the_order_is_that_of_the_seed(
     assert sorted(orders["42"]) == sorted(orders["7"])
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "num_shards"), [(1, 1), (1000, 1), (2001, 3), (10**6, 256), (10**9, math.ceil(10**9 * 6344 / 2**30))]
+)
+def test_files_are_256_neither_tiny_nor_huge(tmp_path: Path, num_rows: int, num_shards: int) -> None:
+    manifest = read_manifest(made.make_dataset(tmp_path / "dataset", [[ODD[0][0]]], **SQUARE))
+    parts = Parts.of([dataclasses.replace(manifest.parts[0], samples=num_rows)])
+    counts = Counts(inputs=num_rows, written=num_rows, image_tokens=1024 * num_rows, images=num_rows)
+    large = dataclasses.replace(manifest, parts=parts, counts=counts)
+    assert FORMAT.settle(ExportConfig(format="liquid"), large).num_shards == num_shards
+
+
 def test_old_datasets_read_it(of_pairs: Path, of_texts: Path, pairs: list[Example]) -> None:
-    folder = os.environ.get("HPCDATA_TEST_OLD_DATASETS")
-    if not folder:
-        pytest.skip("HPCDATA_TEST_OLD_DATASETS names no folder")
     code = (
         "import datasets, sys\n"
         "rows = datasets.concatenate_datasets([datasets.load_from_disk(path) for path in sys.argv[1:]])\n"
         "print(datasets.__version__, len(rows), rows[0]['length'], rows.shuffle(seed=42)[0]['data_type'])"
     )
-    told = subprocess.run(
-        [sys.executable, "-c", code, str(of_pairs), str(of_texts)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": folder},
-    )
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.startswith("2.21")
-    assert f" {len(pairs) + 40} " in told.stdout
+    told = read_by("HPCDATA_TEST_OLD_DATASETS", code, of_pairs, of_texts)
+    assert told.startswith("2.21")
+    assert f" {len(pairs) + 40} " in told
 
 
 def test_pictures_of_several_sizes_have_their_size_and_a_column_of_their_own(tmp_path: Path) -> None:
