@@ -65,6 +65,7 @@ class Reason(enum.StrEnum):
     OVERSIZED_IMAGE = "oversized_image"
     OVERSIZED_RECORD = "oversized_record"
     OVERSIZED_TEXT = "oversized_text"
+    SHA256_DIFFERS = "sha256_differs"
     TOO_LONG = "too_long"
     TOO_MANY_IMAGES = "too_many_images"
     TRUNCATED = "truncated"
@@ -72,6 +73,9 @@ class Reason(enum.StrEnum):
     UNREADABLE_IMAGE = "unreadable_image"
     UNREADABLE_TEXT = "unreadable_text"
     UNSUPPORTED_MEDIA = "unsupported_media"
+    URL_FAILED = "url_failed"
+    URL_GONE = "url_gone"
+    URL_REFUSED = "url_refused"
 
 
 class BadSample(Exception):

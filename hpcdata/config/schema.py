@@ -35,12 +35,13 @@ class DataConfig:
     """Inputs: a path, glob, brace list, folder, wids index, or a list of these. Resolved once, into the plan."""
     token_output_dir: str = transient(REQUIRED)
     """The run's folder: plan, shards, ledgers, dataset."""
-    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "parquet", "llava_mix", "dataset"] = semantic(
-        "auto"
+    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "parquet", "llava_mix", "urls", "dataset"] = (
+        semantic("auto")
     )
     """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents; `parquet` reads Parquet files
     alone, whose rows are records with pictures or conversations; `llava_mix` is a YAML that lists JSON files, and which
-    part of each is taken; `dataset`: rows of a dataset of tokens, for stage=export alone."""
+    part of each is taken; `urls` is rows with URLs of pictures in CSV, TSV, Parquet or JSON, for stage=fetch;
+    `dataset`: rows of a dataset of tokens, for stage=export alone."""
     mapping: str | None = transient(None)
     """A YAML file that says which field is the text, the picture, the conversation: for JSON, CSV, TSV and Parquet of
     any fields, see hpcdata/sources/custom/mapping.py."""
@@ -174,6 +175,8 @@ class LoaderConfig:
     encodes fastest; 16 on a CPU, where pictures are encoded one at a time."""
     num_workers: int = transient(2)
     """Threads that read and decode ahead of the encoder."""
+    batches_ahead: int = transient(2)
+    """Batches that they work on ahead of it. stage=fetch takes more by itself, so that slow hosts delay no others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +225,43 @@ class MeasureConfig:
     `system_prompt`, `prompt_templates`, ...): those of the training, so that its lengths are these."""
     written_by: str | None = semantic(None)
     """Needs no setting here: a digest of them and of the tokenizer, with all that texts depend on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchConfig:
+    format: Literal["webdataset", "jsonl"] = semantic("webdataset")
+    """Of stage=fetch: one tar a shard, or one file of JSON lines a shard with its pictures as files beside it."""
+    url_field: str | None = semantic(None)
+    """The field or column with the URL, or a list of them. null: the first of the usual names that holds one."""
+    sha256_field: str | None = semantic(None)
+    """The field with the sha256 of the picture's bytes. null: `image_sha256` or `sha256`, where a row has it."""
+    check_sha256: bool = semantic(True)
+    """Reject pictures whose bytes have another sha256 than their row says, as `sha256_differs`."""
+    decode: bool = semantic(True)
+    """Reject pictures that cannot be decoded within the limits. false: only their first bytes are looked at."""
+    max_bytes: int = semantic(64 * 2**20)
+    """Longest picture file that is fetched; one that turns out longer is not read to its end."""
+    robots: Literal["respect", "ignore"] = semantic("respect")
+    """`respect`: a picture whose answer says noai, noimageai, noindex or noimageindex (X-Robots-Tag) is refused."""
+    allow_private: bool = semantic(False)
+    """Also ask hosts of this machine and its own network. A list from elsewhere should not be able to."""
+    contact: str | None = transient(None)
+    """Who is fetching, for the hosts' logs: a mail address or a page. It is sent with every request."""
+    connections: int = transient(32)
+    """Pictures that a task fetches at once."""
+    host_rate: float | None = transient(20.0)
+    """Most requests a second to one host by the whole run: each task gets its share. null: no limit."""
+    host_connections: int | None = transient(8)
+    """Most requests at once to one host by the whole run, at least one by each task. null: no limit."""
+    timeout_s: float = transient(20.0)
+    """Most seconds of one request, from its connection to the last byte."""
+    tries: int = transient(3)
+    """Requests for a picture whose host is busy (429, 5xx), silent or cut off, before it is `url_failed`."""
+    max_wait_s: float = transient(30.0)
+    """Longest wait that a host may ask for (Retry-After). One that asks for more is left alone so long, and its
+    pictures are `url_failed`."""
+    on_unreachable: Literal["stop", "reject"] = transient("stop")
+    """When no host at all can be reached: end the task and reject nothing, or reject pictures as `url_failed`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,14 +402,16 @@ class RunConfig:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     copy: CopyConfig = field(default_factory=CopyConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
+    fetch: FetchConfig = field(default_factory=FetchConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     convert: ConvertConfig = field(default_factory=ConvertConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     finish: FinishConfig = field(default_factory=FinishConfig)
     stage: str = semantic("tokenize", added_later=True)
     """What is done to the samples: `tokenize`, `copy` (raw records to tars or JSON lines: resharded, filtered),
-    `convert` (tables with pictures to JSON and files), `measure` (sizes of pictures and lengths of texts, for training
-    on raw records), or `export` (a dataset of tokens in the form that another system's loader reads)."""
+    `convert` (tables with pictures to JSON and files), `fetch` (the pictures of a list of URLs), `measure` (sizes of
+    pictures and lengths of texts, for training on raw records), or `export` (a dataset of tokens in the form that
+    another system's loader reads)."""
     estimate: bool = transient(False)
     """Say what the run will cost, from a timed sample of its inputs, and start nothing."""
     estimate_s: float = transient(60.0)

@@ -105,8 +105,8 @@ def resolve(host: str, port: int, *, allows_private: bool) -> list[Place]:
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise Unreachable(f"its host has no address: {getattr(error, 'strerror', None) or 'not a name'}") from None
+    except (OSError, UnicodeError):  # what the system says of it differs from machine to machine
+        raise Unreachable("its host has no address") from None
     families = (socket.AF_INET, socket.AF_INET6)
     addresses: list[Place] = [(family, place) for family, _, _, _, place in found if family in families]
     public = [item for item in addresses if allows_private or is_public(str(item[1][0]))]

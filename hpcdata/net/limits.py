@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from email.message import Message
 from email.utils import parsedate_to_datetime
 
 _MOST_HOSTS = 10_000
@@ -66,7 +67,7 @@ class HostLimits:
                 del self._hosts[name]
 
 
-def retry_after(headers: Mapping[str, str], *, most_s: float) -> float | None:
+def retry_after(headers: Mapping[str, str] | Message, *, most_s: float) -> float | None:
     """Seconds that a host wants to be left alone, at most `most_s`; None where it does not say."""
     text = (headers.get("retry-after") or "").strip()
     if not text:

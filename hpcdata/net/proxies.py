@@ -27,9 +27,7 @@ def find(address: Address) -> Proxy | None:
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme != "http" or not parts.hostname:
-        raise UserError(
-            f"the proxy for {address.scheme} is of {parts.scheme}, expected http://HOST:PORT in its variable"
-        )
+        raise UserError(f"the proxy for {address.scheme} is of {parts.scheme}, expected http://HOST:PORT")
     headers = {}
     if parts.username:
         words = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

@@ -176,6 +176,8 @@ def _check_numbers(config: RunConfig) -> None:
     share = config.data.max_rejected
     if share is not None and not 0 <= share <= 1:
         raise UserError(f"data.max_rejected={share}: expected a share of the inputs, 0 to 1")
+    if config.loader.batches_ahead < 1:
+        raise UserError(f"loader.batches_ahead={config.loader.batches_ahead}: expected 1 or more")
     if config.loader.num_workers < 0:
         raise UserError(f"loader.num_workers={config.loader.num_workers}: expected 0 or more")
 

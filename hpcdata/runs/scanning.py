@@ -149,10 +149,9 @@ def _stat(path: str) -> os.stat_result:
 def _scan_once(task: _ScanTask) -> _Scanned:
     before = _stat(task.file.path)
     with _watched(task.file.path):
-        file = sources.prepare(task.file, Path(task.folder), without=os.path.dirname(task.folder))
-        scan = sources.scan(
-            file, every=task.config.data.shard_size, options=find_stage(task.config.stage).options(task.config)
-        )
+        options = find_stage(task.config.stage).options(task.config)
+        file = sources.prepare(task.file, Path(task.folder), without=os.path.dirname(task.folder), options=options)
+        scan = sources.scan(file, every=task.config.data.shard_size, options=options)
     after = _stat(task.file.path)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UserError(f"{task.file.path} changed while it was read: launch again when nothing writes to it")

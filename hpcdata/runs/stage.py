@@ -5,6 +5,7 @@ A stage is a module `hpcdata.stages.NAME` with a value `STAGE`; `stage=NAME` cho
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
@@ -100,6 +101,7 @@ class Stage(Protocol):
         """What is done to records in threads before their batch is made, and for suspected ones in a child process.
 
         It reads and decodes what a record refers to, as uint8 arrays, and raises BadSample. None: there is nothing.
+        It may raise MachineFault, for what no record is to be rejected for. plan: see `with_runtime`.
         """
         ...
 
@@ -140,6 +142,11 @@ def arrange(plan: Plan, runtime: RunConfig, dataset: Path) -> Path | None:
     """What `Arranges.arrange` says; None of other stages."""
     stage = find_stage(plan.config.stage)
     return stage.arrange(plan, runtime, dataset) if isinstance(stage, Arranges) else None
+
+
+def with_runtime(plan: Plan, runtime: RunConfig) -> Plan:
+    """The plan for `Stage.preparing` in a task: its transient settings are those of the latest launch."""
+    return dataclasses.replace(plan, config=runtime)
 
 
 def find_stage(name: str) -> Stage:

@@ -19,6 +19,7 @@ May use: base, samples, native, media, order.
     mixes/        LLaVA's lists of JSON files, with the part of each that is taken
     records       one parsed record -> the parts of a sample
     pictures/     which pictures a record names, and where they lie
+    url_lists/    tables of URLs as JSON lines
     json_shapes   what stands in a JSON file, told from its beginning
     json_array    a JSON array as JSON lines
     folder        a folder of pictures with texts as JSON lines

@@ -17,6 +17,7 @@ from hpcdata.sources.base import RECORDS, InputFile, clean_name, refusing_faults
 from hpcdata.sources.documents import ENDINGS
 from hpcdata.sources.folder import NOTES, Passed, parts_of, walk
 from hpcdata.sources.patterns import expand_paths
+from hpcdata.sources.url_lists.rows import is_table
 
 _MOST_CLASSES = 64
 _LONGEST_ENDING = 12
@@ -123,8 +124,9 @@ class _Kinds:
         self._real = {os.path.realpath(path) for path in self._taken}
         self._albums = [os.path.join(file.path, "") for file in listed if file.format == "folder"]
         self._texts = [os.path.join(file.path, "") for file in listed if file.format == "documentfolder"]
+        self._tables = [os.path.join(file.path, "") for file in listed if file.format == "urls"]
         self._names_pictures = any(
-            file.format.startswith(("jsonl", "array", "csv", "table", RECORDS)) for file in listed
+            file.format.startswith(("jsonl", "array", "csv", "table", "urls", RECORDS)) for file in listed
         )
 
     def of(self, folder: str, without: str) -> Iterator[tuple[str, str]]:
@@ -135,6 +137,8 @@ class _Kinds:
             used: Collection[str] = parts_of(directory, names) if _is_in(self._albums, directory) else ()
             if _is_in(self._texts, directory):
                 used = {name for name in names if name.lower().endswith(ENDINGS)}
+            if _is_in(self._tables, directory):
+                used = {name for name in names if is_table(name) and not NOTES.fullmatch(name)}
             parent, name_of_it = os.path.split(directory)
             is_known = parent in reals and not os.path.islink(directory)
             real = reals[directory] = (

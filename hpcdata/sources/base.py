@@ -88,6 +88,10 @@ class Options:
     """What of records of any fields is what, as a line of JSON, see `custom.mapping`."""
     rejects_changed: bool = False
     """A document of a listing that is no longer as listed is a reject; else reading it raises UserError."""
+    is_of_urls: bool = False
+    """Pictures are what URLs of records lead to: nothing else that a record names is looked at, and nothing read."""
+    url_field: str | None = None
+    """The field of a table's rows that holds URLs; None for the first of the usual names that does."""
     takes_rows: bool = False
     """Records are rows of a dataset of ours."""
     keeps_members: bool = False

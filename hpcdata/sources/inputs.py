@@ -24,7 +24,7 @@ from hpcdata.media.kinds import IMAGE_EXTENSIONS, says_nothing
 from hpcdata.samples import BadSample
 from hpcdata.sources import wids
 from hpcdata.sources.account import describe_not_read, find_account
-from hpcdata.sources.base import OLDER_EXTENSIONS, RECORDS, InputFile, Scan, clean_name, refusing_faults
+from hpcdata.sources.base import OLDER_EXTENSIONS, RECORDS, InputFile, Options, Scan, clean_name, refusing_faults
 from hpcdata.sources.custom import tables
 from hpcdata.sources.custom.mapping import parsed
 from hpcdata.sources.documents import ENDINGS, MANY, list_documents
@@ -35,6 +35,8 @@ from hpcdata.sources.mixes import entries, parts
 from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.pictures.metadata import NAME, flatten_csv, is_metadata
 from hpcdata.sources.streams import PARQUET, chunks, codec_of, is_tar_header
+from hpcdata.sources.url_lists.listing import list_table, tables_in
+from hpcdata.sources.url_lists.rows import is_table
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ _SAMPLE_FIELDS = re.compile(
     re.IGNORECASE,
 )
 _FOLDERS = ("folder", "documentfolder")
-_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet", "csv", "table")
+_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet", "csv", "table", "urls")
 TABLES = "parquet"
 """The value of `data.source` that takes Parquet alone, all of it as records."""
 _PREPARED = {
@@ -64,6 +66,7 @@ _PREPARED = {
     "csv": "jsonl",
     "table": "jsonl",
     "documentfolder": "documents",
+    "urls": "jsonl",
 }
 
 
@@ -142,12 +145,12 @@ def _places(file: _Found, root: str | None, allows_outside: bool) -> _Places:
     """Where the pictures of its records lie, and may lie."""
     if not file.format.startswith(_OF_RECORDS):
         return _Places(base=file.path if file.format in _FOLDERS else os.path.dirname(file.path), roots=())
-    base = root or os.path.dirname(file.path)
+    base = root or (file.path if os.path.isdir(file.path) else os.path.dirname(file.path))
     return _Places(base=base, roots=("/",) if allows_outside else (base,))
 
 
-def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:
-    """The input in a form that can be sliced: JSON arrays and folders become JSON lines in `folder`.
+def prepare(file: InputFile, folder: Path, *, without: str = "", options: Options | None = None) -> InputFile:
+    """The input in a form that can be sliced: JSON arrays, folders and tables become JSON lines in `folder`.
 
     Other formats are returned as they are, and nothing is written. Raises UserError.
     """
@@ -163,6 +166,8 @@ def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:
         flatten_csv(file, out_path)
     elif file.format.startswith(_TABLE):
         tables.flatten_table(file, out_path, parsed(file.settings))
+    elif file.format == "urls":
+        list_table(file, out_path, url_field=options.url_field if options else None, without=without)
     elif prepared == "documents":
         list_documents(file.path, out_path, without=without)
     else:
@@ -208,6 +213,10 @@ class _Look:
             return self._of_any_fields(path)
         if source == MIX or (source == "auto" and entries.is_mix(path)):
             return list(_mixed(path, self.seed))
+        if source == "urls":
+            if not is_table(path):
+                raise UserError(f"{path} is no input of data.source=urls: expected CSV, TSV, Parquet or JSON")
+            return [_Found(path=path, format="urls")]
         if source in ("auto", "webdataset"):
             if _is_tar(name):
                 return [_Found(path=path, format=_tar_format(path))]
@@ -257,6 +266,8 @@ class _Look:
     def _in_folder(self, folder: str) -> list[_Found]:
         if self.source == "folder" and not self.mapping:
             return [_Found(path=folder, format="folder")]
+        if self.source == "urls" and tables_in(folder, without=self.without):
+            return [_Found(path=folder, format="urls")]
         if not self.mapping and self.source in ("auto", "webdataset"):
             for name in wids.INDEX_NAMES:
                 index = os.path.join(folder, name)
@@ -337,6 +348,7 @@ def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
         "jsonl": ((*_JSON_LINES, ".json"),),
         TABLES: ((".parquet",),),
         "text": ((*rows, ".json", *ENDINGS),),
+        "urls": (),
     }[source]
 
 

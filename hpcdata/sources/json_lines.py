@@ -172,6 +172,8 @@ def _record(file: InputFile, position: int, row: Line, options: Options) -> Reco
             key = f"{file.label}/{entry['key']}"
             parts = records.listed_parts(entry, file, options)
             members = records.listed_members(entry, file) if options.keeps_members else ()
+        elif options.is_of_urls:
+            parts, members = (), records.whole(line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line)
         else:
             line = line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line
             value = records.mapped(records.load(line), position, options)

@@ -152,6 +152,12 @@ def members_of(line: bytes, value: object, file: InputFile) -> tuple[Member, ...
     return (Member(extension="json", blob=Blob(path="", data=line)), *pictures)
 
 
+def whole(line: bytes) -> tuple[Member, ...]:
+    """A line as it is. Raises BadSample for one that holds no object."""
+    _record(load(line))
+    return (Member(extension="json", blob=Blob(path="", data=line)),)
+
+
 def numbered(extensions: list[str]) -> list[str]:
     """Extensions of the pictures of one record: `jpg`, or `0.jpg`, `1.jpg`... where there are several."""
     return [f"{number}.{item}" for number, item in enumerate(extensions)] if len(extensions) > 1 else extensions

@@ -7,5 +7,6 @@ knows its name.
     tokenize    texts and pictures -> ids and codes
     copy/       raw records -> raw records: resharded, filtered by what can be decoded
     convert/    tables with pictures -> JSON and files, as LLaVA's trainers read them
+    fetch/      rows with URLs -> the same with the pictures that were there
     measure/    raw records -> sizes of their pictures, lengths of their texts, and where they stand
 """

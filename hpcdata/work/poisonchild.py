@@ -35,7 +35,7 @@ from hpcdata.base import memory
 from hpcdata.base.errors import UserError
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import load_plan, load_runtime
-from hpcdata.runs.stage import find_stage
+from hpcdata.runs.stage import find_stage, with_runtime
 from hpcdata.samples import (
     BadSample,
     Blob,
@@ -162,7 +162,10 @@ def _work(output_dir: Path, name: str, first: int, end: int, only_read: set[int]
     with Watchdog(runtime.data.max_batch_s / SAMPLES_PER_LIMIT) as watchdog:
         watchdog.beat()
         stage = find_stage(plan.config.stage)
-        prepare, rehearse = unreadable.preparing(stage.preparing(plan)), stage.rehearsal(plan, runtime)
+        prepare, rehearse = (
+            unreadable.preparing(stage.preparing(with_runtime(plan, runtime))),
+            stage.rehearsal(plan, runtime),
+        )
         memory.limit_this_process()
         policy = runtime.data.on_changed_input
         given_up = changes(spec, paths.root, policy) if policy == "reject" else None
@@ -184,7 +187,7 @@ def _work_on_good(output_dir: Path) -> None:
     with Watchdog(runtime.data.max_batch_s / SAMPLES_PER_LIMIT) as watchdog:
         watchdog.beat()
         stage = find_stage(plan.config.stage)
-        prepare, rehearse = stage.preparing(plan), stage.rehearsal(plan, runtime)
+        prepare, rehearse = stage.preparing(with_runtime(plan, runtime)), stage.rehearsal(plan, runtime)
         memory.limit_this_process()
         with tarfile.open(embedded.path(embedded.QUICKSTART)) as tar:
             good = {name.rpartition(".")[2]: _member(tar, name) for name in tar.getnames()[:2]}

@@ -20,7 +20,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.config.schema import RunConfig
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, Segment, ShardSpec
-from hpcdata.runs.stage import find_stage
+from hpcdata.runs.stage import find_stage, with_runtime
 from hpcdata.samples import Reason, Record, Reject
 from hpcdata.work.preparing import decoding_threads, prepare_batches
 from hpcdata.work.reading import place
@@ -58,7 +58,7 @@ class Remaker:
         self._listings = tempfile.TemporaryDirectory(prefix="hpcdata-")
         self._stage = find_stage(plan.config.stage)
         self._maker = self._stage.open(plan, paths, runtime)
-        self._prepare = self._stage.preparing(plan)
+        self._prepare = self._stage.preparing(with_runtime(plan, runtime))
         self.device = self._maker.device
 
     def __enter__(self) -> Remaker:
@@ -144,8 +144,9 @@ class Remaker:
         (listed,) = sources.list_inputs(origin, source, without=str(self._paths.root), listed=(), mapping=mapping)
         kept = {name: getattr(planned.file, name) for name in ("label", "base", "roots", "take", "take_seed")}
         listed = dataclasses.replace(listed, **kept)
-        file = sources.prepare(listed, Path(self._listings.name), without=str(self._paths.root))
-        scan = sources.scan(file, every=config.data.shard_size, options=self._stage.options(config))
+        options = self._stage.options(config)
+        file = sources.prepare(listed, Path(self._listings.name), without=str(self._paths.root), options=options)
+        scan = sources.scan(file, every=config.data.shard_size, options=options)
         is_limited = config.data.n_train_samples is not None
         if scan.num_samples != planned.scan.num_samples and not (
             is_limited and scan.num_samples > planned.scan.num_samples

@@ -82,6 +82,19 @@ def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Option
                 position += 1
 
 
+def rows_without_bytes(file: InputFile) -> Iterator[object]:
+    """All rows, without the columns that hold bytes: a dict each, or one BadSample for each that cannot be decoded."""
+    with parquet.Bytes(file) as data:
+        try:
+            found = parquet.opened(data)
+        except BadSample as bad:
+            yield bad
+            return
+        columns = [field.name for field in found.schema_arrow if not _has_bytes(field.type)]
+        for group, begin, stop in parquet.groups(found, 0, found.metadata.num_rows):
+            yield from _Group(data=data, table=found, group=group, columns=columns, notes_ids=False).rows(begin, stop)
+
+
 def _is_read(field: pa.Field, options: Options) -> bool:
     if options.mapping:
         names = parsed(options.mapping).fields()

@@ -74,13 +74,7 @@ class Copy:
         """All inputs can be copied."""
 
     def contents(self, plan: Plan, name: str) -> Schema:
-        if plan.config.copy.format == "jsonl":
-            return Schema(columns=_COLUMNS, streams=(Stream(path=f"{RECORDS}/{name}.jsonl"),), has_files=True)
-        if plan.config.copy.format == "hf":
-            return Schema(columns=_OF_ROWS, streams=(Stream(path=f"{RECORDS}/{name}.arrow"),))
-        return Schema(
-            columns=_COLUMNS, streams=(Stream(path=f"{RECORDS}/{name}.tar", zeros_at_end=1024, multiple_of=10240),)
-        )
+        return schema_of(plan.config.copy.format, name)
 
     def predict(self, plan: Plan) -> tuple[int, int]:
         size = sum(source.size for source in plan.inputs) + plan.num_samples * _OTHER_BYTES_A_SAMPLE
@@ -131,6 +125,16 @@ class Copy:
         again, stored = next(item for item in made.samples if item.index == index), kept.sample(row)
         differing = [name for name in ("key", "data", "files") if getattr(again, name) != getattr(stored, name)]
         return f"its {differing[0]} differ from those that are made now" if differing else ""
+
+
+def schema_of(format_name: str, name: str) -> Schema:
+    """Of shard `name`: one tar, lines with files beside them, or rows."""
+    if format_name == "jsonl":
+        return Schema(columns=_COLUMNS, streams=(Stream(path=f"{RECORDS}/{name}.jsonl"),), has_files=True)
+    if format_name == "hf":
+        return Schema(columns=_OF_ROWS, streams=(Stream(path=f"{RECORDS}/{name}.arrow"),))
+    tar = Stream(path=f"{RECORDS}/{name}.tar", zeros_at_end=1024, multiple_of=10240)
+    return Schema(columns=_COLUMNS, streams=(tar,))
 
 
 def _is_of_rows(summary: ShardSummary) -> bool:
