@@ -17,10 +17,12 @@ To add one: a module with a value `FORMAT` (`base.Format`), and its name in `NAM
 from __future__ import annotations
 
 import importlib
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from hpcdata.base.errors import UserError
-from hpcdata.formats.tokens.base import Format
+
+if TYPE_CHECKING:
+    from hpcdata.formats.tokens.base import Format
 
 NAMES = ("megatron", "mds", "litdata", "hf", "jsonl")
 
@@ -30,4 +32,4 @@ def find_format(name: str | None) -> Format:
     if name not in NAMES:
         given = "is required" if name is None else f"={name}: there is no such format"
         raise UserError(f"export.format {given}, expected one of {', '.join(NAMES)}")
-    return cast(Format, importlib.import_module(f"hpcdata.formats.tokens.{name}").FORMAT)
+    return cast("Format", importlib.import_module(f"hpcdata.formats.tokens.{name}").FORMAT)
