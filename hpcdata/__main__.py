@@ -29,6 +29,7 @@ _OTHER_NAMES = {
     "report": "status",
     "watch": "status OUT --watch",
     **dict.fromkeys(("fetch", "datasets"), "download"),
+    **dict.fromkeys(("describe", "datasheet"), "card"),
 }
 """What people try, and what there is."""
 _NO_COMMANDS = ("__init__", "__main__", "samples")

@@ -21,6 +21,7 @@ from hpcdata import sources
 from hpcdata.base import files, sealed
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import naming
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
 from hpcdata.config.array import parse_array
@@ -38,6 +39,7 @@ from hpcdata.sources import InputFile
 from hpcdata.sources.account import describe, is_worth_a_warning
 from hpcdata.sources.base import refusing_faults
 from hpcdata.sources.custom.mapping import read_mapping
+from hpcdata.sources.sets.settings import settings_line
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +137,7 @@ def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[
             listed=None if plan is None else {item.origin for item in plan.inputs if item.vouches},
             seed=config.data.seed,
             mapping=config.data.mapped_by or "",
+            made=settings_line(config.data.tasks, config.data.coordinates),
         )
     except UserError:
         if config.data.on_changed_input != "reject" or plan is None:
@@ -184,8 +187,11 @@ def _check_numbers(config: RunConfig) -> None:
 
 def _make_root(paths: RunPaths) -> None:
     try:
-        paths.root.mkdir(parents=True, exist_ok=True)
+        with naming(paths.root):
+            paths.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno in files.NO_ROOM:  # nothing is wrong with the path
+            raise
         raise UserError(f"data.token_output_dir={paths.root} cannot be made: {error.strerror}") from None
     if not os.access(paths.root, os.W_OK | os.X_OK):
         raise UserError(f"data.token_output_dir={paths.root} is not writable")

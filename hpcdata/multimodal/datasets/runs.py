@@ -20,7 +20,6 @@ from hpcdata.shards.stored import read_columns
 from hpcdata.sources import InputFile, Scan
 from hpcdata.sources.at_random import Listed
 
-
 _RAW = ("copy", "fetch")
 """Stages that write raw records."""
 
