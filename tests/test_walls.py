@@ -29,10 +29,10 @@ ROOMS = {
     "catalogue": "base net runs",
     "stages": "base samples config media net sources shards runs encoders dataset multimodal formats",
     "work": "base samples config embedded sources shards runs history stages",
-    "report": "base samples shards runs history dataset",
+    "report": "base samples config shards runs history dataset",
     "loading": "base samples native order shards dataset",
     "multimodal": (
-        "base samples native embedded config media order sources runs shards dataset encoders loading report"
+        "base samples native embedded config media order sources runs shards catalogue dataset encoders loading report"
     ),
     "formats": "base samples config native media order sources shards runs encoders dataset loading",
     "cluster": (

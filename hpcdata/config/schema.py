@@ -35,18 +35,24 @@ class DataConfig:
     """Inputs: a path, glob, brace list, folder, wids index, or a list of these. Resolved once, into the plan."""
     token_output_dir: str = transient(REQUIRED)
     """The run's folder: plan, shards, ledgers, dataset."""
-    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "parquet", "llava_mix", "urls", "dataset"] = (
-        semantic("auto")
-    )
+    source: Literal[
+        "auto", "webdataset", "jsonl", "folder", "text", "parquet", "llava_mix", "coco", "vqa", "urls", "dataset"
+    ] = semantic("auto")
     """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents; `parquet` reads Parquet files
     alone, whose rows are records with pictures or conversations; `llava_mix` is a YAML that lists JSON files, and which
-    part of each is taken; `urls` is rows with URLs of pictures in CSV, TSV, Parquet or JSON, for stage=fetch;
-    `dataset`: rows of a dataset of tokens, for stage=export alone."""
+    part of each is taken; `coco` and `vqa` are annotations of COCO, LVIS and VQA v2; `urls` is rows with URLs of
+    pictures in CSV, TSV, Parquet or JSON, for stage=fetch; `dataset`: rows of a dataset of tokens, for stage=export
+    alone."""
     mapping: str | None = transient(None)
     """A YAML file that says which field is the text, the picture, the conversation: for JSON, CSV, TSV and Parquet of
     any fields, see hpcdata/sources/custom/mapping.py."""
     mapped_by: str | None = semantic(None, added_later=True)
     """Needs no setting here: what that file says."""
+    tasks: list[str] | None = semantic(None, added_later=True)
+    """Of data.source=coco (COCO, LVIS), what is asked: `captions`, `boxes`, `count`, `presence`, `keypoints`, several
+    in a conversation. null: what the file has, see hpcdata/sources/sets/coco.py."""
+    coordinates: Literal["llava", "qwen1000", "paligemma", "molmo", "pixels"] = semantic("llava", added_later=True)
+    """How boxes and points are written, see hpcdata/sources/sets/coordinates.py. They are of the whole picture."""
     seed: int = semantic(0, added_later=True)
     """What `random:N` in such a list draws by."""
     text_field: str | None = semantic(None)
@@ -267,7 +273,8 @@ class FetchConfig:
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     format: str | None = semantic(None, added_later=True)
-    """Of stage=export, what the dataset data.raw_data_dir becomes: `megatron`, `mds`, `litdata`, `hf`, `jsonl`."""
+    """Of stage=export, what the dataset data.raw_data_dir becomes: `megatron`, `mds`, `litdata`, `hf`, `jsonl`,
+    `liquid`."""
     out: str | None = transient(None)
     """The folder that is made of it. null: `export` in the output directory."""
     shuffle_seed: int | None = semantic(None, added_later=True)
@@ -296,6 +303,13 @@ class ExportConfig:
     """Of jsonl: one list of ids a row, its spans as they are, or Liquid's `data_type`, `text` and `vq_code`."""
     modes: bool = semantic(False, added_later=True)
     """Of megatron: a sequence for each run of texts or pictures of a row, and their modes, 0 and 1."""
+    conversations: Literal["reject", "sft"] = semantic("reject", added_later=True)
+    """Of liquid: what becomes of conversations. `sft`: each is written as one text, of a type that Liquid lacks."""
+    max_length: int | None = semantic(None, added_later=True)
+    """Of liquid: warn of pairs that have more ids with their codes (its model_max_length). For datasets with ids."""
+    num_shards: int | None = semantic(None, added_later=True)
+    """Of liquid: files that the rows are cut into, fewer where there are fewer rows. null: 256 as in Liquid's script,
+    fewer where they would have less than 1000 rows, more where they would have over a GiB."""
     source: str | None = semantic(None, added_later=True)
     """Needs no setting here: a digest of the dataset that is exported."""
 

@@ -9,6 +9,7 @@
     mds        shards of MosaicML Streaming
     litdata    chunks of litData
     hf         a folder of Hugging Face datasets' save_to_disk
+    liquid     Hugging Face folders with the columns of Liquid
     jsonl      JSON lines: ids, spans, or Liquid's map style
 
 To add one: a module with a value `FORMAT` (`base.Format`), and its name in `NAMES`.
@@ -24,7 +25,7 @@ from hpcdata.base.errors import UserError
 if TYPE_CHECKING:
     from hpcdata.formats.tokens.base import Format
 
-NAMES = ("megatron", "mds", "litdata", "hf", "jsonl")
+NAMES = ("megatron", "mds", "litdata", "hf", "jsonl", "liquid")
 
 
 def find_format(name: str | None) -> Format:
