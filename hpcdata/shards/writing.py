@@ -214,8 +214,7 @@ class ShardWriter:
                 raise ValueError(f"{old.name}/{FILES}/{item.name} is not what {LISTING} vouches for")
 
     def _sync_own_files(self) -> None:
-        for path in self._unsynced:
-            files.sync_file(path)
+        files.sync_files(self._unsynced)
         if self._unsynced:
             files.sync_folder(self._folder / FILES)
         self._unsynced.clear()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -107,8 +108,8 @@ def one(tmp_path: Path, record: Row, schema: pa.Schema | None = SCHEMA, *overrid
 def file_of(tmp_path: Path, data: bytes, *overrides: str) -> tuple[str, bytes]:
     """(name, content) of the file of a picture."""
     (sample,) = batch(tmp_path, [row("x", data)], SCHEMA, *overrides).samples
-    (file,) = sample.files
-    return file
+    assert [sha256 for _, sha256 in sample.files] == [hashlib.sha256(item).hexdigest() for item in sample.pictures]
+    return sample.files[0][0], sample.pictures[0]
 
 
 LISTS = pa.schema([("id", pa.string()), ("images", pa.list_(IMAGE)), ("conversations", pa.list_(TURN))])
@@ -287,7 +288,7 @@ def test_a_picture_in_a_file_of_its_own_is_found_beside_the_table(tmp_path: Path
     (tmp_path / "in/p.jpg").write_bytes(JPEG)
     record = {"id": "x", "image": {"bytes": None, "path": "p.jpg"}, "conversations": talk()}
     (sample,) = batch(tmp_path, [record]).samples
-    assert sample.files == (("000000000.jpg", JPEG),)
+    assert (sample.files[0][0], sample.pictures) == ("000000000.jpg", (JPEG,))
 
 
 @pytest.mark.parametrize(("kind", "ending"), [("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp")])

@@ -1,0 +1,145 @@
+"""Parquet -> pictures and JSON, beside the way of the script that users come from. One command, one table.
+
+    python tests/benchmarks/convert.py [--pictures 4000] [--group 100] [--folder DIR] [--no-original]
+    python tests/benchmarks/convert.py --pictures 14000 --group 14000 --no-original     one row group of 2 GB
+
+The script's way: every picture is decoded and encoded again (JPEG, quality 75), all records stand in memory, and
+`json.dump` writes them at the end. Reading alone: the same rows through the same reader, and nothing done with them:
+what Parquet itself takes. Each runs in a process of its own; seconds are of the whole process, memory is its peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import io
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, ImageFilter
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+
+from tests.llava_tables import SCHEMA, row
+
+SIDES = ((640, 480), (480, 640), (512, 512))
+KINDS = 40
+"""Different pictures; each row has bytes of its own."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=4000)
+    parser.add_argument("--group", type=int, default=100, help="rows of a row group")
+    parser.add_argument("--folder", help="where to work (a temporary folder)")
+    parser.add_argument("--no-original", action="store_true", help="leave the script's way out")
+    parser.add_argument("--only", choices=("make", "original", "read"), help="for the processes that this starts")
+    parser.add_argument("paths", nargs="*", help="for them as well")
+    options = parser.parse_args()
+    if options.only:
+        {"make": make, "original": original, "read": read}[options.only](*options.paths)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="convert-", dir=options.folder))
+    try:
+        compare(folder, options)
+    finally:
+        shutil.rmtree(folder)
+
+
+def compare(folder: Path, options: argparse.Namespace) -> None:
+    source = folder / "train-00000-of-00001.parquet"
+    script = [sys.executable, __file__, "--only"]
+    subprocess.run([*script, "make", str(source), str(options.pictures), str(options.group)], check=True)
+    size = source.stat().st_size
+    stored = pq.ParquetFile(source).metadata.row_group(0).total_byte_size
+    print(f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, ", end="")
+    print(f"Pillow {version('pillow')}, pyarrow {version('pyarrow')}")
+    print(f"{options.pictures} JPEGs in {size / 2**20:.0f} MiB, row groups of {stored / 2**20:.0f} MiB\n")
+    print("| | s | pictures/s | peak MB |\n|---|---:|---:|---:|")
+    command = [sys.executable, "-m", "hpcdata.convert", "llava-parquet", str(source)]
+    lines = {
+        "hpcdata convert, one process with two threads": [*command, str(folder / "out")],
+        "hpcdata convert, decode=false": [*command, str(folder / "unseen"), "convert.decode=false"],
+        "reading alone": [*script, "read", str(source)],
+    }
+    if not options.no_original:
+        lines["the script's way"] = [*script, "original", str(source), str(folder / "original")]
+    for name, line in lines.items():
+        seconds, peak_mb = measured(line)
+        print(f"| {name} | {seconds:.1f} | {options.pictures / seconds:.0f} | {peak_mb:.0f} |", flush=True)
+
+
+def measured(line: list[str]) -> tuple[float, float]:
+    """(seconds, peak of its memory in MB)."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(said.decode())
+    return time.perf_counter() - begin, usage.ru_maxrss / 1024
+
+
+def make(path: str, pictures: str, rows_of_group: str) -> None:
+    number, group = int(pictures), int(rows_of_group)
+    kinds = [_photograph(seed) for seed in range(KINDS)]
+    with pq.ParquetWriter(path, SCHEMA) as writer:
+        for start in range(0, number, group):
+            rows = range(start, min(start + group, number))
+            made = [row(f"{index:09d}", kinds[index % KINDS] + index.to_bytes(8, "big")) for index in rows]
+            writer.write_table(pa.Table.from_pylist(made, SCHEMA), row_group_size=group)
+
+
+def _photograph(seed: int) -> bytes:
+    """Smooth shapes and some noise: about 120 KB."""
+    rng, (width, height) = np.random.default_rng(seed), SIDES[seed % len(SIDES)]
+    small = Image.fromarray(rng.integers(0, 256, (height // 16, width // 16, 3), np.uint8))
+    smooth = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(2)))
+    noisy = np.clip(smooth + rng.normal(0, 12, smooth.shape), 0, 255).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noisy).save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+def original(source: str, out: str) -> None:
+    """Decode, encode again, keep all records, dump them."""
+    folder = Path(out)
+    (folder / "image").mkdir(parents=True)
+    records = []
+    for path in sorted(glob.glob(source)):
+        for batch in pq.ParquetFile(path).iter_batches():
+            for item in batch.to_pylist():
+                name = f"{item['id']}.jpg"
+                Image.open(io.BytesIO(item["image"]["bytes"])).convert("RGB").save(folder / "image" / name)
+                records.append({"id": item["id"], "image": name, "conversations": item["conversations"]})
+    with open(folder / "data.json", "w") as file:
+        json.dump(records, file, indent=4)
+
+
+def read(source: str) -> None:
+    from hpcdata.sources import InputFile, Options, scan
+    from hpcdata.sources import read as rows_of
+    from hpcdata.sources.base import RECORDS
+
+    file = InputFile(path=source, label="x", format=RECORDS, base="/", roots=("/",))
+    options = Options(needs_image=False, needs_text=False, keeps_members=True, notes_ids=True)
+    found = scan(file, every=4096, options=options)
+    for _ in rows_of(file, found, first=0, count=found.num_samples, options=options):
+        pass
+
+
+if __name__ == "__main__":
+    main()
