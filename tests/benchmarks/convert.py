@@ -3,15 +3,14 @@
     python tests/benchmarks/convert.py [--pictures 4000] [--group 100] [--folder DIR] [--no-original]
     python tests/benchmarks/convert.py --pictures 14000 --group 14000 --no-original     one row group of 2 GB
 
-The script's way: every picture is decoded and encoded again (JPEG, quality 75), all records stand in memory, and
-`json.dump` writes them at the end. Reading alone: the same rows through the same reader, and nothing done with them:
+The script's way: `load_dataset("parquet")`, every picture decoded and encoded again (JPEG, quality 75), all records in
+memory, and `json.dump` at the end; also without `datasets`, straight from Parquet. Reading alone: the same rows through the same reader, and nothing done with them:
 what Parquet itself takes. Each runs in a process of its own; seconds are of the whole process, memory is its peak.
 """
 
 from __future__ import annotations
 
 import argparse
-import glob
 import io
 import json
 import os
@@ -21,8 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -43,12 +44,14 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=4000)
     parser.add_argument("--group", type=int, default=100, help="rows of a row group")
     parser.add_argument("--folder", help="where to work (a temporary folder)")
-    parser.add_argument("--no-original", action="store_true", help="leave the script's way out")
-    parser.add_argument("--only", choices=("make", "original", "read"), help="for the processes that this starts")
+    parser.add_argument("--no-original", action="store_true", help="leave the way of the script out")
+    parser.add_argument(
+        "--only", choices=("make", "script", "plain", "read"), help="for the processes that this starts"
+    )
     parser.add_argument("paths", nargs="*", help="for them as well")
     options = parser.parse_args()
     if options.only:
-        {"make": make, "original": original, "read": read}[options.only](*options.paths)
+        {"make": make, "script": script, "plain": plain, "read": read}[options.only](*options.paths)
         return
     folder = Path(tempfile.mkdtemp(prefix="convert-", dir=options.folder))
     try:
@@ -59,29 +62,31 @@ def main() -> None:
 
 def compare(folder: Path, options: argparse.Namespace) -> None:
     source = folder / "train-00000-of-00001.parquet"
-    script = [sys.executable, __file__, "--only"]
-    subprocess.run([*script, "make", str(source), str(options.pictures), str(options.group)], check=True)
+    own = [sys.executable, __file__, "--only"]
+    subprocess.run([*own, "make", str(source), str(options.pictures), str(options.group)], check=True)
     size = source.stat().st_size
     stored = pq.ParquetFile(source).metadata.row_group(0).total_byte_size
     print(f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, ", end="")
     print(f"Pillow {version('pillow')}, pyarrow {version('pyarrow')}")
     print(f"{options.pictures} JPEGs in {size / 2**20:.0f} MiB, row groups of {stored / 2**20:.0f} MiB\n")
-    print("| | s | pictures/s | peak MB |\n|---|---:|---:|---:|")
+    print("| | s | pictures/s | CPU s | peak MB |\n|---|---:|---:|---:|---:|")
     command = [sys.executable, "-m", "hpcdata.convert", "llava-parquet", str(source)]
     lines = {
         "hpcdata convert, one process with two threads": [*command, str(folder / "out")],
         "hpcdata convert, decode=false": [*command, str(folder / "unseen"), "convert.decode=false"],
-        "reading alone": [*script, "read", str(source)],
+        "reading alone": [*own, "read", str(source)],
     }
     if not options.no_original:
-        lines["the script's way"] = [*script, "original", str(source), str(folder / "original")]
+        lines["the script's way"] = [*own, "script", str(source), str(folder / "script")]
+        lines["the script's way without datasets"] = [*own, "plain", str(source), str(folder / "plain")]
     for name, line in lines.items():
-        seconds, peak_mb = measured(line)
-        print(f"| {name} | {seconds:.1f} | {options.pictures / seconds:.0f} | {peak_mb:.0f} |", flush=True)
+        seconds, cpu_s, peak_mb = measured(line)
+        rate = options.pictures / seconds
+        print(f"| {name} | {seconds:.1f} | {rate:.0f} | {cpu_s:.1f} | {peak_mb:.0f} |", flush=True)
 
 
-def measured(line: list[str]) -> tuple[float, float]:
-    """(seconds, peak of its memory in MB)."""
+def measured(line: list[str]) -> tuple[float, float, float]:
+    """(seconds, seconds of CPU, peak of its memory in MB)."""
     begin = time.perf_counter()
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
@@ -90,7 +95,7 @@ def measured(line: list[str]) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(said.decode())
-    return time.perf_counter() - begin, usage.ru_maxrss / 1024
+    return time.perf_counter() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def make(path: str, pictures: str, rows_of_group: str) -> None:
@@ -114,17 +119,31 @@ def _photograph(seed: int) -> bytes:
     return out.getvalue()
 
 
-def original(source: str, out: str) -> None:
-    """Decode, encode again, keep all records, dump them."""
-    folder = Path(out)
+def script(source: str, out: str) -> None:
+    import datasets
+
+    text = datasets.Value("string")
+    turns = [{"from": text, "value": text}]
+    features = {"id": text, "image": datasets.Image(), "conversations": turns, "data_source": text}
+    found = datasets.load_dataset(
+        "parquet", data_files=source, split="train", cache_dir=f"{out}.cache", features=datasets.Features(features)
+    )
+    _rewrite(found, Path(out))
+
+
+def plain(source: str, out: str) -> None:
+    items = (item for batch in pq.ParquetFile(source).iter_batches() for item in batch.to_pylist())
+    pictures = (item | {"image": Image.open(io.BytesIO(item["image"]["bytes"]))} for item in items)
+    _rewrite(pictures, Path(out))
+
+
+def _rewrite(items: Iterable[dict[str, Any]], folder: Path) -> None:
     (folder / "image").mkdir(parents=True)
     records = []
-    for path in sorted(glob.glob(source)):
-        for batch in pq.ParquetFile(path).iter_batches():
-            for item in batch.to_pylist():
-                name = f"{item['id']}.jpg"
-                Image.open(io.BytesIO(item["image"]["bytes"])).convert("RGB").save(folder / "image" / name)
-                records.append({"id": item["id"], "image": name, "conversations": item["conversations"]})
+    for item in items:
+        name = f"{item['id']}.jpg"
+        item["image"].convert("RGB").save(folder / "image" / name)
+        records.append({"id": item["id"], "image": name, "conversations": item["conversations"]})
     with open(folder / "data.json", "w") as file:
         json.dump(records, file, indent=4)
 

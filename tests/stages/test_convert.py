@@ -35,7 +35,7 @@ from hpcdata.work.prove import prove
 from hpcdata.work.retry import retry
 from hpcdata.work.task import TaskOutcome, run_task
 from tests.llava_tables import IMAGE, SCHEMA, TURN, Row, picture, row, talk, write
-from tests.poisoned import install
+from tests.poisoned import CHECKING, install
 from tests.smallruns import StopAfter
 from tests.work.test_poison import run_until_done
 
@@ -394,7 +394,7 @@ def test_the_bytes_depend_neither_on_row_groups_nor_on_shards(tmp_path: Path, gr
 def test_a_record_that_kills_is_rejected_by_its_id(tmp_path: Path) -> None:
     rows = [row(f"r{number}", picture(number, size=(30 + number, 16))) for number in range(7)]
     source = write(tmp_path / "in/x.parquet", rows)
-    path = install(tmp_path / "site", "segfault", [rows[4]["image"]["bytes"]])
+    path = install(tmp_path / "site", "segfault", [rows[4]["image"]["bytes"]], where=CHECKING)
     run = tmp_path / "run"
     prepare(compose(arguments(source, run, "data.max_crashes=2")))
     run_until_done(run, path, 8)

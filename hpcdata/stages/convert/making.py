@@ -196,6 +196,7 @@ class ConvertedBatch:
                 for sample in self.samples
                 for (name, _), data in zip(sample.files, sample.pictures, strict=True)
             ],
+            sha256=dict(file for sample in self.samples for file in sample.files),
         )
 
 
