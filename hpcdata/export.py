@@ -3,6 +3,7 @@
     hpcdata export DATASET OUT --format megatron      tokens: tokens.bin and tokens.idx, for --data-path OUT/tokens
     hpcdata export DATASET OUT --format mds           tokens: shards of MosaicML Streaming; litdata: chunks of litData
     hpcdata export DATASET OUT --format hf            tokens: a folder for datasets.load_from_disk; jsonl: JSON lines
+    hpcdata export DATASET OUT --format liquid        codes and kept texts: a folder that Liquid's training reads
     hpcdata export DATASET OUT --format mds cluster=slurm cluster.array=0-15
                                                       the same as an array; any key of a launch, as key=value
     hpcdata export DATASET OUT --format unidisc       tokens: one padded TensorDict, as UniDisc's loader reads it
@@ -13,7 +14,8 @@
     hpcdata export DATASET OUT --format jsonl         copied JSON lines as they are, with their files
 
 OUT appears at once, when it is complete; the same line again finds it. `hpcdata verify OUT` reads it back. Of records
-that `stage=copy` has copied, files are hard links where their bytes do not change.
+that `stage=copy` has copied, files are hard links where their bytes do not change. Those in another form than FORMAT is
+made of are copied once more first, in OUT.run.
 """
 
 from __future__ import annotations
@@ -31,14 +33,14 @@ from hpcdata.formats.tokens import options as tokens
 
 _OF_TOKENS = {"unidisc": unidisc_options.NAMES, **tokens.OPTIONS}
 FORMATS = tuple(dict.fromkeys([*_OF_TOKENS, *records.OPTIONS]))
-_COMMON = {"dataset", "out", "format", "json", "overrides"}
+_COMMON = {"dataset", "out", "format", "json", "overrides", "run"}
 
 
 def parser() -> Parser:
     parser = Parser("export", __doc__)
     parser.add_argument("dataset", help="a dataset, or the output folder of a combined run")
     parser.add_argument("out", help="folder to make; must not exist")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of datasets of tokens: as in hpcdata launch")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="where a run makes it: as in hpcdata launch")
     parser.add_argument("--format", required=True, choices=FORMATS, help="what the folder is to be")
     records.add_options(parser)
     tokens.add_options(parser)
@@ -69,7 +71,7 @@ def _has_tokens(options: Options) -> bool:
     if options.format not in able:
         what = "tokens" if has_tokens else f"records (stage {manifest.stage})"
         raise UserError(f"--format {options.format}: {options.dataset} holds {what}, which go to {', '.join(able)}")
-    if options.overrides and (not has_tokens or options.format == "unidisc"):
+    if options.overrides and options.format == "unidisc":
         raise UserError(f"{options.overrides[0]}: --format {options.format} takes no keys of a launch")
     return has_tokens
 
@@ -102,19 +104,9 @@ def _tokens(options: Options) -> int:
 
 
 def _records(options: Options) -> int:
-    from hpcdata.formats.records.laying_out import export_records
+    from hpcdata.cluster.passing.recopying import export_copied
 
-    made = export_records(options.dataset, options.out, options.format, records.options_of(vars(options)))
-    left_out = made.facts.get("left_out", {})
-    lines = [f"{made.source.num_samples} samples ({made.format}) in {options.out}"]
-    if made.facts.get("renamed"):
-        lines.append(f"{made.facts['renamed']} samples have other names there, as theirs come again in another tar")
-    if left_out:
-        told = ", ".join(f"{reason} {number}" for reason, number in left_out.items())
-        total, where = sum(left_out.values()), f"{options.out}/left_out.jsonl"
-        lines.append(f"{total} records have no form there ({told}): {where} lists them")
-    values = {"out": str(options.out), "target": made.format, "samples": made.source.num_samples}
-    return _say(options, {**values, "counts": made.counts.to_mapping(), "facts": dict(made.facts)}, lines)
+    return _say(options, *export_copied(vars(options)))
 
 
 def _unidisc(options: Options) -> int:

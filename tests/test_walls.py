@@ -35,7 +35,9 @@ ROOMS = {
         "base samples native embedded config media order sources runs shards dataset encoders loading report"
     ),
     "formats": "base samples config native media order sources shards runs encoders dataset loading",
-    "cluster": "base samples config embedded sources shards runs history encoders stages work dataset loading report",
+    "cluster": (
+        "base samples config embedded sources shards runs history encoders stages work dataset loading report formats"
+    ),
     "jobs": "base config encoders cluster commands",
     "api": "base config runs history shards dataset work loading report cluster",
     "commands": (

@@ -8,5 +8,8 @@ splits        which tars are for training, which for validation
 sample_types  what Energon makes of a sample, told from what the samples hold
 energon       the files of Megatron Energon beside tars
 llava         a record as LLaVA's trainer reads it
-laying_out    the files of each format
+tar_targets   webdataset, energon: their files
+json_targets  jsonl, llava
+row_targets   hf
+laying_out    one of them, laid out
 """

@@ -15,7 +15,7 @@ OPTIONS = {
     "energon": ("split", "split_seed", "sample_type", "field_map", "sample_index"),
     "llava": ("prompt", "placeholders", "lines"),
     "jsonl": (),
-    "hf": ("split", "split_seed"),
+    "hf": ("split", "split_seed", "rows"),
 }
 """Format -> its options, which its bytes depend on."""
 
@@ -46,6 +46,11 @@ class RecordOptions:
         None, "energon: where its fields stand: image=jpg|png,context=json[question]", metavar="FIELDS"
     )
     sample_index: bool = _option(True, "energon: write index.sqlite, for access by name and sets of several parts")
+    rows: str = _option(
+        "auto",
+        "hf: what columns hold, of records that are no rows yet: pairs, or any record (pairs if all are)",
+        *("auto", "pairs", "records"),
+    )
     prompt: str = _option("", "llava: what is asked of a picture with a caption", metavar="TEXT")
     placeholders: str = _option(
         "keep",

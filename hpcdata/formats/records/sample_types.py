@@ -59,6 +59,15 @@ class Profile:
     def merge(self, other: Profile) -> None:
         self._kinds += other._kinds
 
+    def are_pairs(self) -> bool:
+        """Whether no sample has more than a picture, a text and fields without a conversation."""
+        return all(
+            sum(map(_is_picture, kind)) <= 1
+            and _TALK not in kind
+            and all(_is_picture(item) or item in ("json", *TEXT_EXTENSIONS) or "[" in item for item in kind)
+            for kind in self._kinds
+        )
+
     def sample_type(self) -> SampleType:
         pictures = _common([[item for item in kind if _is_picture(item)] for kind in self._kinds])
         texts = _common([_texts(kind) for kind in self._kinds], at_least=True)

@@ -2,7 +2,9 @@
 
 May use: what the room of formats may.
 
+    finding       which sets a folder holds, of Parquet and of JSON
     editing       JSON whose fields are changed where they stand, while it streams
     mapping       which JSON belongs to which set: JSON_Mapping.csv
     relinking     the pictures' paths of each set start with its folder, and are looked for
+    running       all sets of a folder
 """

@@ -68,6 +68,11 @@ class Relinked:
     """Pictures on the web or in the record itself, which stay as they are."""
     is_written: bool = False
 
+    def describe(self) -> str:
+        missing = "".join(f", {number} {reason}" for reason, number in sorted(self.missing.items()))
+        text = f"{self.set_name}/{self.path.name}: {self.records} records, {self.pictures} pictures{missing}"
+        return text if self.is_written else f"{text}: not written"
+
 
 def set_folders(options: RelinkOptions) -> list[Path]:
     """The folders of sets in order of their names. Raises UserError for one that is asked for and not there."""

@@ -20,6 +20,7 @@ from hpcdata import export as export_command
 from hpcdata import verify as verify_command
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.verifying import verify
+from hpcdata.formats.records import laying_out
 from hpcdata.formats.records.laying_out import export_records
 from hpcdata.formats.records.options import OPTIONS, RecordOptions
 from hpcdata.formats.target import problems_of, read_target
@@ -337,6 +338,75 @@ def test_the_command_says_what_it_made_and_refuses_options_of_other_formats(
         assert export_command.main([*line[:1], str(tmp_path / "new"), *line[2:], option]) == 2
         assert "is no option of --format energon" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def typed(dataset: Path, out: Path, name: str, *more: str) -> int:
+    return export_command.main([str(dataset), str(out), "--format", name, *more])
+
+
+@pytest.mark.slow
+def test_records_in_another_form_are_copied_once_more_first(tars: Path, talks: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ai2d(cauldron,llava_format)"
+    assert typed(tars, out, "llava", "--prompt=Describe it.", "data.shard_size=10") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name]
+    with tarfile.open(embedded.path("quickstart.tar")) as tar:
+        pieces = {item.name: tar.extractfile(item).read() for item in tar}  # type: ignore[union-attr]
+    found = json.loads((out / "llava.json").read_text())
+    assert len(found) == 24
+    captions = [record["conversations"][1]["value"].encode() for record in found]
+    assert all(caption in pieces.values() for caption in captions)
+    assert all((out / record["image"]).read_bytes() in pieces.values() for record in found)
+    assert problems_of(out) == []
+    target = read_target(out)
+    assert (target.source.num_samples, target.facts["copied_again"]["written"]) == (24, 24)
+    assert typed(talks, tmp_path / "energon", "energon") == 0
+    assert read_target(tmp_path / "energon").facts["sample_type"]["name"] == "CrudeWebdataset"
+
+
+PAIRS = ["key", "image", "text", "metadata"]
+RECORDS = ["key", "images", "text", "conversations", "metadata", "files"]
+
+
+@pytest.mark.parametrize(("name", "columns"), [("tars", PAIRS), ("talks", RECORDS)])
+def test_columns_of_rows_are_those_that_hold_all_records(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str, columns: list[str]
+) -> None:
+    dataset = request.getfixturevalue(name)
+    assert typed(dataset, tmp_path / "out", "hf") == 0
+    assert list(json.loads((tmp_path / "out/dataset_info.json").read_text())["features"]) == columns
+    assert read_target(tmp_path / "out").facts["copied_again"]["rejected"] == {}
+    assert not (tmp_path / "out.run").exists()
+
+
+def test_what_does_not_fit_the_rows_that_are_asked_for_is_told_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": "one"}, {"conversations": [{"from": "human", "value": "x"}]}, {"text": "two"}]
+    run = copied(tmp_path / "run", *LINES, source=write_lines(tmp_path / "in.jsonl", rows))
+    assert typed(run, tmp_path / "out", "hf", "--rows=pairs") == 0
+    told = capsys.readouterr().out
+    assert told.startswith("2 samples (hf) in ")
+    assert "1 records could not be copied once more (bad_record 1): python -m hpcdata.rejects" in told
+    assert (tmp_path / "out.run/plan.json").exists()
+
+
+def test_an_export_that_was_stopped_after_the_copy_goes_on_with_it(
+    talks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert typed(talks, tmp_path / "whole", "hf") == 0
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setitem(laying_out._FILLS, "hf", stop)
+        assert typed(talks, tmp_path / "out", "hf") == 130
+        assert (tmp_path / "out.run/plan.json").exists()
+        assert not (tmp_path / "out").exists()
+    shutil.rmtree(tmp_path / ".out.claims", ignore_errors=True)
+    assert typed(talks, tmp_path / "out", "hf") == 0
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+    assert not (tmp_path / "out.run").exists()
 
 
 def test_what_was_rejected_by_the_copy_is_in_the_account_of_the_export(tmp_path: Path) -> None:
