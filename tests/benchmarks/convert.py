@@ -4,8 +4,9 @@
     python tests/benchmarks/convert.py --pictures 14000 --group 14000 --no-original     one row group of 2 GB
 
 The script's way: `load_dataset("parquet")`, every picture decoded and encoded again (JPEG, quality 75), all records in
-memory, and `json.dump` at the end; also without `datasets`, straight from Parquet. Reading alone: the same rows through the same reader, and nothing done with them:
-what Parquet itself takes. Each runs in a process of its own; seconds are of the whole process, memory is its peak.
+memory, and `json.dump` at the end; also without `datasets`, straight from Parquet. Reading alone: the same rows through
+the same reader, and nothing done with them: what Parquet itself takes. Each runs in a process of its own; seconds are those
+of all of it, memory is its peak.
 """
 
 from __future__ import annotations
@@ -45,9 +46,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=100, help="rows of a row group")
     parser.add_argument("--folder", help="where to work (a temporary folder)")
     parser.add_argument("--no-original", action="store_true", help="leave the way of the script out")
-    parser.add_argument(
-        "--only", choices=("make", "script", "plain", "read"), help="for the processes that this starts"
-    )
+    parser.add_argument("--only", choices=("make", "script", "plain", "read"), help="for what this starts")
     parser.add_argument("paths", nargs="*", help="for them as well")
     options = parser.parse_args()
     if options.only:
