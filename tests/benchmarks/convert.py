@@ -5,8 +5,8 @@
 
 The script's way: `load_dataset("parquet")`, every picture decoded and encoded again (JPEG, quality 75), all records in
 memory, and `json.dump` at the end; also without `datasets`, straight from Parquet. Reading alone: the same rows through
-the same reader, and nothing done with them: what Parquet itself takes. Each runs in a process of its own; seconds are those
-of all of it, memory is its peak.
+the same reader, and nothing done with them: what Parquet itself takes. Each runs in a process of its own, and what is
+said is of all of it; memory is its peak.
 """
 
 from __future__ import annotations

@@ -75,9 +75,9 @@ def _picture(blob: Blob, rules: Rules) -> bytes:
 def _is_fit(data: bytes, rules: Rules) -> bool:
     """Whether the bytes are written as they are. Raises BadSample for what is no picture."""
     if rules.decode:
-        from hpcdata.media import checking
+        from hpcdata.media import kept
 
-        checking.check(data, max_pixels=rules.max_pixels)
+        kept.check(data, max_pixels=rules.max_pixels)
     if is_copied(data):
         return True
     kind = find_kind(data[:BEGINNING_BYTES])
@@ -89,6 +89,6 @@ def _is_fit(data: bytes, rules: Rules) -> bool:
 
 
 def _as_png(data: bytes, rules: Rules) -> bytes:
-    from hpcdata.media.reencoding import as_png
+    from hpcdata.media.kept import as_png
 
     return as_png(data, max_pixels=rules.max_pixels)

@@ -1,4 +1,4 @@
-"""Pictures that are checked, and such as are written anew.   pytest tests/media/test_checking.py"""
+"""Pictures that are checked, and such as are written anew.   pytest tests/media/test_kept.py"""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from hpcdata.media import checking, jpeg, pixels
-from hpcdata.media.reencoding import as_png
+from hpcdata.media import jpeg, kept, pixels
+from hpcdata.media.kept import as_png
 from hpcdata.samples import BadSample
 from tests.llava_tables import picture
 
@@ -38,7 +38,7 @@ PICTURES = {
 
 def verdict(data: bytes) -> str:
     try:
-        checking.check(data, max_pixels=MAX)
+        kept.check(data, max_pixels=MAX)
     except BadSample as bad:
         return str(bad.reason)
     return ""
@@ -68,7 +68,7 @@ def test_the_verdict_is_that_of_decoding_all(name: str, with_decoder: bool, monk
 def test_too_many_pixels_are_refused_by_the_header() -> None:
     pixels.load(PICTURES["baseline"], sizes=((8, 8),), max_pixels=MAX)  # so that Pillow's warnings are silenced
     with pytest.raises(BadSample, match="1200 pixels, the limit is 1000"):
-        checking.check(PICTURES["baseline"], max_pixels=1000)
+        kept.check(PICTURES["baseline"], max_pixels=1000)
 
 
 @pytest.mark.parametrize(
