@@ -65,7 +65,7 @@ def counting(decoder: jpeg.Decoder) -> tuple[jpeg.Decoder, list[bytes]]:
         done.append(data)
         return array
 
-    return jpeg.Decoder(decode, decoder.kinds), done
+    return jpeg.Decoder(decode, decoder.kinds, decoder.decode_small), done
 
 
 @needs_simplejpeg
