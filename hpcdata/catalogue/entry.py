@@ -7,7 +7,7 @@ was written stands in `unchecked`: nothing is said to be known that is not.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Access = Literal["open", "gated", "manual", "private", "not published", "script only"]
@@ -65,7 +65,8 @@ class Reader:
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """aliases: other names of the same; variants: names of other ways to read it. folder: below the folder of all sets.
-    needs: patterns of what a person puts there. splits: name -> patterns of its files. size: bytes, roughly.
+    needs: patterns of what a person puts there. splits: name -> patterns of its files, rows: how many
+    examples it has. size: bytes, roughly.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Entry:
     needs: tuple[str, ...] = ()
     size: int | None = None
     splits: Mapping[str, tuple[str, ...]]
+    rows: Mapping[str, int] = field(default_factory=dict)
     reader: Reader | None = None
     note: str = ""
     unchecked: tuple[str, ...] = ()
