@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpcdata.base.command import to_type
 from hpcdata.base.errors import Failed, UserError
 from hpcdata.formats.arranging import Building, arrange
 from hpcdata.formats.records import json_targets, row_targets, tar_targets
@@ -90,11 +89,9 @@ def _is_of_another_form(copies: Copied, dataset: str | Path, name: str, *, can_c
     held, fits = (_WORDS[form] for form in (copies.form, _FORMS[name]))
     if copies.form == "arrow":
         raise UserError(f"{dataset} holds {held}, and {name} is made of {fits}: copy the raw records again")
-    pattern = str(copies.manifest.folder / f"parts/*/records/*.{copies.form}")
-    line = to_type("launch", "stage=copy", f"copy.format={_COPIES[_FORMS[name]]}", f"data.raw_data_dir={pattern}")
     raise UserError(
-        f"{dataset} holds {held}, and {name} is made of {fits}: copy the records into those with\n"
-        f"{line} data.token_output_dir=FOLDER\nand export that"
+        f"{dataset} holds {held}, and {name} is made of {fits}: copy the records with "
+        f"copy.format={_COPIES[_FORMS[name]]}, as hpcdata export does by itself"
     )
 
 
