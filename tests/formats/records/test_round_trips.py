@@ -16,7 +16,6 @@ from hpcdata.formats.records.laying_out import export_records
 from hpcdata.formats.records.options import RecordOptions
 from hpcdata.formats.target import problems_of
 from tests.formats.records.made import LINES, TARS, copied, parts_of, read_with, write_lines
-from tests.selection import examples
 from tests.work.test_task import make_tar, png
 
 READ_NAMES = """
@@ -67,8 +66,9 @@ def talks(draw: st.DrawFn) -> dict:
     return record
 
 
+@pytest.mark.slow
 @given(st.lists(talks(), min_size=1, max_size=6))
-@settings(max_examples=examples(5), deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_conversations_come_back_from_lines_and_from_llava(records: list[dict]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -95,8 +95,9 @@ def _pictures(record: dict) -> list[str]:
     return found if isinstance(found, list) else [found]
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.sampled_from(ODD_NAMES), min_size=1, max_size=6, unique=True), min_size=1, max_size=3))
-@settings(max_examples=examples(5), deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_names_of_all_kinds_come_once_and_webdataset_and_our_sources_read_all(tars: list[list[str]]) -> None:
     import webdataset
 
