@@ -3,6 +3,7 @@
     hpcdata export DATASET OUT --format megatron      tokens: tokens.bin and tokens.idx, for --data-path OUT/tokens
     hpcdata export DATASET OUT --format mds           tokens: shards of MosaicML Streaming; litdata: chunks of litData
     hpcdata export DATASET OUT --format hf            tokens: a folder for datasets.load_from_disk; jsonl: JSON lines
+    hpcdata export DATASET OUT --format liquid        codes and kept texts: a folder that Liquid's training reads
     hpcdata export DATASET OUT --format mds cluster=slurm cluster.array=0-15
                                                       the same as an array; any key of a launch, as key=value
     hpcdata export DATASET OUT --format unidisc       tokens: one padded TensorDict, as UniDisc's loader reads it

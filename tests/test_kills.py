@@ -18,6 +18,8 @@ import pytest
 
 from hpcdata import embedded
 from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.formats.target import problems_of
+from hpcdata.formats.tokens import NAMES
 from hpcdata.report.status import read_status
 from hpcdata.runs.plan import load_plan
 from hpcdata.runs.planning import prepare
@@ -157,3 +159,28 @@ def test_so_is_a_folder_of_converted_tables(tmp_path: Path, evidence: Evidence, 
     made = [combine(run, CombineOptions()).target for run in (folder, tmp_path / "whole")]
     assert [str(path) for path in made] == [f"{folder}/llava", f"{tmp_path}/whole/llava"]
     assert sha256_tree(tmp_path / "run/llava") == sha256_tree(tmp_path / "whole/llava"), f"seed {seed}"
+
+
+EXPORTS = ("stage=export", "data.n_train_samples=null", "data.shard_size=24", "export.file_bytes=2000")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset") / "made"
+    small_run(folder, "data.n_train_samples=null")
+    return combine(folder, CombineOptions()).folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + max(len(NAMES), NUM_SCHEDULES // 4)))
+def test_so_are_exports_and_what_is_arranged_of_them(
+    tmp_path: Path, dataset: Path, evidence: Evidence, seed: int
+) -> None:
+    options = (*EXPORTS, f"export.format={NAMES[seed % len(NAMES)]}", f"export.shuffle_seed={seed}")
+    small_run(tmp_path / "whole", *options, source=dataset)
+    folder = survive(tmp_path / "run", 2000 + seed, options, evidence, str(dataset))
+    assert sha256_tree(folder / "shards") == sha256_tree(tmp_path / "whole/shards"), f"seed {seed}"
+    for run in (tmp_path / "whole", folder):
+        assert combine(run, CombineOptions()).target == run / "export"
+    assert sha256_tree(folder / "export") == sha256_tree(tmp_path / "whole/export"), f"seed {seed}"
+    assert problems_of(folder / "export") == []

@@ -30,7 +30,7 @@ from tests.smallruns import small_arguments
         ),
         (
             "+experiments=tokenise",
-            "there are chameleon, fetch, liquid, liquid_multi, liquid_text, measure, ",
+            "tokenise: there is no such preset: did you mean tokenize? there are chameleon, ",
         ),
         ("cluster=slrum", "did you mean slurm? there are inline, local, slurm"),
         ("+experiment=quickstart", "unknown configuration key experiment: did you mean +experiments?"),

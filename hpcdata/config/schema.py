@@ -267,7 +267,8 @@ class FetchConfig:
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     format: str | None = semantic(None, added_later=True)
-    """Of stage=export, what the dataset data.raw_data_dir becomes: `megatron`, `mds`, `litdata`, `hf`, `jsonl`."""
+    """Of stage=export, what the dataset data.raw_data_dir becomes: `megatron`, `mds`, `litdata`, `hf`, `jsonl`,
+    `liquid`."""
     out: str | None = transient(None)
     """The folder that is made of it. null: `export` in the output directory."""
     shuffle_seed: int | None = semantic(None, added_later=True)
@@ -296,6 +297,13 @@ class ExportConfig:
     """Of jsonl: one list of ids a row, its spans as they are, or Liquid's `data_type`, `text` and `vq_code`."""
     modes: bool = semantic(False, added_later=True)
     """Of megatron: a sequence for each run of texts or pictures of a row, and their modes, 0 and 1."""
+    conversations: Literal["reject", "sft"] = semantic("reject", added_later=True)
+    """Of liquid: what becomes of conversations. `sft`: each is written as one text, of a type that Liquid lacks."""
+    max_length: int | None = semantic(None, added_later=True)
+    """Of liquid: warn of pairs that have more ids with their codes (its model_max_length). For datasets with ids."""
+    num_shards: int | None = semantic(None, added_later=True)
+    """Of liquid: files that the rows are cut into, fewer where there are fewer rows. null: 256 as in Liquid's script,
+    fewer where they would have less than 1000 rows, more where they would have over a GiB."""
     source: str | None = semantic(None, added_later=True)
     """Needs no setting here: a digest of the dataset that is exported."""
 

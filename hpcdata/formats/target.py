@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -217,8 +218,15 @@ def problems_of(folder: Path) -> list[str]:
                 problems.append(problem)
     except Failed as error:
         problems.append(str(error))
-    added = sorted(name for name in _names(folder) if name not in names)
+    added = sorted(name for name in _names(folder) if name not in names and not _is_cache(name, names))
     return [*problems, *_told(added)]
+
+
+def _is_cache(name: str, names: set[str]) -> bool:
+    """Whether it is what `datasets` puts beside the files of a folder that it reads: orders that it has drawn."""
+    path = PurePosixPath(name)
+    is_of_datasets = re.fullmatch(r"cache-[0-9a-f]+\.arrow", path.name) is not None
+    return is_of_datasets and (path.parent / "state.json").as_posix() in names
 
 
 def _told(added: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ from hpcdata import sources
 from hpcdata.base import files, sealed
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import naming
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
 from hpcdata.config.array import parse_array
@@ -184,8 +185,11 @@ def _check_numbers(config: RunConfig) -> None:
 
 def _make_root(paths: RunPaths) -> None:
     try:
-        paths.root.mkdir(parents=True, exist_ok=True)
+        with naming(paths.root):
+            paths.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno in files.NO_ROOM:  # nothing is wrong with the path
+            raise
         raise UserError(f"data.token_output_dir={paths.root} cannot be made: {error.strerror}") from None
     if not os.access(paths.root, os.W_OK | os.X_OK):
         raise UserError(f"data.token_output_dir={paths.root} is not writable")

@@ -9,6 +9,7 @@
     mds        shards of MosaicML Streaming
     litdata    chunks of litData
     hf         a folder of Hugging Face datasets' save_to_disk
+    liquid     Hugging Face folders with the columns of Liquid
     jsonl      JSON lines: ids, spans, or Liquid's map style
 
 To add one: a module with a value `FORMAT` (`base.Format`), and its name in `NAMES`.
@@ -17,12 +18,14 @@ To add one: a module with a value `FORMAT` (`base.Format`), and its name in `NAM
 from __future__ import annotations
 
 import importlib
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from hpcdata.base.errors import UserError
-from hpcdata.formats.tokens.base import Format
 
-NAMES = ("megatron", "mds", "litdata", "hf", "jsonl")
+if TYPE_CHECKING:
+    from hpcdata.formats.tokens.base import Format
+
+NAMES = ("megatron", "mds", "litdata", "hf", "jsonl", "liquid")
 
 
 def find_format(name: str | None) -> Format:
@@ -30,4 +33,4 @@ def find_format(name: str | None) -> Format:
     if name not in NAMES:
         given = "is required" if name is None else f"={name}: there is no such format"
         raise UserError(f"export.format {given}, expected one of {', '.join(NAMES)}")
-    return cast(Format, importlib.import_module(f"hpcdata.formats.tokens.{name}").FORMAT)
+    return cast("Format", importlib.import_module(f"hpcdata.formats.tokens.{name}").FORMAT)

@@ -16,6 +16,7 @@ OPTIONS = {
     "litdata": (*_OF_ALL, *_OF_SEQUENCES, "block_size"),
     "hf": (*_OF_ALL, *_OF_SEQUENCES),
     "jsonl": (*_OF_ALL, *_OF_SEQUENCES, "style"),
+    "liquid": (*_OF_ALL, "conversations", "max_length", "num_shards"),
 }
 """Format -> its options."""
 WORDS = {
@@ -24,6 +25,7 @@ WORDS = {
     "litdata": "tokens: chunks of litData",
     "hf": "tokens: a folder for datasets.load_from_disk",
     "jsonl": "tokens: JSON lines",
+    "liquid": "tokens: texts and codes in the columns that Liquid reads, for datasets.load_from_disk",
 }
 
 
@@ -47,6 +49,10 @@ def add_options(parser: Parser) -> None:
     group.add_argument("--image-end", type=int, metavar="ID", help="behind them (none)")
     group.add_argument("--modes", action="store_true", help="megatron: a sequence for each run of texts or pictures")
     group.add_argument("--style", choices=("ids", "spans", "liquid"), help="jsonl: what a line has (ids)")
+    group.add_argument(
+        "--conversations", choices=("reject", "sft"), help="liquid: rejects, or written as one text each (reject)"
+    )
+    group.add_argument("--num-shards", type=int, metavar="N", help="liquid: files to cut it into (up to 256)")
     group.add_argument("--file-bytes", type=int, metavar="BYTES", help="of files of mds and litdata (64 MiB)")
     group.add_argument("--run", metavar="DIR", help="working folder, removed when all is done (OUT.run)")
 
@@ -66,7 +72,7 @@ def launch_line(values: Mapping[str, Any], *, run: str) -> list[str]:
 
 def _overrides(values: Mapping[str, Any]) -> list[str]:
     """What was given, as `export.KEY=VALUE`."""
-    names = [name for name in ("block_size", *_OF_SEQUENCES, *_OF_ALL, "modes", "style") if name != "run"]
+    names = [*dict.fromkeys(name for names in OPTIONS.values() for name in names if name != "run")]
     given = {name: values[name] for name in names if values.get(name) not in (None, False)}
     if "columns" in given:
         given["columns"] = f"[{given['columns']}]"

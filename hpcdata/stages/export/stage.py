@@ -44,6 +44,8 @@ class Export:
         shard_size = config.data.shard_size
         if shard_size == DataConfig.shard_size:
             shard_size = batch_size * max(1, min(int(_SHARD_BYTES / a_row), _MOST_ROWS) // batch_size)
+        if export.num_shards is not None:
+            shard_size = -(-manifest.num_samples // export.num_shards)
         return dataclasses.replace(
             config,
             data=dataclasses.replace(config.data, raw_data_dir=str(path), source="dataset", shard_size=shard_size),
