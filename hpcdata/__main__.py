@@ -16,7 +16,19 @@ from hpcdata.base.command import DONE, EXIT_CODES, REFUSED, complain, run, say
 
 ORDER = (
     *("launch", "preflight", "status", "logs", "resume", "cancel"),
-    *("rejects", "combine", "verify", "convert", "export", "replay", "visualize", "download", "index", "completion"),
+    *(
+        "rejects",
+        "combine",
+        "verify",
+        "convert",
+        "export",
+        "card",
+        "replay",
+        "visualize",
+        "download",
+        "index",
+        "completion",
+    ),
 )
 """As a person needs them; commands that are not named here come last."""
 _OTHER_NAMES = {
@@ -28,6 +40,7 @@ _OTHER_NAMES = {
     "report": "status",
     "watch": "status OUT --watch",
     **dict.fromkeys(("fetch", "datasets"), "download"),
+    **dict.fromkeys(("describe", "datasheet"), "card"),
 }
 """What people try, and what there is."""
 _NO_COMMANDS = ("__init__", "__main__", "samples")

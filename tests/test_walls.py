@@ -29,7 +29,7 @@ ROOMS = {
     "catalogue": "base net runs",
     "stages": "base samples config media net sources shards runs encoders dataset multimodal formats",
     "work": "base samples config embedded sources shards runs history stages",
-    "report": "base samples shards runs history dataset",
+    "report": "base samples config shards runs history dataset",
     "loading": "base samples native order shards dataset",
     "multimodal": (
         "base samples native embedded config media order sources runs shards dataset encoders loading report"

@@ -35,18 +35,24 @@ class DataConfig:
     """Inputs: a path, glob, brace list, folder, wids index, or a list of these. Resolved once, into the plan."""
     token_output_dir: str = transient(REQUIRED)
     """The run's folder: plan, shards, ledgers, dataset."""
-    source: Literal["auto", "webdataset", "jsonl", "folder", "text", "parquet", "llava_mix", "urls", "dataset"] = (
-        semantic("auto")
-    )
+    source: Literal[
+        "auto", "webdataset", "jsonl", "folder", "text", "parquet", "llava_mix", "coco", "vqa", "urls", "dataset"
+    ] = semantic("auto")
     """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents; `parquet` reads Parquet files
     alone, whose rows are records with pictures or conversations; `llava_mix` is a YAML that lists JSON files, and which
-    part of each is taken; `urls` is rows with URLs of pictures in CSV, TSV, Parquet or JSON, for stage=fetch;
-    `dataset`: rows of a dataset of tokens, for stage=export alone."""
+    part of each is taken; `coco` and `vqa` are annotations of COCO, LVIS and VQA v2; `urls` is rows with URLs of
+    pictures in CSV, TSV, Parquet or JSON, for stage=fetch; `dataset`: rows of a dataset of tokens, for stage=export
+    alone."""
     mapping: str | None = transient(None)
     """A YAML file that says which field is the text, the picture, the conversation: for JSON, CSV, TSV and Parquet of
     any fields, see hpcdata/sources/custom/mapping.py."""
     mapped_by: str | None = semantic(None, added_later=True)
     """Needs no setting here: what that file says."""
+    tasks: list[str] | None = semantic(None, added_later=True)
+    """Of data.source=coco (COCO, LVIS), what is asked: `captions`, `boxes`, `count`, `presence`, `keypoints`, several
+    in a conversation. null: what the file has, see hpcdata/sources/sets/coco.py."""
+    coordinates: Literal["llava", "qwen1000", "paligemma", "molmo", "pixels"] = semantic("llava", added_later=True)
+    """How boxes and points are written, see hpcdata/sources/sets/coordinates.py. They are of the whole picture."""
     seed: int = semantic(0, added_later=True)
     """What `random:N` in such a list draws by."""
     text_field: str | None = semantic(None)

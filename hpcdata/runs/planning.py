@@ -39,6 +39,7 @@ from hpcdata.sources import InputFile
 from hpcdata.sources.account import describe, is_worth_a_warning
 from hpcdata.sources.base import refusing_faults
 from hpcdata.sources.custom.mapping import read_mapping
+from hpcdata.sources.sets.settings import settings_line
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,7 @@ def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[
             listed=None if plan is None else {item.origin for item in plan.inputs if item.vouches},
             seed=config.data.seed,
             mapping=config.data.mapped_by or "",
+            made=settings_line(config.data.tasks, config.data.coordinates),
         )
     except UserError:
         if config.data.on_changed_input != "reject" or plan is None:

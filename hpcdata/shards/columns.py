@@ -21,6 +21,17 @@ from __future__ import annotations
 
 from hpcdata.shards.schema import Column, Schema
 
+RAW_TEXTS = (
+    Column(table="samples", name="first_text", dtype="int64"),
+    Column(table="samples", name="num_texts", dtype="int32"),
+    Column(table="texts", name="first_byte", dtype="int64"),
+    Column(table="texts", name="num_bytes", dtype="int64"),
+    Column(table="texts", name="place", dtype="int32"),
+    Column(table="texts", name="flags", dtype="uint8"),
+    Column(table="raw", name="bytes", dtype="uint8"),
+)
+"""With `text.keep_raw`, see `raw_texts.columns`."""
+
 
 def columns(id_dtype: str) -> tuple[Column, ...]:
     """All columns of a shard whose ids are stored as `id_dtype` ("uint16" or "int32")."""

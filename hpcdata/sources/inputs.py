@@ -8,6 +8,7 @@ mentions images, conversations or captions is read as samples (`jsonl`), other J
 from __future__ import annotations
 
 import hashlib
+import importlib
 import itertools
 import logging
 import os
@@ -34,6 +35,7 @@ from hpcdata.sources.json_shapes import SNIFF_BYTES, find_shape
 from hpcdata.sources.mixes import entries, parts
 from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.pictures.metadata import NAME, flatten_csv, is_metadata
+from hpcdata.sources.sets.settings import SOURCES as SETS
 from hpcdata.sources.streams import PARQUET, chunks, codec_of, is_tar_header
 from hpcdata.sources.url_lists.listing import list_table, tables_in
 from hpcdata.sources.url_lists.rows import is_table
@@ -45,6 +47,11 @@ MIX = "llava_mix"
 _TARS = (".tar", ".tar.gz", ".tgz")
 _JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".ndjson.gz", ".ndjson.zst", ".json.gz", ".json.zst")
 _IMAGES = ("",)
+_ANNOTATIONS = re.compile(
+    rb'"(questions)"\s*:\s*\[\s*\{[^{}]*"question_id"|"(images)"\s*:\s*\[\s*\{[^{}]*"(?:file_name|coco_url|license)"\s*:'
+    rb'|"(licenses|licenes)"\s*:\s*\['
+)
+_MOST_OF_A_HEAD = 1 << 16
 _TABLE = "table"
 _OF_ANY_FIELDS = (*_JSON_LINES, ".json", ".parquet", *tables.ENDINGS)
 _KNOWN = (*_TARS, *_JSON_LINES, *ENDINGS, ".json", ".parquet")
@@ -56,7 +63,7 @@ _SAMPLE_FIELDS = re.compile(
     re.IGNORECASE,
 )
 _FOLDERS = ("folder", "documentfolder")
-_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet", "csv", "table", "urls")
+_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet", "csv", "table", "urls", *SETS)
 TABLES = "parquet"
 """The value of `data.source` that takes Parquet alone, all of it as records."""
 _PREPARED = {
@@ -65,6 +72,8 @@ _PREPARED = {
     "textarray": "text",
     "csv": "jsonl",
     "table": "jsonl",
+    "coco": "jsonl",
+    "vqa": "jsonl",
     "documentfolder": "documents",
     "urls": "jsonl",
 }
@@ -90,6 +99,7 @@ def list_inputs(
     listed: Collection[str] | None = None,
     seed: int = 0,
     mapping: str = "",
+    made: str = "",
 ) -> list[InputFile]:
     """All inputs in order. Raises UserError if one is missing, is of no known kind, or there is none.
 
@@ -98,6 +108,7 @@ def list_inputs(
     as plans did that have no `found`, by names alone and with notes on a data set (`state.json`) among the inputs.
     listed: folders whose documents are one input, a listing, as a plan says; None: where there are many of them. seed:
     what entries `random:N` of mixes draw by. mapping: as in `Options`; by it files of any fields are inputs.
+    made: what is made of annotations, as `sets.settings.settings_line` says it.
     """
     root = image_root and os.path.abspath(image_root)
     if root:
@@ -119,7 +130,7 @@ def list_inputs(
             num_declared=file.num_declared,
             take=file.take,
             take_seed=file.take_seed,
-            settings=mapping if file.format.startswith(_TABLE) else "",
+            settings=mapping if file.format.startswith(_TABLE) else made if file.format in SETS else "",
             **_places(file, root, allows_outside),
         )
         for file, label in zip(unique, _labels(unique, parent), strict=True)
@@ -166,6 +177,8 @@ def prepare(file: InputFile, folder: Path, *, without: str = "", options: Option
         flatten_csv(file, out_path)
     elif file.format.startswith(_TABLE):
         tables.flatten_table(file, out_path, parsed(file.settings))
+    elif file.format in SETS:
+        importlib.import_module(f"hpcdata.sources.sets.{file.format}").flatten(file, out_path)
     elif file.format == "urls":
         list_table(file, out_path, url_field=options.url_field if options else None, without=without)
     elif prepared == "documents":
@@ -211,6 +224,10 @@ class _Look:
             raise UserError(f"{path} is a folder: data.source={MIX} reads a YAML file that lists JSON files")
         if self.mapping and not name.endswith(entries.ENDINGS):
             return self._of_any_fields(path)
+        if source in SETS:
+            if not name.endswith(".json"):
+                raise UserError(f"{path} is no input of data.source={source}: expected a .json")
+            return [_Found(path=path, format=source)]
         if source == MIX or (source == "auto" and entries.is_mix(path)):
             return list(_mixed(path, self.seed))
         if source == "urls":
@@ -349,6 +366,8 @@ def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
         TABLES: ((".parquet",),),
         "text": ((*rows, ".json", *ENDINGS),),
         "urls": (),
+        "coco": ((".json",),),
+        "vqa": (("questions.json",),),
     }[source]
 
 
@@ -406,6 +425,10 @@ def _json_format(path: str, source: str) -> str:
             raise UserError(f"{path} holds Parquet, whatever its name says: it is read with data.source=text")
         return PARQUET
     beginning = _beginning(InputFile(path=path, label="", format="text" + codec))
+    head = beginning[:_MOST_OF_A_HEAD]
+    if path.lower().endswith(".json") and head.lstrip()[:1] == b"{" and (found := _ANNOTATIONS.search(head)):
+        kind = "vqa" if found[1] else "coco"
+        raise UserError(f"{path} holds annotations in one object, as COCO and VQA v2 do: use data.source={kind}")
     is_samples = source == "jsonl" or (source == "auto" and _SAMPLE_FIELDS.search(beginning))
     if find_shape(path, beginning) == "array":
         return ("array" if is_samples else "textarray") + codec

@@ -18,6 +18,7 @@ from hpcdata.sources import records
 from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned, gathered
 from hpcdata.sources.limits import LARGE_TEXT_BYTES, bounded, most_records, require_few_large, require_few_records
 from hpcdata.sources.mixes import parts as parts_taken
+from hpcdata.sources.sets.writing import require_taken
 from hpcdata.sources.streams import BrokenStream, chunks
 
 Line = tuple[int, bytes, BadSample | None]
@@ -176,7 +177,10 @@ def _record(file: InputFile, position: int, row: Line, options: Options) -> Reco
             parts, members = (), records.whole(line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line)
         else:
             line = line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line
-            value = records.mapped(records.load(line), position, options)
+            value = records.load(line)
+            if file.settings:
+                require_taken(value)
+            value = records.mapped(value, position, options)
             value, is_fixed = records.with_markers(value, options)
             line = orjson.dumps(value) if (is_fixed or options.mapping) and options.keeps_members else line
             parts = (

@@ -18,10 +18,9 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan
 from hpcdata.runs.stage import Checked, Identities
 from hpcdata.samples import BadSample, Batch, Kind, Record, Sample, TextPart
-from hpcdata.shards.columns import columns, id_dtype_for
+from hpcdata.shards.columns import RAW_TEXTS, columns, id_dtype_for
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.made import Made
-from hpcdata.shards.raw_texts import columns as raw_texts
 from hpcdata.shards.schema import Schema
 from hpcdata.shards.shard import SHARD, ShardSummary
 from hpcdata.sources import InputFile, Options, carries_images, gives_documents
@@ -108,7 +107,7 @@ class Tokenize:
     def contents(self, plan: Plan, name: str) -> Schema | None:
         if not plan.config.text.keep_raw:
             return None
-        return Schema(columns=(*columns(id_dtype_for(plan.vocab_size)), *raw_texts.COLUMNS))
+        return Schema(columns=(*columns(id_dtype_for(plan.vocab_size)), *RAW_TEXTS))
 
     def predict(self, plan: Plan) -> tuple[int, int]:
         item_size = 4 if plan.id_dtype == "int32" else 2
@@ -126,7 +125,7 @@ class Tokenize:
             raw = sum(source.size for source in plan.inputs)
             longest = _TOKENS_A_TEXT * _BYTES_A_TOKEN_OF_TEXT * plan.num_samples
             total += (min(raw, longest) if plan.image else raw) + plan.num_samples * _OTHER_BYTES_A_SAMPLE
-            num_columns += len(raw_texts.COLUMNS)
+            num_columns += len(RAW_TEXTS)
         return round(total), num_columns + _OTHER_FILES_A_SHARD
 
     def preparing(self, plan: Plan) -> Callable[[Record], list[np.ndarray]] | None:

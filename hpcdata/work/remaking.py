@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 _Source = tuple[sources.InputFile, sources.Scan]
 
 
+_KEPT = ("label", "base", "roots", "take", "take_seed", "settings")
+"""Of an input that is scanned again, what does not depend on its content."""
+
+
 class Remaker:
     """The encoders of a run, for single batches. `accept_changed` reads inputs that changed since they were planned.
 
@@ -140,9 +144,10 @@ class Remaker:
     def _scan_again(self, segment: Segment, origin: str) -> _Source:
         planned, config = segment.source, self._plan.config
         source = "jsonl" if planned.file.take else config.data.source
-        mapping = config.data.mapped_by or ""
-        (listed,) = sources.list_inputs(origin, source, without=str(self._paths.root), listed=(), mapping=mapping)
-        kept = {name: getattr(planned.file, name) for name in ("label", "base", "roots", "take", "take_seed")}
+        (listed,) = sources.list_inputs(
+            origin, source, without=str(self._paths.root), listed=(), mapping=config.data.mapped_by or ""
+        )
+        kept = {name: getattr(planned.file, name) for name in _KEPT}
         listed = dataclasses.replace(listed, **kept)
         options = self._stage.options(config)
         file = sources.prepare(listed, Path(self._listings.name), without=str(self._paths.root), options=options)

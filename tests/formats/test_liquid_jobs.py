@@ -2,8 +2,8 @@
 
 pytest tests/formats/test_liquid_jobs.py
 
-Pictures are real ones of tuxpaint. The image tokenizer has Chameleon's layout: a narrow one in this process, whose
-codes are made once more by the independent network of the tests, and one of full size for the command lines.
+Pictures are real ones of tuxpaint. The image tokenizer has Chameleon's layout and is narrow; its codes are made once
+more by the independent network of the tests.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -113,19 +113,18 @@ def test_codes_of_real_pictures_are_those_of_liquids_steps(tmp_path: Path, monke
 
 @needs_pictures
 @pytest.mark.slow
-@pytest.mark.parametrize("split", [("--num_processes", "2"), ("--num_chunks", "2", "--chunk_idx", "1"), ()])
-def test_the_commands_for_pairs_run_as_the_document_has_them(
-    tmp_path: Path, vqgan: Path, split: tuple[str, ...]
-) -> None:
+def test_the_commands_for_pairs_run_as_the_document_has_them(tmp_path: Path, narrow: dict[str, str]) -> None:
     pairs = [pair for pair in pictures(12) if as_liquid_prepares(pair.image.read_bytes()) is not None][:2]
-    (tmp_path / "path/to/save").mkdir(parents=True)
-    write_pairs(tmp_path / "path/to/save/jsonl", pairs)
-    save = f"{tmp_path}/path/to/save"
+    save = tmp_path / "path/to/save"
+    save.mkdir(parents=True)
+    write_pairs(save / "jsonl", pairs)
     line = f"{JOBS}/convert_imagepair_cc512.py --input_pair {save}/jsonl --temp_path {save}/tempdata"
-    line += f" --save_path {save}/hfdata --vqgan_path {vqgan}"
-    run([sys.executable, *line.split(), *split])
-    pack = f"{JOBS}/packing_imagepairs.py --temp_path {save}/tempdata/ --save_path {save}/hfdata/"
-    run([sys.executable, *pack.split()])
+    line += f" --save_path {save}/hfdata --vqgan_path {narrow['VQGAN_PATH']}"
+    run([sys.executable, *line.split(), "--num_chunks", "2", "--chunk_idx", "1"], narrow)
+    run([sys.executable, *line.split()], narrow)  # all is there: nothing to do
+    run(
+        [sys.executable, *f"{JOBS}/packing_imagepairs.py --temp_path {save}/tempdata --save_path {save}/hfdata".split()]
+    )
     rows = [collate(row) for row in read(f"{save}/hfdata")]
     assert sorted(row["text"] for row in rows) == sorted(pair.caption for pair in pairs)
     assert {len(row["codes"]) for row in rows} == {1024}
@@ -133,37 +132,36 @@ def test_the_commands_for_pairs_run_as_the_document_has_them(
 
 @needs_pictures
 @pytest.mark.slow
-def test_the_script_for_several_gpus_runs_and_says_what_it_lacks(tmp_path: Path, vqgan: Path) -> None:
-    pair = next(pair for pair in pictures(12) if as_liquid_prepares(pair.image.read_bytes()) is not None)
-    write_pairs(tmp_path / "pairs.jsonl", [pair])
-    places = {"INPUT_PAIR": "pairs.jsonl", "TEMP_PATH": "temp", "SAVE_PATH": "out", "VQGAN_PATH": str(vqgan)}
+def test_the_script_for_several_gpus_runs_and_says_what_it_lacks(tmp_path: Path, narrow: dict[str, str]) -> None:
+    pairs = [pair for pair in pictures(12) if as_liquid_prepares(pair.image.read_bytes()) is not None][:2]
+    write_pairs(tmp_path / "pairs.jsonl", pairs)
+    places = {"INPUT_PAIR": "pairs.jsonl", "TEMP_PATH": "temp", "SAVE_PATH": "out", "NUM_GPUS": "2"}
     script = ["bash", str(JOBS / "extract_vqcodes.sh")]
-    environment = {**os.environ, "HPCDATA_PYTHON": sys.executable}
-    told = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    told = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert told.returncode != 0
     assert "INPUT_PAIR: JSON lines with image_path and text_prompt" in told.stderr
-    run(script, cwd=tmp_path, **places)
-    assert [collate(row)["text"] for row in read(str(tmp_path / "out"))] == [pair.caption]
-    run(script, cwd=tmp_path, **places)  # all is there: nothing to do
+    run([*script, "data.shard_size=1"], {**narrow, **places}, tmp_path)
+    assert len(list((tmp_path / "temp/logs").glob("local_*"))) == 2
+    assert len(read(str(tmp_path / "out"))) == 2
+    run([*script, "data.shard_size=1"], {**narrow, **places}, tmp_path)  # all is there: nothing to do
 
 
 @pytest.fixture(scope="module")
-def vqgan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of Chameleon's size, in its layout."""
-    path = tmp_path_factory.mktemp("weights") / "vqgan.ckpt"
-    architecture = presets.PRESETS["chameleon"].architecture
-    assert isinstance(architecture, VqganArchitecture)
-    weights(path, architecture)
-    return path
-
-
-def run(command: list[str], cwd: Path | None = None, **environment: str) -> str:
-    where = {**os.environ, "HPCDATA_PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "-1", "NUM_GPUS": "0"}
-    told = subprocess.run(
-        command, cwd=cwd, env={**where, **environment}, capture_output=True, text=True, timeout=500, check=False
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of processes to which the narrow network is Chameleon's, and its weights."""
+    folder = tmp_path_factory.mktemp("narrow")
+    weights(folder / "vqgan.ckpt", NARROW)
+    (folder / "sitecustomize.py").write_text(
+        "from hpcdata.encoders.image.presets import PRESETS, Preset, VqganArchitecture\n"
+        f"PRESETS['chameleon'] = Preset(architecture={NARROW}, file='vqgan.ckpt')\n"
     )
+    return {"PYTHONPATH": str(folder), "VQGAN_PATH": str(folder / "vqgan.ckpt")}
+
+
+def run(command: list[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
+    where = {**os.environ, "HPCDATA_PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "-1", **(environment or {})}
+    told = subprocess.run(command, cwd=cwd, env=where, capture_output=True, text=True, timeout=500, check=False)
     assert told.returncode == 0, told.stdout + told.stderr
-    return told.stdout
 
 
 PAGES = [f"page {number}\nof “text” 鍵 " for number in range(30)]

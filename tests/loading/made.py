@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from hpcdata.samples import Example, Kind, Role, Span
-from hpcdata.shards.columns import columns
-from hpcdata.shards.raw_texts import columns as raw_texts
+from hpcdata.shards.columns import RAW_TEXTS, columns
 
 TEXT = {
     "engine": "made",
@@ -119,7 +118,7 @@ def _write_part(folder: Path, examples: Sequence[Example], id_dtype: str) -> dic
         num_key_bytes += len(key)
     if any(example.texts for example in examples):
         rows |= _text_rows(examples)
-    for column in (*columns(id_dtype), *raw_texts.COLUMNS):
+    for column in (*columns(id_dtype), *RAW_TEXTS):
         if rows.get(column.path):
             (folder / column.path).parent.mkdir(parents=True, exist_ok=True)
             np.array(rows[column.path], column.dtype).tofile(folder / column.path)
@@ -127,7 +126,7 @@ def _write_part(folder: Path, examples: Sequence[Example], id_dtype: str) -> dic
 
 
 def _text_rows(examples: Sequence[Example]) -> dict[str, list[Any]]:
-    rows: dict[str, list[Any]] = {column.path: [] for column in raw_texts.COLUMNS}
+    rows: dict[str, list[Any]] = {column.path: [] for column in RAW_TEXTS}
     for example in examples:
         rows["samples/first_text.memmap"].append(len(rows["texts/place.memmap"]))
         rows["samples/num_texts.memmap"].append(len(example.texts))

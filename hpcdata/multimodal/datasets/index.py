@@ -53,6 +53,7 @@ class RecordIndex:
         return [
             [item.file.label, item.file.format, item.size, item.scan.num_samples]
             + ([item.file.take, item.file.take_seed] if item.file.take else [])
+            + ([item.file.settings] if item.file.settings else [])
             for item in self.files
         ]
 

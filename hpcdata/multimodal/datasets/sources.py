@@ -30,6 +30,7 @@ from hpcdata.sources.at_random import RecordReader
 from hpcdata.sources.custom.mapping import read_mapping
 from hpcdata.sources.mixes.entries import digest_of, is_mix
 from hpcdata.sources.pictures.placeholders import KEEP, POLICIES
+from hpcdata.sources.sets.settings import SOURCES, settings_line
 
 _OF_CONTENT = ("placeholders", "mapping")
 """Options by which no record stands elsewhere."""
@@ -56,6 +57,8 @@ class SourceDataset(Dataset):
         needs_image: bool = True,
         placeholders: Literal["keep", "fix", "reject"] = "keep",
         mapping: str | os.PathLike[str] | None = None,
+        tasks: Sequence[str] | None = None,
+        coordinates: str = "llava",
         seed: int = 0,
         style: str | None = None,
         sample: int | None = None,
@@ -63,8 +66,8 @@ class SourceDataset(Dataset):
         num_processes: int | None = None,
     ) -> None:
         """path: as `data.raw_data_dir` takes it; source, text_field, image_field, image_root, outside_images,
-        placeholders, mapping and seed as in `data`. split: of the files of a folder, those of this name (`train/`,
-        `train-00000.parquet`); None: all.
+        placeholders, mapping, tasks, coordinates and seed as in `data`. split: of the files of a folder, those of this
+        name (`train/`, `train-00000.parquet`); None: all.
         needs_text, needs_image: False leaves a side out, and records without it are none the worse. style: of every
         example. sample: only so many of the first. index_dir: a folder that keeps where the records are.
 
@@ -87,6 +90,9 @@ class SourceDataset(Dataset):
         paths = [os.path.expanduser(os.fspath(item)) for item in given]
         asked: dict[str, Any] = {"paths": [os.path.abspath(item) for item in paths], "split": split, "source": source}
         asked |= {"image_root": image_root, "outside_images": outside_images, "options": where}
+        made_of = settings_line(tasks, coordinates)
+        if source in SOURCES:
+            asked["made"] = made_of
         if mapped_by:
             asked["mapping"] = mapped_by
         if mixes := [digest_of(name) for name in paths if os.path.isfile(name) and is_mix(name)]:
@@ -104,6 +110,7 @@ class SourceDataset(Dataset):
                 allows_outside=outside_images == "read",
                 seed=seed,
                 mapping=mapped_by,
+                made=made_of,
             )
             return index.build(listed, options, folder, asked, num_processes=num_processes)
 

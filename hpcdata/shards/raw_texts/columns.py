@@ -21,17 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, RawText, Role
-from hpcdata.shards.schema import Column, Schema, Sizes
+from hpcdata.shards.schema import Schema, Sizes
 
-COLUMNS = (
-    Column(table="samples", name="first_text", dtype="int64"),
-    Column(table="samples", name="num_texts", dtype="int32"),
-    Column(table="texts", name="first_byte", dtype="int64"),
-    Column(table="texts", name="num_bytes", dtype="int64"),
-    Column(table="texts", name="place", dtype="int32"),
-    Column(table="texts", name="flags", dtype="uint8"),
-    Column(table="raw", name="bytes", dtype="uint8"),
-)
 OFFSETS = {"samples/first_text": "texts", "texts/first_byte": "raw"}
 """Columns that point into another table of their part."""
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from hpcdata.base.errors import Failed
 from hpcdata.samples import RawText
-from hpcdata.shards.raw_texts.columns import COLUMNS, RawTexts, stored_texts, text_of
+from hpcdata.shards.columns import RAW_TEXTS
+from hpcdata.shards.raw_texts.columns import RawTexts, stored_texts, text_of
 from hpcdata.shards.schema import Column
 
 Mapped = Callable[[str, str, tuple[int, ...]], np.ndarray]
@@ -24,7 +25,7 @@ class PartTexts:
         self.are_kept = num_samples > 0 and (folder / "samples/num_texts.memmap").exists()
         """False where the run keeps none."""
         if self.are_kept:
-            self._columns = {column.path: _opened(folder, column, mapped) for column in COLUMNS}
+            self._columns = {column.path: _opened(folder, column, mapped) for column in RAW_TEXTS}
 
     def row(self, row: int) -> tuple[RawText, ...]:
         """Of one sample, in their order."""

@@ -28,6 +28,7 @@ _KEYS = (
     *("stage", "data.source", "data.text_field", "data.image_field", "data.n_train_samples", "data.shard_size"),
     "data.max_record_bytes",
     *("data.outside_images", "data.placeholders", "data.seed", "data.mapped_by"),
+    *("data.tasks", "data.coordinates"),
 )
 _BATCH_SIZE = 64
 _OTHER_BYTES_A_SAMPLE, _FILES_A_SHARD = 2048, 18

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _KEYS = (
     *("stage", "data.source", "data.text_field", "data.image_field", "data.n_train_samples", "data.shard_size"),
     *("data.max_record_bytes", "data.max_image_pixels", "data.outside_images", "data.placeholders", "data.seed"),
-    "data.mapped_by",
+    *("data.mapped_by", "data.tasks", "data.coordinates"),
 )
 _BYTES_A_SAMPLE, _FILES_A_SHARD = 256, 20
 _OURS = ("tokenizer", "max_pixels")
