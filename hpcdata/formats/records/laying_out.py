@@ -7,7 +7,7 @@
     hf            what datasets.load_from_disk opens; of several splits, a folder each
 
 NAME is that of a shard, `00003-of-00064`. Tars, lines and pictures are hard links where their bytes do not change.
-What a format cannot hold is listed in `left_out.jsonl`.
+What a format cannot hold is listed in `hpcdata.left_out.jsonl`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from hpcdata.formats.records.splits import parse_ratios
 from hpcdata.formats.target import Source, Target
 
 Facts = Mapping[str, Any]
-LEFT_OUT = "left_out.jsonl"
 
 
 _FORMS = {"webdataset": "tar", "energon": "tar", "llava": "jsonl", "jsonl": "jsonl", "hf": "arrow"}

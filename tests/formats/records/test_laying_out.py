@@ -25,6 +25,7 @@ from hpcdata.formats.records import laying_out
 from hpcdata.formats.records.laying_out import export_records
 from hpcdata.formats.records.options import RecordOptions
 from hpcdata.formats.target import problems_of, read_target
+from hpcdata.sources import list_inputs
 from tests.crashes import Crash, crash_at
 from tests.evidence import CRASHES, Evidence
 from tests.formats.records.made import LINES, TARS, copied, parts_of, read_with, write_lines
@@ -230,7 +231,7 @@ def test_what_a_conversation_cannot_hold_is_listed(tmp_path: Path) -> None:
     (record,) = json.loads((tmp_path / "out/llava.json").read_text())
     assert record["conversations"][0]["value"] == "<image>\nDescribe it."
     assert made.facts == {"records": 1, "left_out": {"bad_record": 1, "missing_text": 1}}
-    noted = [json.loads(line) for line in (tmp_path / "out/left_out.jsonl").read_text().splitlines()]
+    noted = [json.loads(line) for line in (tmp_path / "out/hpcdata.left_out.jsonl").read_text().splitlines()]
     assert [(item["key"], item["reason"]) for item in noted] == [
         ("in.jsonl#0", "bad_record"),
         ("in.jsonl#2", "missing_text"),
@@ -246,6 +247,23 @@ def test_lines_and_files_are_the_same_files_and_a_folder_of_them_is_read(talks: 
     named = [folder / name for folder, record in records for name in _names(record.get("image"))]
     assert [path.read_bytes() for path in named] == [png()] * 5
     assert parts_of(tmp_path / "out") == parts_of(talks.parent / "in.jsonl")
+
+
+def test_what_an_export_says_of_itself_is_no_input(
+    talks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpcdata.formats.arranging.MOST_NAMED", 1)
+    export_records(talks, tmp_path / "out", "jsonl")
+    assert (tmp_path / "out/hpcdata.files.jsonl").exists()
+    export_records(talks, tmp_path / "llava", "llava", RecordOptions(lines=True))
+    assert (tmp_path / "llava/hpcdata.left_out.jsonl").exists()
+    for source in ("auto", "jsonl"):
+        found = [
+            file.label.rpartition("/")[2]
+            for name in ("out", "llava")
+            for file in list_inputs(str(tmp_path / name), source)
+        ]
+        assert found == ["00000-of-00002.jsonl", "00001-of-00002.jsonl", "llava.jsonl"]
 
 
 @pytest.mark.slow
