@@ -93,12 +93,13 @@ def _tokens(options: Options) -> int:
     configure("export")
     run = options.run or f"{options.out.rstrip('/')}.run"
     passed = run_through(compose(tokens.launch_line(vars(options), run=run)), keep=options.run is not None)
-    if passed.made is None:
+    if passed.target is None and passed.launched:
         code = tell(passed.launched, as_json=options.json)
         say(f"{run} keeps what is done: the same line again goes on", file=sys.stderr)
         return code
-    counts, out = passed.made.counts, str(passed.made.target)
+    counts, out = passed.counts, str(passed.target)
     rejects = [f"  {reason} {number}" for reason, number in sorted(counts.rejected.items())]
+    rejects += [f"  {out}/left_out.jsonl lists them"] if rejects else []
     values = {"out": out, "target": options.format, "counts": counts.to_mapping()}
     return _say(options, values, [f"{out}: {options.format}, {counts.describe()}", *rejects])
 

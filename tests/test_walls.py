@@ -70,7 +70,7 @@ ONLY_IN = {
                 "orientation",
                 "pixels",
                 "profiles",
-                "reencoding",
+                "kept",
                 "resizing",
                 "turns",
             )

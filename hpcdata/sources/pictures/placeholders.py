@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpcdata.samples import BadSample, Reason, Role
-from hpcdata.sources.pictures.fields import TALKS
+from hpcdata.sources.pictures.fields import TALKS, listed
 from hpcdata.sources.pictures.turns import IMAGE_MARKER, PICTURE_PIECES, ROLES
 
 KEEP, FIX, REJECT = "keep", "fix", "reject"
@@ -29,7 +29,7 @@ def placed(
     is returned as it is: whoever reads it says what is wrong.
     """
     name = next((name for name in TALKS if record.get(name) is not None), None)
-    turns = None if name is None else record[name]
+    turns = None if name is None else listed(record[name], name)
     if policy == KEEP or name is None or not isinstance(turns, list) or not turns:
         return record, False
     number = sum(_markers(turn) for turn in turns if not only_users_show or _speaker(turn) is Role.USER)
