@@ -10,6 +10,10 @@ class Damaged(Exception):
     """The bytes of a member or an archive are not what they should be; the message says how."""
 
 
+class Exceeded(Damaged):
+    """A limit is, which says nothing about a member."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     number: int

@@ -7,7 +7,7 @@ import re
 
 WORK = ".hpcdata-unpacking"
 """The folder of what is being written."""
-_MOST_BYTES = 255
+_MOST_BYTES, _MOST_IN_ALL = 255, 3000
 _DRIVE = re.compile(rb"[A-Za-z]:")
 
 
@@ -22,6 +22,6 @@ def path_of(name: bytes) -> str:
         raise Unfit("outside")
     if not parts or b"\0" in name or parts[0] == os.fsencode(WORK):
         raise Unfit("bad_name")
-    if any(len(part) > _MOST_BYTES for part in parts):
+    if len(name) > _MOST_IN_ALL or any(len(part) > _MOST_BYTES for part in parts):
         raise Unfit("long_name")
     return "/".join(map(os.fsdecode, parts))

@@ -35,14 +35,14 @@ def find_archives(source: str) -> list[Archive]:
     ]
     grouped: dict[str, list[str]] = {}
     for path in paths:
-        match = _PART.fullmatch(os.path.basename(path))
+        match = None if path.endswith(ENDINGS) else _PART.fullmatch(os.path.basename(path))
         whole = os.path.join(os.path.dirname(path), match["whole"]) if match else path
         grouped.setdefault(whole, []).append(path)
     if not grouped:
         raise UserError(f"{source} holds no archive: expected {', '.join(ENDINGS)}")
     common = os.path.commonpath([os.path.dirname(whole) for whole in grouped])
     return [
-        Archive(label=os.path.relpath(whole, common), paths=tuple(sorted(found))) for whole, found in grouped.items()
+        Archive(label=os.path.relpath(whole, common), paths=tuple(sorted(paths))) for whole, paths in grouped.items()
     ]
 
 

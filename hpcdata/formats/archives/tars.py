@@ -8,7 +8,7 @@ from functools import partial
 
 import zstandard
 
-from hpcdata.formats.archives.members import Damaged, Entry
+from hpcdata.formats.archives.members import Damaged, Entry, Exceeded
 from hpcdata.formats.archives.parts import Parts
 from hpcdata.samples import Reason
 from hpcdata.sources.tar.headers import Damage, Links, members
@@ -43,7 +43,8 @@ class _Blocks:
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self.links = Links()
         self._pieces, self._buffer, self._start, self._low = pieces, b"", 0, 0
-        self._is_over, self._problem = False, ""
+        self._is_over = False
+        self._problem: Damaged | None = None
 
     def view(self, offset: int, size: int) -> bytes:
         self._low = offset
@@ -56,14 +57,14 @@ class _Blocks:
         return self._start + len(self._buffer)
 
     def problem(self) -> tuple[Reason, str] | None:
-        return (Reason.DAMAGED_ARCHIVE, self._problem) if self._problem else None
+        return (Reason.DAMAGED_ARCHIVE, str(self._problem)) if self._problem else None
 
     def pieces(self, offset: int, size: int) -> Iterator[bytes]:
         """The bytes of a member."""
         end = offset + size
         while offset < end:
             if not self.view(offset, 1):
-                raise Damaged(self._problem or "the archive ends inside of it")
+                raise self._problem or Damaged("the archive ends inside of it")
             begin = offset - self._start
             piece = self._buffer[begin : begin + end - offset]
             offset += len(piece)
@@ -77,7 +78,7 @@ class _Blocks:
         try:
             piece = next(self._pieces, b"")
         except Damaged as damaged:
-            piece, self._problem = b"", str(damaged)
+            piece, self._problem = b"", damaged
         self._is_over = not piece
         self._buffer += piece
         return bool(piece)
@@ -95,7 +96,7 @@ def _bounded(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
     for piece in pieces:
         total += len(piece)
         if total > most:
-            raise Damaged(f"it unpacks to more than {most} bytes, the limit; --max-bytes allows more")
+            raise Exceeded(f"it unpacks to more than {most} bytes, the limit; --max-bytes allows more")
         yield piece
 
 

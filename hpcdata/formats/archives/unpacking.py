@@ -22,7 +22,7 @@ from hpcdata.base.errors import Unfinished, UserError
 from hpcdata.base.reads import naming
 from hpcdata.formats.archives import tars, zips
 from hpcdata.formats.archives.journal import BEGINS, COMPLETE, DUPLICATE, WRITTEN, Journal, Line
-from hpcdata.formats.archives.members import Damaged, Entry
+from hpcdata.formats.archives.members import Damaged, Entry, Exceeded
 from hpcdata.formats.archives.names import WORK, Unfit, path_of
 from hpcdata.formats.archives.parts import Archive, Parts, find_archives
 from hpcdata.runs.claims import Claims, Owner
@@ -168,12 +168,12 @@ class _Unpacking:
             else:
                 raise UserError(f"{self._archive.paths[0]} is no archive that is unpacked: zip, tar, tar.gz or tar.zst")
             for entry in entries:
-                self._require("members", entry.number, most_members)
+                self._require("members", entry.number + 1, most_members)
                 yield entry
 
     def _require(self, what: str, number: int, most: int) -> None:
         if number > most:
-            raise Damaged(f"it has {number} {what}, the limit is {most}; --max-{what} allows more")
+            raise Exceeded(f"it has {number} {what}, the limit is {most}; --max-{what} allows more")
 
     def _take(self, entry: Entry) -> None:
         if entry.number in self._done.results:
@@ -188,6 +188,8 @@ class _Unpacking:
             result = self._place(self._out / path, sha256, is_known=name in self._done.names)
         except Unfit as unfit:
             result = str(unfit)
+        except Exceeded:
+            raise
         except Damaged as damaged:
             log.warning("%s: %s is damaged: %s", self._archive.label, name, damaged)
             result = _DAMAGED

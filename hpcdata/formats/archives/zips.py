@@ -131,7 +131,7 @@ class Zip:
             raise Damaged("its checksum is wrong" if size == item.size else f"{size} of {item.size} bytes")
 
 
-def _unpacked(form: struct.Struct, data: bytes) -> tuple:  # type: ignore[type-arg]
+def _unpacked(form: struct.Struct, data: bytes) -> tuple:
     if len(data) != form.size:
         raise Damaged("the zip ends inside a header")
     return form.unpack(data)
