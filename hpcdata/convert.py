@@ -63,6 +63,7 @@ def _convert(options: Options) -> int:
     from hpcdata.base import files
     from hpcdata.base.logs import configure
     from hpcdata.cluster import launching
+    from hpcdata.cluster.passing.through import run_beside
     from hpcdata.config.compose import compose
     from hpcdata.formats.arranging import require_free
     from hpcdata.formats.llava_folder import FORMAT
@@ -70,7 +71,7 @@ def _convert(options: Options) -> int:
 
     configure("convert")
     out = Path(options.out).absolute()
-    run = Path(options.run_dir).absolute() if options.run_dir else out.with_name(f"{out.name}.run")
+    run = Path(options.run_dir).absolute() if options.run_dir else run_beside(out)
     config = compose(
         [
             *("stage=convert", "data.source=parquet", "finish.combine=true"),

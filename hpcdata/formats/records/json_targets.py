@@ -18,7 +18,8 @@ from hpcdata.shards.appending import AppendFile
 from hpcdata.sources import records
 
 Facts = Mapping[str, Any]
-LEFT_OUT = "left_out.jsonl"
+LEFT_OUT = "hpcdata.left_out.jsonl"
+"""Key, reason and message of records that have no form in a target."""
 
 
 def jsonl(building: Building, copies: Copied, options: RecordOptions) -> Facts:

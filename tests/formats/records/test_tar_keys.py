@@ -98,7 +98,7 @@ def test_a_part_whose_tar_is_not_as_it_says_is_refused(twins: Copied) -> None:
 
 
 def test_tokens_are_no_copied_records(tmp_path: Path) -> None:
-    run = copied(tmp_path / "run", source=None)
+    run = copied(tmp_path / "run", "image.tokenizer=none")
     with pytest.raises(UserError, match="holds tokens, and this export is for records that stage=copy has copied"):
         Copied(run)
     lines = Copied(copied(tmp_path / "lines", *LINES, "data.n_train_samples=3"))
