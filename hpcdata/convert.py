@@ -12,8 +12,9 @@ their ids; OUT/names.csv says which picture came from which row, OUT/rejects.csv
 The work is done in a run of its own (OUT.run, which may be removed afterwards). The same line again finishes what was
 interrupted; OUT appears at once, when it is complete.
 
-relink and sets: SRC holds a folder for each set. Pictures of JSON sets lie below OUT/SET/image/, and each is looked
-for: OUT/missing-pictures.csv has all that are missing. A JSON that lacks some is not written; the exit code is 1.
+relink and sets: SRC holds a folder for each set. Pictures of JSON sets lie below OUT/SET/image/, where sets unpacks
+image*.tar.gz (tar, zip) of their folders, and each is looked for: OUT/missing-pictures.csv has all that are missing.
+A JSON that lacks some is not written; the exit code is 1.
 """
 
 from __future__ import annotations
