@@ -1,6 +1,6 @@
 """Formats: other systems' formats, in and out, one a file.
 
-May use: base, samples, config, native, media, order, sources, shards, runs, encoders, dataset, loading.
+May use: base, samples, config, native, media, order, sources, shards, runs, catalogue, encoders, dataset, loading.
 
     target        what an export is and came from: `hpcdata.json`
     arranging     an export is laid out beside its final name, and appears at once

@@ -54,6 +54,8 @@ def export_records(
     is_other = _is_of_another_form(copies, dataset, name, can_copy=recopy is not None)
     _check(name, options)
     if name == "hf":
+        if options.rows != "auto" and not is_other:
+            raise UserError(f"--rows={options.rows}: the rows of {dataset} have their columns already (copy.columns)")
         options = dataclasses.replace(options, rows=row_targets.columns_for(copies, options) if is_other else "auto")
     target = Target(
         format=name,

@@ -239,6 +239,21 @@ def test_what_a_conversation_cannot_hold_is_listed(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").rglob("*.png")] == ["000000001.png"]
 
 
+def test_fields_that_only_look_like_ours_stay_and_pictures_on_the_web_are_listed(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "x"}, TALK[1]]
+    rows = [
+        {"id": "a", "files": ["x"], "conversations": turns},
+        {"id": "b", "files": {"n": 1}, "image": "", "conversations": turns},
+        {"id": "c", "image": "https://example.org/a.png", "conversations": turns},
+    ]
+    run = copied(tmp_path / "run", *LINES, source=write_lines(tmp_path / "in.jsonl", rows))
+    made = export_records(run, tmp_path / "out", "llava")
+    found = json.loads((tmp_path / "out/llava.json").read_text())
+    assert [record["files"] for record in found] == [["x"], {"n": 1}]
+    assert not any("image" in record for record in found)
+    assert made.facts["left_out"] == {"unsupported_media": 1}
+
+
 def test_lines_and_files_are_the_same_files_and_a_folder_of_them_is_read(talks: Path, tmp_path: Path) -> None:
     export_records(talks, tmp_path / "out", "jsonl")
     lines = sorted((tmp_path / "out").glob("*/*.jsonl"))
