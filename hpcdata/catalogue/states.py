@@ -14,6 +14,7 @@ from hpcdata.catalogue import listing
 from hpcdata.catalogue.entry import ACCESS, Entry
 from hpcdata.catalogue.record import FOLDER, Record
 from hpcdata.catalogue.registry import matcher
+from hpcdata.catalogue.unpacking.working import missing_of
 
 PRESENT, PARTIAL, ABSENT, DAMAGED = "present", "partial", "absent", "damaged"
 
@@ -61,6 +62,8 @@ def read_state(entry: Entry, data_dir: Path) -> State:
         num_bytes = sum(known.here[item.path].size for item in fits)
         counts = (len(listed.files), len(fits), num_bytes)
         if len(fits) == len(listed.files):
+            if packed := missing_of(entry, folder):
+                return State(PARTIAL, f"{len(packed)} archives are not unpacked: {type_again}", *counts)
             if entry.urls and not (folder / entry.urls[0].folder / "dataset").is_dir():
                 return State(PARTIAL, f"its pictures: {fetch_line(entry, folder)}", *counts)
             return State(PRESENT, "", *counts)

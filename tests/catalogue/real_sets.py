@@ -106,3 +106,32 @@ def cc3m(root: Path) -> None:
 def _write(table: Any, path: Path, **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, **options)
+
+
+def vqa2(root: Path) -> None:
+    """VQA v2 and COCO as their makers publish them: zips of JSON, zips of pictures."""
+    for part, split, title in (("train2014", "Train", "train2014"), ("val2014", "Val", "val2014")):
+        questions = [{"question_id": 9000 + n, "image_id": n, "question": f"How many {n}?"} for n in range(3)]
+        answers = [
+            {
+                "question_id": 9000 + n,
+                "image_id": n,
+                "multiple_choice_answer": str(n),
+                "answers": [{"answer": str(n), "answer_confidence": "yes", "answer_id": k} for k in range(10)],
+            }
+            for n in range(3)
+        ]
+        head = {"data_type": "mscoco", "data_subtype": part}
+        name = f"v2_OpenEnded_mscoco_{part}_questions.json"
+        _zip(root / f"v2_Questions_{split}_mscoco.zip", {name: json.dumps({**head, "questions": questions}).encode()})
+        name = f"v2_mscoco_{part}_annotations.json"
+        _zip(root / f"v2_Annotations_{split}_mscoco.zip", {name: json.dumps({**head, "annotations": answers}).encode()})
+        pictures = {f"{part}/COCO_{part}_{n:012d}.jpg": picture(n, "JPEG") for n in range(3)}
+        _zip(root / f"{title}.zip", {f"{part}/": b"", **pictures})
+
+
+def _zip(path: Path, members: dict[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,14 @@ def split_of(entry: Entry, split: str) -> str:
 
 def files_of(entry: Entry, folder: Path, split: str) -> list[str]:
     """The files of a split that are here, sorted."""
-    fits = matcher(entry.splits[split]).fullmatch
-    listed = listing.load(folder)
-    names = names_below(folder) if listed is None else (item.path for item in listed.files)
-    paths = [os.path.join(folder, name) for name in sorted(names) if fits(name)]
+    patterns = entry.splits[split]
+    if not any(mark in pattern for pattern in patterns for mark in "*?"):
+        names: Iterable[str] = patterns
+    else:
+        fits, listed = matcher(patterns).fullmatch, listing.load(folder)
+        of_listing = [] if listed is None else [item.path for item in listed.files if fits(item.path)]
+        names = of_listing or filter(fits, names_below(folder))
+    paths = [os.path.join(folder, name) for name in sorted(names)]
     return [path for path in paths if os.path.isfile(path)]
 
 
@@ -75,8 +80,9 @@ def _of_files(entry: Entry, folder: Path, split: str, options: dict[str, Any]) -
     from hpcdata.multimodal.datasets.sources import SourceDataset
 
     fields = dict(reader.fields)
-    if "image_root" in fields:
-        fields["image_root"] = os.path.join(folder, fields["image_root"])
+    roots = {name: fields.pop(name) for name in list(fields) if name.startswith("image_root")}
+    if (image_root := roots.get(f"image_root.{split}", roots.get("image_root"))) is not None:
+        fields["image_root"] = os.path.join(folder, image_root)
     return SourceDataset(files, None, **{"style": reader.style, **fields, **options})
 
 
