@@ -165,7 +165,7 @@ class _Work:
     def require_room(self, missing: Sequence[Listed]) -> None:
         """Raises Failed at once when the disk cannot hold what is missing."""
         needed = sum(item.size or 0 for item in missing)
-        needed -= sum(part.stat().st_blocks * 512 for part in self._parts.glob("*") if part.is_file())
+        needed -= sum(map(_bytes_on_disk, self._parts.glob("*")))
         free = shutil.disk_usage(self._folder).free
         if needed > free:
             raise Failed(
@@ -309,6 +309,14 @@ class _Work:
             *(self._entry.name, account.kept + account.fetched, account.num_files),
             *(units.size(num_bytes), units.size(num_bytes / (now - self._started)), len(account.failed)),
         )
+
+
+def _bytes_on_disk(part: Path) -> int:
+    """0 for one that another process has finished meanwhile."""
+    try:
+        return part.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 def _units(listed: Sequence[Listed]) -> Iterator[list[Listed]]:

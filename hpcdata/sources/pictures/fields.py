@@ -171,6 +171,8 @@ def _of_object(value: dict[str, Any], name: str) -> Named | None:
             return _picture(value[key], name)
     if value and all(item is None for item in value.values()):
         return None
+    if data in (b"", ""):
+        raise BadSample(Reason.EMPTY_IMAGE, f"{name} holds a picture of 0 bytes")
     raise _unexpected(value, name)
 
 
