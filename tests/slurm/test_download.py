@@ -24,7 +24,7 @@ from tests.slurm.cluster import SlurmCluster
 ROOT = Path(__file__).parents[2]
 NAMES = ("big", "chart_qa", "llava-stage1", "OneVisionData", "vqa2", "cc3m")
 BIG = 48 << 20
-SPLITS = 8
+SPLITS = 9
 
 
 def prepare(hub: Hub, folder: Path) -> None:
