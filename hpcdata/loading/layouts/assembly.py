@@ -34,6 +34,32 @@ class BatchCounts(NamedTuple):
         return BatchCounts._make(map(operator.add, self, other))
 
 
+class RowCounts:
+    """The accounts of batches of consecutive rows: found at once for all batches of one size, as most are."""
+
+    def __init__(self, num_rows: int, columns: int, **totals: np.ndarray) -> None:
+        """totals: [num_rows + 1] int64 each, of the rows before each. `samples` and `padding` are what they leave of
+        the rows and of their `columns`.
+        """
+        rows = np.arange(num_rows + 1)
+        tokens = sum(totals[name] for name in ("text_tokens", "image_tokens") if name in totals)
+        totals |= {"samples": rows - totals.get("skipped_samples", 0), "padding": rows * columns - tokens}
+        self._totals = np.stack([totals.get(name, np.zeros_like(rows)) for name in BatchCounts._fields])
+        self._found: tuple[int, int, list[BatchCounts]] = (0, 0, [])
+
+    def between(self, first: int, stop: int) -> BatchCounts:
+        """Of rows `first` to `stop` - 1."""
+        size = stop - first
+        if not size:
+            return BatchCounts()
+        begin, of_size, found = self._found
+        if size != of_size or (first - begin) % size:
+            begin, rows = first % size, self._totals[:, first % size :: size]
+            found = [BatchCounts(*counts) for counts in np.diff(rows).T.tolist()]
+            self._found = begin, size, found
+        return found[(first - begin) // size]
+
+
 class Batch(NamedTuple):
     arrays: dict[str, np.ndarray]
     counts: BatchCounts

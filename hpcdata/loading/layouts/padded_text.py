@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcdata.dataset.dataset import SpanTable, TokenDataset
+from hpcdata.dataset.id_rows import Places
 from hpcdata.native.arrays import before_in_row, empty, fill_behind, ragged, totals_before
 from hpcdata.native.threads import Later
 
@@ -63,6 +64,11 @@ class TextRows:
         self._taken = taken
         if self._is_single:
             self._places = dataset.places(texts.part, texts.first_token, taken if self._is_even else taken[texts.row])
+
+    @property
+    def whole(self) -> Places | None:
+        """Where the ids of the rows are, if each is one piece of stored ids and nothing else."""
+        return self._places if self._is_even and not self._has_frame else None
 
     def place(self, ids: np.ndarray, first: int = 0, *, pad: int | None = None, later: Later | None = None) -> None:
         """Fills `ids`, as above, with the rows from `first` on; with another `pad` than the frame's if there is one.
