@@ -1,52 +1,21 @@
 """Fast steps of batch assembly: padded blocks from ragged ids without a temporary per id.
 
-Fresh memory is what costs most: the kernel clears every page of a new array, which takes longer than the gather that
-fills it. `empty` hands out memory of earlier batches that nobody holds any more; what is large, in pages of 2 MiB, as
-looking up 512 small ones for each array costs about a tenth of what writing it does. The steps then keep to 16 bits as
-long as they can, widen last, and touch only the columns that some row does not fill.
+They keep to 16 bits as long as they can, widen last, and touch only the columns that some row does not fill.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import math
-import os
-import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpcdata.native.forks import ForkLock
+from hpcdata.native.recycled import empty
 
 if TYPE_CHECKING:
     import torch
 
 IGNORED_LABEL = -100
-_MIN_BYTES = 2**16
-_MAX_BUFFERS = 48
-_MAX_TOTAL_BYTES = 2**28
-_lock = ForkLock()
-_LINE, _HUGE_PAGE = 64, 2**21
-"""Bytes. Rows begin where lines of the processor's cache do, so that no wide store is cut in two."""
-
-
-def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
-    """np.empty, on recycled memory: that of an array made here is used again when no view or tensor of it is left."""
-    return empty_at(shape, dtype)[0]
-
-
-def empty_at(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> tuple[np.ndarray, int]:
-    """The same, and its address, which an array tells slowly."""
-    element = np.dtype(dtype)
-    size = _size_of_buffer(shape, element.itemsize)
-    if size < _MIN_BYTES:
-        array = np.empty(shape, element)
-        return array, array.ctypes.data
-    with _lock:
-        memory, offset, address = _memory(size)
-        return np.ndarray(shape, element, memory, offset), address
 
 
 def position_dtype(id_dtype: str, width: int) -> str:
@@ -174,61 +143,3 @@ def _step_windows(width: int, before: int, behind: int, dtype: str) -> torch.Ten
     steps = np.full(2 * width, behind, dtype)
     steps[:width] = before
     return torch.from_numpy(steps).as_strided((width + 1, width), (1, 1))
-
-
-@lru_cache(maxsize=256)
-def _size_of_buffer(shape: tuple[int, ...], item_bytes: int) -> int:
-    """Bytes: there are four sizes for each power of two."""
-    num_bytes = item_bytes * math.prod(shape)
-    unit = 1 << max(0, num_bytes.bit_length() - 3)
-    return -(-num_bytes // unit) * unit
-
-
-class _Buffer:
-    """Memory for one array. What is handed out begins at `offset` of it, at `address`."""
-
-    __slots__ = ("address", "memory", "offset", "size", "used")
-
-    def __init__(self, size: int) -> None:
-        align = _HUGE_PAGE if size >= _HUGE_PAGE else _LINE  # numpy asks for huge pages where 4 MiB are wanted
-        self.memory = np.empty(size + align, np.uint8)
-        self.offset = -self.memory.ctypes.data % align
-        self.address = self.memory.ctypes.data + self.offset
-        self.size, self.used = size, 0
-
-
-_buffers: dict[int, list[_Buffer]] = {}
-"""By their size."""
-_uses = itertools.count()
-_FREE = 3
-"""References to the memory of a buffer that nobody uses: of the buffer, of the local name that is taken before it is
-asked (so that whoever comes in between, a thread or a signal handler, finds it used), and of the question."""
-
-
-def _memory(size: int) -> tuple[np.ndarray, int, int]:
-    """(memory, offset, address) of a free buffer of this size: the first, as it was used last, or a new one."""
-    for buffer in _buffers.get(size, ()):
-        memory = buffer.memory
-        if sys.getrefcount(memory) == _FREE:
-            buffer.used = next(_uses)
-            return memory, buffer.offset, buffer.address
-    new = _Buffer(size)
-    new.used = next(_uses)
-    found = new.memory, new.offset, new.address
-    _buffers.setdefault(size, []).append(new)
-    _forget_some()
-    return found
-
-
-def _forget_some() -> None:
-    """Lets go of the buffers that were not wanted for longest, where there are too many. Who holds one keeps it."""
-    known, total = [buffer for of_size in list(_buffers.values()) for buffer in of_size], 0
-    for number, buffer in enumerate(sorted(known, key=lambda buffer: -buffer.used), 1):
-        total += buffer.size
-        if number > _MAX_BUFFERS or total > _MAX_TOTAL_BYTES:
-            with contextlib.suppress(ValueError):  # a signal handler may have come in between
-                _buffers[buffer.size].remove(buffer)
-
-
-os.register_at_fork(after_in_child=_buffers.clear)
-"""A child that wrote to its parent's buffers would copy them first, in small pages."""

@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from hpcdata.native.arrays import empty, empty_at
+from hpcdata.native.recycled import empty, empty_at
 from hpcdata.native.threads import Later, copy, num_threads
 
 VERSION = 9

@@ -4,6 +4,9 @@ Batches are made in memory of earlier ones. What is left of a batch, in whatever
 """
 
 import itertools
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 
 from hpcdata import BackgroundLoader, TokenDataset, TokenLoader
 from hpcdata.loading.layouts.named import T2I, Caption, Text
-from hpcdata.native import arrays
+from hpcdata.native import recycled
 from tests.loading import made
 from tests.native.test_forks import in_child
 
@@ -60,7 +63,7 @@ def values(kept: object) -> np.ndarray:
 
 
 @given(st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_what_is_kept_of_a_batch_never_changes(dataset, data):
     options = LOADERS[data.draw(st.sampled_from(sorted(LOADERS)))]
     loader = TokenLoader(dataset, **{"global_batch_size": 80, **options})
@@ -85,36 +88,67 @@ def test_what_is_kept_of_a_batch_never_changes(dataset, data):
 def test_large_arrays_are_apart_and_recycled():
     """Of those that begin with a page of 2 MiB, too."""
     shape = (300, 1000)
-    held = [arrays.empty(shape, np.int64) for _ in range(4)]
+    held = [recycled.empty(shape, np.int64) for _ in range(4)]
     begins = sorted(array.ctypes.data for array in held)
     assert all(begin % 2**21 == 0 for begin in begins)
     assert all(stop - start >= 8 * 300 * 1000 for start, stop in itertools.pairwise(begins))
     row = held[1][3]
     row[:] = 7
     del held
-    again = [arrays.empty(shape, np.int64) for _ in range(6)]
+    again = [recycled.empty(shape, np.int64) for _ in range(6)]
     assert {array.ctypes.data for array in again} & set(begins)
     for array in again:
         array[:] = 8
     assert (row == 7).all()
 
 
+def test_whether_memory_is_held_is_known_in_this_python():
+    buffer = recycled.Buffer(100)
+    assert recycled.first_free([buffer]) is not None
+    array = np.ndarray((100,), np.uint8, buffer.memory, buffer.offset)
+    for held in (array, array[3:5], torch.from_numpy(array), memoryview(array)):
+        del array
+        assert recycled.first_free([buffer]) is None
+        array = held
+    del array, held
+    assert recycled.first_free([buffer]) is not None
+
+
+def test_threads_never_share_memory():
+    def work(number: int) -> int:
+        wrong = 0
+        for _ in range(300):
+            array = recycled.empty((2**16,), np.uint8)
+            array[::4096] = number
+            time.sleep(0)
+            wrong += int((array[::4096] != number).sum())
+        return wrong
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert sum(pool.map(work, range(4))) == 0
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_addresses_are_those_of_the_arrays():
     for shape in ((3,), (300, 300), (300, 1000), (0, 4)):
         for _ in range(2):
-            array, address = arrays.empty_at(shape, np.int64)
+            array, address = recycled.empty_at(shape, np.int64)
             assert address == array.ctypes.data
             assert array.flags.writeable
             assert array.flags.aligned
 
 
 def test_memory_is_bounded_and_what_is_held_is_kept(monkeypatch):
-    monkeypatch.setattr(arrays, "_MAX_TOTAL_BYTES", 2**22)
-    monkeypatch.setattr(arrays, "_MAX_BUFFERS", 7)
-    held = [arrays.empty((size,), np.uint8) for size in range(2**17, 2**21, 2**16)]
+    monkeypatch.setattr(recycled, "_MAX_TOTAL_BYTES", 2**22)
+    monkeypatch.setattr(recycled, "_MAX_BUFFERS", 7)
+    held = [recycled.empty((size,), np.uint8) for size in range(2**17, 2**21, 2**16)]
     for number, array in enumerate(held):
         array[:] = number
-    buffers = [buffer for of_size in arrays._buffers.values() for buffer in of_size]
+    buffers = [buffer for of_size in recycled._buffers.values() for buffer in of_size]
     assert 1 < len(buffers) <= 7
     assert sum(buffer.size for buffer in buffers) <= 2**22
     assert any(buffer.memory is held[-1].base for buffer in buffers)  # what was wanted last stays
@@ -129,7 +163,7 @@ def test_a_child_makes_its_own_memory(dataset):
     was = {key: tensor.clone() for key, tensor in batch.items()}
 
     def work() -> None:
-        assert not arrays._buffers
+        assert not recycled._buffers
         for _ in range(3):
             next(batches)
         assert all(torch.equal(tensor, was[key]) for key, tensor in batch.items())

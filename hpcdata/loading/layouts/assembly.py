@@ -37,14 +37,11 @@ class BatchCounts(NamedTuple):
 class RowCounts:
     """The accounts of batches of consecutive rows: found at once for all batches of one size, as most are."""
 
-    def __init__(self, num_rows: int, columns: int, **totals: np.ndarray) -> None:
+    def __init__(self, columns: int, **totals: np.ndarray) -> None:
         """totals: [num_rows + 1] int64 each, of the rows before each. `samples` and `padding` are what they leave of
         the rows and of their `columns`.
         """
-        rows = np.arange(num_rows + 1)
-        tokens = sum(totals[name] for name in ("text_tokens", "image_tokens") if name in totals)
-        totals |= {"samples": rows - totals.get("skipped_samples", 0), "padding": rows * columns - tokens}
-        self._totals = np.stack([totals.get(name, np.zeros_like(rows)) for name in BatchCounts._fields])
+        self._columns, self._totals = columns, totals
         self._found: tuple[int, int, list[BatchCounts]] = (0, 0, [])
 
     def between(self, first: int, stop: int) -> BatchCounts:
@@ -54,10 +51,20 @@ class RowCounts:
             return BatchCounts()
         begin, of_size, found = self._found
         if size != of_size or (first - begin) % size:
-            begin, rows = first % size, self._totals[:, first % size :: size]
-            found = [BatchCounts(*counts) for counts in np.diff(rows).T.tolist()]
+            begin = first % size
+            found = self._of_size(begin, size)
             self._found = begin, size, found
         return found[(first - begin) // size]
+
+    def _of_size(self, begin: int, size: int) -> list[BatchCounts]:
+        """Of all batches of this size from row `begin` on."""
+        totals = {name: np.diff(before[begin::size]).tolist() for name, before in self._totals.items()}
+        found = [BatchCounts(**dict(zip(totals, counts, strict=True))) for counts in zip(*totals.values(), strict=True)]
+        tokens = [counts.text_tokens + counts.image_tokens for counts in found]
+        return [
+            counts._replace(samples=size - counts.skipped_samples, padding=size * self._columns - number)
+            for counts, number in zip(found, tokens, strict=True)
+        ]
 
 
 class Batch(NamedTuple):

@@ -9,12 +9,13 @@ import numpy as np
 from hpcdata.dataset.baked.maps import BakedMaps, find_baked
 from hpcdata.dataset.baked.record import COLUMN_BITS, FACTS, IMAGE, TRAINED, VALID
 from hpcdata.dataset.dataset import TokenDataset
-from hpcdata.loading.layouts.assembly import Batch, RowCounts
+from hpcdata.loading.layouts.assembly import Batch, BatchCounts, RowCounts
 from hpcdata.loading.layouts.base import IGNORED_LABEL, Layout, MakeBatch
 from hpcdata.loading.layouts.fixed_batches import dtypes_of
-from hpcdata.native.arrays import as_signed, empty, ragged, totals_before, widen
+from hpcdata.native.arrays import as_signed, ragged, totals_before, widen
 from hpcdata.native.compiled import WriteRows, kernels
 from hpcdata.native.forks import ForkLock, Lazy
+from hpcdata.native.recycled import empty
 from hpcdata.native.threads import Later
 from hpcdata.order.checking import digest
 
@@ -72,10 +73,10 @@ class _Prepared:
         self._dtypes = dtypes_of(self._keys, baked.layout.ids, self._width)
         self._facts = self._maps.facts(places)
         self._index = self._facts[:, FACTS.index("index")].copy()
-        begin = FACTS.index("text_tokens")
-        totals = np.zeros((len(FACTS) - begin, len(rows) + 1), np.int64)
-        np.cumsum(self._facts[:, begin:].T, axis=1, out=totals[:, 1:])
-        self._counts = RowCounts(len(rows), self._width, **dict(zip(FACTS[begin:], totals, strict=True)))
+        counted = {
+            name: column for name, column in zip(FACTS, self._facts.T, strict=True) if name in BatchCounts._fields
+        }
+        self._counts = RowCounts(self._width, **{name: totals_before(column) for name, column in counted.items()})
 
     def batch(self, first: int, stop: int, later: Later | None = None, width: int | None = None) -> Batch:
         """Of rows `first` to `stop` - 1. With a `later`, its ids may be there then."""

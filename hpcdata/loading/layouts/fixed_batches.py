@@ -16,7 +16,6 @@ from hpcdata.loading.layouts.padded_text import Frame, TextRows
 from hpcdata.loading.layouts.sequences import Form
 from hpcdata.native.arrays import (
     IGNORED_LABEL,
-    empty,
     fill_behind,
     position_dtype,
     prefix_mask,
@@ -26,6 +25,7 @@ from hpcdata.native.arrays import (
 )
 from hpcdata.native.compiled import WriteRows, kernels
 from hpcdata.native.forks import Lazy
+from hpcdata.native.recycled import empty
 from hpcdata.native.threads import Later
 from hpcdata.samples import Kind
 
@@ -73,15 +73,20 @@ class FixedRows:
         self._pad = layout.frame.pad
         self._texts = TextRows(dataset, texts, layout.text_columns, layout.frame)
         self._places = dataset.places(images.part, images.first_token, images.length)
-        num_images = np.searchsorted(images.row, np.arange(table.num_rows + 1))
         self._counts = RowCounts(
-            table.num_rows,
             self._columns + self._num_image,
             text_tokens=totals_before(self._texts.lengths),
-            image_tokens=self._num_image * num_images,
             truncated_texts=self._texts.num_truncated,
-            left_out_images=0 * num_images if layout.form.images else num_images,
+            **self._count_images(table.num_rows),
         )
+
+    def _count_images(self, num_rows: int) -> dict[str, np.ndarray]:
+        """Of the rows before each, for the account."""
+        if not len(self._images.row):
+            return {}
+        number = np.searchsorted(self._images.row, np.arange(num_rows + 1))
+        has_images = self._layout.form.images
+        return {"image_tokens": number * (self._num_image or 0)} if has_images else {"left_out_images": number}
 
     def batch(self, first: int, stop: int, later: Later | None = None, width: int | None = None) -> Batch:
         """Of rows `first` to `stop` - 1, always as wide as the layout. With a `later`, its ids may be there then."""

@@ -8,7 +8,8 @@ import numpy as np
 
 from hpcdata.dataset.dataset import SpanTable, TokenDataset
 from hpcdata.dataset.id_rows import Places
-from hpcdata.native.arrays import before_in_row, empty, fill_behind, ragged, totals_before
+from hpcdata.native.arrays import before_in_row, fill_behind, ragged, totals_before
+from hpcdata.native.recycled import empty
 from hpcdata.native.threads import Later
 
 
