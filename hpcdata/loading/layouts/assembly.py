@@ -37,11 +37,13 @@ class BatchCounts(NamedTuple):
 class RowCounts:
     """The accounts of batches of consecutive rows: found at once for all batches of one size, as most are."""
 
-    def __init__(self, columns: int, **totals: np.ndarray) -> None:
-        """totals: [num_rows + 1] int64 each, of the rows before each. `samples` and `padding` are what they leave of
-        the rows and of their `columns`.
+    def __init__(self, columns: int, counted: np.ndarray, names: Sequence[str]) -> None:
+        """counted: [len(names), num_rows] integers, what BatchCounts has by these names. `samples` and `padding` are
+        what they leave of the rows and of their `columns`.
         """
-        self._columns, self._totals = columns, totals
+        self._columns, self._counted = columns, counted
+        fields = BatchCounts._fields
+        self._known = [(fields.index(name), at) for at, name in enumerate(names) if name in fields]
         self._found: tuple[int, int, list[BatchCounts]] = (0, 0, [])
 
     def between(self, first: int, stop: int) -> BatchCounts:
@@ -58,13 +60,14 @@ class RowCounts:
 
     def _of_size(self, begin: int, size: int) -> list[BatchCounts]:
         """Of all batches of this size from row `begin` on."""
-        totals = {name: np.diff(before[begin::size]).tolist() for name, before in self._totals.items()}
-        found = [BatchCounts(**dict(zip(totals, counts, strict=True))) for counts in zip(*totals.values(), strict=True)]
-        tokens = [counts.text_tokens + counts.image_tokens for counts in found]
-        return [
-            counts._replace(samples=size - counts.skipped_samples, padding=size * self._columns - number)
-            for counts, number in zip(found, tokens, strict=True)
-        ]
+        number = (self._counted.shape[1] - begin) // size
+        totals = self._counted[:, begin : begin + number * size].reshape(-1, number, size).sum(axis=2)
+        counts = np.zeros((number, len(BatchCounts._fields)), np.int64)
+        for field, at in self._known:
+            counts[:, field] = totals[at]
+        samples, text, image, padding, _, _, skipped = counts.T
+        samples[:], padding[:] = size - skipped, size * self._columns - text - image
+        return [BatchCounts(*row) for row in counts.tolist()]
 
 
 class Batch(NamedTuple):

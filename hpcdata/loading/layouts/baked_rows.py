@@ -9,7 +9,7 @@ import numpy as np
 from hpcdata.dataset.baked.maps import BakedMaps, find_baked
 from hpcdata.dataset.baked.record import COLUMN_BITS, FACTS, IMAGE, TRAINED, VALID
 from hpcdata.dataset.dataset import TokenDataset
-from hpcdata.loading.layouts.assembly import Batch, BatchCounts, RowCounts
+from hpcdata.loading.layouts.assembly import Batch, RowCounts
 from hpcdata.loading.layouts.base import IGNORED_LABEL, Layout, MakeBatch
 from hpcdata.loading.layouts.fixed_batches import dtypes_of
 from hpcdata.native.arrays import as_signed, ragged, totals_before, widen
@@ -73,19 +73,17 @@ class _Prepared:
         self._dtypes = dtypes_of(self._keys, baked.layout.ids, self._width)
         self._facts = self._maps.facts(places)
         self._index = self._facts[:, FACTS.index("index")].copy()
-        counted = {
-            name: column for name, column in zip(FACTS, self._facts.T, strict=True) if name in BatchCounts._fields
-        }
-        self._counts = RowCounts(self._width, **{name: totals_before(column) for name, column in counted.items()})
+        begin = FACTS.index("text_tokens")
+        self._counts = RowCounts(self._width, np.ascontiguousarray(self._facts[:, begin:].T), FACTS[begin:])
 
     def batch(self, first: int, stop: int, later: Later | None = None, width: int | None = None) -> Batch:
         """Of rows `first` to `stop` - 1. With a `later`, its ids may be there then."""
-        write = self._write
+        counts, write = self._counts.between(first, stop), self._write  # before its numbers leave the cache
         arrays = self._in_steps(first, stop) if write is None else write.make(first, stop, self._dtypes, later=later)
         if "index" in self._keys:
             arrays["index"] = self._index[first:stop]
         ordered = {key: arrays[key] for key in self._keys if key in arrays}
-        return Batch(arrays=ordered, counts=self._counts.between(first, stop))
+        return Batch(ordered, counts)
 
     def _in_steps(self, first: int, stop: int) -> dict[str, np.ndarray]:
         """Where there are no compiled loops."""

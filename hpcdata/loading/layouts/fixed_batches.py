@@ -20,7 +20,6 @@ from hpcdata.native.arrays import (
     position_dtype,
     prefix_mask,
     prefix_positions,
-    totals_before,
     widen,
 )
 from hpcdata.native.compiled import WriteRows, kernels
@@ -73,20 +72,16 @@ class FixedRows:
         self._pad = layout.frame.pad
         self._texts = TextRows(dataset, texts, layout.text_columns, layout.frame)
         self._places = dataset.places(images.part, images.first_token, images.length)
-        self._counts = RowCounts(
-            self._columns + self._num_image,
-            text_tokens=totals_before(self._texts.lengths),
-            truncated_texts=self._texts.num_truncated,
-            **self._count_images(table.num_rows),
-        )
+        self._counts = RowCounts(self._columns + self._num_image, *self._counted(table.num_rows))
 
-    def _count_images(self, num_rows: int) -> dict[str, np.ndarray]:
-        """Of the rows before each, for the account."""
-        if not len(self._images.row):
-            return {}
-        number = np.searchsorted(self._images.row, np.arange(num_rows + 1))
-        has_images = self._layout.form.images
-        return {"image_tokens": number * (self._num_image or 0)} if has_images else {"left_out_images": number}
+    def _counted(self, num_rows: int) -> tuple[np.ndarray, tuple[str, ...]]:
+        """What of the account differs from row to row, and its names."""
+        counted = np.zeros((3, num_rows), np.int64)
+        counted[0], counted[1] = self._texts.lengths, self._texts.is_truncated
+        images, are_there = self._images.row, self._layout.form.images
+        if len(images):
+            counted[2] = np.bincount(images, minlength=num_rows) * (self._num_image or 0 if are_there else 1)
+        return counted, ("text_tokens", "truncated_texts", "image_tokens" if are_there else "left_out_images")
 
     def batch(self, first: int, stop: int, later: Later | None = None, width: int | None = None) -> Batch:
         """Of rows `first` to `stop` - 1, always as wide as the layout. With a `later`, its ids may be there then."""
@@ -96,14 +91,14 @@ class FixedRows:
             layout.check_spans(part.of_kind(Kind.TEXT), part.of_kind(Kind.IMAGE))
             layout.columns_of_image(part.of_kind(Kind.IMAGE))
             return FixedRows(layout, self._dataset, part).batch(0, stop - first)
-        whole = self._whole
+        counts, whole = self._counts.between(first, stop), self._whole  # before its numbers leave the cache
         arrays = (
             self._in_steps(first, stop, later) if whole is None else whole.make(first, stop, self._dtypes, later=later)
         )
         if "index" in self._keys:
             arrays["index"] = self._table.index[first:stop]
         ordered = {key: arrays[key] for key in self._keys if key in arrays}
-        return Batch(arrays=ordered, counts=self._counts.between(first, stop))
+        return Batch(ordered, counts)
 
     def _in_steps(self, first: int, stop: int, later: Later | None) -> dict[str, np.ndarray]:
         """Ids first, and then what is made of them."""

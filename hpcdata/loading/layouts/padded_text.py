@@ -8,7 +8,7 @@ import numpy as np
 
 from hpcdata.dataset.dataset import SpanTable, TokenDataset
 from hpcdata.dataset.id_rows import Places
-from hpcdata.native.arrays import before_in_row, fill_behind, ragged, totals_before
+from hpcdata.native.arrays import before_in_row, fill_behind, ragged
 from hpcdata.native.recycled import empty
 from hpcdata.native.threads import Later
 
@@ -45,7 +45,7 @@ def make_text_block(
     ids = empty((texts.num_rows, width), np.int64) if out is None else out
     rows = TextRows(dataset, texts, width, frame)
     rows.place(ids)
-    return TextBlock(ids=ids, lengths=rows.lengths, num_truncated=int(rows.num_truncated[-1]))
+    return TextBlock(ids=ids, lengths=rows.lengths, num_truncated=int(rows.is_truncated.sum()))
 
 
 class TextRows:
@@ -60,8 +60,7 @@ class TextRows:
         taken = np.minimum(total, self._room)
         self._has_frame = frame.num_added > 0
         self.lengths = taken + frame.num_added if self._has_frame else taken
-        self.num_truncated = totals_before(total > self._room)
-        """Of the rows before each."""
+        self.is_truncated = total > self._room
         self._taken = taken
         if self._is_single:
             self._places = dataset.places(texts.part, texts.first_token, taken if self._is_even else taken[texts.row])
