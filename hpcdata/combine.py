@@ -67,6 +67,7 @@ def _combine(options: Options) -> int:
     manifest = combine(options.run, CombineOptions(**values))
     if options.json:
         values = {"dataset": str(manifest.folder), "counts": manifest.counts.to_mapping(), "parts": len(manifest.parts)}
+        values["target"] = str(manifest.target) if manifest.target else None
         values["baked"] = {baked.layout: baked.num_bytes for baked in manifest.baked}
         print(json.dumps({**values, "content_digest": manifest.content_digest}, indent=1))
         return tell_rejected(options.run, manifest.counts)
@@ -74,6 +75,8 @@ def _combine(options: Options) -> int:
     for baked in manifest.baked:
         say(f"baked {baked.describe()}")
     say(f"content digest {manifest.content_digest}")
+    if manifest.target:
+        say(f"{manifest.target}: laid out of it")
     if why := when_too_many(len(manifest.parts), options.run, is_joined=bool(manifest.joined)):
         say(why)
     return tell_rejected(options.run, manifest.counts)

@@ -1,58 +1,50 @@
 """Export: writes a dataset in the form that another system's own loader reads.
 
-    hpcdata export DATASET OUT --format unidisc       one padded TensorDict, as UniDisc's loader reads it
+    hpcdata export DATASET OUT --format megatron      tokens: tokens.bin and tokens.idx, for --data-path OUT/tokens
+    hpcdata export DATASET OUT --format mds           tokens: shards of MosaicML Streaming; litdata: chunks of litData
+    hpcdata export DATASET OUT --format hf            tokens: a folder for datasets.load_from_disk; jsonl: JSON lines
+    hpcdata export DATASET OUT --format liquid        codes and kept texts: a folder that Liquid's training reads
+    hpcdata export DATASET OUT --format mds cluster=slurm cluster.array=0-15
+                                                      the same as an array; any key of a launch, as key=value
+    hpcdata export DATASET OUT --format unidisc       tokens: one padded TensorDict, as UniDisc's loader reads it
+    hpcdata export DATASET OUT --format webdataset    copied records: tars whose samples have names of their own
+    hpcdata export DATASET OUT --format energon       the same, with the files that Megatron Energon needs
+    hpcdata export DATASET OUT --format llava         copied JSON lines: one JSON and its pictures, for LLaVA's trainer
+    hpcdata export DATASET OUT --format hf            copied rows: what datasets.load_from_disk opens
+    hpcdata export DATASET OUT --format jsonl         copied JSON lines as they are, with their files
 
-OUT appears at once, when it is complete.
+OUT appears at once, when it is complete; the same line again finds it. `hpcdata verify OUT` reads it back. Of records
+that `stage=copy` has copied, files are hard links where their bytes do not change. Those in another form than FORMAT is
+made of are copied once more first, in OUT.run.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-from argparse import BooleanOptionalAction
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from hpcdata.base.command import Options, Parser, say
+from hpcdata.base.command import DONE, Options, Parser, say
+from hpcdata.base.errors import UserError
+from hpcdata.formats import unidisc_options
+from hpcdata.formats.records import options as records
+from hpcdata.formats.tokens import options as tokens
 
-FORMATS = ("unidisc",)
+_OF_TOKENS = {"unidisc": unidisc_options.NAMES, **tokens.OPTIONS}
+FORMATS = tuple(dict.fromkeys([*_OF_TOKENS, *records.OPTIONS]))
+_COMMON = {"dataset", "out", "format", "json", "overrides", "run"}
 
 
 def parser() -> Parser:
     parser = Parser("export", __doc__)
     parser.add_argument("dataset", help="a dataset, or the output folder of a combined run")
     parser.add_argument("out", help="folder to make; must not exist")
-    parser.add_argument("--format", required=True, choices=FORMATS, help="unidisc: one padded TensorDict")
-    parser.add_argument("--block-size", type=int, help="text columns of pairs (the dataset's, else the longest text)")
-    parser.add_argument("--max-length", type=int, help="columns of interleaved samples (the longest sample)")
-    boolean = BooleanOptionalAction
-    parser.add_argument("--bos", action=boolean, help="begin texts with bos (if the tokenizer has it)")
-    parser.add_argument("--eos", action=boolean, help="end texts with eos (if the tokenizer has it)")
-    parser.add_argument(
-        "--pad-id",
-        type=_token_id,
-        metavar="ID|unidisc",
-        help="id on padding (the tokenizer's pad id, else eos, else 0); unidisc: its [PAD], 32000 with Llama-2",
-    )
-    parser.add_argument(
-        "--image-token-id",
-        type=_token_id,
-        metavar="ID|unidisc",
-        help="what the <image> of data.add_image_token becomes (stays); unidisc: 811",
-    )
-    parser.add_argument(
-        "--sample-ids",
-        action=boolean,
-        help="mark padding of interleaved samples by sample_ids as well (where its id does not tell it)",
-    )
-    parser.add_argument(
-        "--template",
-        metavar="NAME",
-        help="what stands around the turns of conversations: chat (the tokenizer's own), unidisc, or a file of Jinja",
-    )
-    parser.add_argument("--system", metavar="TEXT", help="what the system says where a conversation has none of it")
-    parser.add_argument(
-        "--text-tokenizer", metavar="FILE", help="the tokenizer, where the dataset is not beside its run"
-    )
-    parser.add_argument("--interleaved", action="store_true", help="write input_ids and modality even for pairs")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="where a run makes it: as in hpcdata launch")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="what the folder is to be")
+    records.add_options(parser)
+    tokens.add_options(parser)
+    unidisc_options.add_options(parser)
     parser.add_json()
     return parser
 
@@ -61,42 +53,70 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return parser().run(arguments, _export)
 
 
-def _token_id(text: str) -> int | str:
-    return text if text == "unidisc" else int(text)
-
-
 def _export(options: Options) -> int:
-    import dataclasses
-    import json
+    has_tokens = _has_tokens(options)
+    _require_options_of(options, (_OF_TOKENS if has_tokens else records.OPTIONS)[options.format])
+    if not has_tokens:
+        return _records(options)
+    return _unidisc(options) if options.format == "unidisc" else _tokens(options)
 
-    from hpcdata.convert.unidisc import ExportOptions, export_unidisc
 
-    summary = export_unidisc(
-        options.dataset,
-        options.out,
-        ExportOptions(
-            block_size=options.block_size,
-            max_length=options.max_length,
-            add_bos=options.bos,
-            add_eos=options.eos,
-            pad_id=options.pad_id,
-            image_token_id=options.image_token_id,
-            sample_ids=options.sample_ids,
-            template=options.template,
-            system=options.system,
-            text_tokenizer=options.text_tokenizer,
-            interleaved=options.interleaved,
-        ),
-    )
-    if options.json:
-        print(json.dumps({**dataclasses.asdict(summary), "out": str(options.out)}, indent=1))
-        return 0
-    say(f"{summary.samples} samples ({summary.kind}, {summary.width} columns) in {options.out}")
-    if summary.sample_ids:
-        say("sample_ids tell padding; UniDisc's own ids: --pad-id unidisc, for <image> --image-token-id unidisc")
-    if summary.truncated_texts or summary.left_out_images:
-        say(f"{summary.truncated_texts} samples cut, {summary.left_out_images} images left out for want of room")
-    return 0
+def _has_tokens(options: Options) -> bool:
+    """Raises UserError for a format that has no place for what the dataset holds."""
+    from hpcdata.dataset.manifest import read_manifest
+
+    manifest = read_manifest(options.dataset)
+    has_tokens = bool(manifest.id_dtype)
+    able = _OF_TOKENS if has_tokens else records.OPTIONS
+    if options.format not in able:
+        what = "tokens" if has_tokens else f"records (stage {manifest.stage})"
+        raise UserError(f"--format {options.format}: {options.dataset} holds {what}, which go to {', '.join(able)}")
+    if options.overrides and options.format == "unidisc":
+        raise UserError(f"{options.overrides[0]}: --format {options.format} takes no keys of a launch")
+    return has_tokens
+
+
+def _require_options_of(options: Options, names: Sequence[str]) -> None:
+    """Raises UserError for an option of another format."""
+    default = parser().get_default
+    for name, value in vars(options).items():
+        if name not in (*_COMMON, *names) and value != default(name):
+            raise UserError(f"--{name.replace('_', '-')} is no option of --format {options.format}")
+
+
+def _tokens(options: Options) -> int:
+    from hpcdata.base.logs import configure
+    from hpcdata.cluster.passing.through import run_beside, run_through
+    from hpcdata.config.compose import compose
+    from hpcdata.launch import tell
+
+    configure("export")
+    run = options.run or str(run_beside(options.out))
+    passed = run_through(compose(tokens.launch_line(vars(options), run=run)), keep=options.run is not None)
+    if passed.target is None and passed.launched:
+        code = tell(passed.launched, as_json=options.json)
+        say(f"{run} keeps what is done: the same line again goes on", file=sys.stderr)
+        return code
+    counts, out = passed.counts, str(passed.target)
+    rejects = [f"  {reason} {number}" for reason, number in sorted(counts.rejected.items())]
+    rejects += [f"  {out}/left_out.jsonl lists them"] if rejects else []
+    values = {"out": out, "target": options.format, "counts": counts.to_mapping()}
+    return _say(options, values, [f"{out}: {options.format}, {counts.describe()}", *rejects])
+
+
+def _records(options: Options) -> int:
+    from hpcdata.cluster.passing.recopying import export_copied
+
+    return _say(options, *export_copied(vars(options)))
+
+
+def _unidisc(options: Options) -> int:
+    return _say(options, *unidisc_options.export(vars(options)))
+
+
+def _say(options: Options, values: Mapping[str, Any], lines: Sequence[str]) -> int:
+    say(json.dumps(values, indent=1) if options.json else "\n".join(lines))
+    return DONE
 
 
 if __name__ == "__main__":

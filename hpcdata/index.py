@@ -33,7 +33,7 @@ def _index(options: Options) -> int:
     import json
     import time
 
-    from hpcdata.convert.wids_index import make_index, problems
+    from hpcdata.formats.wids_index import make_index, problems
 
     started = time.monotonic()
     tars = make_index(options.tars, options.output, num_workers=options.workers, has_checksums=options.checksums)

@@ -42,7 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list(options: Options) -> int:
-    import dataclasses
     import json
 
     from hpcdata.runs.rejects import picture_folders, require_known, rows_of
@@ -56,7 +55,7 @@ def _list(options: Options) -> int:
         if row.reason != options.reason if options.reason else row.reason == DUPLICATE:
             continue
         if options.json:
-            print(json.dumps(dataclasses.asdict(row)))
+            print(json.dumps(row.to_mapping()))
         elif options.reason or shown < FIRST_ROWS:
             say(_line(row, folders))
         shown += 1

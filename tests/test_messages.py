@@ -28,7 +28,10 @@ from tests.smallruns import small_arguments
             "+experiments=[quickstart,tokenise]",
             "experiments=tokenise: there is no such preset: did you mean tokenize?",
         ),
-        ("+experiments=tokenise", "there are chameleon, measure, quickstart, reshard, text, tokenize"),
+        (
+            "+experiments=tokenise",
+            "tokenise: there is no such preset: did you mean tokenize? there are chameleon, ",
+        ),
         ("cluster=slrum", "did you mean slurm? there are inline, local, slurm"),
         ("+experiment=quickstart", "unknown configuration key experiment: did you mean +experiments?"),
         ("data.cambrian_path=/x", "unknown configuration key data.cambrian_path: known keys are data.raw_data_dir, "),

@@ -20,9 +20,9 @@ from hpcdata.base import files
 from hpcdata.base.errors import UserError
 from hpcdata.cluster.sbatch import require_log_names
 from hpcdata.config.compose import compose
-from hpcdata.convert.unidisc import ExportOptions, export_unidisc
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.dataset.verifying import verify
+from hpcdata.formats.unidisc import ExportOptions, export_unidisc
 from hpcdata.history.outcome import Outcome, read_outcome, write_outcome
 from hpcdata.report.status import read_status
 from hpcdata.runs.paths import RunPaths

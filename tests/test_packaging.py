@@ -74,7 +74,8 @@ def test_the_wheel_holds_code_configuration_jobs_and_embedded_data(installed: Pa
         str(installed / "hpcdata/__init__.py"),
         str(installed / "hpcdata/jobs"),
     ]
-    for name in ("conf/config.yaml", "conf/experiments/quickstart.yaml", "embedded/quickstart.tar", "py.typed"):
+    names = ("conf/config.yaml", "conf/experiments/quickstart.yaml", "embedded/quickstart.tar", "py.typed")
+    for name in (*names, "catalogue/entries/chart_qa.yaml"):
         assert (installed / "hpcdata" / name).exists(), name
     assert not (installed / "hpcdata/conf").is_symlink()
     assert (installed / "bin/hpcdata").exists()

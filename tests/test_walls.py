@@ -15,28 +15,34 @@ ROOMS = {
     "base": "",
     "embedded": "",
     "native": "",
+    "net": "base",
     "samples": "base",
     "config": "base embedded",
     "media": "base samples",
     "order": "base native",
     "shards": "base samples",
-    "sources": "base samples native media",
+    "sources": "base samples native media order",
     "runs": "base samples config shards sources",
     "history": "base samples config shards runs",
     "encoders": "base samples embedded config media shards runs",
     "dataset": "base samples native config shards runs history encoders",
-    "stages": "base samples config media sources shards runs encoders multimodal",
+    "catalogue": "base net runs",
+    "stages": "base samples config media net sources shards runs encoders dataset multimodal formats",
     "work": "base samples config embedded sources shards runs history stages",
-    "report": "base samples shards runs history dataset",
+    "report": "base samples config shards runs history dataset",
     "loading": "base samples native order shards dataset",
     "multimodal": (
-        "base samples native embedded config media order sources runs shards dataset encoders loading report"
+        "base samples native embedded config media order sources runs shards catalogue dataset encoders loading report"
     ),
-    "convert": "base samples native sources encoders dataset loading",
-    "cluster": "base samples config embedded sources shards runs history encoders stages work dataset loading report",
+    "formats": "base samples config native media order sources shards runs catalogue encoders dataset loading",
+    "cluster": (
+        "base samples config embedded sources shards runs history encoders stages work dataset loading report formats"
+    ),
     "jobs": "base config encoders cluster commands",
     "api": "base config runs history shards dataset work loading report cluster",
-    "commands": "base config order runs shards dataset stages work report loading multimodal convert cluster api",
+    "commands": (
+        "base config order runs shards dataset stages work report loading multimodal formats catalogue cluster api"
+    ),
 }
 """Room -> the rooms that it may use. `commands` are the modules beside the rooms, which everything is typed by."""
 MOST_FILES = 16
@@ -50,6 +56,7 @@ ONLY_IN = {
     "wids": set(),
     "torch.distributed": {"order.ranks"},
     "argparse": {"base.command"},
+    "http.client": {"net.client", "net.connecting"},
     "PIL": {
         *(
             f"media.{name}"
@@ -63,6 +70,7 @@ ONLY_IN = {
                 "orientation",
                 "pixels",
                 "profiles",
+                "kept",
                 "resizing",
                 "turns",
             )

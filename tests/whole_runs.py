@@ -17,6 +17,7 @@ from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.history import submissions
 from hpcdata.history.outcome import Outcome, write_outcome
 from hpcdata.history.submissions import Submission
+from hpcdata.loading.baking import bakings
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.planning import prepare
@@ -76,7 +77,7 @@ def _leave_claim(paths: RunPaths, name: str) -> None:
 
 
 def finished(folder: Path) -> Path:
-    """A run with rejects, a retry, joined columns, all notes and a report."""
+    """A run with rejects, a retry, joined columns, baked rows, all notes and a report."""
     folder.mkdir(parents=True)
     _pictures(folder / "in", 12)
     good = (folder / "in/1.png").read_bytes()
@@ -91,7 +92,7 @@ def finished(folder: Path) -> Path:
     assert retry(paths.root).parts
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(joined, "MIN_PARTS", 1)
-        combine(paths.root, CombineOptions())
+        combine(paths.root, CombineOptions(bake=bakings(["t2i"])))
     _note_jobs(paths)
     halt(paths.root, "too many", compose(small_arguments(paths.root)))
     write_outcome(paths, Outcome(outcome="finished", reason="all is done", next_step=None, account="12 inputs"))

@@ -1,6 +1,6 @@
 """Cluster: where tasks run - this process, processes of this machine, SLURM - and who looks after them.
 
-May use: every room but `convert`.
+May use: every room but `formats`.
 
     limits        what the cluster allows
     preflight     what that and the output folder mean for a run
@@ -16,5 +16,6 @@ May use: every room but `convert`.
     guard         tries again, hears signals, and ends no finishing job without a report
     faults        why shards are missing
     finish        what follows a finished run
+    passing/      runs that a command needs only until what it makes is there
     cancelling    ending all jobs of a run
 """

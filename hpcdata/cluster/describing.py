@@ -108,6 +108,7 @@ def _dataset_to_mapping(finished: Finished) -> dict[str, Any]:
         "content_digest": manifest.content_digest,
         "parts": len(manifest.parts),
         "problems": list(finished.problems),
+        "target": str(manifest.target) if manifest.target else None,
         "picture": str(finished.picture) if finished.picture else None,
     }
 
@@ -140,10 +141,14 @@ def _describe_finished(finished: Finished, output_dir: Path) -> str:
     ]
     if finished.problems:
         return "\n".join(lines)
+    if manifest.target:
+        lines.append(f"export    {manifest.target}")
     if not finished.loader:
         opened = f"from hpcdata.multimodal import get_dataset; get_dataset({str(output_dir)!r})"
         has_files = next(manifest.folder.glob("parts/*/records"), None) is not None
         what = f"its files are {manifest.folder}/parts/*/records/*" if has_files else f"open it with {opened}"
+        if manifest.target:
+            what = f"its files are in {manifest.target}"
         return "\n".join([*lines, f"next      {what}; {to_type('status', output_dir)}"])
     lines.append(f"loader    {finished.loader}")
     if finished.picture:

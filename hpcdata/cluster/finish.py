@@ -116,14 +116,14 @@ def _read_back(dataset_path: Path, plan: Plan) -> str:
     from hpcdata import T2I, Buckets, Interleaved, Text, TokenDataset, TokenLoader
 
     dataset = TokenDataset(dataset_path)
-    if not len(dataset):
+    if not dataset.num_tokens:
         return "nothing to read"
     batch_size = min(BATCH_SIZE, len(dataset))
     block_size = dataset.manifest.layout.block_size or DEFAULT_LENGTH
     counts = dataset.manifest.counts
     layout = T2I(block_size=block_size) if counts.images == counts.written else Text(max_length=block_size)
     loader = TokenLoader(dataset, global_batch_size=batch_size, layout=layout, num_epochs=1)
-    if plan.config.data.max_aspect_ratio is not None:
+    if plan.config.data.keeps_shapes:
         interleaved = Interleaved(max_length=MAX_LENGTH, pad="batch_max")
         loader = TokenLoader(
             dataset,

@@ -300,13 +300,18 @@ def check(config: RunConfig) -> list[str]:
     """Everything that can be said before a plan is made; raises UserError for what cannot work."""
     from hpcdata import sources
     from hpcdata.runs import planning
+    from hpcdata.sources.sets.settings import settings_line
 
     planning.check(config)
+    config = planning.with_mapping(config)
     listed = sources.list_inputs(
         config.data.raw_data_dir,
         config.data.source,
         without=config.data.token_output_dir,
         image_root=config.data.image_root,
+        seed=config.data.seed,
+        mapping=config.data.mapped_by or "",
+        made=settings_line(config.data.tasks, config.data.coordinates),
     )
     total = sum(Path(item.path).stat().st_size for item in listed)
     lines = [f"inputs: {len(listed)} files, {_size(total)}"]

@@ -12,7 +12,10 @@ import re
 from hpcdata.base.errors import UserError
 from hpcdata.config.schema import RunConfig
 
-PATH_KEYS = ("data.raw_data_dir", "data.image_root", "data.token_output_dir", "text.tokenizer", "image.checkpoint")
+PATH_KEYS = (
+    *("data.raw_data_dir", "data.image_root", "data.mapping", "data.token_output_dir"),
+    *("text.tokenizer", "image.checkpoint", "convert.out", "export.out"),
+)
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 

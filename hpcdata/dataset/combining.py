@@ -34,8 +34,9 @@ from hpcdata.dataset.publishing import existing, publish, recover
 from hpcdata.history.ledger import read_ledgers
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import Plan, ShardSpec, load_plan
+from hpcdata.runs.plan import Plan, ShardSpec, load_plan, load_runtime
 from hpcdata.runs.rejects import not_rejected, retry_header
+from hpcdata.runs.stage import arrange
 from hpcdata.shards import shard
 from hpcdata.shards.compact import compact
 from hpcdata.shards.counts import Counts
@@ -88,6 +89,9 @@ def _combine(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions)
         log.info("%s holds all shards and retries already", target)
     if options.bake is not None:
         manifest = bake(manifest, options.bake)
+    if not manifest.counts.missing:
+        runtime = load_runtime(paths.root) if paths.runtime.exists() else plan.config
+        manifest = dataclasses.replace(manifest, target=arrange(plan, runtime, target))
     dataset = target.relative_to(paths.root).as_posix() if target.is_relative_to(paths.root) else str(target)
     record = {"dataset": dataset, "complete": not manifest.counts.missing}
     files.write_atomic(paths.combined, sealed.to_json(record))
@@ -150,7 +154,7 @@ def _fill(plan: Plan, paths: RunPaths, target: Path, options: CombineOptions, bu
     absent = missing - counts.missing
     counts = counts + Counts(inputs=absent, missing=absent)
     if options.compact:
-        parts = [compact(building / "parts", parts, plan.fingerprint, plan.id_dtype)]
+        parts = [compact(building / "parts", parts, plan.fingerprint, plan.id_dtype, plan.contents)]
     manifest = _manifest(plan, paths, parts, counts, gaps, retries, building / "parts", is_compact=options.compact)
     if joined.pays(building, manifest):
         manifest = joined.join(building, manifest)

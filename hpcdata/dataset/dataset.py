@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ from hpcdata.native.compiled import kernels
 from hpcdata.native.forks import ForkLock, Lazy
 from hpcdata.native.intervals import Intervals
 from hpcdata.native.recycled import empty
-from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, Role, Span
+from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, RawText, Role, Span
+from hpcdata.shards.raw_texts.part import PartTexts
 
 if TYPE_CHECKING:
     from hpcdata.dataset.decoding import Decoded
@@ -200,6 +202,17 @@ class TokenDataset:
             found.append(self._part(part_index).key(row - int(self._first_row[part_index])))
         return found
 
+    def texts(self, rows: np.ndarray) -> list[tuple[RawText, ...]]:
+        """The raw texts of the samples at `rows` ([n] integers in [0, len)), where their run keeps them."""
+        found: list[tuple[RawText, ...]] = [()] * len(rows)
+        parts = self._parts_of(rows)
+        for part_index in np.unique(parts).tolist():
+            at = np.flatnonzero(parts == part_index)
+            texts = self._part(part_index).texts.rows(rows[at] - int(self._first_row[part_index]))
+            for place, of_row in zip(at.tolist(), texts, strict=True):
+                found[place] = of_row
+        return found
+
     def places(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> Places:
         """From where rows are copied: `length` ids from `start` in the tokens of `part` ([num_places] each)."""
         maps = self.maps
@@ -302,7 +315,8 @@ class TokenDataset:
             ids = part.ids[token : token + length]
             spans.append(_span(kind, ids, height, width, flag))
             token += length
-        return Example(index=index, key=part.key(local), spans=tuple(spans))
+        texts = part.texts.row(local) if part.texts.are_kept else ()
+        return Example(index=index, key=part.key(local), spans=tuple(spans), texts=texts)
 
     def _part(self, part_index: int) -> _OpenPart:
         part = self._open_parts.get(part_index)
@@ -327,6 +341,7 @@ class _OpenPart:
                 ("keys/bytes.memmap", "uint8"),
             )
         )
+        self.texts = PartTexts(Path(folder), part.samples, partial(map_column, may_grow=True))
 
     def key(self, local: int) -> str:
         end = self._first_key[local + 1] if local + 1 < len(self._first_key) else len(self._key_bytes)

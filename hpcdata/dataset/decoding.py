@@ -40,7 +40,7 @@ _lock = ForkLock()
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedText:
-    """A text span. Control tokens are written out, as in `<s>`."""
+    """A text span, or a raw text that no tokenizer made ids of. Control tokens are written out, as in `<s>`."""
 
     text: str
     role: Role = Role.NONE
@@ -93,8 +93,11 @@ def decode(
     """Raises UserError when a tokenizer's file is not found, or is another than the one of the manifest."""
     tokenizers = _Tokenizers(manifest, text_tokenizer, image_checkpoint, device)
     with _lock:
-        spans = tuple(tokenizers.decode(span) for span in example.spans)
-    return Decoded(index=example.index, key=example.key, spans=spans)
+        spans = [tokenizers.decode(span) for span in example.spans]
+    if manifest.text is None:
+        for text in reversed(example.texts):
+            spans.insert(text.place, DecodedText(text=text.text, role=text.role, loss=text.loss))
+    return Decoded(index=example.index, key=example.key, spans=tuple(spans))
 
 
 def open_conversations(

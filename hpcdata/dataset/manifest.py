@@ -48,7 +48,7 @@ class LayoutDefaults:
             img_token_shift=data.img_token_shift,
             text_vocab_size=plan.config.model.text_vocab_size,
             block_size=data.block_size,
-            resolution=data.resolution if plan.image else None,
+            resolution=data.resolution if plan.image and data.sizes is None else None,
         )
 
 
@@ -62,6 +62,7 @@ def planned_facts(plan: Plan) -> dict[str, Any]:
         "inputs": [
             {"path": item.origin, "label": item.file.label, "size": item.size, "mtime_ns": item.mtime_ns}
             | {"samples": item.scan.num_samples}
+            | ({"take": item.file.take, "left_out_by_sampling": item.num_left_out} if item.file.take else {})
             for item in plan.inputs
         ],
         **({"found": dataclasses.asdict(plan.found)} if plan.found else {}),
@@ -112,6 +113,8 @@ class Manifest:
     """Where it was read from: not part of the file."""
     groups: tuple[Group, ...] = ()
     """Of several datasets, their parts: not part of the file."""
+    target: Path | None = None
+    """Where combine has laid it out for another system: not part of the file."""
 
     @property
     def num_samples(self) -> int:

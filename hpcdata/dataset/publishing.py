@@ -54,6 +54,7 @@ def recover(target: Path) -> None:
     if retired.exists() and not target.exists():
         retired.rename(target)
     files.remove_folder(retired)
+    files.empty_trash(retired.parent, retired.name)
 
 
 def _retired(target: Path) -> Path:

@@ -9,12 +9,14 @@ whatever the batch, so nothing is measured there.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hpcdata.base import files, sealed
 from hpcdata.encoders import building
+from hpcdata.encoders.examples import PixelOptions
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import SIZES_A_BATCH, Plan, load_plan
 
@@ -63,8 +65,12 @@ def _find(plan: Plan, runtime: RunConfig) -> int:
     if device == "cpu":
         return ON_CPU
     tokenizer = image.build(plan.image, runtime.image.checkpoint, device, plan.config.image.cpu_threads)
-    size = best_size(lambda size: _rate(tokenizer, size, plan.config.data.resolution, device))
-    return size if plan.config.data.max_aspect_ratio is None else size * SIZES_A_BATCH
+    pixels = PixelOptions.of(plan)
+    assert pixels is not None
+    largest = math.isqrt(max(height * width for height, width in pixels.sizes))
+    side = max(1, largest // plan.image.downsample) * plan.image.downsample
+    size = best_size(lambda size: _rate(tokenizer, size, side, device))
+    return size * SIZES_A_BATCH if plan.config.data.keeps_shapes else size
 
 
 def _rate(tokenizer: ImageTokenizer, size: int, side: int, device: str) -> float | None:

@@ -29,7 +29,9 @@ class Tokenizers:
         if self.image is not None and with_images:
             compares = config.image.precision != "fp32" or config.image.compile
             pictures = PictureEncoder(self.image, batch_size=plan.picture_batch_size, compares=compares)
-        return BatchEncoder(text=self.text, image=pictures, block_size=config.data.block_size)
+        return BatchEncoder(
+            text=self.text, image=pictures, block_size=config.data.block_size, keeps_texts=config.text.keep_raw
+        )
 
 
 def build(plan: Plan, runtime: RunConfig) -> Tokenizers:

@@ -29,6 +29,7 @@ from hpcdata.samples import (
     ImagePart,
     Kind,
     PreparedBatch,
+    RawText,
     Reason,
     Record,
     Reject,
@@ -55,6 +56,7 @@ class PixelOptions:
     max_bytes: int
     jpeg_draft: bool
     rule: Rule = WHITE
+    max_aspect: float | None = None
     counts_profiles: bool = False
     """Older plans do not count color profiles that are not applied."""
 
@@ -64,12 +66,16 @@ class PixelOptions:
         data = plan.config.data
         if plan.image is None:
             return None
-        sizes = buckets.sizes(data.resolution, plan.image.downsample, data.max_aspect_ratio)
+        if data.sizes is None:
+            sizes = buckets.sizes(data.resolution, plan.image.downsample, data.max_aspect_ratio)
+        else:
+            sizes = buckets.named(data.sizes)
         return cls(
             sizes=sizes,
             max_pixels=data.max_image_pixels,
             max_bytes=data.max_record_bytes,
             jpeg_draft=data.jpeg_draft,
+            max_aspect=data.max_aspect,
             rule=dataclasses.replace(RULES[plan.config.image.rule], color=data.color),
             counts_profiles=plan.found is not None,
         )
@@ -84,10 +90,13 @@ class BatchEncoder:
         text: TextTokenizer | None,
         image: PictureEncoder | None,
         block_size: int | None,
+        keeps_texts: bool = False,
     ) -> None:
+        """keeps_texts: examples have their texts in UTF-8, too."""
         self._text = text
         self._image = image
         self._block_size = block_size
+        self._keeps_texts = keeps_texts
 
     @overload
     def encode(self, batch: PreparedBatch, *, first_index: int, source: str) -> EncodedBatch: ...
@@ -104,6 +113,7 @@ class BatchEncoder:
         if isinstance(batch, Documents):
             encoded = self._encode_documents(batch, first_index, source)
             return lambda: encoded
+        assert isinstance(batch, PreparedBatch)  # no source of texts and pictures gives a RowRange
         return self._start_records(batch, first_index, source)
 
     def _start_records(self, batch: PreparedBatch, first_index: int, source: str) -> Callable[[], EncodedBatch]:
@@ -137,16 +147,18 @@ class BatchEncoder:
         unapplied: list[int],
     ) -> EncodedBatch:
         ids, codes = iter(text_ids), iter(grids)
-        examples, truncated, unapplied_profiles = [], [], []
+        examples, truncated, unapplied_profiles, fixed = [], [], [], []
         for number, (sample, _) in enumerate(good):
-            spans, num_cut = self._spans(sample, ids, codes)
+            spans, texts, num_cut = self._spans(sample, ids, codes)
             if number in failed:
                 row = reject_row(sample, failed[number].reason, failed[number].message, first_index, source)
                 rejects[row.index] = row
-            elif any(len(span.ids) for span in spans):
-                examples.append(Example(index=first_index + sample.position, key=sample.key, spans=tuple(spans)))
+            elif texts or any(len(span.ids) for span in spans):
+                index = first_index + sample.position
+                examples.append(Example(index=index, key=sample.key, spans=tuple(spans), texts=tuple(texts)))
                 truncated.append(num_cut)
                 unapplied_profiles.append(unapplied[number])
+                fixed.append(sample.is_fixed)
             else:
                 row = reject_row(sample, Reason.EMPTY_TEXT, _NO_IDS, first_index, source)
                 rejects[row.index] = row
@@ -159,29 +171,36 @@ class BatchEncoder:
             compared_codes=compared,
             equal_codes=equal,
             unapplied_profiles=unapplied_profiles,
+            fixed=fixed,
         )
 
     def _encode_documents(self, batch: Documents, first_index: int, source: str) -> EncodedDocuments:
         """As records are encoded for samples of one text, without an object for each of them."""
-        assert self._text is not None
-        ids, lengths, truncated, crashed = np.zeros(0, np.int32), np.zeros(0, np.int64), None, dict[int, BadSample]()
-        if batch.texts:
+        ids, lengths, truncated = np.zeros(0, np.int32), np.zeros(len(batch.texts), np.int64), None
+        crashed = dict[int, BadSample]()
+        if batch.texts and self._text is not None:
             ids, offsets, crashed = panics.encode(self._text, batch.texts)
             ids, lengths, truncated = _cut(ids, offsets, self._block_size)
-        without_ids = np.flatnonzero(lengths == 0).tolist()
-        failed = [*batch.rejects, *(_without_ids(batch, row, crashed.get(row)) for row in without_ids)]
+        is_written = lengths > 0
+        if self._keeps_texts:
+            is_written = np.ones(len(lengths), bool)
+            is_written[list(crashed)] = False
+        without = np.flatnonzero(~is_written).tolist()
+        failed = [*batch.rejects, *(_without_ids(batch, row, crashed.get(row)) for row in without)]
         failed.sort(key=lambda reject: reject.position)
-        written = np.array(batch.positions, np.int64)[lengths > 0]
+        written = np.array(batch.positions, np.int64)[is_written]
+        kept = itertools.compress(batch.texts, is_written.tolist()) if self._keeps_texts else None
         return EncodedDocuments(
             index=first_index + batch.shift + written,
             keys=[f"{batch.key_prefix}{position}".encode() for position in written.tolist()],
-            lengths=lengths[lengths > 0],
+            lengths=lengths[is_written],
+            texts=None if kept is None else [text.encode() for text in kept],
             ids=ids,
             rejects=[
                 reject_row(reject, reject.reason, reject.message, first_index + batch.shift, batch.source or source)
                 for reject in failed
             ],
-            truncated=None if truncated is None else truncated[lengths > 0],
+            truncated=None if truncated is None else truncated[is_written],
         )
 
     def _compare(
@@ -212,9 +231,12 @@ class BatchEncoder:
 
     def _spans(
         self, sample: Sample, text_ids: Iterator[np.ndarray], codes: Iterator[np.ndarray]
-    ) -> tuple[list[Span], int]:
-        spans, num_truncated = [], 0
+    ) -> tuple[list[Span], list[RawText], int]:
+        """(its spans, its texts where they are kept, how many of the texts are cut)."""
+        spans, texts, num_truncated = list[Span](), list[RawText](), 0
         for part in sample.parts:
+            if isinstance(part, TextPart) and self._keeps_texts:
+                texts.append(RawText(data=part.text.encode(), place=len(spans), role=part.role, loss=part.loss))
             if isinstance(part, TextPart) and self._text is not None:
                 ids = next(text_ids)
                 kept = ids[: self._block_size]
@@ -224,7 +246,7 @@ class BatchEncoder:
             elif isinstance(part, ImagePart) and self._image is not None:
                 grid = next(codes)
                 spans.append(Span(kind=Kind.IMAGE, ids=grid.ravel(), height=grid.shape[0], width=grid.shape[1]))
-        return spans, num_truncated
+        return spans, texts, num_truncated
 
 
 def load_images(record: Record, options: PixelOptions | None) -> list[np.ndarray]:
@@ -253,6 +275,7 @@ def _load(blob: Blob, options: PixelOptions, noted: Noted | None) -> np.ndarray:
             sizes=options.sizes,
             max_pixels=options.max_pixels,
             jpeg_draft=options.jpeg_draft,
+            max_aspect=options.max_aspect,
             rule=options.rule,
             noted=noted,
         )

@@ -59,6 +59,9 @@ MAX_SCANS = 50
 """Of a JPEG. Each goes over the whole picture again: encoders make 10 to 20, a hostile file of 400 KB has thousands."""
 MAX_PIECES = 1 << 17
 """Strips or tiles of a TIFF, which are decoded one by one."""
+PIXELS_A_BYTE, SMALL_PIXELS = 30_000, 1 << 20
+"""A picture of more pixels than both is a bomb: a blank page has at most 25,000 for each byte of its file, and a
+file of 38 bytes may promise 89 million, so that an archive of them would cost hours."""
 _MANY = (
     (b"\x89PNG", b"iCCP", 16, "color profiles"),
     (b"\xff\xd8", b"Exif\0\0", 256, "segments of Exif"),
@@ -108,6 +111,10 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     num_pixels = image.width * image.height
     require_pixels(num_pixels, max_pixels)
+    if num_pixels > max(SMALL_PIXELS, PIXELS_A_BYTE * len(data)):
+        raise BadSample(
+            Reason.OVERSIZED_IMAGE, f"{num_pixels} pixels in {len(data)} bytes, the limit is {PIXELS_A_BYTE} a byte"
+        )
     if not num_pixels:
         raise BadSample(Reason.UNREADABLE_IMAGE, f"{image.width} x {image.height} pixels")
     if image.format in ("JPEG", "MPO") and (num_scans := data.count(_SCAN)) > MAX_SCANS:

@@ -19,6 +19,7 @@ from hpcdata.media.opening import as_rgb, upright
 from hpcdata.media.resizing import covered
 from hpcdata.media.rules import WHITE, Rule
 from hpcdata.media.sizes import Size, nearest
+from hpcdata.samples import BadSample, Reason
 
 
 @dataclass
@@ -40,19 +41,28 @@ def load(
     max_pixels: int,
     jpeg_draft: bool = False,
     rule: Rule = WHITE,
+    max_aspect: float | None = None,
     noted: Noted | None = None,
 ) -> np.ndarray:
     """[height, width, 3] uint8 RGB of the size that is nearest in shape. Safe in several threads with one `max_pixels`.
 
-    jpeg_draft: a large JPEG is decoded at a part of its size, see `drafts`. noted: is told of profiles that are not
-    applied.
-    Raises BadSample, see `formats.opened`.
+    jpeg_draft: a large JPEG is decoded at a part of its size, see `drafts`. max_aspect: the most that the longer side
+    may be times the shorter one. noted: is told of profiles that are not applied.
+    Raises BadSample, see `formats.opened`, or ASPECT_RATIO before anything is decoded.
     """
     data = jpeg.ended(data, rule)
     with formats.opened(data, max_pixels) as image:
+        _require_shape(image, max_aspect)
         drafted = draft(image, sizes, rule.turned) if jpeg_draft else None
         with turns.turn(image, data, max_pixels):
             return _covering(image, drafted, sizes, rule, noted)
+
+
+def _require_shape(image: Image.Image, max_aspect: float | None) -> None:
+    """By the sides of the file: it does not matter which way the picture is turned."""
+    if max_aspect is not None and max(image.size) > max_aspect * min(image.size):
+        message = f"{image.width} x {image.height} pixels: the longer side is more than {max_aspect:g} times the other"
+        raise BadSample(Reason.ASPECT_RATIO, message)
 
 
 def _covering(

@@ -23,7 +23,8 @@ rest is padded) belong to the raw path.
 `liquid`: what Liquid's convert_imagepair_cc512 gives Chameleon's tokenizer at `data.resolution=512`. Plain
 `convert("RGB")`: alpha is dropped, and not blended with anything. What tools leave black below full transparency
 therefore becomes black, which is why this is also known as "alpha to black"; another hidden color comes to light.
-Liquid drops pictures whose sides have a ratio above 2, without a word: here they have pixels, cropped to the center.
+Liquid drops pictures whose sides have a ratio above 2, without a word: here they have pixels, cropped to the center,
+or are rejects of `data.max_aspect=2`.
 Sizes other than squares are of ours: the same arithmetic, with the factor of the side that is cut least.
 
 Neither original decodes JPEGs as drafts: with `data.jpeg_draft` the pixels of large JPEGs are only near theirs.

@@ -36,18 +36,43 @@ class Selection:
         return self.permutation.rows(0, positions)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """The same for a source that is read from its beginning: whether a row takes part, in the order of the source.
+
+    Of `random` those that the permutation puts first: exactly so many, any row is asked in O(1), nothing is stored.
+    """
+
+    size: int
+    num_samples: int
+    first: int = 0
+    permutation: ShuffledOrder | None = None
+
+    def holds(self, rows: np.ndarray) -> np.ndarray:
+        """rows: [n] integers in [0, size) -> [n] bool."""
+        if self.permutation is None:
+            return (rows >= self.first) & (rows < self.first + self.num_samples)
+        return self.permutation.rows(0, rows) < self.num_samples
+
+
+def subset(strategy: str, size: int, *, seed: int = 0) -> Subset:
+    """Of `strategy` as in `select`, which may take none here. Raises UserError."""
+    kind, num_samples = amount(strategy, size, least=0)
+    if kind == "random" and num_samples:
+        permutation = ShuffledOrder(num_samples=size, seed=derived_seed(seed, "random subset"))
+        return Subset(size=size, num_samples=num_samples, permutation=permutation)
+    return Subset(size=size, num_samples=num_samples, first=size - num_samples if kind == "end" else 0)
+
+
+def check_strategy(strategy: str) -> None:
+    """Raises UserError for what is none, whatever the size of a source is."""
+    if strategy != "all":
+        _parsed(strategy)
+
+
 def select(strategy: str, size: int, *, seed: int = 0) -> Selection:
     """The selection that `strategy` makes of a source of `size` samples. Raises UserError."""
-    if strategy == "all":
-        return Selection(size=size, num_samples=size)
-    match = _PATTERN.fullmatch(strategy)
-    if not match:
-        raise UserError(
-            f"sampling strategy {strategy!r}: expected all, or first, end or random with a number or a percentage, "
-            "as in first:1000, end:10%, random:0.5%"
-        )
-    kind, amount = match.groups()
-    num_samples = _number(strategy, amount, size)
+    kind, num_samples = amount(strategy, size, least=1)
     if kind == "random":
         permutation = ShuffledOrder(num_samples=size, seed=derived_seed(seed, "random subset"))
         return Selection(size=size, num_samples=num_samples, permutation=permutation)
@@ -60,12 +85,28 @@ def derived_seed(seed: int, purpose: str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _number(strategy: str, amount: str, size: int) -> int:
-    if amount.endswith("%"):
-        share = Fraction(amount[:-1]) / 100
+def amount(strategy: str, size: int, *, least: int) -> tuple[str, int]:
+    """(`all`, `first`, `end` or `random`, how many samples of `size`). Raises UserError for fewer than `least`."""
+    if strategy == "all":
+        return strategy, size
+    kind, number, share = _parsed(strategy)
+    if share is not None:
         number = math.ceil(share * size)
-    else:
-        number = int(amount)
-    if not 0 < number <= size:
-        raise UserError(f"sampling strategy {strategy!r} is {number} of {size} samples: expected 1 to {size}")
-    return number
+    if not least <= number <= size:
+        raise UserError(f"sampling strategy {strategy!r} is {number} of {size} samples: expected {least} to {size}")
+    return kind, number
+
+
+def _parsed(strategy: str) -> tuple[str, int, Fraction | None]:
+    """(kind, number, share); the number is of no meaning where there is a share."""
+    match = _PATTERN.fullmatch(strategy)
+    if not match:
+        raise UserError(
+            f"sampling strategy {strategy!r}: expected all, or first, end or random with a number or a percentage, "
+            "as in first:1000, end:10%, random:0.5%"
+        )
+    kind, number = match.groups()
+    if not number.endswith("%"):
+        return kind, int(number), None
+    share = Fraction(number[:-1]) / 100
+    return kind, 0, share

@@ -1,6 +1,6 @@
-"""Report: what people look at. It reads plan, ledgers and names, and no data.
+"""Report: what people look at. It reads plan, ledgers and names; of data, sizes alone.
 
-May use: base, samples, shards, runs, history, dataset.
+May use: base, samples, config, shards, runs, history, dataset.
 
     status       one look at a run, as numbers
     summary      the same in words, and what somebody should look at
@@ -11,6 +11,7 @@ May use: base, samples, shards, runs, history, dataset.
     charts       pieces of SVG
     gantt        shards over tasks
     codes        codebook use
+    card/        what a dataset is, for those who get it
     tails        the ends of the logs that matter
     preview      originals beside decoded pictures
 """

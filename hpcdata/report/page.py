@@ -242,12 +242,15 @@ def _tokens(status: Status, history: History) -> str:
     written, images = max(1, counts["written"]), max(1, counts["images"])
     rows = [
         ("samples written", units.count(counts["written"]), ""),
+        *([("left out by sampling", units.count(out), "")] if (out := status.left_out_by_sampling) else []),
         ("duplicates", units.count(counts["duplicate"]), ""),
         ("text tokens", units.count(counts["text_tokens"]), f"{counts['text_tokens'] / written:.1f} a sample"),
         ("image codes", units.count(counts["image_tokens"]), f"{counts['image_tokens'] / images:.1f} an image"),
         ("images", units.count(counts["images"]), f"{counts['images'] / written:.2f} a sample"),
         ("texts cut at data.block_size", units.count(counts["truncated_texts"]), ""),
     ]
+    if fixed := counts.get("fixed_placeholders"):
+        rows.append(("samples with markers put in", units.count(fixed), f"{fixed / written:.3f} a sample"))
     body = _table(("", "in all", "on average"), rows)
     accounts = history.accounts()
     note = ""

@@ -117,6 +117,8 @@ class Status:
     """That the dataset has, or will have, more parts than a process can map, and what to type."""
     not_read: dict[str, int] = field(default_factory=dict)
     """Ending -> files in the folders of inputs that no sample is made of."""
+    left_out_by_sampling: int = 0
+    """Records of its files that a mix takes no part of: they are no inputs."""
     baked: list[str] = field(default_factory=list)
     """Layouts whose rows the dataset has, and what they cost on the disk."""
     state: State = UNFINISHED
@@ -260,6 +262,7 @@ class Observer:
             given_up={name: history.failed[name][1] for name in sorted(history.failed.keys() & idle)},
             compacting=self._compacting(combined),
             not_read={item.ending: item.count for item in plan.not_read},
+            left_out_by_sampling=plan.num_left_out,
             state=self._state(stopped, is_finished=is_finished, is_at_work=is_at_work),
         )
 

@@ -36,6 +36,8 @@ def describe(status: Status, output_dir: Path | str) -> str:
     if status.not_read:
         endings = ", ".join(f"{number} {ending}" for ending, number in status.not_read.items())
         lines.append(f"not read {sum(status.not_read.values())} files of the inputs' folders: {endings}; see plan.json")
+    if status.left_out_by_sampling:
+        lines.append(f"left out {status.left_out_by_sampling} records by sampling, as the mix says; see plan.json")
     if not status.is_finished:
         left = "unknown" if status.seconds_left is None else f"{status.seconds_left / 60:.1f} min"
         lines.append(f"rate     {status.samples_per_s} samples/s, time left {left}")
@@ -50,6 +52,8 @@ def describe(status: Status, output_dir: Path | str) -> str:
     lines += _describe_tasks(status)
     if unapplied := counts.get("unapplied_profiles"):
         lines.append(f"colors   {unapplied} pictures have a color profile that is not applied, see data.color")
+    if fixed := counts.get("fixed_placeholders"):
+        lines.append(f"markers  {fixed} samples got <image> markers that they did not have, see data.placeholders")
     if counts["compared_codes"]:
         agreement = 100 * counts["equal_codes"] / counts["compared_codes"]
         lines.append(f"codes    {agreement:.2f} % of {counts['compared_codes']} compared with fp32 are equal")

@@ -31,7 +31,8 @@ from hpcdata.shards.columns import id_dtype_for
 from hpcdata.shards.schema import Schema
 from hpcdata.shards.shard import ShardHeader
 from hpcdata.sources.account import Found, NotRead
-from hpcdata.sources.base import InputFile, Scan
+from hpcdata.sources.base import LATER, InputFile, Scan
+from hpcdata.sources.mixes.parts import left_out
 
 FORMAT = "hpcdata-plan-1"
 SIZES_A_BATCH = 8
@@ -63,12 +64,19 @@ class PlannedInput:
         return stat.st_mtime_ns == self.mtime_ns and (is_listing or stat.st_size == self.size)
 
     def to_mapping(self) -> dict[str, Any]:
-        values = dataclasses.asdict(self)
+        values = {**dataclasses.asdict(self), "file": self.file.to_mapping()}
+        values["scan"] = {name: value for name, value in values["scan"].items() if value or name not in LATER}
         return values if self.sha256 else {name: value for name, value in values.items() if name != "sha256"}
 
     def identity(self) -> list[Any]:
         """What the fingerprint covers: names and contents as far as known, no places and times."""
-        return [self.file.label, self.file.format, self.size, self.scan.identity()]
+        taken = [self.file.take, self.file.take_seed] if self.file.take else []
+        return [self.file.label, self.file.format, self.size, self.scan.identity(), *taken]
+
+    @property
+    def num_left_out(self) -> int:
+        """Records that the mix takes no part of."""
+        return left_out(self.file, self.scan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,8 +169,8 @@ class Plan:
     @property
     def picture_batch_size(self) -> int:
         """Pictures that a network takes at a time. Of several sizes there must be enough in a batch for each."""
-        is_square = self.config.data.max_aspect_ratio is None
-        return self.batch_size if is_square else max(1, self.batch_size // SIZES_A_BATCH)
+        keeps_shapes = self.config.data.keeps_shapes
+        return max(1, self.batch_size // SIZES_A_BATCH) if keeps_shapes else self.batch_size
 
     @cached_property
     def fingerprint(self) -> str:
@@ -181,13 +189,23 @@ class Plan:
         return self._sample_ends[-1] if self.inputs else 0
 
     @property
+    def num_left_out(self) -> int:
+        """Records that a mix leaves out by its sampling strategies: they are no inputs."""
+        return sum(item.num_left_out for item in self.inputs)
+
+    @property
     def num_shards(self) -> int:
         return self._shard_ends[-1] if self.inputs else 0
 
     @property
     def has_tokens(self) -> bool:
         """Whether shards hold tokens, which loaders read."""
-        return self._stage.contents(self, "") is None
+        return self.contents is None or self.contents.has_tokens
+
+    @property
+    def contents(self) -> Schema | None:
+        """What the shards of its stage hold, but for names of their own; None for tokens alone."""
+        return self._stage.contents(self, "")
 
     @property
     def vocab_size(self) -> int:

@@ -21,6 +21,7 @@ from hpcdata import sources
 from hpcdata.base import files, sealed
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import naming
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
 from hpcdata.config.array import parse_array
@@ -37,6 +38,8 @@ from hpcdata.runs.stage import Identities, find_stage
 from hpcdata.sources import InputFile
 from hpcdata.sources.account import describe, is_worth_a_warning
 from hpcdata.sources.base import refusing_faults
+from hpcdata.sources.custom.mapping import read_mapping
+from hpcdata.sources.sets.settings import settings_line
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ def prepare(config: RunConfig, *, in_use: Callable[[], str | None] = lambda: Non
     caller knows of, such as jobs in the queue, says that it is `in_use`.
     """
     stage = find_stage(config.stage)
-    config = _with_absolute_root(stage.settle(config))
+    config = with_mapping(_with_absolute_root(stage.settle(config)))
     paths = RunPaths(Path(config.data.token_output_dir).absolute())
     identities = check(config)
     earlier = load_plan(paths.root) if paths.plan.exists() else None
@@ -108,6 +111,14 @@ def check(config: RunConfig) -> Identities:
     return find_stage(config.stage).identify(config)
 
 
+def with_mapping(config: RunConfig) -> RunConfig:
+    """With what `data.mapping` says, as it stands in the plan. Raises UserError."""
+    path = config.data.mapping
+    if path is None:
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, mapped_by=read_mapping(path)))
+
+
 def _with_absolute_root(config: RunConfig) -> RunConfig:
     root = config.data.image_root and os.path.abspath(config.data.image_root)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, image_root=root))
@@ -124,6 +135,9 @@ def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[
             allows_outside=config.data.outside_images == "read",
             as_older=plan is not None and plan.found is None,
             listed=None if plan is None else {item.origin for item in plan.inputs if item.vouches},
+            seed=config.data.seed,
+            mapping=config.data.mapped_by or "",
+            made=settings_line(config.data.tasks, config.data.coordinates),
         )
     except UserError:
         if config.data.on_changed_input != "reject" or plan is None:
@@ -154,19 +168,30 @@ def _check_numbers(config: RunConfig) -> None:
     ratio = config.data.max_aspect_ratio
     if ratio is not None and not 1 <= ratio < math.inf:
         raise UserError(f"data.max_aspect_ratio={ratio}: expected 1 or more, longer side by shorter side")
-    if ratio is not None and config.image.compile:
-        raise UserError("image.compile=true needs pictures of one size: leave it, or data.max_aspect_ratio, out")
+    if ratio is not None and config.data.sizes is not None:
+        raise UserError("data.max_aspect_ratio and data.sizes both say which sizes there are: leave one of them out")
+    if config.data.keeps_shapes and config.image.compile:
+        found = "data.sizes" if ratio is None else "data.max_aspect_ratio"
+        raise UserError(f"image.compile=true needs pictures of one size: leave it, or {found}, out")
+    limit = config.data.max_aspect
+    if limit is not None and not 1 <= limit < math.inf:
+        raise UserError(f"data.max_aspect={limit}: expected 1 or more, longer side by shorter side")
     share = config.data.max_rejected
     if share is not None and not 0 <= share <= 1:
         raise UserError(f"data.max_rejected={share}: expected a share of the inputs, 0 to 1")
+    if config.loader.batches_ahead < 1:
+        raise UserError(f"loader.batches_ahead={config.loader.batches_ahead}: expected 1 or more")
     if config.loader.num_workers < 0:
         raise UserError(f"loader.num_workers={config.loader.num_workers}: expected 0 or more")
 
 
 def _make_root(paths: RunPaths) -> None:
     try:
-        paths.root.mkdir(parents=True, exist_ok=True)
+        with naming(paths.root):
+            paths.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno in files.NO_ROOM:  # nothing is wrong with the path
+            raise
         raise UserError(f"data.token_output_dir={paths.root} cannot be made: {error.strerror}") from None
     if not os.access(paths.root, os.W_OK | os.X_OK):
         raise UserError(f"data.token_output_dir={paths.root} is not writable")
@@ -300,23 +325,28 @@ def _root_differences(plan: Plan, config: RunConfig) -> list[str]:
 
 
 def _input_differences(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
-    planned = {source.origin: source for source in plan.inputs}
+    planned = {_part(source.origin, source.file): source for source in plan.inputs}
     limited = plan.config.data.n_train_samples is not None
-    found = {item.path: item for item in (listed[: len(plan.inputs)] if limited else listed)}
-    differences = [f"input {source.file.label} is gone" for path, source in planned.items() if path not in found]
-    differences += [f"input {item.label} is new" for path, item in found.items() if path not in planned]
-    for path, source in planned.items():
-        if path in found and _changed(source):
+    found = {_part(item.path, item): item for item in (listed[: len(plan.inputs)] if limited else listed)}
+    differences = [f"input {source.file.label} is gone" for part, source in planned.items() if part not in found]
+    differences += [f"input {item.label} is new" for part, item in found.items() if part not in planned]
+    for part, source in planned.items():
+        if part in found and _changed(source):
             differences.append(f"input {source.file.label} has changed since it was planned")
     return differences
+
+
+def _part(path: str, file: InputFile) -> tuple[str, str, int]:
+    """What of which file an input is."""
+    return path, file.take, file.take_seed
 
 
 def _new_inputs(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
     """What a run lacks that rejects the samples of inputs which were removed or changed."""
     if plan.config.data.n_train_samples is not None:
         return []
-    planned = {source.origin for source in plan.inputs}
-    return [f"input {item.label} is new" for item in listed if item.path not in planned]
+    planned = {_part(source.origin, source.file) for source in plan.inputs}
+    return [f"input {item.label} is new" for item in listed if _part(item.path, item) not in planned]
 
 
 def _changed(source: PlannedInput) -> bool:

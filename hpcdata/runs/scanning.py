@@ -70,6 +70,8 @@ def plan_inputs(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile])
     if limit is None:
         sources.warn_of_differences(listed, [source.scan for source in planned])
     log.info("planned %d samples of %d files in %.1f s", total, len(planned), time.monotonic() - started)
+    if num_left_out := sum(item.num_left_out for item in planned):
+        log.info("left out by sampling: %d records of %d files", num_left_out, sum(map(_is_part, planned)))
     return tuple(planned)
 
 
@@ -80,13 +82,36 @@ def _scan_all(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile]) -
     if num_processes < 2 or sum(_stat(file.path).st_size for file in listed) < SMALL_INPUT_BYTES:
         yield from map(_scan, tasks)
         return
-    pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"))
-    try:
-        yield from pool.map(_scan, tasks)
-    except BrokenProcessPool:
-        raise Failed("a process that scanned the inputs was killed, out of memory perhaps: launch again") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    while tasks:
+        num_done = 0
+        with _processes(num_processes) as pool:
+            try:
+                for scanned in pool.map(_scan, tasks):
+                    yield scanned
+                    num_done += 1
+            except BrokenProcessPool:
+                log.warning("a process that scanned %s, or a file behind it, was killed", tasks[num_done].file.path)
+                yield _scan_alone(tasks[num_done])
+                num_done += 1
+            finally:
+                pool.shutdown(cancel_futures=True)
+        tasks = tasks[num_done:]
+
+
+def _processes(number: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(number, multiprocessing.get_context("spawn"))
+
+
+def _scan_alone(task: _ScanTask) -> _Scanned:
+    """In a process of its own, so that a file that kills it has a name."""
+    with _processes(1) as pool:
+        try:
+            return pool.submit(_scan, task).result()
+        except BrokenProcessPool:
+            raise Failed(
+                f"{task.file.path}: the process that scanned it was killed, by itself as well: the file is damaged, or "
+                "needs more memory than there is. Launch again with more, or without it"
+            ) from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,10 +149,9 @@ def _stat(path: str) -> os.stat_result:
 def _scan_once(task: _ScanTask) -> _Scanned:
     before = _stat(task.file.path)
     with _watched(task.file.path):
-        file = sources.prepare(task.file, Path(task.folder), without=os.path.dirname(task.folder))
-        scan = sources.scan(
-            file, every=task.config.data.shard_size, options=find_stage(task.config.stage).options(task.config)
-        )
+        options = find_stage(task.config.stage).options(task.config)
+        file = sources.prepare(task.file, Path(task.folder), without=os.path.dirname(task.folder), options=options)
+        scan = sources.scan(file, every=task.config.data.shard_size, options=options)
     after = _stat(task.file.path)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UserError(f"{task.file.path} changed while it was read: launch again when nothing writes to it")
@@ -155,6 +179,10 @@ def _watched(path: str) -> Iterator[None]:
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
 
 
+def _is_part(item: PlannedInput) -> bool:
+    return item.num_left_out > 0
+
+
 def _limit(scan: sources.Scan, num_samples: int) -> sources.Scan:
     """The first `num_samples` of a scan."""
     if num_samples >= scan.num_samples:
@@ -163,6 +191,7 @@ def _limit(scan: sources.Scan, num_samples: int) -> sources.Scan:
         scan,
         num_samples=num_samples,
         cuts=scan.cuts[: -(-num_samples // scan.every)],
+        numbers=scan.numbers[: -(-num_samples // scan.every)],
         repeats=tuple(pair for pair in scan.repeats if pair[0] < num_samples),
         duplicates=tuple(position for position in scan.duplicates if position < num_samples),
     )

@@ -5,9 +5,10 @@ A stage is a module `hpcdata.stages.NAME` with a value `STAGE`; `stage=NAME` cho
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from hpcdata.runs import registry
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hpcdata.runs.paths import RunPaths
     from hpcdata.runs.plan import Plan
     from hpcdata.samples import Batch, Record
+    from hpcdata.shards.counts import Counts
     from hpcdata.shards.made import Made
     from hpcdata.shards.schema import Schema
     from hpcdata.shards.shard import ShardSummary
@@ -100,6 +102,7 @@ class Stage(Protocol):
         """What is done to records in threads before their batch is made, and for suspected ones in a child process.
 
         It reads and decodes what a record refers to, as uint8 arrays, and raises BadSample. None: there is nothing.
+        It may raise MachineFault, for what no record is to be rejected for. plan: see `with_runtime`.
         """
         ...
 
@@ -108,7 +111,7 @@ class Stage(Protocol):
         ...
 
     def takes_documents(self, plan: Plan, format_name: str) -> bool:
-        """Whether batches of this format come as `Documents`, in bulk."""
+        """Whether batches of this format come in bulk, as `Documents` or `RowRange`."""
         ...
 
     def open(self, plan: Plan, paths: RunPaths, runtime: RunConfig) -> Maker:
@@ -122,6 +125,38 @@ class Stage(Protocol):
     def compare(self, made: Made, index: int, folder: Path, row: int) -> str:
         """Where a sample that was made again differs from the one stored in `row`, in words; empty when nowhere."""
         ...
+
+
+@runtime_checkable
+class Arranges(Protocol):
+    """A stage whose dataset is also laid out as another system reads it, in a folder of its own."""
+
+    def arrange(self, plan: Plan, runtime: RunConfig, dataset: Path) -> Path:
+        """Makes that folder of a complete dataset, or finds it (`hpcdata.formats.arranging`); returns it.
+
+        Called whenever shards are combined, before the run says that they are. Raises UserError.
+        """
+        ...
+
+
+@runtime_checkable
+class Finds(Protocol):
+    """A stage that knows of what it arranges whether it is there, without its run."""
+
+    def find(self, config: RunConfig) -> tuple[Path, Counts] | None:
+        """Where it is, and its account, if `config` would make just that. Raises UserError for another one there."""
+        ...
+
+
+def arrange(plan: Plan, runtime: RunConfig, dataset: Path) -> Path | None:
+    """What `Arranges.arrange` says; None of other stages."""
+    stage = find_stage(plan.config.stage)
+    return stage.arrange(plan, runtime, dataset) if isinstance(stage, Arranges) else None
+
+
+def with_runtime(plan: Plan, runtime: RunConfig) -> Plan:
+    """The plan for `Stage.preparing` in a task: its transient settings are those of the latest launch."""
+    return dataclasses.replace(plan, config=runtime)
 
 
 def find_stage(name: str) -> Stage:

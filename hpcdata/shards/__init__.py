@@ -7,6 +7,7 @@ May use: base, samples. A shard does not know what made it.
     counts           the account: inputs = written + rejected + duplicate
     made             what a stage makes of a batch, as far as writing needs to know
     tables           examples -> rows of the columns
+    raw_texts/       the columns of raw texts beside ids, where a run keeps them
     reject_ledger    rejects.jsonl: what was not written, and why
     one_by_one       a batch whose records are made one by one, each or its reject
     shard            shard.json and progress.json as values; checks of a shard's files

@@ -13,14 +13,24 @@
     keys/bytes.memmap            [num_key_bytes]   uint8, the UTF-8 keys end to end
 
 All little-endian, row-major, without headers: a column is appended to, and `TensorDict.load_memmap` opens the
-directory because each table has the `meta.json` that tensordict writes. A table without rows has no files.
+directory because each table has the `meta.json` that tensordict writes. A table without rows has no files. With
+`text.keep_raw` there are the columns of `raw_texts`, too.
 """
 
 from __future__ import annotations
 
 from hpcdata.shards.schema import Column, Schema
 
-TABLES = ("tokens", "spans", "samples", "keys")
+RAW_TEXTS = (
+    Column(table="samples", name="first_text", dtype="int64"),
+    Column(table="samples", name="num_texts", dtype="int32"),
+    Column(table="texts", name="first_byte", dtype="int64"),
+    Column(table="texts", name="num_bytes", dtype="int64"),
+    Column(table="texts", name="place", dtype="int32"),
+    Column(table="texts", name="flags", dtype="uint8"),
+    Column(table="raw", name="bytes", dtype="uint8"),
+)
+"""With `text.keep_raw`, see `raw_texts.columns`."""
 
 
 def columns(id_dtype: str) -> tuple[Column, ...]:

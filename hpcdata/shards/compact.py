@@ -17,11 +17,12 @@ import numpy as np
 
 from hpcdata.base import digest, files
 from hpcdata.base.errors import UserError
-from hpcdata.shards.columns import TABLES, columns
+from hpcdata.shards.columns import token_schema
 from hpcdata.shards.counts import Counts
+from hpcdata.shards.raw_texts.columns import OFFSETS
 from hpcdata.shards.recovered import RECOVERED, read_recovered
 from hpcdata.shards.reject_ledger import REJECTS
-from hpcdata.shards.schema import Column, Sizes
+from hpcdata.shards.schema import Column, Schema, Sizes
 from hpcdata.shards.sealing import seal
 from hpcdata.shards.shard import ShardHeader, ShardSummary
 
@@ -31,23 +32,36 @@ _CHUNK_BYTES = 2**18
 """Small enough to stay in a core's cache between reading and writing."""
 _CHUNKS_TO_HASH = 16
 _WRITE_BACK_BYTES = 16 * 2**20
-_OFFSETS = {"samples/first_token": "tokens", "samples/first_span": "spans", "samples/first_key": "keys"}
+_OFFSETS = {
+    "samples/first_token": "tokens",
+    "samples/first_span": "spans",
+    "samples/first_key": "keys",
+    **OFFSETS,
+}
 """Columns that point into another table of their part."""
 
 
 def compact(
-    folder: Path, parts: Sequence[tuple[str, ShardSummary]], fingerprint: str, id_dtype: str
+    folder: Path,
+    parts: Sequence[tuple[str, ShardSummary]],
+    fingerprint: str,
+    id_dtype: str,
+    contents: Schema | None = None,
 ) -> tuple[str, ShardSummary]:
-    """Rewrites the parts in `folder` into one and removes them; returns its name and summary."""
+    """Rewrites the parts in `folder` into one and removes them; returns its name and summary.
+
+    contents: what all of them hold, as in their headers.
+    """
     summaries = [summary for _, summary in parts]
-    if not all(summary.header.schema.is_columns_only for summary in summaries):
+    schema = token_schema(id_dtype) if contents is None else contents
+    if not schema.has_tokens or not all(summary.header.schema.is_columns_only for summary in summaries):
         raise UserError("--compact is for datasets of tokens: parts of raw records stay as they are")
     target = folder / f".{NAME}.building"
-    for table in TABLES:
+    for table in schema.tables:
         (target / table).mkdir(parents=True)
-    bases = _bases(summaries)
+    bases = _bases(summaries, schema.tables)
     known = {}
-    for column in columns(id_dtype):
+    for column in schema.columns:
         known[column.path] = write_hashed(target / column.path, _column_chunks(folder, parts, column, bases))
     recovered = read_recovered(folder / name for name, _ in parts)
     known[REJECTS] = write_hashed(target / REJECTS, _open_rejects(folder, parts, recovered))
@@ -63,6 +77,7 @@ def compact(
         source="*",
         first_index=summaries[0].header.first_index if summaries else 0,
         num_inputs=counts.inputs,
+        contents=contents,
     )
     content = digest.add(*(digest.from_hex(summary.content_digest) for summary in summaries))
     summary = seal(target, header, bases[-1], counts, digest.to_hex(content), known)
@@ -72,11 +87,11 @@ def compact(
     return NAME, summary
 
 
-def _bases(summaries: Sequence[ShardSummary]) -> list[Sizes]:
+def _bases(summaries: Sequence[ShardSummary], tables: Sequence[str]) -> list[Sizes]:
     """Rows before each part, and after the last."""
-    bases = [dict.fromkeys(TABLES, 0)]
+    bases = [dict.fromkeys(tables, 0)]
     for summary in summaries:
-        bases.append({table: bases[-1][table] + summary.sizes[table] for table in TABLES})
+        bases.append({table: bases[-1][table] + summary.sizes[table] for table in tables})
     return bases
 
 

@@ -29,6 +29,9 @@ class Counts:
     unapplied_profiles: int = 0
     """Pictures whose color profile (or gamma of a PNG) is not applied. Older versions did not count them."""
 
+    fixed_placeholders: int = 0
+    """Samples that got markers of their pictures, see `data.placeholders`."""
+
     def __add__(self, other: Counts) -> Counts:
         mine, theirs = vars(self), vars(other)
         sums = {name: mine[name] + theirs[name] for name in mine if name != "rejected"}
@@ -49,8 +52,9 @@ class Counts:
 
     def to_mapping(self) -> dict[str, int | dict[str, int]]:
         values = {**vars(self), "rejected": dict(sorted(self.rejected.items()))}
-        if not self.unapplied_profiles:
-            del values["unapplied_profiles"]
+        for name in ("unapplied_profiles", "fixed_placeholders"):  # older versions did not count them
+            if not values[name]:
+                del values[name]
         return values
 
     @classmethod

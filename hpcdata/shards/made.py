@@ -30,10 +30,12 @@ class Laid:
     """Path of every column of the schema -> its new rows."""
     content: int
     """What the samples add to the content digest."""
-    streams: Mapping[str, bytes] = field(default_factory=dict)
-    """Path -> bytes to append."""
+    streams: Mapping[str, bytes | Sequence[bytes]] = field(default_factory=dict)
+    """Path -> bytes to append, in one piece or in several: large ones need not be joined in memory."""
     files: Sequence[tuple[str, bytes]] = ()
     """Names below `files/`, from the plan and never from the attempt, and what the files hold."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """Of files by their names, as far as it is known already."""
 
 
 class Made(Protocol):

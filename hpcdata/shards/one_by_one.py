@@ -19,7 +19,7 @@ def each(
     """What `make` returns of the samples of a batch, and the rejects between them.
 
     make: of a sample, what was prepared of it, and its index in the plan; raises BadSample. first_index, source: see
-    `Maker.start`.
+    `Maker.start`. The lists of what was prepared are empty then: large records are not in memory twice.
     """
     assert isinstance(batch, PreparedBatch)
     made, rejects = list[T](), list[RejectRow]()
@@ -30,6 +30,7 @@ def each(
             assert isinstance(record, Sample)
             assert isinstance(prepared, list)
             made.append(make(record, prepared, first_index + record.position))
+            prepared.clear()
         except BadSample as bad:
             rejects.append(reject_row(record, bad.reason, bad.message, first_index, source))
     return made, rejects

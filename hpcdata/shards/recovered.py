@@ -48,5 +48,5 @@ def read_recovered(folders: Iterable[Path]) -> dict[int, Recovered]:
 
 
 def to_line(row: RejectRow, number: int) -> bytes:
-    values = {**dataclasses.asdict(row), "retry": number}
+    values = {**row.to_mapping(), "retry": number}
     return (json.dumps(values, ensure_ascii=False) + "\n").encode(errors="replace")

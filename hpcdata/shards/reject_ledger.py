@@ -23,6 +23,14 @@ class RejectRow:
     offset: int
     reason: str
     message: str
+    id: str = ""
+    """What the record calls itself. In a line only where it is known."""
+
+    def to_mapping(self) -> dict[str, str | int]:
+        values = dict(vars(self))
+        if not self.id:
+            del values["id"]
+        return values
 
 
 DUPLICATE = "duplicate"
@@ -38,6 +46,7 @@ def reject_row(record: Record, reason: str, message: str, first_index: int, sour
         offset=record.offset,
         reason=DUPLICATE if isinstance(record, Duplicate) else str(reason),
         message=message,
+        id="" if isinstance(record, Duplicate) else record.id,
     )
 
 

@@ -65,10 +65,15 @@ class Schema:
         return tuple(dict.fromkeys(column.table for column in self.columns))
 
     @property
+    def has_tokens(self) -> bool:
+        """Whether there are ids, which loaders read."""
+        return "tokens" in self.tables
+
+    @property
     def folders(self) -> tuple[str, ...]:
         """Of all files, each behind the one that it lies in."""
         of_streams = [str(PurePosixPath(stream.path).parent) for stream in self.streams]
-        return tuple(dict.fromkeys([*self.tables, *of_streams, *([FILES] if self.has_files else [])]))
+        return tuple(dict.fromkeys([*self.tables, *of_streams, *([RECORDS, FILES] if self.has_files else [])]))
 
     @property
     def is_columns_only(self) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hpcdata.base import digest
-from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, Role, Span
+from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, RawText, Role, Span
+from hpcdata.shards.raw_texts.columns import keeps_texts, stored_texts
 from hpcdata.shards.schema import Schema, Sizes
 from hpcdata.shards.shard import read_summary
 
@@ -38,6 +40,7 @@ def sum_columns(arrays: dict[str, np.ndarray], start: int, end: int) -> int:
         spans=np.column_stack([arrays[f"spans/{name}.memmap"][spans] for name in names]),
         num_ids=np.diff(first_token),
         ids=arrays["tokens/ids.memmap"][first_token[0] : first_token[-1]],
+        behind=stored_texts(arrays, start, end).hashed() if "raw/bytes.memmap" in arrays else None,
     )
 
 
@@ -58,7 +61,8 @@ def read_example(folder: Path, row: int) -> Example:
         at = end
     key = key_of(arrays, row)
     index = int(arrays["samples/index.memmap"][row])
-    return Example(index=index, key=key, spans=tuple(spans))
+    texts = tuple(stored_texts(arrays, row, row + 1).split()) if keeps_texts(summary.header.schema) else ()
+    return Example(index=index, key=key, spans=tuple(spans), texts=texts)
 
 
 def compare(stored: Example, encoded: Example) -> str:
@@ -79,7 +83,24 @@ def compare(stored: Example, encoded: Example) -> str:
                 f"{what}: {len(differing)} of {len(old.ids)} ids differ, first at {at}: "
                 f"stored {old.ids[at]}, encoded {new.ids[at]}"
             )
+    return _compare_texts(stored.texts, encoded.texts)
+
+
+def _compare_texts(stored: Sequence[RawText], encoded: Sequence[RawText]) -> str:
+    if len(stored) != len(encoded):
+        return f"{len(stored)} raw texts are stored, {len(encoded)} encoded"
+    for number, (old, new) in enumerate(zip(stored, encoded, strict=True)):
+        if (old.place, old.flags) != (new.place, new.flags):
+            return f"raw text {number}: stored {_standing(old)}, encoded {_standing(new)}"
+        if old.data != new.data:
+            pairs = zip(old.data, new.data, strict=False)
+            at = next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(old.data), len(new.data)))
+            return f"raw text {number}: {len(old.data)} bytes stored, {len(new.data)} encoded, they differ from {at} on"
     return ""
+
+
+def _standing(text: RawText) -> str:
+    return f"before span {text.place}, flags {text.flags}"
 
 
 def _shape(span: Span) -> str:
@@ -93,8 +114,10 @@ def _bounds(firsts: np.ndarray, start: int, end: int, total: int) -> np.ndarray:
 
 
 def stored_key(folder: Path, row: int) -> str:
-    """The key of the sample in row `row`, in any stage whose shards have keys."""
+    """The key of the sample in row `row`, or where it stands, in a stage whose shards have no keys."""
     summary = read_summary(folder)
+    if "keys" not in summary.header.schema.tables:
+        return f"row {row}"
     return key_of(read_columns(folder, summary.header.schema, summary.sizes), row)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from hpcdata.base import digest
 from hpcdata.samples import Example, Kind, Span
 from hpcdata.shards.counts import Counts, count_batch
 from hpcdata.shards.made import Before, Laid
+from hpcdata.shards.raw_texts.columns import RawTexts, keeps_texts
 from hpcdata.shards.reject_ledger import RejectRow
 from hpcdata.shards.schema import Schema
 
@@ -27,6 +29,8 @@ class EncodedBatch:
     equal_codes: int = 0
     unapplied_profiles: Sequence[int] = ()
     """Of each example, how many of its pictures have a color profile that is not applied; nothing for none."""
+    fixed: Sequence[bool] = ()
+    """Of each example, whether it got markers of its pictures; nothing for none."""
 
     def rows(self) -> Rows:
         spans = [span for example in self.examples for span in example.spans]
@@ -51,10 +55,12 @@ class EncodedBatch:
             examples=[self.examples[number] for number in kept],
             truncated=[self.truncated[number] for number in kept] if self.truncated else (),
             unapplied_profiles=[self.unapplied_profiles[number] for number in kept] if self.unapplied_profiles else (),
+            fixed=[self.fixed[number] for number in kept] if self.fixed else (),
         )
 
     def lay_out(self, schema: Schema, before: Before) -> Laid:
-        return lay_out(self.rows(), schema, before)
+        texts = RawTexts.of([example.texts for example in self.examples]) if keeps_texts(schema) else None
+        return lay_out(self.rows(), schema, before, texts)
 
     def counts(self) -> Counts:
         spans = [span for example in self.examples for span in example.spans]
@@ -70,6 +76,7 @@ class EncodedBatch:
             compared_codes=self.compared_codes,
             equal_codes=self.equal_codes,
             unapplied_profiles=sum(self.unapplied_profiles),
+            fixed_placeholders=sum(self.fixed),
         )
 
 
@@ -78,6 +85,7 @@ class EncodedDocuments:
     """The same for documents in bulk: each example is one span of text, the ids of all lie end to end.
 
     index: [num_examples] int64, index in the plan; lengths: [num_examples]; ids: [sum of lengths], any integer dtype.
+    Where a run has no text tokenizer, and keeps the texts alone, lengths are 0 and there are no spans.
     """
 
     index: np.ndarray
@@ -87,14 +95,17 @@ class EncodedDocuments:
     rejects: Sequence[RejectRow] = ()
     truncated: np.ndarray | None = None
     """[num_examples] bool: whose text is cut; None for none."""
+    texts: Sequence[bytes] | None = None
+    """Of each example its text in UTF-8, where the run keeps it."""
 
     def rows(self) -> Rows:
-        number, span = len(self.index), Span(kind=Kind.TEXT, ids=self.ids)
+        lengths, span = self.lengths[self.lengths > 0], Span(kind=Kind.TEXT, ids=self.ids)
+        number = len(lengths)
         return Rows(
             index=self.index,
             keys=self.keys,
-            num_spans=np.ones(number, "<i4"),
-            lengths=self.lengths,
+            num_spans=(self.lengths > 0).astype("<i4"),
+            lengths=lengths,
             grid=np.full((number, 2), (span.height, span.width), "<i4"),
             kind=np.full(number, span.kind, "u1"),
             flags=np.full(number, span.flags, "u1"),
@@ -116,10 +127,12 @@ class EncodedDocuments:
             lengths=self.lengths[kept],
             ids=self.ids[np.repeat(kept, self.lengths)],
             truncated=None if self.truncated is None else self.truncated[kept],
+            texts=None if self.texts is None else list(itertools.compress(self.texts, kept)),
         )
 
     def lay_out(self, schema: Schema, before: Before) -> Laid:
-        return lay_out(self.rows(), schema, before)
+        texts = None if self.texts is None else RawTexts.of_documents(self.texts)
+        return lay_out(self.rows(), schema, before, texts)
 
 
 Encoded = EncodedBatch | EncodedDocuments
@@ -139,8 +152,8 @@ class Rows:
     ids: np.ndarray
 
 
-def lay_out(rows: Rows, schema: Schema, before: Before) -> Laid:
-    """Rows of every column, and the content digest of the examples.
+def lay_out(rows: Rows, schema: Schema, before: Before, texts: RawTexts | None = None) -> Laid:
+    """Rows of every column, and the content digest of the examples. texts: those of a schema that keeps them.
 
     Raises OverflowError when an id does not fit the dtype: ids never wrap.
     """
@@ -161,12 +174,14 @@ def lay_out(rows: Rows, schema: Schema, before: Before) -> Laid:
         "samples/num_spans.memmap": rows.num_spans,
         "samples/first_key.memmap": first_key[:-1] + start["keys"],
         "keys/bytes.memmap": np.frombuffer(b"".join(rows.keys), "u1"),
+        **(texts.columns(start) if texts else {}),
     }
     content = digest.sum_examples(
         num_spans=rows.num_spans,
         spans=np.column_stack([rows.kind, rows.flags, rows.grid, rows.lengths]),
         num_ids=np.diff(token_ends[first_span]),
         ids=rows.ids,
+        behind=texts.hashed() if texts else None,
     )
     kept = {column.path: values[column.path].astype(column.dtype, copy=False) for column in schema.columns}
     return Laid(columns=kept, content=content)

@@ -1,6 +1,6 @@
 """Sources: raw files -> `Sample`, one format a file, behind `list_inputs`, `prepare`, `scan` and `read`.
 
-May use: base, samples, media.
+May use: base, samples, native, media, order.
 
     files = list_inputs("/data/cc3m-{0000..0575}.tar", "auto")      the inputs, each with a label and a format
     file  = prepare(file, folder)                                   arrays and folders of pictures become JSON lines
@@ -10,19 +10,24 @@ May use: base, samples, media.
     base          what all sources agree on: InputFile, Options, Scan, rules for texts and keys
     inputs        which files a run reads
     patterns      paths, globs, braces
+    sets/         annotations of COCO, LVIS and VQA v2
     wids          wids indices
     limits        how much a compressed input may unpack to
     streams       compressed streams, told by their first bytes
     tar/          WebDataset
     json_lines    JSON lines
+    custom/       JSON, CSV, TSV and Parquet of any fields, by a mapping
+    mixes/        LLaVA's lists of JSON files, with the part of each that is taken
     records       one parsed record -> the parts of a sample
     pictures/     which pictures a record names, and where they lie
+    url_lists/    tables of URLs as JSON lines
     json_shapes   what stands in a JSON file, told from its beginning
     json_array    a JSON array as JSON lines
     folder        a folder of pictures with texts as JSON lines
     account       what the folders of inputs hold, and what of it is not read
     documents     text files, and folders of many as JSON lines
     parquet       text columns
+    datasets/     rows of a dataset of ours, by their positions
     at_random     single records in any order
 """
 
@@ -33,7 +38,7 @@ from collections.abc import Iterator
 from typing import Protocol, cast
 
 from hpcdata.base.reads import naming
-from hpcdata.samples import Documents, Record
+from hpcdata.samples import Documents, Record, RowRange
 from hpcdata.sources.account import Found, NotRead, find_account
 from hpcdata.sources.base import MOST_AT_ONCE, RECORDS, Each, InputFile, Options, Scan, refusing_faults
 from hpcdata.sources.inputs import list_inputs, prepare, warn_of_differences
@@ -67,7 +72,10 @@ _MODULES = {
     "text.gz": "json_lines",
     "text.zst": "json_lines",
     "parquet": "parquet",
+    "dataset": "datasets.rows",
     RECORDS: "pictures.tables",
+    "arrow": "pictures.arrow",
+    "textarrow": "pictures.arrow",
     "documents": "documents",
     "document": "documents",
     "document.gz": "documents",
@@ -84,7 +92,7 @@ class _Format(Protocol):
 class _Bulk(Protocol):
     def read_documents(
         self, file: InputFile, scan: Scan, *, first: int, count: int, batch_size: int, options: Options
-    ) -> Iterator[Documents]: ...
+    ) -> Iterator[Documents | RowRange]: ...
 
 
 def carries_images(format_name: str) -> bool:
@@ -98,7 +106,12 @@ def scan(file: InputFile, *, every: int, options: Options, each: Each | None = N
     each: is told where every sample begins, in order.
     """
     with refusing_faults(file.path):
-        return _module(file).scan(file, every=every, options=options, each=each)
+        found = _module(file).scan(file, every=every, options=options, each=each)
+        if options.mapping and found.num_samples:
+            from hpcdata.sources.custom import fitting
+
+            fitting.require_fit(file, read(file, found, first=0, count=found.num_samples, options=options))
+        return found
 
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
@@ -118,7 +131,7 @@ def gives_documents(format_name: str) -> bool:
 
 def read_documents(
     file: InputFile, scan: Scan, *, first: int, count: int, batch_size: int, options: Options
-) -> Iterator[Documents]:
+) -> Iterator[Documents | RowRange]:
     """The records that `read` yields, a multiple of `batch_size` at once, for formats that `gives_documents` names."""
     module = cast(_Bulk, _module(file))
     with naming(file.path):

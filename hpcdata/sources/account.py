@@ -17,6 +17,7 @@ from hpcdata.sources.base import RECORDS, InputFile, clean_name, refusing_faults
 from hpcdata.sources.documents import ENDINGS
 from hpcdata.sources.folder import NOTES, Passed, parts_of, walk
 from hpcdata.sources.patterns import expand_paths
+from hpcdata.sources.url_lists.rows import is_table
 
 _MOST_CLASSES = 64
 _LONGEST_ENDING = 12
@@ -28,7 +29,7 @@ HIDDEN, AGAIN, INDEX, NOTE = "(hidden)", "(read already)", "(wids index)", "(not
 _EXPECTED = (PICTURES, HIDDEN, AGAIN, INDEX, NOTE, LOOPS)
 """Classes that nobody misses in a dataset."""
 _REMEDIES = {
-    ".arrow": "Arrow is not read: write Parquet or JSON lines with to_parquet or to_json of Hugging Face datasets",
+    ".arrow": "Arrow is read in a folder of save_to_disk, whose state.json lists it, and where it is named itself",
     ".zst": "a tar is read plain or gzipped: zstd -d",
     ".bz2": "bzip2 is not read: bunzip2",
     ".xz": "xz is not read: unxz",
@@ -110,6 +111,8 @@ def describe_not_read(not_read: Sequence[NotRead]) -> str:
     return "; ".join([f"{shown}{more}", *remedies])
 
 
+_NAMING = ("jsonl", "array", "csv", "table", "coco", "vqa", "arrow", RECORDS)
+"""Formats of records that name pictures."""
 _INPUT, _PART = "input", "part"
 
 
@@ -121,7 +124,10 @@ class _Kinds:
         self._real = {os.path.realpath(path) for path in self._taken}
         self._albums = [os.path.join(file.path, "") for file in listed if file.format == "folder"]
         self._texts = [os.path.join(file.path, "") for file in listed if file.format == "documentfolder"]
-        self._names_pictures = any(file.format.startswith(("jsonl", "array", "csv", RECORDS)) for file in listed)
+        self._tables = [os.path.join(file.path, "") for file in listed if file.format == "urls"]
+        self._names_pictures = any(
+            file.format.startswith(("jsonl", "array", "csv", "table", "urls", RECORDS)) for file in listed
+        )
 
     def of(self, folder: str, without: str) -> Iterator[tuple[str, str]]:
         """(`input`, `part` or the class of what is not read, path) of every file that is found."""
@@ -131,6 +137,8 @@ class _Kinds:
             used: Collection[str] = parts_of(directory, names) if _is_in(self._albums, directory) else ()
             if _is_in(self._texts, directory):
                 used = {name for name in names if name.lower().endswith(ENDINGS)}
+            if _is_in(self._tables, directory):
+                used = {name for name in names if is_table(name) and not NOTES.fullmatch(name)}
             parent, name_of_it = os.path.split(directory)
             is_known = parent in reals and not os.path.islink(directory)
             real = reals[directory] = (

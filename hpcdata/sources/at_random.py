@@ -31,12 +31,14 @@ from hpcdata.native.forks import ForkLock
 from hpcdata.samples import BadSample, Record
 from hpcdata.sources.base import RECORDS, InputFile, Options, Scan, changed_since_planned, refusing_faults
 from hpcdata.sources.limits import bounded
+from hpcdata.sources.mixes.parts import is_part
 from hpcdata.sources.streams import chunks, open_input
 
 logger = logging.getLogger(__name__)
 
 _PACKED = (".gz", ".zst")
 _NEVER = 1 << 62
+_OF_ROWS = ("parquet", RECORDS, "arrow", "textarrow")
 _LINES = ("jsonl", "text", "listing")
 _MOST_AHEAD = 16 << 20
 """Bytes of one record that are read at once; of a larger one, what is asked for."""
@@ -106,7 +108,7 @@ def places(file: InputFile, options: Options) -> tuple[Scan, np.ndarray]:
 
     seeks = array("q")
     found = sources.scan(file, every=_NEVER, options=options, each=seeks.append)
-    return dataclasses.replace(found, cuts=()), np.array(seeks, np.int64)
+    return dataclasses.replace(found, cuts=(), numbers=()), np.array(seeks, np.int64)
 
 
 class RecordReader:
@@ -139,7 +141,7 @@ class RecordReader:
         listed = self._files[which]
         file = listed.file
         with naming(file.path):
-            if file.format in ("parquet", RECORDS):
+            if file.format in _OF_ROWS:
                 return self._row(which, position)
             if file.format != "tar" and file.format != "documents" and file.format not in _LINES:
                 return self._alone(listed, position)
@@ -153,12 +155,14 @@ class RecordReader:
 
         module = documents if listed.file.format == "documents" else json_lines
         most = self._options.max_record_bytes + 1  # with its break
+        end = None if is_part(listed.file) else end  # where the next one begins that is taken
         left = listed.size - seek if end is None else end - seek
         size = min(left, _FIRST_BYTES if end is None else most)
         data = read_at(descriptor, size, seek)
-        if size < min(left, most) and b"\n" not in data:
-            size = min(left, most)
-            data += read_at(descriptor, size - len(data), seek + len(data))
+        while size < min(left, most) and b"\n" not in data:
+            more = min(size, min(left, most) - size)
+            data += read_at(descriptor, more, seek + size)
+            size += more
         if size < left and b"\n" not in data:  # too long: it is said how long
             return self._alone(listed, position, seek)
         return module.record_at(listed.file, position, seek, data, self._options)
@@ -213,6 +217,11 @@ class RecordReader:
 
         with parquet.Bytes(listed.file) as data:
             _require_same(listed, data.stat())
+            if "arrow" in listed.file.format:
+                from hpcdata.sources.pictures import arrow
+
+                batches = arrow.groups(data, listed.file)
+                return [(batch.first, batch.first + batch.rows, batch.size) for batch in batches]
             try:
                 metadata = parquet.opened(data).metadata
             except BadSample:

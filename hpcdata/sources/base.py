@@ -54,6 +54,17 @@ class InputFile:
     of then, which know no other fields than `image_path` and `image`, and look nowhere for media that are not read."""
     num_declared: int | None = None
     """Samples that a wids index promises."""
+    take: str = ""
+    """Of an entry of a mix, which part of its records is read, see `order.sampling`; nothing for any other file."""
+    take_seed: int = 0
+    """What `random:N` draws by."""
+    settings: str = ""
+    """How its records are made, as a line of JSON, where its format does not say it all."""
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Of plain values; what only some inputs have is left out of all others."""
+        later = ("take", "take_seed", "settings")
+        return {name: value for name, value in vars(self).items() if value or name not in later}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +82,23 @@ class Options:
     only_users_show: bool = False
     """In conversations a marker is the place of a picture where a user writes it, and text where others do. Markers
     and pictures that do not fit have reasons of their own."""
+    placeholders: str = "keep"
+    """Markers that are not as many as the pictures of a record, see `pictures.placeholders`."""
+    mapping: str = ""
+    """What of records of any fields is what, as a line of JSON, see `custom.mapping`."""
     rejects_changed: bool = False
     """A document of a listing that is no longer as listed is a reject; else reading it raises UserError."""
+    is_of_urls: bool = False
+    """Pictures are what URLs of records lead to: nothing else that a record names is looked at, and nothing read."""
+    url_field: str | None = None
+    """The field of a table's rows that holds URLs; None for the first of the usual names that does."""
+    takes_rows: bool = False
+    """Records are rows of a dataset of ours."""
     keeps_members: bool = False
     """Give each sample all that its record consists of (`Sample.members`), also where neither side is needed."""
+    notes_ids: bool = False
+    """Of tables: say the `id` of each record and reject; one that is no UTF-8 is escaped, and no fault. A picture
+    without a byte is an empty member and no fault either, for a stage that knows whether one is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +119,10 @@ class Scan:
     """By which rules an odd archive is read, see `tar.groups.Rules`; nothing for any other file."""
     links: tuple[tuple[int, int, int], ...] = ()
     """(start, offset, size): where the content of a member is that is stored as a link."""
+    num_records: int = 0
+    """Of a file of which a part is taken, all that it holds."""
+    numbers: tuple[int, ...] = ()
+    """And which of them, from 0, begins at each cut. Nothing: the record at the cut is the one that is asked for."""
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Scan:
@@ -107,12 +135,13 @@ class Scan:
             duplicates=tuple(values["duplicates"]),
             rules=tuple(values.get("rules", ())),
             links=tuple((start, offset, size) for start, offset, size in values.get("links", ())),
+            num_records=values.get("num_records", 0),
+            numbers=tuple(values.get("numbers", ())),
         )
 
     def identity(self) -> dict[str, Any]:
-        """What the fingerprint of a plan covers; what only odd archives have is left out of all others."""
-        values = vars(self)
-        return {name: value for name, value in values.items() if value or name not in ("rules", "links")}
+        """What the fingerprint of a plan covers; what only some files have is left out of all others."""
+        return {name: value for name, value in vars(self).items() if value or name not in _OF_SOME}
 
     def at(self, position: int, seek: int) -> Scan:
         """The same for reading that one sample, which stands at `seek`."""
@@ -120,6 +149,7 @@ class Scan:
             self,
             every=max(position, 1),
             cuts=(0, seek) if position else (seek,),
+            numbers=(),
             repeats=tuple(pair for pair in self.repeats if pair[0] == position),
             duplicates=tuple(place for place in self.duplicates if place == position),
         )
@@ -130,6 +160,11 @@ class Scan:
             return 0, 0
         nearest = min(position // self.every, len(self.cuts) - 1)
         return nearest * self.every, self.cuts[nearest]
+
+
+LATER = ("num_records", "numbers")
+"""What plans of before do not say of a scan."""
+_OF_SOME = ("rules", "links", *LATER)
 
 
 class CannotRead(Failed):

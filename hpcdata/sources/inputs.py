@@ -8,10 +8,12 @@ mentions images, conversations or captions is read as samples (`jsonl`), other J
 from __future__ import annotations
 
 import hashlib
+import importlib
 import itertools
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,20 +25,35 @@ from hpcdata.media.kinds import IMAGE_EXTENSIONS, says_nothing
 from hpcdata.samples import BadSample
 from hpcdata.sources import wids
 from hpcdata.sources.account import describe_not_read, find_account
-from hpcdata.sources.base import OLDER_EXTENSIONS, RECORDS, InputFile, Scan, clean_name, refusing_faults
+from hpcdata.sources.base import OLDER_EXTENSIONS, RECORDS, InputFile, Options, Scan, clean_name, refusing_faults
+from hpcdata.sources.custom import tables
+from hpcdata.sources.custom.mapping import parsed
 from hpcdata.sources.documents import ENDINGS, MANY, list_documents
 from hpcdata.sources.folder import NOTES, is_below, is_picture, list_folder, walk
 from hpcdata.sources.json_array import flatten_json
 from hpcdata.sources.json_shapes import SNIFF_BYTES, find_shape
+from hpcdata.sources.mixes import entries, parts
 from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.pictures.metadata import NAME, flatten_csv, is_metadata
+from hpcdata.sources.sets.settings import SOURCES as SETS
 from hpcdata.sources.streams import PARQUET, chunks, codec_of, is_tar_header
+from hpcdata.sources.url_lists.listing import list_table, tables_in
+from hpcdata.sources.url_lists.rows import is_table
 
 logger = logging.getLogger(__name__)
 
+MIX = "llava_mix"
+"""The source of a list of JSON files; `auto` knows one as well."""
 _TARS = (".tar", ".tar.gz", ".tgz")
 _JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".ndjson.gz", ".ndjson.zst", ".json.gz", ".json.zst")
 _IMAGES = ("",)
+_ANNOTATIONS = re.compile(
+    rb'"(questions)"\s*:\s*\[\s*\{[^{}]*"question_id"|"(images)"\s*:\s*\[\s*\{[^{}]*"(?:file_name|coco_url|license)"\s*:'
+    rb'|"(licenses|licenes)"\s*:\s*\['
+)
+_MOST_OF_A_HEAD = 1 << 16
+_TABLE, _ARROW = "table", ".arrow"
+_OF_ANY_FIELDS = (*_JSON_LINES, ".json", ".parquet", *tables.ENDINGS)
 _KNOWN = (*_TARS, *_JSON_LINES, *ENDINGS, ".json", ".parquet")
 _MOST_OPENED = 100
 _SAMPLE_FIELDS = re.compile(
@@ -46,8 +63,20 @@ _SAMPLE_FIELDS = re.compile(
     re.IGNORECASE,
 )
 _FOLDERS = ("folder", "documentfolder")
-_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet", "csv")
-_PREPARED = {"folder": "listing", "array": "jsonl", "textarray": "text", "csv": "jsonl", "documentfolder": "documents"}
+_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet", "csv", "table", "urls", "arrow", *SETS)
+TABLES = "parquet"
+"""The value of `data.source` that takes Parquet alone, all of it as records."""
+_PREPARED = {
+    "folder": "listing",
+    "array": "jsonl",
+    "textarray": "text",
+    "csv": "jsonl",
+    "table": "jsonl",
+    "coco": "jsonl",
+    "vqa": "jsonl",
+    "documentfolder": "documents",
+    "urls": "jsonl",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +84,8 @@ class _Found:
     path: str
     format: str
     num_declared: int | None = None
+    take: str = ""
+    take_seed: int = 0
 
 
 def list_inputs(
@@ -66,20 +97,25 @@ def list_inputs(
     allows_outside: bool = False,
     as_older: bool = False,
     listed: Collection[str] | None = None,
+    seed: int = 0,
+    mapping: str = "",
+    made: str = "",
 ) -> list[InputFile]:
     """All inputs in order. Raises UserError if one is missing, is of no known kind, or there is none.
 
     without: a folder that is never looked into, of a run that writes into the folder of its inputs. image_root: where
     pictures of records lie, None for the folder of each file. allows_outside: also anywhere else. as_older: chooses
     as plans did that have no `found`, by names alone and with notes on a data set (`state.json`) among the inputs.
-    listed: folders whose documents are one input, a listing, as a plan says; None: where there are many of them.
+    listed: folders whose documents are one input, a listing, as a plan says; None: where there are many of them. seed:
+    what entries `random:N` of mixes draw by. mapping: as in `Options`; by it files of any fields are inputs.
+    made: what is made of annotations, as `sets.settings.settings_line` says it.
     """
     root = image_root and os.path.abspath(image_root)
     if root:
         with refusing_faults(root):
             if kind_of(root) != "folder":
                 raise UserError(f"data.image_root={image_root} is no folder")
-    look = _Look(source=source, without=without, as_older=as_older, listed=listed)
+    look = _Look(source=source, without=without, as_older=as_older, listed=listed, seed=seed, mapping=mapping)
     paths = [path for path in expand_paths(raw_data_dir) if not is_below(path, without)]
     found = [file for path in paths for file in look.found(path)]
     if not found:
@@ -89,13 +125,26 @@ def list_inputs(
     return [
         InputFile(
             path=file.path,
-            label=clean_name(os.fsencode(os.path.relpath(file.path, parent))),
+            label=label,
             format=file.format,
             num_declared=file.num_declared,
+            take=file.take,
+            take_seed=file.take_seed,
+            settings=mapping if file.format.startswith(_TABLE) else made if file.format in SETS else "",
             **_places(file, root, allows_outside),
         )
-        for file in unique
+        for file, label in zip(unique, _labels(unique, parent), strict=True)
     ]
+
+
+def _labels(files: Sequence[_Found], parent: str) -> Iterator[str]:
+    """Names below a folder. Behind that of a file of which a part is taken stands which; numbers tell repeats apart."""
+    seen: Counter[str] = Counter()
+    for file in files:
+        label = clean_name(os.fsencode(os.path.relpath(file.path, parent)))
+        label += f"@{file.take}" if file.take not in ("", parts.ALL) else ""
+        seen[label] += 1
+        yield f"{label}@{seen[label]}" if seen[label] > 1 else label
 
 
 class _Places(TypedDict):
@@ -107,12 +156,12 @@ def _places(file: _Found, root: str | None, allows_outside: bool) -> _Places:
     """Where the pictures of its records lie, and may lie."""
     if not file.format.startswith(_OF_RECORDS):
         return _Places(base=file.path if file.format in _FOLDERS else os.path.dirname(file.path), roots=())
-    base = root or os.path.dirname(file.path)
+    base = root or (file.path if os.path.isdir(file.path) else os.path.dirname(file.path))
     return _Places(base=base, roots=("/",) if allows_outside else (base,))
 
 
-def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:
-    """The input in a form that can be sliced: JSON arrays and folders become JSON lines in `folder`.
+def prepare(file: InputFile, folder: Path, *, without: str = "", options: Options | None = None) -> InputFile:
+    """The input in a form that can be sliced: JSON arrays, folders and tables become JSON lines in `folder`.
 
     Other formats are returned as they are, and nothing is written. Raises UserError.
     """
@@ -126,6 +175,12 @@ def prepare(file: InputFile, folder: Path, *, without: str = "") -> InputFile:
         list_folder(file.path, out_path, without=without)
     elif file.format == "csv":
         flatten_csv(file, out_path)
+    elif file.format.startswith(_TABLE):
+        tables.flatten_table(file, out_path, parsed(file.settings))
+    elif file.format in SETS:
+        importlib.import_module(f"hpcdata.sources.sets.{file.format}").flatten(file, out_path)
+    elif file.format == "urls":
+        list_table(file, out_path, url_field=options.url_field if options else None, without=without)
     elif prepared == "documents":
         list_documents(file.path, out_path, without=without)
     else:
@@ -153,14 +208,32 @@ class _Look:
     without: str
     as_older: bool
     listed: Collection[str] | None
+    seed: int = 0
+    mapping: str = ""
 
     def found(self, path: str) -> list[_Found]:
         source = self.source
         with refusing_faults(path):
             kind = kind_of(path)
-        if kind == "folder":
+        if source == "dataset":
+            return [_Found(path=os.path.join(path, "manifest.json") if kind == "folder" else path, format="dataset")]
+        if kind == "folder" and source != MIX:
             return self._in_folder(path)
         name = os.path.basename(path).lower()
+        if source == MIX and kind == "folder":
+            raise UserError(f"{path} is a folder: data.source={MIX} reads a YAML file that lists JSON files")
+        if self.mapping and not name.endswith(entries.ENDINGS):
+            return self._of_any_fields(path)
+        if source in SETS:
+            if not name.endswith(".json"):
+                raise UserError(f"{path} is no input of data.source={source}: expected a .json")
+            return [_Found(path=path, format=source)]
+        if source == MIX or (source == "auto" and entries.is_mix(path)):
+            return list(_mixed(path, self.seed))
+        if source == "urls":
+            if not is_table(path):
+                raise UserError(f"{path} is no input of data.source=urls: expected CSV, TSV, Parquet or JSON")
+            return [_Found(path=path, format="urls")]
         if source in ("auto", "webdataset"):
             if _is_tar(name):
                 return [_Found(path=path, format=_tar_format(path))]
@@ -168,12 +241,16 @@ class _Look:
                 return _indexed(path)
         if source in ("auto", "jsonl", "text") and name.endswith((".json", *_JSON_LINES)):
             return [_Found(path=path, format=_json_format(path, source))]
-        if source in ("auto", "text"):
+        if source in ("auto", "text") and name.endswith(_ARROW):
+            from hpcdata.sources.pictures import arrow
+
+            return [_Found(path=path, format=arrow.format_of(path))]
+        if source in ("auto", "text", TABLES):
             if name.endswith(".parquet"):
                 return [_Found(path=path, format=self._parquet_format(path))]
             if source == "auto" and is_metadata(path):
                 return [_Found(path=path, format="csv")]
-            if name.endswith(ENDINGS):
+            if source != TABLES and name.endswith(ENDINGS):
                 codec = codec_of(path, is_document=True)
                 is_parquet = codec == PARQUET and not self.as_older
                 document = "document" + codec.removeprefix(PARQUET)
@@ -182,7 +259,19 @@ class _Look:
             raise UserError(f"{path} is no input of data.source={source}: its name has no known ending")
         return [_Found(path=path, format=_format_of_content(path, source))]
 
+    def _of_any_fields(self, path: str) -> list[_Found]:
+        name = path.lower()
+        if name.endswith(tables.ENDINGS):
+            return [_Found(path=path, format=_TABLE + codec_of(path).removeprefix(PARQUET))]
+        if name.endswith(".parquet"):
+            return [_Found(path=path, format=RECORDS)]
+        if name.endswith((".json", *_JSON_LINES)):
+            return [_Found(path=path, format=_json_format(path, "jsonl"))]
+        raise UserError(f"{path} is no input: data.mapping is for .json, .jsonl, .csv, .tsv and .parquet")
+
     def _parquet_format(self, path: str) -> str:
+        if self.source == TABLES:
+            return RECORDS
         if self.source != "auto" or self.as_older:
             return PARQUET
         from hpcdata.sources.pictures.tables import holds_pictures
@@ -196,16 +285,19 @@ class _Look:
         return all(self._parquet_format(path) == PARQUET for path in paths)
 
     def _in_folder(self, folder: str) -> list[_Found]:
-        if self.source == "folder":
+        if self.source == "folder" and not self.mapping:
             return [_Found(path=folder, format="folder")]
-        if self.source in ("auto", "webdataset"):
+        if self.source == "urls" and tables_in(folder, without=self.without):
+            return [_Found(path=folder, format="urls")]
+        if not self.mapping and self.source in ("auto", "webdataset"):
             for name in wids.INDEX_NAMES:
                 index = os.path.join(folder, name)
                 with refusing_faults(index):
                     is_there = kind_of(index) == "file"
                 if is_there and wids.is_index(index):
                     return _indexed(index)
-        for endings in _folder_contents(self.source):
+        contents = (_OF_ANY_FIELDS,) if self.mapping else _folder_contents(self.source)
+        for endings in contents:
             if endings is _IMAGES:
                 if self._holds_pictures(folder):
                     return [_Found(path=folder, format="folder")]
@@ -226,9 +318,13 @@ class _Look:
 
     def _with_endings(self, folder: str, endings: tuple[str, ...]) -> Iterator[str]:
         for directory, names in walk(folder, without=self.without):
+            saved = _saved(directory, names) if _ARROW in endings and not self.as_older else ()
             for name in names:
                 path = os.path.join(directory, name)
-                if name.lower().endswith(endings) and (self.as_older or not _is_note(path)):
+                if name.endswith(_ARROW) and name not in saved:
+                    continue
+                is_note = _is_note(path) and not (self.mapping and name.lower().endswith(tables.ENDINGS))
+                if name.lower().endswith(endings) and (self.as_older or not is_note):
                     yield path
 
     def _holds_many(self, folder: str) -> bool:
@@ -251,10 +347,19 @@ class _Look:
         return False
 
 
+def _saved(directory: str, names: Sequence[str]) -> Collection[str]:
+    """The files of rows in a folder of save_to_disk; what else of Arrow lies there are caches."""
+    if "state.json" not in names:
+        return ()
+    from hpcdata.sources.pictures import arrow
+
+    return frozenset(arrow.data_files(directory))
+
+
 def _is_note(path: str) -> bool:
     if path.lower().endswith(".csv"):
         return not is_metadata(path)
-    return path.endswith(".json") and NOTES.fullmatch(os.path.basename(path)) is not None
+    return path.endswith((".json", ".jsonl")) and NOTES.fullmatch(os.path.basename(path)) is not None
 
 
 def _are_beside_folders(paths: Sequence[str]) -> bool:
@@ -269,12 +374,16 @@ def _are_beside_folders(paths: Sequence[str]) -> bool:
 
 def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
     """What to look for in a folder, in this order."""
-    tars, rows = _TARS, (*_JSON_LINES, ".parquet")
+    tars, rows = _TARS, (*_JSON_LINES, ".parquet", _ARROW)
     return {
         "auto": (tars, (*rows, NAME), _IMAGES, ENDINGS, (".json",)),
         "webdataset": (tars,),
         "jsonl": ((*_JSON_LINES, ".json"),),
+        TABLES: ((".parquet",),),
         "text": ((*rows, ".json", *ENDINGS),),
+        "urls": (),
+        "coco": ((".json",),),
+        "vqa": (("questions.json",),),
     }[source]
 
 
@@ -284,6 +393,19 @@ def _indexed(path: str) -> list[_Found]:
     if names:
         raise UserError(f"{path} lists {names[0]}, which is no tar")
     return [_Found(path=shard.path, format=_tar_format(shard.path), num_declared=shard.num_samples) for shard in shards]
+
+
+def _mixed(path: str, seed: int) -> Iterator[_Found]:
+    unknown = set[str]()
+    for entry in entries.read_mix(path, seed=seed):
+        name = entry.path.lower()
+        if not name.endswith((".json", *_JSON_LINES)):
+            raise UserError(f"{entry.where}: {entry.path} is no .json and no .jsonl")
+        format_name = _json_format(entry.path, "jsonl")
+        yield _Found(path=entry.path, format=format_name, take=entry.take, take_seed=entry.take_seed)
+        unknown.update(entry.unknown)
+    if unknown:
+        logger.warning("%s: %s of its entries is not read", path, ", ".join(sorted(unknown)))
 
 
 def _is_tar(name: str) -> bool:
@@ -302,8 +424,8 @@ def _tar_format(path: str) -> str:
 def _format_of_content(path: str, source: str) -> str:
     """Of a file whose name has no ending that is known for the source. Raises UserError."""
     codec = codec_of(path)
-    if codec == PARQUET and source in ("auto", "text"):
-        return PARQUET
+    if codec == PARQUET and source in ("auto", "text", TABLES):
+        return RECORDS if source == TABLES else PARQUET
     beginning = _beginning(InputFile(path=path, label="", format="text" + codec.removeprefix(PARQUET)))
     if is_tar_header(beginning) and source in ("auto", "webdataset"):
         return _tar_format(path)
@@ -319,6 +441,10 @@ def _json_format(path: str, source: str) -> str:
             raise UserError(f"{path} holds Parquet, whatever its name says: it is read with data.source=text")
         return PARQUET
     beginning = _beginning(InputFile(path=path, label="", format="text" + codec))
+    head = beginning[:_MOST_OF_A_HEAD]
+    if path.lower().endswith(".json") and head.lstrip()[:1] == b"{" and (found := _ANNOTATIONS.search(head)):
+        kind = "vqa" if found[1] else "coco"
+        raise UserError(f"{path} holds annotations in one object, as COCO and VQA v2 do: use data.source={kind}")
     is_samples = source == "jsonl" or (source == "auto" and _SAMPLE_FIELDS.search(beginning))
     if find_shape(path, beginning) == "array":
         return ("array" if is_samples else "textarray") + codec
@@ -340,9 +466,10 @@ def _beginning(file: InputFile) -> bytes:
 
 
 def _without_repeats(found: list[_Found]) -> list[_Found]:
-    unique: dict[str, _Found] = {}
+    """A mix may list a file several times: each time has a seed of its own."""
+    unique: dict[tuple[str, str, int], _Found] = {}
     for file in found:
-        first = unique.setdefault(os.path.realpath(file.path), file)
+        first = unique.setdefault((os.path.realpath(file.path), file.take, file.take_seed), file)
         if first is not file:
             logger.warning("input %s is given twice (first as %s): it is read once", file.path, first.path)
     return list(unique.values())

@@ -6,25 +6,38 @@ skipped without being held; a compressed stream that breaks ends in one reject.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
-from itertools import islice
+from itertools import compress, islice
+
+import orjson
 
 from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample
 from hpcdata.sources import records
 from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned, gathered
 from hpcdata.sources.limits import LARGE_TEXT_BYTES, bounded, most_records, require_few_large, require_few_records
+from hpcdata.sources.mixes import parts as parts_taken
+from hpcdata.sources.sets.writing import require_taken
 from hpcdata.sources.streams import BrokenStream, chunks
 
 Line = tuple[int, bytes, BadSample | None]
 """(offset in the uncompressed file, the line, what is wrong with it); the line is empty if something is."""
 
+_NEVER = 1 << 62
 _SCAN_LIMIT_BYTES = LARGE_TEXT_BYTES
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
     """Counts lines; the options cannot change how many there are. Raises UserError for what unpacks to too much."""
+    if parts_taken.is_part(file):
+        whole = dataclasses.replace(file, take="")
+
+        def count_lines(each: Each | None) -> int:
+            return scan(whole, every=_NEVER, options=options, each=each).num_samples
+
+        return parts_taken.scan(file, count_lines, every=every, each=each)
     cuts = []
     num_samples = 0
     large = 0
@@ -69,8 +82,12 @@ def record_at(file: InputFile, position: int, offset: int, data: bytes, options:
 
 
 def rows_of(file: InputFile, scan: Scan, first: int, count: int, limit: int) -> Iterator[Line]:
-    """The lines `first` to `first + count - 1` of a file, as far as there are so many."""
+    """The lines `first` to `first + count - 1` of a file, or of its part that is taken, as far as there are so many."""
     start, seek = scan.cut(first)
+    if parts_taken.is_part(file):
+        skipped, is_taken = parts_taken.start(file, scan, first)
+        taken = compress(lines(chunks(file, seek=seek), seek, limit), is_taken)
+        return islice(taken, skipped, skipped + count)
     return islice(lines(chunks(file, seek=seek), seek, limit), first - start, first - start + count)
 
 
@@ -146,6 +163,7 @@ def _texts(file: InputFile, first: int, rows: Iterator[Line], options: Options) 
 
 def _record(file: InputFile, position: int, row: Line, options: Options) -> Record:
     offset, line, problem = row
+    is_fixed = False
     key = f"{file.label}#{position}"
     try:
         if problem is not None:
@@ -155,15 +173,22 @@ def _record(file: InputFile, position: int, row: Line, options: Options) -> Reco
             key = f"{file.label}/{entry['key']}"
             parts = records.listed_parts(entry, file, options)
             members = records.listed_members(entry, file) if options.keeps_members else ()
+        elif options.is_of_urls:
+            parts, members = (), records.whole(line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line)
         else:
             line = line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line
             value = records.load(line)
+            if file.settings:
+                require_taken(value)
+            value = records.mapped(value, position, options)
+            value, is_fixed = records.with_markers(value, options)
+            line = orjson.dumps(value) if (is_fixed or options.mapping) and options.keeps_members else line
             parts = (
                 records.sample_parts(value, file, options)
                 if file.format.startswith("jsonl")
                 else records.document_parts(value, file, options)
             )
             members = records.members_of(line, value, file) if options.keeps_members else ()
-        return Sample(position=position, key=key, parts=parts, offset=offset, members=members)
+        return Sample(position=position, key=key, parts=parts, offset=offset, members=members, is_fixed=is_fixed)
     except BadSample as bad:
         return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=offset)

@@ -35,6 +35,8 @@ from hpcdata.sources.limits import LARGE_TEXT_BYTES, most_large, most_records, m
 from hpcdata.sources.streams import open_input
 
 _BATCH_ROWS, _BATCH_BYTES = 256, 1 << 28
+_BUFFER_BYTES = 1 << 20
+"""Of a column that is read; beside it stands a page, and the dictionary of the column."""
 _PAGE_HEADER = re.compile(rb"\x15.\x15([\x80-\xff]*[\0-\x7f])", re.DOTALL)
 """In Thrift's compact protocol: the kind of the page, then its size once it is unpacked."""
 _MOST_HEADER_BYTES = 16
@@ -338,7 +340,7 @@ def telling(data: Bytes, message: str) -> Iterator[None]:
 def opened(data: Bytes) -> pq.ParquetFile:
     """Raises BadSample when there is no footer, or one that cannot be true."""
     with telling(data, "the Parquet file cannot be opened"):
-        parquet = pq.ParquetFile(data)
+        parquet = pq.ParquetFile(data, pre_buffer=False, buffer_size=_BUFFER_BYTES)  # else a column chunk is read whole
         _ = parquet.schema_arrow
     metadata = parquet.metadata
     rows = [metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]

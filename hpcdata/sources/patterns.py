@@ -30,7 +30,10 @@ def expand_paths(patterns: str | Sequence[str]) -> list[str]:
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
-    """`{a,b}` and `{000..575}` or `{0..9..3}` as a shell expands them, nested too; other braces stay as they are."""
+    """`{a,b}` and `{000..575}` or `{0..9..3}` as a shell expands them, nested too; other braces stay as they are.
+
+    Unlike in a shell, a comma in round brackets is part of a name: `{ai2d(cauldron,llava_format),chartqa}.json`.
+    """
     for start, end in _brace_pairs(pattern):
         choices = _choices(pattern[start + 1 : end])
         if choices is not None:
@@ -60,7 +63,10 @@ def _expand(pattern: str) -> list[str]:
         names.append(name)
         if len(names) > _MOST_NAMES:
             raise UserError(f"{pattern} expands to more than {_MOST_NAMES} names")
-    found = [(name, sorted({*_matches(name)} - {""}) if glob.has_magic(name) else [name]) for name in names]
+    found = [
+        (name, [name] if not glob.has_magic(name) or _kind(name) else sorted({*_matches(name)} - {""}))
+        for name in names
+    ]
     missing = [name for name, paths in found if not paths or not all(map(_kind, paths))]
     if missing:
         raise _missing_error(pattern, missing, len(names))
@@ -136,13 +142,28 @@ def _choices(inside: str) -> Iterator[str] | list[str] | None:
     if match := _RANGE.fullmatch(inside):
         return _range(match[1], match[2], int(match[3] or 1))
     parts, depth = [""], 0
+    nesting = _NESTING if _is_balanced(inside) else _BRACES
     for character in inside:
-        depth += {"{": 1, "}": -1}.get(character, 0)
+        depth += nesting.get(character, 0)
         if character == "," and depth == 0:
             parts.append("")
         else:
             parts[-1] += character
     return parts if len(parts) > 1 else None
+
+
+_BRACES = {"{": 1, "}": -1}
+_NESTING = {**_BRACES, "(": 1, ")": -1}
+
+
+def _is_balanced(inside: str) -> bool:
+    """Whether each round bracket has its other half, in this order."""
+    depth = 0
+    for character in inside:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def _range(first: str, last: str, step: int) -> Iterator[str]:

@@ -35,8 +35,11 @@ from hpcdata.sources.base import (
     is_plain,
     json_type,
 )
+from hpcdata.sources.custom.applying import applied
+from hpcdata.sources.custom.mapping import parsed
 from hpcdata.sources.pictures import places
 from hpcdata.sources.pictures.fields import TALKS, Named, named_pictures, unread
+from hpcdata.sources.pictures.placeholders import KEEP, placed
 from hpcdata.sources.pictures.turns import Turn, old_turns, talk_parts, turns_of
 
 Parts = tuple[TextPart | ImagePart, ...]
@@ -125,6 +128,19 @@ def sample_parts(value: object, file: InputFile, options: Options) -> Parts:
     return selected([text, *images], options)
 
 
+def mapped(value: object, position: int, options: Options) -> object:
+    """A record as `options.mapping` says, if it says something. Raises BadSample."""
+    return applied(value, parsed(options.mapping), position) if options.mapping else value
+
+
+def with_markers(value: object, options: Options) -> tuple[object, bool]:
+    """(the record with markers by `options.placeholders`, whether they were put in). Raises BadSample."""
+    if options.placeholders == KEEP or not isinstance(value, dict):
+        return value, False
+    pictures = len(named_in(value))
+    return placed(value, options.placeholders, num_images=pictures, only_users_show=options.only_users_show)
+
+
 def members_of(line: bytes, value: object, file: InputFile) -> tuple[Member, ...]:
     """The line as it is, and the pictures that it names: `jpg`, or `0.jpg`, `1.jpg`... where there are several."""
     record = _record(value)
@@ -136,14 +152,20 @@ def members_of(line: bytes, value: object, file: InputFile) -> tuple[Member, ...
     return (Member(extension="json", blob=Blob(path="", data=line)), *pictures)
 
 
+def whole(line: bytes) -> tuple[Member, ...]:
+    """A line as it is. Raises BadSample for one that holds no object."""
+    _record(load(line))
+    return (Member(extension="json", blob=Blob(path="", data=line)),)
+
+
 def numbered(extensions: list[str]) -> list[str]:
     """Extensions of the pictures of one record: `jpg`, or `0.jpg`, `1.jpg`... where there are several."""
     return [f"{number}.{item}" for number, item in enumerate(extensions)] if len(extensions) > 1 else extensions
 
 
-def named_in(record: dict[str, Any]) -> list[Named]:
-    """The pictures of a record, whatever else it holds."""
-    return _talk_and_named(record, is_lenient=True)[1]
+def named_in(record: dict[str, Any], *, keeps_empty: bool = False) -> list[Named]:
+    """The pictures of a record, whatever else it holds. keeps_empty: see `named_pictures`."""
+    return _talk_and_named(record, is_lenient=True, keeps_empty=keeps_empty)[1]
 
 
 def keys_of(line: bytes) -> list[str]:
@@ -262,12 +284,14 @@ def _talk_and_images(
         turns = None if is_kept_whole else record.get("conversations")
         return None if turns is None else old_turns(turns), images
     _require_media_read(record, options, has_pictures=True)
-    talk, named = _talk_and_named(record, is_lenient=is_kept_whole)
+    talk, named = _talk_and_named(record, is_lenient=is_kept_whole, keeps_empty=options.notes_ids)
     _require_media_read(record, options, has_pictures=bool(named))
     return talk, [places.image_part(item, file, options) for item in named]
 
 
-def _talk_and_named(record: dict[str, Any], *, is_lenient: bool) -> tuple[list[Turn] | None, list[Named]]:
+def _talk_and_named(
+    record: dict[str, Any], *, is_lenient: bool, keeps_empty: bool = False
+) -> tuple[list[Turn] | None, list[Named]]:
     """The turns, and the pictures that they name themselves, or else those of the record's fields.
 
     is_lenient: a conversation of another form is none.
@@ -277,7 +301,7 @@ def _talk_and_named(record: dict[str, Any], *, is_lenient: bool) -> tuple[list[T
     if name is not None:
         with contextlib.suppress(*[BadSample] if is_lenient else []):
             talk, named = turns_of(record[name], name)
-    return talk, named or named_pictures(record)
+    return talk, named or named_pictures(record, keeps_empty=keeps_empty)
 
 
 def _require_media_read(record: dict[str, Any], options: Options, *, has_pictures: bool) -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcdata.base import digest
 from hpcdata.base.errors import UserError
-from hpcdata.config.schema import RunConfig
+from hpcdata.config.schema import DataConfig, RunConfig
+from hpcdata.media import sizes
 from hpcdata.runs.identities import TextIdentity
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan
 from hpcdata.runs.stage import Checked, Identities
 from hpcdata.samples import BadSample, Batch, Kind, Record, Sample, TextPart
-from hpcdata.shards.columns import columns
+from hpcdata.shards.columns import RAW_TEXTS, columns, id_dtype_for
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.made import Made
 from hpcdata.shards.schema import Schema
@@ -71,9 +73,12 @@ class Tokenize:
             )
         if config.image.tokenizer not in (None, NONE):
             codec = image.identify(config.image)
-            image.grid_side(codec, data.resolution)
-        if tokenizer is None and codec is None:
-            raise UserError("text.tokenizer=none and no image.tokenizer: nothing would be encoded")
+            for side, key in _sides(data):
+                image.grid_side(codec, side, key)
+        if tokenizer is None and codec is None and not config.text.keep_raw:
+            raise UserError(
+                "text.tokenizer=none and no image.tokenizer: nothing would be encoded; text.keep_raw=true keeps texts"
+            )
         _check_vocabulary(tokenizer, config.model.text_vocab_size, data.img_token_shift)
         return Identities(text=tokenizer, image=codec)
 
@@ -83,8 +88,10 @@ class Tokenize:
             text_field=config.data.text_field,
             image_field=config.data.image_field,
             needs_image=config.image.tokenizer not in (None, NONE),
-            needs_text=config.text.tokenizer != NONE,
+            needs_text=config.text.tokenizer != NONE or config.text.keep_raw,
             keep_image_marker=config.data.add_image_token,
+            placeholders=config.data.placeholders,
+            mapping=config.data.mapped_by or "",
         )
 
     def check_inputs(self, config: RunConfig, inputs: Sequence[InputFile]) -> None:
@@ -98,18 +105,28 @@ class Tokenize:
             )
 
     def contents(self, plan: Plan, name: str) -> Schema | None:
-        return None
+        if not plan.config.text.keep_raw:
+            return None
+        return Schema(columns=(*columns(id_dtype_for(plan.vocab_size)), *RAW_TEXTS))
 
     def predict(self, plan: Plan) -> tuple[int, int]:
         item_size = 4 if plan.id_dtype == "int32" else 2
-        side = plan.config.data.resolution // plan.image.downsample if plan.image else 0
+        codes = 0
+        if plan.image:
+            codes = max(prod(side // plan.image.downsample for side in size) for size in _sizes(plan.config.data))
         texts = 0.0
         if plan.text:
             longest = plan.config.data.block_size or _TOKENS_A_TEXT
             raw = sum(source.size for source in plan.inputs) / _BYTES_A_TOKEN_OF_TEXT
             texts = min(raw, float(longest * plan.num_samples)) if plan.image else raw
-        total = plan.num_samples * (side * side * item_size + _OTHER_BYTES_A_SAMPLE) + texts * item_size
-        return round(total), len(columns(plan.id_dtype)) + _OTHER_FILES_A_SHARD
+        total = plan.num_samples * (codes * item_size + _OTHER_BYTES_A_SAMPLE) + texts * item_size
+        num_columns = len(columns(plan.id_dtype))
+        if plan.config.text.keep_raw:
+            raw = sum(source.size for source in plan.inputs)
+            longest = _TOKENS_A_TEXT * _BYTES_A_TOKEN_OF_TEXT * plan.num_samples
+            total += (min(raw, longest) if plan.image else raw) + plan.num_samples * _OTHER_BYTES_A_SAMPLE
+            num_columns += len(RAW_TEXTS)
+        return round(total), num_columns + _OTHER_FILES_A_SHARD
 
     def preparing(self, plan: Plan) -> Callable[[Record], list[np.ndarray]] | None:
         from hpcdata.encoders.examples import PixelOptions, load_images
@@ -124,7 +141,8 @@ class Tokenize:
         return None if tokenizer is None else lambda record: _try_texts(record, tokenizer)
 
     def takes_documents(self, plan: Plan, format_name: str) -> bool:
-        return plan.text is not None and plan.image is None and gives_documents(format_name)
+        has_texts = plan.text is not None or plan.config.text.keep_raw
+        return has_texts and plan.image is None and gives_documents(format_name)
 
     def open(self, plan: Plan, paths: RunPaths, runtime: RunConfig) -> Encoding:
         return Encoding(plan, paths, runtime)
@@ -183,6 +201,21 @@ class Encoding:
 
 
 STAGE = Tokenize()
+
+
+def _sides(data: DataConfig) -> list[tuple[int, str]]:
+    """Sides of pictures, and the key that says each. Raises UserError."""
+    key = "data.resolution" if data.sizes is None else "data.sizes"
+    return [(side, key) for size in _sizes(data) for side in size]
+
+
+def _sizes(data: DataConfig) -> Sequence[tuple[int, int]]:
+    if data.sizes is None:
+        return [(data.resolution, data.resolution)]
+    try:
+        return sizes.named(data.sizes)
+    except ValueError as error:
+        raise UserError(f"data.sizes={data.sizes}: {error}") from None
 
 
 def _check_vocabulary(tokenizer: TextIdentity | None, reserved: int | None, shift: int | None) -> None:

@@ -35,7 +35,7 @@ from hpcdata.base import memory
 from hpcdata.base.errors import UserError
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import load_plan, load_runtime
-from hpcdata.runs.stage import find_stage
+from hpcdata.runs.stage import find_stage, with_runtime
 from hpcdata.samples import (
     BadSample,
     Blob,
@@ -124,6 +124,8 @@ def to_mapping(record: Record) -> dict[str, Any]:
     """A record as JSON values. Pictures lose their blobs."""
     values: dict[str, Any] = {"position": record.position, "key": record.key, "offset": record.offset}
     values |= {"source": record.source}
+    if not isinstance(record, Duplicate):
+        values["id"] = record.id
     match record:
         case Sample():
             values["parts"] = [
@@ -137,7 +139,7 @@ def to_mapping(record: Record) -> dict[str, Any]:
 
 
 def from_mapping(values: dict[str, Any]) -> Record:
-    common = {name: values[name] for name in ("position", "key", "offset", "source")}
+    common = {name: values[name] for name in ("position", "key", "offset", "source", "id") if name in values}
     if "parts" in values:
         members = tuple(Member(extension=item, blob=Blob(path="")) for item in values["members"])
         return Sample(**common, parts=tuple(map(_part, values["parts"])), members=members)
@@ -160,7 +162,10 @@ def _work(output_dir: Path, name: str, first: int, end: int, only_read: set[int]
     with Watchdog(runtime.data.max_batch_s / SAMPLES_PER_LIMIT) as watchdog:
         watchdog.beat()
         stage = find_stage(plan.config.stage)
-        prepare, rehearse = unreadable.preparing(stage.preparing(plan)), stage.rehearsal(plan, runtime)
+        prepare, rehearse = (
+            unreadable.preparing(stage.preparing(with_runtime(plan, runtime))),
+            stage.rehearsal(plan, runtime),
+        )
         memory.limit_this_process()
         policy = runtime.data.on_changed_input
         given_up = changes(spec, paths.root, policy) if policy == "reject" else None
@@ -182,7 +187,7 @@ def _work_on_good(output_dir: Path) -> None:
     with Watchdog(runtime.data.max_batch_s / SAMPLES_PER_LIMIT) as watchdog:
         watchdog.beat()
         stage = find_stage(plan.config.stage)
-        prepare, rehearse = stage.preparing(plan), stage.rehearsal(plan, runtime)
+        prepare, rehearse = stage.preparing(with_runtime(plan, runtime)), stage.rehearsal(plan, runtime)
         memory.limit_this_process()
         with tarfile.open(embedded.path(embedded.QUICKSTART)) as tar:
             good = {name.rpartition(".")[2]: _member(tar, name) for name in tar.getnames()[:2]}

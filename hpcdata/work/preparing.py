@@ -4,34 +4,45 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 
 import numpy as np
 
-from hpcdata.samples import BadSample, Blob, ImagePart, Member, PreparedBatch, Record, Sample
+from hpcdata.samples import BadSample, Blob, Duplicate, ImagePart, Member, PreparedBatch, Record, Reject, Sample
 from hpcdata.work.watchdog import PictureWatch
 
 Prepare = Callable[[Record], list[np.ndarray]]
 BATCHES_AHEAD = 2
 MOST_HELD_BYTES, _LARGE_BYTES = 1 << 27, 1 << 20
 """Of records that are read and not prepared yet, one more aside; smaller ones do not count."""
+MOST_PREPARED_BYTES = 1 << 28
+"""Of what is prepared and not taken yet, beside the first batch and what the threads are at."""
+_LOOK_EVERY_S = 0.2
 _Prepared = tuple[Record, list[np.ndarray] | BadSample]
 
 
+class DecodingThreads(ThreadPoolExecutor):
+    """Threads of one shard; `is_ending` once nobody waits for them any more but whoever ends them."""
+
+    is_ending = False
+
+
 @contextlib.contextmanager
-def decoding_threads(number: int) -> Iterator[ThreadPoolExecutor]:
+def decoding_threads(number: int) -> Iterator[DecodingThreads]:
     """Threads that decode pictures, and nothing else is decoded when they end.
 
     For functions: a generator that is left in a reference cycle is closed by the garbage collector, in any line of any
     thread. Where that line starts or ends a thread, waiting for one is a deadlock.
     """
-    threads = ThreadPoolExecutor(max(1, number), thread_name_prefix="decode")
+    threads = DecodingThreads(max(1, number), thread_name_prefix="decode")
     try:
         yield threads
     finally:
+        threads.is_ending = True
         threads.shutdown(cancel_futures=True)
 
 
@@ -55,9 +66,14 @@ def watched(prepare: Prepare | None, watch: PictureWatch) -> Prepare | None:
 
 
 def prepare_batches(
-    records: Iterable[Record], *, batch_size: int, threads: Executor, prepare: Prepare | None
+    records: Iterable[Record],
+    *,
+    batch_size: int,
+    threads: DecodingThreads,
+    prepare: Prepare | None,
+    ahead: int = BATCHES_AHEAD,
 ) -> Iterator[PreparedBatch]:
-    """Cuts records into batches and prepares them `BATCHES_AHEAD` batches ahead of the consumer.
+    """Cuts records into batches and prepares them so many batches ahead of the consumer, as far as memory allows.
 
     prepare: raises BadSample for what is rejected; None where there is nothing to prepare. Large records hold no bytes
     any more when they are prepared, and few of them are held until then.
@@ -67,17 +83,21 @@ def prepare_batches(
         while batch := list(islice(records, batch_size)):
             yield PreparedBatch(records=batch, prepared=[[]] * len(batch))
         return
-    pending: deque[list[Future[_Prepared]]] = deque()
-    held = _Held()
+    pending: deque[list[Future[_Prepared] | _Nothing]] = deque()
+    window = _Window(threads)
+    held, number = _Held(window), 0
     try:
         while True:
-            while len(pending) <= BATCHES_AHEAD and (not pending or pending[-1]):
+            while len(pending) <= ahead and (not pending or pending[-1]):
                 pending.append([])
-                pending[-1].extend(held.submitted(record, threads, prepare) for record in islice(records, batch_size))
+                taken = islice(records, batch_size)
+                pending[-1].extend(held.submitted(record, threads, prepare, number) for record in taken)
+                number += 1
             if not pending[0]:
                 return
             found = [future.result() for future in pending[0]]
             pending.popleft()
+            window.taken(found)
             yield PreparedBatch(records=[record for record, _ in found], prepared=[arrays for _, arrays in found])
     finally:
         for futures in pending:
@@ -85,23 +105,80 @@ def prepare_batches(
                 future.cancel()
 
 
+class _Window:
+    """The bytes of what is prepared and not taken yet. Records are begun in their order, so the first batch always is:
+    a thread that waits here has one of a later batch.
+    """
+
+    def __init__(self, threads: DecodingThreads) -> None:
+        self._threads, self._changed = threads, threading.Condition()
+        self._size = self._num_taken = self._needed = 0
+
+    def begin(self, number: int) -> None:
+        """Waits until a record of a batch may be prepared."""
+        with self._changed:
+            while self._is_full(number) and not self._threads.is_ending:
+                self._changed.wait(_LOOK_EVERY_S)
+
+    def _is_full(self, number: int) -> bool:
+        return self._size >= MOST_PREPARED_BYTES and number > max(self._num_taken, self._needed)
+
+    def add(self, size: int) -> None:
+        with self._changed:
+            self._size += size
+
+    def taken(self, batch: list[_Prepared]) -> None:
+        with self._changed:
+            self._size -= sum(map(_size_of, batch))
+            self._num_taken += 1
+            self._changed.notify_all()
+
+    def need(self, number: int) -> None:
+        """Somebody waits for a record of that batch: none up to there waits for others to be taken."""
+        with self._changed:
+            self._needed = max(self._needed, number)
+            self._changed.notify_all()
+
+
+def _size_of(found: _Prepared) -> int:
+    return sum(array.nbytes for array in found[1]) if isinstance(found[1], list) else 0
+
+
+class _Nothing:
+    """In place of the future of a record that is none: a thread would take longer than all else that is done to it."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def result(self) -> _Prepared:
+        return self._record, []
+
+    def cancel(self) -> None:
+        """It is done."""
+
+
 class _Held:
     """The bytes of large records that are not prepared yet."""
 
-    def __init__(self) -> None:
-        self._size = 0
-        self._waiting: deque[tuple[Future[_Prepared], int]] = deque()
+    def __init__(self, window: _Window) -> None:
+        self._window, self._size = window, 0
+        self._waiting: deque[tuple[Future[_Prepared], int, int]] = deque()
 
-    def submitted(self, record: Record, threads: Executor, prepare: Prepare) -> Future[_Prepared]:
-        """Has a record prepared, once it fits beside the others or is alone."""
+    def submitted(
+        self, record: Record, threads: DecodingThreads, prepare: Prepare, number: int
+    ) -> Future[_Prepared] | _Nothing:
+        """Has a record of a batch prepared, once it fits beside the others or is alone."""
+        if isinstance(record, Reject | Duplicate):
+            return _Nothing(record)
         size = _bytes_of(record)
         while size and self._waiting and self._size + size > MOST_HELD_BYTES:
-            future, its_size = self._waiting.popleft()
+            future, its_size, its_number = self._waiting.popleft()
+            self._window.need(its_number)
             wait([future])
             self._size -= its_size
-        future = threads.submit(_prepare_or_reject, record, prepare)
+        future = threads.submit(_prepare_or_reject, record, prepare, self._window, number)
         if size:
-            self._waiting.append((future, size))
+            self._waiting.append((future, size, number))
             self._size += size
         return future
 
@@ -127,9 +204,12 @@ def _without_bytes(record: Record) -> Record:
     return dataclasses.replace(record, parts=parts, members=members)
 
 
-def _prepare_or_reject(record: Record, prepare: Prepare) -> _Prepared:
+def _prepare_or_reject(record: Record, prepare: Prepare, window: _Window, number: int) -> _Prepared:
     """Raises no BadSample: its traceback, in the thread that waits for it, would hold whole batches."""
+    window.begin(number)
     try:
-        return _without_bytes(record), prepare(record)
+        found = _without_bytes(record), prepare(record)
+        window.add(_size_of(found))
+        return found
     except BadSample as error:
         return _without_bytes(record), BadSample(error.reason, error.message)

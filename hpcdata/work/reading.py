@@ -13,7 +13,6 @@ import dataclasses
 import errno
 import itertools
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Literal
 
@@ -22,9 +21,9 @@ from hpcdata.base.errors import UserError
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, Segment, ShardSpec
 from hpcdata.runs.stage import find_stage
-from hpcdata.samples import Batch, Documents, Duplicate, Reason, Record, Reject
+from hpcdata.samples import Batch, Documents, Duplicate, Reason, Record, Reject, RowRange
 from hpcdata.work.clock import WorkClock
-from hpcdata.work.preparing import Prepare, prepare_batches
+from hpcdata.work.preparing import BATCHES_AHEAD, DecodingThreads, Prepare, prepare_batches
 from hpcdata.work.unreadable import Unreadable
 
 Policy = Literal["refuse", "reject"]
@@ -90,16 +89,17 @@ def read_batches(
     *,
     start: int,
     end: int,
-    threads: Executor,
+    threads: DecodingThreads,
     prepare: Prepare | None,
     policy: Policy = "refuse",
     given_up: Changes | None = None,
     unreadable: Unreadable | None = None,
     clock: WorkClock | None = None,
+    ahead: int = BATCHES_AHEAD,
 ) -> Iterator[Batch]:
     """Samples `start` to `end` of a shard in batches, documents in several at once. The clock gets what reading takes.
 
-    threads: do what `prepare` says, see `decoding_threads`.
+    threads: do what `prepare` says, see `decoding_threads`; ahead: see `prepare_batches`.
     """
     clock, unreadable = clock or WorkClock(), unreadable or Unreadable(spec=spec)
     size, stage = plan.batch_size, find_stage(plan.config.stage)
@@ -118,7 +118,8 @@ def read_batches(
             continue
         found = read_shard(plan, paths, spec, skip=low, policy=policy, given_up=given_up, unreadable=unreadable)
         records = itertools.islice(clock.timed(found, "read_s"), high - low)
-        yield from prepare_batches(records, batch_size=size, threads=threads, prepare=unreadable.preparing(prepare))
+        prepared = unreadable.preparing(prepare)
+        yield from prepare_batches(records, batch_size=size, threads=threads, prepare=prepared, ahead=ahead)
 
 
 def longest_batch(plan: Plan, spec: ShardSpec) -> int:
@@ -150,7 +151,9 @@ def _runs(
         yield done, end, None
 
 
-def _place_documents(batches: Iterator[Documents], spec: ShardSpec, segment: Segment) -> Iterator[Documents]:
+def _place_documents(
+    batches: Iterator[Documents | RowRange], spec: ShardSpec, segment: Segment
+) -> Iterator[Documents | RowRange]:
     """As `place`."""
     if len(spec.segments) == 1:
         return batches

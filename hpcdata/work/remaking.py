@@ -20,7 +20,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.config.schema import RunConfig
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, Segment, ShardSpec
-from hpcdata.runs.stage import find_stage
+from hpcdata.runs.stage import find_stage, with_runtime
 from hpcdata.samples import Reason, Record, Reject
 from hpcdata.work.preparing import decoding_threads, prepare_batches
 from hpcdata.work.reading import place
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _Source = tuple[sources.InputFile, sources.Scan]
+
+
+_KEPT = ("label", "base", "roots", "take", "take_seed", "settings")
+"""Of an input that is scanned again, what does not depend on its content."""
 
 
 class Remaker:
@@ -58,7 +62,7 @@ class Remaker:
         self._listings = tempfile.TemporaryDirectory(prefix="hpcdata-")
         self._stage = find_stage(plan.config.stage)
         self._maker = self._stage.open(plan, paths, runtime)
-        self._prepare = self._stage.preparing(plan)
+        self._prepare = self._stage.preparing(with_runtime(plan, runtime))
         self.device = self._maker.device
 
     def __enter__(self) -> Remaker:
@@ -139,11 +143,15 @@ class Remaker:
 
     def _scan_again(self, segment: Segment, origin: str) -> _Source:
         planned, config = segment.source, self._plan.config
-        (listed,) = sources.list_inputs(origin, config.data.source, without=str(self._paths.root), listed=())
-        kept = {name: getattr(planned.file, name) for name in ("label", "base", "roots")}
+        source = "jsonl" if planned.file.take else config.data.source
+        (listed,) = sources.list_inputs(
+            origin, source, without=str(self._paths.root), listed=(), mapping=config.data.mapped_by or ""
+        )
+        kept = {name: getattr(planned.file, name) for name in _KEPT}
         listed = dataclasses.replace(listed, **kept)
-        file = sources.prepare(listed, Path(self._listings.name), without=str(self._paths.root))
-        scan = sources.scan(file, every=config.data.shard_size, options=self._stage.options(config))
+        options = self._stage.options(config)
+        file = sources.prepare(listed, Path(self._listings.name), without=str(self._paths.root), options=options)
+        scan = sources.scan(file, every=config.data.shard_size, options=options)
         is_limited = config.data.n_train_samples is not None
         if scan.num_samples != planned.scan.num_samples and not (
             is_limited and scan.num_samples > planned.scan.num_samples

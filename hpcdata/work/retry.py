@@ -78,9 +78,14 @@ def retry(output_dir: Path | str, *, reason: str | None = None, accept_changed: 
     return result
 
 
+_ONLY_IF_NAMED = (DUPLICATE, Reason.CRASH, Reason.URL_GONE, Reason.URL_REFUSED, Reason.SHA256_DIFFERS)
+
+
 def is_wanted(row: RejectRow, reason: str | None) -> bool:
-    """Duplicates are only meant when they are named; so are `crash`es, which may take the process with them."""
-    return row.reason == reason if reason else row.reason not in (DUPLICATE, Reason.CRASH)
+    """Duplicates are only meant when they are named; so are `crash`es, which may take the process with them, and URLs
+    whose hosts have said that it is for good.
+    """
+    return row.reason == reason if reason else row.reason not in _ONLY_IF_NAMED
 
 
 def _is_of(key: str, row: RejectRow) -> bool:
@@ -122,7 +127,11 @@ class _Retry:
         rejected = {row.index for row in open_rows}
         left_out = rejected - rows.keys()
         batches = {self._batch_of(spec, index) for index in rows}
-        taking_part = {number: self._range(spec, number) - left_out for number in batches}
+        alone = self._remaker.device == "none"  # what becomes of a sample depends on no other, and may cost a request
+        taking_part = {
+            number: self._range(spec, number) & rows.keys() if alone else self._range(spec, number) - left_out
+            for number in batches
+        }
         for made in self._made(spec, taking_part, rejected):
             good = {index: key for index, key in made.written() if index in rows}
             same = {index for index, key in good.items() if _is_of(key, rows[index])}

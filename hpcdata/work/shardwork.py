@@ -7,7 +7,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
 from hpcdata.base.errors import UserError
@@ -16,7 +15,8 @@ from hpcdata.runs import witnesses
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, ShardSpec
 from hpcdata.runs.replacing import PlanChanged, PlanGuard
-from hpcdata.runs.stage import find_stage
+from hpcdata.runs.stage import find_stage, with_runtime
+from hpcdata.runs.witnesses import MachineFault
 from hpcdata.samples import Batch, PreparedBatch, Reason
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.sealing import LostShard, ShardConflict
@@ -25,7 +25,7 @@ from hpcdata.shards.writing import ShardWriter
 from hpcdata.work import gpumeter, poison
 from hpcdata.work.clock import WorkClock
 from hpcdata.work.crashnotes import CrashNotes
-from hpcdata.work.preparing import decoding_threads, watched
+from hpcdata.work.preparing import DecodingThreads, decoding_threads, watched
 from hpcdata.work.reading import Changes, changes, longest_batch, read_batches, read_shard, require_unchanged
 from hpcdata.work.unreadable import MIN_ALL_UNREADABLE, Everything, Unreadable, UnreadableRecord, survey
 from hpcdata.work.watchdog import PictureWatch, Watchdog
@@ -51,7 +51,7 @@ class ShardWork:
         self._plan, self._paths, self._runtime = self._maker.plan, paths, runtime
         self._stop, self._ledger, self._watchdog = stop, ledger, watchdog
         self._pictures = PictureWatch(runtime.data.max_image_s, watchdog.end)
-        self._prepare = watched(stage.preparing(self._plan), self._pictures)
+        self._prepare = watched(stage.preparing(with_runtime(self._plan, runtime)), self._pictures)
         self.counts = Counts()
         """Of the shards that this process has committed."""
         self.num_committed = 0
@@ -146,7 +146,7 @@ class ShardWork:
         writer: ShardWriter,
         notes: CrashNotes,
         clock: WorkClock,
-        threads: Executor,
+        threads: DecodingThreads,
         given_up: Changes,
         task: str,
     ) -> None:
@@ -158,7 +158,12 @@ class ShardWork:
         writer.note_work()
         self._watchdog.beat()
         batches = self._batches(spec, notes, clock, threads, given_up, task, skip=resumed)
-        for made in self._made(spec, batches, clock):
+
+        def checkpoint() -> None:
+            if writer.samples_read > resumed:
+                self._checkpoint(spec, writer, clock, given_up)
+
+        for made in self._made_until_a_fault(spec, batches, clock, checkpoint):
             with clock.spending("write_s"):
                 writer.append(made)
                 writer.note_work()
@@ -205,6 +210,16 @@ class ShardWork:
         while pending:
             yield self._finish(pending.popleft(), clock)
 
+    def _made_until_a_fault(
+        self, spec: ShardSpec, batches: Iterator[Batch], clock: WorkClock, checkpoint: Callable[[], None]
+    ) -> Iterator[Made]:
+        """What becomes of the batches; what was written before this machine's fault is made safe."""
+        try:
+            yield from self._made(spec, batches, clock)
+        except MachineFault:
+            checkpoint()
+            raise
+
     @staticmethod
     def _finish(finish: Callable[[], Made], clock: WorkClock) -> Made:
         with clock.spending("encode_s"):
@@ -250,7 +265,7 @@ class ShardWork:
         spec: ShardSpec,
         notes: CrashNotes,
         clock: WorkClock,
-        threads: Executor,
+        threads: DecodingThreads,
         given_up: Changes,
         task: str,
         *,
@@ -290,6 +305,7 @@ class ShardWork:
                     given_up=given_up,
                     unreadable=unreadable,
                     clock=clock,
+                    ahead=self._runtime.loader.batches_ahead,
                 )
             start = end
 

@@ -1,6 +1,7 @@
 """What hostile inputs of at most 10 MB take: one command, one table.
 
     python tests/benchmarks/hostile.py [NAME ...]     runs on the inputs of tests/hostile/inputs.py, or on some of them
+    python tests/benchmarks/hostile.py --stage copy   the same of another stage: copy (pictures are decoded), measure
     python tests/benchmarks/hostile.py --pictures     what decoding takes for each pixel, beside what is predicted
 
 A run is a launch with the embedded tokenizers, from its planning to its last commit, in two decoding threads. Seconds
@@ -37,7 +38,7 @@ KINDS: dict[str, tuple[str, str, dict[str, object]]] = {
     "TIFF of floats": ("F", "TIFF", {"compression": "tiff_adobe_deflate"}),
     "TIFF, Lab": ("LAB", "TIFF", {"compression": "tiff_adobe_deflate"}),
     "WebP": ("RGB", "WEBP", {"method": 0}),
-    "WebP with alpha": ("RGBA", "WEBP", {"method": 0, "lossless": True}),
+    "WebP with alpha": ("RGBA", "WEBP", {"lossless": True}),
     "AVIF with alpha": ("RGBA", "AVIF", {"speed": 10, "subsampling": "4:4:4"}),
     "JPEG 2000": ("RGB", "JPEG2000", {}),
     "JPEG 2000 with alpha": ("RGBA", "JPEG2000", {}),
@@ -64,13 +65,13 @@ print(1024 * (kilobytes("VmHWM:") - before) / number, predicted / number)
 """
 
 
-def runs(names: list[str]) -> None:
+def runs(names: list[str], stage: str) -> None:
     print("| input | CPU s | MiB | what it says at the end |\n|---|---:|---:|---|")
     for name in names or INPUTS:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
             folder = Path(scratch) / "in"
             folder.mkdir()
-            said, seconds, memory = launch(name, INPUTS[name](folder), Path(scratch) / "run")
+            said, seconds, memory = launch(name, INPUTS[name](folder), Path(scratch) / "run", stage=stage)
             lines = [line.strip() for line in said.splitlines()]
             told = [line for line in lines if line.startswith(("samples ", "hpcdata: "))] or lines[-1:]
             print(f"| {name} | {seconds:.1f} | {memory >> 20} | {told[-1].replace(scratch, '')[:110]} |", flush=True)
@@ -96,9 +97,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *INPUTS], help="inputs; all by default")
     parser.add_argument("--pictures", action="store_true", help="what decoding takes, by format")
+    parser.add_argument("--stage", default="tokenize", choices=("tokenize", "copy", "measure"))
     options = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
-    pictures() if options.pictures else runs(options.names)
+    pictures() if options.pictures else runs(options.names, options.stage)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,15 @@ EVERY = int(os.environ.get("HPCDATA_FLIPS", "19997"))
 EXPECTED = {
     "finished": (
         *("plan.json", "runtime.json", "combined.json", "batch_size.json", "halted.json", "report.json", "report.txt"),
-        *("inputs/", "ledger/", "logs/7_submission.sh", "submissions/", "dataset/manifest.json", "dataset/columns/"),
+        *(
+            "inputs/",
+            "ledger/",
+            "logs/7_submission.sh",
+            "submissions/",
+            "dataset/manifest.json",
+            "dataset/columns/",
+            "dataset/baked/",
+        ),
         *("dataset/parts/00000-of-00003/rejects.jsonl", "dataset/parts/retry-00001/recovered.jsonl"),
     ),
     "in work": ("plan.json", "shards/tmp_", "crashes/", "claims/", "shards/00"),

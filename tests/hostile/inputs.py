@@ -206,8 +206,17 @@ def long_lines(folder: Path) -> Path:
 
 
 def webps(folder: Path) -> Path:
-    """Four WebPs of 89 million pixels, of 38 bytes each."""
-    return _pictures(folder, "webp", Image.new("RGB", (9400, 9500)), "WEBP", lossless=True, method=0)
+    """Four WebPs of 89 million pixels, of 3 KB each."""
+    return _pictures(folder, "webp", Image.new("RGB", (9400, 9500)), "WEBP", lossless=True)
+
+
+def webps_of_a_tar(folder: Path) -> Path:
+    """4,800 of 38 bytes each: decoding all would take hours."""
+    out = io.BytesIO()
+    Image.new("RGB", (9400, 9500)).save(out, "WEBP", lossless=True, method=0)
+    members = [(f"{row}.{end}", data) for row in range(4800) for end, data in (("webp", out.getvalue()), ("txt", b"a"))]
+    (folder / "x.tar").write_bytes(tar_bytes(members))
+    return folder / "x.tar"
 
 
 def wavelets(folder: Path) -> Path:
@@ -378,6 +387,7 @@ INPUTS: dict[str, Callable[[Path], Path]] = {
         blank_lines,
         long_lines,
         webps,
+        webps_of_a_tar,
         wavelets,
         wavelets_with_alpha,
         bitmaps_of_a_tar,

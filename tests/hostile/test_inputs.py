@@ -22,6 +22,7 @@ CPU_S, MEMORY_BYTES = 90, 2 << 30  # 30 s on a quiet core
 PICTURES = {"strips", "floats", "scans", "color_profiles", "exif_segments", "pictures_of_one_record", "nested_folders"}
 PICTURES |= {
     "webps",
+    "webps_of_a_tar",
     "wavelets",
     "wavelets_with_alpha",
     "bitmaps_of_a_tar",
@@ -43,6 +44,7 @@ WRITTEN = {
     "color_profiles": (0, {"oversized_image": 1}),
     "exif_segments": (0, {"oversized_image": 1}),
     "webps": (4, {}),
+    "webps_of_a_tar": (0, {"oversized_image": 4800}),
     "wavelets": (4, {}),
     "wavelets_with_alpha": (0, {"oversized_image": 4}),
     "bitmaps_of_a_tar": (4, {"damaged_archive": 1}),
@@ -78,12 +80,14 @@ print("\\n" + str(os.waitstatus_to_exitcode(status)), used.ru_utime + used.ru_st
 """Its child has the memory of its own, not that of the process of the tests, which a fork begins with."""
 
 
-def launch(name: str, source: Path, run: Path) -> tuple[str, float, int]:
+def launch(name: str, source: Path, run: Path, *, stage: str = "tokenize") -> tuple[str, float, int]:
     """(what it says, CPU seconds, bytes of memory) of a run from the launch to its end."""
-    command = [sys.executable, "-m", "hpcdata.launch", "stage=tokenize", f"data.raw_data_dir={source}"]
-    command += [f"data.token_output_dir={run}", "data.resolution=32", "data.max_rejected=1", "text.tokenizer=embedded"]
-    command += [f"image.tokenizer={'embedded' if name in PICTURES else 'none'}"]
-
+    command = [sys.executable, "-m", "hpcdata.launch", f"stage={stage}", f"data.raw_data_dir={source}"]
+    command += [f"data.token_output_dir={run}", "data.resolution=32", "data.max_rejected=1"]
+    command += [f"text.tokenizer={'none' if stage == 'copy' else 'embedded'}"]
+    has_codes = stage == "tokenize" and name in PICTURES
+    command += [f"image.tokenizer={'embedded' if has_codes else 'none'}"]
+    command += ["copy.decode=true"] if stage == "copy" else []
     done = subprocess.run(
         [sys.executable, "-c", WATCH, str(CPU_S), *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hpcdata.samples import Example, Kind, Role, Span
-from hpcdata.shards.columns import columns
+from hpcdata.shards.columns import RAW_TEXTS, columns
 
 TEXT = {
     "engine": "made",
@@ -116,8 +116,24 @@ def _write_part(folder: Path, examples: Sequence[Example], id_dtype: str) -> dic
             num_tokens += len(span.ids)
         num_spans += len(example.spans)
         num_key_bytes += len(key)
-    for column in columns(id_dtype):
-        if rows[column.path]:
+    if any(example.texts for example in examples):
+        rows |= _text_rows(examples)
+    for column in (*columns(id_dtype), *RAW_TEXTS):
+        if rows.get(column.path):
             (folder / column.path).parent.mkdir(parents=True, exist_ok=True)
             np.array(rows[column.path], column.dtype).tofile(folder / column.path)
     return {"samples": len(examples), "spans": num_spans, "tokens": num_tokens, "key_bytes": num_key_bytes}
+
+
+def _text_rows(examples: Sequence[Example]) -> dict[str, list[Any]]:
+    rows: dict[str, list[Any]] = {column.path: [] for column in RAW_TEXTS}
+    for example in examples:
+        rows["samples/first_text.memmap"].append(len(rows["texts/place.memmap"]))
+        rows["samples/num_texts.memmap"].append(len(example.texts))
+        for text in example.texts:
+            rows["texts/first_byte.memmap"].append(len(rows["raw/bytes.memmap"]))
+            rows["texts/num_bytes.memmap"].append(len(text.data))
+            rows["texts/place.memmap"].append(text.place)
+            rows["texts/flags.memmap"].append(text.flags)
+            rows["raw/bytes.memmap"].extend(text.data)
+    return rows

@@ -36,6 +36,14 @@ def test_the_raw_path_and_the_tokenizers_see_the_same_picture(name: str, rule) -
     np.testing.assert_array_equal(whole, same)
 
 
+def test_a_file_of_few_bytes_does_not_cost_the_decoding_of_millions_of_pixels() -> None:
+    bomb, page = (encoded(Image.new("RGB", (1600, 1600)), "WEBP", lossless=True, method=m) for m in (0, 4))
+    assert open_image(page, max_pixels=10**8).shape == (1600, 1600, 3)
+    with pytest.raises(BadSample, match=r"2560000 pixels in \d\d bytes, the limit is 30000 a byte") as caught:
+        open_image(bomb, max_pixels=10**8)
+    assert caught.value.reason == Reason.OVERSIZED_IMAGE
+
+
 TRUNCATED_IS_GRAY = dataclasses.replace(RULES["molmo"], truncated="gray")
 
 

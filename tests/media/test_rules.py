@@ -22,6 +22,9 @@ from hpcdata.config.schema import ImageConfig
 from hpcdata.media import pixels
 from hpcdata.media.opening import open_image
 from hpcdata.media.rules import LIQUID, MOLMO, RULES
+from hpcdata.report.status import read_status
+from hpcdata.samples import BadSample, Reason
+from tests import corpora
 from tests.media import pictures
 from tests.media.pictures import encoded, noisy
 from tests.selection import examples
@@ -109,6 +112,60 @@ def test_drafts_obey_the_rule(rule, orientation: int) -> None:
     )
     assert draft.shape == exact.shape
     assert 0 < np.abs(draft.astype(int) - exact).mean() < 1.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("corpus", ["openclipart", "tuxpaint"])
+def test_liquid_gives_the_pixels_of_liquid_at_512_of_real_pictures(corpus: str) -> None:
+    if not corpora.available(corpus):
+        pytest.skip(f"{corpus} is not installed")
+    files = [pair.image for pair in corpora.pairs(corpus) if corpora.num_pixels(pair.image) < LIMIT][::40]
+    compared = 0
+    for file in files:
+        data = file.read_bytes()
+        with Image.open(file) as image:
+            is_kept = max(image.size) / min(image.size) <= 2  # as the original says it
+        with contextlib.nullcontext() if is_kept else pytest.raises(BadSample, match="the longer side is more than"):
+            made = pixels.load(data, sizes=((512, 512),), max_pixels=LIMIT, rule=LIQUID, max_aspect=2)
+            np.testing.assert_array_equal(made, liquid(data, 512), err_msg=str(file))
+            compared += 1
+    assert compared > 15
+
+
+BESIDE_THE_LIMIT = [((100, 50), True), ((50, 100), True), ((101, 50), False), ((9, 19), False)]
+
+
+@pytest.mark.parametrize(("size", "is_kept"), BESIDE_THE_LIMIT)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_shape_beyond_the_limit_is_a_reject_and_one_at_the_limit_is_not(size, is_kept, orientation: int) -> None:
+    data = encoded(noisy(*size), "JPEG", exif=pictures.exif(orientation))
+    options = {"sizes": ((32, 32),), "max_pixels": LIMIT, "max_aspect": 2.0}
+    if is_kept:
+        assert pixels.load(data, **options).shape == (32, 32, 3)
+        return
+    with pytest.raises(BadSample, match=f"{size[0]} x {size[1]} pixels: the longer side is more than 2 ") as raised:
+        pixels.load(data, **options)
+    assert raised.value.reason is Reason.ASPECT_RATIO
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [("stage=copy",), pytest.param(("image.tokenizer=embedded",), marks=pytest.mark.slow)],
+    ids=["copy", "tokenize"],
+)
+def test_shapes_beyond_the_limit_are_counted(tmp_path: Path, stage: tuple[str, ...]) -> None:
+    (tmp_path / "in").mkdir()
+    for name, size in (("a", (64, 32)), ("b", (66, 32)), ("c", (32, 90))):
+        (tmp_path / f"in/{name}.png").write_bytes(encoded(noisy(*size)))
+        (tmp_path / f"in/{name}.txt").write_text("noise")
+    options = ("data.n_train_samples=null", "data.max_aspect=2", *stage)
+    small_run(tmp_path / "run", *options, source=tmp_path / "in")
+    status = read_status(tmp_path / "run")
+    assert (status.counts["written"], status.counts["rejected"]) == (1, {"aspect_ratio": 2})
+    with pytest.raises(UserError, match=r"data\.max_aspect was 2\.0, now None"):
+        small_run(tmp_path / "run", options[0], *stage, source=tmp_path / "in")
+    with pytest.raises(UserError, match=r"data\.max_aspect=0\.5: expected 1 or more"):
+        small_run(tmp_path / "other", options[0], "data.max_aspect=0.5", *stage, source=tmp_path / "in")
 
 
 def test_hidden_colors_show_unless_they_are_laid_on_white() -> None:

@@ -129,9 +129,49 @@ def test_a_loader_makes_batches_of_one_grid(tmp_path: Path, source: Path):
         assert all(grid == grids[0] for grid in grids)
 
 
-def test_a_compiled_network_takes_one_size(tmp_path: Path):
-    with pytest.raises(UserError, match=r"image\.compile=true needs pictures of one size"):
-        prepare(small_config(tmp_path / "run", RATIO, "image.compile=true"))
+@pytest.mark.parametrize("key", [RATIO, "data.sizes=[64x48]"])
+def test_a_compiled_network_takes_one_size(tmp_path: Path, key: str):
+    with pytest.raises(UserError, match=r"image\.compile=true needs pictures of one size: leave it, or data\."):
+        prepare(small_config(tmp_path / "run", key, "image.compile=true"))
+
+
+@pytest.mark.parametrize("name", buckets.NAMED)
+def test_named_sizes_are_a_square_and_shapes_up_to_twice_as_wide_or_as_tall(name: str):
+    found, side = buckets.named(name), int(name.removeprefix("multi"))
+    assert (side, side) in found
+    assert sorted(found) == sorted((width, height) for height, width in found)
+    assert list(found) == sorted(found, key=lambda size: size[0] / size[1])
+    for height, width in found:
+        assert height % 32 == width % 32 == 0
+        assert 0.9 * side**2 < height * width <= side**2
+        assert max(height, width) <= 2 * min(height, width)
+
+
+def test_a_run_takes_the_sizes_that_it_is_given_width_first(tmp_path: Path, source: Path):
+    plan = small_run(tmp_path / "run", "data.sizes=[32x32,48x24]", source=source)
+    assert plan.picture_batch_size == 1
+    known = [(32, 32), (24, 48)]
+    expected = [tuple(side // 8 for side in buckets.nearest(*SHAPES[row % len(SHAPES)], known)) for row in range(24)]
+    dataset = TokenDataset(tmp_path / "run", allow_tmp=True)
+    assert [(dataset[row].spans[-1].height, dataset[row].spans[-1].width) for row in range(24)] == expected
+    assert len(set(expected)) == 2
+    assert dataset.manifest.layout.resolution is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ("multi9", "'multi9' is no size: expected multi512, multi768 or WIDTHxHEIGHT"),
+        ("[32x0]", "'32x0' is no size"),
+        ("[32x32,32x32]", "expected different sizes"),
+        ("[]", "at least one"),
+        ("[32x36]", r"data\.sizes=36 is not a multiple of 8"),
+        ("[32x32] data.max_aspect_ratio=2", "data.max_aspect_ratio and data.sizes both say"),
+    ],
+)
+def test_impossible_sizes_are_refused(tmp_path: Path, sizes: str, message: str):
+    with pytest.raises(UserError, match=message):
+        prepare(small_config(tmp_path / "run", *f"data.sizes={sizes}".split()))
 
 
 @pytest.mark.parametrize("ratio", ["0.5", "0", "inf", "-2"])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
 import signal
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from hpcdata import embedded
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.runs import scanning
 from hpcdata.runs.planning import prepare
 from tests.smallruns import small_config, small_run
@@ -45,3 +48,29 @@ def test_a_file_that_takes_too_much_time_ends_planning_by_its_name(tmp_path, mon
         prepare(small_config(tmp_path / "run", source=source))
     assert signal.getitimer(signal.ITIMER_PROF)[0] == 0
     assert signal.getsignal(signal.SIGPROF) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_file_that_kills_the_process_which_scans_it_has_a_name(tmp_path, monkeypatch, times):
+    source, marks, scan = tmp_path / "in", tmp_path / "marks", scanning.sources.scan
+    for folder in (source, marks):
+        folder.mkdir()
+    for name in "abcd":
+        (source / f"{name}.jsonl").write_text('{"text": "a"}\n' * 3)
+
+    def deadly(file, **options):
+        if file.path.endswith("b.jsonl") and len(list(marks.iterdir())) < times:
+            (marks / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return scan(file, **options)
+
+    monkeypatch.setattr(scanning, "SMALL_INPUT_BYTES", 0)
+    monkeypatch.setattr(scanning.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(scanning.sources, "scan", deadly)
+    monkeypatch.setattr(scanning, "_processes", lambda n: ProcessPoolExecutor(n, multiprocessing.get_context("fork")))
+    config = small_config(tmp_path / "run", "image.tokenizer=none", "data.n_train_samples=null", source=source)
+    if times == 1:
+        assert prepare(config).num_samples == 12
+    else:
+        with pytest.raises(Failed, match=r"b\.jsonl: the process that scanned it was killed, by itself as well"):
+            prepare(config)

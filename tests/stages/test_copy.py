@@ -243,7 +243,9 @@ def test_documents_keep_their_lines(tmp_path: Path) -> None:
 
 
 def test_an_unknown_stage_is_named_with_those_that_there_are(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="stage=fly: there is no such stage, expected one of copy, measure, tokenize"):
+    with pytest.raises(
+        UserError, match="stage=fly: there is no such stage, expected one of convert, copy, export, fetch"
+    ):
         prepare(small_config(tmp_path / "run", "stage=fly"))
 
 

@@ -110,7 +110,8 @@ def test_an_unknown_reason_is_refused_with_the_known_ones(
     assert rejects.main([str(made[0]), "--reason", "emtpy_text", *options]) == 2
     told = capsys.readouterr()
     assert (
-        "--reason emtpy_text: no such reason; did you mean empty_text? known are bad_example, bad_record, " in told.err
+        "--reason emtpy_text: no such reason; did you mean empty_text? known are aspect_ratio, bad_example, "
+        in told.err
     )
     assert told.out == ""
     assert rejects.main([str(made[0]), "--reason", "duplicate"]) == 0

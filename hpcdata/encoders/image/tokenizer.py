@@ -100,12 +100,12 @@ def checkpoint_path(preset: str, checkpoint: str | None) -> str:
     return path
 
 
-def grid_side(identity: ImageIdentity, resolution: int) -> int:
-    """Codes along one side of a square picture of `resolution` pixels. Raises UserError if they do not fit."""
+def grid_side(identity: ImageIdentity, resolution: int, key: str = "data.resolution") -> int:
+    """Codes along one side of `resolution` pixels, which `key` says. Raises UserError if they do not fit."""
     side, rest = divmod(resolution, identity.downsample)
     if side < 1 or rest:
         raise UserError(
-            f"data.resolution={resolution} is not a multiple of {identity.downsample}, "
+            f"{key}={resolution} is not a multiple of {identity.downsample}, "
             f"the pixels of one code of image.tokenizer={identity.preset}"
         )
     return side

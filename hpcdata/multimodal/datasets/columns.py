@@ -56,6 +56,8 @@ class Measured:
     key: str
     seek: int
     measure: Measure
+    is_fixed: bool = False
+    """Counted, and not stored: whether its record got markers of its pictures."""
 
     def content(self) -> int:
         """What it adds to the content digest: BLAKE2b-256 of its key, its place, and its spans."""

@@ -30,6 +30,8 @@ def options_for(
     max_record_bytes: int = Options.max_record_bytes,
     needs_text: bool = True,
     needs_image: bool = True,
+    placeholders: str = Options.placeholders,
+    mapping: str = "",
 ) -> Options:
     """What is read of a record so that it becomes an example."""
     return Options(
@@ -40,6 +42,8 @@ def options_for(
         needs_image=needs_image,
         keep_image_marker=True,
         only_users_show=True,
+        placeholders=placeholders,
+        mapping=mapping,
     )
 
 

@@ -50,7 +50,12 @@ class RecordIndex:
 
     def identity(self) -> list[list[Any]]:
         """Of the files, by names and sizes."""
-        return [[item.file.label, item.file.format, item.size, item.scan.num_samples] for item in self.files]
+        return [
+            [item.file.label, item.file.format, item.size, item.scan.num_samples]
+            + ([item.file.take, item.file.take_seed] if item.file.take else [])
+            + ([item.file.settings] if item.file.settings else [])
+            for item in self.files
+        ]
 
 
 def build(

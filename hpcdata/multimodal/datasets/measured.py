@@ -83,6 +83,8 @@ class MeasuredDataset(Dataset):
             max_record_bytes=config.data.max_record_bytes,
             text_field=config.data.text_field,
             image_field=config.data.image_field,
+            placeholders=config.data.placeholders,
+            mapping=config.data.mapped_by or "",
         )
         self._rule = RULES[str(config.measure.preprocessor.get("image_rule", "molmo"))]
         # other examples than those that were measured have other lengths

@@ -15,7 +15,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,7 +27,13 @@ from hpcdata.multimodal.datasets.index import RecordIndex
 from hpcdata.samples import Record
 from hpcdata.sources import Options, list_inputs
 from hpcdata.sources.at_random import RecordReader
+from hpcdata.sources.custom.mapping import read_mapping
+from hpcdata.sources.mixes.entries import digest_of, is_mix
+from hpcdata.sources.pictures.placeholders import KEEP, POLICIES
+from hpcdata.sources.sets.settings import SOURCES, settings_line
 
+_OF_CONTENT = ("placeholders", "mapping")
+"""Options by which no record stands elsewhere."""
 _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test")
 
 
@@ -49,26 +55,48 @@ class SourceDataset(Dataset):
         outside_images: str = "reject",
         needs_text: bool = True,
         needs_image: bool = True,
+        placeholders: Literal["keep", "fix", "reject"] = "keep",
+        mapping: str | os.PathLike[str] | None = None,
+        tasks: Sequence[str] | None = None,
+        coordinates: str = "llava",
+        seed: int = 0,
         style: str | None = None,
         sample: int | None = None,
         index_dir: str | os.PathLike[str] | None = None,
         num_processes: int | None = None,
     ) -> None:
-        """path: as `data.raw_data_dir` takes it; source, text_field, image_field, image_root and outside_images as in
-        `data`. split: of the files of a folder, those of this name (`train/`, `train-00000.parquet`); None: all.
+        """path: as `data.raw_data_dir` takes it; source, text_field, image_field, image_root, outside_images,
+        placeholders, mapping, tasks, coordinates and seed as in `data`. split: of the files of a folder, those of this
+        name (`train/`, `train-00000.parquet`); None: all.
         needs_text, needs_image: False leaves a side out, and records without it are none the worse. style: of every
         example. sample: only so many of the first. index_dir: a folder that keeps where the records are.
 
         Raises UserError.
         """
-        self.path, self.split, self.style = path, split, style
+        self.path, self.split, self.style, self.placeholders = path, split, style, placeholders
+        self._mapped_by = mapped_by = read_mapping(os.path.expanduser(os.fspath(mapping))) if mapping else ""
         options = options_for(
-            text_field=text_field, image_field=image_field, needs_text=needs_text, needs_image=needs_image
+            text_field=text_field,
+            image_field=image_field,
+            needs_text=needs_text,
+            needs_image=needs_image,
+            placeholders=placeholders,
+            mapping=mapped_by,
         )
+        if placeholders not in POLICIES:
+            raise UserError(f"placeholders={placeholders!r}: expected {', '.join(POLICIES)}")
+        where = {name: value for name, value in vars(options).items() if name not in _OF_CONTENT}
         given = [path] if isinstance(path, str | os.PathLike) else path
         paths = [os.path.expanduser(os.fspath(item)) for item in given]
         asked: dict[str, Any] = {"paths": [os.path.abspath(item) for item in paths], "split": split, "source": source}
-        asked |= {"image_root": image_root, "outside_images": outside_images, "options": vars(options)}
+        asked |= {"image_root": image_root, "outside_images": outside_images, "options": where}
+        made_of = settings_line(tasks, coordinates)
+        if source in SOURCES:
+            asked["made"] = made_of
+        if mapped_by:
+            asked["mapping"] = mapped_by
+        if mixes := [digest_of(name) for name in paths if os.path.isfile(name) and is_mix(name)]:
+            asked |= {"mixes": mixes, "seed": seed}
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
         def made(folder: Path) -> RecordIndex:
@@ -76,7 +104,13 @@ class SourceDataset(Dataset):
             if found is not None:
                 return found
             listed = list_inputs(
-                _of_split(paths, split), source, image_root=image_root, allows_outside=outside_images == "read"
+                _of_split(paths, split),
+                source,
+                image_root=image_root,
+                allows_outside=outside_images == "read",
+                seed=seed,
+                mapping=mapped_by,
+                made=made_of,
             )
             return index.build(listed, options, folder, asked, num_processes=num_processes)
 
@@ -126,7 +160,9 @@ class SourceDataset(Dataset):
 
     def fingerprint(self) -> str:
         """By the names and sizes of the files and by their numbers of records."""
-        return fingerprint_of("SourceDataset", self._index.identity(), self._size, self.style)
+        others: list[str] = [] if self.placeholders == KEEP else [self.placeholders]
+        others += [self._mapped_by] if self._mapped_by else []
+        return fingerprint_of("SourceDataset", self._index.identity(), self._size, self.style, *others)
 
     def __repr__(self) -> str:
         return f"SourceDataset({self.path}, {self._size} records of {len(self._index.files)} files)"

@@ -59,26 +59,33 @@ MOST_PICTURES = 10_000
 """Of one record."""
 
 
-def named_pictures(record: Mapping[str, Any]) -> list[Named]:
-    """The pictures that a record names, in order. Raises BadSample for a value that names none."""
+def named_pictures(record: Mapping[str, Any], *, keeps_empty: bool = False) -> list[Named]:
+    """The pictures that a record names, in order. Raises BadSample for a value that names none.
+
+    keeps_empty: one without bytes and path, `{"bytes": b"", "path": null}` or null in a list, has the data `b""`.
+    """
     for name in IMAGE_FIELDS:
         value = record.get(name)
         if name == "file_name" and not _is_picture_name(value):
             continue
-        if pictures := pictures_in(value, name):
+        if pictures := pictures_in(value, name, keeps_empty=keeps_empty):
             return pictures
     held = ((name, record.get(name)) for name in BYTES_FIELDS)
     return next(([Named(field=name, data=value)] for name, value in held if isinstance(value, bytes) and value), [])
 
 
-def pictures_in(value: object, name: str) -> list[Named]:
+def pictures_in(value: object, name: str, *, keeps_empty: bool = False) -> list[Named]:
     """The pictures of one value. Raises BadSample."""
+    value = listed(value, name)
+    if keeps_empty and isinstance(value, dict | bytes):
+        value = [value]
     if not isinstance(value, list):
         picture = _picture(value, name)
         return [] if picture is None else [picture]
     if len(value) > MOST_PICTURES:
         raise BadSample(Reason.BAD_RECORD, f"{name} has {len(value)} pictures, the limit is {MOST_PICTURES}")
-    pictures = [_picture(item, name) for item in value]
+    nothing = Named(field=name, data=b"")
+    pictures = [nothing if keeps_empty and _is_empty(item) else _picture(item, name) for item in value]
     if any(picture is None for picture in pictures):
         raise _unexpected(value, name)
     return [picture for picture in pictures if picture is not None]
@@ -110,6 +117,27 @@ def holds_media(column: str) -> bool:
     """Whether a column of this name holds pictures, sound or videos; `file_name` may name any file."""
     is_field = column in IMAGE_FIELDS and column != "file_name"
     return is_field or any(pattern.fullmatch(column) for pattern in (_OTHERS, _LIKE_A_PICTURE))
+
+
+def listed(value: object, name: str) -> object:
+    """A list of objects where a table holds it as an object of lists, as older Hugging Face sets do; else the value.
+
+    {"from": ["human", "gpt"], "value": ["...", "..."]}. Raises BadSample where the lists differ in length.
+    """
+    if not isinstance(value, dict) or not any(isinstance(item, list) for item in value.values()):
+        return value
+    columns = {key: item for key, item in value.items() if item is not None}
+    lengths = {len(item) if isinstance(item, list) else -1 for item in columns.values()}
+    if len(lengths) > 1:
+        raise BadSample(Reason.BAD_RECORD, f"{name} is an object of lists of different lengths")
+    return [dict(zip(columns, items, strict=True)) for items in zip(*columns.values(), strict=True)]
+
+
+def _is_empty(value: object) -> bool:
+    """Whether this stands in the place of a picture, and is none."""
+    if isinstance(value, dict):
+        return not any(isinstance(item, bytes | str) and item for item in value.values())
+    return value is None or value == "" or value == b""
 
 
 def _picture(value: object, name: str) -> Named | None:

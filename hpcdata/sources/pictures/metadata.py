@@ -34,7 +34,7 @@ def flatten_csv(file: InputFile, out_path: str) -> None:
     partial = f"{out_path}.{os.getpid()}.partial"
     with open(partial, "w", encoding="ascii") as out:
         with refusing_faults(file.path):
-            reader = csv.DictReader(_lines(file), restkey="(more)")
+            reader = csv.DictReader(lines_of(file), restkey="(more)")
             size, written = os.stat(file.path).st_size, 0
             try:
                 if len(names := reader.fieldnames or ()) > _MOST_COLUMNS:
@@ -51,7 +51,7 @@ def flatten_csv(file: InputFile, out_path: str) -> None:
     os.replace(partial, out_path)
 
 
-def _lines(file: InputFile) -> Iterator[str]:
+def lines_of(file: InputFile) -> Iterator[str]:
     """With their line breaks; a break in a quoted field ends a line too, as the csv module wants it."""
     decoder, rest = codecs.getincrementaldecoder("utf-8-sig")(), ""
     for chunk in chunks(file):

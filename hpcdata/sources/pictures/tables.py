@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,12 +23,14 @@ from hpcdata.media.kinds import extension_of
 from hpcdata.samples import BadSample, Blob, Member, Reason, Record, Reject, Sample
 from hpcdata.sources import parquet, records
 from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned, refusing_faults
+from hpcdata.sources.custom.mapping import parsed
 from hpcdata.sources.limits import most_records, most_unpacked, require_few_records
 from hpcdata.sources.pictures.fields import BYTES_FIELDS, IMAGE_FIELDS, TALKS, holds_media
-from hpcdata.sources.pictures.places import picture
+from hpcdata.sources.pictures.places import picture, shown
 
+ID, PICTURE = "id", "img"
 _METADATA = "metadata.parquet"
-_BATCH_ROWS, _BATCH_BYTES = 16, 1 << 28
+BATCH_ROWS, _BATCH_BYTES = 16, 1 << 28
 """Most rows that are in memory at once, and most bytes, as far as the footer tells."""
 _BYTES = "BYTE_ARRAY"
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal, pa.types.is_decimal)
@@ -40,8 +43,31 @@ def holds_pictures(path: str) -> bool:
             schema = parquet.opened(data).schema_arrow
         except BadSample:
             return False
-    names = (*TALKS, "file_name") if os.path.basename(path).lower() == _METADATA else TALKS
+    return names_pictures(schema, is_metadata=os.path.basename(path).lower() == _METADATA)
+
+
+def names_pictures(schema: pa.Schema, *, is_metadata: bool = False) -> bool:
+    """Whether columns hold pictures, other media or conversations."""
+    names = (*TALKS, "file_name") if is_metadata else TALKS
     return any(holds_media(field.name) or field.name in names or _has_bytes(field.type) for field in schema)
+
+
+def other_media(schema: pa.Schema) -> dict[str, str]:
+    """Column -> what it holds, of columns that Hugging Face's features call sound or videos, whatever their names."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {name: kind for name, value in features.items() if (kind := _medium(value))}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _medium(feature: object) -> str:
+    if isinstance(feature, list):
+        return next(filter(None, map(_medium, feature)), "")
+    if not isinstance(feature, dict):
+        return ""
+    kind = feature.get("_type")
+    return kind if kind in ("Audio", "Video") else next(filter(None, map(_medium, feature.values())), "")
 
 
 def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
@@ -66,19 +92,38 @@ def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Option
         except BadSample as bad:
             if end > 1:
                 raise changed_since_planned(file, got=1, expected=end) from None
-            yield from [_record(file, first, bad, options)] * count
+            yield from [record_of(file, first, bad, options)] * count
             return
         if end > found.metadata.num_rows:
             raise changed_since_planned(file, got=found.metadata.num_rows, expected=end)
-        columns = [
-            field.name for field in found.schema_arrow if options.keeps_members or not _is_of_numbers(field.type)
-        ]
+        columns = [field.name for field in found.schema_arrow if is_read(field, options)]
+        media = other_media(found.schema_arrow)
         position = first
         for group, begin, stop in parquet.groups(found, first, end):
-            part = _Group(data=data, table=found, group=group, columns=columns)
+            part = _Group(data=data, table=found, group=group, columns=columns, notes_ids=options.notes_ids)
             for row in part.rows(begin, stop):
-                yield _record(file, position, row, options)
+                yield record_of(file, position, row, options, media)
                 position += 1
+
+
+def rows_without_bytes(file: InputFile) -> Iterator[object]:
+    """All rows, without the columns that hold bytes: a dict each, or one BadSample for each that cannot be decoded."""
+    with parquet.Bytes(file) as data:
+        try:
+            found = parquet.opened(data)
+        except BadSample as bad:
+            yield bad
+            return
+        columns = [field.name for field in found.schema_arrow if not _has_bytes(field.type)]
+        for group, begin, stop in parquet.groups(found, 0, found.metadata.num_rows):
+            yield from _Group(data=data, table=found, group=group, columns=columns, notes_ids=False).rows(begin, stop)
+
+
+def is_read(field: pa.Field, options: Options) -> bool:
+    if options.mapping:
+        names = parsed(options.mapping).fields()
+        return any(name == field.name or name.startswith(f"{field.name}.") for name in names)
+    return options.keeps_members or not _is_of_numbers(field.type)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,15 +134,17 @@ class _Group:
     table: pq.ParquetFile
     group: int
     columns: list[str]
+    notes_ids: bool
 
     def rows(self, first: int, end: int) -> Iterator[object]:
         """Rows `first` to `end - 1` as records, or one BadSample for each that cannot be decoded."""
 
-        def rows_of(batch: pa.RecordBatch, begin: int, stop: int) -> list[object]:
-            return _rows(batch.slice(begin, stop - begin))
+        def rows_between(batch: pa.RecordBatch, begin: int, stop: int) -> list[object]:
+            rows = batch.slice(begin, stop - begin)
+            return rows_of(_with_readable_ids(rows) if self.notes_ids else rows)
 
         place = self.data, self.table, self.group, self.columns
-        return parquet.group_rows(*place, first, end, self._batch_rows, rows_of)
+        return parquet.group_rows(*place, first, end, self._batch_rows, rows_between)
 
     def _batch_rows(self) -> int:
         """Rows that fit in memory together. Raises BadSample for a group that unpacks to more than it may."""
@@ -116,32 +163,76 @@ class _Group:
             raise BadSample(Reason.OVERSIZED_RECORD, message)
         repeated = [parquet.dictionary_bytes(self.data, chunk) for chunk in chunks]
         largest = max([unpacked // max(found.num_rows, 1), *repeated])
-        return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))
+        return max(1, min(BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))
 
 
-def _rows(batch: pa.RecordBatch) -> list[object]:
+def rows_of(batch: pa.RecordBatch) -> list[object]:
     columns = [parquet.python_values(column) for column in batch.columns]
     return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def _record(file: InputFile, position: int, row: object, options: Options) -> Record:
-    key = f"{file.label}#{position}"
+def _with_readable_ids(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Of ids that are no UTF-8 the bytes are escaped."""
+    at = batch.schema.get_field_index(ID)
+    if at < 0:
+        return batch
+    column = batch.column(at)
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type):
+        column = column.cast(pa.binary())
+    elif pa.types.is_large_string(column.type):
+        column = column.cast(pa.large_binary())
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        texts = [value if value is None else value.decode("utf-8", "backslashreplace") for value in column.to_pylist()]
+        column = pa.array(texts, pa.string())
+    return pa.RecordBatch.from_arrays([*batch.columns[:at], column, *batch.columns[at + 1 :]], batch.schema.names)
+
+
+def record_of(
+    file: InputFile, position: int, row: object, options: Options, media: Mapping[str, str] | None = None
+) -> Record:
+    """media: columns that hold other media than pictures, which nobody who wants pictures loses in silence."""
+    key, found_id = f"{file.label}#{position}", ""
     try:
         if isinstance(row, BadSample):
             raise row
         assert isinstance(row, dict)
+        if options.notes_ids and row.get(ID) is not None:
+            found_id = str(row[ID])
         bad = next((value for value in row.values() if isinstance(value, BadSample)), None)
         if bad is not None:
             raise bad
-        parts = records.sample_parts(row, file, options)
-        members = _members(row, file) if options.keeps_members else ()
-        return Sample(position=position, key=key, parts=parts, offset=position, members=members)
+        if media and (options.needs_image or options.keeps_members):
+            _require_no_other_media(row, media)
+        value, is_fixed = records.with_markers(records.mapped(row, position, options), options)
+        assert isinstance(value, dict)
+        parts = records.sample_parts(value, file, options)
+        members = members_of(value, file, options) if options.keeps_members else ()
+        return Sample(
+            position=position,
+            key=key,
+            parts=parts,
+            offset=position,
+            members=members,
+            is_fixed=is_fixed,
+            id=found_id,
+        )
     except BadSample as bad:
-        return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=position)
+        return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=position, id=found_id)
 
 
-def _members(row: dict[str, Any], file: InputFile) -> tuple[Member, ...]:
+def _require_no_other_media(row: dict[str, Any], media: Mapping[str, str]) -> None:
+    for name, kind in media.items():
+        if row.get(name):
+            message = f"the record holds {kind} ({shown(name)}), which is not read"
+            raise BadSample(Reason.UNSUPPORTED_MEDIA, message)
+
+
+def members_of(row: dict[str, Any], file: InputFile, options: Options) -> tuple[Member, ...]:
     """The row as JSON, without its pictures, and its pictures."""
+    if options.notes_ids:
+        return _whole(row, file)
     named = [item for item in records.named_in(row) if not item.url]
     blobs = [Blob(path="", data=item.data) if item.data else picture(item.path, file).blob for item in named]
     endings = records.numbered(
@@ -150,6 +241,30 @@ def _members(row: dict[str, Any], file: InputFile) -> tuple[Member, ...]:
     rest = {name: value for name, value in row.items() if name not in (*IMAGE_FIELDS, *BYTES_FIELDS)}
     line = Member(extension="json", blob=Blob(path="", data=json.dumps(rest, default=_plain).encode()))
     return line, *(Member(extension=ending, blob=blob) for ending, blob in zip(endings, blobs, strict=True))
+
+
+def _whole(row: dict[str, Any], file: InputFile) -> tuple[Member, ...]:
+    """The row as JSON, without the field of its pictures, others with bytes, and nulls; then its pictures.
+
+    Raises BadSample for one on the web.
+    """
+    named = records.named_in(row, keeps_empty=True)
+    if address := next((item.url for item in named if item.url), ""):
+        message = f"{named[0].field} is {shown(address)}: pictures are not fetched; download them before"
+        raise BadSample(Reason.UNSUPPORTED_MEDIA, message)
+    blobs = [picture(item.path, file).blob if item.data is None else Blob(path="", data=item.data) for item in named]
+    fields = {item.field for item in named}
+    rest = {name: value for name, value in row.items() if _is_kept(name, value) and name not in fields}
+    line = orjson.dumps(rest, _plain, orjson.OPT_PASSTHROUGH_DATETIME)
+    return Member(extension="json", blob=Blob(path="", data=line)), *(
+        Member(extension=PICTURE, blob=blob) for blob in blobs
+    )
+
+
+def _is_kept(name: str, value: object) -> bool:
+    if value is None or isinstance(value, bytes):
+        return False
+    return name not in IMAGE_FIELDS or (isinstance(value, str) and bool(value))
 
 
 def _plain(value: object) -> object:

@@ -13,7 +13,7 @@ from typing import Any
 
 from hpcdata.samples import BadSample, ImagePart, Reason, Role, TextPart
 from hpcdata.sources.base import Options, json_type
-from hpcdata.sources.pictures.fields import Named, pictures_in
+from hpcdata.sources.pictures.fields import Named, listed, pictures_in
 
 IMAGE_MARKER = "<image>"
 ROLES = {
@@ -23,6 +23,10 @@ ROLES = {
     "gpt": Role.ASSISTANT,
     "assistant": Role.ASSISTANT,
 }
+SPEAKER, SPOKEN = ("from", "role"), ("value", "content")
+"""Fields of a turn, in order of preference."""
+PICTURE_PIECES = ("image", "image_url")
+"""Types of the pieces of a turn that are pictures."""
 _OTHER_MARKER = re.compile(r"<(video|audio)>")
 Turn = tuple[Role, str]
 
@@ -41,19 +45,28 @@ def old_turns(turns: object) -> list[Turn]:
 
 def turns_of(turns: object, name: str) -> tuple[list[Turn], list[Named]]:
     """The turns of a conversation, and the pictures that they name themselves. Raises BadSample."""
+    pictures = list[Named]()
+    return [turn_of(turn, number, pictures) for number, turn in enumerate(list_of_turns(turns, name))], pictures
+
+
+def list_of_turns(turns: object, name: str) -> list[object]:
+    """The turns as they are. Raises BadSample where there are none."""
+    turns = listed(turns, name)
     if not isinstance(turns, list) or not turns:
         what = "empty" if turns == [] else json_type(turns)
         raise BadSample(Reason.BAD_RECORD, f"{name} is {what}, expected a list of turns")
-    found, pictures = list[Turn](), list[Named]()
-    for number, turn in enumerate(turns):
-        if not isinstance(turn, dict):
-            raise BadSample(Reason.BAD_RECORD, f"turn {number} is {json_type(turn)}, expected an object")
-        speaker, text = (_either(turn, names) for names in (("from", "role"), ("value", "content")))
-        role = _role(speaker, number)
-        text = _text(_flattened(text, number, pictures) if isinstance(text, list) else text, number)
-        _require_no_other_marker(role, text, number)
-        found.append((role, text))
-    return found, pictures
+    return turns
+
+
+def turn_of(turn: object, number: int, pictures: list[Named]) -> Turn:
+    """Who speaks and what; pictures that the turn names itself are appended to `pictures`. Raises BadSample."""
+    if not isinstance(turn, dict):
+        raise BadSample(Reason.BAD_RECORD, f"turn {number} is {json_type(turn)}, expected an object")
+    speaker, text = (_either(turn, names) for names in (SPEAKER, SPOKEN))
+    role = _role(speaker, number)
+    text = _text(_flattened(text, number, pictures) if isinstance(text, list) else text, number)
+    _require_no_other_marker(role, text, number)
+    return role, text
 
 
 def talk_parts(turns: list[Turn], images: list[ImagePart], options: Options) -> list[TextPart | ImagePart]:
@@ -129,7 +142,7 @@ def _flattened(pieces: list[object], number: int, pictures: list[Named]) -> str:
             raise BadSample(Reason.BAD_RECORD, f"turn {number} has a piece without a type, expected text or image")
         if kind == "text":
             text += _text(piece.get("text"), number)
-        elif kind in ("image", "image_url"):
+        elif kind in PICTURE_PIECES:
             text += IMAGE_MARKER
             values = (piece[name] for name in ("image", "image_url", "url", "path") if piece.get(name))
             pictures += pictures_in(next(values, None), kind)
@@ -138,6 +151,23 @@ def _flattened(pieces: list[object], number: int, pictures: list[Named]) -> str:
                 Reason.UNSUPPORTED_MEDIA, f"turn {number} holds {kind[:32]!r}, only text and image are read"
             )
     return text
+
+
+def without_names(turns: object) -> object:
+    """The turns without the names of their pictures, whose places stay: `{"type": "image"}`."""
+    if not isinstance(turns, list):
+        return turns
+    return [_without_names(turn) if isinstance(turn, dict) else turn for turn in turns]
+
+
+def _without_names(turn: dict[str, Any]) -> dict[str, Any]:
+    pieces = {name: said for name in ("value", "content") if isinstance(said := turn.get(name), list)}
+    return turn | {name: [_without_name(piece) for piece in said] for name, said in pieces.items()}
+
+
+def _without_name(piece: object) -> object:
+    is_picture = isinstance(piece, dict) and piece.get("type") in PICTURE_PIECES
+    return {"type": piece["type"]} if is_picture and isinstance(piece, dict) else piece
 
 
 def _require_no_other_marker(role: Role, text: str, number: int) -> None:

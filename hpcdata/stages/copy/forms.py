@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from hpcdata.samples import BadSample, Reason, Sample
 from hpcdata.shards.schema import FILES, RECORDS
 from hpcdata.sources.base import TEXT_EXTENSIONS, TEXT_FIELDS, decoded_text
-from hpcdata.sources.pictures.fields import IMAGE_FIELDS
+from hpcdata.sources.pictures.fields import IMAGE_FIELDS, TALKS
+from hpcdata.sources.pictures.turns import without_names
 from hpcdata.sources.records import load
 from hpcdata.stages.copy.members import is_picture
 
@@ -31,6 +33,8 @@ class Written:
     files: tuple[tuple[str, bytes], ...] = ()
     """Files of its own: name, content."""
     num_pictures: int = 0
+    is_fixed: bool = False
+    """Counted, and not stored: whether its record got markers of its pictures."""
 
     def content(self) -> int:
         """What it adds to the content digest: BLAKE2b-256 of key, data, and names and bytes of its files."""
@@ -50,7 +54,7 @@ def as_tar(sample: Sample, index: int, members: Mapping[str, bytes]) -> Written:
 
 def as_json_line(sample: Sample, index: int, members: Mapping[str, bytes]) -> Written:
     """The fields of its JSON, its text, and the names of its files: pictures in `image`, others by extension."""
-    record, files = _fields(members), []
+    record, files = fields_of(members), []
     for extension, data in members.items():
         if extension == "json" or extension in TEXT_EXTENSIONS:
             continue
@@ -61,13 +65,18 @@ def as_json_line(sample: Sample, index: int, members: Mapping[str, bytes]) -> Wr
         for field in IMAGE_FIELDS if is_by_fields else _IMAGE_FIELDS:
             record.pop(field, None)
         record["image"] = pictures[0] if len(pictures) == 1 else pictures
+        if is_by_fields:
+            for field in TALKS:  # or the turns would name the files of before
+                if field in record:
+                    record[field] = without_names(record[field])
     if others := {name.split(".", 1)[1]: f"{_FILES}/{name}" for name, _ in files if not is_picture(name)}:
         record["files"] = others
     line = json.dumps({"key": sample.key, **record}, ensure_ascii=False) + "\n"
     return Written(index=index, key=sample.key, data=line.encode(), files=tuple(files), num_pictures=len(pictures))
 
 
-def _fields(members: Mapping[str, bytes]) -> dict[str, object]:
+def fields_of(members: Mapping[str, bytes]) -> dict[str, Any]:
+    """Those of its JSON, with its text in `text`. Raises BadSample."""
     record = load(members["json"]) if "json" in members else {}
     if not isinstance(record, dict):
         raise BadSample(Reason.BAD_RECORD, "its JSON is no object")

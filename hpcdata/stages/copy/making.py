@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+import dataclasses
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hpcdata.base import digest
+from hpcdata.config.schema import CopyConfig
 from hpcdata.runs.plan import Plan
 from hpcdata.samples import Batch, Sample
 from hpcdata.shards.counts import Counts, count_batch
@@ -16,6 +18,7 @@ from hpcdata.shards.one_by_one import each
 from hpcdata.shards.reject_ledger import RejectRow
 from hpcdata.shards.schema import Schema
 from hpcdata.stages.copy.forms import Written, as_json_line, as_tar
+from hpcdata.stages.copy.rows import WrittenRow, as_pair, as_record, stream_bytes
 
 
 class Copying:
@@ -25,15 +28,20 @@ class Copying:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._form = as_json_line if plan.config.copy.format == "jsonl" else as_tar
+        self._form, self._made = _FORMS[_form(plan.config.copy)]
 
     def start(self, batch: Batch, *, first_index: int, source: str) -> Callable[[], Copied]:
         samples, rejects = each(batch, self._copy, first_index=first_index, source=source)
-        return lambda: Copied(samples=samples, rejects=rejects)
+        return lambda: self._made(samples=samples, rejects=rejects)
 
     def _copy(self, record: Sample, prepared: list[np.ndarray], index: int) -> Written:
         names = [member.extension for member in record.members]
-        return self._form(record, index, dict(zip(names, map(bytes, prepared), strict=True)))
+        made = self._form(record, index, dict(zip(names, map(bytes, prepared), strict=True)))
+        return dataclasses.replace(made, is_fixed=record.is_fixed) if record.is_fixed else made
+
+
+def _form(config: CopyConfig) -> str:
+    return config.columns if config.format == "hf" else config.format
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,28 +52,66 @@ class Copied:
     rejects: Sequence[RejectRow] = ()
 
     def counts(self) -> Counts:
-        return count_batch(len(self.samples), self.rejects, images=sum(sample.num_pictures for sample in self.samples))
+        return count_batch(
+            len(self.samples),
+            self.rejects,
+            images=sum(sample.num_pictures for sample in self.samples),
+            fixed_placeholders=sum(sample.is_fixed for sample in self.samples),
+        )
 
     def written(self) -> Sequence[tuple[int, str]]:
         return [(sample.index, sample.key) for sample in self.samples]
 
     def only(self, indices: Container[int]) -> Copied:
-        return Copied(samples=[sample for sample in self.samples if sample.index in indices])
+        return type(self)(samples=[sample for sample in self.samples if sample.index in indices])
 
     def lay_out(self, schema: Schema, before: Before) -> Laid:
-        keys, (stream,) = [sample.key.encode() for sample in self.samples], schema.streams
+        (stream,) = schema.streams
         sizes = np.array([len(sample.data) for sample in self.samples], "<i8")
-        key_sizes = np.array([len(key) for key in keys], "<i8")
-        columns = {
-            "samples/index.memmap": np.array([sample.index for sample in self.samples], "<i8"),
+        places = {
             "samples/first_byte.memmap": np.cumsum(sizes) - sizes + before.stream_bytes[stream.path],
             "samples/num_bytes.memmap": sizes,
+        }
+        return Laid(
+            columns={**self._common(before), **places},
+            content=self._content(),
+            streams={stream.path: [sample.data for sample in self.samples]},
+            files=[file for sample in self.samples for file in sample.files],
+        )
+
+    def _common(self, before: Before) -> dict[str, np.ndarray]:
+        """The columns of every form: index and key."""
+        keys = [sample.key.encode() for sample in self.samples]
+        key_sizes = np.array([len(key) for key in keys], "<i8")
+        return {
+            "samples/index.memmap": np.array([sample.index for sample in self.samples], "<i8"),
             "samples/first_key.memmap": np.cumsum(key_sizes) - key_sizes + before.rows["keys"],
             "keys/bytes.memmap": np.frombuffer(b"".join(keys), "u1"),
         }
-        return Laid(
-            columns=columns,
-            content=digest.add(*(sample.content() for sample in self.samples)),
-            streams={stream.path: b"".join(sample.data for sample in self.samples)},
-            files=[file for sample in self.samples for file in sample.files],
-        )
+
+    def _content(self) -> int:
+        return digest.add(*(sample.content() for sample in self.samples))
+
+
+class CopiedRows(Copied):
+    """The same as rows of an Arrow stream."""
+
+    columns = "pairs"
+
+    def lay_out(self, schema: Schema, before: Before) -> Laid:
+        (stream,) = schema.streams
+        rows = [sample.row for sample in self.samples if isinstance(sample, WrittenRow)]
+        data = stream_bytes(self.columns, rows, is_first=not before.stream_bytes[stream.path])
+        return Laid(columns=self._common(before), content=self._content(), streams={stream.path: data})
+
+
+class CopiedRecords(CopiedRows):
+    columns = "records"
+
+
+_FORMS: dict[str, tuple[Callable[[Sample, int, Mapping[str, bytes]], Written], type[Copied]]] = {
+    "webdataset": (as_tar, Copied),
+    "jsonl": (as_json_line, Copied),
+    "pairs": (as_pair, CopiedRows),
+    "records": (as_record, CopiedRecords),
+}

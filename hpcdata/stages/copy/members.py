@@ -19,6 +19,8 @@ class Limits:
     """Of one piece."""
     max_pixels: int | None
     """None: pictures are not decoded."""
+    max_aspect: float | None = None
+    """Of the sides of pictures that are decoded."""
 
 
 def read_members(record: Record, limits: Limits) -> list[np.ndarray]:
@@ -39,7 +41,7 @@ def _read(blob: Blob, is_image: bool, limits: Limits) -> np.ndarray:
         if is_image and limits.max_pixels is not None:
             from hpcdata.media import pixels
 
-            pixels.load(data, sizes=_SMALL, max_pixels=limits.max_pixels)
+            pixels.load(data, sizes=_SMALL, max_pixels=limits.max_pixels, max_aspect=limits.max_aspect)
     except BadSample as bad:
         raise BadSample(bad.reason, f"{blob.name}: {bad.message}" if blob.name else bad.message) from None
     return np.frombuffer(data, np.uint8)

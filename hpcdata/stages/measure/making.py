@@ -68,7 +68,7 @@ class Measuring:
         sizes = [(int(size[0]), int(size[1])) for size in (item.view("<i4") for item in prepared)]
         example = example_of(record, sizes=sizes, rule=self._preprocessor.rule)
         measure = self._preprocessor.measure(example, np.random.RandomState(0))  # whether it draws is noted
-        return Measured(index=index, key=record.key, seek=record.offset, measure=measure)
+        return Measured(index=index, key=record.key, seek=record.offset, measure=measure, is_fixed=record.is_fixed)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,6 +85,7 @@ class MadeMeasures:
             len(self.samples),
             self.rejects,
             images=sum(len(measure.sizes) for measure in measures),
+            fixed_placeholders=sum(sample.is_fixed for sample in self.samples),
             text_tokens=turns + sum(measure.num_shared for measure in measures),
         )
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _KEYS = (
     *("stage", "data.source", "data.text_field", "data.image_field", "data.n_train_samples", "data.shard_size"),
-    *("data.max_record_bytes", "data.max_image_pixels", "data.outside_images"),
+    *("data.max_record_bytes", "data.max_image_pixels", "data.outside_images", "data.placeholders", "data.seed"),
+    *("data.mapped_by", "data.tasks", "data.coordinates"),
 )
 _BYTES_A_SAMPLE, _FILES_A_SHARD = 256, 20
 _OURS = ("tokenizer", "max_pixels")
@@ -55,7 +56,11 @@ class MeasureStage:
 
         data = config.data
         return options_for(
-            max_record_bytes=data.max_record_bytes, text_field=data.text_field, image_field=data.image_field
+            max_record_bytes=data.max_record_bytes,
+            text_field=data.text_field,
+            image_field=data.image_field,
+            placeholders=data.placeholders,
+            mapping=data.mapped_by or "",
         )
 
     def check_inputs(self, config: RunConfig, inputs: Sequence[InputFile]) -> None:

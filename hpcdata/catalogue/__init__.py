@@ -1,0 +1,24 @@
+"""Named data sets: what is known of them, fetching them, and checking what is here.
+
+    registry -> entry -> listing (files of the hub) -> fetching (units, leases) -> onefile -> parts -> record
+
+May use: base, net, runs.
+
+    entry       what is known of a data set
+    reading     YAML -> entries
+    registry    entries by name, alias and group; patterns of paths
+    entries/    one YAML a data set
+    settings    where sets lie, the hub, its token, offline
+    faults      why something did not come
+    web         asking servers for bytes: tokens, pauses, what goes wrong
+    record      what is here: path -> size, time, sha256
+    parts       the bytes of one file so far, with checkpoints
+    onefile     one file: asked for until it is whole and right
+    listing     the files of a set, frozen
+    fetching    all files of a set, by many threads and processes
+    unpacking/  archives of a set -> the files in them
+    states      present, partial, absent ..., and what to do
+    placing     sets that a person places
+    checking    everything read back
+    commanding  what `hpcdata download` does with its arguments, and its words
+"""

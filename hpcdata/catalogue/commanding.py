@@ -1,0 +1,269 @@
+"""What `hpcdata download` does with its arguments: sets after sets, in several processes, and the words at the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpcdata.base import forked, logs, units
+from hpcdata.base.command import DONE, FAILED, UNFINISHED, complain, quoted, say
+from hpcdata.base.errors import Failed, Unfinished, UserError
+from hpcdata.base.signals import StopFlag
+from hpcdata.catalogue import checking, fetching, placing
+from hpcdata.catalogue.entry import ACCESS, Entry
+from hpcdata.catalogue.faults import Fault
+from hpcdata.catalogue.fetching import Account
+from hpcdata.catalogue.registry import ALL, Catalogue
+from hpcdata.catalogue.settings import Hub, find_data_dir, find_folders, find_hub
+from hpcdata.catalogue.states import State, folder_of, read_state, size_of
+from hpcdata.catalogue.unpacking.working import unpack_all
+from hpcdata.catalogue.web import Web
+
+log = logging.getLogger(__name__)
+
+_FETCHED = ("open", "gated")
+_MOST_PATHS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What a line of `hpcdata download` asks for."""
+
+    names: Sequence[str]
+    data_dir: str | None = None
+    folders: Sequence[str] = ()
+    num_at_once: int = 1
+    patience_s: float = 900.0
+    interval: int = 64 << 20
+    update: bool = False
+    ignore_errors: bool = False
+    as_json: bool = False
+
+
+@dataclass
+class Result:
+    """Of one set. problem: why it cannot be fetched at all; code: the exit code that this means."""
+
+    name: str
+    account: Account = field(default_factory=Account)
+    problem: str = ""
+    code: int = DONE
+
+
+def list_sets(names: Sequence[str], data_dir: str | None, folders: Sequence[str], *, as_json: bool) -> int:
+    catalogue = Catalogue(find_folders(list(folders)))
+    root = find_data_dir(data_dir)
+    entries = catalogue.choose(list(names) or [ALL])
+    rows = [(entry, read_state(entry, root)) for entry in entries]
+    if as_json:
+        print(json.dumps([_as_json(entry, state, root) for entry, state in rows]))
+        return DONE
+    table = [("set", "state", "size", "splits", "licence", "what to do")]
+    for entry, state in rows:
+        splits = ", ".join(entry.splits) or "-"
+        table.append((entry.name, state.name, size_of(entry, state), splits, entry.licence, state.remedy))
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]) - 1)]
+    for row in table:
+        say("  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]]).rstrip())
+    say(f"\n{units.counted(len(rows), 'set')} in {root}; groups: {', '.join([ALL, *sorted(catalogue.groups)])}")
+    return DONE
+
+
+def fetch_sets(wishes: Wishes) -> int:
+    """The exit code: 0 all is here, 1 something failed, 2 a name is none, 3 something is left to do for a person."""
+    if not wishes.names:
+        raise UserError("name a data set, a group or all: hpcdata download --list has them")
+    if wishes.num_at_once < 1:
+        raise UserError(f"--n-proc is {wishes.num_at_once}, expected 1 or more")
+    logs.configure()
+    entries = Catalogue(find_folders(list(wishes.folders))).choose(wishes.names)
+    root, hub = find_data_dir(wishes.data_dir), find_hub()
+    started, parent = time.monotonic(), os.getpid()
+    with StopFlag() as stop:
+
+        def work(slots: Sequence[int]) -> list[Result]:
+            is_child = os.getpid() != parent
+            if not slots:
+                return []
+
+            def wait(seconds: float) -> bool:
+                orphaned = is_child and os.getppid() != parent
+                return orphaned or stop.wait(seconds)
+
+            if is_child:
+                logging.getLogger().setLevel(logging.ERROR)
+            with Web(hub, wait=wait) as web:
+                return [_fetch(entry, root, web, hub, wishes, len(slots), wait) for entry in entries if not wait(0)]
+
+        results = _joined(forked.share_out(work, range(wishes.num_at_once)))
+        was_stopped = stop.received is not None
+    return _told(results, entries, wishes, time.monotonic() - started, was_stopped=was_stopped)
+
+
+def check_sets(wishes: Wishes) -> int:
+    catalogue = Catalogue(find_folders(list(wishes.folders)))
+    root, code, found = find_data_dir(wishes.data_dir), DONE, dict[str, dict[str, object]]()
+    with StopFlag() as stop:
+        for entry in catalogue.choose(list(wishes.names) or [ALL]):
+            try:
+                started = time.monotonic()
+                result = checking.check(
+                    entry, folder_of(entry, root), num_threads=max(wishes.num_at_once, 4), wait=stop.wait
+                )
+            except Unfinished as error:
+                found[entry.name] = {"problem": str(error)}
+                if wishes.names and not wishes.as_json:
+                    say(f"{entry.name}: {error}")
+                code = max(code, UNFINISHED) if wishes.names and code != FAILED else code
+                continue
+            found[entry.name] = {"files": result.num_files, "bytes": result.num_bytes, "faults": result.faults}
+            if result.faults:
+                code = FAILED
+            if not wishes.as_json:
+                _say_findings(entry, result, time.monotonic() - started)
+    if wishes.as_json:
+        print(json.dumps(found))
+    return code
+
+
+def _say_findings(entry: Entry, result: checking.Findings, seconds: float) -> None:
+    for path, fault in sorted(result.faults.items()):
+        say(f"{entry.name}: {path}: {fault}")
+    rate = units.size(result.num_bytes / max(seconds, 1e-9))
+    good = result.num_files - len(result.faults)
+    say(f"{entry.name}: {good} of {units.counted(result.num_files, 'file')} right, {rate}/s read")
+    if result.faults:
+        say(f"to fetch the others: hpcdata download {quoted(entry.name)}")
+
+
+def _fetch(
+    entry: Entry, root: Path, web: Web, hub: Hub, wishes: Wishes, num_threads: int, wait: Callable[[float], bool]
+) -> Result:
+    folder = folder_of(entry, root)
+    try:
+        if entry.access == "manual":
+            return Result(entry.name, placing.take_placed(entry, folder, wait))
+        if entry.access not in _FETCHED:
+            return Result(entry.name, problem=f"{entry.access}: {entry.note or ACCESS[entry.access]}", code=UNFINISHED)
+        options = fetching.Options(
+            num_threads=num_threads, patience_s=wishes.patience_s, interval=wishes.interval, anew=wishes.update
+        )
+        account = fetching.fetch_set(entry, folder, web, hub, options, wait)
+        if entry.unpack and not account.failed and not account.is_stopped:
+            account.unpacked = unpack_all(entry, folder, wait)
+        return Result(entry.name, account)
+    except Fault as fault:
+        if fault.reason == "stopped":
+            return Result(entry.name, Account(is_stopped=True))
+        return Result(entry.name, problem=str(fault), code=UNFINISHED if fault.kind == "refused" else FAILED)
+    except Unfinished as error:
+        return Result(entry.name, problem=str(error), code=UNFINISHED)
+    except (UserError, OSError) as error:
+        code = FAILED if isinstance(error, Failed | OSError) else UNFINISHED
+        return Result(entry.name, problem=str(error), code=code)
+
+
+def _joined(shares: list[list[Result]]) -> list[Result]:
+    """One result a set: what all processes have done for it."""
+    found: dict[str, Result] = {}
+    for results in shares:
+        for result in results:
+            one = found.setdefault(result.name, Result(result.name))
+            one.account = _sum(one.account, result.account)
+            if result.code == FAILED or (result.problem and not one.problem):
+                one.problem, one.code = result.problem, result.code
+    return list(found.values())
+
+
+def _sum(one: Account, other: Account) -> Account:
+    num_files = max(one.num_files, other.num_files)
+    fetched = one.fetched + other.fetched
+    failed = one.failed | other.failed
+    is_stopped = one.is_stopped or other.is_stopped
+    missing = is_stopped and max(0, num_files - max(one.kept + one.fetched, other.kept + other.fetched))
+    return Account(
+        num_files=num_files,
+        kept=max(0, num_files - fetched - len(failed) - missing),
+        fetched=fetched,
+        num_bytes=one.num_bytes + other.num_bytes,
+        failed=failed,
+        told=one.told | other.told,
+        is_stopped=is_stopped,
+        unpacked=one.unpacked + other.unpacked,
+    )
+
+
+def _told(results: list[Result], entries: list[Entry], wishes: Wishes, seconds: float, *, was_stopped: bool) -> int:
+    by_name = {entry.name: entry for entry in entries}
+    named = len(entries) == len(wishes.names)
+    code = DONE
+    for result in results:
+        own = result.code
+        if result.account.failed:
+            own = FAILED
+        elif own == UNFINISHED and not named and by_name[result.name].access not in ("open",):
+            own = DONE  # in a group, what a person has to do is said, and is no failure
+        code = FAILED if FAILED in (code, own) else max(code, own)
+    if wishes.as_json:
+        print(json.dumps([_result_as_json(result) for result in results]))
+    else:
+        for result in results:
+            _say_result(result)
+        num_bytes = sum(result.account.num_bytes for result in results)
+        say(f"{units.size(num_bytes)} received in {units.duration(seconds)}")
+    if was_stopped:
+        complain("stopped: type the same line again, and it goes on where it was")
+        return UNFINISHED
+    return DONE if wishes.ignore_errors else code
+
+
+def _say_result(result: Result) -> None:
+    account = result.account
+    if result.problem:
+        say(f"{result.name}: {result.problem}")
+        return
+    say(
+        f"{result.name}: {units.counted(account.num_files, 'file')} = {account.fetched} fetched + {account.kept} kept "
+        f"+ {len(account.failed)} failed"
+        + (f"; {units.counted(account.unpacked, 'archive')} unpacked" if account.unpacked else "")
+    )
+    for reason, count in sorted(account.reasons().items()):
+        paths = [path for path, found in account.failed.items() if found == reason][:_MOST_PATHS]
+        more = f" and {count - len(paths)} more" if count > len(paths) else ""
+        say(f"    {reason}: {count}: {', '.join(paths)}{more}")
+        if told := account.told.get(reason):
+            say(f"        {told}")
+
+
+def _result_as_json(result: Result) -> dict[str, object]:
+    account = result.account
+    return {
+        "name": result.name,
+        "files": account.num_files,
+        "fetched": account.fetched,
+        "kept": account.kept,
+        "failed": account.failed,
+        "bytes": account.num_bytes,
+        "problem": result.problem,
+    }
+
+
+def _as_json(entry: Entry, state: State, root: Path) -> dict[str, object]:
+    return {
+        "name": entry.name,
+        "names": list(entry.names()),
+        "groups": list(entry.groups),
+        "state": state.name,
+        "what_to_do": state.remedy,
+        "licence": entry.licence,
+        "splits": list(entry.splits),
+        "folder": str(folder_of(entry, root)),
+        "bytes": state.num_bytes or entry.size,
+        "unchecked": list(entry.unchecked),
+        "note": entry.note,
+    }

@@ -1,0 +1,175 @@
+"""What files a set consists of: asked of the hub once, frozen beside the set, and then the same for all processes.
+
+`listing.json` has the commit of each repository, and of each file its path, size, sha256 (or the sha1 of its git blob,
+where it is small). Addresses are made when a file is fetched, so that a mirror may take over in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urljoin
+
+from hpcdata.base import files, sealed
+from hpcdata.base.errors import Failed, UserError
+from hpcdata.catalogue.entry import Entry, HubTree
+from hpcdata.catalogue.faults import Fault
+from hpcdata.catalogue.parts import Wanted
+from hpcdata.catalogue.reading import require_below
+from hpcdata.catalogue.record import FOLDER
+from hpcdata.catalogue.registry import matcher
+from hpcdata.catalogue.settings import Hub
+from hpcdata.catalogue.web import Answer, Web
+
+_NEXT = re.compile(r'<([^>]+)>\s*;\s*rel="?next"?')
+_MOST_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Listed:
+    """path below the folder of the set; source: which repository (its place in `commits`) and path there, or a URL."""
+
+    path: str
+    size: int | None
+    sha256: str | None
+    git_sha1: str | None
+    repo: str | None
+    commit: str | None
+    source: str
+
+    def wanted(self, hub: Hub) -> Wanted:
+        url = self.source
+        if self.repo is not None:
+            url = f"{hub.endpoint}/datasets/{quote(self.repo)}/resolve/{self.commit}/{quote(self.source)}"
+        return Wanted(path=self.path, url=url, size=self.size, sha256=self.sha256, git_sha1=self.git_sha1)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """sources: of which state of the entry it is."""
+
+    sources: Any
+    files: tuple[Listed, ...]
+
+    def commits(self) -> dict[str, str]:
+        return {item.repo: item.commit for item in self.files if item.repo and item.commit}
+
+
+def path_of(folder: Path) -> Path:
+    return folder / FOLDER / "listing.json"
+
+
+def load(folder: Path) -> Listing | None:
+    """None where there is none yet. Raises Failed for one that is damaged."""
+    path = path_of(folder)
+    try:
+        values = sealed.read_json(path)
+        return Listing(values["sources"], tuple(Listed(*item) for item in values["files"]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise Failed(f"{path}: {error}; remove it, and the files are listed again") from None
+
+
+def sources_of(entry: Entry) -> Any:
+    """Of an entry: all that a listing is made of."""
+    trees = [[tree.repo, tree.revision, list(tree.include), list(tree.exclude), tree.folder] for tree in entry.hub]
+    return {"hub": trees, "files": [[item.url, item.path, item.size, item.sha256] for item in entry.files]}
+
+
+def freeze(entry: Entry, folder: Path, web: Web, hub: Hub, *, patience_s: float, anew: bool = False) -> Listing:
+    """The listing of the set, made now when there is none, or none of this entry. Raises Fault."""
+    found = load(folder)
+    if found is not None and found.sources == sources_of(entry) and not anew:
+        return found
+    made = Listing(sources_of(entry), tuple(_list(entry, web, hub, patience_s)))
+    data = sealed.to_json({"sources": made.sources, "files": [list(vars(item).values()) for item in made.files]})
+    path = path_of(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if found is None and not anew:
+        files.create_exclusive(path, data)  # another process may have been first: then its listing counts
+    else:
+        files.write_atomic(path, data)
+    loaded = load(folder)
+    assert loaded is not None
+    return loaded
+
+
+def _list(entry: Entry, web: Web, hub: Hub, patience_s: float) -> Iterator[Listed]:
+    seen: set[str] = set()
+    for tree in entry.hub:
+        some = False
+        for item in _list_tree(entry, tree, web, hub, patience_s):
+            some = True
+            if item.path in seen:
+                raise UserError(f"{entry.name}: two sources have a file {item.path}: give one of the trees a folder")
+            seen.add(item.path)
+            yield item
+        if not some:
+            raise Fault("gone", "empty", f"{tree.repo}, revision {tree.revision}, has no file that the entry asks for")
+    for file in entry.files:
+        yield Listed(file.path, file.size, file.sha256, None, None, None, file.url)
+
+
+def _list_tree(entry: Entry, tree: HubTree, web: Web, hub: Hub, patience_s: float) -> Iterator[Listed]:
+    api = f"{hub.endpoint}/api/datasets/{quote(tree.repo)}"
+    try:
+        info, _ = _json(f"{api}/revision/{quote(tree.revision, safe='')}", web, patience_s)
+    except Fault as fault:
+        if fault.reason in ("http 401", "http 403", "http 404"):
+            raise Fault(
+                fault.kind,
+                fault.reason,
+                f"{tree.repo}, revision {tree.revision}: there is none, or it is not open to you: accept its terms at "
+                f"{hub.endpoint}/datasets/{tree.repo}, and export HF_TOKEN",
+            ) from None
+        raise
+    commit = str(info["sha"])
+    wanted = matcher(tree.include) if tree.include else None
+    unwanted = matcher(tree.exclude) if tree.exclude else None
+    page: str | None = f"{api}/tree/{commit}?recursive=true&expand=false"
+    while page:
+        entries, answer = _json(page, web, patience_s)
+        for item in entries:
+            name = str(item["path"])
+            if item.get("type") != "file" or (wanted and not wanted.fullmatch(name)):
+                continue
+            if unwanted and unwanted.fullmatch(name):
+                continue
+            lfs = item.get("lfs") or {}
+            path = f"{tree.folder}/{name}" if tree.folder else name
+            require_below(path, f"{tree.repo} lists a file that cannot be stored")
+            sha256, size = lfs.get("oid"), lfs.get("size", item.get("size"))
+            git_sha1 = None if sha256 else item.get("oid")
+            yield Listed(path, size, sha256, git_sha1, tree.repo, commit, name)
+        found = _NEXT.search(answer.headers.get("link", ""))
+        page = urljoin(page, found[1]) if found else None
+
+
+def _json(url: str, web: Web, patience_s: float) -> tuple[Any, Answer]:
+    """Asked again while the hub is busy. Raises Fault."""
+    last, tries = time.monotonic(), 0
+    while True:
+        try:
+            with web.open(url) as answer:
+                data = bytearray()
+                for chunk in answer.chunks:
+                    data += chunk
+                    if len(data) > _MOST_BYTES:
+                        raise Fault("wrong", "size", f"{url}: more than {_MOST_BYTES} bytes")
+            with contextlib.suppress(ValueError):
+                return json.loads(data), answer
+            raise Fault("busy", "no json", f"{url}: {bytes(data[:60])!r} is no JSON")
+        except Fault as fault:
+            tries += 1
+            if fault.kind != "busy" or fault.reason == "stopped" or time.monotonic() - last > patience_s:
+                raise
+            seconds = fault.retry_after_s if fault.retry_after_s is not None else min(0.25 * 2**tries, 30.0)
+            if web.wait(min(seconds, max(0.0, last + patience_s - time.monotonic()))):
+                raise Fault("busy", "stopped", "the process is to stop") from None

@@ -1,0 +1,106 @@
+"""How a set is: here, in part, or what has to be done to get it. Read from the disk alone, in no time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcdata.base import units
+from hpcdata.base.command import quoted
+from hpcdata.base.errors import Failed
+from hpcdata.catalogue import listing
+from hpcdata.catalogue.entry import ACCESS, Entry
+from hpcdata.catalogue.record import FOLDER, Record
+from hpcdata.catalogue.registry import matcher
+from hpcdata.catalogue.unpacking.working import missing_of
+
+PRESENT, PARTIAL, ABSENT, DAMAGED = "present", "partial", "absent", "damaged"
+
+
+@dataclass(frozen=True)
+class State:
+    """name: present, partial, absent, damaged, or what `Entry.access` says. remedy: what to do, empty when nothing."""
+
+    name: str
+    remedy: str
+    num_files: int = 0
+    num_here: int = 0
+    num_bytes: int = 0
+    """Of the files that are here."""
+
+
+def folder_of(entry: Entry, data_dir: Path) -> Path:
+    """Where the set lies: the first of its places that has something in it, else where it will lie."""
+    places = [data_dir / name for name in (entry.folder, *entry.also_in)]
+    return next((place for place in places if place.is_dir() and any(os.scandir(place))), places[0])
+
+
+def fetch_line(entry: Entry, folder: Path) -> str:
+    """What brings the pictures of a list of addresses, once its tables are here."""
+    urls = entry.urls[0]
+    words = [
+        *("hpcdata launch +experiments=fetch fetch.contact=you@lab.org", f"fetch.url_field={urls.url}"),
+        *([f"fetch.sha256_field={urls.sha256}"] if urls.sha256 else []),
+        f"data.raw_data_dir={quoted(str(folder / urls.tables[0]))}",
+        f"data.token_output_dir={quoted(str(folder / urls.folder))}",
+    ]
+    return " ".join(words)
+
+
+def read_state(entry: Entry, data_dir: Path) -> State:
+    folder = folder_of(entry, data_dir)
+    type_again = f"hpcdata download {quoted(entry.name)}"
+    try:
+        listed, known = listing.load(folder), Record(folder).read()
+    except Failed as error:
+        return State(DAMAGED, str(error))
+    if listed is not None:
+        here = [item for item in listed.files if item.path in known.here]
+        fits = [item for item in here if known.here[item.path].is_as_recorded(folder / item.path)]
+        num_bytes = sum(known.here[item.path].size for item in fits)
+        counts = (len(listed.files), len(fits), num_bytes)
+        if len(fits) == len(listed.files):
+            if packed := missing_of(entry, folder):
+                return State(PARTIAL, f"{len(packed)} archives are not unpacked: {type_again}", *counts)
+            if entry.urls and not (folder / entry.urls[0].folder / "dataset").is_dir():
+                return State(PARTIAL, f"its pictures: {fetch_line(entry, folder)}", *counts)
+            return State(PRESENT, "", *counts)
+        return State(
+            PARTIAL, f"{len(listed.files) - len(fits)} of {len(listed.files)} files are missing: {type_again}", *counts
+        )
+    if entry.access == "open":
+        return State(ABSENT, type_again)
+    if entry.access == "manual":
+        return _manual(entry, folder, known.here.keys(), type_again)
+    what = entry.note or ACCESS[entry.access]
+    return State(entry.access, f"{what}; then {type_again}" if entry.access == "gated" else what)
+
+
+def _manual(entry: Entry, folder: Path, recorded: object, type_again: str) -> State:
+    missing = missing_needs(entry, folder)
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        return State("manual", f"{', '.join(missing)} {verb} not in {folder}: {type_again} says what to do")
+    return State(PARTIAL, f"what was placed by hand is there, unchecked: {type_again}")
+
+
+def missing_needs(entry: Entry, folder: Path) -> list[str]:
+    """Patterns of what a person has to place, that fit nothing."""
+    names = list(names_below(folder))
+    return [need for need in entry.needs if not any(map(matcher([need]).fullmatch, names))]
+
+
+def names_below(folder: Path) -> Iterator[str]:
+    """All files of a set, without ours."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name != FOLDER)
+        for name in sorted(names):
+            yield os.path.relpath(os.path.join(root, name), folder)
+
+
+def size_of(entry: Entry, state: State) -> str:
+    if state.name == PRESENT:
+        return units.size(state.num_bytes)
+    return "?" if entry.size is None else f"~{units.size(entry.size)}"

@@ -1,0 +1,165 @@
+"""Asking servers for files: the hub's token, the pauses that hosts ask for, and what goes wrong as a `Fault`.
+
+An address is asked once by `open`; connections, redirects, proxies and certificates are `hpcdata.net`'s. A token goes
+to the hub's own origin alone. All threads keep the pauses that a host asks for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.message import Message
+from typing import Any
+from urllib.parse import urlsplit
+
+from hpcdata import __version__
+from hpcdata.catalogue.faults import Fault, fault_of_status
+from hpcdata.catalogue.settings import Hub
+from hpcdata.net import Answer as NetAnswer
+from hpcdata.net import Client, Cut, Refused, Settings, Unreachable, retry_after
+from hpcdata.net.addresses import shown
+
+AGENT = f"hpcdata/{__version__} (downloads data sets)"
+_BLOCK = 1 << 18
+_FOREVER_S = 30 * 86400.0
+_SUCCESSES = (200, 206, 416)
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_RESET = re.compile(r"\bt=(\d+)")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A success. begin: which byte of the file its body begins with."""
+
+    begin: int
+    total: int | None
+    """Bytes of the whole file, as the server says."""
+    validator: str | None
+    """A strong ETag, or the time of the last change: what a later request must find again."""
+    content_type: str
+    headers: Message
+    chunks: Iterator[bytes]
+
+
+class Web:
+    """Thread-safe. A context manager: leaving it closes all connections.
+
+    wait: sleeps, and returns True when the process is to stop.
+    """
+
+    def __init__(
+        self, hub: Hub, *, wait: Callable[[float], bool], timeout_s: float = 30.0, max_wait_s: float = 300.0
+    ) -> None:
+        """timeout_s: without a byte. max_wait_s: the longest pause that a server can ask for."""
+        self.wait = wait
+        self._hub = hub
+        self._max_wait_s = max_wait_s
+        self._lock = threading.Lock()
+        self._pauses: dict[str, float] = defaultdict(float)
+        """Host -> when it may be asked again, by the monotonic clock."""
+        # The addresses are those of the catalogue and of the hub, which may be a mirror at this site.
+        self._client = Client(Settings(agent=AGENT, connect_s=timeout_s, read_s=timeout_s, allows_private=True))
+
+    def __enter__(self) -> Web:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    @contextlib.contextmanager
+    def open(self, url: str, *, offset: int = 0, validator: str | None = None) -> Iterator[Answer]:
+        """Asks for a file from byte `offset` on, if it is still the one of `validator`. Raises Fault."""
+        headers = {}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+            if validator:
+                headers["If-Range"] = validator
+        if self._hub.token and _origin(url) == _origin(self._hub.endpoint):
+            headers["Authorization"] = f"Bearer {self._hub.token}"
+        self._keep_pause(url)
+        try:
+            answer = self._client.get(url, headers=headers, until=time.monotonic() + _FOREVER_S)
+        except Unreachable as error:
+            raise Fault("busy", "unreachable", f"{shown(url)}: {error}") from None
+        except Refused as error:
+            raise Fault("refused", "address", f"{shown(url)}: {error}") from None
+        with answer:
+            self._require_success(answer, url)
+            yield _told(answer, offset, url)
+
+    def _require_success(self, answer: NetAnswer, url: str) -> None:
+        if answer.status in _SUCCESSES:
+            return
+        with contextlib.suppress(Cut):
+            answer.read(_BLOCK)  # so that the connection is kept
+        seconds = retry_after({name.lower(): value for name, value in answer.headers.items()}, most_s=self._max_wait_s)
+        if seconds is None and (found := _RESET.search(answer.headers.get("ratelimit", ""))):
+            seconds = min(float(found[1]), self._max_wait_s)
+        fault = fault_of_status(answer.status, shown(answer.url), retry_after_s=seconds)
+        if _origin(answer.url) != _origin(url) and fault.kind in ("refused", "gone"):
+            fault.kind = "busy"  # a link that has run out: its origin gives another one
+        if seconds is not None:
+            with self._lock:
+                host = urlsplit(url).netloc
+                self._pauses[host] = max(self._pauses[host], time.monotonic() + seconds)
+        raise fault
+
+    def _keep_pause(self, url: str) -> None:
+        host = urlsplit(url).netloc
+        while True:
+            with self._lock:
+                seconds = self._pauses[host] - time.monotonic()
+            if seconds <= 0:
+                return
+            if self.wait(min(seconds, 1.0)):
+                raise Fault("busy", "stopped", "the process is to stop")
+
+
+def _told(answer: NetAnswer, offset: int, url: str) -> Answer:
+    """Raises Fault for a body that is packed, though nobody asked for it."""
+    headers = answer.headers
+    begin, total = 0, answer.size
+    if answer.status == 206:
+        found = _RANGE.fullmatch(headers.get("content-range", "").strip())
+        begin = int(found[1]) if found else -1
+        total = int(found[3]) if found and found[3] != "*" else None
+    elif answer.status == 416:
+        size = headers.get("content-range", "").rpartition("/")[2].strip()
+        begin, total = offset, int(size) if size.isdecimal() else None
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise Fault("wrong", "encoding", f"{shown(url)} answers in {coding}, which was not asked for")
+    return Answer(
+        begin=begin,
+        total=total,
+        validator=_validator(headers),
+        content_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
+        headers=headers,
+        chunks=iter(()) if answer.status == 416 else _chunks(answer, url),
+    )
+
+
+def _chunks(answer: NetAnswer, url: str) -> Iterator[bytes]:
+    buffer = memoryview(bytearray(_BLOCK))
+    try:
+        while size := answer.read_into(buffer):
+            yield bytes(buffer[:size])
+    except Cut as error:
+        raise Fault("busy", "cut", f"{shown(url)}: {error}") from None
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.lower()
+
+
+def _validator(headers: Any) -> str | None:
+    etag = (headers.get("etag") or "").strip()
+    if etag and not etag.startswith("W/"):
+        return str(etag)
+    return headers.get("last-modified") or None

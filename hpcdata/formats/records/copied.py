@@ -1,0 +1,108 @@
+"""A dataset of copied records, opened to be laid out for another system: its parts, and where each sample lies.
+
+Nothing of the records is held but a few numbers of the part in work: 24 bytes a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from hpcdata.base.errors import UserError
+from hpcdata.dataset.manifest import Manifest, read_manifest
+from hpcdata.shards.schema import FILES
+from hpcdata.shards.shard import ListedFile, ShardSummary, read_listing, read_summary
+from hpcdata.shards.stored import key_of, read_columns
+
+
+class Copied:
+    """Raises UserError for what is no combined dataset of copied records."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.manifest: Manifest = read_manifest(path)
+        if self.manifest.stage != "copy":
+            what = f"what stage={self.manifest.stage} wrote" if self.manifest.stage else "tokens"
+            raise UserError(f"{path} holds {what}, and this export is for records that stage=copy has copied")
+        folder = self.manifest.folder
+        self.parts = [CopiedPart(folder=folder / part.path) for part in self.manifest.parts if part.samples]
+        self.form = self.parts[0].form if self.parts else "tar"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CopiedPart:
+    """The samples of one shard: a stream of bytes, and files beside it where its form is `jsonl`."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Of the shard, unique in the dataset: `00003-of-00064`."""
+        return self.folder.name
+
+    @property
+    def form(self) -> str:
+        """`tar`, `jsonl` or `arrow`."""
+        return self.stream.suffix[1:]
+
+    @cached_property
+    def stream(self) -> Path:
+        (stream,) = (item.path for item in self._summary.header.schema.streams)
+        return self.folder / stream
+
+    @cached_property
+    def index(self) -> np.ndarray:
+        """[num_samples] int64: number of each sample in the plan, unique in the dataset."""
+        return np.asarray(self._columns["samples/index.memmap"])
+
+    @cached_property
+    def first_byte(self) -> np.ndarray:
+        """[num_samples] int64: where each begins in the stream."""
+        return np.asarray(self._columns["samples/first_byte.memmap"])
+
+    @cached_property
+    def num_bytes(self) -> np.ndarray:
+        return np.asarray(self._columns["samples/num_bytes.memmap"])
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """[num_samples + 1] int64: where each begins in the stream, and where the last ends: there are no gaps."""
+        return np.append(self.first_byte, self.first_byte[-1] + self.num_bytes[-1])
+
+    @property
+    def stream_sha256(self) -> str:
+        return self._summary.files[self.stream.relative_to(self.folder).as_posix()]
+
+    def files(self) -> Iterator[ListedFile]:
+        """The files beside the stream, in the order of the samples that they belong to."""
+        return read_listing(self.folder)
+
+    def file(self, name: str) -> Path:
+        return self.folder / FILES / name
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def key(self, row: int) -> str:
+        return key_of(self._columns, row)
+
+    def samples(self) -> Iterator[bytes]:
+        """The bytes of each sample, in order. Raises ValueError where the stream is shorter than its columns say."""
+        with open(self.stream, "rb") as stream:
+            for first, size in zip(self.first_byte.tolist(), self.num_bytes.tolist(), strict=True):
+                stream.seek(first)  # no system call where it stands there
+                data = stream.read(size)
+                if len(data) != size:
+                    raise ValueError(f"{self.stream} ends in a sample: run hpcdata verify")
+                yield data
+
+    @cached_property
+    def _summary(self) -> ShardSummary:
+        return read_summary(self.folder)
+
+    @cached_property
+    def _columns(self) -> dict[str, np.ndarray]:
+        return read_columns(self.folder, self._summary.header.schema, self._summary.sizes)

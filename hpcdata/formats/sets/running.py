@@ -1,0 +1,69 @@
+"""All sets of a folder: those of Parquet are converted by another command, those of JSON unpacked and relinked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcdata.formats.sets.finding import find_sets
+from hpcdata.formats.sets.mapping import read_mapping
+from hpcdata.formats.sets.relinking import IMAGES, MISSING, RelinkOptions, relink
+from hpcdata.formats.sets.unpacking import archives_of, unpack
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetOptions:
+    source: Path
+    target: Path
+    """Absolute."""
+    mapping: Path | None
+    root_name: str | None
+    """What paths of pictures start with; None: the name of the target."""
+    only: Sequence[str]
+    writes_incomplete: bool
+
+
+def run(options: SetOptions, *, convert: Callable[[list[str]], int] | None, say: Callable[[str], None]) -> bool:
+    """Whether all went well. Raises UserError.
+
+    convert: is given the arguments of `hpcdata convert llava-parquet` for a set of Parquet, and returns its exit code.
+    None: all sets are of JSON.
+    """
+    is_well, only = True, options.only
+    names = read_mapping(options.mapping) if options.mapping else {}
+    if convert is not None:
+        found = find_sets(options.source, options.only, options.mapping)
+        root = options.root_name or options.target.name
+        for item in found.of_tables:
+            name = item.folder.name
+            say(f"{name}: Parquet")
+            line = [str(item.folder), str(options.target / name), "--name", item.json_name]
+            is_well &= convert([*line, f"convert.image_prefix={root}/{name}/image/"]) == 0
+        if not found.of_json:
+            return is_well
+        for name in found.of_json:
+            for archive in archives_of(options.source / name):
+                unpack(archive, options.target / name, IMAGES, say=say)
+        only = found.of_json
+        names = {name: json_name for name, json_name in names.items() if name in only}
+    return _relinked(options, names, only, say) and is_well
+
+
+def _relinked(options: SetOptions, names: dict[str, str], only: Sequence[str], say: Callable[[str], None]) -> bool:
+    num_missing = 0
+    for item in relink(
+        RelinkOptions(
+            source=options.source,
+            target=options.target,
+            mapping=names,
+            root_name=options.root_name,
+            only=only,
+            writes_incomplete=options.writes_incomplete,
+        )
+    ):
+        num_missing += item.missing.total()
+        say(item.describe())
+    if num_missing:
+        say(f"{num_missing} pictures are missing, see {options.target / MISSING}")
+    return not num_missing

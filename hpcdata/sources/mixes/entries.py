@@ -1,0 +1,154 @@
+"""Mixes: LLaVA's lists of JSON files, with the part of each that is taken.
+
+    datasets:
+      - json_path: /data/ai2d(cauldron,llava_format)/ai2d.json
+        sampling_strategy: first:10%
+      - json_path: sharegpt4v.jsonl
+        sampling_strategy: random:0.5%
+
+Strategies are `all` (also where none is given), `first:N`, `end:N` and `random:N`, with a number or a percentage, see
+`order.sampling`. Paths are taken as they are written: brackets, commas, plus, spaces and braces mean nothing. A
+relative one starts from the folder of the mix or, where nothing is there, from the working directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import yaml
+
+from hpcdata.base.errors import UserError
+from hpcdata.base.reads import kind_of
+from hpcdata.sources.base import refusing_faults
+from hpcdata.sources.patterns import is_remote
+
+ENDINGS = (".yaml", ".yml")
+PATH, STRATEGY = "json_path", "sampling_strategy"
+_LIST = "datasets"
+_MOST_BYTES = 1 << 24
+_FORM = "expected datasets: [{json_path: FILE, sampling_strategy: all}, ...]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    path: str
+    """Absolute."""
+    take: str
+    take_seed: int
+    """One for each file and each time that it is listed: other entries do not change what is drawn of it."""
+    where: str
+    """The mix, the line and the number of the entry, for messages."""
+    unknown: tuple[str, ...] = ()
+    """Keys that are not read."""
+
+
+def is_mix(path: str) -> bool:
+    """Whether a YAML file is a list of JSON files. Raises UserError for faults of the machine."""
+    if not path.lower().endswith(ENDINGS):
+        return False
+    try:
+        items = _items(path, _root(path))
+    except UserError:
+        return False
+    return any(key.value == PATH for item in items if isinstance(item, yaml.MappingNode) for key, _ in item.value)
+
+
+def read_mix(path: str, *, seed: int = 0) -> list[Entry]:
+    """The entries in order. seed: what `random` draws by. Raises UserError, with file, line and entry."""
+    times: Counter[str] = Counter()
+    found = [
+        _entry(item, path, f"{path}, line {item.start_mark.line + 1}, entry {number}", seed, times)
+        for number, item in enumerate(_items(path, _root(path)), 1)
+    ]
+    if not found:
+        raise UserError(f"{path} lists no file: {_FORM}")
+    return found
+
+
+def digest_of(path: str) -> str:
+    """A sha256 of its bytes."""
+    return hashlib.sha256(_bytes(path)).hexdigest()
+
+
+def _entry(item: yaml.Node, path: str, where: str, seed: int, times: Counter[str]) -> Entry:
+    from hpcdata.order.sampling import check_strategy, derived_seed
+
+    if not isinstance(item, yaml.MappingNode):
+        raise UserError(f"{where} is no mapping: {_FORM}")
+    values = dict(_pairs(item))
+    name = values.get(PATH)
+    if not isinstance(name, yaml.ScalarNode) or not name.value.strip():
+        raise UserError(f"{where} has no {PATH}: {_FORM}")
+    strategy = values.get(STRATEGY)
+    if strategy is not None and not isinstance(strategy, yaml.ScalarNode):
+        raise UserError(f"{where}: {STRATEGY} is no text, expected all, first:N, end:N or random:N")
+    take = "".join(strategy.value.split()) if strategy is not None and not _is_null(strategy) else "all"
+    try:
+        check_strategy(take)
+    except UserError as error:
+        raise UserError(f"{where} ({name.value}): {error}") from None
+    file = _located(name.value, path, where)
+    mark = f"{os.path.basename(file)} {take}"
+    times[mark] += 1
+    return Entry(
+        path=file,
+        take=take,
+        take_seed=derived_seed(seed, f"{mark}, time {times[mark]}") >> 1,  # fits an int64
+        where=where,
+        unknown=tuple(key for key in values if key not in (PATH, STRATEGY)),
+    )
+
+
+def _located(name: str, path: str, where: str) -> str:
+    if is_remote(name):
+        raise UserError(f"{where}: {name} is remote, only local paths can be read: mount or copy it first")
+    expanded = os.path.expanduser(name)
+    places = list(dict.fromkeys([os.path.join(os.path.dirname(os.path.abspath(path)), expanded), expanded]))
+    for place in places:
+        with refusing_faults(place):
+            kind = kind_of(place)
+        if kind == "folder":
+            raise UserError(f"{where}: {place} is a folder, expected a file of JSON or JSON lines")
+        if kind:
+            return os.path.abspath(place)
+    raise UserError(f"{where}: {name} does not exist{'' if os.path.isabs(expanded) else f' beside {path}'}")
+
+
+def _root(path: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(_bytes(path).decode("utf-8-sig"), Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 at byte {error.start}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _bytes(path: str) -> bytes:
+    with refusing_faults(path), open(path, "rb") as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise UserError(f"{path} has more than {_MOST_BYTES} bytes, and is no list of files")
+    return data
+
+
+def _items(path: str, root: yaml.Node | None) -> list[yaml.Node]:
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"{path} is no mapping: {_FORM}")
+    found = dict(_pairs(root)).get(_LIST)
+    if not isinstance(found, yaml.SequenceNode):
+        raise UserError(f"{path} has no list {_LIST}: {_FORM}")
+    return found.value
+
+
+def _pairs(node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node]]:
+    for key, value in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            yield key.value, value
+
+
+def _is_null(node: yaml.ScalarNode) -> bool:
+    return node.tag == "tag:yaml.org,2002:null"

@@ -1,0 +1,281 @@
+"""COCO and LVIS: pictures and their annotations -> captions, boxes, counts, presence and keypoints, as conversations.
+
+    captions    {"image", "text"}: a record a caption, without the space around it
+    boxes       for each category of a picture, where its objects are
+    count       how many there are: of no category that has a crowd, or (LVIS) that is not labelled exhaustively
+    presence    whether there are any: "no" only of categories that LVIS says are not there
+    keypoints   the keypoints of each person that are labelled
+
+Crowds (`iscrowd`) are in no box and in no count. Boxes are clipped at the border; what is empty then is left out. A
+picture without annotations is kept where COCO means that it shows none of its categories, and not in LVIS, where it
+means nothing. An annotation of a picture that is not there, a picture that comes again, or that has no name or size,
+and a picture of which nothing can be asked are rejects. Annotations that say the same of a picture twice count once.
+Pixels stay in the record: `width`, `height`, `objects: [{"category", "box": [x, y, w, h]}]`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from hpcdata.base.errors import UserError
+from hpcdata.samples import Reason
+from hpcdata.sources.base import InputFile, refusing_faults
+from hpcdata.sources.sets.coordinates import Box, boxes_text, points_text
+from hpcdata.sources.sets.elements import elements, number_in, parsed
+from hpcdata.sources.sets.joining import Places
+from hpcdata.sources.sets.settings import SetSettings, read_settings
+from hpcdata.sources.sets.writing import Lines, lines_at
+from hpcdata.sources.streams import open_input
+
+logger = logging.getLogger(__name__)
+
+MARKER = "<image>"
+_LISTS = ("images", "annotations", "categories")
+
+
+def flatten(file: InputFile, out_path: str) -> None:
+    """Writes the records as lines. Raises UserError for what is no file of COCO or LVIS."""
+    settings = read_settings(file.settings)
+    descriptor = open_input(file)
+    try:
+        with refusing_faults(file.path), lines_at(out_path) as lines:
+            _Writer(descriptor, file.path, settings).write(lines)
+    finally:
+        os.close(descriptor)
+    if lines.left_out:
+        said = ", ".join(f"{number} {what}" for what, number in sorted(lines.left_out.items()))
+        logger.warning("%s: left out of records: %s", file.label, said)
+
+
+@dataclass
+class _Picture:
+    """A picture and what is labelled in it."""
+
+    image: dict[str, Any]
+    name: str
+    size: tuple[int, int]
+    boxes: dict[int, list[Box]] = field(default_factory=dict)
+    """Category -> its boxes, crowds left out."""
+    crowds: set[int] = field(default_factory=set)
+    """Categories that have one."""
+    captions: list[str] = field(default_factory=list)
+    people: list[tuple[Box, list[float]]] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+class _Writer:
+    def __init__(self, descriptor: int, path: str, settings: SetSettings) -> None:
+        self._path, self._settings = path, settings
+        self._categories: dict[int, dict[str, Any]] = {}
+        self._images, self._annotations = Places(descriptor, path), Places(descriptor, path)
+        found: set[str] = set()
+        first: dict[str, Any] = {}
+        for element in elements(descriptor, path):
+            if element.name not in _LISTS:
+                continue
+            found.add(element.name)
+            values = parsed(element.data, path, element.place)
+            if element.name == "categories":
+                self._categories[number_in(values, "id", path, element.place)] = values
+            elif element.name == "images":
+                self._images.add(number_in(values, "id", path, element.place), element.place, len(element.data))
+            else:
+                first = first or values
+                number = number_in(values, "image_id", path, element.place)
+                self._annotations.add(number, element.place, len(element.data))
+        if "images" not in found:
+            raise UserError(f"{path} has no list of images: expected the JSON of COCO or LVIS")
+        self._images.close()
+        self._annotations.close()
+        self.is_lvis = any("frequency" in item or "synset" in item for item in self._categories.values())
+        self._tasks = settings.tasks or self._usual(first)
+
+    def _usual(self, first: dict[str, Any]) -> tuple[str, ...]:
+        if "caption" in first:
+            return ("captions",)
+        return ("keypoints",) if "keypoints" in first else ("boxes",)
+
+    def write(self, lines: Lines) -> None:
+        seen: set[int] = set()
+        for index, number in enumerate(self._images.numbers.tolist()):
+            image = self._images.get(index)
+            if number in seen:
+                lines.reject(Reason.BAD_RECORD, f"image {number} comes again in its file")
+                continue
+            seen.add(number)
+            self._write_picture(image, number, lines)
+        for annotation in self._annotations.lonely(self._images):
+            message = (
+                f"annotation {annotation.get('id')} is of image {annotation['image_id']}, which is not in its file"
+            )
+            lines.reject(Reason.MISSING_IMAGE, message)
+
+    def _write_picture(self, image: dict[str, Any], number: int, lines: Lines) -> None:
+        name, width, height = name_of(image), image.get("width"), image.get("height")
+        if not name:
+            lines.reject(Reason.MISSING_IMAGE, f"image {number} has no file_name and no coco_url")
+            return
+        needs_size = self._tasks != ("captions",)
+        if needs_size and not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
+            lines.reject(Reason.BAD_RECORD, f"image {number} has no width and height, or 0")
+            return
+        picture = _Picture(image=image, name=name, size=(width or 1, height or 1))
+        for annotation in self._unlike(self._annotations.of(number), picture):
+            self._take(annotation, picture)
+        made = list(self._records(picture, number))
+        lines.left_out.update(picture.left_out)
+        if not made:
+            lines.reject(Reason.NOTHING_TO_LEARN, f"image {number} ({name}) has nothing for {', '.join(self._tasks)}")
+        for record in made:
+            lines.record(record)
+
+    def _unlike(self, annotations: Iterator[dict[str, Any]], picture: _Picture) -> Iterator[dict[str, Any]]:
+        """Without those that say the same twice."""
+        seen: set[bytes] = set()
+        for item in annotations:
+            box = item.get("bbox")
+            said = orjson.dumps([item.get("category_id"), box, item.get("iscrowd", 0)])
+            if isinstance(box, list) and said in seen:
+                picture.left_out["annotations that come again"] += 1
+                continue
+            seen.add(said)
+            yield item
+
+    def _take(self, annotation: dict[str, Any], picture: _Picture) -> None:
+        if isinstance(caption := annotation.get("caption"), str):
+            if caption := " ".join(caption.split()):
+                picture.captions.append(caption)
+            else:
+                picture.left_out["empty captions"] += 1
+            return
+        category = annotation.get("category_id")
+        if not isinstance(category, int) or category not in self._categories:
+            picture.left_out["annotations of no known category"] += 1
+            return
+        if annotation.get("iscrowd"):
+            picture.crowds.add(category)
+            picture.left_out["crowds"] += 1
+            return
+        box = _clipped(annotation.get("bbox"), picture)
+        if box is None:
+            return
+        picture.boxes.setdefault(category, []).append(box)
+        keypoints = annotation.get("keypoints")
+        if isinstance(keypoints, list) and all(map(_is_number, keypoints)) and annotation.get("num_keypoints") != 0:
+            picture.people.append((box, keypoints))
+
+    def _records(self, picture: _Picture, number: int) -> Iterator[dict[str, Any]]:
+        if "captions" in self._tasks:
+            yield from ({"id": number, "image": picture.name, "text": caption} for caption in picture.captions)
+        turns = [turn for task in self._tasks if task != "captions" for turn in getattr(self, f"_{task}")(picture)]
+        if not turns:
+            return
+        sides = ("human", "gpt")
+        talk = [{"from": side, "value": said} for pair in turns for side, said in zip(sides, pair, strict=True)]
+        talk[0]["value"] = f"{MARKER}\n{talk[0]['value']}"
+        yield {
+            "id": number,
+            "image": picture.name,
+            "conversations": talk,
+            "width": picture.size[0],
+            "height": picture.size[1],
+            "objects": [
+                {"category": self._name(category), "box": _as_stored(box)}
+                for category, boxes in picture.boxes.items()
+                for box in boxes
+            ],
+        }
+
+    def _boxes(self, picture: _Picture) -> Iterator[tuple[str, str]]:
+        style = self._settings.coordinates
+        for category, boxes in picture.boxes.items():
+            name = self._name(category)
+            yield f"Where is each {name}?", boxes_text(boxes, picture.size, style, name)
+        if self._shows_none(picture):
+            yield "Where is each object of a known category?", "There is none."
+
+    def _count(self, picture: _Picture) -> Iterator[tuple[str, str]]:
+        unsure = {*picture.crowds, *_numbers(picture.image.get("not_exhaustive_category_ids"))}
+        for category, boxes in picture.boxes.items():
+            if category not in unsure:
+                yield f"How many objects of the category {self._name(category)} are there?", str(len(boxes))
+        for category in self._absent(picture):
+            yield f"How many objects of the category {self._name(category)} are there?", "0"
+        if self._shows_none(picture):
+            yield "How many objects of known categories are there?", "0"
+
+    def _presence(self, picture: _Picture) -> Iterator[tuple[str, str]]:
+        for category in dict.fromkeys([*picture.boxes, *sorted(picture.crowds)]):
+            yield f"Is there any {self._name(category)}?", "Yes."
+        for category in self._absent(picture):
+            yield f"Is there any {self._name(category)}?", "No."
+
+    def _keypoints(self, picture: _Picture) -> Iterator[tuple[str, str]]:
+        style = self._settings.coordinates
+        names: list[str] = next((item["keypoints"] for item in self._categories.values() if item.get("keypoints")), [])
+        for box, flat in picture.people:
+            if len(flat) != 3 * len(names):
+                picture.left_out["keypoints of another number"] += 1
+                continue
+            points = [(names[n], flat[3 * n], flat[3 * n + 1]) for n in range(len(names)) if flat[3 * n + 2] > 0]
+            if not points:
+                continue
+            where = boxes_text([box], picture.size, style, "person")
+            said = "; ".join(f"{name} {points_text([(x, y)], picture.size, style, name)}" for name, x, y in points)
+            yield f"Where are the keypoints of the person at {where}?", said
+
+    def _absent(self, picture: _Picture) -> list[int]:
+        """Categories that the set says are not in a picture."""
+        found = _numbers(picture.image.get("neg_category_ids"))
+        return [category for category in found if category in self._categories and category not in picture.boxes]
+
+    def _shows_none(self, picture: _Picture) -> bool:
+        return not self.is_lvis and not picture.boxes and not picture.crowds and not picture.left_out
+
+    def _name(self, category: int) -> str:
+        return str(self._categories[category].get("name", category)).replace("_", " ")
+
+
+def name_of(image: dict[str, Any]) -> str:
+    """The picture's file: `file_name` or, in LVIS, the last two parts of its address."""
+    name = image.get("file_name")
+    if isinstance(name, str) and name:
+        return name
+    url = image.get("coco_url")
+    return "/".join(url.split("/")[-2:]) if isinstance(url, str) and url else ""
+
+
+def _clipped(values: object, picture: _Picture) -> Box | None:
+    """x1, y1, x2, y2 within the picture; None, and counted, for what is no box."""
+    if not isinstance(values, list) or len(values) != 4 or not all(map(_is_number, values)):
+        picture.left_out["annotations without a box"] += 1
+        return None
+    x, y, width, height = map(float, values)
+    if not (width > 0 and height > 0):
+        picture.left_out["empty boxes"] += 1
+        return None
+    box = (max(x, 0.0), max(y, 0.0), min(x + width, picture.size[0]), min(y + height, picture.size[1]))
+    if box[0] >= box[2] or box[1] >= box[3]:
+        picture.left_out["boxes outside of their picture"] += 1
+        return None
+    return box
+
+
+def _as_stored(box: Box) -> list[float]:
+    """x, y, width, height."""
+    return [round(value, 3) for value in (box[0], box[1], box[2] - box[0], box[3] - box[1])]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def _numbers(value: object) -> list[int]:
+    return [item for item in value if isinstance(item, int)] if isinstance(value, list) else []

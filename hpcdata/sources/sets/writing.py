@@ -1,0 +1,46 @@
+"""Records of a set as lines, and lines that say why something is no record."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import orjson
+
+from hpcdata.samples import BadSample, Reason
+
+REJECTED = "hpcdata: rejected"
+"""The field of a line that is a reject: its reason and what is wrong."""
+
+
+class Lines:
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self.left_out: Counter[str] = Counter()
+        """What of annotations is in no record, by reason."""
+
+    def record(self, record: dict[str, Any]) -> None:
+        self._out.write(orjson.dumps(record) + b"\n")
+
+    def reject(self, reason: Reason, message: str) -> None:
+        self.record({REJECTED: {"reason": reason.value, "message": message}})
+
+
+def require_taken(value: object) -> None:
+    """Raises BadSample for a line that is a reject."""
+    if isinstance(value, dict) and isinstance(said := value.get(REJECTED), dict):
+        raise BadSample(Reason(said["reason"]), said["message"])
+
+
+@contextmanager
+def lines_at(path: str) -> Iterator[Lines]:
+    """A file of lines that takes its name when it is whole."""
+    partial = f"{path}.{os.getpid()}.partial"
+    with open(partial, "wb") as out:
+        yield Lines(out)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(partial, path)

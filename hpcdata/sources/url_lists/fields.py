@@ -1,0 +1,53 @@
+"""Which fields of a row hold URLs: the one that is named, or the first of the usual names that does.
+
+{"image_url": "https://..."}  {"URL": "https://...", "TEXT": "..."}  {"images": [{"url": "https://..."}, ...]}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hpcdata.samples import BadSample, Reason
+from hpcdata.sources.base import json_type
+
+NAMES = ("image_url", "img_url", "image_urls", "url", "urls", "image_link", "coco_url", "image", "images", "img")
+"""In order of preference, whatever their case."""
+MOST_URLS = 1000
+"""Of one row."""
+_URL = re.compile(r"\s*https?://", re.IGNORECASE)
+
+
+def is_url(value: object) -> bool:
+    return isinstance(value, str) and _URL.match(value) is not None
+
+
+def field_of(record: Mapping[str, Any], wanted: str | None) -> str | None:
+    """The name of the field that holds the URLs of a row; None where none does."""
+    if wanted is not None:
+        return wanted if record.get(wanted) else None
+    lower: dict[str, str] = {}
+    for name in record:
+        lower.setdefault(name.lower(), name)
+    names = (lower[name] for name in NAMES if name in lower)
+    return next((name for name in names if any(map(is_url, _values(record[name])))), None)
+
+
+def urls_in(record: Mapping[str, Any], name: str) -> list[str]:
+    """The URLs of a field, without spaces around them. Raises BadSample for what is none."""
+    values = _values(record[name])
+    if len(values) > MOST_URLS:
+        raise BadSample(Reason.BAD_RECORD, f"{name} has {len(values)} URLs, the limit is {MOST_URLS}")
+    found = list[str]()
+    for value in values:
+        if not isinstance(value, str):
+            raise BadSample(Reason.BAD_RECORD, f"{name} is {json_type(value)}, expected a URL or a list of URLs")
+        found.append(value.strip())
+    return found
+
+
+def _values(value: object) -> list[object]:
+    """The URLs of a value as they are, one or a list, each alone or in an object."""
+    values = value if isinstance(value, list) else [value]
+    return [item.get("url") if isinstance(item, dict) and "url" in item else item for item in values]

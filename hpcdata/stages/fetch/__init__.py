@@ -1,0 +1,12 @@
+"""The stage `fetch`: rows with URLs become records with the pictures that were there.
+
+stage      what a run asks: settings, checks (`STAGE`)
+fetching   the pictures of a record, each URL asked for once by a task, and again where its host was busy
+outcomes   what an answer, or none, says of a URL
+network    whether it is this machine that reaches nobody
+making     a record and its pictures -> what is written: as the stage `copy` does
+"""
+
+from hpcdata.stages.fetch.stage import STAGE
+
+__all__ = ["STAGE"]

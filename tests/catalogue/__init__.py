@@ -1,0 +1,1 @@
+"""Fetching and checking named data sets, against servers on this machine."""

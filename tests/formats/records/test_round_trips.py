@@ -1,0 +1,137 @@
+"""In, copied, exported, in again: records are what they were.   pytest tests/formats/records/test_round_trips.py"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcdata.formats.records.laying_out import export_records
+from hpcdata.formats.records.options import RecordOptions
+from hpcdata.formats.target import problems_of
+from tests.formats.records.made import LINES, TARS, copied, parts_of, read_with, write_lines
+from tests.work.test_task import make_tar, png
+
+READ_NAMES = """
+import json, sys
+from megatron.energon import WorkerConfig, get_loader, get_train_dataset
+data = get_train_dataset(sys.argv[1], batch_size=None, shuffle_buffer_size=None, max_samples_per_sequence=None,
+                         worker_config=WorkerConfig(rank=0, world_size=1, num_workers=0), repeat=False)
+print(json.dumps([[sample.__key__, sample.text] for sample in get_loader(data)]))
+"""
+ODD_NAMES = [
+    *("plain", "sub/plain", "a.b/plain", "with space", "Größe", "名前/😀", "__meta", "__x__/in notes", "_one", "-dash"),
+    *(
+        "(cauldron,llava_format)",
+        "GeoQA+(MathV360K)",
+        "[0-9]{a,b}",
+        "quote'\"",
+        "100%",
+        "#1",
+        "x" * 150,
+        "長" * 60,
+        "'; DROP",
+    ),
+]
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12).map(
+    lambda text: f"w {text}".replace("<", "(")
+)
+NAMES = st.sampled_from(["a.png", "Größe/ü 名.PNG", "ai2d(cauldron,llava_format)/1.png", "GeoQA+(MathV360K)/x y.png"])
+IDS = st.one_of(st.none(), st.integers(), st.sampled_from(["", "coco/train/1", "../../x", "ü", "same", "same"]))
+
+
+@st.composite
+def talks(draw: st.DrawFn) -> dict:
+    """A conversation of either form, with none, one or more pictures that its first turns show."""
+    pictures = draw(st.lists(NAMES, max_size=3))
+    first = "".join(f"<image>{draw(WORDS)}" for _ in pictures) + draw(WORDS)
+    texts = [first, *draw(st.lists(WORDS, min_size=1, max_size=3))]
+    is_chat = draw(st.booleans())
+    speakers = ("user", "assistant") if is_chat else ("human", "gpt")
+    names = ("role", "content") if is_chat else ("from", "value")
+    turns = [dict(zip(names, (speakers[number % 2], text), strict=True)) for number, text in enumerate(texts)]
+    record: dict = {"messages" if is_chat else "conversations": turns, "id": draw(IDS), "extra": draw(WORDS)}
+    if pictures:
+        record["images" if is_chat else "image"] = pictures if len(pictures) > 1 or is_chat else pictures[0]
+    elif draw(st.booleans()):
+        record["image"] = None
+    return record
+
+
+@pytest.mark.slow
+@given(st.lists(talks(), min_size=1, max_size=6))
+@settings(max_examples=4, deadline=None)
+def test_conversations_come_back_from_lines_and_from_llava(records: list[dict]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number, picture in enumerate({item for record in records for item in _pictures(record)}):
+            (folder / "in" / picture).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "in" / picture).write_bytes(png() + b"%d" % number)
+        source = write_lines(folder / "in/in.jsonl", records)
+        run = copied(folder / "run", *LINES, "data.shard_size=2", source=source)
+        wanted = parts_of(source)
+        export_records(run, folder / "jsonl", "jsonl")
+        assert parts_of(folder / "jsonl") == wanted
+        for lines in (False, True):
+            export_records(run, folder / f"llava{lines}", "llava", RecordOptions(lines=lines))
+            path = folder / f"llava{lines}" / f"llava.json{'l' * lines}"
+            assert parts_of(path) == wanted
+            assert problems_of(path.parent) == []
+        found = json.loads((folder / "llavaFalse/llava.json").read_text())
+        assert [record["extra"] for record in found] == [record["extra"] for record in records]
+        assert all(isinstance(record["id"], str | int) and record.get("image", "") is not None for record in found)
+
+
+def _pictures(record: dict) -> list[str]:
+    found = record.get("images", record.get("image")) or []
+    return found if isinstance(found, list) else [found]
+
+
+@pytest.mark.slow
+@given(st.lists(st.lists(st.sampled_from(ODD_NAMES), min_size=1, max_size=6, unique=True), min_size=1, max_size=3))
+@settings(max_examples=4, deadline=None)
+def test_names_of_all_kinds_come_once_and_webdataset_and_our_sources_read_all(tars: list[list[str]]) -> None:
+    import webdataset
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tars = [[item for item in names if not item.startswith("__x__/")] for names in tars]  # a folder of notes
+        for number, names in enumerate(tars):
+            pieces = [(f"{item}.png", png()) for item in names]
+            pieces += [(f"{item}.txt", f"{number} {item}".encode()) for item in names]
+            make_tar(folder / f"in/{number}.tar", sorted(pieces))
+        if not (kept := sum(map(len, tars))):
+            return
+        run = copied(folder / "run", *TARS, "data.shard_size=4", source=folder / "in")
+        export_records(run, folder / "out", "webdataset")
+        paths = [str(path) for path in sorted((folder / "out").glob("*.tar"))]
+        samples = list(webdataset.WebDataset(paths, shardshuffle=False))
+        assert len({sample["__key__"] for sample in samples}) == len(samples) == kept
+        assert parts_of(folder / "out") == parts_of(folder / "in")
+        texts = Counter(sample["txt"].decode() for sample in samples)
+        assert texts == Counter(part[0][1] for part in parts_of(folder / "in").elements())
+
+
+@pytest.mark.slow
+def test_energon_reads_samples_with_names_of_all_kinds(tmp_path: Path) -> None:
+    for number in range(3):
+        make_tar(tmp_path / f"in/{number}.tar", [(f"{name}.txt", f"{number} {name}".encode()) for name in ODD_NAMES])
+    run = copied(tmp_path / "run", *TARS, "copy.needs=text", "data.shard_size=10", source=tmp_path / "in")
+    export_records(run, tmp_path / "out", "energon")
+    found = read_with("HPCDATA_TEST_READERS", READ_NAMES, tmp_path / "out")
+    wanted = Counter(part[0][1] for part in parts_of(tmp_path / "in", needs_image=False).elements())
+    assert Counter(text for _, text in found) == wanted
+    assert len({key for key, _ in found}) == len(found) == 3 * (len(ODD_NAMES) - 1)  # `__x__/` is a folder of notes
+    names = set[str]()
+    for path in (tmp_path / "out").glob("*.tar"):
+        with tarfile.open(path) as tar:
+            names.update(tar.getnames())
+    assert {f"{key}.txt" for key, _ in found} == names

@@ -1,0 +1,84 @@
+"""Folders of sets, by the command and by the document's scripts.   pytest tests/formats/sets/test_running.py"""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpcdata import convert
+from hpcdata.base.command import DONE, FAILED, REFUSED
+from hpcdata.multimodal import SourceDataset
+from tests.llava_tables import picture, row
+from tests.llava_tables import write as write_table
+from tests.sources.source_files import images, write
+
+ROOT = Path(__file__).parents[3]
+TABLE, PLAIN = "ai2d(cauldron,llava_format)", "ureader_kg"
+
+
+def talk(image: str) -> dict[str, object]:
+    turns = [{"from": "human", "value": "<image>\nq"}, {"from": "gpt", "value": "a"}]
+    return {"id": "k", "image": image, "conversations": turns}
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> Path:
+    """OneVisionData with a set of Parquet and one of JSON, whose picture is unpacked in the target."""
+    source = tmp_path / "OneVisionData"
+    write_table(source / TABLE / "train-00000-of-00001.parquet", [row("a", picture()), row("b/c", picture(1))])
+    write(source / PLAIN / "kg.json", json.dumps([talk("kg/1.jpg")]).encode())
+    write(source / "JSON_Mapping.csv", f'folder_name,json_file\n"{TABLE}",ai2d_2434.json\n'.encode())
+    write(tmp_path / f"out/OneVisionData/{PLAIN}/image/kg/1.jpg", picture(2))
+    (source / ".cache").mkdir()
+    return source
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / "jobs" / name), run_name="__main__")
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def test_the_documents_line_makes_all_sets_and_a_mix_of_them_trains(
+    sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HPCDATA_TARGET_ROOT", str(tmp_path / "out"))
+    assert script("ov_data_imagenet2backbone.py", monkeypatch, "--cache-dir", "/nowhere") == DONE
+    target = tmp_path / "out/OneVisionData"
+    found = json.loads((target / TABLE / "ai2d_2434.json").read_text())
+    assert [item["image"] for item in found] == [f"OneVisionData/{TABLE}/image/{name}.jpg" for name in ("a", "b_c")]
+    mix = [{"json_path": f"OneVisionData/{TABLE}/ai2d_2434.json"}, {"json_path": f"OneVisionData/{PLAIN}/kg.json"}]
+    made = write(tmp_path / "out/mix.yaml", json.dumps({"datasets": mix}).encode())
+    dataset = SourceDataset(made, image_root=str(tmp_path / "out"))
+    assert len(dataset) == 3
+    assert [len(images(dataset.record(item))) for item in range(3)] == [1, 1, 1]
+
+
+def test_missing_pictures_are_a_failure_and_what_is_there_is_made(
+    sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out/OneVisionData"
+    shutil.rmtree(target / PLAIN / "image")
+    assert convert.main(["relink", str(sets), str(target), "--set", PLAIN]) == FAILED
+    told = capsys.readouterr().out
+    assert f"{PLAIN}/kg.json: 1 records, 1 pictures, 1 missing_image: not written" in told
+    assert f"1 pictures are missing, see {target}/missing-pictures.csv" in told
+    assert convert.main(["relink", str(sets), str(target), "--set", PLAIN, "--write-incomplete"]) == FAILED
+    assert (target / PLAIN / "kg.json").exists()
+    write(target / PLAIN / "image/kg/1.jpg", picture())
+    assert convert.main(["relink", str(sets), str(target), "--set", PLAIN]) == DONE
+    assert (target / "missing-pictures.csv").read_text() == "set,record,id,path,reason\n"
+
+
+def test_what_is_no_folder_of_sets_is_refused(sets: Path, tmp_path: Path) -> None:
+    for source, *others in ([tmp_path / "gone"], [sets, "--set", "gone"], [sets / ".cache"]):
+        assert convert.main(["sets", str(source), str(tmp_path / "new"), *others]) == REFUSED
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,246 @@
+"""Lists of JSON files and the parts of them that are taken.   python -m pytest tests/sources/test_mix.py"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcdata.base.errors import UserError
+from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.multimodal import MeasuredDataset, SourceDataset, make_loader
+from hpcdata.report.status import Observer
+from hpcdata.report.summary import describe
+from hpcdata.runs.planning import prepare
+from hpcdata.sources import InputFile, Options, list_inputs, scan
+from hpcdata.sources import prepare as prepare_input
+from tests.smallruns import StopAfter, begin, small_config, small_run
+from tests.sources.source_files import json_lines, keys, read_all, summary, write
+
+ODD = ("ai2d(cauldron,llava_format).json", "GeoQA+(MathV360K).jsonl", "a [b] {c,d} 50%.jsonl.gz", "é, ü.jsonl")
+
+
+def talks(count: int, name: str = "t", *, padding: str = "") -> list[dict[str, Any]]:
+    return [
+        {"conversations": [{"from": "human", "value": f"{name}{n}"}, {"from": "gpt", "value": f"a{n}{padding}"}]}
+        for n in range(count)
+    ]
+
+
+def data(path: Path, count: int, **others: Any) -> Path:
+    rows = talks(count, **others)
+    return write(path, json.dumps(rows, indent=1).encode() if path.suffix == ".json" else json_lines(rows))
+
+
+def mix(path: Path, *entries: Any, **others: Any) -> Path:
+    rows = [
+        {"json_path": str(entry[0]), **({"sampling_strategy": entry[1]} if entry[1] else {})}
+        if isinstance(entry, tuple)
+        else entry
+        for entry in entries
+    ]
+    return write(path, json.dumps({"datasets": rows, **others}).encode())
+
+
+def inputs(path: Path, **settings: Any) -> list[InputFile]:
+    found = list_inputs(str(path), "auto", **settings)
+    return [prepare_input(file, path.parent / "prepared") for file in found]
+
+
+def taken(path: Path, **settings: Any) -> list[list[int]]:
+    """Numbers of the records that each entry of a mix takes; all of it is read from any cut."""
+    return [[int(text.split()[0][1:]) for text in summary(read_all(file))] for file in inputs(path, **settings)]
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        (None, range(11)),
+        ("all", range(11)),
+        ("first:4", range(4)),
+        ("first:10%", range(2)),
+        ("end:3", range(8, 11)),
+        ("end:0.5%", [10]),
+        ("end:0", []),
+        ("first:0%", []),
+        ("first: 50 %", range(6)),
+        ("first:100%", range(11)),
+        ("end:11", range(11)),
+    ],
+)
+def test_each_strategy_takes_exactly_its_part(name: str, strategy: str | None, expected: Any, tmp_path: Path) -> None:
+    data(tmp_path / name, 11)
+    assert taken(mix(tmp_path / "mix.yaml", (tmp_path / name, strategy))) == [list(expected)]
+
+
+def test_random_takes_as_many_as_it_says_in_the_order_of_the_file_and_others_by_another_seed(tmp_path: Path) -> None:
+    path = data(tmp_path / "x.jsonl", 400)
+    one = mix(tmp_path / "mix.yaml", (path, "random:5%"))
+    several = mix(tmp_path / "more.yaml", (data(tmp_path / "y.jsonl", 9), "first:2"), (path, "random:5%"))
+    (first,), (again,), (other,) = taken(one), taken(one), taken(one, seed=1)
+    assert len(set(first)) == 20
+    assert first == sorted(first) == again == taken(several)[1], "other entries change nothing"
+    assert first != other
+    assert len(other) == 20
+    halves = {tuple(taken(mix(tmp_path / "mix.yaml", (path, "random:1")), seed=seed)[0]) for seed in range(9)}
+    assert len(halves) > 5, "no record is favoured"
+
+
+def test_a_file_may_be_listed_several_times(tmp_path: Path) -> None:
+    path = data(tmp_path / "x.jsonl", 8)
+    entries = [(path, "random:3"), (path, "random:3"), (path, None), (path, "all"), (path, "first:2")]
+    made = mix(tmp_path / "mix.yaml", *entries)
+    one, another, *others = taken(made)
+    assert one != another
+    assert others == [list(range(8)), list(range(8)), [0, 1]]
+    found = [key for file in inputs(made) for key in keys(read_all(file))]
+    assert len(set(found)) == len(found) == 24
+
+
+def test_paths_are_taken_as_written_beside_the_mix_or_where_one_stands(tmp_path: Path, monkeypatch: Any) -> None:
+    for name in ODD:
+        data(tmp_path / "sets" / name, 3)
+    data(tmp_path / "here/x.jsonl", 2)
+    monkeypatch.chdir(tmp_path / "here")
+    made = mix(tmp_path / "sets/mix.yaml", *[(name, None) for name in ODD], ("x.jsonl", None))
+    assert [len(item) for item in taken(made)] == [3, 3, 3, 3, 2]
+    labels = [file.label for file in list_inputs(str(made), "llava_mix")]
+    assert labels == [*(f"sets/{name}" for name in ODD), "here/x.jsonl"]
+
+
+def test_braces_without_a_yaml_split_at_no_comma_in_round_brackets(tmp_path: Path) -> None:
+    for name in ("ai2d(cauldron,llava_format)", "GeoQA+(MathV360K)", "a[1]"):
+        data(tmp_path / f"{name}.json", 1)
+    pattern = f"{tmp_path}/{{ai2d(cauldron,llava_format),GeoQA+(MathV360K),a[1]}}.json"
+    assert [file.label for file in list_inputs(pattern, "auto")] == [
+        "ai2d(cauldron,llava_format).json",
+        "GeoQA+(MathV360K).json",
+        "a[1].json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"json_path": "x.jsonl", "sampling_strategy": "0.5%"}, "line 1, entry 2 .x.jsonl.: sampling strategy '0.5%'"),
+        ({"json_path": "x.jsonl", "sampling_strategy": "last:3"}, "entry 2 .x.jsonl.: sampling strategy 'last:3'"),
+        ({"json_path": "x.jsonl", "sampling_strategy": "random"}, "expected all, or first, end or random"),
+        ({"json_path": "x.jsonl", "sampling_strategy": ["all"]}, "entry 2: sampling_strategy is no text"),
+        ({"json_path": "gone.jsonl"}, "entry 2: gone.jsonl does not exist beside"),
+        ({"json_path": "sets"}, "entry 2: .*sets is a folder"),
+        ({"json_path": "s3://b/x.json"}, "entry 2: s3://b/x.json is remote"),
+        ({"json_path": "mix.txt"}, "is no .json and no .jsonl"),
+        ({"sampling_strategy": "all"}, "entry 2 has no json_path"),
+        ("x.jsonl", "entry 2 is no mapping"),
+    ],
+)
+def test_a_wrong_entry_is_named_with_its_file_and_line(entry: Any, message: str, tmp_path: Path) -> None:
+    data(tmp_path / "x.jsonl", 3)
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "mix.txt").touch()
+    made = mix(tmp_path / "mix.yaml", ("x.jsonl", None), entry)
+    with pytest.raises(UserError, match=message) as caught:
+        list_inputs(str(made), "llava_mix")
+    assert "mix.yaml, line 1, entry 2" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "a: 1", "datasets: 3", "datasets: []", "- x", "a: [", "\xff"])
+def test_what_is_no_mix_is_refused(text: str, tmp_path: Path) -> None:
+    made = write(tmp_path / "mix.yaml", text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"mix\.yaml"):
+        list_inputs(str(made), "llava_mix")
+    with pytest.raises(UserError, match=r"data\.source=llava_mix reads a YAML"):
+        list_inputs(str(tmp_path), "llava_mix")
+
+
+def test_more_than_there_are_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    (file,) = inputs(mix(tmp_path / "mix.yaml", (data(tmp_path / "x.jsonl", 3), "first:4")))
+    with pytest.raises(UserError, match=r"x\.jsonl: sampling strategy 'first:4' is 4 of 3 samples"):
+        scan(file, every=2, options=Options())
+
+
+def test_keys_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data(tmp_path / "x.jsonl", 3)
+    inputs(mix(tmp_path / "mix.yaml", {"json_path": "x.jsonl", "sampling_stratgy": "first:1"}))
+    assert "sampling_stratgy of its entries is not read" in caplog.text
+
+
+TEXTS = ("image.tokenizer=none", "data.n_train_samples=null")
+
+
+def test_what_is_left_out_is_counted_and_seen(tmp_path: Path) -> None:
+    made = mix(
+        tmp_path / "in/mix.yaml",
+        (data(tmp_path / "in/x.jsonl", 30), "random:20%"),
+        (data(tmp_path / "in/y.json", 9), "end:4"),
+    )
+    run = tmp_path / "run"
+    plan = small_run(run, *TEXTS, source=made)
+    assert (plan.num_samples, plan.num_left_out) == (10, 29)
+    manifest = combine(run, CombineOptions())
+    assert manifest.counts.written == 10
+    assert [item["left_out_by_sampling"] for item in manifest.extra["inputs"]] == [24, 5]
+    assert "left out 29 records by sampling" in describe(Observer(run).look(), run)
+
+
+def test_another_strategy_or_seed_is_another_run(tmp_path: Path) -> None:
+    path, run = data(tmp_path / "in/x.jsonl", 30), tmp_path / "run"
+    made = mix(tmp_path / "in/mix.yaml", (path, "random:20"))
+    planned = prepare(small_config(run, *TEXTS, source=made))
+    begin(run)
+    assert prepare(small_config(run, *TEXTS, source=made)).fingerprint == planned.fingerprint
+    with pytest.raises(UserError, match=r"data\.seed was 0, now 1"):
+        prepare(small_config(run, *TEXTS, "data.seed=1", source=made))
+    mix(made, (path, "random:21"))
+    with pytest.raises(UserError, match=r"input x.jsonl@random:20 is gone; input x.jsonl@random:21 is new"):
+        prepare(small_config(run, *TEXTS, source=made))
+
+
+def test_a_loader_reads_the_same_records_at_random(tmp_path: Path) -> None:
+    path = data(tmp_path / "in/x.jsonl", 60, padding=" long" * 20000)
+    made = mix(tmp_path / "in/mix.yaml", (path, "random:10%"), (data(tmp_path / "in/y.json.gz", 9), "end:3"))
+    run = tmp_path / "run"
+    small_run(
+        run, "stage=measure", "image.tokenizer=null", "data.n_train_samples=4", "text.tokenizer=embedded", source=made
+    )
+    combine(run, CombineOptions())
+    found, raw = MeasuredDataset(run), SourceDataset(made, index_dir=tmp_path / "index")
+    assert (len(found), len(raw)) == (4, 9)
+    streamed = [record for file in inputs(made) for record in read_all(file)]
+    for item in reversed(range(9)):
+        assert dataclasses.replace(raw.record(item), position=0) == dataclasses.replace(streamed[item], position=0)
+    assert [found.record(item) for item in range(4)] == [raw.record(item) for item in range(4)]
+    assert SourceDataset(made, seed=1).fingerprint() != raw.fingerprint()
+    mix(made, (path, "first:1"))
+    with pytest.raises(UserError, match=r"index of something else .mixes differs"):
+        SourceDataset(made, index_dir=tmp_path / "index")
+
+
+def test_a_recipe_trains_on_a_mix(tmp_path: Path) -> None:
+    made = mix(tmp_path / "mix.yaml", (data(tmp_path / "x.jsonl", 30), "first:4"))
+    loader = make_loader(
+        {
+            "datasets": [str(made)],
+            "preprocessor": {"tokenizer": "embedded"},
+            "loader": {"global_batch_size": 2, "seed": 3},
+        }
+    )
+    assert len(next(iter(loader))["input_ids"]) == 2
+
+
+def test_a_stopped_run_of_a_mix_goes_on_with_the_same_bytes(tmp_path: Path) -> None:
+    from hpcdata.work.task import TaskOutcome, run_task
+    from tests.trees import sha256_tree
+
+    made = mix(tmp_path / "in/mix.yaml", (data(tmp_path / "in/x.jsonl", 40), "random:50%"))
+    small_run(tmp_path / "whole", *TEXTS, source=made)
+    prepare(small_config(tmp_path / "run", *TEXTS, source=made))
+    stops = 0
+    while run_task(tmp_path / "run", StopAfter(2)) is TaskOutcome.STOPPED:  # type: ignore[arg-type]
+        stops += 1
+    assert stops > 2
+    assert sha256_tree(tmp_path / "run/shards") == sha256_tree(tmp_path / "whole/shards")

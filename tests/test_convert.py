@@ -1,0 +1,105 @@
+"""The command `hpcdata convert`.   pytest tests/test_convert.py"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hpcdata import convert
+from hpcdata.base.command import DONE, REFUSED
+from tests.llava_tables import picture, row, talk, write
+from tests.trees import sha256_tree
+
+NAME = "ai2d(cauldron,llava_format)"
+
+
+def test_a_folder_whose_name_has_brackets_and_commas_is_converted_once(tmp_path: Path) -> None:
+    source = tmp_path / "OneVisionData" / NAME
+    write(source / "train-00000-of-00002.parquet", [row("a", picture()), row("b", None, talk("hi"))])
+    write(source / "train-00001-of-00002.parquet", [row("a", picture(1)), row("c", b"nothing")])
+    (source / "README.md").write_text("what it is")
+    out = tmp_path / "GeoQA+(MathV360K)"
+    line = ["llava-parquet", str(source), str(out), "data.shard_size=2"]
+    assert convert.main(line) == DONE
+    found = json.loads((out / f"{out.name}.json").read_text())
+    assert [(record["id"], record.get("image")) for record in found] == [
+        *(("a", "image/a.jpg"), ("b", None), ("a", "image/a~2.jpg"))
+    ]
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert convert.main(line) == DONE
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_glob_and_a_name_of_the_json(tmp_path: Path) -> None:
+    write(tmp_path / "in/data/train-0.parquet", [row("a", picture())])
+    assert convert.main(["llava-parquet", f"{tmp_path}/in/*/train-*", f"{tmp_path}/out", "--name", "x.jsonl"]) == DONE
+    assert json.loads((tmp_path / "out/x.jsonl").read_text())["image"] == "image/a.jpg"
+
+
+def test_a_folder_that_is_not_ours_is_refused_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "in/x.parquet", [row("a", picture())])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").touch()
+    assert convert.main(["llava-parquet", f"{tmp_path}/in", f"{tmp_path}/out"]) == REFUSED
+    assert f"{tmp_path}/out exists already: choose another folder" in capsys.readouterr().err
+    assert not (tmp_path / "out.run").exists()
+
+
+@pytest.mark.slow
+def test_a_line_that_was_killed_is_typed_again_and_makes_the_same(tmp_path: Path) -> None:
+    rows = [row(f"{number % 40}", picture(number)) for number in range(150)]
+    source = write(tmp_path / "in/x.parquet", rows, group=20)
+    options = ("data.shard_size=30", "data.save_tmp_interval=0.000001")
+    command = [sys.executable, "-m", "hpcdata.convert", "llava-parquet", str(source), str(tmp_path / "out"), *options]
+    kills = 0
+    for delay_s in (0.1, 0.4, 0.8):
+        process = subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 30
+        while (
+            not list(tmp_path.glob("out.run/shards/tmp_*")) and process.poll() is None and time.monotonic() < deadline
+        ):
+            time.sleep(0.01)
+        time.sleep(delay_s)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert subprocess.run(command, capture_output=True, check=False).returncode == DONE
+    assert kills
+    assert convert.main(["llava-parquet", str(source), f"{tmp_path}/other/out"]) == DONE
+    for path in (tmp_path / "out", tmp_path / "other/out"):
+        (path / "hpcdata.json").unlink()  # it says by which shards it was made
+    assert sha256_tree(tmp_path / "out") == sha256_tree(tmp_path / "other/out")
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_the_documents_line_makes_the_folders_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_elsewhere: bool
+) -> None:
+    """`python parquet2json-image.py ReCap-118K NAME.json`, in the folder of the sets."""
+    write(tmp_path / "sets/ReCap-118K/data/train-00000-of-00001.parquet", [row("000000033471", picture())])
+    monkeypatch.chdir(tmp_path if is_elsewhere else tmp_path / "sets")
+    if is_elsewhere:
+        monkeypatch.setenv("HPCDATA_DATA_ROOT", f"{tmp_path}/sets")
+        monkeypatch.setenv("HPCDATA_TARGET_ROOT", f"{tmp_path}/llava")
+    name = "coco118k_stage1.5_finetune_w_prompt.json"
+    monkeypatch.setattr(sys, "argv", ["parquet2json-image.py", "ReCap-118K", name])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(Path(__file__).parents[1] / "jobs/parquet2json-image.py"), run_name="__main__")
+    assert caught.value.code == DONE
+    made = tmp_path / ("llava" if is_elsewhere else "sets/converted") / "ReCap-118K"
+    assert json.loads((made / name).read_text())[0]["image"] == "image/000000033471.jpg"
+    assert (made / "image/000000033471.jpg").read_bytes() == picture()
+    assert (made / "rejects.csv").read_text() == "id,reason\n"
