@@ -16,19 +16,8 @@ from hpcdata.base.command import DONE, EXIT_CODES, REFUSED, complain, run, say
 
 ORDER = (
     *("launch", "preflight", "status", "logs", "resume", "cancel"),
-    *(
-        "rejects",
-        "combine",
-        "verify",
-        "convert",
-        "export",
-        "card",
-        "replay",
-        "visualize",
-        "download",
-        "index",
-        "completion",
-    ),
+    *("rejects", "combine", "verify", "convert", "unpack", "export", "replay", "visualize"),
+    *("download", "verify-datasets", "card", "index", "completion"),
 )
 """As a person needs them; commands that are not named here come last."""
 _OTHER_NAMES = {
@@ -49,7 +38,9 @@ _NO_COMMANDS = ("__init__", "__main__", "samples")
 def commands() -> dict[str, str]:
     """Name -> what it does, of every command, read from the first lines of the modules without importing them."""
     found = {
-        path.stem: _first_line(path) for path in Path(__file__).parent.glob("*.py") if path.stem not in _NO_COMMANDS
+        path.stem.replace("_", "-"): _first_line(path)
+        for path in Path(__file__).parent.glob("*.py")
+        if path.stem not in _NO_COMMANDS
     }
     return dict(sorted(found.items(), key=lambda item: (ORDER.index(item[0]) if item[0] in ORDER else 99, item[0])))
 
@@ -69,10 +60,11 @@ def _main(given: list[str]) -> int:
 
         say(f"hpcdata {code_version()}")
         return DONE
+    name = name.replace("_", "-")
     if name not in commands():
         complain(f"{name} is no command{_suggestion(name)}; hpcdata --help lists them")
         return REFUSED
-    code: int = importlib.import_module(f"hpcdata.{name}").main(rest)
+    code: int = importlib.import_module(f"hpcdata.{name.replace('-', '_')}").main(rest)
     return code
 
 

@@ -46,7 +46,7 @@ def _commands() -> Iterator[Command]:
     from hpcdata.base.completion import describe
 
     for name, text in commands().items():
-        parser: Parser = importlib.import_module(f"hpcdata.{name}").parser()
+        parser: Parser = importlib.import_module(f"hpcdata.{name.replace('-', '_')}").parser()
         keys = [*_groups(name), *_keys(only_transient=name == "resume")]
         takes_keys = any(action.dest == "overrides" for action in parser._actions)
         yield describe(name, text, parser, keys if takes_keys else ())

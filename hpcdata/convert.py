@@ -4,6 +4,7 @@
     hpcdata convert llava-parquet SRC OUT --name data.jsonl convert.prompt=recap data.placeholders=fix
     hpcdata convert llava-parquet SRC OUT cluster=slurm cluster.array=0-31 cluster.partition=preempt
     hpcdata convert relink SRC OUT                  SRC/SET/SET.json, whose paths start with OUT/SET/image/ then
+    hpcdata convert mix 2-1 /llava/mix.yaml         a mix of the files of a stage (1, 1.5, 2-1, 2-2) that lie in /llava
     hpcdata convert sets SRC OUT --mapping JSON_Mapping.csv       a folder of sets: Parquet is converted, JSON relinked
 
 SRC is a Parquet file, a folder, a glob or a brace list (in quotes). JPEG, PNG and WebP are written as they are, under
@@ -11,8 +12,9 @@ their ids; OUT/names.csv says which picture came from which row, OUT/rejects.csv
 The work is done in a run of its own (OUT.run, which may be removed afterwards). The same line again finishes what was
 interrupted; OUT appears at once, when it is complete.
 
-relink and sets: SRC holds a folder for each set. Pictures of JSON sets lie below OUT/SET/image/, and each is looked
-for: OUT/missing-pictures.csv has all that are missing. A JSON that lacks some is not written; the exit code is 1.
+relink and sets: SRC holds a folder for each set. Pictures of JSON sets lie below OUT/SET/image/, where sets unpacks
+image*.tar.gz (tar, zip) of their folders, and each is looked for: OUT/missing-pictures.csv has all that are missing.
+A JSON that lacks some is not written; the exit code is 1.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from pathlib import Path
 from hpcdata.base.command import DONE, FAILED, Options, Parser, say
 
 LLAVA = "llava-parquet"
-RELINK, SETS = "relink", "sets"
-FORMS = (LLAVA, RELINK, SETS)
+RELINK, SETS, MIX = "relink", "sets", "mix"
+FORMS = (LLAVA, RELINK, SETS, MIX)
 
 
 def parser() -> Parser:
@@ -41,7 +43,9 @@ def parser() -> Parser:
     parser.add_argument("--mapping", metavar="CSV", help="relink, sets: folder_name,json_file (SET.json)")
     parser.add_argument("--root-name", metavar="NAME", help="relink, sets: what paths start with (OUT's name)")
     parser.add_argument("--set", metavar="SET", action="append", default=[], help="relink, sets: these alone")
-    parser.add_argument("--write-incomplete", action="store_true", help="relink, sets: also JSON that lacks pictures")
+    parser.add_argument(
+        "--write-incomplete", action="store_true", help="also JSON that lacks pictures, a mix that lacks files"
+    )
     parser.add_config_dir()
     parser.add_json("print what was planned, submitted or made as one JSON object")
     return parser
@@ -52,11 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _convert(options: Options) -> int:
+    if options.form == MIX:
+        return _mix(options)
     if options.form in (RELINK, SETS):
         return _sets(options)
     from hpcdata.base import files
     from hpcdata.base.logs import configure
     from hpcdata.cluster import launching
+    from hpcdata.cluster.passing.through import run_beside
     from hpcdata.config.compose import compose
     from hpcdata.formats.arranging import require_free
     from hpcdata.formats.llava_folder import FORMAT
@@ -64,7 +71,7 @@ def _convert(options: Options) -> int:
 
     configure("convert")
     out = Path(options.out).absolute()
-    run = Path(options.run_dir).absolute() if options.run_dir else out.with_name(f"{out.name}.run")
+    run = Path(options.run_dir).absolute() if options.run_dir else run_beside(out)
     config = compose(
         [
             *("stage=convert", "data.source=parquet", "finish.combine=true"),
@@ -77,6 +84,18 @@ def _convert(options: Options) -> int:
     require_free(out, FORMAT)
     with files.modes_like(run):
         return tell(launching.launch(config), as_json=options.json)
+
+
+def _mix(options: Options) -> int:
+    from hpcdata.formats.sets.staging import write_mix
+
+    done = write_mix(options.src, Path(options.out).absolute(), writes_incomplete=options.write_incomplete)
+    for item in done.not_published:
+        say(f"not published  {item.file}")
+    for item in done.missing:
+        say(f"missing        {item.set_name}: {item.file}")
+    say(f"{len(done.found)} files{'' if done.is_written else ', and no mix is written'}: {options.out}")
+    return FAILED if done.missing else DONE
 
 
 def _sets(options: Options) -> int:

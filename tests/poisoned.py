@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 DECODING = ("hpcdata.media.pixels", "load")
+CHECKING = ("hpcdata.media.kept", "check")
 READING = ("hpcdata.sources.base", "decoded_text")
 DEATHS = {
     "segfault": "import ctypes; ctypes.string_at(0)",

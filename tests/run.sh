@@ -35,13 +35,8 @@ if [[ -z ${HPCDATA_TEST_TOKENIZERS:-} ]]; then # packages that tokenizers of pub
 fi
 if [[ -z ${HPCDATA_TEST_READERS:-} ]]; then # readers of other systems, and what they import; tests run them by themselves
     export HPCDATA_TEST_READERS=$VIRTUAL_ENV/share/hpcdata-test-readers
-    readers=(mosaicml-streaming==0.13.0 litdata==0.2.76 megatron-core==0.16.1 megatron-energon==7.4.1)
-    readers+=(boto3 botocore s3transfer jmespath python-dateutil six wrapt braceexpand bracex click filetype Brotli)
-    readers+=(python-snappy cramjam zstd obstore catalogue lightning-utilities einops tifffile mfusepy rapidyaml lark)
-    readers+=(multi-storage-client xattr cffi pycparser deprecation jsonschema jsonschema-specifications referencing)
-    readers+=(rpds-py opentelemetry-api prettytable pyroute2 wcmatch wcwidth)
     [[ -d $HPCDATA_TEST_READERS ]] || python -m pip install --quiet --disable-pip-version-check --no-deps \
-        --target "$HPCDATA_TEST_READERS" "${readers[@]}"
+        --target "$HPCDATA_TEST_READERS" -r tests/readers.txt
 fi
 if [[ -z ${HPCDATA_TEST_OLD_DATASETS:-} ]]; then # datasets before features had `List`
     export HPCDATA_TEST_OLD_DATASETS=$VIRTUAL_ENV/share/hpcdata-test-old-datasets

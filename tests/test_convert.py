@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -81,3 +82,24 @@ def test_a_line_that_was_killed_is_typed_again_and_makes_the_same(tmp_path: Path
     for path in (tmp_path / "out", tmp_path / "other/out"):
         (path / "hpcdata.json").unlink()  # it says by which shards it was made
     assert sha256_tree(tmp_path / "out") == sha256_tree(tmp_path / "other/out")
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_the_documents_line_makes_the_folders_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_elsewhere: bool
+) -> None:
+    """`python parquet2json-image.py ReCap-118K NAME.json`, in the folder of the sets."""
+    write(tmp_path / "sets/ReCap-118K/data/train-00000-of-00001.parquet", [row("000000033471", picture())])
+    monkeypatch.chdir(tmp_path if is_elsewhere else tmp_path / "sets")
+    if is_elsewhere:
+        monkeypatch.setenv("HPCDATA_DATA_ROOT", f"{tmp_path}/sets")
+        monkeypatch.setenv("HPCDATA_TARGET_ROOT", f"{tmp_path}/llava")
+    name = "coco118k_stage1.5_finetune_w_prompt.json"
+    monkeypatch.setattr(sys, "argv", ["parquet2json-image.py", "ReCap-118K", name])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(Path(__file__).parents[1] / "jobs/parquet2json-image.py"), run_name="__main__")
+    assert caught.value.code == DONE
+    made = tmp_path / ("llava" if is_elsewhere else "sets/converted") / "ReCap-118K"
+    assert json.loads((made / name).read_text())[0]["image"] == "image/000000033471.jpg"
+    assert (made / "image/000000033471.jpg").read_bytes() == picture()
+    assert (made / "rejects.csv").read_text() == "id,reason\n"

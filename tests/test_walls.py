@@ -32,9 +32,9 @@ ROOMS = {
     "report": "base samples config shards runs history dataset",
     "loading": "base samples native order shards dataset",
     "multimodal": (
-        "base samples native embedded config media order sources runs shards dataset encoders loading report"
+        "base samples native embedded config media order sources runs shards catalogue dataset encoders loading report"
     ),
-    "formats": "base samples config native media order sources shards runs encoders dataset loading",
+    "formats": "base samples config native media order sources shards runs catalogue encoders dataset loading",
     "cluster": (
         "base samples config embedded sources shards runs history encoders stages work dataset loading report formats"
     ),
@@ -70,7 +70,7 @@ ONLY_IN = {
                 "orientation",
                 "pixels",
                 "profiles",
-                "reencoding",
+                "kept",
                 "resizing",
                 "turns",
             )

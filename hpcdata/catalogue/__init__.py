@@ -16,6 +16,7 @@ May use: base, net, runs.
     onefile     one file: asked for until it is whole and right
     listing     the files of a set, frozen
     fetching    all files of a set, by many threads and processes
+    unpacking/  archives of a set -> the files in them
     states      present, partial, absent ..., and what to do
     placing     sets that a person places
     checking    everything read back

@@ -21,6 +21,7 @@ from hpcdata.catalogue.fetching import Account
 from hpcdata.catalogue.registry import ALL, Catalogue
 from hpcdata.catalogue.settings import Hub, find_data_dir, find_folders, find_hub
 from hpcdata.catalogue.states import State, folder_of, read_state, size_of
+from hpcdata.catalogue.unpacking.working import unpack_all
 from hpcdata.catalogue.web import Web
 
 log = logging.getLogger(__name__)
@@ -152,7 +153,10 @@ def _fetch(
         options = fetching.Options(
             num_threads=num_threads, patience_s=wishes.patience_s, interval=wishes.interval, anew=wishes.update
         )
-        return Result(entry.name, fetching.fetch_set(entry, folder, web, hub, options, wait))
+        account = fetching.fetch_set(entry, folder, web, hub, options, wait)
+        if entry.unpack and not account.failed and not account.is_stopped:
+            account.unpacked = unpack_all(entry, folder, wait)
+        return Result(entry.name, account)
     except Fault as fault:
         if fault.reason == "stopped":
             return Result(entry.name, Account(is_stopped=True))
@@ -190,6 +194,7 @@ def _sum(one: Account, other: Account) -> Account:
         failed=failed,
         told=one.told | other.told,
         is_stopped=is_stopped,
+        unpacked=one.unpacked + other.unpacked,
     )
 
 
@@ -225,6 +230,7 @@ def _say_result(result: Result) -> None:
     say(
         f"{result.name}: {units.counted(account.num_files, 'file')} = {account.fetched} fetched + {account.kept} kept "
         f"+ {len(account.failed)} failed"
+        + (f"; {units.counted(account.unpacked, 'archive')} unpacked" if account.unpacked else "")
     )
     for reason, count in sorted(account.reasons().items()):
         paths = [path for path, found in account.failed.items() if found == reason][:_MOST_PATHS]

@@ -7,7 +7,7 @@ was written stands in `unchecked`: nothing is said to be known that is not.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Access = Literal["open", "gated", "manual", "private", "not published", "script only"]
@@ -55,7 +55,9 @@ class UrlList:
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """How its examples are read (`kind`), and what of a row is what of an example (`fields`: ours -> its column)."""
+    """How its examples are read. fields: of `rows`, key of an example -> column; of `records`, options of a
+    `SourceDataset`, with `image_root` (of one split: `image_root.train`) below the folder of the set.
+    """
 
     kind: Literal["rows", "records"]
     fields: Mapping[str, str]
@@ -65,7 +67,8 @@ class Reader:
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """aliases: other names of the same; variants: names of other ways to read it. folder: below the folder of all sets.
-    needs: patterns of what a person puts there. splits: name -> patterns of its files. size: bytes, roughly.
+    needs: patterns of what a person puts there. unpack: pattern of archives -> folder that their files go to.
+    splits: name -> patterns of its files; rows: how many examples it has. size: bytes, roughly.
     """
 
     name: str
@@ -82,8 +85,10 @@ class Entry:
     urls: tuple[UrlList, ...] = ()
     steps: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    unpack: Mapping[str, str] = field(default_factory=dict)
     size: int | None = None
     splits: Mapping[str, tuple[str, ...]]
+    rows: Mapping[str, int] = field(default_factory=dict)
     reader: Reader | None = None
     note: str = ""
     unchecked: tuple[str, ...] = ()

@@ -56,6 +56,8 @@ class Account:
     told: dict[str, str] = field(default_factory=dict)
     """reason -> the first message."""
     is_stopped: bool = False
+    unpacked: int = 0
+    """Archives, by this process."""
 
     def reasons(self) -> Counter[str]:
         return Counter(self.failed.values())

@@ -37,6 +37,9 @@ def _require_sense(entry: Entry, path: Path) -> None:
     for name, given in (("folder", [entry.folder, *entry.also_in]), ("files", [item.path for item in entry.files])):
         for item in given:
             require_below(item, f"{path}: {name}")
+    for into in entry.unpack.values():
+        if into != ".":
+            require_below(into, f"{path}: unpack")
     for file in entry.files:
         if urlsplit(file.url).scheme not in ("http", "https"):
             raise UserError(f"{path}: files: {file.url!r} is no address that begins with http:// or https://")

@@ -14,6 +14,7 @@ from hpcdata.catalogue import listing
 from hpcdata.catalogue.entry import ACCESS, Entry
 from hpcdata.catalogue.record import FOLDER, Record
 from hpcdata.catalogue.registry import matcher
+from hpcdata.catalogue.unpacking.working import missing_of
 
 PRESENT, PARTIAL, ABSENT, DAMAGED = "present", "partial", "absent", "damaged"
 
@@ -36,6 +37,18 @@ def folder_of(entry: Entry, data_dir: Path) -> Path:
     return next((place for place in places if place.is_dir() and any(os.scandir(place))), places[0])
 
 
+def fetch_line(entry: Entry, folder: Path) -> str:
+    """What brings the pictures of a list of addresses, once its tables are here."""
+    urls = entry.urls[0]
+    words = [
+        *("hpcdata launch +experiments=fetch fetch.contact=you@lab.org", f"fetch.url_field={urls.url}"),
+        *([f"fetch.sha256_field={urls.sha256}"] if urls.sha256 else []),
+        f"data.raw_data_dir={quoted(str(folder / urls.tables[0]))}",
+        f"data.token_output_dir={quoted(str(folder / urls.folder))}",
+    ]
+    return " ".join(words)
+
+
 def read_state(entry: Entry, data_dir: Path) -> State:
     folder = folder_of(entry, data_dir)
     type_again = f"hpcdata download {quoted(entry.name)}"
@@ -49,6 +62,10 @@ def read_state(entry: Entry, data_dir: Path) -> State:
         num_bytes = sum(known.here[item.path].size for item in fits)
         counts = (len(listed.files), len(fits), num_bytes)
         if len(fits) == len(listed.files):
+            if packed := missing_of(entry, folder):
+                return State(PARTIAL, f"{len(packed)} archives are not unpacked: {type_again}", *counts)
+            if entry.urls and not (folder / entry.urls[0].folder / "dataset").is_dir():
+                return State(PARTIAL, f"its pictures: {fetch_line(entry, folder)}", *counts)
             return State(PRESENT, "", *counts)
         return State(
             PARTIAL, f"{len(listed.files) - len(fits)} of {len(listed.files)} files are missing: {type_again}", *counts

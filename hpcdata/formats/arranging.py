@@ -3,9 +3,10 @@
     target = arrange(out, Target(format="mds", options=..., source=Source.of(manifest), counts=manifest.counts), fill)
 
 `fill(building)` gives the folder its files: `link` (a hard link of a file of a shard, whose sha256 is known), `write`
-(bytes), `open` (a file that is written piece by piece). It returns the facts for `hpcdata.json`, which is written last;
-then all is durable, and one rename publishes it. Killed at any moment, the same call makes the same bytes: what a
-killed attempt has left is removed, and what is complete is found. `fill` must depend on nothing but the target.
+(bytes), `open` (a file that is written piece by piece), `adopt` (what a library has written there). It returns the
+facts for `hpcdata.json`, which is written last; then all is durable, and one rename publishes it. Killed at any moment,
+the same call makes the same bytes: what a killed attempt has left is removed, and what is complete is found. `fill`
+must depend on nothing but the target.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hpcdata.base import files
+from hpcdata.base.digest import sha256_file
 from hpcdata.base.errors import Failed, Unfinished, UserError
 from hpcdata.base.reads import naming
 from hpcdata.base.version import code_version
@@ -66,6 +68,15 @@ class Building:
         finally:
             file.close()
         self._add(FileEntry(name=name, size=file.size, sha256=file.sha256()))
+
+    def adopt(self) -> None:
+        """Adds what a library has written into the folder by itself, in the order of names."""
+        for place, folders, names in os.walk(self.folder):
+            folders.sort()
+            for path in sorted(Path(place, name) for name in names if name not in (FILE_NAME, LISTING)):
+                files.sync_file(path)
+                name = path.relative_to(self.folder).as_posix()
+                self._add(FileEntry(name=name, size=path.stat().st_size, sha256=sha256_file(path)))
 
     def finish(self) -> tuple[FileEntry, ...]:
         """Makes names durable; returns what `hpcdata.json` says of the files."""

@@ -30,7 +30,8 @@ conversations, in place of bos and eos: see `hpcdata.loading.layouts.templates`.
 Ids are int32, where UniDisc's own scripts write int16: these wrap above 32,767, so that codes of larger codebooks and
 shifted ids come back negative. Do not pass an export through its combine_token_dicts.py, which drops images that
 contain code 0. `export.json` beside the tensors records what they were made with. OUT appears at once, when it is
-complete. A sample that is longer than --max_length ends before the first image that would not fit whole.
+complete, and the same line again finds it. A sample that is longer than --max_length ends before the first image that
+would not fit whole.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ import dataclasses
 import logging
 import os
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -53,6 +53,8 @@ from hpcdata.base.errors import UserError
 from hpcdata.base.reads import naming
 from hpcdata.dataset.dataset import SpanTable, TokenDataset
 from hpcdata.encoders.text.special_ids import Choice
+from hpcdata.formats.arranging import Building, arrange
+from hpcdata.formats.target import Source, Target, is_target
 from hpcdata.formats.unidisc_ids import Marker, find_marker, padding
 from hpcdata.loading.layouts.named import Layout
 from hpcdata.loading.layouts.padded_text import Frame, make_text_block
@@ -110,9 +112,9 @@ class ExportSummary:
 
 
 def export_unidisc(path: str | Path, out: str | Path, options: ExportOptions) -> ExportSummary:
-    """Writes the folder `out`, which must not exist, in constant memory. Raises UserError."""
+    """Writes the folder `out` in constant memory, or finds this export there. Raises UserError."""
     dataset, out = TokenDataset(path), Path(out)
-    if out.exists():
+    if out.exists() and not is_target(out):
         raise UserError(f"{out} exists already: choose another place, or remove it first")
     if not len(dataset):
         raise UserError(f"{path} has no samples: there is nothing to export")
@@ -121,16 +123,25 @@ def export_unidisc(path: str | Path, out: str | Path, options: ExportOptions) ->
     if not out.parent.is_dir():
         raise UserError(f"{out.parent} is not a folder: make it first")
     export = _plan(dataset, options)
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(6)}.tmp")
-    try:
+    manifest = dataset.manifest
+    chosen = {name: value for name, value in vars(options).items() if name != "text_tokenizer"}  # `template` tells it
+    template = None if export.conversations is None else export.conversations.settings()
+    target = Target(
+        format="unidisc",
+        options={**chosen, "template": template},
+        source=Source.of(manifest),
+        counts=manifest.counts,
+    )
+
+    def fill(building: Building) -> dict[str, object]:
         with naming(out):
-            summary = export.write(temporary)
-        files.write_atomic(temporary / "export.json", files.to_json(_record(export, options, summary)))
-        if not files.publish_folder(temporary, out):
-            raise UserError(f"{out} was made by somebody else meanwhile: nothing was changed")
-    finally:
-        files.remove_folder(temporary)
-    return summary
+            summary = export.write(building.folder)
+        record = _record(export, options, summary)
+        building.adopt()
+        building.write("export.json", files.to_json(record))
+        return {name: record[name] for name in ("result", "frame", "img_token_shift")}
+
+    return ExportSummary(**arrange(out, target, fill).facts["result"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +197,6 @@ class _Export:
         }
 
     def write(self, folder: Path) -> ExportSummary:
-        folder.mkdir()
         num_rows = max(1, _CHUNK_IDS // (self.width + (self.num_codes or 0)))
         with ExitStack() as stack:
             column_files = {name: stack.enter_context(open(folder / f"{name}.memmap", "xb")) for name in self.columns}

@@ -15,6 +15,6 @@ May use: base, samples. Serves the image tokenizers (`pixels.load`) and the raw 
     headers       the size of a picture from its header, nothing decoded
     resizing      kernels, the rounding of sides, the center crop
     sizes         sizes for other shapes than squares
-    reencoding    a picture -> PNG, the same pixels
+    kept          pictures that stay files: whether they can be decoded; others as PNG
     pixels        image bytes -> RGB pixels of a given size: all of the above in their order
 """

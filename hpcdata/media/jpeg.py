@@ -34,6 +34,8 @@ _FRAMES = {0xC0: False, 0xC1: False, 0xC2: True}
 _BEFORE_FRAMES = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}
 """Markers of the segments that may stand before it: tables, comments, metadata."""
 _BEGINNING, _START_OF_SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_SMALL = 8
+"""Of how many pixels one is computed where only an error matters."""
 _PROBE_SIZES = ((64, 48), (33, 17), (7, 130))
 _PROBE_QUALITIES = (40, 95)
 _PROBE_COLORS = ({"subsampling": "4:4:4"}, {"subsampling": "4:2:2"}, {"subsampling": "4:2:0"}, {"keep_rgb": True})
@@ -51,6 +53,8 @@ class Kind(NamedTuple):
 class Decoder(NamedTuple):
     decode: Decode
     kinds: frozenset[Kind]
+    decode_small: Decode
+    """An eighth of the sides."""
 
 
 def decoded(data: bytes, image: Image.Image) -> np.ndarray | None:
@@ -72,6 +76,22 @@ def decoded(data: bytes, image: Image.Image) -> np.ndarray | None:
     if array.shape[:2] != size[::-1]:
         return None
     return array[:, :, 0] if image.mode == "L" else array
+
+
+def is_in_order(data: bytes, image: Image.Image) -> bool:
+    """Whether the decoder reads all of a JPEG without any complaint. If not, it is left to Pillow, as in `decoded`."""
+    if image.format != FORMAT or (decoder := the_decoder()) is None:
+        return False
+    kind, size = _described(data)
+    if kind not in decoder.kinds or size != image.size or image.mode != _mode(kind):
+        return False
+    try:
+        decoder.decode_small(data, "GRAY" if image.mode == "L" else "RGB")
+    except MemoryError:
+        raise
+    except Exception:
+        return False
+    return True
 
 
 def ended(data: bytes, rule: Rule) -> bytes:
@@ -103,8 +123,13 @@ def _tried() -> Decoder | None:
         array: np.ndarray = simplejpeg.decode_jpeg(data, colorspace=colorspace, strict=True)
         return array
 
+    def decode_small(data: bytes, colorspace: str) -> np.ndarray:
+        small = {"min_height": 1, "min_width": 1, "min_factor": _SMALL}
+        array: np.ndarray = simplejpeg.decode_jpeg(data, colorspace=colorspace, strict=True, **small)
+        return array
+
     try:
-        return Decoder(decode, frozenset(_compared(data, decode) for data in _probes()))
+        return Decoder(decode, frozenset(_compared(data, decode) for data in _probes()), decode_small)
     except Exception as error:
         _logger.warning(
             "JPEGs are decoded by Pillow alone: simplejpeg fails at a test picture (%s)",

@@ -2,8 +2,8 @@
 
     dataset -> formatting -> preprocessor (pictures/, texts/) -> loading/ (order, packing, collation)
 
-May use: base, samples, native, embedded, config, media, order, sources, runs, shards, dataset, encoders, loading,
-report.
+May use: base, samples, native, embedded, config, media, order, sources, runs, shards, catalogue, dataset, encoders,
+loading, report.
 
     config        MolmoPreprocessorConfig: all settings of a preprocessor, by the names that Molmo has
     picture_settings  those of pictures, and backbones by name

@@ -6,6 +6,7 @@ secrets. So a host is resolved first, and only those of its addresses are connec
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 import socket
@@ -47,6 +48,7 @@ class Address:
         return f"{self.scheme}://{self.name}{self.target}"
 
 
+@functools.lru_cache(1024)
 def parse(url: str) -> Address:
     """Raises Refused for what is no http or https URL. Spaces and other alphabets are escaped, as browsers do."""
     url = url.strip()

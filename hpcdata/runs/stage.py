@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hpcdata.runs.paths import RunPaths
     from hpcdata.runs.plan import Plan
     from hpcdata.samples import Batch, Record
+    from hpcdata.shards.counts import Counts
     from hpcdata.shards.made import Made
     from hpcdata.shards.schema import Schema
     from hpcdata.shards.shard import ShardSummary
@@ -135,6 +136,15 @@ class Arranges(Protocol):
 
         Called whenever shards are combined, before the run says that they are. Raises UserError.
         """
+        ...
+
+
+@runtime_checkable
+class Finds(Protocol):
+    """A stage that knows of what it arranges whether it is there, without its run."""
+
+    def find(self, config: RunConfig) -> tuple[Path, Counts] | None:
+        """Where it is, and its account, if `config` would make just that. Raises UserError for another one there."""
         ...
 
 

@@ -34,6 +34,8 @@ class Laid:
     """Path -> bytes to append, in one piece or in several: large ones need not be joined in memory."""
     files: Sequence[tuple[str, bytes]] = ()
     """Names below `files/`, from the plan and never from the attempt, and what the files hold."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """Of files by their names, as far as it is known already."""
 
 
 class Made(Protocol):

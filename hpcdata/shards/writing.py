@@ -79,7 +79,7 @@ class ShardWriter:
             for piece in [data] if isinstance(data, bytes) else data:
                 self._files[path].append(piece)
         for name, data in laid.files:
-            self._add_file(name, data)
+            self._add_file(name, data, laid.sha256.get(name))
         lines = [f"{_as_json(row.to_mapping())}\n" for row in batch.rejects]
         self._files[REJECTS].append("".join(lines).encode(errors="replace"))
         counts = batch.counts()
@@ -193,12 +193,12 @@ class ShardWriter:
     def _stream_bytes(self) -> dict[str, int]:
         return {stream.path: self._files[stream.path].size for stream in self._schema.streams}
 
-    def _add_file(self, name: str, data: bytes) -> None:
+    def _add_file(self, name: str, data: bytes, sha256: str | None) -> None:
         path = self._folder / FILES / name
         with open(path, "xb") as file:
             file.write(data)
         self._unsynced.append(path)
-        self._list_file(name, len(data), hashlib.sha256(data).hexdigest())
+        self._list_file(name, len(data), sha256 or hashlib.sha256(data).hexdigest())
 
     def _list_file(self, name: str, size: int, sha256: str) -> None:
         line = json.dumps({"name": name, "size": size, "sha256": sha256}, ensure_ascii=False)
@@ -214,8 +214,7 @@ class ShardWriter:
                 raise ValueError(f"{old.name}/{FILES}/{item.name} is not what {LISTING} vouches for")
 
     def _sync_own_files(self) -> None:
-        for path in self._unsynced:
-            files.sync_file(path)
+        files.sync_files(self._unsynced)
         if self._unsynced:
             files.sync_folder(self._folder / FILES)
         self._unsynced.clear()

@@ -74,6 +74,8 @@ _MODULES = {
     "parquet": "parquet",
     "dataset": "datasets.rows",
     RECORDS: "pictures.tables",
+    "arrow": "pictures.arrow",
+    "textarrow": "pictures.arrow",
     "documents": "documents",
     "document": "documents",
     "document.gz": "documents",

@@ -29,7 +29,7 @@ HIDDEN, AGAIN, INDEX, NOTE = "(hidden)", "(read already)", "(wids index)", "(not
 _EXPECTED = (PICTURES, HIDDEN, AGAIN, INDEX, NOTE, LOOPS)
 """Classes that nobody misses in a dataset."""
 _REMEDIES = {
-    ".arrow": "Arrow is not read: write Parquet or JSON lines with to_parquet or to_json of Hugging Face datasets",
+    ".arrow": "Arrow is read in a folder of save_to_disk, whose state.json lists it, and where it is named itself",
     ".zst": "a tar is read plain or gzipped: zstd -d",
     ".bz2": "bzip2 is not read: bunzip2",
     ".xz": "xz is not read: unxz",
@@ -111,7 +111,7 @@ def describe_not_read(not_read: Sequence[NotRead]) -> str:
     return "; ".join([f"{shown}{more}", *remedies])
 
 
-_NAMING = ("jsonl", "array", "csv", "table", "coco", "vqa", RECORDS)
+_NAMING = ("jsonl", "array", "csv", "table", "coco", "vqa", "arrow", RECORDS)
 """Formats of records that name pictures."""
 _INPUT, _PART = "input", "part"
 

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 _PACKED = (".gz", ".zst")
 _NEVER = 1 << 62
+_OF_ROWS = ("parquet", RECORDS, "arrow", "textarrow")
 _LINES = ("jsonl", "text", "listing")
 _MOST_AHEAD = 16 << 20
 """Bytes of one record that are read at once; of a larger one, what is asked for."""
@@ -140,7 +141,7 @@ class RecordReader:
         listed = self._files[which]
         file = listed.file
         with naming(file.path):
-            if file.format in ("parquet", RECORDS):
+            if file.format in _OF_ROWS:
                 return self._row(which, position)
             if file.format != "tar" and file.format != "documents" and file.format not in _LINES:
                 return self._alone(listed, position)
@@ -216,6 +217,11 @@ class RecordReader:
 
         with parquet.Bytes(listed.file) as data:
             _require_same(listed, data.stat())
+            if "arrow" in listed.file.format:
+                from hpcdata.sources.pictures import arrow
+
+                batches = arrow.groups(data, listed.file)
+                return [(batch.first, batch.first + batch.rows, batch.size) for batch in batches]
             try:
                 metadata = parquet.opened(data).metadata
             except BadSample:

@@ -52,7 +52,7 @@ _ANNOTATIONS = re.compile(
     rb'|"(licenses|licenes)"\s*:\s*\['
 )
 _MOST_OF_A_HEAD = 1 << 16
-_TABLE = "table"
+_TABLE, _ARROW = "table", ".arrow"
 _OF_ANY_FIELDS = (*_JSON_LINES, ".json", ".parquet", *tables.ENDINGS)
 _KNOWN = (*_TARS, *_JSON_LINES, *ENDINGS, ".json", ".parquet")
 _MOST_OPENED = 100
@@ -63,7 +63,7 @@ _SAMPLE_FIELDS = re.compile(
     re.IGNORECASE,
 )
 _FOLDERS = ("folder", "documentfolder")
-_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet", "csv", "table", "urls", *SETS)
+_OF_RECORDS = ("jsonl", "array", "text", "textarray", "parquet", "csv", "table", "urls", "arrow", *SETS)
 TABLES = "parquet"
 """The value of `data.source` that takes Parquet alone, all of it as records."""
 _PREPARED = {
@@ -241,6 +241,10 @@ class _Look:
                 return _indexed(path)
         if source in ("auto", "jsonl", "text") and name.endswith((".json", *_JSON_LINES)):
             return [_Found(path=path, format=_json_format(path, source))]
+        if source in ("auto", "text") and name.endswith(_ARROW):
+            from hpcdata.sources.pictures import arrow
+
+            return [_Found(path=path, format=arrow.format_of(path))]
         if source in ("auto", "text", TABLES):
             if name.endswith(".parquet"):
                 return [_Found(path=path, format=self._parquet_format(path))]
@@ -314,8 +318,11 @@ class _Look:
 
     def _with_endings(self, folder: str, endings: tuple[str, ...]) -> Iterator[str]:
         for directory, names in walk(folder, without=self.without):
+            saved = _saved(directory, names) if _ARROW in endings and not self.as_older else ()
             for name in names:
                 path = os.path.join(directory, name)
+                if name.endswith(_ARROW) and name not in saved:
+                    continue
                 is_note = _is_note(path) and not (self.mapping and name.lower().endswith(tables.ENDINGS))
                 if name.lower().endswith(endings) and (self.as_older or not is_note):
                     yield path
@@ -340,10 +347,19 @@ class _Look:
         return False
 
 
+def _saved(directory: str, names: Sequence[str]) -> Collection[str]:
+    """The files of rows in a folder of save_to_disk; what else of Arrow lies there are caches."""
+    if "state.json" not in names:
+        return ()
+    from hpcdata.sources.pictures import arrow
+
+    return frozenset(arrow.data_files(directory))
+
+
 def _is_note(path: str) -> bool:
     if path.lower().endswith(".csv"):
         return not is_metadata(path)
-    return path.endswith(".json") and NOTES.fullmatch(os.path.basename(path)) is not None
+    return path.endswith((".json", ".jsonl")) and NOTES.fullmatch(os.path.basename(path)) is not None
 
 
 def _are_beside_folders(paths: Sequence[str]) -> bool:
@@ -358,7 +374,7 @@ def _are_beside_folders(paths: Sequence[str]) -> bool:
 
 def _folder_contents(source: str) -> tuple[tuple[str, ...], ...]:
     """What to look for in a folder, in this order."""
-    tars, rows = _TARS, (*_JSON_LINES, ".parquet")
+    tars, rows = _TARS, (*_JSON_LINES, ".parquet", _ARROW)
     return {
         "auto": (tars, (*rows, NAME), _IMAGES, ENDINGS, (".json",)),
         "webdataset": (tars,),

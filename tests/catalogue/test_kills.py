@@ -52,8 +52,7 @@ def prepare(folder: Path, *, num_small: int = 40, big: int = 4 * MIB) -> dict[st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_processes", [1, 2, 4])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("num_processes", "seed"), [(1, 1), (4, 2)])
 def test_any_kills_leave_the_same_files_and_ask_for_bytes_once(num_processes: int, seed: int, tmp_path: Path) -> None:
     files, draw = prepare(tmp_path), random.Random(seed)
     num_kills = 0

@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDict
 
 from hpcdata import export as export_command
+from hpcdata import verify as verify_command
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.formats import unidisc as export
@@ -300,8 +301,12 @@ def test_command_line(tmp_path, capsys):
     text = TokenDataset(folder)[4].spans[0].ids.tolist()
     assert tensors["txt_input_ids"][4].tolist() == [*text[:7], 2] + [2] * (7 - len(text[:7]))
     assert "5 samples (pairs, 8 columns)" in capsys.readouterr().out
-    assert export_command.main(arguments) == 2
-    assert capsys.readouterr().err.startswith("hpcdata: ")
+    assert verify_command.main([str(tmp_path / "out")]) == 0
+    assert "unidisc, 7 inputs = 5 written" in capsys.readouterr().out
+    assert export_command.main(arguments) == 0  # finds it
+    assert "5 samples (pairs, 8 columns)" in capsys.readouterr().out
+    assert export_command.main([*arguments, "--eos", "--no-eos"]) == 2
+    assert "holds another export (add_eos was None, now False)" in capsys.readouterr().err
     interleaved = [str(folder), str(tmp_path / "interleaved"), "--format", "unidisc", "--interleaved"]
     assert export_command.main(interleaved) == 0
     assert "sample_ids tell padding; UniDisc's own ids: --pad-id unidisc" in capsys.readouterr().out

@@ -65,7 +65,7 @@ def counting(decoder: jpeg.Decoder) -> tuple[jpeg.Decoder, list[bytes]]:
         done.append(data)
         return array
 
-    return jpeg.Decoder(decode, decoder.kinds), done
+    return jpeg.Decoder(decode, decoder.kinds, decoder.decode_small), done
 
 
 @needs_simplejpeg
@@ -175,7 +175,7 @@ def test_without_simplejpeg_pillow_does_it_and_says_so(monkeypatch, caplog) -> N
 def test_pillow_takes_over_when_a_later_picture_fails(monkeypatch, spoil) -> None:
     good = tried(monkeypatch, Fake(lambda array: array))
     assert good is not None
-    bad = jpeg.Decoder(lambda data, colorspace: spoil(good.decode(data, colorspace)), good.kinds)
+    bad = jpeg.Decoder(lambda data, colorspace: spoil(good.decode(data, colorspace)), good.kinds, good.decode_small)
     assert outcome(SEEDS[0], bad) == outcome(SEEDS[0], None)
 
 
@@ -187,7 +187,7 @@ def test_memory_that_is_out_is_no_reject(monkeypatch) -> None:
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        outcome(SEEDS[0], jpeg.Decoder(decode, good.kinds))
+        outcome(SEEDS[0], jpeg.Decoder(decode, good.kinds, good.decode_small))
 
 
 def test_threads_try_it_once(monkeypatch) -> None:

@@ -140,7 +140,7 @@ def test_a_saved_data_set_of_hugging_face_is_named_with_the_remedy(tmp_path):
     """Its notes are JSON, and no documents."""
     for name in ("state.json", "dataset_info.json", "data-00000-of-00001.arrow"):
         write(tmp_path / "set/train" / name, b'{"text": 1}')
-    with pytest.raises(UserError, match=r"no input of .* 1 .arrow .*; Arrow is not read: write Parquet or JSON lines"):
+    with pytest.raises(UserError, match=r"no input of .* 1 .arrow .*; Arrow is read in a folder of save_to_disk"):
         list_inputs(str(tmp_path / "set"), "auto")
     assert len(list_inputs(str(tmp_path / "set"), "auto", as_older=True)) == 2
 
@@ -179,7 +179,7 @@ def test_plan_and_status_say_what_is_not_read(tmp_path, caplog):
     config = compose([*arguments, f"data.token_output_dir={tmp_path}/out"])
     plan = planning.prepare(config)
     assert [(item.ending, item.count, item.example) for item in plan.not_read] == [(".arrow", 1, "b.arrow")]
-    assert "2 files found: 1 inputs, 1 not read: 1 .arrow (b.arrow); Arrow is not read: write Parquet" in caplog.text
+    assert "2 files found: 1 inputs, 1 not read: 1 .arrow (b.arrow); Arrow is read in a folder of" in caplog.text
     assert dataclasses.asdict(plan.found) == {"files": 2, "inputs": 1, "parts": 0}
     assert load_plan(tmp_path / "out") == plan
     assert dataclasses.replace(plan, found=None, not_read=()).fingerprint == plan.fingerprint

@@ -3,14 +3,16 @@
 import datetime
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from hpcdata.base.errors import UserError
-from hpcdata.samples import Reason, Sample
-from hpcdata.sources import Options, carries_images, gives_documents, list_inputs
+from hpcdata.samples import BadSample, Reason, Sample
+from hpcdata.sources import Options, carries_images, gives_documents, list_inputs, parquet
 from hpcdata.sources.pictures import tables
+from hpcdata.sources.pictures.fields import named_pictures
 from tests.sources.source_files import images, one_input, read_all, summary, texts, write
 
 PNG = b"\x89PNG\r\n\x1a\n picture "
@@ -151,10 +153,42 @@ def test_a_picture_that_rows_repeat_is_held_a_few_times_only(tmp_path, monkeypat
     monkeypatch.setattr(tables, "_BATCH_BYTES", 3 << 20)
     path = table(tmp_path / "a.parquet", {"image": [PNG * (1 << 16)] * 40, "text": ["t"] * 40})
     seen = []
-    rows = tables._rows
-    monkeypatch.setattr(tables, "_rows", lambda batch: seen.append(batch.num_rows) or rows(batch))
+    rows = tables.rows_of
+    monkeypatch.setattr(tables, "rows_of", lambda batch: seen.append(batch.num_rows) or rows(batch))
     found = read_all(one_input(path))
     assert summary(found) == ["t"] * 40
     assert max(seen) <= 3
     monkeypatch.setattr(tables, "most_unpacked", lambda stored: stored // 2)
     assert set(summary(read_all(one_input(path)))) == {"oversized_record"}
+
+
+def test_a_column_of_a_row_group_is_never_read_whole(tmp_path, monkeypatch):
+    drawn = np.random.default_rng(0)
+    columns = {"image": [{"bytes": PNG + drawn.bytes(4000), "path": None} for _ in range(1500)], "text": ["t"] * 1500}
+    pages = {"data_page_size": 1 << 16, "write_batch_size": 16}
+    file = one_input(table(tmp_path / "x.parquet", columns, row_group_size=1500, **pages))
+    sizes, real = [], parquet.Bytes.read
+
+    def read(data, size=-1):
+        found = real(data, size)
+        sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(parquet.Bytes, "read", read)
+    assert len(read_all(file)) == 1500
+    assert sum(sizes) > 5 << 20
+    assert max(sizes) <= 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"bytes": b"", "path": None}, Reason.EMPTY_IMAGE),
+        ([{"bytes": b"", "path": ""}], Reason.EMPTY_IMAGE),
+        ({"width": 1}, Reason.BAD_RECORD),
+    ],
+)
+def test_a_picture_of_nothing_is_an_empty_one_in_all_stages(value, reason):
+    with pytest.raises(BadSample) as caught:
+        named_pictures({"image": value})
+    assert caught.value.reason is reason

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -34,7 +35,7 @@ from hpcdata.work.prove import prove
 from hpcdata.work.retry import retry
 from hpcdata.work.task import TaskOutcome, run_task
 from tests.llava_tables import IMAGE, SCHEMA, TURN, Row, picture, row, talk, write
-from tests.poisoned import install
+from tests.poisoned import CHECKING, install
 from tests.smallruns import StopAfter
 from tests.work.test_poison import run_until_done
 
@@ -107,8 +108,8 @@ def one(tmp_path: Path, record: Row, schema: pa.Schema | None = SCHEMA, *overrid
 def file_of(tmp_path: Path, data: bytes, *overrides: str) -> tuple[str, bytes]:
     """(name, content) of the file of a picture."""
     (sample,) = batch(tmp_path, [row("x", data)], SCHEMA, *overrides).samples
-    (file,) = sample.files
-    return file
+    assert [sha256 for _, sha256 in sample.files] == [hashlib.sha256(item).hexdigest() for item in sample.pictures]
+    return sample.files[0][0], sample.pictures[0]
 
 
 LISTS = pa.schema([("id", pa.string()), ("images", pa.list_(IMAGE)), ("conversations", pa.list_(TURN))])
@@ -287,7 +288,7 @@ def test_a_picture_in_a_file_of_its_own_is_found_beside_the_table(tmp_path: Path
     (tmp_path / "in/p.jpg").write_bytes(JPEG)
     record = {"id": "x", "image": {"bytes": None, "path": "p.jpg"}, "conversations": talk()}
     (sample,) = batch(tmp_path, [record]).samples
-    assert sample.files == (("000000000.jpg", JPEG),)
+    assert (sample.files[0][0], sample.pictures) == ("000000000.jpg", (JPEG,))
 
 
 @pytest.mark.parametrize(("kind", "ending"), [("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp")])
@@ -393,7 +394,7 @@ def test_the_bytes_depend_neither_on_row_groups_nor_on_shards(tmp_path: Path, gr
 def test_a_record_that_kills_is_rejected_by_its_id(tmp_path: Path) -> None:
     rows = [row(f"r{number}", picture(number, size=(30 + number, 16))) for number in range(7)]
     source = write(tmp_path / "in/x.parquet", rows)
-    path = install(tmp_path / "site", "segfault", [rows[4]["image"]["bytes"]])
+    path = install(tmp_path / "site", "segfault", [rows[4]["image"]["bytes"]], where=CHECKING)
     run = tmp_path / "run"
     prepare(compose(arguments(source, run, "data.max_crashes=2")))
     run_until_done(run, path, 8)

@@ -94,9 +94,11 @@ def test_rows_that_a_format_has_no_place_for_are_rejects_by_reason(tmp_path: Pat
     source = dataset(tmp_path / "data", examples, image=None)
     for name in ("mds", "litdata"):
         passed = export(source, tmp_path / name, name, f"data.token_output_dir={tmp_path}/run-{name}")
-        assert passed.made is not None
-        assert dict(passed.made.counts.rejected) == {"empty_sequence": 3}
+        assert passed.target is not None
+        assert dict(passed.counts.rejected) == {"empty_sequence": 3}
         assert read_target(tmp_path / name).counts.written == 6
+        lines = [json.loads(line) for line in (tmp_path / name / "left_out.jsonl").read_text().splitlines()]
+        assert [line["key"] for line in lines] == ["k0", "k3", "k6"]
     prepare(config(source, tmp_path / "x", "mds", f"data.token_output_dir={tmp_path}/run"))
     assert run_task(tmp_path / "run", StopAfter(None)) == TaskOutcome.FINISHED
     assert [(row.key, row.reason) for row in rows_of(tmp_path / "run")] == [
@@ -107,8 +109,8 @@ def test_rows_that_a_format_has_no_place_for_are_rejects_by_reason(tmp_path: Pat
 def test_a_row_of_two_pictures_has_no_place_in_liquids_lines(tmp_path: Path) -> None:
     source = dataset(tmp_path / "data", config={"text": {"keep_raw": True}})
     passed = export(source, tmp_path / "out", "jsonl", "export.style=liquid")
-    assert passed.made is not None
-    assert dict(passed.made.counts.rejected) == {"too_many_images": 1}
+    assert passed.target is not None
+    assert dict(passed.counts.rejected) == {"too_many_images": 1}
     (first, *_) = (tmp_path / "out/00000-of-00003.jsonl").read_text().splitlines()
     assert json.loads(first) == {"data_type": "image_text", "text": "", "vq_code": [0] * 16}
 
@@ -168,6 +170,10 @@ def test_the_command_makes_the_folder_and_leaves_no_run(
     assert (values["target"], values["counts"]["written"]) == ("mds", len(mixed()))
     assert read_target(out).options["columns"] == ["input_ids", "key"]
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    before = tree(out)
+    assert command.main(line) == 0  # finds it
+    assert "62 written" in capsys.readouterr().out.replace(str(len(mixed())), "62")
+    assert tree(out) == before
     assert command.main([*line, "export.file_bytes=100"]) == 2
     assert "holds another export" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [out.name]

@@ -8,8 +8,9 @@ runs           inputs of runs, and what the stage `copy` has written
 measured       MeasuredDataset: records with what the stage `measure` knows of them
 columns        how it is stored
 examples       records of sources -> examples
+tables         TableDataset: rows of Parquet, read where they lie
+named          sets of the catalogue that are here
 registry       names of datasets
-deterministic  the same measured       MeasuredDataset: records with what the stage `measure` knows of them
-columns        how it is stored
-examples with randomness by seed, index and epoch, preprocessed
+verifying      named sets looked at: counted, and decoded
+deterministic  the same examples with randomness by seed, index and epoch, preprocessed
 """

@@ -46,7 +46,7 @@ class HfDataset(Dataset):
 
     def get(self, item: int, rng: np.random.RandomState) -> Example:
         (row,) = self._rows[item : item + 1].to_pylist()
-        return {name: _with_pictures(value) if name in self._pictures else value for name, value in row.items()}
+        return {name: with_pictures(value) if name in self._pictures else value for name, value in row.items()}
 
     def fingerprint(self) -> str:
         """By the features, sizes and stored files that the library knows, not by where they are."""
@@ -117,11 +117,11 @@ def _holds_pictures(feature: Any) -> bool:
     return inner is not None and _holds_pictures(inner)
 
 
-def _with_pictures(value: Any) -> Any:
+def with_pictures(value: Any) -> Any:
     """A stored value with its pictures, `{"bytes": ..., "path": ...}`, as what can be opened."""
     if isinstance(value, Mapping):
         if value.keys() == {"bytes", "path"}:
             source = value["path"] if value["bytes"] is None else value["bytes"]
             return None if source is None else PictureFile(source)
-        return {name: _with_pictures(item) for name, item in value.items()}
-    return [_with_pictures(item) for item in value] if isinstance(value, list) else value
+        return {name: with_pictures(item) for name, item in value.items()}
+    return [with_pictures(item) for item in value] if isinstance(value, list) else value

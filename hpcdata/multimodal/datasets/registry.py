@@ -4,8 +4,9 @@
     @register("captions")                       the same as a decorator
     get_dataset("captions", split="train")
 
-Names are told apart by letters and digits alone: `pixmo_cap`, `PixMoCap` and `pixmo-cap` are one. A path is a name as
-well: of anything that hpcdata reads, of a data set that `measure` has measured, or of one that Hugging Face has saved.
+Names are told apart by letters and digits alone: `pixmo_cap`, `PixMoCap` and `pixmo-cap` are one. Sets of the catalogue
+that `hpcdata download` has brought have theirs. A path is a name as well: of anything that hpcdata reads, of a data set
+that `measure` has measured, or of one that Hugging Face has saved.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from hpcdata.multimodal.datasets.base import Dataset
 Factory = Callable[..., Dataset]
 F = TypeVar("F", bound=Factory)
 _MOST_NAMES = 30
+_PATHS = ("/", "./", "../", "~")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,13 @@ def get_dataset(name: str | os.PathLike[str], split: str | None = "train", **opt
     entry = _ENTRIES.get(_key(os.fspath(name)))
     if entry is not None and not _is_path(os.fspath(name)):
         return entry.make(split=split, **options)
-    if _is_path(os.fspath(name)) or os.path.exists(name):
+    if os.path.exists(os.path.expanduser(name)):
+        return _open(os.fspath(name), split, options)
+    from hpcdata.multimodal.datasets import named
+
+    if not os.fspath(name).startswith(_PATHS) and (known := named.find(os.fspath(name))) is not None:
+        return named.open_named(os.fspath(name), known, split, **options)
+    if _is_path(os.fspath(name)):
         return _open(os.fspath(name), split, options)
     raise UserError(_unknown(os.fspath(name)))
 
@@ -93,7 +101,7 @@ def _open(path: str, split: str | None, options: dict[str, Any]) -> Dataset:
 
 
 def _is_path(name: str) -> bool:
-    return name.startswith(("/", "./", "../", "~")) or "/" in name or any(mark in name for mark in "*{[")
+    return name.startswith(_PATHS) or "/" in name or any(mark in name for mark in "*{[")
 
 
 def _key(name: str) -> str:

@@ -20,6 +20,9 @@ from hpcdata.shards.stored import read_columns
 from hpcdata.sources import InputFile, Scan
 from hpcdata.sources.at_random import Listed
 
+_RAW = ("copy", "fetch")
+"""Stages that write raw records."""
+
 
 def stage_of(path: Path) -> str | None:
     """Of a dataset, or of a run: `tokenize`, `copy`, `measure` ...; None of any other folder. Raises UserError."""
@@ -29,11 +32,11 @@ def stage_of(path: Path) -> str | None:
 
 
 def copied(path: Path) -> tuple[list[Listed], np.ndarray] | None:
-    """The files of a dataset of the stage `copy`, and where their records begin; None where it is none.
+    """The files of a dataset of the stage `copy` or `fetch`, and where their records begin; None where it is none.
 
     Nothing is read but columns. Raises UserError for a run that is not combined yet.
     """
-    if stage_of(path) != "copy":
+    if stage_of(path) not in _RAW:
         return None
     manifest = read_manifest(path)
     found, offsets = list[Listed](), [np.zeros(0, np.int64)]

@@ -4,7 +4,9 @@
     fix       a record without a marker gets one for each picture, in front of what a user says first
     reject    a record with another number of markers than pictures is a reject
 
-Only a record without any marker is fixed: of some that are too few or too many nobody knows which picture is meant.
+A marker stays where it is written; LLaVA's trainer moves the only one of a turn to the turn's front. A marker in a
+record without pictures is a reject where its text is read; the trainer takes it for text. Only a record without any
+marker is fixed: of some that are too few or too many nobody knows which picture is meant.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpcdata.samples import BadSample, Reason, Role
-from hpcdata.sources.pictures.fields import TALKS
+from hpcdata.sources.pictures.fields import TALKS, listed
 from hpcdata.sources.pictures.turns import IMAGE_MARKER, PICTURE_PIECES, ROLES
 
 KEEP, FIX, REJECT = "keep", "fix", "reject"
@@ -29,7 +31,7 @@ def placed(
     is returned as it is: whoever reads it says what is wrong.
     """
     name = next((name for name in TALKS if record.get(name) is not None), None)
-    turns = None if name is None else record[name]
+    turns = None if name is None else listed(record[name], name)
     if policy == KEEP or name is None or not isinstance(turns, list) or not turns:
         return record, False
     number = sum(_markers(turn) for turn in turns if not only_users_show or _speaker(turn) is Role.USER)

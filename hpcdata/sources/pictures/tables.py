@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from hpcdata.sources.pictures.places import picture, shown
 
 ID, PICTURE = "id", "img"
 _METADATA = "metadata.parquet"
-_BATCH_ROWS, _BATCH_BYTES = 16, 1 << 28
+BATCH_ROWS, _BATCH_BYTES = 16, 1 << 28
 """Most rows that are in memory at once, and most bytes, as far as the footer tells."""
 _BYTES = "BYTE_ARRAY"
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal, pa.types.is_decimal)
@@ -43,8 +43,31 @@ def holds_pictures(path: str) -> bool:
             schema = parquet.opened(data).schema_arrow
         except BadSample:
             return False
-    names = (*TALKS, "file_name") if os.path.basename(path).lower() == _METADATA else TALKS
+    return names_pictures(schema, is_metadata=os.path.basename(path).lower() == _METADATA)
+
+
+def names_pictures(schema: pa.Schema, *, is_metadata: bool = False) -> bool:
+    """Whether columns hold pictures, other media or conversations."""
+    names = (*TALKS, "file_name") if is_metadata else TALKS
     return any(holds_media(field.name) or field.name in names or _has_bytes(field.type) for field in schema)
+
+
+def other_media(schema: pa.Schema) -> dict[str, str]:
+    """Column -> what it holds, of columns that Hugging Face's features call sound or videos, whatever their names."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {name: kind for name, value in features.items() if (kind := _medium(value))}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _medium(feature: object) -> str:
+    if isinstance(feature, list):
+        return next(filter(None, map(_medium, feature)), "")
+    if not isinstance(feature, dict):
+        return ""
+    kind = feature.get("_type")
+    return kind if kind in ("Audio", "Video") else next(filter(None, map(_medium, feature.values())), "")
 
 
 def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
@@ -69,16 +92,17 @@ def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Option
         except BadSample as bad:
             if end > 1:
                 raise changed_since_planned(file, got=1, expected=end) from None
-            yield from [_record(file, first, bad, options)] * count
+            yield from [record_of(file, first, bad, options)] * count
             return
         if end > found.metadata.num_rows:
             raise changed_since_planned(file, got=found.metadata.num_rows, expected=end)
-        columns = [field.name for field in found.schema_arrow if _is_read(field, options)]
+        columns = [field.name for field in found.schema_arrow if is_read(field, options)]
+        media = other_media(found.schema_arrow)
         position = first
         for group, begin, stop in parquet.groups(found, first, end):
             part = _Group(data=data, table=found, group=group, columns=columns, notes_ids=options.notes_ids)
             for row in part.rows(begin, stop):
-                yield _record(file, position, row, options)
+                yield record_of(file, position, row, options, media)
                 position += 1
 
 
@@ -95,7 +119,7 @@ def rows_without_bytes(file: InputFile) -> Iterator[object]:
             yield from _Group(data=data, table=found, group=group, columns=columns, notes_ids=False).rows(begin, stop)
 
 
-def _is_read(field: pa.Field, options: Options) -> bool:
+def is_read(field: pa.Field, options: Options) -> bool:
     if options.mapping:
         names = parsed(options.mapping).fields()
         return any(name == field.name or name.startswith(f"{field.name}.") for name in names)
@@ -115,12 +139,12 @@ class _Group:
     def rows(self, first: int, end: int) -> Iterator[object]:
         """Rows `first` to `end - 1` as records, or one BadSample for each that cannot be decoded."""
 
-        def rows_of(batch: pa.RecordBatch, begin: int, stop: int) -> list[object]:
+        def rows_between(batch: pa.RecordBatch, begin: int, stop: int) -> list[object]:
             rows = batch.slice(begin, stop - begin)
-            return _rows(_with_readable_ids(rows) if self.notes_ids else rows)
+            return rows_of(_with_readable_ids(rows) if self.notes_ids else rows)
 
         place = self.data, self.table, self.group, self.columns
-        return parquet.group_rows(*place, first, end, self._batch_rows, rows_of)
+        return parquet.group_rows(*place, first, end, self._batch_rows, rows_between)
 
     def _batch_rows(self) -> int:
         """Rows that fit in memory together. Raises BadSample for a group that unpacks to more than it may."""
@@ -139,10 +163,10 @@ class _Group:
             raise BadSample(Reason.OVERSIZED_RECORD, message)
         repeated = [parquet.dictionary_bytes(self.data, chunk) for chunk in chunks]
         largest = max([unpacked // max(found.num_rows, 1), *repeated])
-        return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))
+        return max(1, min(BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))
 
 
-def _rows(batch: pa.RecordBatch) -> list[object]:
+def rows_of(batch: pa.RecordBatch) -> list[object]:
     columns = [parquet.python_values(column) for column in batch.columns]
     return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
 
@@ -165,7 +189,10 @@ def _with_readable_ids(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([*batch.columns[:at], column, *batch.columns[at + 1 :]], batch.schema.names)
 
 
-def _record(file: InputFile, position: int, row: object, options: Options) -> Record:
+def record_of(
+    file: InputFile, position: int, row: object, options: Options, media: Mapping[str, str] | None = None
+) -> Record:
+    """media: columns that hold other media than pictures, which nobody who wants pictures loses in silence."""
     key, found_id = f"{file.label}#{position}", ""
     try:
         if isinstance(row, BadSample):
@@ -176,10 +203,12 @@ def _record(file: InputFile, position: int, row: object, options: Options) -> Re
         bad = next((value for value in row.values() if isinstance(value, BadSample)), None)
         if bad is not None:
             raise bad
+        if media and (options.needs_image or options.keeps_members):
+            _require_no_other_media(row, media)
         value, is_fixed = records.with_markers(records.mapped(row, position, options), options)
         assert isinstance(value, dict)
         parts = records.sample_parts(value, file, options)
-        members = _members(value, file, options) if options.keeps_members else ()
+        members = members_of(value, file, options) if options.keeps_members else ()
         return Sample(
             position=position,
             key=key,
@@ -193,7 +222,14 @@ def _record(file: InputFile, position: int, row: object, options: Options) -> Re
         return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=position, id=found_id)
 
 
-def _members(row: dict[str, Any], file: InputFile, options: Options) -> tuple[Member, ...]:
+def _require_no_other_media(row: dict[str, Any], media: Mapping[str, str]) -> None:
+    for name, kind in media.items():
+        if row.get(name):
+            message = f"the record holds {kind} ({shown(name)}), which is not read"
+            raise BadSample(Reason.UNSUPPORTED_MEDIA, message)
+
+
+def members_of(row: dict[str, Any], file: InputFile, options: Options) -> tuple[Member, ...]:
     """The row as JSON, without its pictures, and its pictures."""
     if options.notes_ids:
         return _whole(row, file)

@@ -41,13 +41,15 @@ class Converted:
     """JSON with a line feed. `image` has the names that its pictures get if no other sample has the same id."""
     stem: str
     notes: int
-    files: tuple[tuple[str, bytes], ...] = ()
-    """Of its pictures, in order: name in the shard, content."""
+    files: tuple[tuple[str, str], ...] = ()
+    """Of its pictures, in order: name in the shard, sha256."""
+    pictures: tuple[bytes, ...] = ()
+    """What the files hold; nothing where it is read back, as their sha256 is checked already."""
 
     def content(self) -> int:
-        """What it adds to the content digest: BLAKE2b-256 of key, line, stem, notes, and names and bytes of files."""
+        """What it adds to the content digest: BLAKE2b-256 of key, line, stem, notes, names and sha256 of files."""
         hasher = hashlib.blake2b(digest_size=32)
-        files = [piece for name, data in self.files for piece in (name.encode(), data)]
+        files = [text.encode() for file in self.files for text in file]
         for piece in (self.key.encode(), self.line, self.stem.encode(), bytes([self.notes]), *files):
             hasher.update(len(piece).to_bytes(8, "little") + piece)
         return int.from_bytes(hasher.digest(), "little")
@@ -79,6 +81,7 @@ class Converting:
         endings = [ending_of(data) for data in held]
         numbers = [f".{number}" for number in range(len(held))] if len(held) > 1 else [""]
         files = [f"{index:09d}{number}.{ending}" for number, ending in zip(numbers, endings, strict=False)]
+        digests = [hashlib.sha256(data).hexdigest() for data in held]
         names = [f"{self._config.image_prefix}{name}" for name in names_of(stem, endings)]
         return Converted(
             index=index,
@@ -86,7 +89,8 @@ class Converting:
             line=orjson.dumps(_ordered(values, names, turns), option=orjson.OPT_APPEND_NEWLINE),
             stem=stem,
             notes=notes,
-            files=tuple(zip(files, held, strict=True)),
+            files=tuple(zip(files, digests, strict=True)),
+            pictures=tuple(held),
         )
 
 
@@ -187,7 +191,12 @@ class ConvertedBatch:
             columns=columns,
             content=digest.add(*(sample.content() for sample in self.samples)),
             streams={stream.path: b"".join(lines)},
-            files=[file for sample in self.samples for file in sample.files],
+            files=[
+                (name, data)
+                for sample in self.samples
+                for (name, _), data in zip(sample.files, sample.pictures, strict=True)
+            ],
+            sha256=dict(file for sample in self.samples for file in sample.files),
         )
 
 

@@ -25,7 +25,6 @@ _OTHERS = {
     "SGI": "sgi",
     "PNM": "ppm",
 }
-_SMALL = ((8, 8),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +75,9 @@ def _picture(blob: Blob, rules: Rules) -> bytes:
 def _is_fit(data: bytes, rules: Rules) -> bool:
     """Whether the bytes are written as they are. Raises BadSample for what is no picture."""
     if rules.decode:
-        from hpcdata.media import pixels
+        from hpcdata.media import kept
 
-        pixels.load(data, sizes=_SMALL, max_pixels=rules.max_pixels, jpeg_draft=True)
+        kept.check(data, max_pixels=rules.max_pixels)
     if is_copied(data):
         return True
     kind = find_kind(data[:BEGINNING_BYTES])
@@ -90,6 +89,6 @@ def _is_fit(data: bytes, rules: Rules) -> bool:
 
 
 def _as_png(data: bytes, rules: Rules) -> bytes:
-    from hpcdata.media.reencoding import as_png
+    from hpcdata.media.kept import as_png
 
     return as_png(data, max_pixels=rules.max_pixels)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcdata.shards.schema import FILES
 from hpcdata.shards.shard import ShardSummary, read_listing, read_summary
 from hpcdata.shards.stored import key_of, read_columns
 from hpcdata.stages.convert.making import Converted
@@ -21,9 +20,9 @@ class Stored:
         self._folder, (self._stream,) = folder, (stream.path for stream in schema.streams)
         self._columns = read_columns(folder, schema, summary.sizes)
         self.index = np.asarray(self._columns["samples/index.memmap"])
-        self._files: dict[int, list[str]] = defaultdict(list)
+        self._files: dict[int, list[tuple[str, str]]] = defaultdict(list)
         for item in read_listing(folder):
-            self._files[int(item.name.partition(".")[0])].append(item.name)
+            self._files[int(item.name.partition(".")[0])].append((item.name, item.sha256))
 
     def sample(self, row: int) -> Converted:
         first, size = (int(self._columns[f"samples/{name}.memmap"][row]) for name in ("first_byte", "num_bytes"))
@@ -31,14 +30,13 @@ class Stored:
             stream.seek(first)
             line = stream.read(size)
         index = int(self.index[row])
-        files = tuple((name, (self._folder / FILES / name).read_bytes()) for name in self._files.get(index, ()))
         return Converted(
             index=index,
             key=key_of(self._columns, row),
             line=line,
             stem=stem_of_row(self._columns, row),
             notes=int(self._columns["samples/notes.memmap"][row]),
-            files=files,
+            files=tuple(self._files.get(index, ())),
         )
 
 

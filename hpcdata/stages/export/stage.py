@@ -21,6 +21,7 @@ from hpcdata.sources import InputFile, Options
 
 if TYPE_CHECKING:
     from hpcdata.dataset.manifest import Manifest
+    from hpcdata.formats.arranging import Building
     from hpcdata.formats.target import Target
     from hpcdata.shards.counts import Counts
     from hpcdata.stages.export.making import Exporting
@@ -67,6 +68,20 @@ class Export:
         _, manifest = self._dataset(config)
         require_place(_place(config), _target(config, manifest, _num_rows(config, manifest), Counts()))
         return Identities()
+
+    def find(self, config: RunConfig) -> tuple[Path, Counts] | None:
+        from hpcdata.formats.arranging import require_place
+        from hpcdata.formats.target import is_target, read_target
+        from hpcdata.shards.counts import Counts
+
+        config = self.settle(config)
+        _, manifest = self._dataset(config)
+        out, target = _place(config), _target(config, manifest, _num_rows(config, manifest), Counts())
+        require_place(out, target)
+        if not is_target(out):
+            return None
+        found = read_target(out)
+        return (out, found.counts) if found.source == target.source else None
 
     def options(self, config: RunConfig) -> Options:
         return Options(takes_rows=True)
@@ -143,13 +158,19 @@ class Export:
         from hpcdata.dataset.manifest import read_manifest
         from hpcdata.formats.arranging import arrange
         from hpcdata.formats.tokens import find_format
-        from hpcdata.stages.export.stored import exported_parts
+        from hpcdata.stages.export.stored import exported_parts, write_rejects
 
         export, run, out = plan.config.export, Path(runtime.data.token_output_dir), _place(runtime)
         source, made = self._planned(plan), read_manifest(dataset)
         parts = exported_parts(dataset, run, list(made.parts.path))
         target, found = _target(plan.config, source, plan.num_samples, made.counts), find_format(export.format)
-        arrange(out, target, lambda building: found.arrange(export, source, parts, building))
+
+        def fill(building: Building) -> Mapping[str, Any]:
+            if made.counts.rejected.total():
+                write_rejects(building, parts)
+            return found.arrange(export, source, parts, building)
+
+        arrange(out, target, fill)
         return out
 
     def _planned(self, plan: Plan) -> Manifest:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from hpcdata.formats.arranging import Building
 from hpcdata.formats.tokens.base import ExportedPart, whole_of
+from hpcdata.shards.recovered import read_recovered
+from hpcdata.shards.reject_ledger import read_rejects
 from hpcdata.shards.schema import FILES
 from hpcdata.shards.shard import ShardSummary, read_listing, read_summary
 from hpcdata.shards.stored import read_columns
 
+LEFT_OUT = "left_out.jsonl"
 _CHUNK = 2**20
 
 
@@ -80,6 +85,17 @@ def exported_parts(dataset: Path, run: Path, names: list[str]) -> list[ExportedP
     """names: the paths of its parts."""
     folders = [dataset / name for name in names]
     return [ExportedPart(folder=folder, summary=read_summary(folder), run=run) for folder in folders]
+
+
+def write_rejects(building: Building, parts: Sequence[ExportedPart]) -> None:
+    """Rows that the export does not hold, with key and reason, in `left_out.jsonl`."""
+    back = read_recovered(part.folder for part in parts)
+    with building.open(LEFT_OUT) as file:
+        for part in parts:
+            for row in read_rejects(part.folder):
+                if row.index not in back:
+                    line = json.dumps(vars(row), ensure_ascii=False) + "\n"
+                    file.append(line.encode(errors="replace"))
 
 
 def _sha256(file: BinaryIO, size: int) -> bytes:

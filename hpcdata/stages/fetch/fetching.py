@@ -5,6 +5,7 @@ A listing has rows of one URL side by side, so what came of the last few hundred
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import OrderedDict
@@ -23,12 +24,16 @@ from hpcdata.net import Client, Cut, HostLimits, Refused, Settings, Unreachable,
 from hpcdata.net.addresses import parse, shown
 from hpcdata.runs.plan import Plan
 from hpcdata.samples import BadSample, Reason, Record, Sample
+from hpcdata.sources.base import TEXT_FIELDS, is_plain
+from hpcdata.sources.pictures.fields import IMAGE_FIELDS
 from hpcdata.sources.records import load
 from hpcdata.sources.url_lists.fields import field_of, urls_in
 from hpcdata.stages.copy.members import Limits, read_members
 from hpcdata.stages.fetch.network import Network, witnesses_of
 from hpcdata.stages.fetch.outcomes import Busy, Rules, body_of, require_picture, sha256_of
 
+_REPLACED = {*IMAGE_FIELDS, "url", "sha256"} - {"file_name"}
+"""Fields of a row that named its pictures, or said what those said that are here now."""
 SHA256_FIELDS = ("image_sha256", "sha256")
 _LAST, _LAST_BYTES = 512, 1 << 27
 """URLs whose outcome is remembered, and bytes of their pictures."""
@@ -46,18 +51,29 @@ class Fetcher:
         self._config, self._rules = config.fetch, Rules.of(config)
         self._own = Limits(max_bytes=config.data.max_record_bytes, max_pixels=None)
         self._urls = _Urls(config, self._rules, plan)
+        self._texts = (config.data.text_field,) if config.data.text_field else TEXT_FIELDS
 
     def __call__(self, record: Record) -> list[np.ndarray]:
+        """The record as JSON with what came, its text or nothing, its pictures; its members where it has no JSON."""
         if not isinstance(record, Sample):
             return []
         members = read_members(record, self._own)
-        if not record.members or record.members[0].extension != "json":
+        if not has_fields(record):
             return members
         fields = load(members[0].tobytes())
         assert isinstance(fields, dict)  # or its source had rejected it
         urls, sums = wanted(fields, self._config)
-        pictures = [self._urls.picture(url, digest) for url, digest in zip(urls, sums, strict=True)]
-        return [*members, *(np.frombuffer(data, np.uint8) for data in pictures)]
+        got = [self._urls.got(url, digest) for url, digest in zip(urls, sums, strict=True)]
+        kept = {name: value for name, value in fields.items() if name not in _REPLACED}
+        found = [item.sha256 for item in got]
+        kept |= {"url": urls[0] if len(urls) == 1 else urls, "sha256": found[0] if len(found) == 1 else found}
+        text = next((fields[name] for name in self._texts if is_plain(fields.get(name))), "")
+        pieces = [json.dumps(kept, ensure_ascii=False).encode(), text.encode(), *(item.data for item in got)]
+        return [np.frombuffer(piece, np.uint8) for piece in pieces]
+
+
+def has_fields(record: Sample) -> bool:
+    return bool(record.members) and record.members[0].extension == "json"
 
 
 def wanted(fields: Mapping[str, Any], config: FetchConfig) -> tuple[list[str], list[str]]:
@@ -111,7 +127,7 @@ class _Urls:
         self._last: OrderedDict[str, Future[_Got]] = OrderedDict()
         self._last_bytes, self._lock = 0, threading.Lock()
 
-    def picture(self, url: str, sha256: str) -> bytes:
+    def got(self, url: str, sha256: str) -> _Got:
         """Raises BadSample: what came of the URL, for whichever of its rows asked first."""
         with self._lock:
             future = self._last.get(url)
@@ -128,11 +144,11 @@ class _Urls:
             bad = BadSample(Reason.SHA256_DIFFERS, f"sha256 {got.sha256}, expected {_as_shown(sha256)}")
         if bad is not None:
             raise BadSample(bad.reason, f"{shown(url)}: {bad.message}")
-        return got.data
+        return got
 
     def _fill(self, url: str, sha256: str, future: Future[_Got]) -> None:
         try:
-            future.set_result(self._got(url, sha256))
+            future.set_result(self._came(url, sha256))
         except BaseException as error:
             with self._lock:
                 self._last.pop(url, None)
@@ -146,20 +162,20 @@ class _Urls:
                     break
                 self._last_bytes -= _size(self._last.pop(done))
 
-    def _got(self, url: str, sha256: str) -> _Got:
+    def _came(self, url: str, sha256: str) -> _Got:
         try:
-            data, kind = self._body(url, sha256)
+            body = self._body(url, sha256)
         except BadSample as bad:
             return _Got(bad=BadSample(bad.reason, bad.message))  # without its traceback
         try:
-            require_picture(data, kind, self._rules)
+            require_picture(body.data, body.kind, self._rules)
         except BadSample as bad:
             is_picture = bad.reason not in (Reason.URL_REFUSED, Reason.EMPTY_IMAGE)
-            return _Got(sha256=sha256_of(data), is_picture=is_picture, bad=BadSample(bad.reason, bad.message))
-        return _Got(data=data, sha256=sha256_of(data), is_picture=True)
+            return _Got(sha256=body.sha256, is_picture=is_picture, bad=BadSample(bad.reason, bad.message))
+        return _Got(data=body.data, sha256=body.sha256, is_picture=True)
 
-    def _body(self, url: str, sha256: str) -> tuple[bytes, str]:
-        """(bytes, Content-Type). Bytes of another sha256 are asked for once more: a bit may have flipped on the way."""
+    def _body(self, url: str, sha256: str) -> _Body:
+        """Bytes of another sha256 are asked for once more: a bit may have flipped on the way."""
         try:
             name = parse(url).name
         except Refused as error:
@@ -182,7 +198,7 @@ class _Urls:
                     why = str(error)
                     self._hosts.failed(name)
                 else:
-                    if not sha256 or sha256_of(found[0]) == sha256 or other is not None:
+                    if not sha256 or found.sha256 == sha256 or other is not None:
                         return found
                     other = found
             if asked.wait_s and waited + asked.wait_s > self._config.max_wait_s:
@@ -197,12 +213,21 @@ class _Urls:
         self._hosts.close_if_down(name, why)
         raise BadSample(Reason.URL_FAILED, why)
 
-    def _ask(self, url: str, name: str, now: float, asked: _Asked) -> tuple[bytes, str]:
+    def _ask(self, url: str, name: str, now: float, asked: _Asked) -> _Body:
         with self._client.get(url, until=now + self._config.timeout_s) as answer:
             self._network.hear()
             self._hosts.reached(name)
             asked.wait_s = retry_after(answer.headers, most_s=_DAY_S) or 0.0
-            return body_of(answer, self._rules), answer.headers.get("content-type", "")
+            data, kind = body_of(answer, self._rules), answer.headers.get("content-type", "")
+        return _Body(data=data, sha256=sha256_of(data), kind=kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Body:
+    data: bytes
+    sha256: str
+    kind: str
+    """Its Content-Type."""
 
 
 @dataclass

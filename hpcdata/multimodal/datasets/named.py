@@ -1,0 +1,106 @@
+"""Sets of the catalogue that are here, opened by their names: `get_dataset("chart_qa", split="validation")`."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hpcdata.base.command import quoted
+from hpcdata.base.errors import UserError
+from hpcdata.catalogue import listing
+from hpcdata.catalogue.entry import Entry
+from hpcdata.catalogue.registry import Catalogue, key_of, matcher
+from hpcdata.catalogue.settings import FOLDERS, find_data_dir, find_folders
+from hpcdata.catalogue.states import ABSENT, fetch_line, folder_of, names_below, read_state
+from hpcdata.multimodal.datasets.base import Dataset
+
+_SPLITS = {"val": "validation", "valid": "validation", "dev": "validation", "training": "train"}
+
+
+def find(name: str) -> Entry | None:
+    return _catalogue(os.environ.get(FOLDERS, "")).find(name)
+
+
+def open_named(name: str, entry: Entry, split: str | None, *, data_dir: str | None = None, **options: Any) -> Dataset:
+    """options: of `SourceDataset` or `TableDataset`. Raises UserError for a set that is not here, a split that it does
+    not have, and one that hpcdata cannot read.
+    """
+    root = find_data_dir(data_dir)
+    folder = folder_of(entry, root)
+    state = read_state(entry, root)
+    if state.name == ABSENT or (not state.num_here and not any(names_below(folder))):
+        raise UserError(f"{entry.name} is not in {folder}: {state.remedy}")
+    if entry.reader is None or key_of(name) in map(key_of, entry.variants):
+        raise UserError(
+            f"{name} lies in {folder}, and hpcdata has no reader for it: a class of your own reads it, see "
+            "hpcdata.multimodal.register"
+        )
+    if entry.urls:
+        return _of_urls(entry, folder, split, options)
+    return _of_files(entry, folder, split_of(entry, split or "train"), options)
+
+
+def split_of(entry: Entry, split: str) -> str:
+    """As the entry names it. Raises UserError for one that it has not."""
+    known = next((item for item in (split, _SPLITS.get(split, split)) if item in entry.splits), None)
+    if known is None:
+        raise UserError(f"{entry.name} has no split {split}: it has {', '.join(entry.splits) or 'none'}")
+    return known
+
+
+def files_of(entry: Entry, folder: Path, split: str) -> list[str]:
+    """The files of a split that are here, sorted."""
+    patterns = entry.splits[split]
+    if not any(mark in pattern for pattern in patterns for mark in "*?"):
+        names: Iterable[str] = patterns
+    else:
+        fits, listed = matcher(patterns).fullmatch, listing.load(folder)
+        of_listing = [] if listed is None else [item.path for item in listed.files if fits(item.path)]
+        names = of_listing or filter(fits, names_below(folder))
+    paths = [os.path.join(folder, name) for name in sorted(names)]
+    return [path for path in paths if os.path.isfile(path)]
+
+
+def _of_files(entry: Entry, folder: Path, split: str, options: dict[str, Any]) -> Dataset:
+    files = files_of(entry, folder, split)
+    if not files:
+        raise UserError(
+            f"{entry.name}, split {split}: no file of {', '.join(entry.splits[split])} is in {folder}: "
+            f"hpcdata download --check {quoted(entry.name)}"
+        )
+    reader = entry.reader
+    assert reader is not None
+    if reader.kind == "rows":
+        from hpcdata.multimodal.datasets.tables import TableDataset
+
+        return TableDataset(files, reader.fields, style=reader.style, **options)
+    from hpcdata.multimodal.datasets.sources import SourceDataset
+
+    fields = dict(reader.fields)
+    roots = {name: fields.pop(name) for name in list(fields) if name.startswith("image_root")}
+    if (image_root := roots.get(f"image_root.{split}", roots.get("image_root"))) is not None:
+        fields["image_root"] = os.path.join(folder, image_root)
+    return SourceDataset(files, None, **{"style": reader.style, **fields, **options})
+
+
+def _of_urls(entry: Entry, folder: Path, split: str | None, options: dict[str, Any]) -> Dataset:
+    """What the stage `fetch` has made of the tables."""
+    from hpcdata.multimodal.datasets.sources import SourceDataset
+
+    run = folder / entry.urls[0].folder
+    if not (run / "dataset").is_dir():
+        raise UserError(f"the pictures of {entry.name} are not in {run}: {fetch_line(entry, folder)}")
+    if split not in (None, "train"):
+        raise UserError(f"{entry.name}: its pictures are fetched as one, without a split {split}")
+    reader = entry.reader
+    assert reader is not None
+    return SourceDataset(os.fspath(run / "dataset"), None, **{"style": reader.style, **options})
+
+
+@functools.cache
+def _catalogue(folders: str) -> Catalogue:
+    """folders: the variable's value, so that a change of it is seen."""
+    return Catalogue(find_folders([], {FOLDERS: folders}))

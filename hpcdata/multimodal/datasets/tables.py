@@ -1,0 +1,116 @@
+"""Rows of Parquet as examples, by the names of their columns, read where they lie: nothing is copied or converted.
+
+    TableDataset(["train-0.parquet"], {"image": "image", "question": "query", "answers": "label"}, style="chart_qa")
+
+A row is read with its row group, of which the last few are kept: so rows in their order cost one read a group. Shuffled
+training over large groups is what `stage=convert` and `stage=copy` are for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hpcdata.base.errors import UserError
+from hpcdata.multimodal.datasets.base import Dataset, Example, fingerprint_of
+from hpcdata.multimodal.datasets.hugging_face import with_pictures
+from hpcdata.samples import BadSample, Reason
+
+_KEPT_GROUPS = 4
+
+
+class TableDataset(Dataset):
+    """One example a row. Safe in several threads and in workers of a DataLoader."""
+
+    def __init__(
+        self,
+        files: Sequence[str | os.PathLike[str]],
+        fields: Mapping[str, str],
+        *,
+        style: str | None = None,
+        sample: int | None = None,
+    ) -> None:
+        """fields: key of an example -> column. A null is left out. style: of every example. sample: only so many of
+        the first rows. Raises UserError for a file that is no Parquet, or has none of such a column.
+        """
+        self._files = [os.fspath(file) for file in files]
+        self._fields, self._style = dict(fields), style
+        sizes, self._groups = [], list[tuple[int, int]]()
+        for number, path in enumerate(self._files):
+            for group, rows in enumerate(_group_sizes(path, self._fields.values())):
+                self._groups.append((number, group))
+                sizes.append(rows)
+        self._ends = np.cumsum(np.asarray(sizes, dtype=np.int64))
+        total = int(self._ends[-1]) if sizes else 0
+        self._size = total if sample is None else min(sample, total)
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, Any] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def get(self, item: int, rng: np.random.RandomState) -> Example:
+        which = int(np.searchsorted(self._ends, item, side="right"))
+        table = self._group(which)
+        row = item - int(self._ends[which] - table.num_rows)
+        (values,) = table.slice(row, 1).to_pylist()
+        example = {ours: with_pictures(values[column]) for ours, column in self._fields.items()}
+        found = {name: value for name, value in example.items() if value is not None}
+        return found if self._style is None else {**found, "style": self._style}
+
+    def fingerprint(self) -> str:
+        """By the names of the files, their numbers of rows, and the columns."""
+        names = [os.path.basename(path) for path in self._files]
+        return fingerprint_of("TableDataset", names, self._ends.tolist(), self._fields, self._style, self._size)
+
+    def _group(self, which: int) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with self._lock:
+            if which in self._kept:
+                self._kept.move_to_end(which)
+                return self._kept[which]
+            number, group = self._groups[which]
+            try:
+                with pq.ParquetFile(self._files[number], pre_buffer=False, buffer_size=1 << 20) as file:
+                    columns = sorted(set(self._fields.values()))
+                    table = file.read_row_group(group, columns=columns, use_threads=False)
+            except (pa.ArrowException, ValueError) as error:
+                where = f"row group {group} of {self._files[number]}"
+                raise BadSample(Reason.BAD_RECORD, f"{where}: {' '.join(str(error).split())}") from None
+            self._kept[which] = table
+            if len(self._kept) > _KEPT_GROUPS:
+                self._kept.popitem(last=False)
+            return table
+
+    def __repr__(self) -> str:
+        return f"TableDataset({len(self._files)} files, {self._size} rows)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_kept")}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock, self._kept = threading.Lock(), OrderedDict()
+
+
+def _group_sizes(path: str, columns: Any) -> list[int]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            metadata = file.metadata
+            sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}") from None
+    if missing := [column for column in columns if column not in names]:
+        raise UserError(f"{path} has no column {missing[0]}: it has {', '.join(names)}")
+    return sizes

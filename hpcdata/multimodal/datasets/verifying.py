@@ -1,0 +1,104 @@
+"""Named sets looked at: does every split that is here open, how many examples has it, and can they be decoded."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hpcdata.base.errors import UserError
+from hpcdata.catalogue.entry import Entry
+from hpcdata.catalogue.states import ABSENT, folder_of, read_state
+from hpcdata.multimodal.datasets.base import Dataset, Example
+from hpcdata.multimodal.datasets.named import files_of, open_named
+from hpcdata.multimodal.image_files import PictureFile
+from hpcdata.samples import BadSample
+
+
+@dataclass
+class SplitReport:
+    """num_looked examples were made and their pictures decoded. problem: why it does not open at all."""
+
+    name: str
+    split: str
+    num_examples: int = 0
+    num_looked: int = 0
+    num_pictures: int = 0
+    expected: int | None = None
+    faults: Counter[str] = field(default_factory=Counter)
+    first: str = ""
+    """The first example that is none, and why."""
+    problem: str = ""
+
+    def is_good(self) -> bool:
+        return not (self.problem or self.faults or self.is_short())
+
+    def is_short(self) -> bool:
+        """Other than the entry says."""
+        return self.expected is not None and self.expected != self.num_examples
+
+
+def is_here(entry: Entry, root: Path) -> bool:
+    """Whether there is something of it to look at."""
+    return read_state(entry, root).name not in (ABSENT, *_UNREACHABLE)
+
+
+_UNREACHABLE = ("manual", "gated", "private", "not published", "script only")
+
+
+def look_at(entry: Entry, root: Path, *, most: int | None, num_threads: int) -> Iterator[SplitReport]:
+    """A report of each split. most: examples of each that are made, evenly spread; None: all."""
+    folder = folder_of(entry, root)
+    splits = ["train"] if entry.urls else [split for split in entry.splits if files_of(entry, folder, split)]
+    if not splits:
+        yield SplitReport(entry.name, "-", problem=f"no file of its splits is in {folder}")
+    for split in splits:
+        report = SplitReport(entry.name, split, expected=entry.rows.get(split))
+        try:
+            dataset = open_named(entry.name, entry, split, data_dir=os.fspath(root))
+            report.num_examples = len(dataset)
+            _look(dataset, report, most, num_threads)
+        except UserError as error:
+            report.problem = str(error)
+        yield report
+
+
+def _look(dataset: Dataset, report: SplitReport, most: int | None, num_threads: int) -> None:
+    size = len(dataset)
+    wanted = range(size) if most is None else np.unique(np.linspace(0, size - 1, min(most, size)).astype(int)).tolist()
+    with ThreadPoolExecutor(num_threads) as pool:
+        for item, (num_pictures, fault, detail) in zip(
+            wanted, pool.map(lambda item: _one(dataset, item), wanted), strict=True
+        ):
+            report.num_looked += 1
+            report.num_pictures += num_pictures
+            if fault:
+                report.faults[fault] += 1
+                report.first = report.first or f"example {item}: {detail}"
+
+
+def _one(dataset: Dataset, item: int) -> tuple[int, str, str]:
+    """(pictures, reason, message) of an example; a reason where it is none."""
+    try:
+        pictures = list(_pictures(dataset[item]))
+        for picture in pictures:
+            picture.decode()
+        return len(pictures), "", ""
+    except BadSample as error:
+        return 0, error.reason.value, str(error)
+    except OSError as error:
+        return 0, "unreadable", str(error)
+
+
+def _pictures(example: Example) -> Iterator[PictureFile]:
+    images = example.get("image")
+    for image in images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]:
+        if isinstance(image, PictureFile):
+            yield image
+        elif isinstance(image, str | bytes | os.PathLike):
+            yield PictureFile(image)

@@ -1,0 +1,140 @@
+"""What was fetched opens by its name, and `verify-datasets` says what cannot be decoded.
+
+pytest tests/catalogue/test_verify_datasets.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcdata import __main__ as command
+from hpcdata import download, verify_datasets
+from hpcdata.base.errors import UserError
+from hpcdata.multimodal import get_dataset
+from hpcdata.multimodal.datasets.tables import TableDataset
+from tests.catalogue import real_sets
+from tests.catalogue.hub import Hub
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    for name in ("HF_TOKEN", "HF_ACCESS_TOKEN", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HPCDATA_CATALOGUE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    with Hub(tmp_path / "hub") as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        yield running
+
+
+def test_a_parquet_set_opens_by_its_name_split_by_split(hub: Hub) -> None:
+    real_sets.chart_qa(hub.folder)
+    with pytest.raises(UserError, match=r"chart_qa is not in .*: hpcdata download chart_qa"):
+        get_dataset("chart_qa")
+    assert download.main(["ChartQa"]) == 0
+    for split, word in (("train", "train"), ("validation", "val"), ("val", "val"), ("test", "test")):
+        dataset = get_dataset("ChartQA", split=split)
+        assert isinstance(dataset, TableDataset)
+        assert len(dataset) == 5
+        example = dataset[3]
+        assert example.keys() == {"image", "question", "answers", "style"}
+        assert (example["question"], example["answers"]) == (f"How high is bar 3 of {word}?", ["3"])
+        assert np.asarray(example["image"]).shape == (43, 63, 3)
+    assert len(pickle.loads(pickle.dumps(dataset))) == 5
+    assert get_dataset("chart_qa", split="train").fingerprint() != get_dataset("chart_qa", split="test").fingerprint()
+    with pytest.raises(UserError, match="chart_qa has no split dev2: it has train, validation, test"):
+        get_dataset("chart_qa", split="dev2")
+    with pytest.raises(UserError, match=r"chart_qa_exp lies in .*, and hpcdata has no reader for it"):
+        get_dataset("chart_qa_exp")
+
+
+def test_sets_of_conversations_open_whatever_their_folders_are_called(hub: Hub) -> None:
+    real_sets.onevision(hub.folder)
+    real_sets.cc3m(hub.folder)
+    assert download.main(["LLaVA-OneVision-Data", "cc3m"]) == 0
+    dataset = get_dataset("lmms-lab/LLaVA-OneVision-Data")
+    assert len(dataset) == 6
+    assert "GeoQA+(MathV360K) 0" in str(dataset[0])
+    assert len(get_dataset("cc3m", split="validation")) == 3
+
+
+def test_verify_datasets_counts_and_decodes(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    """`python scripts/verify_datasets.py`, as the guide has it."""
+    real_sets.chart_qa(hub.folder, damaged=2)
+    real_sets.onevision(hub.folder)
+    assert download.main(["chart_qa", "llava-stage2-1"]) == 3  # LLaVA-NeXT-Data is not on this hub
+    capsys.readouterr()
+    assert verify_datasets.main([]) == 1
+    out = capsys.readouterr().out
+    assert "chart_qa, train: 5 examples; 5 made, 4 pictures decoded, 1 truncated (example 2: " in out
+    assert "llava_onevision_data, train: 6 examples; 6 made, 6 pictures decoded\n" in out
+    assert verify_datasets.main(["OneVisionData", "--all", "--json"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)["splits"]
+    assert (report["num_examples"], report["num_looked"], report["problem"]) == (6, 6, "")
+    assert verify_datasets.main(["chart_qa", "--sample", "2"]) == 0
+    assert verify_datasets.main(["mmmu"]) == 3
+
+
+def test_a_count_other_than_the_entry_says_is_a_fault(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real_sets.chart_qa(hub.folder)
+    text = (ROOT / "hpcdata/catalogue/entries/chart_qa.yaml").read_text()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/chart_qa.yaml").write_text(text + "rows: {train: 5, test: 6}\n")
+    words = ["chart_qa", "--catalogue", str(tmp_path / "own")]
+    assert download.main(words) == 0
+    capsys.readouterr()
+    assert verify_datasets.main(words) == 1
+    out = capsys.readouterr().out
+    assert "train: 5 examples, as its entry says" in out
+    assert "test: 5 examples, its entry says 6" in out
+
+
+def test_pictures_by_address_are_asked_for_by_a_line_that_is_said(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    real_sets.pixmo_cap(hub.folder, lambda path: f"{hub.url}/files/{path}")
+    assert download.main(["pixmo_cap"]) == 0
+    with pytest.raises(UserError, match=r"the pictures of pixmo_cap are not in .*: hpcdata launch \+experiments=fetch"):
+        get_dataset("pixmo_cap")
+    capsys.readouterr()
+    assert download.main(["--list", "pixmo_cap"]) == 0
+    assert "fetch.url_field=image_url" in capsys.readouterr().out
+
+
+def test_the_command_has_a_hyphen_and_the_script_an_underscore(hub: Hub) -> None:
+    assert command.main(["verify-datasets", "mmmu"]) == command.main(["verify_datasets", "mmmu"]) == 3
+    line = [sys.executable, "jobs/verify_datasets.py"]
+    done = subprocess.run(line, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0 of 66 sets are in" in done.stdout
+
+
+@pytest.mark.slow
+def test_pictures_of_a_list_are_fetched_by_the_line_and_then_opened(hub: Hub, tmp_path: Path) -> None:
+    from hpcdata.catalogue.states import fetch_line
+    from hpcdata.multimodal.datasets import named
+
+    real_sets.pixmo_cap(hub.folder, lambda path: f"{hub.url}/files/{path}")
+    assert download.main(["pixmo_cap"]) == 0
+    entry = named.find("pixmo_cap")
+    assert entry is not None
+    line = fetch_line(entry, tmp_path / "data" / entry.folder) + " fetch.allow_private=true cluster=inline"
+    line = line.replace("hpcdata launch", f"{sys.executable} -m hpcdata.launch")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    dataset = get_dataset("pixmo_cap")
+    assert len(dataset) == 3
+    assert {np.asarray(dataset[n]["image"]).shape for n in range(3)} == {(40 + n, 60 + n, 3) for n in range(3)}
+    assert verify_datasets.main(["pixmo_cap"]) == 0
