@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpcdata.base.errors import Failed, UserError
+from hpcdata.base.errors import UserError
 from hpcdata.formats.arranging import Building, arrange
 from hpcdata.formats.records import json_targets, row_targets, tar_targets
 from hpcdata.formats.records.copied import Copied
@@ -73,12 +73,7 @@ def export_records(
             raise UserError(f"none of {copies.manifest.num_samples} records fits {', '.join(settings)}")
         return {**_FILLS[name](building, again, options), "copied_again": again.manifest.counts.to_mapping()}
 
-    try:
-        return arrange(Path(out), target, fill)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise Failed(f"{dataset} is damaged: {error}") from None
+    return arrange(Path(out), target, fill)
 
 
 def _is_of_another_form(copies: Copied, dataset: str | Path, name: str, *, can_copy: bool) -> bool:

@@ -19,7 +19,7 @@ import pytest
 from hpcdata import embedded
 from hpcdata import export as export_command
 from hpcdata import verify as verify_command
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.dataset.verifying import verify
 from hpcdata.formats.records import laying_out
 from hpcdata.formats.records.laying_out import export_records
@@ -307,6 +307,16 @@ def test_where_there_are_no_links_files_are_copied(
     monkeypatch.setattr(os, "link", refuse)
     export_records(talks, tmp_path / "copied", "llava")
     assert tree(tmp_path / "copied") == tree(tmp_path / "linked")
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    run = copied(tmp_path / "run", *TARS, source=make_tar(tmp_path / "in.tar", [("a.txt", b"a"), ("b.txt", b"b")]))
+    (path,) = (run / "dataset").glob("parts/*/samples/first_byte.memmap")
+    path.chmod(0o644)
+    path.write_bytes(b"1")
+    with pytest.raises(Failed, match=r"first_byte\.memmap: 1 bytes, expected 16 for 2 rows; run hpcdata verify"):
+        export_records(run, tmp_path / "out", "webdataset")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_form_of_the_copy_says_which_formats_fit(tars: Path, talks: Path, tmp_path: Path) -> None:
