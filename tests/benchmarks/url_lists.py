@@ -27,9 +27,10 @@ import numpy as np
 from PIL import Image
 
 from hpcdata.config.compose import compose
+from hpcdata.history.ledger import read_ledgers
 from hpcdata.runs.planning import prepare
 from hpcdata.work.task import TaskOutcome, run_task
-from tests.smallruns import StopAfter
+from tests.smallruns import StopAfter, start_task
 
 NUM_PICTURES = 64
 SIZE = (96, 64)
@@ -101,6 +102,20 @@ def fetch(source: Path, out: Path, connections: int, *options: str) -> float:
     return time.perf_counter() - started
 
 
+def fetch_by_tasks(source: Path, out: Path, connections: int, num_tasks: int, *options: str) -> float:
+    """Seconds from the first claim of so many processes to the last commit."""
+    arguments = [
+        *("stage=fetch", f"data.raw_data_dir={source}", f"data.token_output_dir={out}", "fetch.allow_private=true"),
+        *("fetch.host_rate=null", "fetch.host_connections=null", f"fetch.connections={connections}", *options),
+    ]
+    prepare(compose(arguments))
+    for task in [start_task(out) for _ in range(num_tasks)]:
+        assert task.wait() == 0
+    events = [event for _, events in read_ledgers(out / "ledger") for event in events]
+    times = {name: [event["time"] for event in events if event["event"] == name] for name in ("claim", "commit")}
+    return max(times["commit"]) - min(times["claim"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--number", type=int, default=10_000)
@@ -132,6 +147,17 @@ def main() -> None:
                 source, out / "a", options.connections, "fetch.decode=false"
             )
             times["hpcdata: the same, and decoded"] = fetch(source, out / "b", options.connections)
+            times["hpcdata: the same in two processes, not decoded"] = fetch_by_tasks(
+                source,
+                out / "c",
+                options.connections,
+                2,
+                "fetch.decode=false",
+                f"data.shard_size={options.number // 8}",
+            )
+            times["hpcdata: the same in two processes"] = fetch_by_tasks(
+                source, out / "d", options.connections, 2, f"data.shard_size={options.number // 8}"
+            )
             best = {name: min(seconds, best.get(name, seconds)) for name, seconds in times.items()}
     loop = next(iter(best.values()))
     for name, seconds in best.items():

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from hpcdata import export
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.dataset.verifying import verify
+from hpcdata.formats.target import problems_of
 from hpcdata.history.ledger import read_ledgers
 from hpcdata.report.status import read_status
 from hpcdata.runs.planning import prepare
@@ -375,3 +377,24 @@ def test_politeness_may_change_between_submissions_and_what_is_kept_may_not(serv
     with pytest.raises(UserError, match=r"fetch\.decode was True"):
         prepare(small_config(run, *FETCH, "fetch.decode=false", source=source))
     assert sha256_tree(run / "shards") == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["webdataset", "jsonl"])
+def test_what_was_fetched_is_exported_as_any_copied_records(server, tmp_path, form) -> None:
+    rows = [row(server, number) for number in range(9)]
+    run, out = tmp_path / "run", tmp_path / "out"
+    small_run(run, *FETCH, f"fetch.format={form}", source=write_rows(tmp_path / "in.jsonl", rows))
+    combine(run, CombineOptions())
+    assert export.main([str(run), str(out), "--format", form]) == 0
+    assert problems_of(out) == []
+    if form == "jsonl":
+        paths = [path for path in out.rglob("*.jsonl") if path.name != "hpcdata.files.jsonl"]
+        lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+        assert sorted(item["number"] for item in lines) == list(range(9))
+        return
+    names = []
+    for path in out.rglob("*.tar"):
+        with tarfile.open(path) as tar:
+            names += tar.getnames()
+    assert len(names) == 27
