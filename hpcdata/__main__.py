@@ -16,7 +16,7 @@ from hpcdata.base.command import DONE, EXIT_CODES, REFUSED, complain, run, say
 
 ORDER = (
     *("launch", "preflight", "status", "logs", "resume", "cancel"),
-    *("rejects", "combine", "verify", "convert", "export", "replay", "visualize"),
+    *("rejects", "combine", "verify", "convert", "unpack", "export", "replay", "visualize"),
     *("download", "verify-datasets", "card", "index", "completion"),
 )
 """As a person needs them; commands that are not named here come last."""

@@ -12,8 +12,9 @@ their ids; OUT/names.csv says which picture came from which row, OUT/rejects.csv
 The work is done in a run of its own (OUT.run, which may be removed afterwards). The same line again finishes what was
 interrupted; OUT appears at once, when it is complete.
 
-relink and sets: SRC holds a folder for each set. Pictures of JSON sets lie below OUT/SET/image/, and each is looked
-for: OUT/missing-pictures.csv has all that are missing. A JSON that lacks some is not written; the exit code is 1.
+relink and sets: SRC holds a folder for each set. Pictures of JSON sets lie below OUT/SET/image/, where sets unpacks
+image*.tar.gz (tar, zip) of their folders, and each is looked for: OUT/missing-pictures.csv has all that are missing.
+A JSON that lacks some is not written; the exit code is 1.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def _convert(options: Options) -> int:
     from hpcdata.base import files
     from hpcdata.base.logs import configure
     from hpcdata.cluster import launching
+    from hpcdata.cluster.passing.through import run_beside
     from hpcdata.config.compose import compose
     from hpcdata.formats.arranging import require_free
     from hpcdata.formats.llava_folder import FORMAT
@@ -69,7 +71,7 @@ def _convert(options: Options) -> int:
 
     configure("convert")
     out = Path(options.out).absolute()
-    run = Path(options.run_dir).absolute() if options.run_dir else out.with_name(f"{out.name}.run")
+    run = Path(options.run_dir).absolute() if options.run_dir else run_beside(out)
     config = compose(
         [
             *("stage=convert", "data.source=parquet", "finish.combine=true"),

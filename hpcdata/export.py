@@ -86,12 +86,12 @@ def _require_options_of(options: Options, names: Sequence[str]) -> None:
 
 def _tokens(options: Options) -> int:
     from hpcdata.base.logs import configure
-    from hpcdata.cluster.passing.through import run_through
+    from hpcdata.cluster.passing.through import run_beside, run_through
     from hpcdata.config.compose import compose
     from hpcdata.launch import tell
 
     configure("export")
-    run = options.run or f"{options.out.rstrip('/')}.run"
+    run = options.run or str(run_beside(options.out))
     passed = run_through(compose(tokens.launch_line(vars(options), run=run)), keep=options.run is not None)
     if passed.target is None and passed.launched:
         code = tell(passed.launched, as_json=options.json)

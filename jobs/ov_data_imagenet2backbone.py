@@ -2,8 +2,9 @@
 
     python jobs/ov_data_imagenet2backbone.py [--source-root OneVisionData] [--target-root DIR] [--set SET ...]
 
-JSON_Mapping.csv in the source folder, if it is there, says how the JSON of each set is called. Without --target-root
-the sets go to $HPCDATA_TARGET_ROOT/OneVisionData or, where that is not set, to converted/OneVisionData.
+Sets of JSON get their archives of pictures (image*.tar.gz) unpacked. JSON_Mapping.csv in the source folder, if it is
+there, says how the JSON of each set is called. Without --source-root it is read in this folder, or in
+$HPCDATA_DATA_ROOT, without --target-root made in `converted`, or in $HPCDATA_TARGET_ROOT.
 """
 
 import os
@@ -17,9 +18,10 @@ NAME = "OneVisionData"
 
 def arguments() -> list[str]:
     """As `hpcdata convert` has them."""
+    source = os.path.join(os.environ.get("HPCDATA_DATA_ROOT", ""), NAME)
     target = os.path.join(os.environ.get("HPCDATA_TARGET_ROOT", "converted"), NAME)
     parser = Parser("ov_data_imagenet2backbone", __doc__, prog="jobs/{}.py")
-    parser.add_argument("--source-root", default=NAME, help="folder of the sets")
+    parser.add_argument("--source-root", default=source, help="folder of the sets")
     parser.add_argument("--target-root", default=target, help="folder to make them in")
     parser.add_argument("--cache-dir", help="not needed: Parquet is read where it is")
     known, others = parser.parse_known_args()

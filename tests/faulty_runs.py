@@ -304,7 +304,7 @@ def main() -> None:
     found = [
         dataclasses.asdict(attack)
         for name in names or CASES
-        for stage in ("tokenize", "copy", "measure", *(["convert"] if name in _CONVERTED else []))
+        for stage in (("convert",) if name in _CONVERTED else ("tokenize", "copy", "measure"))
         for attack in _Case(injector, name, stage, Path(root) / f"{name}-{stage}").attacks()
     ]
     json.dump(found, out)

@@ -148,7 +148,7 @@ CONVERTS = ("stage=convert", "data.source=parquet", "data.n_train_samples=null",
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + max(4, NUM_SCHEDULES // 4)))
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + max(2, NUM_SCHEDULES // 10)))
 def test_so_is_a_folder_of_converted_tables(tmp_path: Path, evidence: Evidence, seed: int) -> None:
     """Shards, and what is arranged of them. Ids come again in other shards."""
     rows = [llava_tables.row(f"{number % 50}", llava_tables.picture(number)) for number in range(120)]

@@ -34,7 +34,7 @@ ROOMS = {
     "multimodal": (
         "base samples native embedded config media order sources runs shards catalogue dataset encoders loading report"
     ),
-    "formats": "base samples config native media order sources shards runs encoders dataset loading",
+    "formats": "base samples config native media order sources shards runs catalogue encoders dataset loading",
     "cluster": (
         "base samples config embedded sources shards runs history encoders stages work dataset loading report formats"
     ),

@@ -54,7 +54,7 @@ _TOO_MANY = re.compile("(Max|Grp)Submit|job submit limit")
 """In AssocMaxSubmitJobLimit, AssocGrpSubmitJobsLimit, QOSMaxSubmitJobPerUserLimit, QOSGrpSubmitJobsLimit, ...; the last
 one stands also where a size or a time is over a limit, and then no smaller array is taken either."""
 
-_MISREAD = re.compile(r"""[%\\,'"`$;\x00-\x1f\x7f\ud800-\udfff]""")
+MISREAD = re.compile(r"""[%\\,'"`$;\x00-\x1f\x7f\ud800-\udfff]""")
 """`%` is a pattern of SLURM, a backslash turns patterns off, others end or quote the name in one of its versions.
 Bytes that are not UTF-8 are in no script that submitit writes."""
 
@@ -152,7 +152,7 @@ def require_slurm() -> None:
 
 def require_log_names(output_dir: Path) -> None:
     """Refuses a folder whose name SLURM would misread in the names of logs: its tasks would die, without a log."""
-    if match := _MISREAD.search(str(output_dir)):
+    if match := MISREAD.search(str(output_dir)):
         raise UserError(
             f"data.token_output_dir={str(output_dir)!r} has {match[0]!r} in it, which SLURM misreads in the "
             "names of logs, so that no task could start: use another folder, or a link to it with a simpler name"

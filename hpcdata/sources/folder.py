@@ -26,7 +26,7 @@ from hpcdata.sources.base import TEXT_EXTENSIONS, clean_name, refusing_faults
 _SIDECARS = (*TEXT_EXTENSIONS, "json")
 NOTES = re.compile(
     r"(readme|license|licence|copying|citation|changelog)(\..*)?|_success|.*_stats\.json"
-    r"|(dataset_infos?|dataset_dict|state|hpcdata)\.json|hpcdata\.files\.jsonl",
+    r"|(dataset_infos?|dataset_dict|state)\.json|hpcdata(\.\w+)?\.jsonl?",
     re.IGNORECASE,
 )
 """Names of files that say something of a data set and hold no sample."""

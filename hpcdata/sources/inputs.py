@@ -359,7 +359,7 @@ def _saved(directory: str, names: Sequence[str]) -> Collection[str]:
 def _is_note(path: str) -> bool:
     if path.lower().endswith(".csv"):
         return not is_metadata(path)
-    return path.endswith(".json") and NOTES.fullmatch(os.path.basename(path)) is not None
+    return path.endswith((".json", ".jsonl")) and NOTES.fullmatch(os.path.basename(path)) is not None
 
 
 def _are_beside_folders(paths: Sequence[str]) -> bool:

@@ -97,6 +97,12 @@ def test_what_is_no_arrow_is_refused(data: bytes, tmp_path: Path) -> None:
         files_of(write(tmp_path / "x.arrow", data))
 
 
+def test_columns_whose_names_are_no_text_are_refused(tmp_path: Path) -> None:
+    data = arrow(tmp_path / "x.arrow", pictures(1)).read_bytes().replace(b"conversations", b"\xff\x80nversations")
+    with pytest.raises(UserError, match=r"x\.arrow: is no Arrow"):
+        files_of(write(tmp_path / "x.arrow", data))
+
+
 def test_dictionaries_are_refused(tmp_path: Path) -> None:
     table = pa.table({"text": pa.array(["a", "b"]).dictionary_encode()})
     (file,) = files_of(arrow(tmp_path / "x.arrow", table))

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from hpcdata.base.errors import UserError
-from hpcdata.samples import Reason, Sample
+from hpcdata.samples import BadSample, Reason, Sample
 from hpcdata.sources import Options, carries_images, gives_documents, list_inputs, parquet
 from hpcdata.sources.pictures import tables
+from hpcdata.sources.pictures.fields import named_pictures
 from tests.sources.source_files import images, one_input, read_all, summary, texts, write
 
 PNG = b"\x89PNG\r\n\x1a\n picture "
@@ -177,3 +178,17 @@ def test_a_column_of_a_row_group_is_never_read_whole(tmp_path, monkeypatch):
     assert len(read_all(file)) == 1500
     assert sum(sizes) > 5 << 20
     assert max(sizes) <= 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"bytes": b"", "path": None}, Reason.EMPTY_IMAGE),
+        ([{"bytes": b"", "path": ""}], Reason.EMPTY_IMAGE),
+        ({"width": 1}, Reason.BAD_RECORD),
+    ],
+)
+def test_a_picture_of_nothing_is_an_empty_one_in_all_stages(value, reason):
+    with pytest.raises(BadSample) as caught:
+        named_pictures({"image": value})
+    assert caught.value.reason is reason

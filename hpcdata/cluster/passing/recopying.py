@@ -11,10 +11,11 @@ from typing import Any
 from hpcdata.base import files
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import Unfinished
-from hpcdata.cluster.passing.through import run_through
+from hpcdata.cluster.passing.through import run_beside, run_through
 from hpcdata.config.compose import compose
 from hpcdata.config.schema import RunConfig
 from hpcdata.formats.records.copied import Copied
+from hpcdata.formats.records.json_targets import LEFT_OUT
 from hpcdata.formats.records.laying_out import export_records
 from hpcdata.formats.records.options import options_of
 from hpcdata.formats.target import Target
@@ -26,7 +27,7 @@ _SOURCES = {"tar": "webdataset", "jsonl": "jsonl"}
 
 def export_copied(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """What came of a parsed line of `hpcdata export`, as values of JSON and in words. Raises UserError."""
-    run = Path(values["run"] or f"{values['out'].rstrip('/')}.run")
+    run = Path(values["run"] or run_beside(values["out"]))
     made = export_records(
         values["dataset"],
         values["out"],
@@ -48,7 +49,7 @@ def _words(made: Target, out: str, run: Path) -> Iterator[str]:
         yield f"{made.facts['renamed']} samples have other names there, as theirs come again in another tar"
     if left_out := made.facts.get("left_out"):
         told = ", ".join(f"{reason} {number}" for reason, number in left_out.items())
-        yield f"{sum(left_out.values())} records have no form there ({told}): {out}/left_out.jsonl lists them"
+        yield f"{sum(left_out.values())} records have no form there ({told}): {out}/{LEFT_OUT} lists them"
     if rejected := _rejected(made):
         told = ", ".join(f"{reason} {number}" for reason, number in rejected.items())
         yield f"{rejected.total()} records could not be copied once more ({told}): {to_type('rejects', run)} lists them"

@@ -7,7 +7,9 @@ finishing job arranges, and the folder stays.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from hpcdata.base import files
 from hpcdata.base.command import DONE
 from hpcdata.cluster import launching
 from hpcdata.cluster.launching import Launched
+from hpcdata.cluster.sbatch import MISREAD
 from hpcdata.config.schema import RunConfig
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.dataset.manifest import Manifest
@@ -35,6 +38,15 @@ class Passed:
     """The account of it."""
     made: Manifest | None = None
     """The dataset of the run, whose folder is there with `keep` alone."""
+
+
+def run_beside(out: str | Path) -> Path:
+    """The folder of a run that makes `out`: `OUT.run`, but for letters that SLURM misreads in the names of logs."""
+    path = Path(out).absolute()
+    name = MISREAD.sub("_", path.name)
+    if name != path.name:  # so that two names stay two
+        name += f"-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}"
+    return path.with_name(f"{name}.run")
 
 
 def run_through(config: RunConfig, *, keep: bool = False) -> Passed:

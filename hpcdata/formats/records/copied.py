@@ -6,13 +6,14 @@ Nothing of the records is held but a few numbers of the part in work: 24 bytes a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.dataset.manifest import Manifest, read_manifest
 from hpcdata.shards.schema import FILES
 from hpcdata.shards.shard import ListedFile, ShardSummary, read_listing, read_summary
@@ -83,7 +84,8 @@ class CopiedPart:
 
     def files(self) -> Iterator[ListedFile]:
         """The files beside the stream, in the order of the samples that they belong to."""
-        return read_listing(self.folder)
+        with _damaged(self.folder):
+            yield from read_listing(self.folder)
 
     def file(self, name: str) -> Path:
         return self.folder / FILES / name
@@ -95,19 +97,30 @@ class CopiedPart:
         return key_of(self._columns, row)
 
     def samples(self) -> Iterator[bytes]:
-        """The bytes of each sample, in order. Raises ValueError where the stream is shorter than its columns say."""
+        """The bytes of each sample, in order. Raises Failed where the stream is shorter than its columns say."""
         with open(self.stream, "rb") as stream:
             for first, size in zip(self.first_byte.tolist(), self.num_bytes.tolist(), strict=True):
                 stream.seek(first)  # no system call where it stands there
                 data = stream.read(size)
                 if len(data) != size:
-                    raise ValueError(f"{self.stream} ends in a sample: run hpcdata verify")
+                    raise Failed(f"{self.stream} ends in a sample: run hpcdata verify")
                 yield data
 
     @cached_property
     def _summary(self) -> ShardSummary:
-        return read_summary(self.folder)
+        with _damaged(self.folder):
+            return read_summary(self.folder)
 
     @cached_property
     def _columns(self) -> dict[str, np.ndarray]:
-        return read_columns(self.folder, self._summary.header.schema, self._summary.sizes)
+        with _damaged(self.folder):
+            return read_columns(self.folder, self._summary.header.schema, self._summary.sizes)
+
+
+@contextmanager
+def _damaged(folder: Path) -> Iterator[None]:
+    """Inside, a ValueError says what is wrong with the files of a shard."""
+    try:
+        yield
+    except ValueError as error:
+        raise Failed(f"{folder}: {error}; run hpcdata verify") from None

@@ -13,12 +13,15 @@ from hpcdata.formats.arranging import Building
 from hpcdata.formats.records.copied import Copied
 from hpcdata.formats.records.llava import llava_record
 from hpcdata.formats.records.options import RecordOptions
-from hpcdata.samples import BadSample
+from hpcdata.samples import BadSample, Reason
 from hpcdata.shards.appending import AppendFile
 from hpcdata.sources import records
 
 Facts = Mapping[str, Any]
-LEFT_OUT = "left_out.jsonl"
+_FILES = "files/"
+"""How a copied line names its files."""
+LEFT_OUT = "hpcdata.left_out.jsonl"
+"""Key, reason and message of records that have no form in a target."""
 
 
 def jsonl(building: Building, copies: Copied, options: RecordOptions) -> Facts:
@@ -52,16 +55,34 @@ def llava(building: Building, copies: Copied, options: RecordOptions) -> Facts:
 
 
 def _llava_record(line: bytes, key: str, folder: str, wanted: set[str], options: RecordOptions) -> dict[str, Any]:
-    """wanted: gets the names of its files."""
+    """wanted: gets the names of its files. Raises BadSample."""
     record = records.load(line)
     assert isinstance(record, dict)
-    found = record.pop("image", None)
-    names = [] if found is None else found if isinstance(found, list) else [found]
-    others = record.pop("files", {})
+    names, others = _own_pictures(record), _own_files(record)
     pictures = [_moved(name, folder) for name in names]
     made = llava_record(record, key, pictures, prompt=options.prompt, placeholders=options.placeholders)
     wanted.update(Path(name).name for name in (*names, *others.values()))
     return {**made, "files": {name: _moved(path, folder) for name, path in others.items()}} if others else made
+
+
+def _own_pictures(record: dict[str, Any]) -> list[str]:
+    """Those that were copied; takes them out of the record. Raises BadSample for others, which are no files."""
+    found = record.pop("image", None)
+    names = found if isinstance(found, list) else [found]
+    if all(isinstance(name, str) and name.startswith(_FILES) for name in names):
+        return names
+    if any(names):
+        raise BadSample(Reason.UNSUPPORTED_MEDIA, "its picture is no file, and was not copied")
+    return []
+
+
+def _own_files(record: dict[str, Any]) -> dict[str, str]:
+    """The other files that were copied; takes them out of the record, whose own field may have this name."""
+    found = record.get("files")
+    is_ours = isinstance(found, dict) and all(
+        isinstance(path, str) and path.startswith(_FILES) for path in found.values()
+    )
+    return record.pop("files") if found and is_ours else {}
 
 
 def _moved(name: str, folder: str) -> str:

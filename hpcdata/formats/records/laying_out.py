@@ -7,7 +7,7 @@
     hf            what datasets.load_from_disk opens; of several splits, a folder each
 
 NAME is that of a shard, `00003-of-00064`. Tars, lines and pictures are hard links where their bytes do not change.
-What a format cannot hold is listed in `left_out.jsonl`.
+What a format cannot hold is listed in `hpcdata.left_out.jsonl`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpcdata.base.command import to_type
-from hpcdata.base.errors import Failed, UserError
+from hpcdata.base.errors import UserError
 from hpcdata.formats.arranging import Building, arrange
 from hpcdata.formats.records import json_targets, row_targets, tar_targets
 from hpcdata.formats.records.copied import Copied
@@ -28,7 +27,6 @@ from hpcdata.formats.records.splits import parse_ratios
 from hpcdata.formats.target import Source, Target
 
 Facts = Mapping[str, Any]
-LEFT_OUT = "left_out.jsonl"
 
 
 _FORMS = {"webdataset": "tar", "energon": "tar", "llava": "jsonl", "jsonl": "jsonl", "hf": "arrow"}
@@ -56,6 +54,8 @@ def export_records(
     is_other = _is_of_another_form(copies, dataset, name, can_copy=recopy is not None)
     _check(name, options)
     if name == "hf":
+        if options.rows != "auto" and not is_other:
+            raise UserError(f"--rows={options.rows}: the rows of {dataset} have their columns already (copy.columns)")
         options = dataclasses.replace(options, rows=row_targets.columns_for(copies, options) if is_other else "auto")
     target = Target(
         format=name,
@@ -73,12 +73,7 @@ def export_records(
             raise UserError(f"none of {copies.manifest.num_samples} records fits {', '.join(settings)}")
         return {**_FILLS[name](building, again, options), "copied_again": again.manifest.counts.to_mapping()}
 
-    try:
-        return arrange(Path(out), target, fill)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise Failed(f"{dataset} is damaged: {error}") from None
+    return arrange(Path(out), target, fill)
 
 
 def _is_of_another_form(copies: Copied, dataset: str | Path, name: str, *, can_copy: bool) -> bool:
@@ -90,11 +85,9 @@ def _is_of_another_form(copies: Copied, dataset: str | Path, name: str, *, can_c
     held, fits = (_WORDS[form] for form in (copies.form, _FORMS[name]))
     if copies.form == "arrow":
         raise UserError(f"{dataset} holds {held}, and {name} is made of {fits}: copy the raw records again")
-    pattern = str(copies.manifest.folder / f"parts/*/records/*.{copies.form}")
-    line = to_type("launch", "stage=copy", f"copy.format={_COPIES[_FORMS[name]]}", f"data.raw_data_dir={pattern}")
     raise UserError(
-        f"{dataset} holds {held}, and {name} is made of {fits}: copy the records into those with\n"
-        f"{line} data.token_output_dir=FOLDER\nand export that"
+        f"{dataset} holds {held}, and {name} is made of {fits}: copy the records with "
+        f"copy.format={_COPIES[_FORMS[name]]}, as hpcdata export does by itself"
     )
 
 

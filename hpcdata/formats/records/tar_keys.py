@@ -39,37 +39,47 @@ def _hash(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") >> 1
 
 
-def new_names(parts: Sequence[CopiedPart], hashes: Sequence[np.ndarray]) -> dict[str, Names]:
-    """Part -> the rows that need another name, and it: their number in the plan behind the old one. Others: none.
+class Renames:
+    """Which samples need another name: of those with equal names all but the first, and those that no reader takes.
 
-    Of samples with equal names the first keeps it. Two names with the same hash, one in 10^19, count as equal.
+    hashes: of each part. Two names with the same hash, one pair in 10^19, count as equal. Of all samples 8 bytes are
+    held, of names those of the part that is asked for.
     """
-    every = np.concatenate([np.empty(0, np.uint64), *hashes])
-    is_kept = np.zeros(len(every), bool)
-    is_kept[np.unique(every, return_index=True)[1]] = True
-    is_kept &= every != _REFUSED
-    taken = set[int]() if is_kept.all() else set(every.tolist())
-    found, first = dict[str, Names](), 0
-    for part in parts:
-        rows = np.flatnonzero(~is_kept[first : first + len(part)])
-        first += len(part)
-        if len(rows):
-            found[part.name] = _named(part, set(rows.tolist()), taken)
-    return found
 
+    def __init__(self, parts: Sequence[CopiedPart], hashes: Sequence[np.ndarray]) -> None:
+        every = np.concatenate([np.empty(0, np.uint64), *hashes])
+        self._known, firsts = np.unique(every, return_index=True)
+        is_kept = np.zeros(len(every), bool)
+        is_kept[firsts] = True
+        is_kept &= every != _REFUSED
+        self._rows, first = dict[str, np.ndarray](), 0
+        for part in parts:
+            self._rows[part.name] = np.flatnonzero(~is_kept[first : first + len(part)])
+            first += len(part)
 
-def _named(part: CopiedPart, rows: set[int], taken: set[int]) -> Names:
-    names = Names()
-    with open_tar(part) as tar:
-        for sample in tar:
-            if sample.row in rows:
-                stem = sample.key.lstrip("_") or "sample"
-                name = f"{stem}-{int(part.index[sample.row]):09d}"
-                while _hash(name) in taken:
-                    name += "-2"
-                taken.add(_hash(name))
-                names[sample.row] = name
-    return names
+    def __len__(self) -> int:
+        return sum(map(len, self._rows.values()))
+
+    def of(self, part: CopiedPart) -> Names:
+        """Row -> the old name and the number in the plan behind it, and `-2` where a sample has that name already."""
+        rows = set(self._rows[part.name].tolist()) if part.name in self._rows else set()
+        names = Names()
+        if not rows:
+            return names
+        with open_tar(part) as tar:
+            for sample in tar:
+                if sample.row in rows:
+                    name = f"{sample.key.lstrip('_') or 'sample'}-{int(part.index[sample.row]):09d}"
+                    while self._is_taken(name):
+                        name += "-2"
+                    names[sample.row] = name
+        return names
+
+    def _is_taken(self, name: str) -> bool:
+        """By a sample that was there; names that are given differ in their numbers."""
+        found = np.uint64(_hash(name))
+        place = int(np.searchsorted(self._known, found))
+        return place < len(self._known) and bool(self._known[place] == found)
 
 
 def write_renamed(part: CopiedPart, names: Mapping[int, str], out: AppendFile) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hpcdata.base.errors import Failed
 from hpcdata.base.reads import read_at
 from hpcdata.formats.records.copied import CopiedPart
 from hpcdata.sources.tar.groups import split_name
@@ -45,7 +46,7 @@ class OpenTar:
         self.path, self.descriptor, self.bounds = path, descriptor, bounds
 
     def __iter__(self) -> Iterator[TarSample]:
-        """The samples in order, from headers alone. Raises ValueError where they are not where the part says."""
+        """The samples in order, from headers alone. Raises Failed where they are not where the part says."""
         walk = members(FileSource(self.descriptor))
         ahead = next(walk, None)
         for row, (start, end) in enumerate(itertools.pairwise(self.bounds.tolist())):
@@ -55,13 +56,13 @@ class OpenTar:
                 found.append(TarMember(ahead.name, names[1].decode(), ahead.start, ahead.offset, ahead.size))
                 ahead = next(walk, None)
             if len(keys) != 1 or found[0].start != start:
-                raise ValueError(f"{self.path}: sample {row} is not at byte {start}: run hpcdata verify")
+                raise Failed(f"{self.path}: sample {row} is not at byte {start}: run hpcdata verify")
             yield TarSample(row, keys.pop().decode(), start, end, found)
 
     def read(self, start: int, size: int) -> bytes:
         data = read_at(self.descriptor, size, start)
         if len(data) != size:
-            raise ValueError(f"{self.path} became shorter while it was read")
+            raise Failed(f"{self.path} became shorter while it was read")
         return data
 
 

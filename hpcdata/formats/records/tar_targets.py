@@ -16,7 +16,7 @@ from hpcdata.formats.records.copied import Copied, CopiedPart
 from hpcdata.formats.records.options import RecordOptions
 from hpcdata.formats.records.sample_types import Profile, given_type
 from hpcdata.formats.records.splits import parse_ratios, split_shards
-from hpcdata.formats.records.tar_keys import key_hashes, new_names, write_renamed
+from hpcdata.formats.records.tar_keys import Renames, key_hashes, write_renamed
 from hpcdata.formats.records.tar_members import TarSample, open_tar
 from hpcdata.sources.wids import KIND
 
@@ -24,24 +24,24 @@ Facts = Mapping[str, Any]
 
 
 def webdataset(building: Building, copies: Copied, options: RecordOptions) -> Facts:
-    names = _new_names(copies) if options.keys == "unique" else {}
+    names = _renames(copies) if options.keys == "unique" else Renames([], [])
     entries = []
     for part in copies.parts:
-        _add_tar(building, part, names.get(part.name))
+        _add_tar(building, part, names.of(part))
         size = (building.folder / f"{part.name}.tar").stat().st_size
         entries.append({"url": f"{part.name}.tar", "nsamples": len(part), "filesize": size})
     index = {"__kind__": KIND, "wids_version": 1, "shardlist": entries, "name": f"copied-{_short(copies)}"}
     building.write("shardindex.json", json.dumps(index, indent=2).encode())
-    return {"renamed": _num_renamed(names)}
+    return {"renamed": len(names)}
 
 
 def energon(building: Building, copies: Copied, options: RecordOptions) -> Facts:
-    names, profile = _new_names(copies), Profile()
+    names, profile = _renames(copies), Profile()
     counts = {f"{part.name}.tar": len(part) for part in copies.parts}
     split = split_shards(counts, parse_ratios(options.split), options.split_seed)
     places = {}
     for part in copies.parts:
-        bounds = places[part.name] = _add_tar(building, part, names.get(part.name))
+        bounds = places[part.name] = _add_tar(building, part, names.of(part))
         building.write(f"{part.name}.tar.idx", files_of_energon.index_bytes(bounds))
     samples = (_profiled(part, building.folder, places[part.name], profile) for part in copies.parts)
     meta = f"{files_of_energon.META}/"
@@ -63,7 +63,7 @@ def energon(building: Building, copies: Copied, options: RecordOptions) -> Facts
     building.write(f"{meta}split.yaml", files_of_energon.split_yaml(split))
     building.write(f"{meta}dataset.yaml", files_of_energon.dataset_yaml(sample_type))
     return {
-        "renamed": _num_renamed(names),
+        "renamed": len(names),
         "sample_type": dataclasses.asdict(sample_type),
         "split": {name: sum(counts[tar] for tar in tars) for name, tars in split.items()},
     }
@@ -76,15 +76,11 @@ def _profiled(part: CopiedPart, folder: Path, bounds: np.ndarray, profile: Profi
             yield sample
 
 
-def _new_names(copies: Copied) -> dict[str, dict[int, str]]:
-    return new_names(copies.parts, [key_hashes(part) for part in copies.parts])
+def _renames(copies: Copied) -> Renames:
+    return Renames(copies.parts, [key_hashes(part) for part in copies.parts])
 
 
-def _num_renamed(names: Mapping[str, Mapping[int, str]]) -> int:
-    return sum(map(len, names.values()))
-
-
-def _add_tar(building: Building, part: CopiedPart, names: Mapping[int, str] | None) -> np.ndarray:
+def _add_tar(building: Building, part: CopiedPart, names: Mapping[int, str]) -> np.ndarray:
     """Returns where the samples of the tar begin, and where the last one ends."""
     if not names:
         building.link(part.stream, f"{part.name}.tar", part.stream_sha256)

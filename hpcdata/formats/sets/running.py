@@ -1,4 +1,4 @@
-"""All sets of a folder: those of Parquet are converted by another command, those of JSON relinked."""
+"""All sets of a folder: those of Parquet are converted by another command, those of JSON unpacked and relinked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from hpcdata.formats.sets.finding import find_sets
 from hpcdata.formats.sets.mapping import read_mapping
-from hpcdata.formats.sets.relinking import MISSING, RelinkOptions, relink
+from hpcdata.formats.sets.relinking import IMAGES, MISSING, RelinkOptions, relink
+from hpcdata.formats.sets.unpacking import archives_of, unpack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,9 @@ def run(options: SetOptions, *, convert: Callable[[list[str]], int] | None, say:
             is_well &= convert([*line, f"convert.image_prefix={root}/{name}/image/"]) == 0
         if not found.of_json:
             return is_well
+        for name in found.of_json:
+            for archive in archives_of(options.source / name):
+                unpack(archive, options.target / name, IMAGES, say=say)
         only = found.of_json
         names = {name: json_name for name, json_name in names.items() if name in only}
     return _relinked(options, names, only, say) and is_well

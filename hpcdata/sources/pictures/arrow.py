@@ -123,7 +123,10 @@ def _rows(file: InputFile, first: int, count: int, options: Options) -> Iterator
     """(position, row or why there is none, columns that hold other media)."""
     end, position = first + count, first
     with parquet.Bytes(file) as data:
-        schema = _schema(data, file)
+        try:
+            schema = _schema(data, file)
+        except BadSample:
+            raise changed_since_planned(file, got=0, expected=end) from None
         media = tables.other_media(schema)
         names = [field.name for field in schema if tables.is_read(field, options)]
         for group in groups(data, file):
@@ -199,7 +202,9 @@ def _schema(data: parquet.Bytes, file: InputFile) -> pa.Schema:
         raise BadSample(Reason.DAMAGED_ARCHIVE, message)
     data.seek(place)
     with parquet.telling(data, message):
-        return pa.ipc.read_schema(pa.py_buffer(data.read(metadata + body)))
+        schema = pa.ipc.read_schema(pa.py_buffer(data.read(metadata + body)))
+        _ = schema.names  # of UTF-8
+    return schema
 
 
 def _message(data: parquet.Bytes, place: int) -> tuple[int, int, int, int]:

@@ -136,7 +136,7 @@ def listed(value: object, name: str) -> object:
 def _is_empty(value: object) -> bool:
     """Whether this stands in the place of a picture, and is none."""
     if isinstance(value, dict):
-        return not any(isinstance(item, bytes | str) and item for item in value.values())
+        return bool(value) and all(item is None or item == b"" or item == "" for item in value.values())
     return value is None or value == "" or value == b""
 
 
@@ -171,6 +171,8 @@ def _of_object(value: dict[str, Any], name: str) -> Named | None:
             return _picture(value[key], name)
     if value and all(item is None for item in value.values()):
         return None
+    if _is_empty(value):
+        raise BadSample(Reason.EMPTY_IMAGE, f"{name} is a picture of 0 bytes")
     raise _unexpected(value, name)
 
 

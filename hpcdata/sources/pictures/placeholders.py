@@ -4,7 +4,9 @@
     fix       a record without a marker gets one for each picture, in front of what a user says first
     reject    a record with another number of markers than pictures is a reject
 
-Only a record without any marker is fixed: of some that are too few or too many nobody knows which picture is meant.
+A marker stays where it is written; LLaVA's trainer moves the only one of a turn to the turn's front. A marker in a
+record without pictures is a reject where its text is read; the trainer takes it for text. Only a record without any
+marker is fixed: of some that are too few or too many nobody knows which picture is meant.
 """
 
 from __future__ import annotations

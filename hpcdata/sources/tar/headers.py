@@ -30,6 +30,7 @@ _NAME_TYPES = b"LKxX"  # GNU long name, GNU long name of a link's target, PAX he
 _SKIPPED_TYPES = b"g"  # global PAX header
 _NO_DATA_TYPES = b"123456"  # links, devices, folders, pipes
 _LINK_TYPES = b"12"  # hard, symbolic
+_DEVICE_TYPES = b"346"  # of characters, of blocks, pipes
 _SYMBOLIC = ord("2")
 _REGULAR_TYPES = b"\x0007S"
 _SIGNED_BYTES = struct.Struct("148b8x356b")
@@ -46,6 +47,8 @@ class Member(NamedTuple):
     target: bytes = b""
     """What a link leads to, as stored: for a hard link a name in the archive, else a path from the link's folder."""
     is_symbolic: bool = False
+    kind: int = 0
+    """Its type flag, of devices and pipes alone."""
 
 
 class Damage(NamedTuple):
@@ -115,8 +118,13 @@ class FileSource:
         return None
 
 
-def members(source: ByteSource, start: int = 0, *, with_links: bool = False) -> Iterator[Member | Damage]:
-    """Regular files, links if they are asked for, and damaged regions in order, from a header at `start`."""
+def members(
+    source: ByteSource, start: int = 0, *, with_links: bool = False, with_others: bool = False
+) -> Iterator[Member | Damage]:
+    """Regular files, links and devices if they are asked for, and damaged regions in order, from a header at `start`.
+
+    with_others: devices and pipes.
+    """
     offset = start
     while len(block := source.view(offset, BLOCK)) == BLOCK:
         if block == _ZEROS:
@@ -127,7 +135,7 @@ def members(source: ByteSource, start: int = 0, *, with_links: bool = False) -> 
                 yield Damage(offset, Reason.DAMAGED_ARCHIVE, "zeros instead of a tar header")
                 offset = _next_header(source, after)
             continue
-        step = _step(source, block, offset, with_links)
+        step = _step(source, block, offset, with_links, with_others)
         if step.is_damaged:
             yield Damage(offset, Reason.DAMAGED_ARCHIVE, "not a tar header")
             offset = _next_header(source, step.end + BLOCK)
@@ -154,7 +162,7 @@ class _Step(NamedTuple):
     is_damaged: bool = False
 
 
-def _step(source: ByteSource, block: bytes, start: int, with_links: bool) -> _Step:
+def _step(source: ByteSource, block: bytes, start: int, with_links: bool, with_others: bool) -> _Step:
     offset, is_sparse = start, False
     known = _Extended()
     while _is_header(block):
@@ -166,6 +174,8 @@ def _step(source: ByteSource, block: bytes, start: int, with_links: bool) -> _St
                 source.links.add(start)
                 if with_links:
                     return _Step(_link(block, start, data, known), data)
+            if with_others and kind in _DEVICE_TYPES:
+                return _Step(Member(start, known.name or _stored_name(block), data, 0, False, kind=kind), data)
             return _Step(None, data)
         if kind in _NAME_TYPES and not (kind == _LONG_LINK and stored > _EXTENSION_LIMIT_BYTES):
             if stored > _EXTENSION_LIMIT_BYTES:

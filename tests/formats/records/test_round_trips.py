@@ -15,10 +15,7 @@ from hypothesis import strategies as st
 from hpcdata.formats.records.laying_out import export_records
 from hpcdata.formats.records.options import RecordOptions
 from hpcdata.formats.target import problems_of
-from hpcdata.samples import ImagePart, Sample, TextPart
-from hpcdata.sources import Options, list_inputs, prepare, read, scan
-from tests.formats.records.made import LINES, TARS, copied, read_with, write_lines
-from tests.selection import examples
+from tests.formats.records.made import LINES, TARS, copied, parts_of, read_with, write_lines
 from tests.work.test_task import make_tar, png
 
 READ_NAMES = """
@@ -42,26 +39,6 @@ ODD_NAMES = [
         "'; DROP",
     ),
 ]
-
-
-def parts_of(path: Path, *, needs_image: bool = True) -> Counter:
-    """What our sources read of a file or folder: of each record, its texts with their speakers, and its pictures."""
-    found = Counter[tuple]()
-    options = Options(needs_image=needs_image, keep_image_marker=False)
-    with tempfile.TemporaryDirectory() as folder:
-        for listed in list_inputs(str(path), "auto"):
-            file = prepare(listed, Path(folder))
-            known = scan(file, every=8, options=options)
-            for record in read(file, known, first=0, count=known.num_samples, options=options):
-                assert isinstance(record, Sample), record
-                found[tuple(map(_plain, record.parts))] += 1
-    return found
-
-
-def _plain(part: TextPart | ImagePart) -> tuple:
-    if isinstance(part, TextPart):
-        return part.role.name, part.text, part.loss
-    return ("PICTURE", part.blob.read(max_bytes=2**20))
 
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12).map(
@@ -89,8 +66,9 @@ def talks(draw: st.DrawFn) -> dict:
     return record
 
 
+@pytest.mark.slow
 @given(st.lists(talks(), min_size=1, max_size=6))
-@settings(max_examples=examples(5), deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_conversations_come_back_from_lines_and_from_llava(records: list[dict]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -117,8 +95,9 @@ def _pictures(record: dict) -> list[str]:
     return found if isinstance(found, list) else [found]
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.sampled_from(ODD_NAMES), min_size=1, max_size=6, unique=True), min_size=1, max_size=3))
-@settings(max_examples=examples(5), deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_names_of_all_kinds_come_once_and_webdataset_and_our_sources_read_all(tars: list[list[str]]) -> None:
     import webdataset
 

@@ -52,20 +52,23 @@ def write(part: CopiedPart, names: tar_keys.Names, path: Path) -> np.ndarray:
 
 
 def renamed(copies: Copied) -> dict[str, tar_keys.Names]:
-    return tar_keys.new_names(copies.parts, [tar_keys.key_hashes(part) for part in copies.parts])
+    names = tar_keys.Renames(copies.parts, [tar_keys.key_hashes(part) for part in copies.parts])
+    found = {part.name: names.of(part) for part in copies.parts}
+    assert len(names) == sum(map(len, found.values()))
+    return found
 
 
 def test_names_that_come_again_or_look_like_notes_are_given_others(twins: Copied) -> None:
     first, second, third = (part.name for part in twins.parts)
     found = renamed(twins)
-    assert first not in found
+    assert found[first] == {}
     assert found[second] == {0: "0000-000000003", 1: "0001-000000004-2", 2: "0002-000000005"}
     assert found[third] == {0: "notes-000000006"}
 
 
 def test_a_tar_with_other_names_holds_the_same_and_is_indexed(twins: Copied, tmp_path: Path) -> None:
     for part in twins.parts:
-        names = renamed(twins).get(part.name, {})
+        names = renamed(twins)[part.name]
         ends = write(part, names, tmp_path / f"{part.name}.tar")
         assert list(members(tmp_path / f"{part.name}.tar").values()) == list(members(part.stream).values())
         with tarfile.open(tmp_path / f"{part.name}.tar") as tar:
@@ -98,7 +101,7 @@ def test_a_part_whose_tar_is_not_as_it_says_is_refused(twins: Copied) -> None:
 
 
 def test_tokens_are_no_copied_records(tmp_path: Path) -> None:
-    run = copied(tmp_path / "run", source=None)
+    run = copied(tmp_path / "run", "image.tokenizer=none")
     with pytest.raises(UserError, match="holds tokens, and this export is for records that stage=copy has copied"):
         Copied(run)
     lines = Copied(copied(tmp_path / "lines", *LINES, "data.n_train_samples=3"))

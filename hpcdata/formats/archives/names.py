@@ -1,0 +1,27 @@
+"""A member's name -> a path inside of the folder, or why there is none."""
+
+from __future__ import annotations
+
+import os
+import re
+
+WORK = ".hpcdata-unpacking"
+"""The folder of what is being written."""
+_MOST_BYTES, _MOST_IN_ALL = 255, 3000
+_DRIVE = re.compile(rb"[A-Za-z]:")
+
+
+class Unfit(Exception):
+    """The member is not unpacked: its reason."""
+
+
+def path_of(name: bytes) -> str:
+    """Relative, with `/`, without `.` and empty parts. Raises Unfit."""
+    parts = [part for part in name.split(b"/") if part not in (b"", b".")]
+    if name.startswith(b"/") or b".." in parts or (parts and _DRIVE.fullmatch(parts[0])):
+        raise Unfit("outside")
+    if not parts or b"\0" in name or parts[0] == os.fsencode(WORK):
+        raise Unfit("bad_name")
+    if len(name) > _MOST_IN_ALL or any(len(part) > _MOST_BYTES for part in parts):
+        raise Unfit("long_name")
+    return "/".join(map(os.fsdecode, parts))

@@ -1,0 +1,54 @@
+"""Unpack: unpacks archives into a folder, safely, and goes on where it was killed.
+
+    hpcdata unpack images.zip image                 as `unzip images.zip -d image` does
+    hpcdata unpack 'images_part*.tar.gz' image      several, one behind the other
+    hpcdata unpack /data/OneVisionMidData/ureader_kg image          all archives in a folder
+
+zip, tar, tar.gz and tar.zst are read, and archives that were split into parts (images.zip.part-aa, ...). Nothing is
+written outside of OUT and nothing that is there is replaced: links, devices, names that lead out of OUT and damaged
+members are left out. OUT.members.csv says what became of each member. The same line again goes on with the first member
+that is not in it, and makes again what is gone. The exit code is 1 where an archive or a member is damaged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpcdata.base.command import DONE, FAILED, Options, Parser, say
+
+
+def parser() -> Parser:
+    parser = Parser("unpack", __doc__)
+    parser.add_argument("src", help="archive, folder, glob or brace list")
+    parser.add_argument("out", help="folder to unpack into")
+    parser.add_argument("-d", action="store_true", help="no effect: OUT may stand behind it, as for unzip")
+    parser.add_argument("--max-bytes", type=int, metavar="N", help="of an archive (100 times its size and 256 MiB)")
+    parser.add_argument("--max-members", type=int, metavar="N", help="of an archive (262,144 and one for 64 bytes)")
+    parser.add_json()
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return parser().run(arguments, _unpack)
+
+
+def _unpack(options: Options) -> int:
+    from hpcdata.base.logs import configure
+    from hpcdata.formats.archives.unpacking import unpack
+
+    configure("unpack")
+    made = unpack(options.src, Path(options.out), max_bytes=options.max_bytes, max_members=options.max_members)
+    if options.json:
+        print(json.dumps([dataclasses.asdict(item) for item in made], indent=1))
+    else:
+        for item in made:
+            say(item.describe())
+    return DONE if all(item.is_good for item in made) else FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,349 @@
+"""Archives, the harmless and the others, into a folder.   pytest tests/formats/archives/test_unpacking.py"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import gzip
+import io
+import os
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from hpcdata import unpack as command
+from hpcdata.base.command import DONE, FAILED, REFUSED
+from hpcdata.base.errors import UserError
+from hpcdata.formats.archives import parts
+from hpcdata.formats.archives.unpacking import unpack
+from tests.trees import sha256_tree
+
+MEMBERS = {f"images/{number:03d}.jpg": bytes([number]) * (100 + number) for number in range(40)} | {"empty": b""}
+
+
+def zipped(members: dict[str, bytes] = MEMBERS, **options: object) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, **options) as archive:  # type: ignore[arg-type]
+        for number, (name, data) in enumerate(members.items()):
+            archive.writestr(name, data, zipfile.ZIP_STORED if number % 2 else zipfile.ZIP_DEFLATED)
+    return out.getvalue()
+
+
+def tarred(members: dict[str, bytes] = MEMBERS, *others: tarfile.TarInfo) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for info in others:
+            archive.addfile(info)
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+KINDS: dict[str, Callable[[dict[str, bytes]], bytes]] = {
+    "x.zip": zipped,
+    "x.tar": tarred,
+    "x.tar.gz": lambda members: gzip.compress(tarred(members)),
+    "x.tgz": lambda members: gzip.compress(tarred(members)[:4096]) + gzip.compress(tarred(members)[4096:]),
+    "x.tar.zst": lambda members: zstandard.ZstdCompressor().compress(tarred(members)),
+}
+
+
+def held(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def put(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def results(out: Path) -> dict[str, str]:
+    with open(out.with_name(f"{out.name}.members.csv"), newline="") as file:
+        return {line["member"]: line["result"] for line in csv.DictReader(file) if line["number"] != "-1"}
+
+
+@pytest.mark.parametrize("is_in_parts", [False, True])
+@pytest.mark.parametrize("name", KINDS)
+def test_the_files_are_those_that_were_packed(tmp_path: Path, name: str, is_in_parts: bool) -> None:
+    data = KINDS[name](MEMBERS)
+    if is_in_parts:
+        for number, start in enumerate(range(0, len(data), 1000)):
+            put(tmp_path / f"in/{name}.part-{number:03d}", data[start : start + 1000])
+        source = f"{tmp_path}/in/{name}.part-*"
+    else:
+        source = str(put(tmp_path / "in" / name, data))
+    (made,) = unpack(source, tmp_path / "out")
+    assert made.describe() == f"{name}: 41 members = 41 written"
+    assert held(tmp_path / "out") == MEMBERS
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out", "out.members.csv"}
+
+
+def test_as_the_document_unzips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """unzip BLIP558K/images.zip -d BLIP558K/image"""
+    archive = put(tmp_path / "BLIP558K/images.zip", zipped({"00000/000000010.jpg": b"a"}))
+    assert command.main([str(archive), "-d", f"{tmp_path}/BLIP558K/image"]) == DONE
+    assert capsys.readouterr().out == "images.zip: 1 members = 1 written\n"
+    assert held(tmp_path / "BLIP558K/image") == {"00000/000000010.jpg": b"a"}
+
+
+def test_several_archives_of_a_folder_meet_in_one(tmp_path: Path) -> None:
+    folder = tmp_path / "ai2d(cauldron,llava_format)"
+    put(folder / "images_0.tar.gz", gzip.compress(tarred({"a/1": b"1", "same": b"s"})))
+    put(folder / "images_1.zip", zipped({"a/2": b"2", "same": b"s", "a/1": b"other"}))
+    put(folder / "kg.json", b"[]")
+    first, second = unpack(str(folder), tmp_path / "image")
+    assert first.describe() == "images_0.tar.gz: 2 members = 2 written"
+    assert second.describe() == "images_1.zip: 3 members = 2 written + 1 exists"
+    assert held(tmp_path / "image") == {"a/1": b"1", "a/2": b"2", "same": b"s"}
+
+
+NAMES = {
+    "../evil": "outside",
+    "a/../../evil": "outside",
+    "/etc/evil": "outside",
+    "C:/evil": "outside",
+    ".": "bad_name",
+    ".hpcdata-unpacking/x": "bad_name",
+    "n" * 300: "long_name",
+    "good/./name": "written",
+    "with space, (brackets)+": "written",
+    "-rf": "written",
+}
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar"])
+def test_names_lead_nowhere_else(tmp_path: Path, name: str) -> None:
+    source = put(tmp_path / "in" / name, KINDS[name](dict.fromkeys(NAMES, b"x")))
+    unpack(str(source), tmp_path / "deep/out")
+    assert results(tmp_path / "deep/out") == NAMES
+    assert not list(tmp_path.rglob("evil"))
+    assert set(held(tmp_path / "deep/out")) == {"good/name", "with space, (brackets)+", "-rf"}
+
+
+def test_links_and_devices_are_left_out_and_no_way(tmp_path: Path) -> None:
+    others = []
+    for name, kind, target in (
+        ("folder", tarfile.SYMTYPE, str(tmp_path)),
+        ("hard", tarfile.LNKTYPE, "/etc/passwd"),
+        ("null", tarfile.CHRTYPE, ""),
+        ("disk", tarfile.BLKTYPE, ""),
+        ("pipe", tarfile.FIFOTYPE, ""),
+    ):
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, target
+        others.append(info)
+    source = put(tmp_path / "x.tar", tarred({"folder/evil": b"x"}, *others))
+    (made,) = unpack(str(source), tmp_path / "out")
+    assert made.describe() == "x.tar: 6 members = 1 written + 3 device + 2 link"
+    assert held(tmp_path / "out") == {"folder/evil": b"x"}
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_link_of_a_zip_is_left_out(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        info = zipfile.ZipInfo("folder")
+        info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(info, str(tmp_path))
+        archive.writestr("folder/evil", b"x")
+    unpack(str(put(tmp_path / "x.zip", out.getvalue())), tmp_path / "out")
+    assert results(tmp_path / "out") == {"folder": "link", "folder/evil": "written"}
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_link_that_is_there_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/images").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "out/empty").symlink_to("/etc/passwd")
+    (made,) = unpack(str(put(tmp_path / "x.zip", zipped())), tmp_path / "out")
+    assert made.describe() == "x.zip: 41 members = 0 written + 41 exists"
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_what_is_there_is_not_replaced_and_names_that_come_again_are_told(tmp_path: Path) -> None:
+    put(tmp_path / "out/a", b"mine")
+    put(tmp_path / "out/b", b"same")
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, data in (("a", b"other"), ("b", b"same"), ("c", b"1"), ("c", b"1"), ("c", b"2"), ("c/d", b"")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    (made,) = unpack(str(put(tmp_path / "x.tar", out.getvalue())), tmp_path / "out")
+    assert made.describe() == "x.tar: 6 members = 2 written + 1 duplicate + 3 exists"
+    assert held(tmp_path / "out") == {"a": b"mine", "b": b"same", "c": b"1"}
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.tar.zst"])
+def test_a_bomb_has_a_limit_by_name(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    source = put(tmp_path / name, KINDS[name]({"good": b"g", "bomb": bytes(3 << 20), "behind": b"b"}))
+    assert command.main([str(source), f"{tmp_path}/out", "--max-bytes", f"{1 << 20}"]) == FAILED
+    assert "--max-bytes allows more" in capsys.readouterr().out
+    assert sum(map(len, held(tmp_path / "out").values())) <= 2 << 20
+    assert command.main([str(source), f"{tmp_path}/out", "--max-members", "2"]) == FAILED
+    assert "--max-members allows more" in capsys.readouterr().out
+
+
+def test_members_that_overlap_are_a_bomb(tmp_path: Path) -> None:
+    data = bytearray(zipped({"a": os.urandom(1000), "b": b"x"}))
+    entry = data.index(b"PK\1\2", data.index(b"PK\1\2") + 4)
+    data[entry + 20 : entry + 24] = struct.pack("<L", 1000)
+    (made,) = unpack(str(put(tmp_path / "x.zip", bytes(data))), tmp_path / "out")
+    assert "overlap" in made.damage
+
+
+def test_a_damaged_member_is_named_and_the_others_are_there(tmp_path: Path) -> None:
+    data = bytearray(zipped({"a": b"a" * 10, "b": b"b" * 1000, "c": b"c"}))
+    data[data.index(b"b" * 1000) + 500] ^= 1
+    source = put(tmp_path / "x.zip", bytes(data))
+    assert command.main([str(source), f"{tmp_path}/out"]) == FAILED
+    assert results(tmp_path / "out") == {"a": "written", "b": "damaged", "c": "written"}
+    assert set(held(tmp_path / "out")) == {"a", "c"}
+
+
+def test_members_of_other_methods_and_locked_ones_are_named(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("packed", b"x" * 100, zipfile.ZIP_LZMA)
+        archive.writestr("locked", b"x")
+    data = bytearray(out.getvalue())
+    entry = data.rindex(b"PK\1\2")
+    data[entry + 8] |= 1
+    unpack(str(put(tmp_path / "x.zip", bytes(data))), tmp_path / "out")
+    assert results(tmp_path / "out") == {"packed": "unknown_compression", "locked": "encrypted"}
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.tar.zst"])
+def test_an_archive_that_is_cut_short_says_so(tmp_path: Path, name: str) -> None:
+    members = {key: os.urandom(3000) for key in MEMBERS}
+    data = KINDS[name](members)
+    (made,) = unpack(str(put(tmp_path / name, data[: len(data) // 2])), tmp_path / "out")
+    assert made.damage
+    assert not made.is_good
+    found = held(tmp_path / "out")
+    assert len(found) < len(members)
+    assert all(members[key] == value for key, value in found.items())
+
+
+def test_names_of_other_times(tmp_path: Path) -> None:
+    data = zipped({"XX": b"1", "YYYYYY": b"2", "a\\b": b"3"})
+    for old, new in ((b"XX", b"\x81\x84"), (b"YYYYYY", "그림".encode())):
+        data = data.replace(old, new)
+    data = data.replace(b"PK\1\2\x14\3", b"PK\1\2\x14\0")
+    unpack(str(put(tmp_path / "x.zip", data)), tmp_path / "out")
+    assert held(tmp_path / "out") == {"üä": b"1", "그림": b"2", "a/b": b"3"}
+
+
+def test_a_zip_of_64_bits(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive, archive.open("a", "w", force_zip64=True) as member:
+        member.write(b"wide")
+    data = out.getvalue()
+    start = data.index(b"PK\1\2")
+    wide = struct.pack("<HHQQQ", 1, 24, 4, 4, 0)
+    entry = data[start : start + 20] + b"\xff" * 8 + struct.pack("<5H2L", 1, len(wide), 0, 0, 0, 0, 0xFFFFFFFF)
+    directory = entry + b"a" + wide
+    end = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, len(directory), start)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, start + len(directory), 1)
+    tail = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    unpack(str(put(tmp_path / "x.zip", data[:start] + directory + end + locator + tail)), tmp_path / "out")
+    assert held(tmp_path / "out") == {"a": b"wide"}
+
+
+def test_what_is_no_archive_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([str(put(tmp_path / "x.zip", b"<html>404</html>")), f"{tmp_path}/out"]) == REFUSED
+    assert "is no archive" in capsys.readouterr().err
+    with pytest.raises(UserError, match="holds no archive"):
+        unpack(str(put(tmp_path / "in/a.txt", b"").parent), tmp_path / "out")
+
+
+def test_the_same_line_again_does_nothing_and_makes_again_what_is_gone(tmp_path: Path) -> None:
+    source, out = put(tmp_path / "x.tar.gz", KINDS["x.tar.gz"](MEMBERS)), tmp_path / "out"
+    unpack(str(source), out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    (again,) = unpack(str(source), out)
+    assert again.describe() == "x.tar.gz: 41 members = 41 written"
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    (out / "images/003.jpg").unlink()
+    unpack(str(source), out)
+    assert held(out) == MEMBERS
+
+
+def test_another_archive_of_that_name_is_refused(tmp_path: Path) -> None:
+    source = put(tmp_path / "x.zip", zipped())
+    unpack(str(source), tmp_path / "out")
+    source.write_bytes(zipped({"a": b"b"}))
+    with pytest.raises(UserError, match=r"x\.zip is not the archive that .*out was unpacked from"):
+        unpack(str(source), tmp_path / "out")
+
+
+def test_a_line_of_the_account_that_a_kill_has_cut_is_cut_off(tmp_path: Path) -> None:
+    source, out = put(tmp_path / "x.zip", zipped()), tmp_path / "out"
+    unpack(str(source), out)
+    journal = tmp_path / "out.members.csv"
+    whole = journal.read_bytes()
+    for size in range(len(whole) - 200, len(whole), 23):
+        journal.write_bytes(whole[:size])
+        unpack(str(source), out)
+        assert journal.read_bytes() == whole
+    assert held(out) == MEMBERS
+
+
+def test_a_fault_of_reading_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out, left = put(tmp_path / "x.tar", tarred()), tmp_path / "out", [1]
+    real = parts.read_at
+
+    def read_at(descriptor: int, size: int, offset: int) -> bytes:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor, size, offset)
+
+    monkeypatch.setattr(parts, "read_at", read_at)
+    for number in range(4):
+        left[0] = number
+        with pytest.raises(OSError, match=r"Input/output error: .*x\.tar"):
+            unpack(str(source), out)
+        if number == 1:
+            break
+    monkeypatch.setattr(parts, "read_at", real)
+    unpack(str(source), out)
+    assert held(out) == MEMBERS
+    assert set(results(out).values()) == {"written"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz"])
+def test_killed_at_any_moment_it_goes_on_and_makes_the_same(tmp_path: Path, name: str) -> None:
+    members = {f"{number % 7}/{number:05d}": os.urandom(200) * 20 for number in range(900)}
+    source = put(tmp_path / name, KINDS[name](members))
+    line = [sys.executable, "-m", "hpcdata.unpack", str(source), str(tmp_path / "out")]
+    kills = 0
+    for delay_s in (0.0, 0.1, 0.2):
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 30
+        while not (tmp_path / "out.members.csv").exists() and time.monotonic() < until:
+            time.sleep(0.005)
+        time.sleep(delay_s)
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert kills
+    assert subprocess.run(line, capture_output=True, check=False).returncode == DONE
+    unpack(str(source), tmp_path / "other/out")
+    assert sha256_tree(tmp_path / "out") == sha256_tree(tmp_path / "other/out")
+    assert results(tmp_path / "out") == results(tmp_path / "other/out")
