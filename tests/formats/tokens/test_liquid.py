@@ -17,7 +17,7 @@ from hpcdata.config.schema import ExportConfig
 from hpcdata.dataset.manifest import read_manifest
 from hpcdata.dataset.partlist import Parts
 from hpcdata.formats.target import problems_of, read_target
-from hpcdata.formats.tokens.liquid import FORMAT
+from hpcdata.formats.tokens.liquid import FORMAT, as_json
 from hpcdata.samples import Example, RawText, Role, Span
 from hpcdata.shards.counts import Counts
 from tests.formats.tokens.exports import read_by
@@ -100,6 +100,11 @@ def test_rows_are_those_of_liquids_own_scripts(of_pairs: Path, of_texts: Path, p
         assert sorted(rows, key=str) == sorted(wanted, key=str)
         assert rows != wanted
         assert problems_of(path) == []  # though datasets has left its order there, in cache-....arrow
+
+
+@pytest.mark.parametrize("codes", [[0], [0, 8191], [7, 10, 0, 100, 8191, 1000]])
+def test_codes_are_spelled_as_json_does(codes: list[int]) -> None:
+    assert as_json(np.array(codes, np.int32)).decode() == json.dumps(codes)
 
 
 def test_several_folders_are_read_as_one(of_pairs: Path, of_texts: Path, pairs, texts) -> None:
