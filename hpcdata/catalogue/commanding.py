@@ -21,7 +21,7 @@ from hpcdata.catalogue.fetching import Account
 from hpcdata.catalogue.registry import ALL, Catalogue
 from hpcdata.catalogue.settings import Hub, find_data_dir, find_folders, find_hub
 from hpcdata.catalogue.states import State, folder_of, read_state, size_of
-from hpcdata.catalogue.unpacking.working import unpack_all
+from hpcdata.catalogue.unpacking.working import missing_of, unpack_all
 from hpcdata.catalogue.web import Web
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,9 @@ def fetch_sets(wishes: Wishes) -> int:
             if is_child:
                 logging.getLogger().setLevel(logging.ERROR)
             with Web(hub, wait=wait) as web:
-                return [_fetch(entry, root, web, hub, wishes, len(slots), wait) for entry in entries if not wait(0)]
+                return _work(
+                    entries, lambda entry, waits: _fetch(entry, root, web, hub, wishes, len(slots), wait, waits)
+                )
 
         results = _joined(forked.share_out(work, range(wishes.num_at_once)))
         was_stopped = stop.received is not None
@@ -141,21 +143,47 @@ def _say_findings(entry: Entry, result: checking.Findings, seconds: float) -> No
         say(f"to fetch the others: hpcdata download {quoted(entry.name)}")
 
 
+def _work(entries: Sequence[Entry], fetch: Callable[[Entry, bool], Result]) -> list[Result]:
+    """Every set once without waiting for other processes, then what they were at: so all of them have work."""
+    results = {entry.name: fetch(entry, False) for entry in entries}
+    for entry in entries:
+        former = results[entry.name]
+        if former.account.is_waiting:
+            latter = fetch(entry, True)
+            latter.account = _sum(former.account, latter.account)
+            results[entry.name] = latter
+    return list(results.values())
+
+
 def _fetch(
-    entry: Entry, root: Path, web: Web, hub: Hub, wishes: Wishes, num_threads: int, wait: Callable[[float], bool]
+    entry: Entry,
+    root: Path,
+    web: Web,
+    hub: Hub,
+    wishes: Wishes,
+    num_threads: int,
+    wait: Callable[[float], bool],
+    waits: bool,
 ) -> Result:
     folder = folder_of(entry, root)
     try:
+        if wait(0):
+            raise Fault("busy", "stopped", "the process is to stop")
         if entry.access == "manual":
             return Result(entry.name, placing.take_placed(entry, folder, wait))
         if entry.access not in _FETCHED:
             return Result(entry.name, problem=f"{entry.access}: {entry.note or ACCESS[entry.access]}", code=UNFINISHED)
         options = fetching.Options(
-            num_threads=num_threads, patience_s=wishes.patience_s, interval=wishes.interval, anew=wishes.update
+            num_threads=num_threads,
+            patience_s=wishes.patience_s,
+            interval=wishes.interval,
+            anew=wishes.update and not waits,
+            waits=waits,
         )
         account = fetching.fetch_set(entry, folder, web, hub, options, wait)
-        if entry.unpack and not account.failed and not account.is_stopped:
-            account.unpacked = unpack_all(entry, folder, wait)
+        if entry.unpack and not (account.failed or account.is_stopped or account.is_waiting):
+            account.unpacked = unpack_all(entry, folder, wait, waits=waits)
+            account.is_waiting = not waits and bool(missing_of(entry, folder))
         return Result(entry.name, account)
     except Fault as fault:
         if fault.reason == "stopped":

@@ -56,6 +56,8 @@ class Account:
     told: dict[str, str] = field(default_factory=dict)
     """reason -> the first message."""
     is_stopped: bool = False
+    is_waiting: bool = False
+    """Others are at work on what is missing."""
     unpacked: int = 0
     """Archives, by this process."""
 
@@ -71,6 +73,8 @@ class Options:
     patience_s: float = 900.0
     interval: int = 64 << 20
     lease_s: float = _LEASE_S
+    waits: bool = True
+    """For what other processes are at work on; False: does what nobody is at, and returns."""
     anew: bool = False
     """Ask the hub whether there is a newer revision."""
 
@@ -101,7 +105,7 @@ def fetch_set(
         )
         work.require_room(missing)
         work.run(listed.files, {item.path for item in missing})
-    if not account.failed and not account.is_stopped:
+    if not account.failed and not account.is_stopped and not account.is_waiting:
         _seal(record, listed, folder)
     return account
 
@@ -165,7 +169,7 @@ class _Work:
     def require_room(self, missing: Sequence[Listed]) -> None:
         """Raises Failed at once when the disk cannot hold what is missing."""
         needed = sum(item.size or 0 for item in missing)
-        needed -= sum(part.stat().st_blocks * 512 for part in self._parts.glob("*") if part.is_file())
+        needed -= sum(map(_bytes_on_disk, self._parts.glob("*")))
         free = shutil.disk_usage(self._folder).free
         if needed > free:
             raise Failed(
@@ -182,7 +186,7 @@ class _Work:
         while todo and not self._wait_here(0):
             before = len(todo)
             self._pass(todo)
-            if not todo:
+            if not todo or (not self._options.waits and len(todo) == before):
                 break
             pause_s = 0.2 if len(todo) < before else min(2 * pause_s, 5.0)
             if self._wait_here(pause_s):  # what others are at work on
@@ -190,7 +194,8 @@ class _Work:
         self._account.num_bytes = self._fetcher.num_bytes
         if self._broken is not None:
             raise self._broken
-        self._account.is_stopped = self._wait(0) or bool(todo)
+        self._account.is_stopped = self._wait(0)
+        self._account.is_waiting = bool(todo) and not self._account.is_stopped
 
     def _pass(self, todo: dict[int, list[Listed]]) -> None:
         """Every unit that nobody else has; threads take them from one iterator."""
@@ -309,6 +314,14 @@ class _Work:
             *(self._entry.name, account.kept + account.fetched, account.num_files),
             *(units.size(num_bytes), units.size(num_bytes / (now - self._started)), len(account.failed)),
         )
+
+
+def _bytes_on_disk(part: Path) -> int:
+    """0 for one that another process has finished meanwhile."""
+    try:
+        return part.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 def _units(listed: Sequence[Listed]) -> Iterator[list[Listed]]:

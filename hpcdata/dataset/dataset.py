@@ -28,10 +28,11 @@ from hpcdata.dataset.partlist import Part
 from hpcdata.dataset.parts import PartMaps
 from hpcdata.dataset.readahead import ReadAhead, will_need
 from hpcdata.dataset.span_table import COLUMNS, SpanTable, find_spans
-from hpcdata.native.arrays import empty, totals_before
+from hpcdata.native.arrays import totals_before
 from hpcdata.native.compiled import kernels
 from hpcdata.native.forks import ForkLock, Lazy
 from hpcdata.native.intervals import Intervals
+from hpcdata.native.recycled import empty
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, RawText, Role, Span
 from hpcdata.shards.raw_texts.part import PartTexts
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpcdata.dataset.parts import PartMaps
-from hpcdata.native.arrays import Behind, as_signed, empty, widen
+from hpcdata.native.arrays import Behind, as_signed, widen
 from hpcdata.native.compiled import PlaceRows, kernels
 from hpcdata.native.forks import Lazy
+from hpcdata.native.recycled import empty
 from hpcdata.native.threads import Later
 
 if TYPE_CHECKING:

@@ -65,10 +65,15 @@ class SpanTable:
 
     def of_kind(self, kind: Kind) -> SpanTable:
         """Its spans of one kind, of the same rows."""
-        mask = self.kind == kind
-        if mask.all():
-            return self
-        return self.select(mask if mask.any() else slice(0))
+        least, most = self._kinds
+        if least == most:
+            return self if least == kind else self.select(slice(0))
+        return self.select(self.kind == kind)
+
+    @Lazy
+    def _kinds(self) -> tuple[int, int]:
+        """The least and the greatest."""
+        return (int(self.kind.min()), int(self.kind.max())) if len(self.kind) else (-1, -1)
 
     def between(self, start: int, stop: int) -> SpanTable:
         """Rows `start` to `stop` - 1 as a table of their own: a lookup for many steps serves each of them."""

@@ -56,13 +56,12 @@ _UNLIMITED = 2**40
 
 
 class _Begun(NamedTuple):
-    """A batch, and what other threads may still be at of it."""
+    """A batch that other threads may still be at."""
 
     place: tuple[int, int]
     """Its epoch and step."""
     made: _Made
     later: Later | None
-    """None where there are no other threads."""
 
 
 class TokenLoader(Looping[TokenSteps]):
@@ -159,28 +158,27 @@ class TokenLoader(Looping[TokenSteps]):
     def _next(self) -> dict[str, torch.Tensor]:
         asked = time.perf_counter()
         here, begun, self._begun = (self.epoch, self.step), self._begun, None
-        if begun is None or begun.place != here:
-            begun = self._begin(here)
+        made, later = begun[1:] if begun is not None and begun.place == here else self._begin(*here)
         following = self._following()
-        later = begun.later
         if later is not None:
             if later.is_used and self.counts.samples and following[0] == here[0]:  # the first batch is waited for
                 self._begun = self._begin_ahead(following)
             later.finish()
-        tensors, counts = begun.made
+        tensors, counts = made
         self.epoch, self.step = following
         self.count(counts)
         self.waits.add(time.perf_counter() - asked)
         return tensors
 
-    def _begin(self, place: tuple[int, int]) -> _Begun:
+    def _begin(self, epoch: int, step: int) -> tuple[_Made, Later | None]:
+        """A batch, and what other threads may still be at of it: None where there are none."""
         later = Later() if num_threads() > 1 else None
-        return _Begun(place, self._plan(*place)(later), later)
+        return self._plan(epoch, step)(later), later
 
     def _begin_ahead(self, place: tuple[int, int]) -> _Begun | None:
         """The next batch of the epoch, while this one is at work; an error is raised again when it is its turn."""
         try:
-            return self._begin(place)
+            return _Begun(place, *self._begin(*place))
         except Exception:
             return None
 
@@ -198,13 +196,15 @@ class TokenLoader(Looping[TokenSteps]):
                 batch.arrays["source"] = find_source()
             to_tensor = _to_tensor()
             made = {key: to_tensor(array) for key, array in batch.arrays.items()}
-            return self._for_consumer(made), batch.counts
+            return made if self.packing is None else self._for_consumer(made), batch.counts
 
         return tensors
 
     def _for_consumer(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """By the names that models of transformers have; lengths are plain numbers there, as in its own collators."""
-        if self.layout.consumer != "hf" or self.packing is None:
+        """A packed one by the names that models of transformers have; lengths are plain numbers there, as in its own
+        collators.
+        """
+        if self.layout.consumer != "hf":
             return batch
         if "cu_seqlens" in batch:
             edges, longest = batch.pop("cu_seqlens"), int(batch.pop("max_seqlen"))

@@ -5,7 +5,8 @@ equal in NumPy beside its caller; who changes an argument changes VERSION in `co
 
     compiled     the loops of kernels.c and pictures.c as functions of arrays; None where they are not there
     threads      how many threads share a copy; copies that go on behind the caller (parallel.c)
-    arrays       recycled memory, ragged ids -> padded blocks
+    arrays       ragged ids -> padded blocks
+    recycled     memory of earlier batches that nobody holds, for new ones
     intervals    which of consecutive intervals holds each of many values
     forks        locks and cached values that threads and forked processes can share
 """

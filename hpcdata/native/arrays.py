@@ -1,45 +1,21 @@
 """Fast steps of batch assembly: padded blocks from ragged ids without a temporary per id.
 
-Fresh memory is what costs most: the kernel clears every page of a new array, which takes longer than the gather that
-fills it. `empty` hands out memory of earlier batches that nobody holds any more. The steps then keep to 16 bits as
-long as they can, widen last, and touch only the columns that some row does not fill.
+They keep to 16 bits as long as they can, widen last, and touch only the columns that some row does not fill.
 """
 
 from __future__ import annotations
 
-import math
-import sys
-from collections import deque
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpcdata.native.forks import ForkLock
+from hpcdata.native.recycled import empty
 
 if TYPE_CHECKING:
     import torch
 
 IGNORED_LABEL = -100
-_MIN_BYTES = 2**16
-_MAX_BUFFERS = 48
-_MAX_TOTAL_BYTES = 2**28
-_lock = ForkLock()
-_ALIGN = 64
-"""Bytes: rows begin where lines of the processor's cache do, so that no wide store is cut in two."""
-_buffers: deque[tuple[np.ndarray, int]] = deque()
-"""With how many bytes are left out at the beginning of each."""
-
-
-def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
-    """np.empty, on recycled memory: that of an array made here is used again when no view or tensor of it is left."""
-    element = np.dtype(dtype)
-    size = _size_of_buffer(shape, element.itemsize)
-    if size < _MIN_BYTES:
-        return np.empty(shape, element)
-    with _lock:
-        buffer, offset = _buffer(size + _ALIGN)
-        return np.ndarray(shape, element, buffer, offset)
 
 
 def position_dtype(id_dtype: str, width: int) -> str:
@@ -167,31 +143,3 @@ def _step_windows(width: int, before: int, behind: int, dtype: str) -> torch.Ten
     steps = np.full(2 * width, behind, dtype)
     steps[:width] = before
     return torch.from_numpy(steps).as_strided((width + 1, width), (1, 1))
-
-
-@lru_cache(maxsize=256)
-def _size_of_buffer(shape: tuple[int, ...], item_bytes: int) -> int:
-    """Bytes: there are four sizes for each power of two."""
-    num_bytes = item_bytes * math.prod(shape)
-    unit = 1 << max(0, num_bytes.bit_length() - 3)
-    return -(-num_bytes // unit) * unit
-
-
-def _buffer(size: int) -> tuple[np.ndarray, int]:
-    """A free buffer of this size, or a new one in place of the one that was not wanted for longest."""
-    for place in range(len(_buffers) - 1, -1, -1):  # what was used last is still in the processor's cache
-        found, offset = _buffers[place]
-        if found.nbytes == size and sys.getrefcount(found) == _FREE:
-            del _buffers[place]
-            _buffers.append((found, offset))
-            return found, offset
-    new = np.empty(size, np.uint8)
-    offset = -new.ctypes.data % _ALIGN
-    _buffers.append((new, offset))
-    while len(_buffers) > _MAX_BUFFERS or sum(buffer.nbytes for buffer, _ in _buffers) > _MAX_TOTAL_BYTES:
-        _buffers.popleft()
-    return new, offset
-
-
-_FREE = 3
-"""References to a buffer that nobody uses: of the deque, the local name, and the argument of getrefcount."""

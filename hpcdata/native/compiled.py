@@ -19,15 +19,15 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from hpcdata.native.arrays import empty
+from hpcdata.native.recycled import empty, empty_at
 from hpcdata.native.threads import Later, copy, num_threads
 
-VERSION = 8
+VERSION = 9
 """Of the functions in kernels.c: a library that was built from an older one is not used."""
 _ARGUMENTS = {
     "place_rows": "pnnpppnpnnnnnnnn",
     "place_runs": "pnnppppnnpnnnnn",
-    "write_rows": "pnnppppnnnpnpppppnnn",
+    "write_rows": "pnnpppppnnnpnnpppppnnn",
     "fill_runs": "pppnnpnnnnn",
     "count_runs": "pppnnpnnnnn",
     "finish": "n",
@@ -49,6 +49,8 @@ _LOOKED_UP = (
 )
 _TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
 NUM_COUNTS, NUM_RUN_COLUMNS = 7, 10
+_DERIVED = ("labels", "attention_mask", "modality", "loss_mask", "position_ids")
+"""What `write_rows` makes of ids and runs, in the order of its arguments."""
 DAMAGED = "a sample points outside of its part, or a batch is too small: the dataset is damaged"
 _log = logging.getLogger(__name__)
 
@@ -95,16 +97,18 @@ class Kernels:
     def write_rows(
         self,
         width: int,
-        first_run: np.ndarray,
-        length: np.ndarray,
-        kind: np.ndarray,
-        source: tuple[np.ndarray, np.ndarray] | None = None,
+        runs: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
+        source: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None,
+        *,
+        pad: int = 0,
     ) -> WriteRows:
-        """What writes all arrays of rows of `width` columns at once. Row n has the runs from first_run[n] up to
-        first_run[n + 1] ([rows + 1] int64). length, kind: [runs] int64; bits of `kind` are those of
-        `hpcdata.dataset.baked.record`. source: all ids, and where those of each row begin ([rows] int64).
+        """What writes all arrays of rows of `width` columns at once.
+
+        runs: (first_run, length, kind), None for ids alone. Row n has the runs from first_run[n] up to first_run[n + 1]
+        ([rows + 1] int64). length, kind: [runs] int64; bits of `kind` are those of `hpcdata.dataset.baked.record`.
+        source: all ids, where those of each row begin, and how many it has before `pad` (None: all; [rows] int64).
         """
-        return WriteRows(self._library, width, (first_run, length, kind), source)
+        return WriteRows(self._library, width, runs, source, pad)
 
     def fill_runs(self, value: np.ndarray, dest: np.ndarray, length: np.ndarray) -> WriteRuns:
         """What writes one `value` on each run."""
@@ -306,18 +310,36 @@ class WriteRows:
         self,
         library: ctypes.CDLL,
         width: int,
-        runs: tuple[np.ndarray, np.ndarray, np.ndarray],
-        source: tuple[np.ndarray, np.ndarray] | None,
+        runs: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
+        source: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None,
+        pad: int,
     ) -> None:
-        first_run, length, kind = runs
-        self._write, self._finish, self._width = library.write_rows, library.finish, width
-        self._arrays, self._num_rows, self._num_runs = (runs, source), len(first_run) - 1, len(length)
-        self._first_run = _at(first_run, len(first_run))
-        self._runs = _at(length, self._num_runs), _at(kind, self._num_runs)
-        self._ids: tuple[int | None, int, int] = (None, 0, 0)
-        self._start: int | None = None
-        if source is not None:
-            self._ids, self._start = _ids(source[0]), _at(source[1], self._num_rows)
+        assert runs is not None or source is not None
+        self._write, self._finish, self._width, self._pad = library.write_rows, library.finish, width, pad
+        self._given, self._ids = (runs, source), (None, 0, 0) if source is None else _ids(source[0])
+        _, start, taken = source or (None, None, None)
+        first_run, length, kind = runs or (None, None, None)
+        of_rows = len(start) if first_run is None else len(first_run) - 1  # type: ignore[arg-type]
+        self._num_rows, self._num_runs = of_rows, 0 if length is None else len(length)
+        self._of_rows = [
+            None if column is None else _at(column, size)
+            for column, size in ((start, of_rows), (taken, of_rows), (first_run, of_rows + 1))
+        ]
+        self._runs = [None if column is None else _at(column, self._num_runs) for column in (length, kind)]
+
+    def make(
+        self, first: int, stop: int, dtypes: Mapping[str, np.dtype], *, later: Later | None = None
+    ) -> dict[str, np.ndarray]:
+        """The arrays of rows `first` to `stop` - 1 that `dtypes` names (see below), input_ids among them.
+
+        With a `later`, they may be there then.
+        """
+        self._check(first, stop)
+        shape, arrays, addresses = (stop - first, self._width), {}, {}
+        for key, dtype in dtypes.items():
+            arrays[key], addresses[key] = empty_at(shape, dtype)
+        self._write_at(first, stop - first, arrays, addresses, later)
+        return arrays
 
     def __call__(self, first: int, arrays: Mapping[str, np.ndarray], *, later: Later | None = None) -> None:
         """The rows from `first` on. arrays: `input_ids` and those wanted of `labels`, `attention_mask`, `modality`,
@@ -325,19 +347,34 @@ class WriteRows:
 
         With a `later`, it may be done then.
         """
-        ids, positions = arrays["input_ids"], arrays.get("position_ids")
-        if not 0 <= first <= first + len(ids) <= self._num_rows:
-            raise IndexError(f"rows {first} to {first + len(ids)} of {self._num_rows}")
+        ids = arrays["input_ids"]
         for array in arrays.values():
             if array.shape != (len(ids), self._width) or not array.flags.c_contiguous:
                 raise IndexError(f"an array of {array.shape}, strides of {array.strides}, expected {ids.shape}")
-        keys = ("labels", "attention_mask", "modality", "loss_mask", "position_ids")
-        wanted = [_address(arrays[key]) if key in arrays else None for key in keys]
-        start = None if self._start is None else self._start + 8 * first
-        runs = (self._first_run + 8 * first, *self._runs, self._num_runs)
-        place = (len(ids), self._width, _address(ids), ids.itemsize, *wanted)
-        arguments = (*self._ids, start, *runs, *place, positions.itemsize if positions is not None else 0)
-        _check(copy(self._write, arguments, (self._arrays, arrays), self._finish, later))
+        self._check(first, first + len(ids))
+        self._write_at(first, len(ids), arrays, {key: _address(array) for key, array in arrays.items()}, later)
+
+    def _check(self, first: int, stop: int) -> None:
+        if not 0 <= first <= stop <= self._num_rows:
+            raise IndexError(f"rows {first} to {stop} of {self._num_rows}")
+
+    def _write_at(
+        self,
+        first: int,
+        num_rows: int,
+        arrays: Mapping[str, np.ndarray],
+        addresses: Mapping[str, int],
+        later: Later | None,
+    ) -> None:
+        columns = [None if column is None else column + 8 * first for column in self._of_rows]
+        positions = arrays.get("position_ids")
+        arguments = (
+            *(*self._ids, *columns, *self._runs, self._num_runs, num_rows, self._width),
+            *(addresses["input_ids"], arrays["input_ids"].itemsize, self._pad),
+            *map(addresses.get, _DERIVED),
+            0 if positions is None else positions.itemsize,
+        )
+        _check(copy(self._write, arguments, (self._given, arrays), self._finish, later))
 
 
 class WriteRuns:

@@ -25,7 +25,7 @@ typedef int64_t i64;
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-enum { VERSION = 8, FAR = 16, LINE = 64, BLOCK_BYTES = 1 << 14, MOST_ROWS = 64 };
+enum { VERSION = 9, FAR = 16, LINE = 64, BLOCK_BYTES = 1 << 14, MOST_ROWS = 64 };
 
 i64 kernels_version(void) { return VERSION; }
 
@@ -232,18 +232,19 @@ i64 count_runs(const i64 *first, const i64 *dest, const i64 *length, i64 num_run
     return IN_PARALLEL(count_these_runs, num_runs, size * out_bytes);
 }
 
-/* All arrays of whole rows, one row after the other, while its ids are in the cache. Row r consists of the runs from
- * `first_run[r]` up to `first_run[r + 1]`, which fill its `width` columns; `kind` says what they are. Its ids are those
- * from `start[r]`, or (NULL) are there already. An array that is NULL is not wanted. */
+/* All arrays of whole rows, one row after the other, while its ids are in the cache. Row r has `taken[r]` (NULL: all)
+ * ids from `start[r]`, and `pad` behind them; or (`start` is NULL) its ids are there already. It consists of the runs
+ * from `first_run[r]` up to `first_run[r + 1]`, which fill its `width` columns; `kind` says what they are. An array that
+ * is NULL is not wanted; runs that are NULL are for ids alone. */
 enum { VALID = 1, IMAGE = 2, TRAINED = 4, IGNORED_LABEL = -100 };
 
 typedef struct {
     const void *from;
-    const i64 *start, *first_run, *length, *kind;
+    const i64 *start, *taken, *first_run, *length, *kind;
     void *ids, *positions;
     uint64_t *labels;
     uint8_t *valid, *modality, *trained;
-    i64 width, pair, position_bytes, block;
+    i64 width, pair, pad, position_bytes, block;
 } Columns;
 
 INLINE void derive_row(const Columns *all, i64 row) {
@@ -270,46 +271,61 @@ INLINE void derive_row(const Columns *all, i64 row) {
     }
 }
 
-#define WRITE_ROWS(IN, OUT, COPY)                                                                                      \
+INLINE i64 num_taken(const Columns *all, i64 row) { return all->taken ? all->taken[row] : all->width; }
+
+#define WRITE_ROWS(IN, OUT, COPY, FILL)                                                                                \
     const IN *ids = all.from;                                                                                          \
     for (i64 row = first, fetched = first; row < stop; row++) {                                                        \
+        OUT *to = (OUT *)all.ids + row * all.width;                                                                    \
+        i64 taken = num_taken(&all, row);                                                                              \
         if (fetched - row <= all.block)                                                                                \
             for (i64 next = fetched + all.block; fetched < next && fetched < stop; fetched++)                          \
-                fetch((const char *)(ids + all.start[fetched]), all.width * (i64)sizeof(IN));                          \
-        COPY((OUT *)all.ids + row * all.width, ids + all.start[row], all.width, 0);                                    \
-        derive_row(&all, row);                                                                                         \
+                fetch((const char *)(ids + all.start[fetched]), num_taken(&all, fetched) * (i64)sizeof(IN));           \
+        COPY(to, ids + all.start[row], taken, 0);                                                                      \
+        FILL(to + taken, all.width - taken, all.pad);                                                                  \
+        if (all.first_run) derive_row(&all, row);                                                                      \
     }                                                                                                                  \
     return
 FOR_EACH_CPU
 void write_these_rows(const void *job, i64 first, i64 stop) {
     const Columns all = *(const Columns *)job;
     switch (all.start ? all.pair : 0) {
-    case 22: { WRITE_ROWS(uint16_t, uint16_t, copy_2_2); }
-    case 28: { WRITE_ROWS(uint16_t, uint64_t, copy_2_8); }
-    case 48: { WRITE_ROWS(int32_t, uint64_t, copy_4_8); }
+    case 22: { WRITE_ROWS(uint16_t, uint16_t, copy_2_2, fill_2); }
+    case 28: { WRITE_ROWS(uint16_t, uint64_t, copy_2_8, fill_8); }
+    case 48: { WRITE_ROWS(int32_t, uint64_t, copy_4_8, fill_8); }
     }
     for (i64 row = first; row < stop; row++) derive_row(&all, row);
 }
 
-/* The bytes of an element are those of ids, and of labels, which are made of them. */
-i64 write_rows(const void *from, i64 num_ids, i64 id_bytes, const i64 *start, const i64 *first_run, const i64 *length,
-               const i64 *kind, i64 num_runs, i64 num_rows, i64 width, void *ids, i64 out_bytes, void *labels,
-               void *valid, void *modality, void *trained, void *positions, i64 position_bytes, i64 num_threads,
-               i64 may_leave) {
-    const Columns all = {from, start, first_run, length, kind, ids, positions, labels, valid, modality, trained, width,
-                         10 * id_bytes + out_bytes, position_bytes, rows_of_block(width * id_bytes)};
-    i64 row_bytes = width * (out_bytes + (labels ? 8 : 0) + (positions ? position_bytes : 0) + 3), is_outside = 0;
+/* Whether the runs of these rows are there, and fill them. */
+static int runs_fill_rows(const i64 *first_run, const i64 *length, i64 num_runs, i64 num_rows, i64 width) {
     for (i64 row = 0; row < num_rows; row++) {
         i64 left = width, run = first_run[row], stop = first_run[row + 1];
-        is_outside |= run < 0 || stop > num_runs || (start && (start[row] < 0 || start[row] > num_ids - width));
-        if (is_outside) return -1;
+        if (run < 0 || stop > num_runs) return 0;
         for (; run < stop; run++) {
-            if (length[run] < 0 || length[run] > left) return -1;
+            if (length[run] < 0 || length[run] > left) return 0;
             left -= length[run];
         }
-        if (left) return -1;
+        if (left) return 0;
     }
-    if ((start && all.pair != 22 && all.pair != 28 && all.pair != 48) || (labels && out_bytes != 8)) return -1;
+    return 1;
+}
+
+/* The bytes of an element are those of ids, and of labels, which are made of them. */
+i64 write_rows(const void *from, i64 num_ids, i64 id_bytes, const i64 *start, const i64 *taken, const i64 *first_run,
+               const i64 *length, const i64 *kind, i64 num_runs, i64 num_rows, i64 width, void *ids, i64 out_bytes,
+               i64 pad, void *labels, void *valid, void *modality, void *trained, void *positions, i64 position_bytes,
+               i64 num_threads, i64 may_leave) {
+    const Columns all = {from, start, taken, first_run, length, kind, ids, positions, labels, valid, modality, trained,
+                         width, 10 * id_bytes + out_bytes, pad, position_bytes, rows_of_block(width * id_bytes)};
+    i64 row_bytes = width * (out_bytes + (labels ? 8 : 0) + (positions ? position_bytes : 0) + (first_run ? 3 : 0));
+    i64 is_outside = first_run ? !runs_fill_rows(first_run, length, num_runs, num_rows, width) : !start;
+    for (i64 row = 0; start && row < num_rows; row++) {
+        i64 number = num_taken(&all, row);
+        is_outside |= start[row] < 0 || number < 0 || number > width || start[row] > num_ids - number;
+    }
+    if (is_outside || (start && all.pair != 22 && all.pair != 28 && all.pair != 48)) return -1;
+    if (labels && out_bytes != 8) return -1;
     if (positions && position_bytes != 2 && position_bytes != 4 && position_bytes != 8) return -1;
     return IN_PARALLEL(write_these_rows, num_rows, num_rows * row_bytes);
 }

@@ -3,7 +3,7 @@
 #define HPCDATA_PARALLEL_H
 #include <stdint.h>
 
-enum { MAX_JOB_BYTES = 128 };
+enum { MAX_JOB_BYTES = 160 };
 
 /* Does items `first` to `stop` - 1 of a job, whatever other threads do of it at the same time. In a forked child items
  * of a job that was left are done once more, so it writes nothing that it reads. */

@@ -77,6 +77,7 @@ class RowSteps:
 
     def __init__(self, stream: Stream, size: int, *, drop_last: bool) -> None:
         self.stream, self.size, self._drop_last = stream, size, drop_last
+        self._known: tuple[int, int | None] = (-1, None)
 
     def num_steps(self, epoch: int) -> int | None:
         num_samples = self.stream.num_samples(epoch)
@@ -86,8 +87,10 @@ class RowSteps:
         return whole + bool(rest and not self._drop_last)
 
     def has_step(self, epoch: int, step: int) -> bool:
-        num_steps = self.num_steps(epoch)
-        return num_steps is None or step < num_steps
+        known = self._known
+        if known[0] != epoch:  # asked for every step
+            known = self._known = epoch, self.num_steps(epoch)
+        return known[1] is None or step < known[1]
 
     def is_left_out(self, epoch: int, step: int) -> bool:
         return False

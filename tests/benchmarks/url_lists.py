@@ -17,8 +17,10 @@ import json
 import multiprocessing
 import os
 import platform
+import resource
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import ClassVar
@@ -27,9 +29,10 @@ import numpy as np
 from PIL import Image
 
 from hpcdata.config.compose import compose
+from hpcdata.history.ledger import read_ledgers
 from hpcdata.runs.planning import prepare
 from hpcdata.work.task import TaskOutcome, run_task
-from tests.smallruns import StopAfter
+from tests.smallruns import StopAfter, start_task
 
 NUM_PICTURES = 64
 SIZE = (96, 64)
@@ -101,6 +104,26 @@ def fetch(source: Path, out: Path, connections: int, *options: str) -> float:
     return time.perf_counter() - started
 
 
+def fetch_by_tasks(source: Path, out: Path, connections: int, num_tasks: int, *options: str) -> float:
+    """Seconds from the first claim of so many processes to the last commit."""
+    arguments = [
+        *("stage=fetch", f"data.raw_data_dir={source}", f"data.token_output_dir={out}", "fetch.allow_private=true"),
+        *("fetch.host_rate=null", "fetch.host_connections=null", f"fetch.connections={connections}", *options),
+    ]
+    prepare(compose(arguments))
+    for task in [start_task(out) for _ in range(num_tasks)]:
+        assert task.wait() == 0
+    events = [event for _, events in read_ledgers(out / "ledger") for event in events]
+    times = {name: [event["time"] for event in events if event["event"] == name] for name in ("claim", "commit")}
+    return max(times["commit"]) - min(times["claim"])
+
+
+def cpu_s() -> float:
+    """Of this process and those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(item.ru_utime + item.ru_stime for item in used)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--number", type=int, default=10_000)
@@ -117,25 +140,43 @@ def main() -> None:
     size = sum(map(len, found)) / len(found)
     print(f"{platform.machine()}, {os.cpu_count()} cores")
     print(f"{options.number} pictures of {size:.0f} bytes, {options.connections} connections\n")
-    print("| | pictures/s | of the loop |\n|---|---:|---:|")
+    print("| | pictures/s | of the loop | CPU, us a picture |\n|---|---:|---:|---:|")
+    best: dict[str, tuple[float, float]] = {}
+
+    def time_it(name: str, work: Callable[[], float]) -> None:
+        before = cpu_s()
+        seconds = work()
+        used = 1e6 * (cpu_s() - before) / options.number
+        best[name] = tuple(map(min, (seconds, used), best.get(name, (seconds, used))))  # type: ignore[assignment]
+
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "in.jsonl")
         rows = ({"url": url, "sha256": sums[number % NUM_PICTURES]} for number, url in enumerate(urls))
         source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        best: dict[str, float] = {}
+        shards, unseen = f"data.shard_size={options.number // 8}", "fetch.decode=false"
         for turn in range(options.rounds):
-            started = time.perf_counter()
-            asyncio.run(ask(urls, options.connections, Path(folder, "all")))
-            times = {"an asyncio loop with aiohttp, without checks": time.perf_counter() - started}
-            out = Path(folder, f"run{turn}")
-            times["hpcdata: sha256, kind, tars, checkpoints"] = fetch(
-                source, out / "a", options.connections, "fetch.decode=false"
-            )
-            times["hpcdata: the same, and decoded"] = fetch(source, out / "b", options.connections)
-            best = {name: min(seconds, best.get(name, seconds)) for name, seconds in times.items()}
-    loop = next(iter(best.values()))
-    for name, seconds in best.items():
-        print(f"| {name} | {options.number / seconds:,.0f} | {loop / seconds:.2f} |")
+
+            def loop() -> float:
+                started = time.perf_counter()
+                asyncio.run(ask(urls, options.connections, Path(folder, "all")))
+                return time.perf_counter() - started
+
+            def ours(name: str, num_tasks: int, *settings: str, turn: int = turn) -> None:
+                out = Path(folder, f"run{turn}-{len(best)}-{num_tasks}{len(settings)}")
+                arguments = (source, out, options.connections)
+                if num_tasks == 1:
+                    time_it(name, lambda: fetch(*arguments, *settings))
+                else:
+                    time_it(name, lambda: fetch_by_tasks(*arguments, num_tasks, *settings))
+
+            time_it("an asyncio loop with aiohttp, without checks", loop)
+            ours("hpcdata: sha256, kind, tars, checkpoints", 1, unseen)
+            ours("the same in two processes", 2, unseen, shards)
+            ours("hpcdata: the same, and decoded", 1)
+            ours("the same in two processes, decoded", 2, shards)
+    first = next(iter(best.values()))[0]
+    for name, (seconds, used) in best.items():
+        print(f"| {name} | {options.number / seconds:,.0f} | {first / seconds:.2f} | {used:.0f} |")
     server.terminate()
     server.join()
 

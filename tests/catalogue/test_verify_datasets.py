@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hpcdata import __main__ as command
@@ -21,6 +23,7 @@ from hpcdata import download, verify_datasets
 from hpcdata.base.errors import UserError
 from hpcdata.multimodal import get_dataset
 from hpcdata.multimodal.datasets.tables import TableDataset
+from hpcdata.samples import BadSample, Reason
 from tests.catalogue import real_sets
 from tests.catalogue.hub import Hub
 
@@ -67,6 +70,15 @@ def test_sets_of_conversations_open_whatever_their_folders_are_called(hub: Hub) 
     assert len(dataset) == 6
     assert "GeoQA+(MathV360K) 0" in str(dataset[0])
     assert len(get_dataset("cc3m", split="validation")) == 3
+
+
+def test_a_picture_without_a_byte_is_rejected_as_what_it_is(tmp_path: Path) -> None:
+    pictures = pa.array([{"bytes": b"", "path": None}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    turns = [[{"from": "human", "value": "<image>\nWhich?"}, {"from": "gpt", "value": "This."}]]
+    pq.write_table(pa.table({"id": ["a"], "image": pictures, "conversations": turns}), tmp_path / "a.parquet")
+    with pytest.raises(BadSample, match="0 bytes") as error:
+        get_dataset(tmp_path / "a.parquet")[0]
+    assert error.value.reason is Reason.EMPTY_IMAGE
 
 
 def test_verify_datasets_counts_and_decodes(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,8 +18,8 @@ from hpcdata.loading.layouts.fixed_batches import FixedRows
 from hpcdata.loading.layouts.named import Caption
 from hpcdata.loading.step_dataset import StepDataset
 from hpcdata.loading.token_streams import Mixture, Source
-from hpcdata.native import arrays
-from hpcdata.native.arrays import empty
+from hpcdata.native import recycled
+from hpcdata.native.recycled import empty
 from tests.loading import made
 
 torch.set_num_threads(1)
@@ -206,7 +206,7 @@ def test_an_iterator_is_closed_without_waiting(dataset):
     batches = iter(BackgroundLoader(make(dataset, layout=Caption(max_length=2000), num_epochs=100)))
     next(batches)
     time.sleep(0.1)  # until there is no room for more
-    with arrays._lock:
+    with recycled._lock:
         batches.close()
 
 

@@ -254,7 +254,7 @@ def test_runs_outside_of_the_batch_are_refused_and_nothing_is_written(loops, des
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_all_arrays_of_rows_at_once(loops, data):
-    """By one thread and by several, rows in the middle of others, ids that are copied or there already."""
+    """By one thread and by several, rows in the middle of others; ids are copied, all or some, or there already."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**20)))
     num_rows, width = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 40))
     dtype, out_dtype = data.draw(st.sampled_from([("u2", "u2"), ("u2", "i8"), ("i4", "i8")]))
@@ -269,13 +269,27 @@ def test_all_arrays_of_rows_at_once(loops, data):
     dtypes |= {"labels": np.int64} if out_dtype == "i8" else {}
     wanted = data.draw(st.sets(st.sampled_from(sorted(dtypes))))
     arrays = {key: np.full((stop - first, width), 1, dtypes[key]) for key in wanted}
+    taken = data.draw(st.sampled_from([None, rng.integers(0, width + 1, num_rows)]))
+    pad = data.draw(st.integers(0, 9))
     expected_ids = ids[start[first:stop, None] + np.arange(width)].astype(out_dtype)
-    is_there = data.draw(st.booleans())
+    if taken is not None:
+        expected_ids[np.arange(width) >= taken[first:stop, None]] = pad
+    is_there, has_runs = data.draw(st.booleans()), bool(wanted) or data.draw(st.booleans())
+    is_there &= has_runs
     arrays["input_ids"] = expected_ids.copy() if is_there else np.full_like(expected_ids, UNTOUCHED)
     torch.set_num_threads(data.draw(st.sampled_from([1, 3])))
     before = loops.set_min_bytes_each(1)
     try:
-        loops.write_rows(width, first_run, length, kind, None if is_there else (ids, start))(first, arrays)
+        write = loops.write_rows(
+            width,
+            (first_run, length, kind) if has_runs else None,
+            None if is_there else (ids, start, taken),
+            pad=pad,
+        )
+        if is_there or data.draw(st.booleans()):
+            write(first, arrays)
+        else:
+            arrays = write.make(first, stop, {key: array.dtype for key, array in arrays.items()})
     finally:
         loops.set_min_bytes_each(before)
         torch.set_num_threads(1)
@@ -309,7 +323,7 @@ def test_all_arrays_of_rows_at_once(loops, data):
 def test_rows_that_their_runs_do_not_fill_are_refused_and_nothing_is_written(loops, first_run, length, start):
     ids, (runs, lengths, starts) = np.arange(10, dtype=np.uint16), map(np.array, (first_run, length, start))
     arrays = {"input_ids": np.full((2, 6), UNTOUCHED), "labels": np.full((2, 6), UNTOUCHED)}
-    write = loops.write_rows(6, runs, lengths, np.full(len(lengths), 5), (ids, starts))
+    write = loops.write_rows(6, (runs, lengths, np.full(len(lengths), 5)), (ids, starts, None))
     with pytest.raises(IndexError):
         write(0, arrays)
     assert all((array == UNTOUCHED).all() for array in arrays.values())
@@ -318,6 +332,18 @@ def test_rows_that_their_runs_do_not_fill_are_refused_and_nothing_is_written(loo
             write(first, wrong)
     with pytest.raises(IndexError):
         write(0, {**arrays, "labels": np.zeros((2, 12), np.int64)[:, ::2]})
+
+
+@pytest.mark.parametrize(("start", "taken"), [((0, 6), (5, 5)), ((0, 0), (7, 5)), ((0, 0), (-1, 5)), ((0, -1), (5, 0))])
+def test_ids_that_are_not_there_are_refused_and_nothing_is_written(loops, start, taken):
+    ids, out = np.arange(10, dtype=np.uint16), np.full((2, 6), UNTOUCHED)
+    write = loops.write_rows(6, None, (ids, np.array(start), np.array(taken)))
+    with pytest.raises(IndexError):
+        write(0, {"input_ids": out})
+    assert (out == UNTOUCHED).all()
+    for first, stop in ((1, 3), (-1, 1), (1, 0)):
+        with pytest.raises(IndexError):
+            write.make(first, stop, {"input_ids": np.dtype(np.int64)})
 
 
 def test_runs_behind_the_ids_are_refused_and_nothing_is_written(loops):

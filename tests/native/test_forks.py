@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hpcdata import BackgroundLoader, TokenDataset, TokenLoader
 from hpcdata.loading.layouts.named import Caption
-from hpcdata.native import arrays
+from hpcdata.native import recycled
 from hpcdata.native.forks import ForkLock, Lazy
 from tests.loading import made
 
@@ -36,7 +36,7 @@ def in_child(work) -> int:
 
 def test_a_child_has_the_locks_free():
     """A thread holds them when the process forks, and is not there in the child."""
-    locks = [ForkLock(), arrays._lock]
+    locks = [ForkLock(), recycled._lock]
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -46,7 +46,7 @@ def test_a_child_has_the_locks_free():
 
     def work() -> None:
         with locks[0]:
-            arrays.empty((2**17,), bool)
+            recycled.empty((2**17,), bool)
 
     thread = threading.Thread(target=hold)
     thread.start()
@@ -60,7 +60,7 @@ def test_a_child_has_the_locks_free():
 
 def test_cached_values_have_no_lock_of_python():
     """`functools.cached_property` has one for all instances, and a child can find it held."""
-    for path in Path(arrays.__file__).parent.glob("*.py"):
+    for path in Path(recycled.__file__).parent.glob("*.py"):
         assert "import cached_property" not in path.read_text(), path
 
 

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from hpcdata import BackgroundLoader, Mixture, Source, TokenDataset, TokenLoader
 from hpcdata.base.errors import UserError
 from hpcdata.loading.layouts.named import Caption, Text
-from hpcdata.native import arrays, threads
+from hpcdata.native import recycled, threads
 from hpcdata.samples import Example
 from tests.loading import made
 from tests.native.test_forks import in_child
@@ -406,8 +406,8 @@ def test_interrupts_anywhere(folder, name):
         signal.signal(signal.SIGALRM, before)
     assert num_interrupts > 20
     with ThreadPoolExecutor(1) as pool:  # another thread, for which a lock that was left taken is shut
-        assert pool.submit(arrays._lock.acquire, timeout=5).result()
-        pool.submit(arrays._lock.release).result()
+        assert pool.submit(recycled._lock.acquire, timeout=5).result()
+        pool.submit(recycled._lock.release).result()
     gc.collect()
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from hpcdata import export
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.dataset.verifying import verify
+from hpcdata.formats.target import problems_of
 from hpcdata.history.ledger import read_ledgers
 from hpcdata.report.status import read_status
 from hpcdata.runs.planning import prepare
@@ -21,9 +23,11 @@ from hpcdata.work.prove import prove
 from hpcdata.work.retry import retry
 from hpcdata.work.task import TaskOutcome, run_task
 from tests.net.misbehaving import Server, free_port
+from tests.poisoned import install
 from tests.smallruns import StopAfter, small_config, small_run
 from tests.stages.url_lists import FETCH, jpeg, row, write_rows
 from tests.trees import sha256_tree
+from tests.work.test_poison import run_until_done
 from tests.work.test_task import png
 
 LINES = (*FETCH, "fetch.format=jsonl")
@@ -375,3 +379,51 @@ def test_politeness_may_change_between_submissions_and_what_is_kept_may_not(serv
     with pytest.raises(UserError, match=r"fetch\.decode was True"):
         prepare(small_config(run, *FETCH, "fetch.decode=false", source=source))
     assert sha256_tree(run / "shards") == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["webdataset", "jsonl"])
+def test_what_was_fetched_is_exported_as_any_copied_records(server, tmp_path, form) -> None:
+    rows = [row(server, number) for number in range(9)]
+    run, out = tmp_path / "run", tmp_path / "out"
+    small_run(run, *FETCH, f"fetch.format={form}", source=write_rows(tmp_path / "in.jsonl", rows))
+    combine(run, CombineOptions())
+    assert export.main([str(run), str(out), "--format", form]) == 0
+    assert problems_of(out) == []
+    if form == "jsonl":
+        paths = [path for path in out.rglob("*.jsonl") if path.name != "hpcdata.files.jsonl"]
+        lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+        assert sorted(item["number"] for item in lines) == list(range(9))
+        return
+    names = []
+    for path in out.rglob("*.tar"):
+        with tarfile.open(path) as tar:
+            names += tar.getnames()
+    assert len(names) == 27
+
+
+@pytest.mark.slow
+def test_a_picture_that_kills_its_process_is_rejected_and_its_neighbours_are_written(server, tmp_path) -> None:
+    rows = [row(server, number) for number in range(12)]
+    run = tmp_path / "run"
+    prepare(small_config(run, *LINES, "data.max_crashes=2", source=write_rows(tmp_path / "in.jsonl", rows)))
+    python_path = install(tmp_path / "site", "segfault", [jpeg(7)])
+    assert run_until_done(run, python_path, 3)[-1] == 0
+    assert [item.reason for item in rows_of(run)] == ["crash"]
+    lines = [json.loads(line) for path in run.glob("shards/*/records/*.jsonl") for line in path.open()]
+    assert sorted(item["number"] for item in lines) == [number for number in range(12) if number != 7]
+    assert verify(run)[0].problems == []
+
+
+@pytest.mark.slow
+def test_a_disk_that_fails_for_a_moment_costs_no_row(server, tmp_path) -> None:
+    rows = [row(server, number) for number in range(30)]
+    run = tmp_path / "run"
+    plan = prepare(small_config(run, *FETCH, source=write_rows(tmp_path / "in.jsonl", rows)))
+    (listing,) = (run / item.file.path for item in plan.inputs)
+    listing.rename(tmp_path / "aside")
+    assert work(run) is TaskOutcome.FAILED
+    assert read_status(run).counts["rejected"] == {}
+    (tmp_path / "aside").rename(listing)
+    assert work(run) is TaskOutcome.FINISHED
+    assert read_status(run).counts["written"] == 30

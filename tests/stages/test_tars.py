@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import tarfile
 
 import pytest
@@ -31,3 +33,11 @@ def test_sizes_around_blocks_are_read_back(size: int) -> None:
     data = bytes(index % 251 for index in range(size))
     with tarfile.open(fileobj=io.BytesIO(sample_bytes("a", {"bin": data, "txt": b"x"}) + bytes(1024))) as tar:
         assert [(item.name, tar.extractfile(item).read()) for item in tar] == [("a.bin", data), ("a.txt", b"x")]
+
+
+def test_usual_names_load_no_library_that_takes_seconds() -> None:
+    code = (
+        "import sys; from hpcdata.stages.copy.tars import sample_bytes; sample_bytes('a', {'txt': b'x'}); "
+        "assert not {'torch', 'webdataset'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -54,8 +54,8 @@ def missing_of(entry: Entry, folder: Path) -> list[str]:
     ]
 
 
-def unpack_all(entry: Entry, folder: Path, wait: Callable[[float], bool]) -> int:
-    """Unpacks what is not unpacked yet, and waits for what other processes are at. Returns how many archives this one
+def unpack_all(entry: Entry, folder: Path, wait: Callable[[float], bool], *, waits: bool = True) -> int:
+    """Unpacks what is not unpacked yet; waits: also for what other processes are at. Returns how many archives this one
     did. Raises Failed for an archive that is damaged or larger than the disk, UserError for a hostile one.
     """
     known, number = Record(folder).read().here, 0
@@ -77,6 +77,8 @@ def unpack_all(entry: Entry, folder: Path, wait: Callable[[float], bool]) -> int
                         del todo[name]
                     finally:
                         claims.release(claim)
+            if not waits:
+                break
             if todo and wait(0.5):
                 raise Fault("busy", "stopped", "the process is to stop")
     return number

@@ -12,7 +12,6 @@ from hpcdata.dataset.baked.record import FACTS, FACTS_FILE, ROWS, RUNS, Baked
 from hpcdata.dataset.manifest import Manifest
 from hpcdata.dataset.maps import ColumnRange, aligned_bases
 from hpcdata.dataset.readahead import MADV_NORMAL, MADV_RANDOM, ReadAhead, will_need
-from hpcdata.native.compiled import kernels
 from hpcdata.native.forks import Lazy
 
 if TYPE_CHECKING:
@@ -75,14 +74,7 @@ class BakedMaps:
 
     def facts(self, places: np.ndarray) -> np.ndarray:
         """[n, 8] int64, see `FACTS`."""
-        compiled = kernels()
-        if compiled is None:
-            return self._facts.array.take(places, axis=0)
-        halves, width = self._facts.array.reshape(-1).view(np.int32), 2 * len(FACTS)
-        found = np.empty((len(places), len(FACTS)), np.int64)
-        copy = compiled.place_rows(halves, places * width, np.full(len(places), width))
-        copy(found.view(np.int32), 0, len(places), None, 0, 0)
-        return found
+        return self._facts.array.take(places, axis=0)
 
     def runs(self, rows: np.ndarray, within: np.ndarray) -> np.ndarray:
         """The runs at `within` of those of the dataset that has each row ([n] each)."""

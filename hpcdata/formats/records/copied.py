@@ -19,15 +19,20 @@ from hpcdata.shards.schema import FILES
 from hpcdata.shards.shard import ListedFile, ShardSummary, read_listing, read_summary
 from hpcdata.shards.stored import key_of, read_columns
 
+STAGES = ("copy", "fetch")
+"""Those that write records as they are: one stream a shard, and files beside it."""
+
 
 class Copied:
     """Raises UserError for what is no combined dataset of copied records."""
 
     def __init__(self, path: str | Path) -> None:
         self.manifest: Manifest = read_manifest(path)
-        if self.manifest.stage != "copy":
+        if self.manifest.stage not in STAGES:
             what = f"what stage={self.manifest.stage} wrote" if self.manifest.stage else "tokens"
-            raise UserError(f"{path} holds {what}, and this export is for records that stage=copy has copied")
+            raise UserError(
+                f"{path} holds {what}, and this export is for records that stage=copy has copied or fetched"
+            )
         folder = self.manifest.folder
         self.parts = [CopiedPart(folder=folder / part.path) for part in self.manifest.parts if part.samples]
         self.form = self.parts[0].form if self.parts else "tar"

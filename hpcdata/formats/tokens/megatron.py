@@ -39,7 +39,7 @@ _LARGEST_VOCABULARY = 65500
 """Their rule: uint16 below it."""
 MOST_IDS = 2**31 - 1
 """Of a sequence: lengths are int32."""
-_ROWS_AT_ONCE = 2**20
+_ROWS_AT_ONCE, _BLOCK_BYTES = 2**20, 2**20
 _PREFIX = "tokens"
 
 
@@ -117,14 +117,15 @@ class _Writer:
 
     def _write(self, data: memoryview, begin: int, num_rows: int) -> Piece:
         with naming(self._file.name):
-            at = begin
-            for start in range(0, len(data), 2**24):
-                view = data[start : start + 2**24]
+            at, hasher = begin, hashlib.sha256()
+            for start in range(0, len(data), _BLOCK_BYTES):  # hashed and written while the processor has it near
+                view = data[start : start + _BLOCK_BYTES]
+                hasher.update(view)
                 while view:
                     done = os.pwrite(self._file.fileno(), view, at)
                     view, at = view[done:], at + done
             os.fdatasync(self._file.fileno())
-        return Piece(num_rows=num_rows, size=len(data), sha256=hashlib.sha256(data).digest())
+        return Piece(num_rows=num_rows, size=len(data), sha256=hasher.digest())
 
     def _columns(self, sequences: Sequences, kept: np.ndarray, begin: int) -> dict[str, np.ndarray]:
         """kept: [num_rows] bool, of the rows of the batch that is written."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.dataset.span_table import SpanTable
-from hpcdata.native.arrays import before_in_row, totals_before
+from hpcdata.native.arrays import before_in_row, empty, totals_before
 from hpcdata.native.compiled import kernels
 from hpcdata.native.forks import Lazy
 from hpcdata.order.permutation import keys_for, permute
@@ -157,7 +157,7 @@ class Sequences:
         rule, table, dest = self._rule, self._table, self._dest
         stored = np.dtype(self._rows.dataset.manifest.id_dtype)
         is_narrower = np.dtype(rule.dtype).itemsize < stored.itemsize
-        out = np.empty(int(self.first[-1]), stored if is_narrower else rule.dtype)
+        out = empty((int(self.first[-1]),), stored if is_narrower else rule.dtype)
         self._copy(out)
         out = out.astype(rule.dtype, copy=False)
         if rule.bos is not None:

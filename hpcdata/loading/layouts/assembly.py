@@ -34,6 +34,42 @@ class BatchCounts(NamedTuple):
         return BatchCounts._make(map(operator.add, self, other))
 
 
+class RowCounts:
+    """The accounts of batches of consecutive rows: found at once for all batches of one size, as most are."""
+
+    def __init__(self, columns: int, counted: np.ndarray, names: Sequence[str]) -> None:
+        """counted: [len(names), num_rows] integers, what BatchCounts has by these names. `samples` and `padding` are
+        what they leave of the rows and of their `columns`.
+        """
+        self._columns, self._counted = columns, counted
+        fields = BatchCounts._fields
+        self._known = [(fields.index(name), at) for at, name in enumerate(names) if name in fields]
+        self._found: tuple[int, int, list[BatchCounts]] = (0, 0, [])
+
+    def between(self, first: int, stop: int) -> BatchCounts:
+        """Of rows `first` to `stop` - 1."""
+        size = stop - first
+        if not size:
+            return BatchCounts()
+        begin, of_size, found = self._found
+        if size != of_size or (first - begin) % size:
+            begin = first % size
+            found = self._of_size(begin, size)
+            self._found = begin, size, found
+        return found[(first - begin) // size]
+
+    def _of_size(self, begin: int, size: int) -> list[BatchCounts]:
+        """Of all batches of this size from row `begin` on."""
+        number = (self._counted.shape[1] - begin) // size
+        totals = self._counted[:, begin : begin + number * size].reshape(-1, number, size).sum(axis=2)
+        counts = np.zeros((number, len(BatchCounts._fields)), np.int64)
+        for field, at in self._known:
+            counts[:, field] = totals[at]
+        samples, text, image, padding, _, _, skipped = counts.T
+        samples[:], padding[:] = size - skipped, size * self._columns - text - image
+        return [BatchCounts(*row) for row in counts.tolist()]
+
+
 class Batch(NamedTuple):
     arrays: dict[str, np.ndarray]
     counts: BatchCounts

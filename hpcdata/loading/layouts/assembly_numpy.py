@@ -18,7 +18,6 @@ from hpcdata.dataset.id_rows import LITERAL
 from hpcdata.loading.layouts.sequences import Sequences
 from hpcdata.native.arrays import (
     IGNORED_LABEL,
-    empty,
     fill_behind,
     position_dtype,
     prefix_mask,
@@ -28,6 +27,7 @@ from hpcdata.native.arrays import (
     windows_of,
 )
 from hpcdata.native.forks import Lazy
+from hpcdata.native.recycled import empty
 from hpcdata.order.bins import Bins
 
 _MIN_BLOCK, _MAX_BLOCK = 16, 256

@@ -9,12 +9,13 @@ import numpy as np
 from hpcdata.dataset.baked.maps import BakedMaps, find_baked
 from hpcdata.dataset.baked.record import COLUMN_BITS, FACTS, IMAGE, TRAINED, VALID
 from hpcdata.dataset.dataset import TokenDataset
-from hpcdata.loading.layouts.assembly import Batch, BatchCounts
+from hpcdata.loading.layouts.assembly import Batch, RowCounts
 from hpcdata.loading.layouts.base import IGNORED_LABEL, Layout, MakeBatch
-from hpcdata.loading.layouts.fixed_batches import others_like
-from hpcdata.native.arrays import as_signed, empty, ragged, totals_before, widen
+from hpcdata.loading.layouts.fixed_batches import dtypes_of
+from hpcdata.native.arrays import as_signed, ragged, totals_before, widen
 from hpcdata.native.compiled import WriteRows, kernels
 from hpcdata.native.forks import ForkLock, Lazy
+from hpcdata.native.recycled import empty
 from hpcdata.native.threads import Later
 from hpcdata.order.checking import digest
 
@@ -67,44 +68,29 @@ class _Prepared:
     """Some rows, for batches of some of them."""
 
     def __init__(self, baked: BakedRows, rows: np.ndarray, places: np.ndarray) -> None:
-        self._layout, self._keys, self._maps = baked.layout, (*baked.keys, "loss_mask"), baked.maps
+        self._keys, self._maps = (*baked.keys, "loss_mask"), baked.maps
         self._rows, self._places, self._width = rows, places, self._maps.width
+        self._dtypes = dtypes_of(self._keys, baked.layout.ids, self._width)
         self._facts = self._maps.facts(places)
         self._index = self._facts[:, FACTS.index("index")].copy()
-        account = self._facts[:, FACTS.index("text_tokens") :]
-        self._counted = np.zeros((len(rows) + 1, account.shape[1]), np.int64)
-        np.cumsum(account, axis=0, out=self._counted[1:])
-        self._has_more_than_ids = bool({"attention_mask", "modality", "labels", "position_ids"} & set(self._keys))
-        self._compiled = kernels()
-        if self._compiled is not None and not self._has_more_than_ids:
-            start = places * self._width
-            self._place = self._compiled.place_rows(self._maps.ids, start, np.full(len(rows), self._width))
+        begin = FACTS.index("text_tokens")
+        self._counts = RowCounts(self._width, np.ascontiguousarray(self._facts[:, begin:].T), FACTS[begin:])
 
     def batch(self, first: int, stop: int, later: Later | None = None, width: int | None = None) -> Batch:
         """Of rows `first` to `stop` - 1. With a `later`, its ids may be there then."""
-        ids = empty((stop - first, self._width), self._layout.ids)
-        text, image, truncated, left_out, skipped = (self._counted[stop] - self._counted[first]).tolist()
-        counts = BatchCounts(
-            samples=len(ids) - skipped,
-            text_tokens=text,
-            image_tokens=image,
-            padding=ids.size - text - image,
-            truncated_texts=truncated,
-            left_out_images=left_out,
-            skipped_samples=skipped,
-        )
-        arrays = {"input_ids": ids}
-        if self._has_more_than_ids:
-            arrays |= others_like(ids, self._keys)
-        if self._compiled is None:
-            self._copy_by_torch(ids, first)
-            self._derive(arrays, first, stop)
-        elif self._has_more_than_ids:
-            self._write(first, arrays, later=later)
-        else:
-            self._place(ids, first, len(ids), None, 0, 0, later=later)
-        arrays["index"] = self._index[first:stop]
-        return Batch(arrays={key: arrays[key] for key in self._keys if key in arrays}, counts=counts)
+        counts, write = self._counts.between(first, stop), self._write  # before its numbers leave the cache
+        arrays = self._in_steps(first, stop) if write is None else write.make(first, stop, self._dtypes, later=later)
+        if "index" in self._keys:
+            arrays["index"] = self._index[first:stop]
+        ordered = {key: arrays[key] for key in self._keys if key in arrays}
+        return Batch(ordered, counts)
+
+    def _in_steps(self, first: int, stop: int) -> dict[str, np.ndarray]:
+        """Where there are no compiled loops."""
+        arrays = {key: empty((stop - first, self._width), dtype) for key, dtype in self._dtypes.items()}
+        self._copy_by_torch(arrays["input_ids"], first)
+        self._derive(arrays, first, stop)
+        return arrays
 
     def _copy_by_torch(self, out: np.ndarray, first: int) -> None:
         import torch
@@ -116,6 +102,8 @@ class _Prepared:
 
     def _derive(self, arrays: dict[str, np.ndarray], first: int, stop: int) -> None:
         """Writes what is wanted besides ids, where there are no compiled loops."""
+        if len(arrays) == 1:
+            return
         ids, (first_run, length, kind) = arrays["input_ids"], self._runs
         some = slice(int(first_run[first]), int(first_run[stop]))
         kinds = np.repeat(kind[some].astype(np.int8), length[some]).reshape(ids.shape)
@@ -131,9 +119,12 @@ class _Prepared:
             arrays[key][...] = make[key]()
 
     @Lazy
-    def _write(self) -> WriteRows:
-        assert self._compiled is not None
-        return self._compiled.write_rows(self._width, *self._runs, (self._maps.ids, self._places * self._width))
+    def _write(self) -> WriteRows | None:
+        compiled = kernels()
+        if compiled is None:
+            return None
+        runs = self._runs if len(self._dtypes) > 1 else None
+        return compiled.write_rows(self._width, runs, (self._maps.ids, self._places * self._width, None))
 
     @Lazy
     def _runs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

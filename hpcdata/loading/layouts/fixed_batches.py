@@ -11,21 +11,20 @@ from hpcdata.base.errors import UserError
 from hpcdata.dataset.baked.record import IMAGE, TRAINED, VALID
 from hpcdata.dataset.dataset import SpanTable, TokenDataset
 from hpcdata.dataset.id_rows import Places
-from hpcdata.loading.layouts.assembly import Batch, BatchCounts
+from hpcdata.loading.layouts.assembly import Batch, RowCounts
 from hpcdata.loading.layouts.padded_text import Frame, TextRows
 from hpcdata.loading.layouts.sequences import Form
 from hpcdata.native.arrays import (
     IGNORED_LABEL,
-    empty,
     fill_behind,
     position_dtype,
     prefix_mask,
     prefix_positions,
-    totals_before,
     widen,
 )
 from hpcdata.native.compiled import WriteRows, kernels
 from hpcdata.native.forks import Lazy
+from hpcdata.native.recycled import empty
 from hpcdata.native.threads import Later
 from hpcdata.samples import Kind
 
@@ -69,40 +68,51 @@ class FixedRows:
         except UserError:
             return  # the batches that are refused, or differ in their grid, are found one by one
         self._keys = keys = (*layout.keys_of(packed=False), "loss_mask")
-        self._has_more_than_ids = not {"attention_mask", "modality", "labels", "position_ids"}.isdisjoint(keys)
+        self._dtypes = dtypes_of(keys, layout.ids, self._columns + self._num_image)
         self._pad = layout.frame.pad
         self._texts = TextRows(dataset, texts, layout.text_columns, layout.frame)
         self._places = dataset.places(images.part, images.first_token, images.length)
-        self._num_ids = totals_before(self._texts.lengths)
+        self._counts = RowCounts(self._columns + self._num_image, *self._counted(table.num_rows))
+
+    def _counted(self, num_rows: int) -> tuple[np.ndarray, tuple[str, ...]]:
+        """What of the account differs from row to row, and its names."""
+        counted = np.zeros((3, num_rows), np.int64)
+        counted[0], counted[1] = self._texts.lengths, self._texts.is_truncated
+        images, are_there = self._images.row, self._layout.form.images
+        if len(images):
+            counted[2] = np.bincount(images, minlength=num_rows) * (self._num_image or 0 if are_there else 1)
+        return counted, ("text_tokens", "truncated_texts", "image_tokens" if are_there else "left_out_images")
 
     def batch(self, first: int, stop: int, later: Later | None = None, width: int | None = None) -> Batch:
         """Of rows `first` to `stop` - 1, always as wide as the layout. With a `later`, its ids may be there then."""
-        layout, num_image = self._layout, self._num_image
-        if num_image is None:
+        layout = self._layout
+        if self._num_image is None:
             part = self._table.between(first, stop)
             layout.check_spans(part.of_kind(Kind.TEXT), part.of_kind(Kind.IMAGE))
             layout.columns_of_image(part.of_kind(Kind.IMAGE))
             return FixedRows(layout, self._dataset, part).batch(0, stop - first)
-        ids = empty((stop - first, self._columns + num_image), layout.ids)
-        begin, rows = self._images_of(first, stop)
-        at_once = self._rows if self._has_more_than_ids else None
-        self._place(ids, first, begin, rows, self._pad, later if at_once is None else None)
-        num_text_tokens, num_image_tokens = int(self._num_ids[stop] - self._num_ids[first]), num_image * len(rows)
-        counts = BatchCounts(
-            samples=len(ids),
-            text_tokens=num_text_tokens,
-            image_tokens=num_image_tokens,
-            padding=ids.size - num_text_tokens - num_image_tokens,
-            truncated_texts=int(self._texts.num_truncated[stop] - self._texts.num_truncated[first]),
-            left_out_images=0 if layout.form.images else len(rows),
+        counts, whole = self._counts.between(first, stop), self._whole  # before its numbers leave the cache
+        arrays = (
+            self._in_steps(first, stop, later) if whole is None else whole.make(first, stop, self._dtypes, later=later)
         )
-        arrays = {"input_ids": ids, "index": self._table.index[first:stop]}
+        if "index" in self._keys:
+            arrays["index"] = self._table.index[first:stop]
+        ordered = {key: arrays[key] for key in self._keys if key in arrays}
+        return Batch(ordered, counts)
+
+    def _in_steps(self, first: int, stop: int, later: Later | None) -> dict[str, np.ndarray]:
+        """Ids first, and then what is made of them."""
+        has_more, at_once = len(self._dtypes) > 1, self._rows if len(self._dtypes) > 1 else None
+        arrays = {"input_ids": empty((stop - first, self._columns + (self._num_image or 0)), self._layout.ids)}
+        ids = arrays["input_ids"]
+        begin, rows = self._images_of(first, stop)
+        self._place(ids, first, begin, rows, self._pad, later if at_once is None else None)
         if at_once is not None:
-            arrays |= others_like(ids, self._keys)
-            at_once(first, {key: array for key, array in arrays.items() if key != "index"}, later=later)
-        elif self._has_more_than_ids:
+            arrays |= {key: empty(ids.shape, dtype) for key, dtype in self._dtypes.items() if key != "input_ids"}
+            at_once(first, arrays, later=later)
+        elif has_more:
             arrays |= self._others(ids, first, stop)
-        return Batch(arrays={key: arrays[key] for key in self._keys if key in arrays}, counts=counts)
+        return arrays
 
     def _others(self, ids: np.ndarray, first: int, stop: int) -> dict[str, np.ndarray]:
         """What is wanted besides ids and indices, where there are no compiled loops."""
@@ -167,29 +177,42 @@ class FixedRows:
         return has_image
 
     @Lazy
-    def _rows(self) -> WriteRows | None:
-        """What makes all arrays at once, where there are compiled loops."""
-        compiled, num_image = kernels(), self._num_image or 0
-        if compiled is None:
+    def _whole(self) -> WriteRows | None:
+        """What makes rows with their ids, where there are compiled loops, and a row is one piece of stored ids."""
+        compiled, ids = kernels(), self._texts.whole
+        if compiled is None or ids is None or self._num_image or not ids.stay_mapped:
             return None
-        lengths = self._texts.lengths
-        length, kind = np.empty((len(lengths), 3), np.int64), np.zeros((len(lengths), 3), np.int64)
-        length[:, 0], length[:, 1], length[:, 2] = lengths, self._columns - lengths, num_image
-        kind[:, 0], kind[:, 2] = VALID | TRAINED, IMAGE
+        runs = self._runs if len(self._dtypes) > 1 else None
+        return compiled.write_rows(self._columns, runs, (ids.ids, ids.start, self._texts.lengths), pad=self._pad)
+
+    @Lazy
+    def _rows(self) -> WriteRows | None:
+        """What makes all arrays at once of ids that are there, where there are compiled loops."""
+        compiled = kernels()
+        return None if compiled is None else compiled.write_rows(self._columns + (self._num_image or 0), self._runs)
+
+    @property
+    def _runs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(the first of each row and the one behind the last, length, kind): text, padding, and image if there is."""
+        lengths, num_image = self._texts.lengths, self._num_image or 0
+        each = 3 if num_image else 2
+        length, kind = np.empty((len(lengths), each), np.int64), np.zeros((len(lengths), each), np.int64)
+        length[:, 0], length[:, 1], kind[:, 0] = lengths, self._columns - lengths, VALID | TRAINED
         if num_image:
+            length[:, 2], kind[:, 2] = num_image, IMAGE
             kind[self._images.row, 2] |= VALID | TRAINED
-        first_run = np.arange(len(lengths) + 1) * 3
-        return compiled.write_rows(self._columns + num_image, first_run, length.reshape(-1), kind.reshape(-1))
+        return np.arange(len(lengths) + 1) * each, length.reshape(-1), kind.reshape(-1)
 
 
-def others_like(ids: np.ndarray, keys: Collection[str]) -> dict[str, np.ndarray]:
-    """Arrays to be written for these ids, of those of `keys` that have a column for each."""
-    is_wide = ids.itemsize == 8
+def dtypes_of(keys: Collection[str], ids: str, width: int) -> dict[str, np.dtype]:
+    """Of `input_ids` and those of `keys` that have as many columns. Narrow ids come with a mask, wide with labels."""
+    is_wide = ids == "int64"
     kinds: dict[str, np.typing.DTypeLike] = {
         "attention_mask": bool,
         "modality": np.int8,
         "labels" if is_wide else "loss_mask": np.int64 if is_wide else bool,
-        "position_ids": position_dtype("int64" if is_wide else "uint16", ids.shape[1]),
+        "position_ids": position_dtype(ids, width),
     }
     wanted = {"loss_mask" if key == "labels" and not is_wide else key for key in keys if key != "loss_mask"}
-    return {key: empty(ids.shape, kind) for key, kind in kinds.items() if key in wanted}
+    found = {"input_ids": ids, **{key: kind for key, kind in kinds.items() if key in wanted}}
+    return {key: np.dtype(kind) for key, kind in found.items()}

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcdata.dataset.dataset import SpanTable, TokenDataset
-from hpcdata.native.arrays import before_in_row, empty, fill_behind, ragged, totals_before
+from hpcdata.dataset.id_rows import Places
+from hpcdata.native.arrays import before_in_row, fill_behind, ragged
+from hpcdata.native.recycled import empty
 from hpcdata.native.threads import Later
 
 
@@ -43,7 +45,7 @@ def make_text_block(
     ids = empty((texts.num_rows, width), np.int64) if out is None else out
     rows = TextRows(dataset, texts, width, frame)
     rows.place(ids)
-    return TextBlock(ids=ids, lengths=rows.lengths, num_truncated=int(rows.num_truncated[-1]))
+    return TextBlock(ids=ids, lengths=rows.lengths, num_truncated=int(rows.is_truncated.sum()))
 
 
 class TextRows:
@@ -58,11 +60,15 @@ class TextRows:
         taken = np.minimum(total, self._room)
         self._has_frame = frame.num_added > 0
         self.lengths = taken + frame.num_added if self._has_frame else taken
-        self.num_truncated = totals_before(total > self._room)
-        """Of the rows before each."""
+        self.is_truncated = total > self._room
         self._taken = taken
         if self._is_single:
             self._places = dataset.places(texts.part, texts.first_token, taken if self._is_even else taken[texts.row])
+
+    @property
+    def whole(self) -> Places | None:
+        """Where the ids of the rows are, if each is one piece of stored ids and nothing else."""
+        return self._places if self._is_even and not self._has_frame else None
 
     def place(self, ids: np.ndarray, first: int = 0, *, pad: int | None = None, later: Later | None = None) -> None:
         """Fills `ids`, as above, with the rows from `first` on; with another `pad` than the frame's if there is one.

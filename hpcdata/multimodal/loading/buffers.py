@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any
 
 import numpy as np
 
 from hpcdata.native.forks import ForkLock
+from hpcdata.native.recycled import Buffer, first_free
 
 _SMALLEST = 1 << 20
 """Bytes; what is smaller the allocator keeps by itself."""
 _MOST = 4
-_OF_OURS = 3
-"""References to a buffer that only this list has: its own, the loop's, and that of the question."""
 
 
 class Buffers:
     """Safe in several threads; a copy by pickle is empty."""
 
     def __init__(self) -> None:
-        self._free: list[np.ndarray] = []
+        self._buffers: list[Buffer] = []
         self._lock = ForkLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -33,10 +31,10 @@ class Buffers:
         if size < _SMALLEST:
             return np.empty(shape, dtype)
         with self._lock:
-            found = next(
-                (b for b in self._free if sys.getrefcount(b) <= _OF_OURS and size <= b.nbytes <= 2 * size), None
-            )
+            found = first_free([buffer for buffer in self._buffers if size <= buffer.size <= 2 * size])
             if found is None:
-                found = np.empty(size, np.uint8)
-                self._free = [*self._free[-_MOST + 1 :], found]
-            return found[:size].view(dtype).reshape(shape)
+                new = Buffer(size)
+                found = new.memory, new.offset, new.address
+                self._buffers = [*self._buffers[-_MOST + 1 :], new]
+            memory, offset, _ = found
+            return np.ndarray(shape, dtype, memory, offset)
