@@ -311,5 +311,13 @@ def read_listing(folder: Path) -> Iterator[ListedFile]:
 
 def list_files(folder: Path) -> set[str]:
     """Relative paths of all files below a folder, without what NFS keeps of removed files that are still open."""
-    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".nfs"))
-    return {path.relative_to(folder).as_posix() for path in found}
+    found, ahead = set[str](), [""]
+    while ahead:
+        place = ahead.pop()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder / place) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    ahead.append(f"{place}{entry.name}/")
+                elif entry.is_file() and not entry.name.startswith(".nfs"):
+                    found.add(f"{place}{entry.name}")
+    return found
