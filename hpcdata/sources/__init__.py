@@ -76,6 +76,7 @@ _MODULES = {
     RECORDS: "pictures.tables",
     "arrow": "pictures.arrow",
     "textarrow": "pictures.arrow",
+    "arrow.exported": "pictures.arrow",
     "documents": "documents",
     "document": "documents",
     "document.gz": "documents",

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 _PACKED = (".gz", ".zst")
 _NEVER = 1 << 62
-_OF_ROWS = ("parquet", RECORDS, "arrow", "textarrow")
+_OF_ROWS = ("parquet", RECORDS, "arrow", "textarrow", "arrow.exported")
 _LINES = ("jsonl", "text", "listing")
 _MOST_AHEAD = 16 << 20
 """Bytes of one record that are read at once; of a larger one, what is asked for."""

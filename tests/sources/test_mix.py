@@ -11,14 +11,18 @@ import pytest
 
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.combining import CombineOptions, combine
+from hpcdata.dataset.manifest import read_manifest
+from hpcdata.formats.records.laying_out import export_records
 from hpcdata.multimodal import MeasuredDataset, SourceDataset, make_loader
 from hpcdata.report.status import Observer
 from hpcdata.report.summary import describe
 from hpcdata.runs.planning import prepare
 from hpcdata.sources import InputFile, Options, list_inputs, scan
 from hpcdata.sources import prepare as prepare_input
+from tests.formats.records.made import TARS, copied, parts_of
 from tests.smallruns import StopAfter, begin, small_config, small_run
 from tests.sources.source_files import json_lines, keys, read_all, summary, write
+from tests.work.test_task import png
 
 ODD = ("ai2d(cauldron,llava_format).json", "GeoQA+(MathV360K).jsonl", "a [b] {c,d} 50%.jsonl.gz", "é, ü.jsonl")
 
@@ -244,3 +248,39 @@ def test_a_stopped_run_of_a_mix_goes_on_with_the_same_bytes(tmp_path: Path) -> N
         stops += 1
     assert stops > 2
     assert sha256_tree(tmp_path / "run/shards") == sha256_tree(tmp_path / "whole/shards")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["jsonl", "hf"])
+def test_records_that_a_mix_takes_are_copied_with_their_pictures(form: str, tmp_path: Path) -> None:
+    made = mix_of_pictures(tmp_path)
+    settings = (
+        "data.source=llava_mix",
+        f"copy.format={form}",
+        f"copy.columns={'records' if form == 'hf' else 'pairs'}",
+    )
+    run = copied(tmp_path / "run", *TARS, *settings, source=made)
+    export_records(run, tmp_path / "out", form)
+    assert parts_of(tmp_path / "out") == parts_of(made)
+    assert sum(parts_of(made).values()) == 5
+
+
+def test_records_that_a_mix_takes_are_measured_with_their_pictures(tmp_path: Path) -> None:
+    run, made = tmp_path / "run", mix_of_pictures(tmp_path)
+    settings = ("stage=measure", "data.source=llava_mix", "image.tokenizer=null", "data.n_train_samples=null")
+    small_run(run, *settings, source=made)
+    combine(run, CombineOptions())
+    found, raw = MeasuredDataset(run), SourceDataset(made)
+    assert [found.record(item) for item in range(5)] == [raw.record(item) for item in range(5)]
+    assert read_manifest(run).counts.images == 5
+
+
+def mix_of_pictures(folder: Path) -> Path:
+    """Two files beside their pictures, one of them listed twice; 5 records."""
+    for name, (below, file) in zip("ab", (("a", ODD[0]), ("b", ODD[1])), strict=True):
+        rows = talks(4, f"<image>{name}")
+        for number, row in enumerate(rows):
+            row["image"] = f"{number}.png"
+            write(folder / below / f"{number}.png", png() + f"{name}{number}".encode())
+        write(folder / below / file, json.dumps(rows).encode() if file.endswith("json") else json_lines(rows))
+    return mix(folder / "mix.yaml", (f"a/{ODD[0]}", "first:2"), (f"b/{ODD[1]}", "end:50%"), (f"a/{ODD[0]}", "end:1"))

@@ -48,7 +48,8 @@ class RecordOptions:
     sample_index: bool = _option(True, "energon: write index.sqlite, for access by name and sets of several parts")
     rows: str = _option(
         "auto",
-        "hf: what columns hold, of records that are no rows yet: pairs, or any record (pairs if all are)",
+        "hf: what columns hold, of records that are no rows yet: pairs, or any record (pairs if all are); "
+        "hpcdata reads both in again",
         *("auto", "pairs", "records"),
     )
     prompt: str = _option("", "llava: what is asked of a picture with a caption", metavar="TEXT")

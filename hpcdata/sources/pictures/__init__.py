@@ -6,6 +6,7 @@ May use: base, samples, media; of the sources their base, streams, parquet and r
     places        a picture that is named -> its bytes, inside of the folder where pictures may lie
     tables        Parquet whose columns hold or name pictures
     arrow         Arrow of Hugging Face's save_to_disk
+    exported      rows of an export of ours as the records that they were
     metadata      the metadata.csv of an imagefolder as JSON lines
     names         an id -> names of files
     placeholders  markers that are not as many as the pictures of a record

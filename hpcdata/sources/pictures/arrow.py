@@ -28,10 +28,10 @@ from hpcdata.sources.base import (
     refusing_faults,
 )
 from hpcdata.sources.limits import most_records, require_few_records
-from hpcdata.sources.pictures import tables
+from hpcdata.sources.pictures import exported, tables
 
-PICTURES, TEXTS = "arrow", "textarrow"
-"""Formats: rows with pictures or conversations, and documents."""
+PICTURES, TEXTS, EXPORTED = "arrow", "textarrow", "arrow.exported"
+"""Formats: rows with pictures or conversations, documents, and rows of an export of ours."""
 STATE = "state.json"
 _FILE_MARK, _CONTINUATION = b"ARROW1\0\0", 0xFFFFFFFF
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3
@@ -66,6 +66,8 @@ def format_of(path: str) -> str:
             schema = _schema(data, file)
         except BadSample as bad:
             raise UserError(f"{path}: {bad.message}") from None
+    if exported.holds_records(path, schema):
+        return EXPORTED
     return PICTURES if tables.names_pictures(schema) else TEXTS
 
 
@@ -162,6 +164,8 @@ def _of_group(
 
 
 def _record(file: InputFile, position: int, row: object, options: Options, media: dict[str, str]) -> Record:
+    if file.format == EXPORTED:
+        return exported.record_of(file, position, row, options)
     if file.format == PICTURES or options.mapping:
         return tables.record_of(file, position, row, options, media)
     key = f"{file.label}#{position}"
