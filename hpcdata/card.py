@@ -1,12 +1,13 @@
 """Card: writes what a dataset is, for those who get it: sources, licences, account, sizes, settings, digests, loading.
 
     hpcdata card OUT                              OUT/card.md and OUT/card.html, of the dataset that was made of a run
-    hpcdata card OUT --set pixmo_cap --set cc3m   names the data sets that it came from, as the catalogue knows them
+    hpcdata card OUT --set pixmo_cap --set cc3m   names more data sets that it came from, as the catalogue knows them
     hpcdata card OUT --license cc-by-4.0 --title 'Our pairs' --language en --note 'Made for ...'
     hpcdata card EXPORT --out EXPORT/README       of an export; README.md is what hubs show
 
-The Markdown begins with the lines that hubs read: licence, size, tags. The page is one file that needs no network. No
-path of this machine is in them. Nobody but you knows the licence of what was made: without `--license` none is named.
+The Markdown begins with the lines that hubs read: licence, size, tags. The page is one file that needs no network.
+Sets that `hpcdata download` has brought are found by the folders of the inputs. No path of this machine is in them.
+Nobody but you knows the licence of what was made: without `--license` none is named.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from hpcdata.base.command import DONE, Options, Parser, say
 
 if TYPE_CHECKING:
+    from hpcdata.catalogue.entry import Entry
     from hpcdata.report.card.model import About, Card, SourceSet
 
 
@@ -61,18 +63,43 @@ def _about(options: Options, path: Path) -> About:
         title=options.title or path.name,
         licence=options.license,
         languages=options.language,
-        sets=[_source(name, options.catalogue) for name in options.set],
+        sets=_sets(options, path),
         note=options.note,
     )
 
 
-def _source(name: str, folders: Sequence[str]) -> SourceSet:
-    """What the catalogue knows of a data set; of others the name alone."""
+def _sets(options: Options, path: Path) -> list[SourceSet]:
+    """Those of which inputs are, as far as the plan is there, and then those that are named."""
+    import contextlib
+
+    from hpcdata.base.errors import UserError
     from hpcdata.catalogue.registry import Catalogue
     from hpcdata.catalogue.settings import find_folders
+    from hpcdata.catalogue.states import entry_at
+    from hpcdata.runs.plan import load_plan
+
+    catalogue = Catalogue(find_folders(options.catalogue))
+    run = next((folder for folder in (path, path.parent) if (folder / "plan.json").is_file()), None)
+    places = dict[Path, None]()
+    if run is not None:
+        with contextlib.suppress(UserError):  # a plan of another version: then its sets are not known
+            origins = [Path(item.origin) for item in load_plan(run).inputs]
+            places = dict.fromkeys(path if path.is_dir() else path.parent for path in origins)
+    entries = {entry.name: entry for place in places if (entry := entry_at(place, catalogue.entries)) is not None}
+    found: list[SourceSet] = []
+    for name in options.set:
+        entry = catalogue.find(name)
+        if entry is None:
+            found.append(_source(name, None))
+        else:
+            entries.setdefault(entry.name, entry)
+    return [*(_source(name, entry) for name, entry in entries.items()), *found]
+
+
+def _source(name: str, entry: Entry | None) -> SourceSet:
+    """What the catalogue knows of a data set; of others the name alone."""
     from hpcdata.report.card.model import SourceSet
 
-    entry = Catalogue(find_folders(list(folders))).find(name)
     if entry is None:
         return SourceSet(name=name, note="not in the catalogue")
     places = [*(f"{tree.repo} (hub)" for tree in entry.hub), *(file.url for file in entry.files[:3])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,24 @@ def folder_of(entry: Entry, data_dir: Path) -> Path:
     """Where the set lies: the first of its places that has something in it, else where it will lie."""
     places = [data_dir / name for name in (entry.folder, *entry.also_in)]
     return next((place for place in places if place.is_dir() and any(os.scandir(place))), places[0])
+
+
+def entry_at(place: Path, entries: Iterable[Entry]) -> Entry | None:
+    """Of which set a folder is, by the listing in it or above it: the entry that it was made from. None for others."""
+    for folder in (place, *place.parents):
+        if not listing.path_of(folder).is_file():
+            continue
+        listed = listing.load(folder)
+        sources = None if listed is None else listed.sources
+        fits = [entry for entry in entries if listing.sources_of(entry) == sources]
+        its = [entry for entry in fits if any(_lies_so(folder, name) for name in (entry.folder, *entry.also_in))]
+        return next(iter(its), fits[0] if len(fits) == 1 else None)
+    return None
+
+
+def _lies_so(folder: Path, name: str) -> bool:
+    parts = Path(name).parts
+    return folder.parts[-len(parts) :] == parts
 
 
 def fetch_line(entry: Entry, folder: Path) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from hpcdata import download, verify_datasets, visualize
+from hpcdata import card, download, verify_datasets, visualize
 from hpcdata.multimodal import IterableDatasetMixture, MolmoPreprocessorConfig, MultimodalLoader, get_dataset
 from hpcdata.order.packing import BestFit
 from tests import browser
@@ -91,7 +91,11 @@ def _fetch_as_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = subprocess.run(line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert download.main(["--list", "pixmo_cap", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["state"] == "present"
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["state"] == "present"
+    run = Path(row["folder"], "images")
+    assert card.main([str(run)]) == 0
+    assert "dense captions of pictures, spoken and written" in (run / "card.md").read_text()
 
 
 def _looked_at_and_trained_on(pages: Path, capsys: pytest.CaptureFixture[str]) -> list[float]:
