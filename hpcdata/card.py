@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from hpcdata.base.command import DONE, Options, Parser, say
 
 if TYPE_CHECKING:
-    from hpcdata.catalogue.entry import Entry
     from hpcdata.report.card.model import About, Card, SourceSet
 
 
@@ -69,41 +68,20 @@ def _about(options: Options, path: Path) -> About:
 
 
 def _sets(options: Options, path: Path) -> list[SourceSet]:
-    """Those of which inputs are, as far as the plan is there, and then those that are named."""
-    import contextlib
-
-    from hpcdata.base.errors import UserError
+    """What the catalogue knows of the sets that inputs are of, and of those that are named; of others the name alone."""
     from hpcdata.catalogue.registry import Catalogue
     from hpcdata.catalogue.settings import find_folders
-    from hpcdata.catalogue.states import entry_at
-    from hpcdata.runs.plan import load_plan
-
-    catalogue = Catalogue(find_folders(options.catalogue))
-    run = next((folder for folder in (path, path.parent) if (folder / "plan.json").is_file()), None)
-    places = dict[Path, None]()
-    if run is not None:
-        with contextlib.suppress(UserError):  # a plan of another version: then its sets are not known
-            origins = [Path(item.origin) for item in load_plan(run).inputs]
-            places = dict.fromkeys(path if path.is_dir() else path.parent for path in origins)
-    entries = {entry.name: entry for place in places if (entry := entry_at(place, catalogue.entries)) is not None}
-    found: list[SourceSet] = []
-    for name in options.set:
-        entry = catalogue.find(name)
-        if entry is None:
-            found.append(_source(name, None))
-        else:
-            entries.setdefault(entry.name, entry)
-    return [*(_source(name, entry) for name, entry in entries.items()), *found]
-
-
-def _source(name: str, entry: Entry | None) -> SourceSet:
-    """What the catalogue knows of a data set; of others the name alone."""
+    from hpcdata.catalogue.states import sets_of
     from hpcdata.report.card.model import SourceSet
 
-    if entry is None:
-        return SourceSet(name=name, note="not in the catalogue")
-    places = [*(f"{tree.repo} (hub)" for tree in entry.hub), *(file.url for file in entry.files[:3])]
-    return SourceSet(name=f"{entry.name}: {entry.title}", licence=entry.licence, where=", ".join(places))
+    found = []
+    for name, entry in sets_of(path, options.set, Catalogue(find_folders(options.catalogue))).items():
+        if entry is None:
+            found.append(SourceSet(name=name, note="not in the catalogue"))
+            continue
+        places = ", ".join([*(f"{tree.repo} (hub)" for tree in entry.hub), *(file.url for file in entry.files[:3])])
+        found.append(SourceSet(name=f"{entry.name}: {entry.title}", licence=entry.licence, where=places))
+    return found
 
 
 def _of_dataset(path: Path, about: About) -> Card:
