@@ -68,7 +68,7 @@ def _about(options: Options, path: Path) -> About:
 
 
 def _sets(options: Options, path: Path) -> list[SourceSet]:
-    """What the catalogue knows of the sets that inputs are of, and of those that are named; of others the name alone."""
+    """What the catalogue knows of the sets that inputs are of, and of named ones; of others the name alone."""
     from hpcdata.catalogue.registry import Catalogue
     from hpcdata.catalogue.settings import find_folders
     from hpcdata.catalogue.states import sets_of
