@@ -167,7 +167,7 @@ EXPORTS = ("stage=export", "data.n_train_samples=null", "data.shard_size=24", "e
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dataset") / "made"
-    small_run(folder, "data.n_train_samples=null")
+    small_run(folder, "data.n_train_samples=null", "text.keep_raw=true", "data.sizes=[32x32,48x32]")
     return combine(folder, CombineOptions()).folder
 
 

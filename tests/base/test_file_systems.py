@@ -19,7 +19,7 @@ from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.runs.planning import prepare
 from hpcdata.work.task import run_task
 from tests.evidence import FAULTS, Evidence
-from tests.smallruns import StopAfter, small_config, small_run
+from tests.smallruns import StopAfter, small_arguments, small_config, small_run
 from tests.trees import sha256_tree
 
 Patch = pytest.MonkeyPatch
@@ -105,9 +105,12 @@ def test_a_read_only_output_is_one_line(tmp_path: Path, monkeypatch: Patch, caps
 
     monkeypatch.setattr("builtins.open", read_only)
     monkeypatch.setattr(os, "mkdir", failing(errno.EROFS))
-    with pytest.raises(UserError, match="Read-only file system"):
+    with pytest.raises(OSError, match="Read-only file system"):
         prepare(small_config(tmp_path / "new"))
     capsys.readouterr()
+    assert launch_command.main(small_arguments(tmp_path / "new")) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"hpcdata: {tmp_path / 'new'} cannot be written: Read-only file system; make it writable")
     arguments = [f"data.token_output_dir={tmp_path / 'run'}", "text.tokenizer=embedded", "data.raw_data_dir=/nowhere"]
     assert launch_command.main(arguments) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -9,6 +9,7 @@ Pictures are not decoded when a row is read: they come as `PictureFile`s. `self.
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -118,10 +119,14 @@ def _holds_pictures(feature: Any) -> bool:
 
 
 def with_pictures(value: Any) -> Any:
-    """A stored value with its pictures, `{"bytes": ..., "path": ...}`, as what can be opened."""
+    """A stored value with its pictures, `{"bytes": ..., "path": ...}`, as what can be opened, and with its points as a
+    list, which older libraries store as `{"x": [...], "y": [...]}`.
+    """
     if isinstance(value, Mapping):
         if value.keys() == {"bytes", "path"}:
             source = value["path"] if value["bytes"] is None else value["bytes"]
             return None if source is None else PictureFile(source)
+        if value.keys() == {"x", "y"} and all(isinstance(item, list) for item in value.values()):
+            return [{"x": x, "y": y} for x, y in itertools.zip_longest(value["x"], value["y"])]
         return {name: with_pictures(item) for name, item in value.items()}
     return [with_pictures(item) for item in value] if isinstance(value, list) else value
