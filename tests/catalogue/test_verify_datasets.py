@@ -133,11 +133,14 @@ def test_the_command_has_a_hyphen_and_the_script_an_underscore(hub: Hub) -> None
 
 
 @pytest.mark.slow
-def test_pictures_of_a_list_are_fetched_by_the_line_and_then_opened(hub: Hub, tmp_path: Path) -> None:
+def test_pictures_of_a_list_are_fetched_by_the_line_and_then_opened(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from hpcdata.catalogue.states import fetch_line
     from hpcdata.multimodal.datasets import named
 
-    real_sets.pixmo_count(hub.folder, lambda path: f"{hub.url}/files/{path}")
+    real_sets.pixmo_count(hub.folder, lambda path: f"{hub.url}/files/{path}", rows=4)
+    (hub.folder / "photos/3.png").unlink()
     assert download.main(["pixmo_count"]) == 0
     entry = named.find("pixmo_count")
     assert entry is not None
@@ -160,6 +163,7 @@ def test_pictures_of_a_list_are_fetched_by_the_line_and_then_opened(hub: Hub, tm
     with pytest.raises(UserError, match="pixmo_count has no split dev2"):
         get_dataset("pixmo_count", split="dev2")
     assert verify_datasets.main(["pixmo_count"]) == 0
+    assert "train: 3 examples + 1 whose picture did not come; 3 made" in capsys.readouterr().out
 
 
 def test_points_of_a_table_are_a_list_whichever_way_they_are_stored(tmp_path: Path) -> None:
