@@ -21,7 +21,7 @@ import pytest
 from hpcdata import __main__ as command
 from hpcdata import download, verify_datasets
 from hpcdata.base.errors import UserError
-from hpcdata.multimodal import get_dataset
+from hpcdata.multimodal import HfDataset, get_dataset
 from hpcdata.multimodal.datasets.tables import TableDataset
 from hpcdata.samples import BadSample, Reason
 from tests.catalogue import real_sets
@@ -171,8 +171,9 @@ def test_points_of_a_table_are_a_list_whichever_way_they_are_stored(tmp_path: Pa
     columns = pa.array([{"x": [1.0], "y": [2.0]}, {"x": [], "y": []}])
     made = []
     for number, points in enumerate((structs, columns)):
-        pq.write_table(pa.table({"p": points}), tmp_path / f"{number}.parquet")
+        pq.write_table(pa.table({"points": points}), tmp_path / f"{number}.parquet")
         files = [tmp_path / f"{number}.parquet"]
-        made.append(list(TableDataset(files, {"points": "p"}, style="pointing", constants={"point_scale": 100})))
+        made.append(list(TableDataset(files, {"points": "points"}, style="pointing", constants={"point_scale": 100})))
+        assert [row["points"] for row in HfDataset(path=str(files[0]))] == [[{"x": 1.0, "y": 2.0}], []]
     assert made[0] == made[1]
     assert made[0][0] == {"points": [{"x": 1.0, "y": 2.0}], "point_scale": 100, "style": "pointing"}

@@ -76,7 +76,7 @@ class FetchedDataset(Dataset):
         assert isinstance(record, Sample)
         values = _values(record)
         values[self._url] = _pictures(record)
-        example = {ours: with_pictures(values.get(column)) for ours, column in self._fields.items()}
+        example = with_pictures({ours: values.get(column) for ours, column in self._fields.items()})
         found = {name: value for name, value in example.items() if value is not None} | self._constants
         found |= {} if self._style is None else {"style": self._style}
         return {**found, "metadata": {"key": record.key, "image_url": values.get("url")}}
