@@ -1,12 +1,13 @@
 """Card: writes what a dataset is, for those who get it: sources, licences, account, sizes, settings, digests, loading.
 
     hpcdata card OUT                              OUT/card.md and OUT/card.html, of the dataset that was made of a run
-    hpcdata card OUT --set pixmo_cap --set cc3m   names the data sets that it came from, as the catalogue knows them
+    hpcdata card OUT --set pixmo_cap --set cc3m   names more data sets that it came from, as the catalogue knows them
     hpcdata card OUT --license cc-by-4.0 --title 'Our pairs' --language en --note 'Made for ...'
     hpcdata card EXPORT --out EXPORT/README       of an export; README.md is what hubs show
 
-The Markdown begins with the lines that hubs read: licence, size, tags. The page is one file that needs no network. No
-path of this machine is in them. Nobody but you knows the licence of what was made: without `--license` none is named.
+The Markdown begins with the lines that hubs read: licence, size, tags. The page is one file that needs no network.
+Sets that `hpcdata download` has brought are found by the folders of the inputs. No path of this machine is in them.
+Nobody but you knows the licence of what was made: without `--license` none is named.
 """
 
 from __future__ import annotations
@@ -61,22 +62,26 @@ def _about(options: Options, path: Path) -> About:
         title=options.title or path.name,
         licence=options.license,
         languages=options.language,
-        sets=[_source(name, options.catalogue) for name in options.set],
+        sets=_sets(options, path),
         note=options.note,
     )
 
 
-def _source(name: str, folders: Sequence[str]) -> SourceSet:
-    """What the catalogue knows of a data set; of others the name alone."""
+def _sets(options: Options, path: Path) -> list[SourceSet]:
+    """What the catalogue knows of the sets that inputs are of, and of named ones; of others the name alone."""
     from hpcdata.catalogue.registry import Catalogue
     from hpcdata.catalogue.settings import find_folders
+    from hpcdata.catalogue.states import sets_of
     from hpcdata.report.card.model import SourceSet
 
-    entry = Catalogue(find_folders(list(folders))).find(name)
-    if entry is None:
-        return SourceSet(name=name, note="not in the catalogue")
-    places = [*(f"{tree.repo} (hub)" for tree in entry.hub), *(file.url for file in entry.files[:3])]
-    return SourceSet(name=f"{entry.name}: {entry.title}", licence=entry.licence, where=", ".join(places))
+    found = []
+    for name, entry in sets_of(path, options.set, Catalogue(find_folders(options.catalogue))).items():
+        if entry is None:
+            found.append(SourceSet(name=name, note="not in the catalogue"))
+            continue
+        places = ", ".join([*(f"{tree.repo} (hub)" for tree in entry.hub), *(file.url for file in entry.files[:3])])
+        found.append(SourceSet(name=f"{entry.name}: {entry.title}", licence=entry.licence, where=places))
+    return found
 
 
 def _of_dataset(path: Path, about: About) -> Card:

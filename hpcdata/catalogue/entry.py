@@ -56,12 +56,14 @@ class UrlList:
 @dataclass(frozen=True, kw_only=True)
 class Reader:
     """How its examples are read. fields: of `rows`, key of an example -> column; of `records`, options of a
-    `SourceDataset`, with `image_root` (of one split: `image_root.train`) below the folder of the set.
+    `SourceDataset`, with `image_root` (of one split: `image_root.train`) below the folder of the set. constants: of
+    every example of `rows`, such as `point_scale`.
     """
 
     kind: Literal["rows", "records"]
     fields: Mapping[str, str]
     style: str | None = None
+    constants: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpcdata.base import units
 from hpcdata.base.command import quoted
-from hpcdata.base.errors import Failed
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.catalogue import listing
 from hpcdata.catalogue.entry import ACCESS, Entry
 from hpcdata.catalogue.record import FOLDER, Record
-from hpcdata.catalogue.registry import matcher
+from hpcdata.catalogue.registry import Catalogue, matcher
 from hpcdata.catalogue.unpacking.working import missing_of
 
 PRESENT, PARTIAL, ABSENT, DAMAGED = "present", "partial", "absent", "damaged"
@@ -37,13 +39,50 @@ def folder_of(entry: Entry, data_dir: Path) -> Path:
     return next((place for place in places if place.is_dir() and any(os.scandir(place))), places[0])
 
 
+def sets_of(made: Path, names: Sequence[str], catalogue: Catalogue) -> dict[str, Entry | None]:
+    """The sets that inputs of a run (or of its dataset) are of, as far as its plan is there and is of this version, and
+    then those of `names`; None for a name that the catalogue does not have.
+    """
+    from hpcdata.runs.plan import load_plan
+
+    places = dict[Path, None]()
+    if (run := next((folder for folder in (made, made.parent) if (folder / "plan.json").is_file()), None)) is not None:
+        with contextlib.suppress(UserError):
+            origins = [Path(item.origin) for item in load_plan(run).inputs]
+            places = dict.fromkeys(path if path.is_dir() else path.parent for path in origins)
+    entries = [entry_at(place, catalogue.entries) for place in places]
+    found: dict[str, Entry | None] = {entry.name: entry for entry in entries if entry is not None}
+    for name in names:
+        entry = catalogue.find(name)
+        found.setdefault(name if entry is None else entry.name, entry)
+    return found
+
+
+def entry_at(place: Path, entries: Iterable[Entry]) -> Entry | None:
+    """Of which set a folder is, by the listing in it or above it: the entry that it was made from. None for others."""
+    for folder in (place, *place.parents):
+        if not listing.path_of(folder).is_file():
+            continue
+        listed = listing.load(folder)
+        sources = None if listed is None else listed.sources
+        fits = [entry for entry in entries if listing.sources_of(entry) == sources]
+        its = [entry for entry in fits if any(_lies_so(folder, name) for name in (entry.folder, *entry.also_in))]
+        return next(iter(its), fits[0] if len(fits) == 1 else None)
+    return None
+
+
+def _lies_so(folder: Path, name: str) -> bool:
+    parts = Path(name).parts
+    return folder.parts[-len(parts) :] == parts
+
+
 def fetch_line(entry: Entry, folder: Path) -> str:
     """What brings the pictures of a list of addresses, once its tables are here."""
     urls = entry.urls[0]
     words = [
         *("hpcdata launch +experiments=fetch fetch.contact=you@lab.org", f"fetch.url_field={urls.url}"),
         *([f"fetch.sha256_field={urls.sha256}"] if urls.sha256 else []),
-        f"data.raw_data_dir={quoted(str(folder / urls.tables[0]))}",
+        f"data.raw_data_dir={quoted(os.path.join(glob.escape(str(folder)), urls.tables[0]))}",
         f"data.token_output_dir={quoted(str(folder / urls.folder))}",
     ]
     return " ".join(words)

@@ -112,7 +112,7 @@ def sample_parts(value: object, file: InputFile, options: Options) -> Parts:
     """The parts of a pair, a text-only row or a conversation of this file."""
     record = _record(value)
     talk, images = _talk_and_images(record, file, options)
-    if options.keeps_members and not (options.needs_text or options.needs_image):
+    if is_kept_whole(options):
         return ()
     if talk is not None:
         return selected(talk_parts(talk, images, options), options)
@@ -128,16 +128,35 @@ def sample_parts(value: object, file: InputFile, options: Options) -> Parts:
     return selected([text, *images], options)
 
 
+def is_kept_whole(options: Options) -> bool:
+    """Whether a record is written as it is, and nothing asked of it."""
+    return options.keeps_members and not (options.needs_text or options.needs_image)
+
+
+def talk_beside(value: object, images: Sequence[ImagePart], options: Options) -> Parts:
+    """The parts of a conversation whose pictures lie beside it, whatever its fields name. Raises BadSample."""
+    record = _record(value)
+    _require_media_read(record, options, has_pictures=True)
+    talk, named = _talk_and_named(record, is_lenient=False)
+    if named and not images and options.needs_image:
+        raise BadSample(Reason.MISSING_IMAGE, f"the conversation names {len(named)} pictures, and none is beside it")
+    assert talk is not None
+    return selected(talk_parts(talk, list(images), options), options)
+
+
 def mapped(value: object, position: int, options: Options) -> object:
     """A record as `options.mapping` says, if it says something. Raises BadSample."""
     return applied(value, parsed(options.mapping), position) if options.mapping else value
 
 
-def with_markers(value: object, options: Options) -> tuple[object, bool]:
-    """(the record with markers by `options.placeholders`, whether they were put in). Raises BadSample."""
+def with_markers(value: object, options: Options, *, num_images: int | None = None) -> tuple[object, bool]:
+    """(the record with markers by `options.placeholders`, whether they were put in). Raises BadSample.
+
+    num_images: of pictures that lie beside the record; None: it names them.
+    """
     if options.placeholders == KEEP or not isinstance(value, dict):
         return value, False
-    pictures = len(named_in(value))
+    pictures = len(named_in(value)) if num_images is None else num_images
     return placed(value, options.placeholders, num_images=pictures, only_users_show=options.only_users_show)
 
 
@@ -278,13 +297,12 @@ def _talk_and_images(
     record: dict[str, Any], file: InputFile, options: Options
 ) -> tuple[list[Turn] | None, list[ImagePart]]:
     """The turns of a conversation, None where there is none, and the pictures of a record."""
-    is_kept_whole = options.keeps_members and not (options.needs_text or options.needs_image)
     if not file.roots:
         images = [places.picture(name, file) for name in _image_names(record)]
-        turns = None if is_kept_whole else record.get("conversations")
+        turns = None if is_kept_whole(options) else record.get("conversations")
         return None if turns is None else old_turns(turns), images
     _require_media_read(record, options, has_pictures=True)
-    talk, named = _talk_and_named(record, is_lenient=is_kept_whole, keeps_empty=options.notes_ids)
+    talk, named = _talk_and_named(record, is_lenient=is_kept_whole(options), keeps_empty=options.notes_ids)
     _require_media_read(record, options, has_pictures=bool(named))
     return talk, [places.image_part(item, file, options) for item in named]
 

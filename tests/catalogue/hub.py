@@ -157,7 +157,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self.answer(200, [item for item in self.hub.listed(found[1]) if item["path"] in asked])
 
     def do_GET(self) -> None:
-        path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
+        quoted = urllib.parse.urlsplit(self.path).path
+        path = urllib.parse.unquote(quoted)
         for kind in ("status", "hang"):
             if rule := self.hub.taken(kind, path):
                 if kind == "hang":
@@ -173,8 +174,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             (r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.resolve),
             (r"/files/(.+)", self.file),
         ):
-            if found := re.fullmatch(pattern, path):
-                return action(*found.groups())
+            if found := re.fullmatch(pattern, quoted):  # a revision such as refs/convert/parquet has its slashes quoted
+                return action(*(None if word is None else urllib.parse.unquote(word) for word in found.groups()))
         return self.answer(404, {"error": "not found"})
 
     def info(self, repo: str, revision: str | None) -> None:

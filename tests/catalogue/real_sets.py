@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -84,6 +85,27 @@ def pixmo_cap(root: Path, url: Callable[[str], str], *, rows: int = 3) -> None:
         }
     )
     _write(table, root / "allenai/pixmo-cap/data/train-00000-of-00001.parquet")
+    _photos(root, rows)
+
+
+def pixmo_count(root: Path, url: Callable[[str], str], *, rows: int = 3) -> None:
+    """allenai/pixmo-count: addresses with their sha256, and points as older libraries store lists of structs."""
+    for split in ("train", "validation", "test"):
+        points = [{"x": [10.5 + k for k in range(n)], "y": [20.0 + k for k in range(n)]} for n in range(rows)]
+        table = pa.table(
+            {
+                "image_url": [url(f"photos/{n}.png") for n in range(rows)],
+                "image_sha256": [hashlib.sha256(picture(n)).hexdigest() for n in range(rows)],
+                "points": pa.array(points, pa.struct([(name, pa.list_(pa.float64())) for name in "xy"])),
+                "count": list(range(rows)),
+                "label": [f"bars of {split}"] * rows,
+            }
+        )
+        _write(table, root / f"allenai/pixmo-count/data/{split}-00000-of-00001.parquet")
+    _photos(root, rows)
+
+
+def _photos(root: Path, rows: int) -> None:
     for number in range(rows):
         path = root / f"photos/{number}.png"
         path.parent.mkdir(exist_ok=True)

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from hpcdata.catalogue.entry import Entry, HubTree
 from hpcdata.catalogue.fetching import Account, Options, fetch_set
 from hpcdata.catalogue.record import FOLDER
+from hpcdata.catalogue.registry import OWN
 from hpcdata.catalogue.settings import Hub as HubSettings
 from hpcdata.catalogue.web import Web
 from tests.catalogue.hub import Hub
@@ -41,6 +44,24 @@ def fill(root: Path, *, num_small: int = 6, big: int = 3 * MIB) -> dict[str, byt
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     return files
+
+
+def vqa2_of(hub: Hub, own: Path) -> None:
+    """The entry of VQA v2 in a folder of one's own, with the files that this hub has at their addresses."""
+    own.mkdir(exist_ok=True)
+    values = yaml.safe_load((OWN / "vqa2.yaml").read_text())
+    files = [item for item in values["files"] if (hub.folder / Path(item["url"]).name).is_file()]
+    values["files"] = [{**item, "url": f"{hub.url}/files/{Path(item['url']).name}"} for item in files]
+    (own / "vqa2.yaml").write_text(yaml.safe_dump(values))
+
+
+def kept_from_the_web(own: Path) -> None:
+    """Entries whose servers are not ours to ask, as repositories that no hub has."""
+    own.mkdir(exist_ok=True)
+    for path in sorted(OWN.glob("*.yaml")):
+        if "files" in yaml.safe_load(path.read_text()) and not (own / path.name).exists():
+            text = f"name: {path.stem}\ntitle: t\nlicence: l\nfolder: {path.stem}\nsplits: {{}}\n"
+            (own / path.name).write_text(f"{text}hub: [{{repo: lab/{path.stem}}}]\n")
 
 
 def entry(**changes: object) -> Entry:

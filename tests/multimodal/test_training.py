@@ -70,11 +70,11 @@ def loss_of(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tenso
     return (losses * weights.flatten()).sum() / weights.sum()
 
 
-def train(model: TwoLayers, loader: MultimodalLoader, *, lr: float) -> list[float]:
-    """The losses of fifty steps."""
+def train(model: TwoLayers, loader: MultimodalLoader, *, lr: float, steps: int = 50) -> list[float]:
+    """The losses of so many steps."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     patch, losses = loader.preprocessor.words.special("<im_patch>"), []
-    for _, batch in zip(range(50), loader, strict=False):
+    for _, batch in zip(range(steps), loader, strict=False):
         loss = loss_of(model(batch, patch), batch)
         optimizer.zero_grad()
         loss.backward()

@@ -16,8 +16,7 @@ import pytest
 import yaml
 
 from hpcdata.catalogue.record import FOLDER
-from hpcdata.catalogue.registry import OWN
-from tests.catalogue import real_sets
+from tests.catalogue import real_sets, sets
 from tests.catalogue.hub import Hub
 from tests.slurm.cluster import SlurmCluster
 
@@ -36,11 +35,7 @@ def prepare(hub: Hub, folder: Path) -> None:
     (hub.folder / "lab/big").mkdir(parents=True)
     for number in range(2):
         (hub.folder / f"lab/big/{number}.bin").write_bytes(os.urandom(BIG))
-    (folder / "own").mkdir()
-    values = yaml.safe_load((OWN / "vqa2.yaml").read_text())
-    files = [item for item in values["files"] if (hub.folder / Path(item["url"]).name).is_file()]
-    values["files"] = [{**item, "url": f"{hub.url}/files/{Path(item['url']).name}"} for item in files]
-    (folder / "own/vqa2.yaml").write_text(yaml.safe_dump(values))
+    sets.vqa2_of(hub, folder / "own")
     big = {"name": "big", "title": "t", "folder": "big", "licence": "CC0", "splits": {}, "hub": [{"repo": "lab/big"}]}
     (folder / "own/big.yaml").write_text(yaml.safe_dump(big))
 

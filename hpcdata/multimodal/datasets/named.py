@@ -76,7 +76,7 @@ def _of_files(entry: Entry, folder: Path, split: str, options: dict[str, Any]) -
     if reader.kind == "rows":
         from hpcdata.multimodal.datasets.tables import TableDataset
 
-        return TableDataset(files, reader.fields, style=reader.style, **options)
+        return TableDataset(files, reader.fields, style=reader.style, constants=reader.constants, **options)
     from hpcdata.multimodal.datasets.sources import SourceDataset
 
     fields = dict(reader.fields)
@@ -88,16 +88,16 @@ def _of_files(entry: Entry, folder: Path, split: str, options: dict[str, Any]) -
 
 def _of_urls(entry: Entry, folder: Path, split: str | None, options: dict[str, Any]) -> Dataset:
     """What the stage `fetch` has made of the tables."""
-    from hpcdata.multimodal.datasets.sources import SourceDataset
+    from hpcdata.multimodal.datasets.fetched import FetchedDataset
 
     run = folder / entry.urls[0].folder
     if not (run / "dataset").is_dir():
         raise UserError(f"the pictures of {entry.name} are not in {run}: {fetch_line(entry, folder)}")
-    if split not in (None, "train"):
-        raise UserError(f"{entry.name}: its pictures are fetched as one, without a split {split}")
+    files = matcher(entry.splits[split_of(entry, split or "train")])
     reader = entry.reader
     assert reader is not None
-    return SourceDataset(os.fspath(run / "dataset"), None, **{"style": reader.style, **options})
+    given = {"style": reader.style, "constants": reader.constants, **options}
+    return FetchedDataset(run, reader.fields, url=entry.urls[0].url, files=files, **given)
 
 
 @functools.cache

@@ -33,13 +33,14 @@ class TableDataset(Dataset):
         fields: Mapping[str, str],
         *,
         style: str | None = None,
+        constants: Mapping[str, int] | None = None,
         sample: int | None = None,
     ) -> None:
-        """fields: key of an example -> column. A null is left out. style: of every example. sample: only so many of
-        the first rows. Raises UserError for a file that is no Parquet, or has none of such a column.
+        """fields: key of an example -> column. A null is left out. style, constants: of every example. sample: only so
+        many of the first rows. Raises UserError for a file that is no Parquet, or has none of such a column.
         """
         self._files = [os.fspath(file) for file in files]
-        self._fields, self._style = dict(fields), style
+        self._fields, self._style, self._constants = dict(fields), style, dict(constants or {})
         sizes, self._groups = [], list[tuple[int, int]]()
         for number, path in enumerate(self._files):
             for group, rows in enumerate(_group_sizes(path, self._fields.values())):
@@ -59,14 +60,15 @@ class TableDataset(Dataset):
         table = self._group(which)
         row = item - int(self._ends[which] - table.num_rows)
         (values,) = table.slice(row, 1).to_pylist()
-        example = {ours: with_pictures(values[column]) for ours, column in self._fields.items()}
-        found = {name: value for name, value in example.items() if value is not None}
+        example = with_pictures({ours: values[column] for ours, column in self._fields.items()})
+        found = {name: value for name, value in example.items() if value is not None} | self._constants
         return found if self._style is None else {**found, "style": self._style}
 
     def fingerprint(self) -> str:
         """By the names of the files, their numbers of rows, and the columns."""
         names = [os.path.basename(path) for path in self._files]
-        return fingerprint_of("TableDataset", names, self._ends.tolist(), self._fields, self._style, self._size)
+        how = [self._fields, self._style, self._size, *([self._constants] if self._constants else [])]
+        return fingerprint_of("TableDataset", names, self._ends.tolist(), *how)
 
     def _group(self, which: int) -> Any:
         import pyarrow as pa

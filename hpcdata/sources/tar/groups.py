@@ -12,13 +12,15 @@ from typing import Protocol
 from hpcdata.base.reads import read_at
 from hpcdata.samples import BadSample, Blob, Reason
 from hpcdata.sources.base import InputFile, Scan
-from hpcdata.sources.limits import bounded
+from hpcdata.sources.limits import LARGE_TEXT_BYTES, bounded
 from hpcdata.sources.streams import BrokenStream, chunks, open_input
 from hpcdata.sources.tar.headers import ByteSource, Damage, FileSource, Links, Member, members
 
 _META_FOLDER = re.compile(rb"__[^/]*__/")
 _PIECE_BYTES = 1 << 20
 _HEAD_BYTES = 64
+_JSON = b".json"
+"""What a scan looks into, where it is not large."""
 
 
 @dataclass(slots=True)
@@ -58,6 +60,8 @@ class Rules:
     """Members that are stored as links are members."""
     pictures: bool = False
     """Pictures are all that `media.kinds` knows, by first bytes too, where a sample has none of the usual endings."""
+    talks: bool = False
+    """A `json` member with a conversation is one, see `tar.talks`."""
     links: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     """Where the link that starts at an offset leads: (offset, size) of the content."""
 
@@ -67,7 +71,7 @@ class Rules:
         return cls(links=links, **dict.fromkeys(scan.rules, True))
 
     def names(self) -> tuple[str, ...]:
-        return tuple(name for name in ("last_dot", "with_links", "pictures") if getattr(self, name))
+        return tuple(name for name in ("last_dot", "with_links", "pictures", "talks") if getattr(self, name))
 
 
 class TarSource(ByteSource, Protocol):
@@ -272,7 +276,8 @@ class _GzipTar:
         self._left_bytes = self._limit_bytes
 
     def take(self, member: Member) -> Content:
-        is_held = member.size <= self._left_bytes
+        is_read = self._is_hashing and member.name.endswith(_JSON) and member.size <= LARGE_TEXT_BYTES
+        is_held = is_read or member.size <= self._left_bytes
         hasher = hashlib.blake2b(member.target, digest_size=16)
         held: list[bytes] = []
         head = b""

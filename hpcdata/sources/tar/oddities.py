@@ -54,6 +54,8 @@ class Oddities:
         self._num_apart = self._num_fused = 0
         self._apart = self._fused = ""
         self._alone = set[bool]()
+        self.has_talk = False
+        """Set by who looks into `json` members."""
         self._has_dotted = self._has_extra = self._has_pictures = False
 
     def add(self, group: Group, is_repeated: bool) -> None:
@@ -81,6 +83,7 @@ class Oddities:
             last_dot=self._has_dotted and not self._has_extra and not chosen,
             with_links=self._source.links.count > 0,
             pictures=self._has_pictures,
+            talks=self.has_talk,
         )
         if rules.with_links and file.format == "tar":
             rules = dataclasses.replace(rules, links=_find_links(self._source))

@@ -2,7 +2,8 @@
 
 The prefix is the folder and the file name up to its first dot, the rest is the extension; hidden files, names without
 a dot and `__meta__/` folders are no samples. Image: the first member with an image extension. Text: a `txt`, `text` or
-`caption` member, else a field of `json`. Images of a plain tar are read later, from their place in the archive.
+`caption` member, else a field of `json`, or its conversation with all pictures (`talks`). Images of a plain tar are
+read later, from their place in the archive.
 A damaged region is one reject, and so is a sample that the end of the file cuts. What a whole archive has against it
 (`oddities`: no end mark, links, dots in stems, members that are not adjacent) is mended or said when it is scanned.
 """
@@ -14,7 +15,7 @@ import os
 from array import array
 from collections.abc import Iterator
 
-from hpcdata.samples import BadSample, Duplicate, ImagePart, Member, Reason, Record, Reject, Sample, TextPart
+from hpcdata.samples import BadSample, Blob, Duplicate, ImagePart, Member, Reason, Record, Reject, Sample, TextPart
 from hpcdata.sources import records
 from hpcdata.sources.base import (
     TEXT_EXTENSIONS,
@@ -27,6 +28,7 @@ from hpcdata.sources.base import (
     decoded_text,
 )
 from hpcdata.sources.limits import LARGE_TEXT_BYTES, most_records, require_few_large, require_few_records
+from hpcdata.sources.tar import talks
 from hpcdata.sources.tar.groups import Content, Group, Rules, TarSource, groups, open_tar
 from hpcdata.sources.tar.headers import Damage, FileSource
 from hpcdata.sources.tar.oddities import MOST_NAME_BYTES, PICTURES, Oddities, find_picture, name_of
@@ -43,13 +45,14 @@ def scan(file: InputFile, *, every: int, options: Options, each: Each | None = N
     with open_tar(file, Rules(), limit_bytes=0, is_hashing=True) as source:
         found, oddities, last, starts = _scan(file, source, every, options, each is not None)
         rules = oddities.rules(file)
-        if rules == source.rules:
+        if dataclasses.replace(rules, talks=False) == source.rules:
             oddities.warn(file, last, found.num_samples)
-            return _told(found, starts, each)
+            return _told(dataclasses.replace(found, rules=rules.names()), starts, each)
     with open_tar(file, rules, limit_bytes=0, is_hashing=True) as source:
         found, oddities, last, starts = _scan(file, source, every, options, each is not None)
         oddities.warn(file, last, found.num_samples)
     links = tuple((start, offset, size) for start, (offset, size) in sorted(rules.links.items()))
+    rules = dataclasses.replace(rules, talks=oddities.has_talk)
     return _told(dataclasses.replace(found, rules=rules.names(), links=links), starts, each)
 
 
@@ -79,10 +82,19 @@ def _scan(
                 large += size
                 require_few_large(file, large)
             oddities.add(item, keys.add(position, item))
+            oddities.has_talk = oddities.has_talk or _holds_talk(source, item, options)
         num_samples, last = position + 1, item
     repeats, duplicates = tuple(keys.repeats), tuple(keys.duplicates)
     found = Scan(num_samples=num_samples, every=every, cuts=tuple(cuts), repeats=repeats, duplicates=duplicates)
     return found, oddities, last, starts
+
+
+def _holds_talk(source: TarSource, group: Group, options: Options) -> bool:
+    if not talks.are_wanted(options) or not talks.may_hold(group):
+        return False
+    content = group.contents[talks.JSON]
+    is_small = content.is_complete and 0 < content.member.size <= LARGE_TEXT_BYTES
+    return is_small and talks.holds(source.bytes_of(content))
 
 
 def _large_texts(group: Group, options: Options) -> int:
@@ -165,14 +177,48 @@ def _damaged(file: InputFile, position: int, damage: Damage) -> Reject:
 
 def _record(source: TarSource, position: int, key: str, group: Group, options: Options) -> Record:
     try:
-        parts, members = _parts(source, group, options), _members(source, group, options)
-        return Sample(position=position, key=key, parts=parts, offset=group.start, members=members)
+        talk = _talk(source, group, options)
+        parts, line = (_parts(source, group, options), None) if talk is None else talk
+        members = _members(source, group, options, line)
+        is_fixed = line is not None
+        return Sample(position=position, key=key, parts=parts, offset=group.start, members=members, is_fixed=is_fixed)
     except BadSample as bad:
         return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=group.start)
 
 
+def _talk(source: TarSource, group: Group, options: Options) -> tuple[records.Parts, bytes | None] | None:
+    """The parts of a conversation, and its JSON where that got markers; None for a sample without one."""
+    is_asked_for = source.rules.talks and talks.are_wanted(options) and talks.may_hold(group)
+    if not is_asked_for or not group.contents[talks.JSON].is_complete:
+        return None
+    _require_whole(group)
+    data = _bytes(source, group.contents[talks.JSON], options)
+    if not talks.holds(data):
+        return None
+    chosen = None if options.image_field is None else [_image(source, group, options)]
+    found = chosen or talks.pictures(source, group)
+    return talks.parts_of(data, [_image_part(source, content, options) for content in found], options)
+
+
+def _image_part(source: TarSource, content: Content, options: Options) -> ImagePart:
+    """A picture; one without bytes where none is needed."""
+    if not options.needs_image:
+        return ImagePart(blob=Blob(path="", data=b""))
+    return ImagePart(blob=source.blob(_followed(source, content), limit_bytes=options.max_record_bytes))
+
+
 def _parts(source: TarSource, group: Group, options: Options) -> records.Parts:
     """Text, then image. Raises BadSample."""
+    _require_whole(group)
+    parts: list[TextPart | ImagePart] = []
+    if options.needs_image:
+        parts.append(_image_part(source, _image(source, group, options), options))
+    if options.needs_text:
+        parts.insert(0, TextPart(text=_text(source, group, options)))
+    return records.selected(parts, options)
+
+
+def _require_whole(group: Group) -> None:
     if not group.is_complete:
         raise BadSample(Reason.TRUNCATED, "the archive ends inside this sample")
     longest = max(len(content.member.name) for content in group.contents.values())
@@ -180,13 +226,6 @@ def _parts(source: TarSource, group: Group, options: Options) -> records.Parts:
         raise BadSample(Reason.BAD_RECORD, f"a name of {longest} bytes, the limit is {MOST_NAME_BYTES}")
     if any(content.member.is_sparse for content in group.contents.values()):
         raise BadSample(Reason.BAD_RECORD, "a member is stored as a sparse file")
-    parts: list[TextPart | ImagePart] = []
-    if options.needs_image:
-        image = _image(source, group, options)
-        parts.append(ImagePart(blob=source.blob(_followed(source, image), limit_bytes=options.max_record_bytes)))
-    if options.needs_text:
-        parts.insert(0, TextPart(text=_text(source, group, options)))
-    return records.selected(parts, options)
 
 
 def _image(source: TarSource, group: Group, options: Options) -> Content:
@@ -216,12 +255,19 @@ def _followed(source: TarSource, content: Content) -> Content:
     return content
 
 
-def _members(source: TarSource, group: Group, options: Options) -> tuple[Member, ...]:
+def _members(source: TarSource, group: Group, options: Options, line: bytes | None) -> tuple[Member, ...]:
+    """line: the JSON, where it is another one."""
     if not options.keeps_members:
         return ()
     limit = options.max_record_bytes
+
+    def blob(extension: bytes, content: Content) -> Blob:
+        if line is not None and extension == talks.JSON:
+            return Blob(path="", data=line)
+        return source.blob(_followed(source, content), limit_bytes=limit)
+
     return tuple(
-        Member(extension=clean_name(extension), blob=source.blob(_followed(source, content), limit_bytes=limit))
+        Member(extension=clean_name(extension), blob=blob(extension, content))
         for extension, content in group.contents.items()
     )
 

@@ -11,6 +11,9 @@ import yaml
 
 from hpcdata import card as card_command
 from hpcdata import export
+from hpcdata.base import sealed
+from hpcdata.catalogue import listing
+from hpcdata.catalogue.registry import Catalogue
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.dataset.manifest import read_manifest
 from hpcdata.report.card import figures, reasons
@@ -112,6 +115,23 @@ def test_the_catalogue_says_licence_and_place(tmp_path: Path, source: Path) -> N
     found = sections(text)["Sources"]
     assert r"| our\_set: things \| of ours | CC-BY-4.0 | lab/ours (hub) |  |" in found
     assert "| nowhere | nobody has said |  | not in the catalogue |" in found
+
+
+def test_sets_that_were_downloaded_are_found_by_their_folders(tmp_path: Path) -> None:
+    entry = next(entry for entry in Catalogue().entries if entry.name == "chart_qa")
+    folder = tmp_path / "data" / entry.folder
+    (folder / "data").mkdir(parents=True)
+    source = make_tar(folder / "data/x.tar", PAIRS)
+    listing.path_of(folder).parent.mkdir(parents=True)
+    listing.path_of(folder).write_bytes(sealed.to_json({"sources": listing.sources_of(entry), "files": []}))
+    run = combined(tmp_path / "run", source, "image.tokenizer=none")
+    text, _ = carded(run, "--set", "ChartQA", "--set", "cc3m")
+    found = sections(text)["Sources"]
+    assert found.count(r"chart\_qa: questions about charts | GPL-3.0 | HuggingFaceM4/ChartQA (hub)") == 1
+    assert "cc3m: " in found
+    listing.path_of(folder).unlink()
+    text, _ = carded(run)
+    assert "questions about charts" not in text
 
 
 def test_figures_of_many_parts_are_of_some(tmp_path: Path, monkeypatch) -> None:
