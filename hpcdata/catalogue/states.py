@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def fetch_line(entry: Entry, folder: Path) -> str:
     words = [
         *("hpcdata launch +experiments=fetch fetch.contact=you@lab.org", f"fetch.url_field={urls.url}"),
         *([f"fetch.sha256_field={urls.sha256}"] if urls.sha256 else []),
-        f"data.raw_data_dir={quoted(str(folder / urls.tables[0]))}",
+        f"data.raw_data_dir={quoted(os.path.join(glob.escape(str(folder)), urls.tables[0]))}",
         f"data.token_output_dir={quoted(str(folder / urls.folder))}",
     ]
     return " ".join(words)

@@ -84,7 +84,10 @@ def pictures() -> None:
     for name, (mode, format_name, options) in KINDS.items():
         side = 8192 if format_name == "AVIF" else 9400
         buffer = io.BytesIO()
-        Image.new(mode, (side, side)).save(buffer, format_name, **options)
+        image = Image.new(mode, (side, side))
+        if mode in ("RGB", "RGBA"):
+            image.paste(Image.effect_noise((100, 100), 64).convert(mode))  # or it has too few bytes for its pixels
+        image.save(buffer, format_name, **options)
         with tempfile.NamedTemporaryFile() as file:
             file.write(buffer.getvalue())
             file.flush()

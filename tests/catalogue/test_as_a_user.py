@@ -41,7 +41,7 @@ def test_all_is_fetched_verified_looked_at_and_trained_on_and_then_again_without
 ) -> None:
     for name in ("HF_TOKEN", "HF_ACCESS_TOKEN", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path / "our data (a,b) [1] = it's"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HPCDATA_CATALOGUE", str(tmp_path / "own"))
     with Hub(tmp_path / "hub") as hub:
@@ -78,6 +78,10 @@ def _serve(hub: Hub, own: Path) -> None:
     real_sets.cc3m(hub.folder)
     sets.vqa2_of(hub, own)
     sets.kept_from_the_web(own)
+    hub.misbehave("cut", part="images.zip")
+    hub.misbehave("flip", part="data/train-0")
+    for part in ("cc3m-validation", "photos/1.png"):
+        hub.misbehave("status", value=(429, {"Retry-After": "1"}), part=part)
 
 
 def _fetch_as_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

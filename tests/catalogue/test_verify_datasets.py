@@ -21,7 +21,7 @@ import pytest
 from hpcdata import __main__ as command
 from hpcdata import download, verify_datasets
 from hpcdata.base.errors import UserError
-from hpcdata.multimodal import get_dataset
+from hpcdata.multimodal import HfDataset, get_dataset
 from hpcdata.multimodal.datasets.tables import TableDataset
 from hpcdata.samples import BadSample, Reason
 from tests.catalogue import real_sets
@@ -133,11 +133,14 @@ def test_the_command_has_a_hyphen_and_the_script_an_underscore(hub: Hub) -> None
 
 
 @pytest.mark.slow
-def test_pictures_of_a_list_are_fetched_by_the_line_and_then_opened(hub: Hub, tmp_path: Path) -> None:
+def test_pictures_of_a_list_are_fetched_by_the_line_and_then_opened(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from hpcdata.catalogue.states import fetch_line
     from hpcdata.multimodal.datasets import named
 
-    real_sets.pixmo_count(hub.folder, lambda path: f"{hub.url}/files/{path}")
+    real_sets.pixmo_count(hub.folder, lambda path: f"{hub.url}/files/{path}", rows=4)
+    (hub.folder / "photos/3.png").unlink()
     assert download.main(["pixmo_count"]) == 0
     entry = named.find("pixmo_count")
     assert entry is not None
@@ -160,6 +163,7 @@ def test_pictures_of_a_list_are_fetched_by_the_line_and_then_opened(hub: Hub, tm
     with pytest.raises(UserError, match="pixmo_count has no split dev2"):
         get_dataset("pixmo_count", split="dev2")
     assert verify_datasets.main(["pixmo_count"]) == 0
+    assert "train: 3 examples + 1 whose picture did not come; 3 made" in capsys.readouterr().out
 
 
 def test_points_of_a_table_are_a_list_whichever_way_they_are_stored(tmp_path: Path) -> None:
@@ -167,8 +171,9 @@ def test_points_of_a_table_are_a_list_whichever_way_they_are_stored(tmp_path: Pa
     columns = pa.array([{"x": [1.0], "y": [2.0]}, {"x": [], "y": []}])
     made = []
     for number, points in enumerate((structs, columns)):
-        pq.write_table(pa.table({"p": points}), tmp_path / f"{number}.parquet")
+        pq.write_table(pa.table({"points": points}), tmp_path / f"{number}.parquet")
         files = [tmp_path / f"{number}.parquet"]
-        made.append(list(TableDataset(files, {"points": "p"}, style="pointing", constants={"point_scale": 100})))
+        made.append(list(TableDataset(files, {"points": "points"}, style="pointing", constants={"point_scale": 100})))
+        assert [row["points"] for row in HfDataset(path=str(files[0]))] == [[{"x": 1.0, "y": 2.0}], []]
     assert made[0] == made[1]
     assert made[0][0] == {"points": [{"x": 1.0, "y": 2.0}], "point_scale": 100, "style": "pointing"}

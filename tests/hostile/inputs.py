@@ -221,12 +221,16 @@ def webps_of_a_tar(folder: Path) -> Path:
 
 def wavelets(folder: Path) -> Path:
     """Four JPEG 2000 of 75 million pixels in one tile: below the limit."""
-    return _pictures(folder, "jp2", Image.new("RGB", (8600, 8700)), "JPEG2000")
+    image = Image.new("RGB", (8600, 8700))
+    image.paste(Image.effect_noise((100, 100), 64).convert("RGB"))  # or it has too few bytes for its pixels
+    return _pictures(folder, "jp2", image, "JPEG2000")
 
 
 def wavelets_with_alpha(folder: Path) -> Path:
     """Of 88 million: their decoder takes 2 GiB each."""
-    return _pictures(folder, "jp2", Image.new("RGBA", (9400, 9400)), "JPEG2000")
+    image = Image.new("RGBA", (9400, 9400))
+    image.paste(Image.effect_noise((100, 100), 64).convert("RGBA"))
+    return _pictures(folder, "jp2", image, "JPEG2000")
 
 
 def _pictures(folder: Path, extension: str, image: Image.Image, format_name: str, **options: object) -> Path:

@@ -27,7 +27,7 @@ from hpcdata.sources.records import load
 
 
 class FetchedDataset(Dataset):
-    """One example a row whose pictures came. Safe in several threads and in workers of a DataLoader."""
+    """One example a row whose pictures came; `num_missing` rows have none. Safe in threads and in workers."""
 
     def __init__(
         self,
@@ -56,7 +56,10 @@ class FetchedDataset(Dataset):
         self._sizes = [item.size for item in listed]
         options = options_for(needs_text=False)
         self._reader = RecordReader(listed, dataclasses.replace(options, keeps_members=True))
-        self._rows = np.arange(len(self._offsets)) if files is None else _rows_of(manifest, Path(run), files)
+        self._rows, listed_rows = np.arange(len(self._offsets)), manifest.counts.inputs
+        if files is not None:
+            self._rows, listed_rows = _rows_of(manifest, Path(run), files)
+        self.num_missing = listed_rows - len(self._rows)
         self._rows = self._rows if sample is None else self._rows[:sample]
 
     def __len__(self) -> int:
@@ -73,7 +76,7 @@ class FetchedDataset(Dataset):
         assert isinstance(record, Sample)
         values = _values(record)
         values[self._url] = _pictures(record)
-        example = {ours: with_pictures(values.get(column)) for ours, column in self._fields.items()}
+        example = with_pictures({ours: values.get(column) for ours, column in self._fields.items()})
         found = {name: value for name, value in example.items() if value is not None} | self._constants
         found |= {} if self._style is None else {"style": self._style}
         return {**found, "metadata": {"key": record.key, "image_url": values.get("url")}}
@@ -103,8 +106,8 @@ def _pictures(record: Sample) -> Any:
     return pictures[0] if len(pictures) == 1 else pictures
 
 
-def _rows_of(manifest: Manifest, run: Path, files: re.Pattern[str]) -> np.ndarray:
-    """[n] int64: rows of the dataset that come of tables of these names. Raises UserError."""
+def _rows_of(manifest: Manifest, run: Path, files: re.Pattern[str]) -> tuple[np.ndarray, int]:
+    """[n] int64: rows of the dataset that come of tables of these names, and how many these have. Raises UserError."""
     plan = load_plan(run)
     if plan.fingerprint != manifest.fingerprint:
         raise UserError(f"{run} is not the run that made {manifest.folder}: its plan is another one")
@@ -118,7 +121,7 @@ def _rows_of(manifest: Manifest, run: Path, files: re.Pattern[str]) -> np.ndarra
         index = np.asarray(columns["samples/index.memmap"], np.int64)
         found.append(begin + np.flatnonzero(fits[np.searchsorted(ends, index, side="right")]))
         begin += len(index)
-    return np.concatenate(found)
+    return np.concatenate(found), sum(item.scan.num_samples for item, its in zip(plan.inputs, fits, strict=True) if its)
 
 
 def _ends_so(path: str, files: re.Pattern[str]) -> bool:

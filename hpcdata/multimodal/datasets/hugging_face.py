@@ -47,7 +47,8 @@ class HfDataset(Dataset):
 
     def get(self, item: int, rng: np.random.RandomState) -> Example:
         (row,) = self._rows[item : item + 1].to_pylist()
-        return {name: with_pictures(value) if name in self._pictures else value for name, value in row.items()}
+        found = {name: with_pictures(value) if name in self._pictures else value for name, value in row.items()}
+        return {**found, "points": _listed(found["points"])} if "points" in found else found
 
     def fingerprint(self) -> str:
         """By the features, sizes and stored files that the library knows, not by where they are."""
@@ -119,14 +120,21 @@ def _holds_pictures(feature: Any) -> bool:
 
 
 def with_pictures(value: Any) -> Any:
-    """A stored value with its pictures, `{"bytes": ..., "path": ...}`, as what can be opened, and with its points as a
+    """A stored value with its pictures, `{"bytes": ..., "path": ...}`, as what can be opened, and with `points` as a
     list, which older libraries store as `{"x": [...], "y": [...]}`.
     """
     if isinstance(value, Mapping):
         if value.keys() == {"bytes", "path"}:
             source = value["path"] if value["bytes"] is None else value["bytes"]
             return None if source is None else PictureFile(source)
-        if value.keys() == {"x", "y"} and all(isinstance(item, list) for item in value.values()):
-            return [{"x": x, "y": y} for x, y in itertools.zip_longest(value["x"], value["y"])]
-        return {name: with_pictures(item) for name, item in value.items()}
+        return {name: _listed(item) if name == "points" else with_pictures(item) for name, item in value.items()}
     return [with_pictures(item) for item in value] if isinstance(value, list) else value
+
+
+def _listed(points: Any) -> Any:
+    if not isinstance(points, Mapping) or points.keys() != {"x", "y"}:
+        return points
+    x, y = points["x"], points["y"]
+    if not (isinstance(x, list) and isinstance(y, list)):
+        return points
+    return [{"x": its, "y": other} for its, other in itertools.zip_longest(x, y)]

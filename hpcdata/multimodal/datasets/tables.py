@@ -60,7 +60,7 @@ class TableDataset(Dataset):
         table = self._group(which)
         row = item - int(self._ends[which] - table.num_rows)
         (values,) = table.slice(row, 1).to_pylist()
-        example = {ours: with_pictures(values[column]) for ours, column in self._fields.items()}
+        example = with_pictures({ours: values[column] for ours, column in self._fields.items()})
         found = {name: value for name, value in example.items() if value is not None} | self._constants
         return found if self._style is None else {**found, "style": self._style}
 

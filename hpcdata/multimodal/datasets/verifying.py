@@ -30,6 +30,8 @@ class SplitReport:
     num_looked: int = 0
     num_pictures: int = 0
     expected: int | None = None
+    num_missing: int = 0
+    """Rows of a list of addresses whose pictures did not come: no fault of what is here."""
     faults: Counter[str] = field(default_factory=Counter)
     first: str = ""
     """The first example that is none, and why."""
@@ -61,7 +63,7 @@ def look_at(entry: Entry, root: Path, *, most: int | None, num_threads: int) -> 
         report = SplitReport(entry.name, split, expected=None if entry.urls else entry.rows.get(split))
         try:
             dataset = open_named(entry.name, entry, split, data_dir=os.fspath(root))
-            report.num_examples = len(dataset)
+            report.num_examples, report.num_missing = len(dataset), getattr(dataset, "num_missing", 0)
             _look(dataset, report, most, num_threads)
         except UserError as error:
             report.problem = str(error)
