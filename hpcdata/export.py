@@ -11,7 +11,8 @@
     hpcdata export DATASET OUT --format energon       the same, with the files that Megatron Energon needs
     hpcdata export DATASET OUT --format llava         copied JSON lines: one JSON and its pictures, for LLaVA's trainer
     hpcdata export DATASET OUT --format hf            copied rows: what datasets.load_from_disk opens
-    hpcdata export DATASET OUT --format jsonl         copied JSON lines as they are, with their files
+    hpcdata export DATASET OUT --format jsonl         copied JSON lines as they are, with their files; --style liquid:
+                                                      data_type, text and image_path of Liquid's map-style data set
 
 OUT appears at once, when it is complete; the same line again finds it. `hpcdata verify OUT` reads it back. Of records
 that `stage=copy` has copied, files are hard links where their bytes do not change. Those in another form than FORMAT is

@@ -16,6 +16,8 @@ from hpcdata.formats.records.options import RecordOptions
 from hpcdata.samples import BadSample, Reason
 from hpcdata.shards.appending import AppendFile
 from hpcdata.sources import records
+from hpcdata.sources.base import TEXT_FIELDS, Options
+from hpcdata.sources.pictures.fields import TALKS
 
 Facts = Mapping[str, Any]
 _FILES = "files/"
@@ -25,11 +27,48 @@ LEFT_OUT = "hpcdata.left_out.jsonl"
 
 
 def jsonl(building: Building, copies: Copied, options: RecordOptions) -> Facts:
+    if options.style == "liquid":
+        return _liquid(building, copies)
     for part in copies.parts:
         building.link(part.stream, f"{part.name}/{part.stream.name}", part.stream_sha256)
         for item in part.files():
             building.link(part.file(item.name), f"{part.name}/files/{item.name}", item.sha256)
     return {}
+
+
+def _liquid(building: Building, copies: Copied) -> Facts:
+    """Lines of Liquid's map-style data set, for a model that holds the image tokenizer: paths in place of codes."""
+    left_out, number = Counter[str](), 0
+    with building.open(LEFT_OUT) as noted, building.open("liquid.jsonl") as out:
+        for part in copies.parts:
+            wanted = set[str]()
+            for row, line in enumerate(part.samples()):
+                try:
+                    out.append(_line(_liquid_record(line, part.name, wanted)))
+                except BadSample as bad:
+                    left_out[bad.reason] += 1
+                    noted.append(_line({"key": part.key(row), "reason": bad.reason, "message": bad.message}))
+                    continue
+                number += 1
+            for item in part.files():
+                if item.name in wanted:
+                    building.link(part.file(item.name), f"images/{part.name}/{item.name}", item.sha256)
+    return {"records": number, "left_out": dict(left_out)}
+
+
+def _liquid_record(line: bytes, folder: str, wanted: set[str]) -> dict[str, Any]:
+    """wanted: gets the name of its picture. Raises BadSample for what is no pair and no text."""
+    record = records.load(line)
+    assert isinstance(record, dict)
+    if talk := next((name for name in TALKS if record.get(name) is not None), None):
+        raise BadSample(Reason.BAD_RECORD, f"it holds a conversation ({talk}), a line of Liquid has one text")
+    names = _own_pictures(record)
+    if len(names) > 1:
+        raise BadSample(Reason.TOO_MANY_IMAGES, f"{len(names)} pictures, a line of Liquid has one")
+    text = records.text_of(record, TEXT_FIELDS, Options())
+    wanted.update(Path(name).name for name in names)
+    kind = "image_text" if names else "text_pretrain"
+    return {"data_type": kind, "text": text, "image_path": _moved(names[0], folder) if names else ""}
 
 
 def llava(building: Building, copies: Copied, options: RecordOptions) -> Facts:

@@ -3,7 +3,7 @@
     webdataset    NAME.tar ... and shardindex.json for wids
     energon       NAME.tar, NAME.tar.idx ... and .nv-meta/
     llava         llava.json (or .jsonl), images/NAME/...: paths of pictures are relative to the folder
-    jsonl         NAME/NAME.jsonl, NAME/files/...
+    jsonl         NAME/NAME.jsonl, NAME/files/...; in the style of Liquid liquid.jsonl and images/NAME/...
     hf            what datasets.load_from_disk opens; of several splits, a folder each
 
 NAME is that of a shard, `00003-of-00064`. Tars, lines and pictures are hard links where their bytes do not change.
@@ -59,7 +59,7 @@ def export_records(
         options = dataclasses.replace(options, rows=row_targets.columns_for(copies, options) if is_other else "auto")
     target = Target(
         format=name,
-        options={item: getattr(options, item) for item in OPTIONS[name]},
+        options=_chosen(name, options),
         source=Source.of(copies.manifest),
         counts=copies.manifest.counts,
     )
@@ -74,6 +74,12 @@ def export_records(
         return {**_FILLS[name](building, again, options), "copied_again": again.manifest.counts.to_mapping()}
 
     return arrange(Path(out), target, fill)
+
+
+def _chosen(name: str, options: RecordOptions) -> dict[str, Any]:
+    """The options of a format; a style only where there is one."""
+    chosen = {item: getattr(options, item) for item in OPTIONS[name]}
+    return {item: value for item, value in chosen.items() if item != "style" or value is not None}
 
 
 def _is_of_another_form(copies: Copied, dataset: str | Path, name: str, *, can_copy: bool) -> bool:
@@ -95,6 +101,8 @@ def _check(name: str, options: RecordOptions) -> None:
     """Raises UserError before anything is written."""
     if "split" in OPTIONS[name]:
         parse_ratios(options.split)
+    if name == "jsonl" and options.style not in (None, "liquid"):
+        raise UserError(f"--style {options.style} is of datasets of tokens; copied records have --style liquid")
     if name == "energon":
         if options.sample_type == "auto" and options.field_map:
             raise UserError("--field-map belongs to a --sample-type")

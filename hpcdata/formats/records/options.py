@@ -14,7 +14,7 @@ OPTIONS = {
     "webdataset": ("keys",),
     "energon": ("split", "split_seed", "sample_type", "field_map", "sample_index"),
     "llava": ("prompt", "placeholders", "lines"),
-    "jsonl": (),
+    "jsonl": ("style",),
     "hf": ("split", "split_seed", "rows"),
 }
 """Format -> its options, which its bytes depend on."""
@@ -59,12 +59,16 @@ class RecordOptions:
         "left out",
         *("keep", "fix", "reject"),
     )
+    style: str | None = dataclasses.field(default=None, metadata={"help": None})
+    """jsonl: `liquid` for lines of its map-style data set. The command has it for datasets of tokens, too."""
     lines: bool = _option(False, "llava: JSON lines, not an array")
 
 
 def add_options(parser: Parser) -> None:
     group = parser.add_argument_group("records that stage=copy has copied")
     for item in dataclasses.fields(RecordOptions):
+        if item.metadata["help"] is None:
+            continue
         name, words = f"--{item.name.replace('_', '-')}", item.metadata["help"]
         if isinstance(item.default, bool):
             group.add_argument(name, action=BooleanOptionalAction, default=item.default, help=words)

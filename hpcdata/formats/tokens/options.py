@@ -48,7 +48,11 @@ def add_options(parser: Parser) -> None:
     group.add_argument("--image-begin", type=int, metavar="ID", help="before the codes of a picture (none)")
     group.add_argument("--image-end", type=int, metavar="ID", help="behind them (none)")
     group.add_argument("--modes", action="store_true", help="megatron: a sequence for each run of texts or pictures")
-    group.add_argument("--style", choices=("ids", "spans", "liquid"), help="jsonl: what a line has (ids)")
+    group.add_argument(
+        "--style",
+        choices=("ids", "spans", "liquid"),
+        help="jsonl: what a line has (ids); liquid also of copied records, with image_path",
+    )
     group.add_argument(
         "--conversations", choices=("reject", "sft"), help="liquid: rejects, or written as one text each (reject)"
     )

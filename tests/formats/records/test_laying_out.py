@@ -264,6 +264,36 @@ def test_lines_and_files_are_the_same_files_and_a_folder_of_them_is_read(talks: 
     assert parts_of(tmp_path / "out") == parts_of(talks.parent / "in.jsonl")
 
 
+def test_lines_of_liquid_name_their_pictures_and_what_is_no_pair_is_left_out(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.png").write_bytes(png())
+    rows = [
+        {"image": "one.png", "caption": "Größe"},
+        {"image": ["one.png", "two.png"], "conversations": [{"from": "human", "value": "a"}]},
+        {"text": "a text"},
+        {"image": ["one.png", "two.png"], "text": "two"},
+        {"image": "two.png"},
+        {"image": "two.png", "text_prompt": "2"},
+    ]
+    settings = (*LINES, "data.shard_size=3", "copy.needs=any")
+    run = copied(tmp_path / "run", *settings, source=write_lines(tmp_path / "in.jsonl", rows))
+    out = tmp_path / "out"
+    assert typed(run, out, "jsonl", "--style=liquid") == 0
+    lines = [json.loads(line) for line in (out / "liquid.jsonl").read_text().splitlines()]
+    assert [(line["data_type"], line["text"]) for line in lines] == [
+        *(("image_text", "Größe"), ("text_pretrain", "a text"), ("image_text", "2"))
+    ]
+    assert [line["image_path"] and (out / line["image_path"]).read_bytes() for line in lines] == [png(), "", png()]
+    left_out = [json.loads(line)["reason"] for line in (out / "hpcdata.left_out.jsonl").read_text().splitlines()]
+    assert left_out == ["bad_record", "too_many_images", "missing_text"]
+    assert problems_of(out) == []
+    assert sorted(path.name for path in out.glob("images/*/*")) == ["000000000.png", "000000005.png"]
+    with pytest.raises(UserError, match="--style spans is of datasets of tokens"):
+        export_records(run, tmp_path / "other", "jsonl", RecordOptions(style="spans"))
+    export_records(run, tmp_path / "plain", "jsonl")
+    assert json.loads((tmp_path / "plain/hpcdata.json").read_text())["options"] == {}
+
+
 def test_what_an_export_says_of_itself_is_no_input(
     talks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
