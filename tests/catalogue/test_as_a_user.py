@@ -78,6 +78,10 @@ def _serve(hub: Hub, own: Path) -> None:
     real_sets.cc3m(hub.folder)
     sets.vqa2_of(hub, own)
     sets.kept_from_the_web(own)
+    hub.misbehave("cut", part="images.zip")
+    hub.misbehave("flip", part="data/train-0")
+    for part in ("cc3m-validation", "photos/1.png"):
+        hub.misbehave("status", value=(429, {"Retry-After": "1"}), part=part)
 
 
 def _fetch_as_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
