@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpcdata.base import reads
 
@@ -237,6 +237,8 @@ class Sample:
     """Label of its input, where a batch holds records of several."""
     id: str = ""
     """What the record calls itself, where a stage asks for it (`Options.notes_ids`)."""
+    masks: tuple[tuple[str, Any], ...] = ()
+    """Category and runs of each object of its picture, see `sources.sets.masks`, where a run keeps them."""
     is_fixed: bool = False
     """Markers of its pictures were put into it, as `data.placeholders=fix` says."""
 

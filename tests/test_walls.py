@@ -80,6 +80,7 @@ ONLY_IN = {
         "dataset.decoding",  # writes small PNGs for notebooks
     },
     "simplejpeg": {"media.jpeg"},
+    "pycocotools": {"sources.sets.masks"},
 }
 """Library -> the modules that may import it."""
 

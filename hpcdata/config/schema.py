@@ -50,7 +50,8 @@ class DataConfig:
     """Needs no setting here: what that file says."""
     tasks: list[str] | None = semantic(None, added_later=True)
     """Of data.source=coco (COCO, LVIS), what is asked: `captions`, `boxes`, `count`, `presence`, `keypoints`, several
-    in a conversation. null: what the file has, see hpcdata/sources/sets/coco.py."""
+    in a conversation; `masks` keeps the masks of objects in the record. null: what the file has, see
+    hpcdata/sources/sets/coco.py."""
     coordinates: Literal["llava", "qwen1000", "paligemma", "molmo", "pixels"] = semantic("llava", added_later=True)
     """How boxes and points are written, see hpcdata/sources/sets/coordinates.py. They are of the whole picture."""
     seed: int = semantic(0, added_later=True)

@@ -18,7 +18,8 @@ from hpcdata.sources import records
 from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned, gathered
 from hpcdata.sources.limits import LARGE_TEXT_BYTES, bounded, most_records, require_few_large, require_few_records
 from hpcdata.sources.mixes import parts as parts_taken
-from hpcdata.sources.sets.writing import require_taken
+from hpcdata.sources.sets.settings import keeps_masks
+from hpcdata.sources.sets.writing import NO_MASKS, masks_in, require_taken
 from hpcdata.sources.streams import BrokenStream, chunks
 
 Line = tuple[int, bytes, BadSample | None]
@@ -163,7 +164,7 @@ def _texts(file: InputFile, first: int, rows: Iterator[Line], options: Options) 
 
 def _record(file: InputFile, position: int, row: Line, options: Options) -> Record:
     offset, line, problem = row
-    is_fixed = False
+    is_fixed, masks = False, NO_MASKS
     key = f"{file.label}#{position}"
     try:
         if problem is not None:
@@ -180,6 +181,7 @@ def _record(file: InputFile, position: int, row: Line, options: Options) -> Reco
             value = records.load(line)
             if file.settings:
                 require_taken(value)
+                masks = masks_in(value) if keeps_masks(file.settings) else NO_MASKS
             value = records.mapped(value, position, options)
             value, is_fixed = records.with_markers(value, options)
             line = orjson.dumps(value) if (is_fixed or options.mapping) and options.keeps_members else line
@@ -189,6 +191,8 @@ def _record(file: InputFile, position: int, row: Line, options: Options) -> Reco
                 else records.document_parts(value, file, options)
             )
             members = records.members_of(line, value, file) if options.keeps_members else ()
-        return Sample(position=position, key=key, parts=parts, offset=offset, members=members, is_fixed=is_fixed)
+        return Sample(
+            position=position, key=key, parts=parts, offset=offset, members=members, is_fixed=is_fixed, masks=masks
+        )
     except BadSample as bad:
         return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=offset)

@@ -5,7 +5,9 @@
     a conversation      {"image": [...], "messages": [{"role": "user", "content": "..."}, ...]}
 
 with `metadata`: the record's `key` and the label of its input, `source`. Where a marker shows the place of a picture in
-a conversation, the content of that message is a list of parts; the letters of other markers are text.
+a conversation, the content of that message is a list of parts; the letters of other markers are text. Where masks of
+objects are kept, `masks` has an array [h, w] uint8 of each, in pixels of the file, and `mask_categories` of the
+metadata says what they show.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from hpcdata.multimodal.image_files import PictureFile
 from hpcdata.samples import BadSample, ImagePart, Reason, Record, Role, Sample, TextPart, refusal
 from hpcdata.sources.base import Options
 from hpcdata.sources.pictures.turns import IMAGE_MARKER
+from hpcdata.sources.sets.masks import pixels_of
 
 _ROLES = {Role.SYSTEM: "system", Role.USER: "user", Role.ASSISTANT: "assistant"}
 
@@ -69,7 +72,11 @@ def example_of(
         example["messages"] = _messages(record.parts)
     elif texts:
         example["text"] = "\n\n".join(part.text for part in texts)
-    return {**example, "metadata": {"key": record.key, "source": record.source or source}}
+    metadata: dict[str, Any] = {"key": record.key, "source": record.source or source}
+    if record.masks:
+        example["masks"] = [pixels_of(runs) for _, runs in record.masks]
+        metadata["mask_categories"] = [category for category, _ in record.masks]
+    return {**example, "metadata": metadata}
 
 
 def _messages(parts: Sequence[TextPart | ImagePart]) -> list[dict[str, Any]]:

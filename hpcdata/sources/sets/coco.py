@@ -5,6 +5,7 @@
     count       how many there are: of no category that has a crowd, or (LVIS) that is not labelled exhaustively
     presence    whether there are any: "no" only of categories that LVIS says are not there
     keypoints   the keypoints of each person that are labelled
+    masks       nothing is asked: objects in the record have their mask, `segmentation`, see `sets.masks`
 
 Crowds (`iscrowd`) are in no box and in no count. Boxes are clipped at the border; what is empty then is left out. A
 picture without annotations is kept where COCO means that it shows none of its categories, and not in LVIS, where it
@@ -27,6 +28,7 @@ import orjson
 from hpcdata.base.errors import UserError
 from hpcdata.samples import Reason
 from hpcdata.sources.base import InputFile, refusing_faults
+from hpcdata.sources.sets import masks
 from hpcdata.sources.sets.coordinates import Box, boxes_text, points_text
 from hpcdata.sources.sets.elements import elements, number_in, parsed
 from hpcdata.sources.sets.joining import Places
@@ -63,6 +65,8 @@ class _Picture:
     size: tuple[int, int]
     boxes: dict[int, list[Box]] = field(default_factory=dict)
     """Category -> its boxes, crowds left out."""
+    masks: dict[int, list[masks.Runs | None]] = field(default_factory=dict)
+    """Of each of them, where masks are kept."""
     crowds: set[int] = field(default_factory=set)
     """Categories that have one."""
     captions: list[str] = field(default_factory=list)
@@ -73,6 +77,8 @@ class _Picture:
 class _Writer:
     def __init__(self, descriptor: int, path: str, settings: SetSettings) -> None:
         self._path, self._settings = path, settings
+        if "masks" in settings.tasks:
+            masks.require_library()
         self._categories: dict[int, dict[str, Any]] = {}
         self._images, self._annotations = Places(descriptor, path), Places(descriptor, path)
         found: set[str] = set()
@@ -167,6 +173,11 @@ class _Writer:
         if box is None:
             return
         picture.boxes.setdefault(category, []).append(box)
+        if "masks" in self._tasks:
+            mask = masks.runs_of(annotation.get("segmentation"), picture.size)
+            picture.masks.setdefault(category, []).append(mask)
+            if mask is None:
+                picture.left_out["segmentations that are no mask of their picture"] += 1
         keypoints = annotation.get("keypoints")
         if isinstance(keypoints, list) and all(map(_is_number, keypoints)) and annotation.get("num_keypoints") != 0:
             picture.people.append((box, keypoints))
@@ -174,7 +185,12 @@ class _Writer:
     def _records(self, picture: _Picture, number: int) -> Iterator[dict[str, Any]]:
         if "captions" in self._tasks:
             yield from ({"id": number, "image": picture.name, "text": caption} for caption in picture.captions)
-        turns = [turn for task in self._tasks if task != "captions" for turn in getattr(self, f"_{task}")(picture)]
+        turns = [
+            turn
+            for task in self._tasks
+            if task not in ("captions", "masks")
+            for turn in getattr(self, f"_{task}")(picture)
+        ]
         if not turns:
             return
         sides = ("human", "gpt")
@@ -187,9 +203,9 @@ class _Writer:
             "width": picture.size[0],
             "height": picture.size[1],
             "objects": [
-                {"category": self._name(category), "box": _as_stored(box)}
+                {"category": self._name(category), "box": _as_stored(box)} | ({"segmentation": mask} if mask else {})
                 for category, boxes in picture.boxes.items()
-                for box in boxes
+                for box, mask in zip(boxes, picture.masks.get(category) or [None] * len(boxes), strict=True)
             ],
         }
 

@@ -35,6 +35,17 @@ def require_taken(value: object) -> None:
         raise BadSample(Reason(said["reason"]), said["message"])
 
 
+NO_MASKS: tuple[tuple[str, Any], ...] = ()
+
+
+def masks_in(value: object) -> tuple[tuple[str, Any], ...]:
+    """Category and mask of each object of a record, if its masks are kept."""
+    objects = value.get("objects") if isinstance(value, dict) else None
+    if not isinstance(objects, list):
+        return NO_MASKS
+    return tuple((item["category"], item["segmentation"]) for item in objects if "segmentation" in item)
+
+
 @contextmanager
 def lines_at(path: str) -> Iterator[Lines]:
     """A file of lines that takes its name when it is whole."""
