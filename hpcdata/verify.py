@@ -64,7 +64,7 @@ def _verify_export(path: Path, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps([{**values, "counts": target.counts.to_mapping()}], indent=1))
         return FAILED if problems else DONE
-    say(f"{path}: {target.format}, {target.counts.describe()}: {'FAILED' if problems else 'verified'}")
+    say(f"{path}: {target.describe()}: {'FAILED' if problems else 'verified'}")
     for problem in problems:
         say(f"  {problem}")
     return FAILED if problems else DONE

@@ -127,6 +127,13 @@ class Target:
     folder: Path = Path()
     """Where it was read from: not part of the file."""
 
+    def describe(self) -> str:
+        """The account of its source, and how many of the written ones it cannot hold."""
+        left_out = self.facts.get("left_out")
+        reasons = sorted(left_out.items()) if isinstance(left_out, dict) else []
+        without = ", ".join(f"{number} {reason}" for reason, number in reasons)
+        return f"{self.format}, {self.counts.describe()}" + (f", without {without}" if without else "")
+
     def is_like(self, other: Target) -> bool:
         """Whether both are to be the same bytes."""
         return self.is_for(other) and (self.source, self.counts) == (other.source, other.counts)

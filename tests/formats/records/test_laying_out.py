@@ -231,6 +231,7 @@ def test_what_a_conversation_cannot_hold_is_listed(tmp_path: Path) -> None:
     (record,) = json.loads((tmp_path / "out/llava.json").read_text())
     assert record["conversations"][0]["value"] == "<image>\nDescribe it."
     assert made.facts == {"records": 1, "left_out": {"bad_record": 1, "missing_text": 1}}
+    assert made.describe().endswith(", without 1 bad_record, 1 missing_text")
     noted = [json.loads(line) for line in (tmp_path / "out/hpcdata.left_out.jsonl").read_text().splitlines()]
     assert [(item["key"], item["reason"]) for item in noted] == [
         ("in.jsonl#0", "bad_record"),
