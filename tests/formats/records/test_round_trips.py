@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpcdata.dataset.manifest import read_manifest
 from hpcdata.formats.records.laying_out import export_records
 from hpcdata.formats.records.options import RecordOptions
 from hpcdata.formats.target import problems_of
@@ -69,7 +70,7 @@ def talks(draw: st.DrawFn) -> dict:
 @pytest.mark.slow
 @given(st.lists(talks(), min_size=1, max_size=6))
 @settings(max_examples=4, deadline=None)
-def test_conversations_come_back_from_lines_and_from_llava(records: list[dict]) -> None:
+def test_conversations_come_back_from_lines_from_llava_and_from_rows(records: list[dict]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for number, picture in enumerate({item for record in records for item in _pictures(record)}):
@@ -85,6 +86,11 @@ def test_conversations_come_back_from_lines_and_from_llava(records: list[dict]) 
             path = folder / f"llava{lines}" / f"llava.json{'l' * lines}"
             assert parts_of(path) == wanted
             assert problems_of(path.parent) == []
+        rows = (*TARS, "copy.format=hf", "copy.columns=records", "data.shard_size=2")
+        export_records(copied(folder / "rows", *rows, source=source), folder / "hf", "hf")
+        assert parts_of(folder / "hf") == wanted
+        again = copied(folder / "again", *rows, source=folder / "hf")
+        assert read_manifest(again).content_digest == read_manifest(folder / "rows").content_digest
         found = json.loads((folder / "llavaFalse/llava.json").read_text())
         assert [record["extra"] for record in found] == [record["extra"] for record in records]
         assert all(isinstance(record["id"], str | int) and record.get("image", "") is not None for record in found)
