@@ -87,6 +87,7 @@ def start(program: Path, launcher: str, num_processes: int, *arguments: str) -> 
         port = str(probe.getsockname()[1])
     root = str(Path(__file__).parent.parent.parent)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root, "CUDA_VISIBLE_DEVICES": ""}
+    environment["TMPDIR"] = str(program.parent)  # torchrun leaves a folder where it is killed
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={num_processes}"]
     command += ["--master-addr=127.0.0.1", f"--master-port={port}", str(program), *arguments, launcher]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
