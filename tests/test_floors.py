@@ -26,7 +26,8 @@ def floors() -> dict[str, Version]:
     """Of what hpcdata needs, and of the extras that users install."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    text = setup["options"]["install_requires"] + setup["options.extras_require"]["fast"]
+    extras = setup["options.extras_require"]
+    text = setup["options"]["install_requires"] + extras["fast"] + extras["coco"]
     found = {}
     for item in map(Requirement, filter(None, text.splitlines())):
         (floor,) = item.specifier
