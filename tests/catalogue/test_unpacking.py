@@ -77,8 +77,10 @@ def test_a_stop_goes_on_at_the_member_where_it_was(
         working.unpack_all(entry, folder, lambda _: next(asked, True))
     assert working.missing_of(entry, folder) == [name]
     written: list[str] = []
-    real = working._write
-    monkeypatch.setattr(working, "_write", lambda member, *rest: (written.append(member.name), real(member, *rest)))
+    real = working.archives.write
+    monkeypatch.setattr(
+        working.archives, "write", lambda member, *rest: (written.append(member.name), real(member, *rest))
+    )
     assert working.unpack_all(entry, folder, never) == 1
     assert written == list(members)[12:]
     assert out(folder) == members

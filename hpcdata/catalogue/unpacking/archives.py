@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
 import tarfile
 import zipfile
@@ -15,6 +16,7 @@ from typing import IO
 from hpcdata.base.errors import UserError
 from hpcdata.catalogue.reading import require_below
 
+_BLOCK = 1 << 20
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
 """What reading an archive raises that is none, or ends early."""
@@ -38,6 +40,19 @@ def opened(path: Path) -> Iterator[Iterator[Member]]:
     else:
         with tarfile.open(path, "r|*") as tar:
             yield _of_tar(tar, path)
+
+
+def write(member: Member, temporary: Path, target: Path) -> None:
+    """The file appears at `target` when it is whole, and is not synced. Raises UserError for more bytes than said."""
+    size = 0
+    with member.open() as source, open(temporary, "wb") as file:
+        while block := source.read(_BLOCK):
+            size += len(block)
+            if size > member.size:
+                raise UserError(f"member {member.name!r} has more bytes than its header says")
+            file.write(block)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(temporary, target)
 
 
 def size_of(path: Path) -> int | None:

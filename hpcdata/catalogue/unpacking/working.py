@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from hpcdata.base import files, sealed, units
-from hpcdata.base.errors import Failed, UserError
+from hpcdata.base.errors import Failed
 from hpcdata.catalogue import listing
 from hpcdata.catalogue.entry import Entry
 from hpcdata.catalogue.faults import Fault
@@ -28,7 +28,6 @@ from hpcdata.runs.claims import Claims, Owner
 
 _SYNC_AFTER = 256
 _LEASE_S = 60.0
-_BLOCK = 1 << 20
 
 
 def archives_of(entry: Entry, folder: Path) -> dict[str, str]:
@@ -100,7 +99,7 @@ def _unpack(folder: Path, name: str, into: str, sha256: str, wait: Callable[[flo
                 if number <= durable:
                     continue
                 target = folder / into / PurePosixPath(member.name)
-                _write(member, temporary, target)
+                archives.write(member, temporary, target)
                 unsure.append(target)
                 if len(unsure) >= _SYNC_AFTER:
                     _note(progress, sha256, number, unsure)
@@ -114,18 +113,6 @@ def _unpack(folder: Path, name: str, into: str, sha256: str, wait: Callable[[flo
     values = {"archive": name, "sha256": sha256, "files": number, "bytes": num_bytes, "into": into}
     files.write_atomic(own / f"{_key(name)}.json", sealed.to_json(values))
     progress.unlink(missing_ok=True)
-
-
-def _write(member: archives.Member, temporary: Path, target: Path) -> None:
-    size = 0
-    with member.open() as source, open(temporary, "wb") as file:
-        while block := source.read(_BLOCK):
-            size += len(block)
-            if size > member.size:
-                raise UserError(f"member {member.name!r} has more bytes than its header says")
-            file.write(block)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(temporary, target)
 
 
 def _note(progress: Path, sha256: str, number: int, unsure: list[Path]) -> None:

@@ -17,13 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hpcdata.base import files, sealed
-from hpcdata.base.errors import Failed, UserError
+from hpcdata.base.errors import Failed
 from hpcdata.catalogue.unpacking import archives
 
 BEGINNING = "image"
 """Of the names of archives that hold pictures: `images_part_0.tar.gz`, `image.zip`."""
 _NOTES = ".unpacked"
-_SYNC_AFTER, _BLOCK = 256, 1 << 20
+_SYNC_AFTER = 256
 
 
 def archives_of(folder: Path) -> list[Path]:
@@ -81,7 +81,7 @@ def unpack(archive: Path, target: Path, image_folder: str, *, say: Callable[[str
                 if number <= num_before:
                     continue
                 place = target / image_folder / PurePosixPath(member.name)
-                _write(member, temporary, place)
+                archives.write(member, temporary, place)
                 unsure.append(place)
                 if len(unsure) >= _SYNC_AFTER:
                     progress.write(number, unsure)
@@ -92,15 +92,3 @@ def unpack(archive: Path, target: Path, image_folder: str, *, say: Callable[[str
     progress.write(number, unsure, is_done=True)
     say(f"{target.name}/{archive.name}: {number - num_before} files")
     return number - num_before
-
-
-def _write(member: archives.Member, temporary: Path, place: Path) -> None:
-    size = 0
-    with member.open() as source, open(temporary, "wb") as file:
-        while block := source.read(_BLOCK):
-            size += len(block)
-            if size > member.size:
-                raise UserError(f"member {member.name!r} has more bytes than its header says")
-            file.write(block)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(temporary, place)

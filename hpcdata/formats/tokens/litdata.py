@@ -23,7 +23,7 @@ from hpcdata.dataset.manifest import Manifest
 from hpcdata.formats.arranging import Building
 from hpcdata.formats.tokens import settling
 from hpcdata.formats.tokens.base import Context, ExportedPart, Written
-from hpcdata.formats.tokens.packed_items import files_of
+from hpcdata.formats.tokens.packed_items import files_of, item_of
 from hpcdata.formats.tokens.rows import Rows, Sequences, bytes_of
 from hpcdata.samples import Reason
 from hpcdata.shards.schema import Column
@@ -96,7 +96,7 @@ class _Writer:
         if self._export.block_size:
             return self._blocks(sequences, kept, rejects)
         columns = [_column(name, rows, sequences) for name in self._export.columns or ()]
-        packed = files_of([(row, _item([column(row) for column in columns])) for row in kept.tolist()], self._limit)
+        packed = files_of([(row, item_of([column(row) for column in columns])) for row in kept.tolist()], self._limit)
         return self._written(packed.files, [*rejects, *packed.rejects], np.zeros(len(packed.files), np.int64))
 
     def _blocks(self, sequences: Sequences, kept: np.ndarray, rejects: list[tuple[int, Reason, str]]) -> Written:
@@ -130,10 +130,6 @@ def _filled(data: bytes, number: int, more: bytes) -> bytes:
     """A file of `number` items whose last one has `more` bytes."""
     end = 4 * (number + 1)
     return data[:end] + np.array(len(data) + len(more), "<u4").tobytes() + data[end + 4 :] + more
-
-
-def _item(values: list[bytes]) -> bytes:
-    return np.array([len(value) for value in values], "<u4").tobytes() + b"".join(values)
 
 
 def _column(name: str, rows: Rows, sequences: Sequences) -> Callable[[int], bytes]:

@@ -20,7 +20,7 @@ from hpcdata.dataset.manifest import Manifest
 from hpcdata.formats.arranging import Building
 from hpcdata.formats.tokens import settling
 from hpcdata.formats.tokens.base import Context, ExportedPart, Written
-from hpcdata.formats.tokens.packed_items import Packed, files_of
+from hpcdata.formats.tokens.packed_items import Packed, files_of, item_of
 from hpcdata.formats.tokens.rows import Rows, Sequences, bytes_of
 from hpcdata.samples import Reason
 
@@ -71,7 +71,9 @@ class _Writer:
         columns = [_column(name, rows, sequences) for name in sorted(self._export.columns or (), key=_named)]
         gone = set(empty)
         items = [
-            (number, _item([column(number) for column in columns])) for number in range(len(rows)) if number not in gone
+            (number, item_of([column(number) for column in columns]))
+            for number in range(len(rows))
+            if number not in gone
         ]
         packed = files_of(items, self._export.file_bytes, before=self._header)
         return _written(packed, [*rejects])
@@ -79,10 +81,6 @@ class _Writer:
 
 def _written(packed: Packed, rejects: list[tuple[int, Reason, str]]) -> Written:
     return Written(files=packed.files, rejects=sorted([*rejects, *packed.rejects]))
-
-
-def _item(values: list[bytes]) -> bytes:
-    return np.array([len(value) for value in values], "<u4").tobytes() + b"".join(values)
 
 
 def _column(name: str, rows: Rows, sequences: Sequences) -> Callable[[int], bytes]:

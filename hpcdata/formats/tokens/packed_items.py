@@ -23,6 +23,11 @@ class Packed:
     """Items that no file can hold."""
 
 
+def item_of(values: Sequence[bytes]) -> bytes:
+    """Values of one row: u32 size of each, then their bytes."""
+    return np.array([len(value) for value in values], "<u4").tobytes() + b"".join(values)
+
+
 def files_of(items: Sequence[tuple[int, bytes]], most_bytes: int, *, before: bytes = b"") -> Packed:
     """Items in files of at most `most_bytes`, or of one item. items: (number of the row, its bytes), in order."""
     packed, held, size = Packed(), list[bytes](), 0

@@ -38,7 +38,7 @@ def test_what_a_kill_interrupts_goes_on_at_its_member(
     archive = zipped(tmp_path / name) if name.endswith("zip") else write_tar(tmp_path / name, MEMBERS)
     assert unpacked(archive, tmp_path / "whole") == 30
     monkeypatch.setattr(unpacking, "_SYNC_AFTER", 4)
-    write_member, left = unpacking._write, iter(range(11))
+    write_member, left = unpacking.archives.write, iter(range(11))
 
     def dies(*arguments: object) -> None:
         if next(left, None) is None:
@@ -46,7 +46,7 @@ def test_what_a_kill_interrupts_goes_on_at_its_member(
         write_member(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(unpacking, "_write", dies)
+        patch.setattr(unpacking.archives, "write", dies)
         with pytest.raises(KeyboardInterrupt):
             unpacked(archive, tmp_path / "set")
     assert unpacked(archive, tmp_path / "set") == 22, "8 members were durable"
