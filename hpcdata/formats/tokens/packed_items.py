@@ -32,12 +32,12 @@ def files_of(items: Sequence[tuple[int, bytes]], most_bytes: int, *, before: byt
     """Items in files of at most `most_bytes`, or of one item. items: (number of the row, its bytes), in order."""
     packed, held, size = Packed(), list[bytes](), 0
     for number, item in items:
-        alone = _size([item], len(item), before)
+        alone = _size(1, len(item), before)
         if alone > MOST_BYTES:
             message = f"{len(item)} bytes, more than the offsets of a file can reach"
             packed.rejects.append((number, Reason.TOO_LONG, message))
             continue
-        if held and _size([*held, item], size + len(item), before) > most_bytes:
+        if held and _size(len(held) + 1, size + len(item), before) > most_bytes:
             packed.files.append((len(held), _file(held, before)))
             held, size = [], 0
         held.append(item)
@@ -47,8 +47,8 @@ def files_of(items: Sequence[tuple[int, bytes]], most_bytes: int, *, before: byt
     return packed
 
 
-def _size(items: Sequence[bytes], num_bytes: int, before: bytes) -> int:
-    return 4 * (len(items) + 2) + len(before) + num_bytes
+def _size(num_items: int, num_bytes: int, before: bytes) -> int:
+    return 4 * (num_items + 2) + len(before) + num_bytes
 
 
 def _file(items: Sequence[bytes], before: bytes) -> bytes:
