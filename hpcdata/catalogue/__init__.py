@@ -9,7 +9,7 @@ May use: base, net, runs.
     registry    entries by name, alias and group; patterns of paths
     entries/    one YAML a data set
     settings    where sets lie, the hub, its token, offline
-    faults      why something did not come
+    faults      what is wanted, why it did not come, what came in its place
     web         asking servers for bytes: tokens, pauses, what goes wrong
     record      what is here: path -> size, time, sha256
     parts       the bytes of one file so far, with checkpoints

@@ -19,8 +19,7 @@ from urllib.parse import quote, urljoin
 from hpcdata.base import files, sealed
 from hpcdata.base.errors import Failed, UserError
 from hpcdata.catalogue.entry import Entry, HubTree
-from hpcdata.catalogue.faults import Fault
-from hpcdata.catalogue.parts import Wanted
+from hpcdata.catalogue.faults import Fault, Wanted
 from hpcdata.catalogue.reading import require_below
 from hpcdata.catalogue.record import FOLDER
 from hpcdata.catalogue.registry import matcher

@@ -13,14 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcdata.catalogue.faults import Fault
-from hpcdata.catalogue.parts import InMemory, OnDisk, Wanted
+from hpcdata.catalogue.faults import Fault, Wanted
+from hpcdata.catalogue.parts import InMemory, OnDisk
 from hpcdata.catalogue.record import Here
 from hpcdata.catalogue.web import Answer, Web
 
 SMALL = 8 << 20
 INTERVAL = 64 << 20
 _BLOCK = 4 << 20
+_MOST_RESTARTS = 5
+"""From the first byte on, of one attempt: what has brought bytes is no progress when they are thrown away."""
 _NO_FILE = ("text/html", "application/xhtml+xml")
 
 
@@ -46,6 +48,7 @@ class Fetcher:
 
     def _patiently(self, wanted: Wanted, part: InMemory | OnDisk, target: Path, parts: Path) -> Here:
         last, tries, mismatches = time.monotonic(), 0, 0
+        most_restarts = part.num_restarts + _MOST_RESTARTS
         while True:
             before = part.offset
             try:
@@ -61,6 +64,8 @@ class Fetcher:
                         raise
                 elif fault.kind != "busy" or fault.reason == "stopped":
                     raise
+                if part.num_restarts > most_restarts:
+                    raise
                 if part.offset > before:
                     last, tries = time.monotonic(), 0
                 tries += 1
@@ -71,9 +76,10 @@ class Fetcher:
                     raise Fault("busy", "stopped", "the process is to stop") from None
 
     def _receive(self, wanted: Wanted, part: InMemory | OnDisk) -> None:
-        offset = part.offset
-        with self.web.open(wanted.url, offset=offset, validator=part.validator) as answer:
-            skip = _bytes_to_skip(answer, part)
+        if part.offset and part.validator is None and not wanted.is_vouched_for():
+            part.restart()  # nothing would say whether the rest is of the same file
+        with self.web.open(wanted.url, offset=part.offset, validator=part.validator) as answer:
+            skip = _bytes_to_skip(answer, part, wanted)
             _require_promise(answer, wanted)
             part.begin(answer)
             room = None if wanted.size is None else wanted.size - part.offset
@@ -92,6 +98,8 @@ class Fetcher:
                     part.checkpoint()
                     raise Fault("busy", "stopped", "the process is to stop")
             end = wanted.size if answer.total is None else answer.total
+            if end is None and answer.is_range:
+                raise Fault("busy", "cut", f"{wanted.path}: {part.offset} bytes came, and nobody says of how many")
             if end is not None and part.offset < end:
                 raise Fault("busy", "cut", f"{wanted.path}: {part.offset} of {end} bytes came")
             part.is_complete = True
@@ -121,17 +129,27 @@ def is_right(path: Path, wanted: Wanted, wait: Callable[[float], bool]) -> str |
     return None
 
 
-def _bytes_to_skip(answer: Answer, part: InMemory | OnDisk) -> int:
-    """How much of the body is here already: all of the part where the server has ignored the range."""
-    if answer.begin == part.offset:
+def _bytes_to_skip(answer: Answer, part: InMemory | OnDisk, wanted: Wanted) -> int:
+    """How much of the body is here already: all of the part where the server has ignored the range. Raises Fault for an
+    answer that does not go on where the part ends; then the part is begun anew.
+    """
+    here = part.offset
+    is_same = wanted.is_vouched_for() or answer.validator in (None, part.validator)
+    if answer.status == 416:
+        if here and answer.total == here and is_same:
+            return 0  # there is nothing after the part: it is whole
+        part.restart()
+        raise Fault("busy" if here else "refused", "http 416", f"{wanted.path}: no bytes from {here} on")
+    if answer.begin == here and (is_same or not here):
         return 0
     if answer.begin == 0 and answer.validator is not None and answer.validator == part.validator:
-        return part.offset
-    changed = answer.begin == 0
+        return here
     part.restart()
-    if changed:
+    if answer.begin == 0:
         return 0
-    raise Fault("busy", "range", f"asked for the bytes from {part.offset} on, got those from {answer.begin} on")
+    if answer.begin == here:
+        raise Fault("busy", "changed", f"{wanted.path}: another file is there than the one that was begun")
+    raise Fault("busy", "range", f"asked for the bytes from {here} on, got those from {answer.begin} on")
 
 
 def _require_promise(answer: Answer, wanted: Wanted) -> None:

@@ -12,53 +12,23 @@ Small files have no checkpoint: they are held in memory, and written when they a
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from hpcdata.base import files
-from hpcdata.catalogue.faults import Fault
+from hpcdata.catalogue.faults import Wanted, require_content
 from hpcdata.catalogue.record import Here
 from hpcdata.catalogue.web import Answer
 
 _INTERVAL_S = 20.0
 _BLOCK = 1 << 20
-_MARKS = {
-    ".zip": b"PK",
-    ".parquet": b"PAR1",
-    ".gz": b"\x1f\x8b",
-    ".tgz": b"\x1f\x8b",
-    ".zst": b"\x28\xb5\x2f\xfd",
-    ".png": b"\x89PNG",
-    ".jpg": b"\xff\xd8",
-    ".jpeg": b"\xff\xd8",
-}
-"""What files begin with: a page of words under such a name is not one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """A file of a set. path: below its folder. size, sha256, git_sha1 (of a git blob): what is known of it before."""
-
-    path: str
-    url: str
-    size: int | None = None
-    sha256: str | None = None
-    git_sha1: str | None = None
-
-    def key(self) -> str:
-        return hashlib.sha256(self.path.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-    def identity(self) -> str:
-        """Of its content, as far as it is known: a part of another revision is not continued."""
-        return f"{self.sha256 or self.git_sha1 or self.url} {self.size}"
 
 
 class InMemory:
@@ -69,6 +39,7 @@ class InMemory:
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
         self._data = bytearray()
+        self.num_restarts = 0
         self.is_complete = wanted.size == 0
 
     @property
@@ -89,10 +60,11 @@ class InMemory:
 
     def restart(self) -> None:
         self._data.clear()
+        self.num_restarts += 1
         self.validator, self.is_complete = None, False
 
     def require_right(self) -> None:
-        _require_content(self._wanted, len(self._data), self._sha256(), bytes(self._data[:512]), self._git_sha1)
+        require_content(self._wanted, len(self._data), self._sha256(), self._read, self._git_sha1)
 
     def publish(self, target: Path, parts: Path) -> Here:
         temporary = parts / f"{self._wanted.key()}.{os.getpid()}-{threading.get_ident()}.tmp"
@@ -104,6 +76,9 @@ class InMemory:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+
+    def _read(self, count: int, begin: int) -> bytes:
+        return bytes(self._data[begin : begin + count])
 
     def _sha256(self) -> str:
         return hashlib.sha256(self._data).hexdigest()
@@ -125,7 +100,7 @@ class OnDisk:
         self._pending: list[bytes] = []
         """Received, and not written yet."""
         self._pending_bytes = 0
-        self.offset = 0
+        self.offset = self.num_restarts = 0
         self._checked, self._checked_at = 0, time.monotonic()
         self.validator: str | None = None
         self.is_complete = False
@@ -161,6 +136,7 @@ class OnDisk:
     def restart(self) -> None:
         self._pending.clear()
         self._pending_bytes = 0
+        self.num_restarts += 1
         os.ftruncate(self._file, 0)
         os.lseek(self._file, 0, os.SEEK_SET)
         os.ftruncate(self._notes, 0)
@@ -180,8 +156,8 @@ class OnDisk:
 
     def require_right(self) -> None:
         self._flush()
-        begin = os.pread(self._file, 512, 0)
-        _require_content(self._wanted, self.offset, self._hasher.sha256(), begin, self._git_sha1)
+        read = functools.partial(os.pread, self._file)
+        require_content(self._wanted, self.offset, self._hasher.sha256(), read, self._git_sha1)
 
     def publish(self, target: Path, parts: Path) -> Here:
         self._flush()
@@ -262,22 +238,6 @@ class _Hasher:
                 self._pending -= 1
                 if not self._pending:
                     self._idle.notify_all()
-
-
-def _require_content(wanted: Wanted, size: int, sha256: str, begin: bytes, git_sha1: Callable[[], str]) -> None:
-    """Raises Fault for bytes that are not the file that is wanted."""
-    if wanted.size is not None and size != wanted.size:
-        raise Fault("wrong", "size", f"{wanted.path}: {size} bytes, expected {wanted.size}")
-    if wanted.sha256 is not None:
-        if sha256 != wanted.sha256:
-            raise Fault("wrong", "sha256", f"{wanted.path}: sha256 {sha256}, expected {wanted.sha256}")
-    elif wanted.git_sha1 is not None:
-        if (found := git_sha1()) != wanted.git_sha1:
-            raise Fault("wrong", "sha1", f"{wanted.path}: git blob {found}, expected {wanted.git_sha1}")
-    else:
-        mark = _MARKS.get(os.path.splitext(wanted.path)[1].lower())
-        if mark is not None and not begin.startswith(mark):
-            raise Fault("wrong", "content", f"{wanted.path} begins with {begin[:16]!r}, expected {mark!r}")
 
 
 def _published(source: Path, target: Path, sha256: str, *, is_sure: bool) -> Here:

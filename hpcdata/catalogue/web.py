@@ -34,8 +34,9 @@ _RESET = re.compile(r"\bt=(\d+)")
 
 @dataclass(frozen=True)
 class Answer:
-    """A success. begin: which byte of the file its body begins with."""
+    """A success, or a range that the file does not have (416). begin: which byte of the file its body begins with."""
 
+    status: int
     begin: int
     total: int | None
     """Bytes of the whole file, as the server says."""
@@ -44,6 +45,10 @@ class Answer:
     content_type: str
     headers: Message
     chunks: Iterator[bytes]
+
+    @property
+    def is_range(self) -> bool:
+        return self.status == 206
 
 
 class Web:
@@ -135,6 +140,7 @@ def _told(answer: NetAnswer, offset: int, url: str) -> Answer:
     if coding not in ("", "identity"):
         raise Fault("wrong", "encoding", f"{shown(url)} answers in {coding}, which was not asked for")
     return Answer(
+        status=answer.status,
         begin=begin,
         total=total,
         validator=_validator(headers),
