@@ -4,10 +4,11 @@
     hpcdata unpack 'images_part*.tar.gz' image      several, one behind the other
     hpcdata unpack /data/OneVisionMidData/ureader_kg image          all archives in a folder
 
-zip, tar, tar.gz and tar.zst are read, and archives that were split into parts (images.zip.part-aa, ...). Nothing is
-written outside of OUT and nothing that is there is replaced: links, devices, names that lead out of OUT and damaged
-members are left out. OUT.members.csv says what became of each member. The same line again goes on with the first member
-that is not in it, and makes again what is gone. The exit code is 1 where an archive or a member is damaged.
+zip and tar are read, also tar.gz, tar.zst, tar.bz2 and tar.xz, and archives that were split into parts
+(images.zip.part-aa, ...). Nothing is written outside of OUT and nothing that is there is replaced: links, devices,
+names that lead out of OUT and damaged members are left out. OUT.members.csv says what became of each member. The same
+line again goes on with the first member that is not in it, and makes again what is gone or was damaged. The exit code
+is 1 where an archive or a member is damaged.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _unpack(options: Options) -> int:
+    from hpcdata.archives.onearchive import Limits
+    from hpcdata.archives.unpacking import unpack
     from hpcdata.base.logs import configure
-    from hpcdata.formats.archives.unpacking import unpack
 
     configure("unpack")
-    made = unpack(options.src, Path(options.out), max_bytes=options.max_bytes, max_members=options.max_members)
+    made = unpack(options.src, Path(options.out), limits=Limits(bytes=options.max_bytes, members=options.max_members))
     if options.json:
         print(json.dumps([dataclasses.asdict(item) for item in made], indent=1))
     else:

@@ -26,7 +26,8 @@ ROOMS = {
     "history": "base samples config shards runs",
     "encoders": "base samples embedded config media shards runs",
     "dataset": "base samples native config shards runs history encoders",
-    "catalogue": "base net runs",
+    "archives": "base samples sources runs",
+    "catalogue": "base net runs archives",
     "stages": "base samples config media net sources shards runs encoders dataset multimodal formats",
     "work": "base samples config embedded sources shards runs history stages",
     "report": "base samples config shards runs history dataset",
@@ -34,14 +35,15 @@ ROOMS = {
     "multimodal": (
         "base samples native embedded config media order sources runs shards catalogue dataset encoders loading report"
     ),
-    "formats": "base samples config native media order sources shards runs catalogue encoders dataset loading",
+    "formats": "base samples config native media order sources shards runs archives catalogue encoders dataset loading",
     "cluster": (
         "base samples config embedded sources shards runs history encoders stages work dataset loading report formats"
     ),
     "jobs": "base config encoders cluster commands",
     "api": "base config runs history shards dataset work loading report cluster",
     "commands": (
-        "base config order runs shards dataset stages work report loading multimodal formats catalogue cluster api"
+        "base config order runs shards dataset stages work report loading multimodal formats archives catalogue cluster"
+        " api"
     ),
 }
 """Room -> the rooms that it may use. `commands` are the modules beside the rooms, which everything is typed by."""

@@ -66,18 +66,28 @@ def create_exclusive(path: Path, data: bytes) -> bool:
     """Creates `path` with all of `data` at once, durably; False when it exists already."""
     temporary = _write_temporary(path, data)
     try:
+        if not place(temporary, path):
+            return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True
+
+
+def place(temporary: Path, path: Path) -> bool:
+    """Gives a file its name, unless anything has it: then False, and the file keeps its own. Not durable yet."""
+    try:
         os.link(temporary, path)
     except FileExistsError:
         return False
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        if path.exists():  # no hard links here: the caller's claim keeps others out
+        if os.path.lexists(path):  # no hard links here: the caller's claim keeps others out
             return False
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    else:
+        os.unlink(temporary)
     return True
 
 

@@ -2,7 +2,7 @@
 
     registry -> entry -> listing (files of the hub) -> fetching (units, leases) -> onefile -> parts -> record
 
-May use: base, net, runs.
+May use: base, net, runs, archives.
 
     entry       what is known of a data set
     reading     YAML -> entries

@@ -21,7 +21,8 @@ from hpcdata.catalogue.fetching import Account
 from hpcdata.catalogue.registry import ALL, Catalogue
 from hpcdata.catalogue.settings import Hub, find_data_dir, find_folders, find_hub
 from hpcdata.catalogue.states import State, folder_of, read_state, size_of
-from hpcdata.catalogue.unpacking.working import missing_of, unpack_all
+from hpcdata.catalogue.unpacking.marks import missing_of
+from hpcdata.catalogue.unpacking.working import unpack_all
 from hpcdata.catalogue.web import Web
 
 log = logging.getLogger(__name__)
@@ -47,12 +48,14 @@ class Wishes:
 
 @dataclass
 class Result:
-    """Of one set. problem: why it cannot be fetched at all; code: the exit code that this means."""
+    """Of one set. problem: why it cannot be fetched at all; code: the exit code that this means. left_out: of archives
+    that have members which are not unpacked, what became of them."""
 
     name: str
     account: Account = field(default_factory=Account)
     problem: str = ""
     code: int = DONE
+    left_out: list[str] = field(default_factory=list)
 
 
 def list_sets(names: Sequence[str], data_dir: str | None, folders: Sequence[str], *, as_json: bool) -> int:
@@ -151,6 +154,7 @@ def _work(entries: Sequence[Entry], fetch: Callable[[Entry, bool], Result]) -> l
         if former.account.is_waiting:
             latter = fetch(entry, True)
             latter.account = _sum(former.account, latter.account)
+            latter.left_out = former.left_out + latter.left_out
             results[entry.name] = latter
     return list(results.values())
 
@@ -182,8 +186,12 @@ def _fetch(
         )
         account = fetching.fetch_set(entry, folder, web, hub, options, wait)
         if entry.unpack and not (account.failed or account.is_stopped or account.is_waiting):
-            account.unpacked = unpack_all(entry, folder, wait, waits=waits)
+            done = unpack_all(entry, folder, wait, waits=waits)
+            account.unpacked = len(done.archives)
+            if done.problems:
+                return Result(entry.name, account, "; ".join(done.problems), FAILED)
             account.is_waiting = not waits and bool(missing_of(entry, folder))
+            return Result(entry.name, account, left_out=done.left_out)
         return Result(entry.name, account)
     except Fault as fault:
         if fault.reason == "stopped":
@@ -203,6 +211,7 @@ def _joined(shares: list[list[Result]]) -> list[Result]:
         for result in results:
             one = found.setdefault(result.name, Result(result.name))
             one.account = _sum(one.account, result.account)
+            one.left_out += result.left_out
             if result.code == FAILED or (result.problem and not one.problem):
                 one.problem, one.code = result.problem, result.code
     return list(found.values())
@@ -260,6 +269,8 @@ def _say_result(result: Result) -> None:
         f"+ {len(account.failed)} failed"
         + (f"; {units.counted(account.unpacked, 'archive')} unpacked" if account.unpacked else "")
     )
+    for text in result.left_out:
+        say(f"    {text}")
     for reason, count in sorted(account.reasons().items()):
         paths = [path for path, found in account.failed.items() if found == reason][:_MOST_PATHS]
         more = f" and {count - len(paths)} more" if count > len(paths) else ""
@@ -277,6 +288,8 @@ def _result_as_json(result: Result) -> dict[str, object]:
         "kept": account.kept,
         "failed": account.failed,
         "bytes": account.num_bytes,
+        "unpacked": account.unpacked,
+        "left_out": result.left_out,
         "problem": result.problem,
     }
 

@@ -16,7 +16,7 @@ from hpcdata.catalogue import listing
 from hpcdata.catalogue.entry import ACCESS, Entry
 from hpcdata.catalogue.record import FOLDER, Record
 from hpcdata.catalogue.registry import Catalogue, matcher
-from hpcdata.catalogue.unpacking.working import missing_of
+from hpcdata.catalogue.unpacking.marks import missing_of
 
 PRESENT, PARTIAL, ABSENT, DAMAGED = "present", "partial", "absent", "damaged"
 

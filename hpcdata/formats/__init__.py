@@ -1,11 +1,11 @@
 """Formats: other systems' formats, in and out, one a file.
 
-May use: base, samples, config, native, media, order, sources, shards, runs, catalogue, encoders, dataset, loading.
+May use: base, samples, config, native, media, order, sources, shards, runs, archives, catalogue, encoders, dataset,
+loading.
 
     target        what an export is and came from: `hpcdata.json`
     arranging     an export is laid out beside its final name, and appears at once
     llava_folder  converted records as one JSON and a folder of pictures
-    archives/     zip and tar, unpacked safely
     arrow         Arrow streams and the files beside them, as Hugging Face datasets read them
     tokens/       datasets of tokens, in the forms that other systems read
     records/      copied records, in the forms that other systems read

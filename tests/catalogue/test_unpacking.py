@@ -6,6 +6,7 @@ pytest tests/catalogue/test_unpacking.py
 from __future__ import annotations
 
 import io
+import json
 import stat
 import tarfile
 import zipfile
@@ -16,15 +17,20 @@ import pytest
 import yaml
 
 from hpcdata import download
-from hpcdata.base.errors import Failed, UserError
+from hpcdata.archives import onearchive
+from hpcdata.archives.unpacking import unpack
+from hpcdata.base.command import DONE, FAILED
 from hpcdata.catalogue.entry import Entry, WebFile
 from hpcdata.catalogue.faults import Fault
 from hpcdata.catalogue.registry import OWN
 from hpcdata.catalogue.unpacking import working
+from hpcdata.catalogue.unpacking.marks import missing_of
 from hpcdata.multimodal import get_dataset
+from tests.archives.ledgers import results_of
 from tests.catalogue import real_sets
 from tests.catalogue.hub import Hub
 from tests.catalogue.sets import Once
+from tests.trees import tree
 
 
 @pytest.fixture
@@ -44,23 +50,36 @@ def packed(hub: Hub, name: str) -> Entry:
     return Entry(name="p", title="", folder="p", licence="", splits={}, files=(file,), unpack={"*": "out"})
 
 
-def pack(path: Path, members: dict[str, bytes]) -> None:
+def pack(path: Path, members: dict[str, bytes], *, link: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in members.items():
                 archive.writestr(name, data)
+            if link:
+                item = zipfile.ZipInfo(link)
+                item.create_system, item.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+                archive.writestr(item, "/etc/passwd")
         return
-    with tarfile.open(path, "w:gz") as tar:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
         for name, data in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
+        if link:
+            info = tarfile.TarInfo(link)
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            tar.addfile(info)
 
 
 def out(folder: Path) -> dict[str, bytes]:
-    base = folder / "out"
-    return {str(path.relative_to(base)): path.read_bytes() for path in sorted(base.rglob("*")) if path.is_file()}
+    return tree(folder / "out")
+
+
+def account(folder: Path) -> dict[str, str]:
+    """Of its only archive."""
+    (path,) = (folder / ".hpcdata/unpacked").glob("*.csv")
+    return results_of(path)
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
@@ -71,72 +90,60 @@ def test_a_stop_goes_on_at_the_member_where_it_was(
     pack(hub.folder / name, members)
     entry, folder = packed(hub, name), tmp_path / "set"
     Once(hub, folder)(entry)
-    monkeypatch.setattr(working, "_SYNC_AFTER", 4)
+    monkeypatch.setattr(onearchive, "_BATCH_FILES", 4)
     asked = iter([False, False, True])
     with pytest.raises(Fault, match="stopped"):
         working.unpack_all(entry, folder, lambda _: next(asked, True))
-    assert working.missing_of(entry, folder) == [name]
-    written: list[str] = []
-    real = working.archives.write
-    monkeypatch.setattr(
-        working.archives, "write", lambda member, *rest: (written.append(member.name), real(member, *rest))
-    )
-    assert working.unpack_all(entry, folder, never) == 1
-    assert written == list(members)[12:]
+    assert missing_of(entry, folder) == [name]
+    assert list(account(folder)) == list(members)[:12]
+    before = {path: path.stat().st_ino for path in (folder / "out").rglob("*.txt")}
+    (made,) = working.unpack_all(entry, folder, never).archives
+    assert made.describe() == f"{name}: 20 members = 20 written"
+    assert {path: path.stat().st_ino for path in before} == before, "nothing is written twice"
     assert out(folder) == members
-    assert working.unpack_all(entry, folder, never) == 0
-    assert working.missing_of(entry, folder) == []
+    assert working.unpack_all(entry, folder, never).archives == []
+    assert missing_of(entry, folder) == []
 
 
-@pytest.mark.parametrize("member", ["../out.txt", "/etc/x", "a/../../b", ".hpcdata/record.json"])
-@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
-def test_a_member_cannot_lead_out_of_the_set(member: str, name: str, hub: Hub, tmp_path: Path) -> None:
-    pack(hub.folder / name, {"good.txt": b"1", member: b"2"})
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+def test_it_is_as_if_a_person_had_unpacked_it(name: str, hub: Hub, tmp_path: Path) -> None:
+    odd = ["../out.txt", "/etc/x", "a/../../b", ".hpcdata/record.json", "b/.hpcdata/record.json", "n" * 300, "good.txt"]
+    pack(hub.folder / name, {"good.txt": b"1", **dict.fromkeys(odd, b"2")}, link="link")
     entry, folder = packed(hub, name), tmp_path / "set"
     Once(hub, folder)(entry)
-    with pytest.raises(UserError, match="is no path below the folder"):
-        working.unpack_all(entry, folder, never)
-    assert out(folder) == {"good.txt": b"1"}
+    done = working.unpack_all(entry, folder, never)
+    (text,) = done.left_out
+    assert text.startswith(f"{name}: 8 members = 1 written + 2 bad_name + 1 link + 1 long_name + 3 outside: {folder}/")
+    unpack(str(hub.folder / name), tmp_path / "by_hand")
+    assert account(folder) == results_of(tmp_path / "by_hand.members.csv")
+    assert out(folder) == tree(tmp_path / "by_hand") == {"good.txt": b"2"}
+    assert {path.name for path in folder.iterdir()} == {".hpcdata", "out", name}
 
 
-def test_links_are_refused(hub: Hub, tmp_path: Path) -> None:
-    hub.folder.mkdir()
-    with zipfile.ZipFile(hub.folder / "a.zip", "w") as archive:
-        info = zipfile.ZipInfo("link")
-        info.external_attr = (stat.S_IFLNK | 0o777) << 16
-        archive.writestr(info, "/etc/passwd")
-    with tarfile.open(hub.folder / "a.tar", "w") as tar:
-        link = tarfile.TarInfo("link")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        tar.addfile(link)
-    for name in ("a.zip", "a.tar"):
-        entry, folder = packed(hub, name), tmp_path / name
-        Once(hub, folder)(entry)
-        with pytest.raises(UserError, match="is a link"):
-            working.unpack_all(entry, folder, never)
-
-
-def test_a_damaged_archive_is_said(hub: Hub, tmp_path: Path) -> None:
-    pack(hub.folder / "a.zip", {"a.txt": b"words " * 1000})
-    data = bytearray((hub.folder / "a.zip").read_bytes())
-    data[45] ^= 0x55
-    (hub.folder / "a.zip").write_bytes(data)
-    entry, folder = packed(hub, "a.zip"), tmp_path / "set"
-    Once(hub, folder)(entry)
-    with pytest.raises(Failed, match=r"a.zip is damaged: .*; hpcdata download --check says"):
-        working.unpack_all(entry, folder, never)
-    assert out(folder) == {}
-
-
-def test_an_archive_larger_than_the_disk_is_not_begun(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_of_a_damaged_archive_all_that_is_good_is_there_and_the_rest_when_it_is_fetched_anew(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pack(hub.folder / "a.zip", {"a.txt": b"0" * 5_000_000})
-    entry, folder = packed(hub, "a.zip"), tmp_path / "set"
-    Once(hub, folder)(entry)
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    with pytest.raises(Failed, match=r"unpacks to 4.8 MiB, and .* has 1000 bytes: make room"):
-        working.unpack_all(entry, folder, never)
+    good = {"a.txt": b"words " * 1000, "b.txt": b"b"}
+    pack(hub.folder / "a.zip", good)
+    whole = (hub.folder / "a.zip").read_bytes()
+    (hub.folder / "a.zip").write_bytes(whole[:45] + bytes([whole[45] ^ 0x55]) + whole[46:])
+    text = "name: p\ntitle: t\nlicence: l\nfolder: p\nsplits: {}\nunpack: {'*': out}\n"
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/p.yaml").write_text(f"{text}files: [{{url: '{hub.url}/files/a.zip', path: a.zip}}]\n")
+    monkeypatch.setenv("HPCDATA_CATALOGUE", str(tmp_path / "own"))
+    folder = tmp_path / "data/p"
+    for _ in range(2):
+        assert download.main(["p"]) == FAILED
+        said = capsys.readouterr().out
+        assert "a.zip is not unpacked whole: a.zip: 2 members = 1 written + 1 damaged." in said
+        assert "hpcdata download --check" in said
+        assert out(folder) == {"b.txt": b"b"}
+    assert download.main(["p", "--list", "--json"]) == DONE
+    assert json.loads(capsys.readouterr().out)[0]["state"] == "partial"
+    (hub.folder / "a.zip").write_bytes(whole)
+    (folder / "a.zip").unlink()
+    assert download.main(["p"]) == DONE
+    assert out(folder) == good
 
 
 def test_llava_pretrain_is_unpacked_and_opens(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,6 @@ May use: what the room of formats may.
     editing       JSON whose fields are changed where they stand, while it streams
     mapping       which JSON belongs to which set: JSON_Mapping.csv
     relinking     the pictures' paths of each set start with its folder, and are looked for
-    unpacking     their archives of pictures
-    running       all sets of a folder
+    running       all sets of a folder, whose archives of pictures are unpacked first
     staging       the stages of LLaVA-OneVision as mixes; stages/ has their files
 """

@@ -6,10 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcdata.archives.parts import archives_in
+from hpcdata.archives.unpacking import unpack_found
 from hpcdata.formats.sets.finding import find_sets
 from hpcdata.formats.sets.mapping import read_mapping
 from hpcdata.formats.sets.relinking import IMAGES, MISSING, RelinkOptions, relink
-from hpcdata.formats.sets.unpacking import archives_of, unpack
+
+_PICTURES = "image"
+"""Begins the names of archives that hold pictures: `images_part_0.tar.gz`, `image.zip`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +47,19 @@ def run(options: SetOptions, *, convert: Callable[[list[str]], int] | None, say:
         if not found.of_json:
             return is_well
         for name in found.of_json:
-            for archive in archives_of(options.source / name):
-                unpack(archive, options.target / name, IMAGES, say=say)
+            is_well &= _unpacked(options.source / name, options.target / name / IMAGES, say)
         only = found.of_json
         names = {name: json_name for name, json_name in names.items() if name in only}
     return _relinked(options, names, only, say) and is_well
+
+
+def _unpacked(folder: Path, out: Path, say: Callable[[str], None]) -> bool:
+    """The archives of pictures of a set. Whether all went well."""
+    archives = [item for item in archives_in(folder) if item.label.startswith(_PICTURES)]
+    made = unpack_found(archives, out, renews=True) if archives else []
+    for item in made:
+        say(f"{folder.name}/{item.describe()}")
+    return all(item.is_good for item in made)
 
 
 def _relinked(options: SetOptions, names: dict[str, str], only: Sequence[str], say: Callable[[str], None]) -> bool:

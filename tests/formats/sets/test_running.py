@@ -15,7 +15,7 @@ from hpcdata.base.command import DONE, FAILED, REFUSED
 from hpcdata.multimodal import SourceDataset
 from tests.llava_tables import picture, row
 from tests.llava_tables import write as write_table
-from tests.sources.source_files import images, write
+from tests.sources.source_files import images, write, write_tar
 
 ROOT = Path(__file__).parents[3]
 TABLE, PLAIN = "ai2d(cauldron,llava_format)", "ureader_kg"
@@ -82,3 +82,26 @@ def test_what_is_no_folder_of_sets_is_refused(sets: Path, tmp_path: Path) -> Non
     for source, *others in ([tmp_path / "gone"], [sets, "--set", "gone"], [sets / ".cache"]):
         assert convert.main(["sets", str(source), str(tmp_path / "new"), *others]) == REFUSED
     assert not (tmp_path / "new").exists()
+
+
+def test_archives_of_pictures_are_unpacked_and_relinked_and_a_damaged_one_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = [(f"a/{number}.jpg", bytes([number]) * 300) for number in range(30)]
+    source, target = tmp_path / "OneVisionMidData/ureader_tr", tmp_path / "out/OneVisionMidData"
+    rows = [{"id": n, "image": name, "conversations": []} for n, (name, _) in enumerate(members)]
+    write(source / "ureader_tr_sft.json", json.dumps(rows).encode())
+    write_tar(source / "images_part_0.tar.gz", members[:15])
+    whole = write_tar(source / "images_part_1.tar.gz", members[15:]).read_bytes()
+    (source / "images_part_1.tar.gz").write_bytes(whole[: len(whole) // 2])
+    write(source / "notes.tar.gz", b"no archive of pictures")
+    assert convert.main(["sets", str(source.parent), str(target)]) == FAILED
+    told = capsys.readouterr().out
+    assert "ureader_tr/images_part_0.tar.gz: 15 members = 15 written\n" in told
+    assert "images_part_1.tar.gz: 4 members = 4 written; DAMAGED: the gzip stream is cut short" in told
+    (source / "images_part_1.tar.gz").write_bytes(whole)
+    for _ in range(2):
+        assert convert.main(["sets", str(source.parent), str(target)]) == DONE
+        found = json.loads((target / "ureader_tr/ureader_tr_sft.json").read_text())
+        assert found[20]["image"] == "OneVisionMidData/ureader_tr/image/a/20.jpg"
+        assert (target.parent / found[20]["image"]).read_bytes() == members[20][1]

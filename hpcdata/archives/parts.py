@@ -12,8 +12,10 @@ from hpcdata.base.errors import UserError
 from hpcdata.base.reads import naming, read_at
 from hpcdata.sources.patterns import expand_paths
 
-ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst")
-_PART = re.compile(r"(?P<whole>.+\.(?:zip|tar|tar\.gz|tgz|tar\.zst))[._-]?(?:part)?[._-]?(?P<part>[a-z]{2,3}|\d{1,4})")
+ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
+_PART = re.compile(
+    rf"(?P<whole>.+(?:{'|'.join(map(re.escape, ENDINGS))}))[._-]?(?:part)?[._-]?(?P<part>[a-z]{{2,3}}|\d{{1,4}})"
+)
 _PIECE_BYTES = 1 << 20
 
 
@@ -30,16 +32,26 @@ class Archive:
 
 def find_archives(source: str) -> list[Archive]:
     """Those of a file, a folder, a glob or a brace list, in order. Raises UserError where there is none."""
-    paths = [
-        path for found in expand_paths(source) for path in (_in_folder(found) if os.path.isdir(found) else [found])
-    ]
+    found = expand_paths(source)
+    archives = _grouped([path for item in found for path in (_in_folder(item) if os.path.isdir(item) else [item])])
+    if not archives:
+        raise UserError(f"{source} holds no archive: expected {', '.join(ENDINGS)}")
+    return archives
+
+
+def archives_in(folder: Path) -> list[Archive]:
+    """Those of a folder, by name; there may be none."""
+    return _grouped(_in_folder(str(folder)))
+
+
+def _grouped(paths: Sequence[str]) -> list[Archive]:
     grouped: dict[str, list[str]] = {}
     for path in paths:
         match = None if path.endswith(ENDINGS) else _PART.fullmatch(os.path.basename(path))
         whole = os.path.join(os.path.dirname(path), match["whole"]) if match else path
         grouped.setdefault(whole, []).append(path)
     if not grouped:
-        raise UserError(f"{source} holds no archive: expected {', '.join(ENDINGS)}")
+        return []
     common = os.path.commonpath([os.path.dirname(whole) for whole in grouped])
     return [
         Archive(label=os.path.relpath(whole, common), paths=tuple(sorted(paths))) for whole, paths in grouped.items()

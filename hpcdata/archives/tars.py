@@ -1,21 +1,23 @@
-"""The members of a tar, plain, gzipped or zstd: read once, in order, in constant memory."""
+"""The members of a tar, plain or compressed: read once, in order, in constant memory."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from functools import partial
 
-import zstandard
-
-from hpcdata.formats.archives.members import Damaged, Entry, Exceeded
-from hpcdata.formats.archives.parts import Parts
+from hpcdata.archives import decoding
+from hpcdata.archives.members import Damaged, Entry, Exceeded
+from hpcdata.archives.parts import Parts
 from hpcdata.samples import Reason
 from hpcdata.sources.tar.headers import Damage, Links, members
 
-GZIP, ZSTD = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"
-_PIECE_BYTES, _ZSTD_PIECE_BYTES = 1 << 20, 1 << 13
-_WINDOW_BYTES = 1 << 27
+CODECS = {
+    b"\x1f\x8b\x08": ("gzip", decoding.gzip),
+    b"\x28\xb5\x2f\xfd": ("zstd", decoding.zstd),
+    b"BZh": ("bzip2", decoding.bzip2),
+    b"\xfd7zXZ\0": ("xz", decoding.xz),
+}
+"""What a compressed tar begins with."""
 _LINKS, _SPARSE, _LINK, _DEVICE = b"12", "sparse", "link", "device"
 
 
@@ -85,10 +87,11 @@ class _Blocks:
 
 
 def _plain(parts: Parts) -> Iterator[bytes]:
-    beginning, pieces = parts.read(0, 4), parts.pieces(0, parts.size)
-    if beginning.startswith(GZIP):
-        return _gunzipped(pieces)
-    return _from_zstd(parts) if beginning.startswith(ZSTD) else pieces
+    beginning, pieces = parts.read(0, max(map(len, CODECS))), parts.pieces(0, parts.size)
+    for mark, (name, fresh) in CODECS.items():
+        if beginning.startswith(mark):
+            return decoding.decoded(pieces, fresh, f"the {name} stream")
+    return pieces
 
 
 def _bounded(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
@@ -96,46 +99,5 @@ def _bounded(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
     for piece in pieces:
         total += len(piece)
         if total > most:
-            raise Exceeded(f"it unpacks to more than {most} bytes, the limit; --max-bytes allows more")
+            raise Exceeded(f"it unpacks to more than {most} bytes, the limit; hpcdata unpack --max-bytes allows more")
         yield piece
-
-
-def _gunzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Several gzip members in a row are one stream; zeros may follow the last."""
-    decoder, is_fresh = zlib.decompressobj(wbits=31), True
-    for piece in pieces:
-        while piece := piece.lstrip(b"\0") if is_fresh else piece:
-            is_fresh = False
-            try:
-                found = decoder.decompress(piece, _PIECE_BYTES)
-            except zlib.error:
-                raise Damaged("the gzip stream is damaged") from None
-            if found:
-                yield found
-            piece = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
-            if decoder.eof:
-                decoder, is_fresh = zlib.decompressobj(wbits=31), True
-    while not is_fresh and (found := decoder.decompress(decoder.unconsumed_tail, _PIECE_BYTES)):
-        yield found
-    if not is_fresh and not decoder.eof:
-        raise Damaged("the gzip stream is cut short")
-
-
-def _from_zstd(parts: Parts) -> Iterator[bytes]:
-    """Of small pieces, so that the densest block makes 256 MiB at most."""
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES)
-    decoder, is_fresh = decompressor.decompressobj(), True
-    for offset in range(0, parts.size, _ZSTD_PIECE_BYTES):
-        piece = parts.read(offset, _ZSTD_PIECE_BYTES)
-        while piece:
-            is_fresh = False
-            try:
-                if found := decoder.decompress(piece):
-                    yield found
-            except zstandard.ZstdError:
-                raise Damaged("the zstd stream is damaged, or needs a window above 128 MiB") from None
-            piece = decoder.unused_data if decoder.eof else b""
-            if decoder.eof:
-                decoder, is_fresh = decompressor.decompressobj(), True
-    if not is_fresh:
-        raise Damaged("the zstd stream is cut short")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-WORK = ".hpcdata-unpacking"
-"""The folder of what is being written."""
+OWN = ".hpcdata"
+"""What the names of our own folders begin with."""
 _MOST_BYTES, _MOST_IN_ALL = 255, 3000
 _DRIVE = re.compile(rb"[A-Za-z]:")
 
@@ -20,7 +20,7 @@ def path_of(name: bytes) -> str:
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if name.startswith(b"/") or b".." in parts or (parts and _DRIVE.fullmatch(parts[0])):
         raise Unfit("outside")
-    if not parts or b"\0" in name or parts[0] == os.fsencode(WORK):
+    if not parts or b"\0" in name or any(part.startswith(os.fsencode(OWN)) for part in parts):
         raise Unfit("bad_name")
     if len(name) > _MOST_IN_ALL or any(len(part) > _MOST_BYTES for part in parts):
         raise Unfit("long_name")

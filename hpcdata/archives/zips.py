@@ -1,7 +1,7 @@
 """The members of a zip, by the directory at its end; local headers only say where the bytes begin.
 
-The directory is read entry by entry, so that memory does not grow with the archive. Stored and deflated members are
-read, others are named. The format is PKWARE's APPNOTE.TXT.
+The directory is read entry by entry, so that memory does not grow with the archive. Members that are stored,
+deflated, bzip2 or LZMA are read, others are named. The format is PKWARE's APPNOTE.TXT.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from hpcdata.formats.archives.members import Damaged, Entry
-from hpcdata.formats.archives.parts import Parts
+from hpcdata.archives import decoding
+from hpcdata.archives.members import Damaged, Entry
+from hpcdata.archives.parts import Parts
 
 MARK = b"PK"
 _END = struct.Struct("<4s4H2LH")
@@ -24,7 +25,10 @@ _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _MOST_COMMENT = 1 << 16
 _FULL, _FULL_16 = 0xFFFFFFFF, 0xFFFF
-_ENCRYPTED, _STORED, _DEFLATED, _DOS, _UNIX = 0x1, 0, 8, 0, 3
+_ENCRYPTED, _DOS, _UNIX = 0x1, 0, 3
+_STORED, _LZMA, _DECODERS = 0, 14, {8: decoding.deflate, 12: decoding.bzip2}
+"""Methods of compression."""
+_LZMA_HEAD = 9
 _PIECE_BYTES = 1 << 20
 
 
@@ -120,15 +124,23 @@ class Zip:
         if mark != b"PK\3\4":
             raise Damaged("its local header is none")
         begin = item.offset + _LOCAL.size + name_size + extra_size
-        raw = self._parts.pieces(begin, begin + item.stored)
         size = checksum = 0
-        for piece in raw if item.method == _STORED else _inflated(raw):
+        for piece in self._plain(item, begin, begin + item.stored):
             size, checksum = size + len(piece), zlib.crc32(piece, checksum)
             if size > item.size:
                 raise Damaged(f"more than the {item.size} bytes that the directory says")
             yield piece
         if (size, checksum) != (item.size, item.checksum):
             raise Damaged("its checksum is wrong" if size == item.size else f"{size} of {item.size} bytes")
+
+    def _plain(self, item: _Listed, begin: int, end: int) -> Iterator[bytes]:
+        if item.method == _STORED:
+            return self._parts.pieces(begin, end)
+        fresh = _DECODERS.get(item.method)
+        if fresh is None:
+            head = self._parts.read(begin, min(_LZMA_HEAD, end - begin))
+            begin, fresh = begin + len(head), partial(decoding.lzma_of_zip, head)
+        return decoding.decoded(self._parts.pieces(begin, end), fresh, "its stream", is_one=True)
 
 
 def _unpacked(form: struct.Struct, data: bytes) -> tuple:
@@ -151,18 +163,6 @@ def _wide(extra: bytes, size: int, stored: int, offset: int) -> tuple[int, int, 
     return values[0], values[1], values[2]
 
 
-def _inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    decoder = zlib.decompressobj(-15)
-    try:
-        for piece in pieces:
-            while piece and not decoder.eof:
-                yield decoder.decompress(piece, _PIECE_BYTES)
-                piece = decoder.unconsumed_tail
-        yield decoder.flush()
-    except zlib.error:
-        raise Damaged("it cannot be decompressed") from None
-
-
 def _slashed(item: _Listed) -> bytes:
     """Names that are no UTF-8 are of DOS (code page 437); some of its writers part folders by backslashes."""
     name = item.name
@@ -181,4 +181,4 @@ def _problem(item: _Listed) -> str:
         return "device"
     if item.flags & _ENCRYPTED:
         return "encrypted"
-    return "" if item.method in (_STORED, _DEFLATED) else "unknown_compression"
+    return "" if item.method in (_STORED, *_DECODERS, _LZMA) else "unknown_compression"

@@ -1,4 +1,4 @@
-"""Archives into a folder, member by member: nothing outside of it, no link, no device, nothing that is there replaced.
+"""An archive into a folder, member by member: nothing outside of it, no link, no device, nothing there replaced.
 
 A member is written under another name, and appears when it is whole; `journal` notes it once it is durable. Killed at
 any moment, the same call goes on with the first member that is not noted, and the files are the same.
@@ -6,36 +6,46 @@ any moment, the same call goes on with the first member that is not noted, and t
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
+import secrets
+import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcdata.base import files
+from hpcdata.archives import tars, zips
+from hpcdata.archives.journal import BEGINS, COMPLETE, DUPLICATE, WRITTEN, Journal, Line
+from hpcdata.archives.members import Damaged, Entry, Exceeded
+from hpcdata.archives.names import OWN, Unfit, path_of
+from hpcdata.archives.parts import Archive, Parts
+from hpcdata.base import files, units
 from hpcdata.base.digest import sha256_file
-from hpcdata.base.errors import Unfinished, UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.base.reads import naming
-from hpcdata.formats.archives import tars, zips
-from hpcdata.formats.archives.journal import BEGINS, COMPLETE, DUPLICATE, WRITTEN, Journal, Line
-from hpcdata.formats.archives.members import Damaged, Entry, Exceeded
-from hpcdata.formats.archives.names import WORK, Unfit, path_of
-from hpcdata.formats.archives.parts import Archive, Parts, find_archives
-from hpcdata.runs.claims import Claims, Owner
 from hpcdata.sources.base import clean_name
 from hpcdata.sources.limits import most_records, most_unpacked
 from hpcdata.sources.streams import is_tar_header
 
 log = logging.getLogger(__name__)
 
-CLAIM_TIMEOUT_S = 120.0
 _BATCH_FILES, _BATCH_BYTES = 512, 1 << 27
 _SAY_S = 30.0
 _EXISTS, _DAMAGED = "exists", "damaged"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Of one archive; by default 100 times its size and 256 MiB, and a member for 64 bytes."""
+
+    bytes: int | None = None
+    members: int | None = None
+
+
+BY_SIZE = Limits()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,30 +65,34 @@ class Unpacked:
         return f"{text}; DAMAGED: {self.damage}" if self.damage else text
 
     @property
+    def is_whole(self) -> bool:
+        """Whether every member is there."""
+        return not self.damage and self.members == self.results[WRITTEN] + self.results[DUPLICATE]
+
+    @property
     def is_good(self) -> bool:
         return not self.damage and not self.results[_DAMAGED]
 
 
-def unpack(source: str, out: Path, *, max_bytes: int | None = None, max_members: int | None = None) -> list[Unpacked]:
-    """All archives of a file, folder, glob or brace list into `out`. Raises UserError.
+def unpack_archive(
+    archive: Archive,
+    out: Path,
+    journal: Journal,
+    *,
+    limits: Limits = BY_SIZE,
+    renews: bool = False,
+    after_batch: Callable[[], object] = lambda: None,
+) -> Unpacked:
+    """One archive into `out`, which is there. Only one process at a time may be at an archive; others may be at others.
 
-    max_bytes, max_members: of one archive; by default 100 times its size and 256 MiB, and one for 64 bytes.
+    renews: where the archive is another one than the journal knows, files of the former one are replaced; else it is
+    refused. after_batch: is called whenever all so far is durable, and may raise. Raises UserError, Failed.
     """
-    archives, out = find_archives(source), out.absolute()
-    out.mkdir(parents=True, exist_ok=True)
-    claims_folder = out.with_name(f".{out.name}.claims")
-    owner = Owner.of_this_process(f"unpack-{os.getpid()}-{time.time_ns()}")
+    work = out / f"{OWN}-unpacking-{hashlib.sha256(archive.label.encode(errors='surrogateescape')).hexdigest()[:12]}"
     try:
-        with Claims(claims_folder, owner, timeout_s=CLAIM_TIMEOUT_S) as claims:
-            if not claims.try_claim("unpack"):
-                raise Unfinished(f"another process is unpacking into {out}: wait for it, then run this again")
-            with Journal(out.with_name(f"{out.name}.members.csv")) as journal:
-                made = [_Unpacking(item, out, journal, max_bytes, max_members).run() for item in archives]
+        return _Unpacking(archive, out, journal, limits, renews, after_batch, work).run()
     finally:
-        with contextlib.suppress(OSError):
-            claims_folder.rmdir()
-    files.remove_folder(out / WORK)
-    return made
+        files.remove_folder(work)
 
 
 @dataclass(kw_only=True)
@@ -93,14 +107,21 @@ class _Done:
 
 
 class _Unpacking:
-    """One archive."""
-
     def __init__(
-        self, archive: Archive, out: Path, journal: Journal, max_bytes: int | None, max_members: int | None
+        self,
+        archive: Archive,
+        out: Path,
+        journal: Journal,
+        limits: Limits,
+        renews: bool,
+        after_batch: Callable[[], object],
+        work: Path,
     ) -> None:
         self._archive, self._out, self._journal = archive, out, journal
-        self._max_bytes, self._max_members = max_bytes, max_members
+        self._limits, self._renews, self._after_batch = limits, renews, after_batch
+        self._work = work / f"{os.getpid()}-{secrets.token_hex(4)}"
         self._done = self._known()
+        self._former: dict[str, str] | None = None
         self._batch: list[Line] = []
         self._fresh: list[Path] = []
         self._size = 0
@@ -123,27 +144,28 @@ class _Unpacking:
         return Unpacked(archive=self._archive.label, members=results.total(), results=results, damage=damage)
 
     def _known(self) -> _Done:
-        """Files of the journal that are gone or shorter are made again. Raises UserError for another archive."""
-        done, identity, is_whole = _Done(), self._archive.identity(), True
+        """Files of the journal that are gone or shorter are made again, and what was damaged is tried again."""
+        done, identity, again = _Done(), self._archive.identity(), set[int]()
         for line in self._journal.lines(self._archive.label):
             if line.result == BEGINS:
-                done.identity = line.sha256
+                done, again = _Done(identity=line.sha256), set()
             elif line.result == COMPLETE:
                 done.is_complete = True
-            elif line.result == WRITTEN and not self._is_there(line):
-                is_whole = False
-                done.results.pop(line.number, None)
+            elif line.result == _DAMAGED or (line.result == WRITTEN and not self._is_there(line)):
+                again.add(line.number)
             else:
+                again.discard(line.number)
                 done.results[line.number] = line.result
                 done.names |= {line.member} if line.result == WRITTEN else set()
-        if done.identity and done.identity != identity:
+        if done.identity and done.identity != identity and not self._renews:
             raise UserError(
                 f"{self._archive.label} is not the archive that {self._out} was unpacked from: restore it, or unpack "
                 "into another folder"
             )
-        if not done.identity:
+        if done.identity != identity:
             self._journal.append([Line(archive=self._archive.label, sha256=identity, result=BEGINS)])
-        done.is_complete = done.is_complete and is_whole
+            return _Done(identity=identity)
+        done.is_complete = done.is_complete and not again
         return done
 
     def _is_there(self, line: Line) -> bool:
@@ -153,27 +175,34 @@ class _Unpacking:
             return "\\" in line.member  # a name that is escaped in the journal
 
     def _entries(self) -> Iterator[Entry]:
-        """Raises Damaged, and UserError for what is no archive or a bomb."""
+        """Raises Damaged, Failed, and UserError for what is no archive."""
         with Parts(self._archive.paths) as parts:
-            most = most_unpacked(parts.size) if self._max_bytes is None else self._max_bytes
-            most_members = self._max_members or most_records(parts.size, is_tar=True)
+            most = most_unpacked(parts.size) if self._limits.bytes is None else self._limits.bytes
+            most_members = self._limits.members or most_records(parts.size, is_tar=True)
             beginning = parts.read(0, 512)
             if beginning.startswith(zips.MARK):
                 found = zips.Zip(parts)
                 self._require("members", found.num_members, most_members)
                 self._require("bytes", found.total, most)
+                self._require_room(found.total)
                 entries = found.entries()
-            elif beginning.startswith((tars.GZIP, tars.ZSTD)) or is_tar_header(beginning):
+            elif beginning.startswith(tuple(tars.CODECS)) or is_tar_header(beginning):
                 entries = tars.entries(parts, max(most, parts.size))
             else:
-                raise UserError(f"{self._archive.paths[0]} is no archive that is unpacked: zip, tar, tar.gz or tar.zst")
+                raise UserError(f"{self._archive.paths[0]} is no archive that is unpacked: zip or tar, also compressed")
             for entry in entries:
                 self._require("members", entry.number + 1, most_members)
                 yield entry
 
     def _require(self, what: str, number: int, most: int) -> None:
         if number > most:
-            raise Exceeded(f"it has {number} {what}, the limit is {most}; --max-{what} allows more")
+            raise Exceeded(f"it has {number} {what}, the limit is {most}; hpcdata unpack --max-{what} allows more")
+
+    def _require_room(self, needed: int) -> None:
+        free = shutil.disk_usage(self._out).free
+        if not self._done.results and needed > free:
+            name, has = self._archive.paths[0], units.size(free)
+            raise Failed(f"{name} unpacks to {units.size(needed)}, and {self._out} has {has}: make room")
 
     def _take(self, entry: Entry) -> None:
         if entry.number in self._done.results:
@@ -185,7 +214,7 @@ class _Unpacking:
                 raise Unfit(entry.problem)
             path = path_of(entry.name)
             size, sha256 = self._write(entry, path)
-            result = self._place(self._out / path, sha256, is_known=name in self._done.names)
+            result = self._place(self._out / path, name, sha256)
         except Unfit as unfit:
             result = str(unfit)
         except Exceeded:
@@ -202,14 +231,14 @@ class _Unpacking:
         self._size += size
         if len(self._batch) >= _BATCH_FILES or self._size >= _BATCH_BYTES:
             self._flush()
+            self._after_batch()
 
     def _write(self, entry: Entry, path: str) -> tuple[int, str]:
         """(size, sha256) of what is under the name of the work now."""
         self._require_folder((self._out / path).parent)
-        work = self._out / WORK
-        work.mkdir(exist_ok=True)
+        self._work.parent.mkdir(exist_ok=True)
         hasher, size = hashlib.sha256(), 0
-        with naming(work / "member"), open(work / "member", "wb") as file:
+        with naming(self._work), open(self._work, "wb") as file:
             for piece in entry.pieces():
                 hasher.update(piece)
                 file.write(piece)
@@ -230,18 +259,26 @@ class _Unpacking:
             raise Unfit(_EXISTS)
         self._folders.add(folder)
 
-    def _place(self, path: Path, sha256: str, *, is_known: bool) -> str:
-        """Gives the member its name; the result. is_known: this archive has written that name before."""
-        work = self._out / WORK / "member"
-        if os.path.lexists(path):
-            if path.is_symlink() or not path.is_file() or sha256_file(path) != sha256:
+    def _place(self, path: Path, name: str, sha256: str) -> str:
+        """Gives the member its name; the result."""
+        if not files.place(self._work, path):
+            found = "" if path.is_symlink() or not path.is_file() else sha256_file(path)
+            is_ours = name in self._done.names
+            if found and found != sha256 and not is_ours and self._of_former().get(name) == found:
+                os.replace(self._work, path)
+            elif found != sha256:
                 return _EXISTS
-            if is_known:
+            elif is_ours:
                 return DUPLICATE
-        else:
-            os.rename(work, path)
         self._fresh.append(path)
         return WRITTEN
+
+    def _of_former(self) -> dict[str, str]:
+        """Member -> sha256 of what a former archive of this label has written; read when it is needed."""
+        if self._former is None:
+            lines = self._journal.lines(self._archive.label) if self._renews else ()
+            self._former = {line.member: line.sha256 for line in lines if line.result == WRITTEN}
+        return self._former
 
     def _flush(self) -> None:
         """What the batch speaks of is durable, and then noted."""

@@ -1,11 +1,12 @@
-"""Archives, the harmless and the others, into a folder.   pytest tests/formats/archives/test_unpacking.py"""
+"""Archives, the harmless and the others, into a folder.   pytest tests/archives/test_unpacking.py"""
 
 from __future__ import annotations
 
-import csv
+import bz2
 import errno
 import gzip
 import io
+import lzma
 import os
 import signal
 import stat
@@ -22,10 +23,11 @@ import pytest
 import zstandard
 
 from hpcdata import unpack as command
+from hpcdata.archives import parts
+from hpcdata.archives.unpacking import unpack, unpack_found
 from hpcdata.base.command import DONE, FAILED, REFUSED
-from hpcdata.base.errors import UserError
-from hpcdata.formats.archives import parts
-from hpcdata.formats.archives.unpacking import unpack
+from hpcdata.base.errors import Failed, UserError
+from tests.archives.ledgers import results_of
 from tests.trees import sha256_tree
 
 MEMBERS = {f"images/{number:03d}.jpg": bytes([number]) * (100 + number) for number in range(40)} | {"empty": b""}
@@ -57,6 +59,8 @@ KINDS: dict[str, Callable[[dict[str, bytes]], bytes]] = {
     "x.tar.gz": lambda members: gzip.compress(tarred(members)),
     "x.tgz": lambda members: gzip.compress(tarred(members)[:4096]) + gzip.compress(tarred(members)[4096:]),
     "x.tar.zst": lambda members: zstandard.ZstdCompressor().compress(tarred(members)),
+    "x.tar.bz2": lambda members: bz2.compress(tarred(members)),
+    "x.tar.xz": lambda members: lzma.compress(tarred(members)),
 }
 
 
@@ -71,8 +75,7 @@ def put(path: Path, data: bytes) -> Path:
 
 
 def results(out: Path) -> dict[str, str]:
-    with open(out.with_name(f"{out.name}.members.csv"), newline="") as file:
-        return {line["member"]: line["result"] for line in csv.DictReader(file) if line["number"] != "-1"}
+    return results_of(out.with_name(f"{out.name}.members.csv"))
 
 
 @pytest.mark.parametrize("is_in_parts", [False, True])
@@ -188,7 +191,7 @@ def test_what_is_there_is_not_replaced_and_names_that_come_again_are_told(tmp_pa
     assert held(tmp_path / "out") == {"a": b"mine", "b": b"same", "c": b"1"}
 
 
-@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.tar.zst"])
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.tar.zst", "x.tar.bz2", "x.tar.xz"])
 def test_a_bomb_has_a_limit_by_name(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     source = put(tmp_path / name, KINDS[name]({"good": b"g", "bomb": bytes(3 << 20), "behind": b"b"}))
     assert command.main([str(source), f"{tmp_path}/out", "--max-bytes", f"{1 << 20}"]) == FAILED
@@ -213,21 +216,35 @@ def test_a_damaged_member_is_named_and_the_others_are_there(tmp_path: Path) -> N
     assert command.main([str(source), f"{tmp_path}/out"]) == FAILED
     assert results(tmp_path / "out") == {"a": "written", "b": "damaged", "c": "written"}
     assert set(held(tmp_path / "out")) == {"a", "c"}
+    was = source.stat()
+    data[data.index(b"b" * 500) + 500] ^= 1
+    source.write_bytes(data)
+    os.utime(source, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert command.main([str(source), f"{tmp_path}/out"]) == DONE, "what was damaged is tried again"
+    assert results(tmp_path / "out") == dict.fromkeys("abc", "written")
 
 
-def test_members_of_other_methods_and_locked_ones_are_named(tmp_path: Path) -> None:
-    out = io.BytesIO()
+def test_methods_of_compression_are_read_and_the_others_and_locked_members_named(tmp_path: Path) -> None:
+    methods = {"bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA, "deflate64": zipfile.ZIP_DEFLATED, "locked": 0}
+    text, out = os.urandom(1000) + bytes(3 << 20), io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("packed", b"x" * 100, zipfile.ZIP_LZMA)
-        archive.writestr("locked", b"x")
-    data = bytearray(out.getvalue())
-    entry = data.rindex(b"PK\1\2")
-    data[entry + 8] |= 1
+        for name, method in methods.items():
+            archive.writestr(name, text, method)
+    data, entries = bytearray(out.getvalue()), {}
+    for name in methods:
+        entries[name] = data.rindex(b"PK\1\2", 0, data.rindex(name.encode()))
+    data[entries["deflate64"] + 10] = 9
+    data[entries["locked"] + 8] |= 1
     unpack(str(put(tmp_path / "x.zip", bytes(data))), tmp_path / "out")
-    assert results(tmp_path / "out") == {"packed": "unknown_compression", "locked": "encrypted"}
+    read, left = (
+        dict.fromkeys(("bzip2", "lzma"), "written"),
+        {"deflate64": "unknown_compression", "locked": "encrypted"},
+    )
+    assert results(tmp_path / "out") == read | left
+    assert held(tmp_path / "out") == dict.fromkeys(("bzip2", "lzma"), text)
 
 
-@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.tar.zst"])
+@pytest.mark.parametrize("name", KINDS)
 def test_an_archive_that_is_cut_short_says_so(tmp_path: Path, name: str) -> None:
     members = {key: os.urandom(3000) for key in MEMBERS}
     data = KINDS[name](members)
@@ -288,6 +305,26 @@ def test_another_archive_of_that_name_is_refused(tmp_path: Path) -> None:
     unpack(str(source), tmp_path / "out")
     source.write_bytes(zipped({"a": b"b"}))
     with pytest.raises(UserError, match=r"x\.zip is not the archive that .*out was unpacked from"):
+        unpack(str(source), tmp_path / "out")
+
+
+def test_another_archive_replaces_what_the_former_one_has_written_where_that_is_meant(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    put(folder / "x.zip", zipped({"same": b"s", "new": b"1", "mine": b"1", "gone": b"g"}))
+    unpack_found(parts.archives_in(folder), out, renews=True)
+    put(out / "mine", b"changed by a person")
+    put(folder / "x.zip", zipped({"same": b"s", "new": b"22", "mine": b"22"}))
+    (made,) = unpack_found(parts.archives_in(folder), out, renews=True)
+    assert made.describe() == "x.zip: 3 members = 2 written + 1 exists"
+    assert held(out) == {"same": b"s", "new": b"22", "mine": b"changed by a person", "gone": b"g"}
+    (again,) = unpack_found(parts.archives_in(folder), out, renews=True)
+    assert again == made
+
+
+def test_an_archive_larger_than_the_disk_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = put(tmp_path / "a.zip", zipped({"a.txt": b"0" * 5_000_000}))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(Failed, match=r"a.zip unpacks to 4.8 MiB, and .*out has 1000 bytes: make room"):
         unpack(str(source), tmp_path / "out")
 
 
