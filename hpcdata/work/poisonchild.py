@@ -12,7 +12,7 @@
 Without SHARD it only decodes a picture and a text that come with hpcdata, to tell a record from the machine.
 Condemned samples are read and not decoded. TASK: the name under which the parent notes what it cannot read.
 
-Nothing that the child says is code: records travel as JSON, and pictures of a record as nothing but their number.
+Nothing that the child says is code: records travel as JSON (`recordlines`), without the bytes of their pictures.
 """
 
 from __future__ import annotations
@@ -36,19 +36,8 @@ from hpcdata.base.errors import UserError
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import load_plan, load_runtime
 from hpcdata.runs.stage import find_stage, with_runtime
-from hpcdata.samples import (
-    BadSample,
-    Blob,
-    Duplicate,
-    ImagePart,
-    Member,
-    Reason,
-    Record,
-    Reject,
-    Role,
-    Sample,
-    TextPart,
-)
+from hpcdata.samples import BadSample, Blob, ImagePart, Member, Reason, Record, Sample, TextPart
+from hpcdata.work import recordlines
 from hpcdata.work.crashnotes import CrashNotes
 from hpcdata.work.preparing import Prepare, num_pictures
 from hpcdata.work.reading import changes, read_shard
@@ -93,7 +82,7 @@ class Progress:
         if "begins" in values:
             self.has_begun = True
         elif "record" in values:
-            self.record = from_mapping(values["record"])
+            self.record = recordlines.from_values(values["record"])
         else:
             assert self.record is not None
             try:
@@ -120,40 +109,6 @@ def _read_array(shape: Sequence[int], stream: IO[bytes]) -> np.ndarray:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def to_mapping(record: Record) -> dict[str, Any]:
-    """A record as JSON values. Pictures lose their blobs."""
-    values: dict[str, Any] = {"position": record.position, "key": record.key, "offset": record.offset}
-    values |= {"source": record.source}
-    if not isinstance(record, Duplicate):
-        values["id"] = record.id
-    match record:
-        case Sample():
-            values["parts"] = [
-                {"text": part.text, "role": int(part.role), "loss": part.loss} if isinstance(part, TextPart) else {}
-                for part in record.parts
-            ]
-            values["members"] = [member.extension for member in record.members]
-        case Reject():
-            values |= {"reason": str(record.reason), "message": record.message}
-    return values
-
-
-def from_mapping(values: dict[str, Any]) -> Record:
-    common = {name: values[name] for name in ("position", "key", "offset", "source", "id") if name in values}
-    if "parts" in values:
-        members = tuple(Member(extension=item, blob=Blob(path="")) for item in values["members"])
-        return Sample(**common, parts=tuple(map(_part, values["parts"])), members=members)
-    if "reason" in values:
-        return Reject(**common, reason=Reason(values["reason"]), message=values["message"])
-    return Duplicate(**common)
-
-
-def _part(values: dict[str, Any]) -> TextPart | ImagePart:
-    if not values:
-        return ImagePart(blob=Blob(path=""))
-    return TextPart(text=values["text"], role=Role(values["role"]), loss=values["loss"])
-
-
 def _work(output_dir: Path, name: str, first: int, end: int, only_read: set[int], task: str, out: IO[bytes]) -> None:
     plan, paths, runtime = load_plan(output_dir), RunPaths(output_dir), load_runtime(output_dir)
     spec = next(spec for spec in plan.shards() if spec.name == name)
@@ -174,7 +129,7 @@ def _work(output_dir: Path, name: str, first: int, end: int, only_read: set[int]
             watchdog.beat()
             _say(out, {"begins": position})
             record = next(records)
-            _say(out, {"record": to_mapping(record)})
+            _say(out, {"record": recordlines.to_values(record)})
             if position in only_read:
                 _say(out, {"shapes": []})
             else:
