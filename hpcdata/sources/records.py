@@ -38,7 +38,7 @@ from hpcdata.sources.base import (
 from hpcdata.sources.custom.applying import applied
 from hpcdata.sources.custom.mapping import parsed
 from hpcdata.sources.pictures import places
-from hpcdata.sources.pictures.fields import TALKS, Named, named_pictures, unread
+from hpcdata.sources.pictures.fields import TALKS, Named, named_pictures, talk_in, unread
 from hpcdata.sources.pictures.placeholders import KEEP, placed
 from hpcdata.sources.pictures.turns import Turn, old_turns, talk_parts, turns_of
 
@@ -314,11 +314,10 @@ def _talk_and_named(
 
     is_lenient: a conversation of another form is none.
     """
-    name = next((name for name in TALKS if record.get(name) is not None), None)
     talk, named = None, list[Named]()
-    if name is not None:
-        with contextlib.suppress(*[BadSample] if is_lenient else []):
-            talk, named = turns_of(record[name], name)
+    with contextlib.suppress(*[BadSample] if is_lenient else []):
+        if (found := talk_in(record)) is not None:
+            talk, named = turns_of(found[1], found[0])
     return talk, named or named_pictures(record, keeps_empty=keeps_empty)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from hpcdata.samples import BadSample, Reason, Role
 from hpcdata.sources.base import TEXT_FIELDS
-from hpcdata.sources.pictures.fields import IMAGE_FIELDS, TALKS
+from hpcdata.sources.pictures.fields import IMAGE_FIELDS, TALKS, talk_in
 from hpcdata.sources.pictures.placeholders import placed
 from hpcdata.sources.pictures.turns import IMAGE_MARKER, turns_of
 
@@ -28,11 +28,11 @@ def llava_record(
     prompt: what is asked of a picture with a caption, behind its marker. placeholders: what becomes of a conversation
     with another number of markers than pictures (`sources.pictures.placeholders`).
     """
-    name = next((name for name in TALKS if record.get(name) is not None), None)
+    talk = talk_in(record)
     caption = next((field for field in TEXT_FIELDS if isinstance(record.get(field), str)), None)
-    if name is not None:
+    if talk is not None:
         record, _ = placed(record, placeholders, num_images=len(pictures), only_users_show=True)
-        turns = _turns(record[name], name)
+        turns = _turns(*(talk_in(record) or talk))
     elif pictures and caption:
         asked = "\n".join([IMAGE_MARKER] * len(pictures)) + (f"\n{prompt}" if prompt else "")
         turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": record[caption]}]
@@ -41,7 +41,7 @@ def llava_record(
     else:
         raise BadSample(Reason.BAD_RECORD, "a text alone, and no conversation")
     shown = {"image": pictures[0] if len(pictures) == 1 else list(pictures)} if pictures else {}
-    left_out = _OWN | ({caption} if name is None else set())
+    left_out = _OWN | ({caption} if talk is None else set())
     others = {field: value for field, value in record.items() if field not in left_out}
     return {"id": _id(record.get("id"), key), **shown, "conversations": turns, **others}
 
@@ -50,7 +50,7 @@ def _id(found: object, key: str) -> str | int:
     return found if isinstance(found, str | int) and not isinstance(found, bool) and found != "" else key
 
 
-def _turns(found: object, name: str) -> list[dict[str, Any]]:
+def _turns(name: str, found: object) -> list[dict[str, Any]]:
     """Turns as they are where they are LLaVA's. Raises BadSample."""
     parsed, _ = turns_of(found, name)
     assert isinstance(found, list)

@@ -21,7 +21,7 @@ from hpcdata.media.kinds import IMAGE_EXTENSIONS
 from hpcdata.samples import BadSample
 from hpcdata.sources import records
 from hpcdata.sources.base import TEXT_EXTENSIONS, TEXT_FIELDS
-from hpcdata.sources.pictures.fields import TALKS
+from hpcdata.sources.pictures.fields import talk_in
 
 CRUDE = "CrudeWebdataset"
 _MOST_KINDS = 1000
@@ -128,6 +128,14 @@ def _texts_of_json(tar: OpenTar, sample: TarSample, extensions: _Kind) -> _Kind:
         return ()
     if not isinstance(record, dict):
         return ()
-    if any(isinstance(record.get(name), list) for name in TALKS):
+    if _holds_talk(record):
         return (_TALK,)
     return tuple(f"json[{name}]" for name in TEXT_FIELDS if isinstance(record.get(name), str))[:1]
+
+
+def _holds_talk(record: dict[str, object]) -> bool:
+    try:
+        talk = talk_in(record)
+    except BadSample:
+        return True
+    return talk is not None and isinstance(talk[1], list)

@@ -8,6 +8,7 @@ Pictures are not decoded when a row is read: they come as `PictureFile`s. `self.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 import os
@@ -19,7 +20,10 @@ import numpy as np
 from hpcdata.base.errors import UserError
 from hpcdata.multimodal.datasets.base import Dataset, Example, fingerprint_of
 from hpcdata.multimodal.image_files import PictureFile
+from hpcdata.samples import BadSample
+from hpcdata.sources.pictures.fields import TALKS, turns_in
 
+_LISTS = ("points", *TALKS)
 _SAVED, _SAVED_SPLITS = ("state.json", "dataset_info.json"), "dataset_dict.json"
 
 
@@ -48,7 +52,7 @@ class HfDataset(Dataset):
     def get(self, item: int, rng: np.random.RandomState) -> Example:
         (row,) = self._rows[item : item + 1].to_pylist()
         found = {name: with_pictures(value) if name in self._pictures else value for name, value in row.items()}
-        return {**found, "points": _listed(found["points"])} if "points" in found else found
+        return {**found, **{name: _listed(found[name], name) for name in _LISTS if name in found}}
 
     def fingerprint(self) -> str:
         """By the features, sizes and stored files that the library knows, not by where they are."""
@@ -120,18 +124,25 @@ def _holds_pictures(feature: Any) -> bool:
 
 
 def with_pictures(value: Any) -> Any:
-    """A stored value with its pictures, `{"bytes": ..., "path": ...}`, as what can be opened, and with `points` as a
-    list, which older libraries store as `{"x": [...], "y": [...]}`.
+    """A stored value with its pictures, `{"bytes": ..., "path": ...}`, as what can be opened, and with points and
+    turns as lists, which older libraries store as `{"x": [...], "y": [...]}`.
     """
     if isinstance(value, Mapping):
         if value.keys() == {"bytes", "path"}:
             source = value["path"] if value["bytes"] is None else value["bytes"]
             return None if source is None else PictureFile(source)
-        return {name: _listed(item) if name == "points" else with_pictures(item) for name, item in value.items()}
+        return {name: with_pictures(_listed(item, name)) for name, item in value.items()}
     return [with_pictures(item) for item in value] if isinstance(value, list) else value
 
 
-def _listed(points: Any) -> Any:
+def _listed(value: Any, name: str) -> Any:
+    if name in TALKS:
+        with contextlib.suppress(BadSample):
+            return turns_in(value, name)
+    return _points(value) if name == "points" else value
+
+
+def _points(points: Any) -> Any:
     if not isinstance(points, Mapping) or points.keys() != {"x", "y"}:
         return points
     x, y = points["x"], points["y"]

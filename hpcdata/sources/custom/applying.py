@@ -13,6 +13,7 @@ from typing import Any
 from hpcdata.samples import BadSample, Reason
 from hpcdata.sources.base import clean_name, json_type
 from hpcdata.sources.custom.mapping import PROMPT, Mapping, Template
+from hpcdata.sources.pictures.fields import SPEAKER, SPOKEN, listed
 
 _SPOKEN = {"system": "system", "user": "human", "assistant": "gpt"}
 _MOST_KEYS, _LONGEST_NAME = 12, 32
@@ -93,7 +94,7 @@ def _field(record: dict[str, Any], name: str, key: str, reason: Reason) -> Any:
 def _talk(record: dict[str, Any], mapping: Mapping) -> list[dict[str, Any]]:
     assert mapping.conversations is not None
     name = mapping.conversations
-    turns = _field(record, name, "conversations", Reason.MISSING_TEXT)
+    turns = listed(_field(record, name, "conversations", Reason.MISSING_TEXT), _name(name))
     if not isinstance(turns, list) or not turns:
         what = "empty" if turns == [] else json_type(turns)
         message = f"conversations is read from {_name(name)}, which is {what}, expected a list of turns"
@@ -104,8 +105,8 @@ def _talk(record: dict[str, Any], mapping: Mapping) -> list[dict[str, Any]]:
 def _turn(turn: object, number: int, mapping: Mapping) -> dict[str, Any]:
     if not isinstance(turn, dict):
         raise BadSample(Reason.BAD_RECORD, f"turn {number} is {json_type(turn)}, expected an object")
-    speaker = _of_turn(turn, number, "speaker", mapping.speaker, ("from", "role"))
-    said = _of_turn(turn, number, "said", mapping.said, ("value", "content"))
+    speaker = _of_turn(turn, number, "speaker", mapping.speaker, SPEAKER)
+    said = _of_turn(turn, number, "said", mapping.said, SPOKEN)
     roles = dict(mapping.speakers)
     if roles:
         if speaker not in roles:

@@ -28,6 +28,8 @@ BYTES_FIELDS = ("jpg", "jpeg", "png", "webp", "image_bytes", "img_bytes")
 """Columns of Parquet that hold the bytes of a picture."""
 TALKS = ("conversations", "messages")
 """Fields that hold a conversation, in order of preference."""
+SPEAKER, SPOKEN = ("from", "role"), ("value", "content")
+"""Fields of a turn, in order of preference."""
 _VIDEOS = ("mp4", "mkv", "avi", "mov", "webm", "mpg", "mpeg", "m4v", "flv", "wmv", "3gp")
 _SOUNDS = ("mp3", "wav", "flac", "ogg", "oga", "opus", "m4a", "aac", "wma")
 _OTHER_PICTURES = ("jxl", "svg")
@@ -131,6 +133,30 @@ def listed(value: object, name: str) -> object:
     if len(lengths) > 1:
         raise BadSample(Reason.BAD_RECORD, f"{name} is an object of lists of different lengths")
     return [dict(zip(columns, items, strict=True)) for items in zip(*columns.values(), strict=True)]
+
+
+def talk_in(record: Mapping[str, Any]) -> tuple[str, object] | None:
+    """(the field, its turns) of a record's conversation: a list of objects, whatever a table makes of it; else the
+    value as it is. None where there is none. Raises BadSample where an object of lists is none of turns.
+    """
+    name = next((name for name in TALKS if record.get(name) is not None), None)
+    return None if name is None else (name, turns_in(record[name], name))
+
+
+def turns_in(value: object, name: str) -> object:
+    """`listed`, of turns: what is said in pieces is a list of them too."""
+    turns = listed(value, name)
+    if not isinstance(turns, list) or not any(_has_columns(turn) for turn in turns):
+        return turns
+    return [_with_pieces(turn, name) if _has_columns(turn) else turn for turn in turns]
+
+
+def _has_columns(turn: object) -> bool:
+    return isinstance(turn, Mapping) and any(isinstance(turn.get(field), dict) for field in SPOKEN)
+
+
+def _with_pieces(turn: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: listed(value, name) if key in SPOKEN else value for key, value in turn.items()}
 
 
 def _is_empty(value: object) -> bool:

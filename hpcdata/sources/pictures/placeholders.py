@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpcdata.samples import BadSample, Reason, Role
-from hpcdata.sources.pictures.fields import TALKS, listed
+from hpcdata.sources.pictures.fields import SPEAKER, SPOKEN, talk_in
 from hpcdata.sources.pictures.turns import IMAGE_MARKER, PICTURE_PIECES, ROLES
 
 KEEP, FIX, REJECT = "keep", "fix", "reject"
@@ -30,9 +30,9 @@ def placed(
     only_users_show: in what others say a marker is text. A record without a conversation, or with one of no known form,
     is returned as it is: whoever reads it says what is wrong.
     """
-    name = next((name for name in TALKS if record.get(name) is not None), None)
-    turns = None if name is None else listed(record[name], name)
-    if policy == KEEP or name is None or not isinstance(turns, list) or not turns:
+    found = None if policy == KEEP else talk_in(record)
+    name, turns = found or ("", None)
+    if not isinstance(turns, list) or not turns:
         return record, False
     number = sum(_markers(turn) for turn in turns if not only_users_show or _speaker(turn) is Role.USER)
     if number == num_images or (policy == FIX and number):
@@ -49,11 +49,11 @@ def placed(
 
 
 def _is_said_by_user(turn: object) -> bool:
-    return _speaker(turn) is Role.USER and isinstance(_of(turn, "value", "content"), str | list)
+    return _speaker(turn) is Role.USER and isinstance(_of(turn, *SPOKEN), str | list)
 
 
 def _speaker(turn: object) -> Role | None:
-    speaker = _of(turn, "from", "role")
+    speaker = _of(turn, *SPEAKER)
     return ROLES.get(speaker) if isinstance(speaker, str) else None
 
 
@@ -64,7 +64,7 @@ def _of(turn: object, *names: str) -> object:
 
 
 def _markers(turn: object) -> int:
-    said = _of(turn, "value", "content")
+    said = _of(turn, *SPOKEN)
     if isinstance(said, str):
         return said.count(IMAGE_MARKER)
     return sum(_markers_of_piece(piece) for piece in said) if isinstance(said, list) else 0
@@ -82,7 +82,7 @@ def _markers_of_piece(piece: object) -> int:
 
 
 def _with_markers(turn: dict[str, Any], number: int) -> dict[str, Any]:
-    name = next(name for name in ("value", "content") if turn.get(name) is not None)
+    name = next(name for name in SPOKEN if turn.get(name) is not None)
     said = turn[name]
     if isinstance(said, list):
         return {**turn, name: [*({"type": "image"} for _ in range(number)), *said]}

@@ -7,13 +7,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from hpcdata.samples import BadSample, ImagePart, Reason, Role, TextPart
 from hpcdata.sources.base import Options, json_type
-from hpcdata.sources.pictures.fields import Named, listed, pictures_in
+from hpcdata.sources.pictures.fields import SPEAKER, SPOKEN, Named, pictures_in, turns_in
 
 IMAGE_MARKER = "<image>"
 ROLES = {
@@ -23,8 +24,6 @@ ROLES = {
     "gpt": Role.ASSISTANT,
     "assistant": Role.ASSISTANT,
 }
-SPEAKER, SPOKEN = ("from", "role"), ("value", "content")
-"""Fields of a turn, in order of preference."""
 PICTURE_PIECES = ("image", "image_url")
 """Types of the pieces of a turn that are pictures."""
 _OTHER_MARKER = re.compile(r"<(video|audio)>")
@@ -51,7 +50,7 @@ def turns_of(turns: object, name: str) -> tuple[list[Turn], list[Named]]:
 
 def list_of_turns(turns: object, name: str) -> list[object]:
     """The turns as they are. Raises BadSample where there are none."""
-    turns = listed(turns, name)
+    turns = turns_in(turns, name)
     if not isinstance(turns, list) or not turns:
         what = "empty" if turns == [] else json_type(turns)
         raise BadSample(Reason.BAD_RECORD, f"{name} is {what}, expected a list of turns")
@@ -154,14 +153,16 @@ def _flattened(pieces: list[object], number: int, pictures: list[Named]) -> str:
 
 
 def without_names(turns: object) -> object:
-    """The turns without the names of their pictures, whose places stay: `{"type": "image"}`."""
+    """The turns without the names of their pictures, whose places stay: `{"type": "image"}`; what is none, as it is."""
+    with contextlib.suppress(BadSample):
+        turns = turns_in(turns, "")
     if not isinstance(turns, list):
         return turns
     return [_without_names(turn) if isinstance(turn, dict) else turn for turn in turns]
 
 
 def _without_names(turn: dict[str, Any]) -> dict[str, Any]:
-    pieces = {name: said for name in ("value", "content") if isinstance(said := turn.get(name), list)}
+    pieces = {name: said for name in SPOKEN if isinstance(said := turn.get(name), list)}
     return turn | {name: [_without_name(piece) for piece in said] for name, said in pieces.items()}
 
 

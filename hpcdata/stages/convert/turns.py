@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from hpcdata.samples import BadSample, Reason, Role
-from hpcdata.sources.pictures.fields import TALKS, Named
-from hpcdata.sources.pictures.turns import IMAGE_MARKER, SPEAKER, SPOKEN, list_of_turns, turn_of
+from hpcdata.sources.pictures.fields import SPEAKER, SPOKEN, TALKS, Named, talk_in
+from hpcdata.sources.pictures.turns import IMAGE_MARKER, list_of_turns, turn_of
 
 CONVERSATIONS = TALKS[0]
 _NAMES = {Role.SYSTEM: "system", Role.USER: "human", Role.ASSISTANT: "gpt"}
@@ -18,10 +18,10 @@ _NAMES = {Role.SYSTEM: "system", Role.USER: "human", Role.ASSISTANT: "gpt"}
 
 def llava_turns(record: dict[str, Any]) -> list[dict[str, Any]]:
     """Those of a record's conversation. Raises BadSample where there is none, or one of no known form."""
-    name = next((name for name in TALKS if record.get(name) is not None), None)
-    if name is None:
+    found = talk_in(record)
+    if found is None:
         raise BadSample(Reason.BAD_RECORD, f"no {' or '.join(TALKS)} in the record")
-    return [_turn(turn, number) for number, turn in enumerate(list_of_turns(record[name], name))]
+    return [_turn(turn, number) for number, turn in enumerate(list_of_turns(found[1], found[0]))]
 
 
 def num_markers(turns: list[dict[str, Any]]) -> int:

@@ -21,7 +21,7 @@ from hpcdata.samples import BadSample, Reason, Sample
 from hpcdata.shards.shard import ShardSummary, read_summary
 from hpcdata.shards.stored import read_columns
 from hpcdata.sources.base import TEXT_EXTENSIONS, TEXT_FIELDS
-from hpcdata.sources.pictures.fields import BYTES_FIELDS, IMAGE_FIELDS, TALKS
+from hpcdata.sources.pictures.fields import BYTES_FIELDS, IMAGE_FIELDS, TALKS, talk_in
 from hpcdata.sources.pictures.turns import turns_of
 from hpcdata.stages.copy.forms import Written, fields_of
 from hpcdata.stages.copy.members import is_picture
@@ -106,11 +106,13 @@ _FROM = {1: "system", 2: "human", 3: "gpt"}
 
 def _turns(record: Row) -> list[Row] | None:
     """Takes them out of the record where columns hold all of them; `<image>` where turns name pictures."""
-    name = next((name for name in TALKS if record.get(name) is not None), None)
-    if name is None:
+    talk = talk_in(record)
+    if talk is None:
         return None
-    found, _ = turns_of(record[name], name)
-    if all(set(turn) in ({"from", "value"}, {"role", "content"}) for turn in record[name]):
+    name, turns = talk
+    found, _ = turns_of(turns, name)
+    assert isinstance(turns, list)
+    if all(set(turn) in ({"from", "value"}, {"role", "content"}) for turn in turns):
         del record[name]
     return [dict(zip(_TURN, (_FROM[role], text), strict=True)) for role, text in found]
 
