@@ -95,10 +95,55 @@ def test_a_plan_that_says_nothing_of_conversations_reads_as_before(suffix: str, 
     older = dataclasses.replace(found, rules=())
     first, second = read(file, older, first=0, count=2, options=Options())
     assert (texts(first), reason(second)) == (["the caption"], "missing_text")
-    for options in (Options(text_field="caption"), Options(needs_text=False)):
+    for options in (Options(text_field="caption"), Options(needs_text=False, needs_image=False)):
         assert scan(file, every=4, options=options).rules == ()
     plain = packed(tmp_path / "y.tar", ({"caption": 'says "conversations": ['}, ["jpg"]))
     assert "rules" not in scan(plain, every=4, options=Options()).identity()
+
+
+SEVERAL = {
+    "a conversation": ({"conversations": talk("<image>a<image>b", "c")}, ["1.jpg", "0.jpg"]),
+    "by endings": ({"messages": talk("<image><image>a", "c")}, ["jpg", "png"]),
+    "one": ({"conversations": talk("a", "b")}, ["jpg"]),
+    "no conversation": ({"caption": "a"}, ["0.jpg", "1.png"]),
+    "no text": ({}, ["jpg", "png"]),
+}
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_where_no_text_is_read_all_pictures_of_a_sample_are(suffix: str, tmp_path: Path) -> None:
+    file = packed(tmp_path / f"x.{suffix}", *SEVERAL.values())
+    first, second = picture(0), picture(1)
+    options = Options(needs_text=False)
+    assert [images(record) for record in read_all(file, options)] == [
+        [second, first],
+        [first, second],
+        [first],
+        [first, second],
+        [first, second],
+    ]
+    older = dataclasses.replace(scan(file, every=4, options=options), rules=())
+    found = list(read(file, older, first=0, count=5, options=options))
+    assert [images(record) if isinstance(record, Sample) else record.reason for record in found] == [
+        "missing_image",
+        [first],
+        [first],
+        "missing_image",
+        [first],
+    ]
+
+
+def test_a_text_beside_several_pictures_is_refused_unless_one_is_chosen(tmp_path: Path) -> None:
+    file = packed(tmp_path / "x.tar", SEVERAL["no conversation"], ({"caption": "b"}, ["jpg"]))
+    refused, good = read_all(file)
+    assert (reason(refused), texts(good)) == ("bad_record", ["b"])
+    assert isinstance(refused, Reject)
+    assert refused.message == (
+        "2 pictures in a sample without a conversation, expected one: data.image_field names it "
+        "(of .0.jpg, .1.png, .json)"
+    )
+    chosen, _ = read_all(file, Options(image_field="1.png"))
+    assert (texts(chosen), images(chosen)) == (["a"], [picture(1)])
 
 
 def test_a_text_member_comes_before_a_conversation(tmp_path: Path) -> None:

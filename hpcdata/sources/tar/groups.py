@@ -62,6 +62,8 @@ class Rules:
     """Pictures are all that `media.kinds` knows, by first bytes too, where a sample has none of the usual endings."""
     talks: bool = False
     """A `json` member with a conversation is one, see `tar.talks`."""
+    several: bool = False
+    """A sample without a conversation may have more pictures than one: they are all taken, or none."""
     links: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     """Where the link that starts at an offset leads: (offset, size) of the content."""
 
@@ -71,7 +73,7 @@ class Rules:
         return cls(links=links, **dict.fromkeys(scan.rules, True))
 
     def names(self) -> tuple[str, ...]:
-        return tuple(name for name in ("last_dot", "with_links", "pictures", "talks") if getattr(self, name))
+        return tuple(name for name in ("last_dot", "with_links", "pictures", "talks", "several") if getattr(self, name))
 
 
 class TarSource(ByteSource, Protocol):

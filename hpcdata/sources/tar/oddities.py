@@ -56,6 +56,8 @@ class Oddities:
         self._alone = set[bool]()
         self.has_talk = False
         """Set by who looks into `json` members."""
+        self.has_several = False
+        """Set by who knows the pictures of a sample."""
         self._has_dotted = self._has_extra = self._has_pictures = False
 
     def add(self, group: Group, is_repeated: bool) -> None:
@@ -84,6 +86,7 @@ class Oddities:
             with_links=self._source.links.count > 0,
             pictures=self._has_pictures,
             talks=self.has_talk,
+            several=self.has_several,
         )
         if rules.with_links and file.format == "tar":
             rules = dataclasses.replace(rules, links=_find_links(self._source))

@@ -1,9 +1,9 @@
 """WebDataset tars, plain or gzipped: consecutive members that share a prefix are one sample.
 
 The prefix is the folder and the file name up to its first dot, the rest is the extension; hidden files, names without
-a dot and `__meta__/` folders are no samples. Image: the first member with an image extension. Text: a `txt`, `text` or
-`caption` member, else a field of `json`, or its conversation with all pictures (`talks`). Images of a plain tar are
-read later, from their place in the archive.
+a dot and `__meta__/` folders are no samples. Image: the member with an image extension; of several (`0.jpg`, `1.jpg`)
+all, which only a conversation or a run without texts takes. Text: a `txt`, `text` or `caption` member, else a field of
+`json`, or its conversation (`talks`). Images of a plain tar are read later, from their place in the archive.
 A damaged region is one reject, and so is a sample that the end of the file cuts. What a whole archive has against it
 (`oddities`: no end mark, links, dots in stems, members that are not adjacent) is mended or said when it is scanned.
 """
@@ -45,14 +45,14 @@ def scan(file: InputFile, *, every: int, options: Options, each: Each | None = N
     with open_tar(file, Rules(), limit_bytes=0, is_hashing=True) as source:
         found, oddities, last, starts = _scan(file, source, every, options, each is not None)
         rules = oddities.rules(file)
-        if dataclasses.replace(rules, talks=False) == source.rules:
+        if dataclasses.replace(rules, talks=False, several=False) == source.rules:
             oddities.warn(file, last, found.num_samples)
             return _told(dataclasses.replace(found, rules=rules.names()), starts, each)
     with open_tar(file, rules, limit_bytes=0, is_hashing=True) as source:
         found, oddities, last, starts = _scan(file, source, every, options, each is not None)
         oddities.warn(file, last, found.num_samples)
     links = tuple((start, offset, size) for start, (offset, size) in sorted(rules.links.items()))
-    rules = dataclasses.replace(rules, talks=oddities.has_talk)
+    rules = dataclasses.replace(rules, talks=oddities.has_talk, several=oddities.has_several)
     return _told(dataclasses.replace(found, rules=rules.names(), links=links), starts, each)
 
 
@@ -83,6 +83,7 @@ def _scan(
                 require_few_large(file, large)
             oddities.add(item, keys.add(position, item))
             oddities.has_talk = oddities.has_talk or _holds_talk(source, item, options)
+            oddities.has_several = oddities.has_several or _has_several(source, item, options)
         num_samples, last = position + 1, item
     repeats, duplicates = tuple(keys.repeats), tuple(keys.duplicates)
     found = Scan(num_samples=num_samples, every=every, cuts=tuple(cuts), repeats=repeats, duplicates=duplicates)
@@ -95,6 +96,11 @@ def _holds_talk(source: TarSource, group: Group, options: Options) -> bool:
     content = group.contents[talks.JSON]
     is_small = content.is_complete and 0 < content.member.size <= LARGE_TEXT_BYTES
     return is_small and talks.holds(source.bytes_of(content))
+
+
+def _has_several(source: TarSource, group: Group, options: Options) -> bool:
+    is_asked = options.needs_image and options.image_field is None
+    return is_asked and len(group.contents) > 1 and len(talks.pictures(source, group)) > 1
 
 
 def _large_texts(group: Group, options: Options) -> int:
@@ -212,7 +218,7 @@ def _parts(source: TarSource, group: Group, options: Options) -> records.Parts:
     _require_whole(group)
     parts: list[TextPart | ImagePart] = []
     if options.needs_image:
-        parts.append(_image_part(source, _image(source, group, options), options))
+        parts += [_image_part(source, content, options) for content in _images(source, group, options)]
     if options.needs_text:
         parts.insert(0, TextPart(text=_text(source, group, options)))
     return records.selected(parts, options)
@@ -226,6 +232,17 @@ def _require_whole(group: Group) -> None:
         raise BadSample(Reason.BAD_RECORD, f"a name of {longest} bytes, the limit is {MOST_NAME_BYTES}")
     if any(content.member.is_sparse for content in group.contents.values()):
         raise BadSample(Reason.BAD_RECORD, "a member is stored as a sparse file")
+
+
+def _images(source: TarSource, group: Group, options: Options) -> list[Content]:
+    """All pictures of a sample, or the one that is asked for. Raises BadSample, as other sources do for several."""
+    several = talks.pictures(source, group) if source.rules.several and options.image_field is None else []
+    if len(several) < 2:
+        return [_image(source, group, options)]
+    if options.needs_text:
+        message = f"{len(several)} pictures in a sample without a conversation, expected one: data.image_field names it"
+        raise BadSample(Reason.BAD_RECORD, f"{message} (of {_extensions(group)})")
+    return several
 
 
 def _image(source: TarSource, group: Group, options: Options) -> Content:

@@ -31,8 +31,8 @@ _TEXTS = frozenset(name.encode() for name in TEXT_EXTENSIONS)
 
 
 def are_wanted(options: Options) -> bool:
-    """Whether conversations are another thing than a text that is missing."""
-    return not options.text_field and (options.needs_text or options.placeholders != KEEP)
+    """Whether conversations are another thing than a text that is missing, and a picture beside it."""
+    return not options.text_field and (options.needs_text or options.needs_image or options.placeholders != KEEP)
 
 
 def may_hold(group: Group) -> bool:
