@@ -13,7 +13,6 @@ May use: base, samples, config, embedded, sources, shards, runs, history, stages
     crashnotes     what is known of both in a shard
     poison         records that kill or hang their process: suspected, tried in a child, rejected
     poisonchild    that child
-    recordlines    records as the lines that it writes
     remaking       single batches once more, exactly as in the run
     retry          rejects tried again, added as a part of their own
     prove          drawn samples made again and compared

@@ -12,13 +12,19 @@
 Without SHARD it only decodes a picture and a text that come with hpcdata, to tell a record from the machine.
 Condemned samples are read and not decoded. TASK: the name under which the parent notes what it cannot read.
 
-Nothing that the child says is code: records travel as JSON (`recordlines`), without the bytes of their pictures.
+Nothing that the child says is code: records travel as JSON, every field of them whichever they have, but for where the
+bytes of their pictures stand:
+
+    {"Sample": {"position": 3, "parts": [{"TextPart": {"text": "a cat", "role": {"Role": 2}, ...}}], ...}}
+
+A dataclass or an enum stands under its name. A list of JSON is a tuple; lists and mappings stand under `list`, `map`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
 import json
 import os
 import signal
@@ -26,7 +32,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -36,8 +42,20 @@ from hpcdata.base.errors import UserError
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import load_plan, load_runtime
 from hpcdata.runs.stage import find_stage, with_runtime
-from hpcdata.samples import BadSample, Blob, ImagePart, Member, Reason, Record, Sample, TextPart
-from hpcdata.work import recordlines
+from hpcdata.samples import (
+    BadSample,
+    Blob,
+    Duplicate,
+    ImagePart,
+    Member,
+    Place,
+    Reason,
+    Record,
+    Reject,
+    Role,
+    Sample,
+    TextPart,
+)
 from hpcdata.work.crashnotes import CrashNotes
 from hpcdata.work.preparing import Prepare, num_pictures
 from hpcdata.work.reading import changes, read_shard
@@ -45,6 +63,12 @@ from hpcdata.work.unreadable import Unreadable, UnreadableRecord
 from hpcdata.work.watchdog import Watchdog, cpu_limit
 
 Pixels = list[np.ndarray] | BadSample
+_KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (Sample, Reject, Duplicate, TextPart, ImagePart, Member, Blob, Place)
+}
+_ENUMS: dict[str, Any] = {kind.__name__: kind for kind in (Role, Reason)}
+_LIST, _MAP = "list", "map"
+
 SAMPLES_PER_LIMIT = 20
 """One sample alone may take this part of `data.max_batch_s`."""
 
@@ -82,7 +106,7 @@ class Progress:
         if "begins" in values:
             self.has_begun = True
         elif "record" in values:
-            self.record = recordlines.from_values(values["record"])
+            self.record = from_values(values["record"])
         else:
             assert self.record is not None
             try:
@@ -109,6 +133,58 @@ def _read_array(shape: Sequence[int], stream: IO[bytes]) -> np.ndarray:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
+def to_values(record: Record) -> dict[str, Any]:
+    return cast("dict[str, Any]", _packed(record))
+
+
+def from_values(values: dict[str, Any]) -> Record:
+    """Raises KeyError or TypeError for what `to_values` has not made."""
+    found = _unpacked(values)
+    if not isinstance(found, Record):
+        raise TypeError(f"expected a record, found {type(found).__name__}")
+    return found
+
+
+def _packed(value: object) -> object:
+    match value:
+        case Blob():
+            value = dataclasses.replace(value, path="", offset=0, size=None, data=None)
+        case enum.Enum():
+            return {_known(_ENUMS, value): value.value}
+        case tuple():
+            return [_packed(item) for item in value]
+        case list():
+            return {_LIST: [_packed(item) for item in value]}
+        case dict():
+            return {_MAP: {name: _packed(item) for name, item in value.items()}}
+        case None | bool() | int() | float() | str():
+            return value
+    fields = dataclasses.fields(cast("Any", value))
+    return {_known(_KINDS, value): {field.name: _packed(getattr(value, field.name)) for field in fields}}
+
+
+def _known(kinds: dict[str, Any], value: object) -> str:
+    name = type(value).__name__
+    if kinds.get(name) is not type(value):
+        raise TypeError(f"{name} is no part of a record")
+    return name
+
+
+def _unpacked(value: object) -> object:
+    if isinstance(value, list):
+        return tuple(map(_unpacked, value))
+    if not isinstance(value, dict):
+        return value
+    ((name, held),) = value.items()
+    if name == _LIST:
+        return list(map(_unpacked, held))
+    if name == _MAP:
+        return {key: _unpacked(item) for key, item in held.items()}
+    if name in _ENUMS:
+        return _ENUMS[name](held)
+    return _KINDS[name](**{key: _unpacked(item) for key, item in held.items()})
+
+
 def _work(output_dir: Path, name: str, first: int, end: int, only_read: set[int], task: str, out: IO[bytes]) -> None:
     plan, paths, runtime = load_plan(output_dir), RunPaths(output_dir), load_runtime(output_dir)
     spec = next(spec for spec in plan.shards() if spec.name == name)
@@ -129,7 +205,7 @@ def _work(output_dir: Path, name: str, first: int, end: int, only_read: set[int]
             watchdog.beat()
             _say(out, {"begins": position})
             record = next(records)
-            _say(out, {"record": recordlines.to_values(record)})
+            _say(out, {"record": to_values(record)})
             if position in only_read:
                 _say(out, {"shapes": []})
             else:

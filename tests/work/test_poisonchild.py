@@ -1,4 +1,4 @@
-"""Records on their way from the child that decodes them.   python -m pytest tests/work/test_recordlines.py"""
+"""Records on their way from the child that decodes them.   python -m pytest tests/work/test_poisonchild.py"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hpcdata.samples import Blob, Duplicate, ImagePart, Member, Place, Reason, Record, Reject, Role, Sample, TextPart
-from hpcdata.work.recordlines import from_values, to_values
+from hpcdata.work.poisonchild import from_values, to_values
 
 PLACE = Place(roots=("/in", "/more"), words="data.image_root")
 BLOB = Blob(path="", name="a.jpg", place=PLACE)
