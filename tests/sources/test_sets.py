@@ -149,6 +149,21 @@ def test_keypoints_are_those_that_are_labelled(tmp_path: Path) -> None:
     assert read(path) == ["I|Where are the keypoints of the person at [10, 20, 40, 60]?|nose [11, 21]"]
 
 
+def test_categories_are_told_by_their_names_as_questions_tell_them(tmp_path: Path) -> None:
+    """Two numbers of one name are counted together; of one that has lost an object nobody knows how many there are."""
+    dog = {"id": 5, "name": "dog", "keypoints": ["tail", "paw"]}
+    cups = [{"id": 6, "name": "wine_glass"}, {"id": 7, "name": "wine glass"}, {"id": 7, "name": "wine glass"}]
+    found = [
+        *(box(1, 9, 6), box(2, 9, 7, at=(1, 2, 3, 4)), box(3, 9, 1), box(4, 9, 1, at=(5, 5, 0, 5))),
+        box(5, 9, 5, at=(7, 8, 2, 2), keypoints=[7, 8, 2, 0, 0, 0]),
+    ]
+    path = coco(tmp_path / "instances.json", [image(9)], found, [*CATEGORIES, dog, *cups])
+    assert read(path, "count") == [
+        "I|How many objects of the category wine glass are there?|2|How many objects of the category dog are there?|1"
+    ]
+    assert read(path, "keypoints") == ["I|Where are the keypoints of the dog at [7, 8, 9, 10]?|tail [7, 8]"]
+
+
 LVIS = [
     {"id": 1, "name": "aerosol_can", "synset": "a.n.01", "synonyms": ["spray"], "def": "", "frequency": "c"},
     {"id": 2, "name": "cup", "synset": "c.n.01", "frequency": "f"},
@@ -235,6 +250,11 @@ def test_questions_get_the_answer_that_most_give_and_keep_all_of_them(tmp_path: 
     [
         (b"[]", "is no JSON object with lists in it"),
         (b'{"annotations": [{"image_id": 1}]}', "has no list of images"),
+        (b'{"images": [{"id": 1}], "categories": []}', "has no list of annotations"),
+        (
+            b'{"categories": [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}]}',
+            "two categories with id 1, 'cat' and 'dog'",
+        ),
         (b'{"images": [{"id": "a"}]}', "what begins at byte 12 has id 'a', expected a number"),
         (b'{"images": [{"id": 1}', "is cut short"),
         (b'{"images": [{"id" 1}]}', "what begins at byte 12 is no JSON"),

@@ -4,6 +4,7 @@ May use: base, samples; of the sources their base, streams and limits.
 
     elements      the lists of one large JSON object, element by element, with their places
     joining       which elements belong together, by a number; nothing is held but places
+    categories    numbers and names of what is in pictures
     coordinates   boxes and points as text, in the styles of several systems
     settings      what is made of the annotations
     coco          pictures and their annotations -> captions, boxes, counts, presence, keypoints

@@ -2,15 +2,17 @@
 
     captions    {"image", "text"}: a record a caption, without the space around it
     boxes       for each category of a picture, where its objects are
-    count       how many there are: of no category that has a crowd, or (LVIS) that is not labelled exhaustively
+    count       how many there are: of no category that has a crowd, or an object that is left out, or (LVIS) that is
+                not labelled exhaustively
     presence    whether there are any: "no" only of categories that LVIS says are not there
-    keypoints   the keypoints of each person that are labelled
+    keypoints   the keypoints of each object (of each person, in COCO) that are labelled
     masks       nothing is asked: objects in the record have their mask, `segmentation`, see `sets.masks`
 
 Crowds (`iscrowd`) are in no box and in no count. Boxes are clipped at the border; what is empty then is left out. A
 picture without annotations is kept where COCO means that it shows none of its categories, and not in LVIS, where it
 means nothing. An annotation of a picture that is not there, a picture that comes again, or that has no name or size,
 and a picture of which nothing can be asked are rejects. Annotations that say the same of a picture twice count once.
+Categories of one name are one.
 Pixels stay in the record: `width`, `height`, `objects: [{"category", "box": [x, y, w, h]}]`.
 """
 
@@ -29,6 +31,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.samples import Reason
 from hpcdata.sources.base import InputFile, refusing_faults
 from hpcdata.sources.sets import masks
+from hpcdata.sources.sets.categories import Categories
 from hpcdata.sources.sets.coordinates import Box, boxes_text, points_text
 from hpcdata.sources.sets.elements import elements, number_in, parsed
 from hpcdata.sources.sets.joining import Places
@@ -70,7 +73,10 @@ class _Picture:
     crowds: set[int] = field(default_factory=set)
     """Categories that have one."""
     captions: list[str] = field(default_factory=list)
-    people: list[tuple[Box, list[float]]] = field(default_factory=list)
+    keypoints: list[tuple[int, Box, list[float]]] = field(default_factory=list)
+    """Category, box and flat keypoints of each object that has some."""
+    uncounted: set[int] = field(default_factory=set)
+    """Categories of which an object is left out, crowds among them."""
     left_out: Counter[str] = field(default_factory=Counter)
 
 
@@ -79,17 +85,16 @@ class _Writer:
         self._path, self._settings = path, settings
         if "masks" in settings.tasks:
             masks.require_library()
-        self._categories: dict[int, dict[str, Any]] = {}
+        self._categories = Categories(path)
         self._images, self._annotations = Places(descriptor, path), Places(descriptor, path)
         found: set[str] = set()
         first: dict[str, Any] = {}
-        for element in elements(descriptor, path):
+        for element in elements(descriptor, path, found):
             if element.name not in _LISTS:
                 continue
-            found.add(element.name)
             values = parsed(element.data, path, element.place)
             if element.name == "categories":
-                self._categories[number_in(values, "id", path, element.place)] = values
+                self._categories.add(number_in(values, "id", path, element.place), values)
             elif element.name == "images":
                 self._images.add(number_in(values, "id", path, element.place), element.place, len(element.data))
             else:
@@ -98,9 +103,12 @@ class _Writer:
                 self._annotations.add(number, element.place, len(element.data))
         if "images" not in found:
             raise UserError(f"{path} has no list of images: expected the JSON of COCO or LVIS")
+        if "annotations" not in found:
+            raise UserError(
+                f"{path} has no list of annotations, as of pictures that are not labelled: nothing is known"
+            )
         self._images.close()
         self._annotations.close()
-        self.is_lvis = any("frequency" in item or "synset" in item for item in self._categories.values())
         self._tasks = settings.tasks or self._usual(first)
 
     def _usual(self, first: dict[str, Any]) -> tuple[str, ...]:
@@ -161,16 +169,18 @@ class _Writer:
             else:
                 picture.left_out["empty captions"] += 1
             return
-        category = annotation.get("category_id")
-        if not isinstance(category, int) or category not in self._categories:
+        category = self._categories.number_of(annotation.get("category_id"))
+        if category is None:
             picture.left_out["annotations of no known category"] += 1
             return
         if annotation.get("iscrowd"):
             picture.crowds.add(category)
+            picture.uncounted.add(category)
             picture.left_out["crowds"] += 1
             return
         box = _clipped(annotation.get("bbox"), picture)
         if box is None:
+            picture.uncounted.add(category)
             return
         picture.boxes.setdefault(category, []).append(box)
         if "masks" in self._tasks:
@@ -180,7 +190,7 @@ class _Writer:
                 picture.left_out["segmentations that are no mask of their picture"] += 1
         keypoints = annotation.get("keypoints")
         if isinstance(keypoints, list) and all(map(_is_number, keypoints)) and annotation.get("num_keypoints") != 0:
-            picture.people.append((box, keypoints))
+            picture.keypoints.append((category, box, keypoints))
 
     def _records(self, picture: _Picture, number: int) -> Iterator[dict[str, Any]]:
         if "captions" in self._tasks:
@@ -203,7 +213,8 @@ class _Writer:
             "width": picture.size[0],
             "height": picture.size[1],
             "objects": [
-                {"category": self._name(category), "box": _as_stored(box)} | ({"segmentation": mask} if mask else {})
+                {"category": self._categories.name(category), "box": _as_stored(box)}
+                | ({"segmentation": mask} if mask else {})
                 for category, boxes in picture.boxes.items()
                 for box, mask in zip(boxes, picture.masks.get(category) or [None] * len(boxes), strict=True)
             ],
@@ -212,51 +223,49 @@ class _Writer:
     def _boxes(self, picture: _Picture) -> Iterator[tuple[str, str]]:
         style = self._settings.coordinates
         for category, boxes in picture.boxes.items():
-            name = self._name(category)
+            name = self._categories.name(category)
             yield f"Where is each {name}?", boxes_text(boxes, picture.size, style, name)
         if self._shows_none(picture):
             yield "Where is each object of a known category?", "There is none."
 
     def _count(self, picture: _Picture) -> Iterator[tuple[str, str]]:
-        unsure = {*picture.crowds, *_numbers(picture.image.get("not_exhaustive_category_ids"))}
+        unsure = {*picture.uncounted, *self._categories.numbers_of(picture.image.get("not_exhaustive_category_ids"))}
         for category, boxes in picture.boxes.items():
             if category not in unsure:
-                yield f"How many objects of the category {self._name(category)} are there?", str(len(boxes))
+                yield f"How many objects of the category {self._categories.name(category)} are there?", str(len(boxes))
         for category in self._absent(picture):
-            yield f"How many objects of the category {self._name(category)} are there?", "0"
+            yield f"How many objects of the category {self._categories.name(category)} are there?", "0"
         if self._shows_none(picture):
             yield "How many objects of known categories are there?", "0"
 
     def _presence(self, picture: _Picture) -> Iterator[tuple[str, str]]:
         for category in dict.fromkeys([*picture.boxes, *sorted(picture.crowds)]):
-            yield f"Is there any {self._name(category)}?", "Yes."
+            yield f"Is there any {self._categories.name(category)}?", "Yes."
         for category in self._absent(picture):
-            yield f"Is there any {self._name(category)}?", "No."
+            yield f"Is there any {self._categories.name(category)}?", "No."
 
     def _keypoints(self, picture: _Picture) -> Iterator[tuple[str, str]]:
         style = self._settings.coordinates
-        names: list[str] = next((item["keypoints"] for item in self._categories.values() if item.get("keypoints")), [])
-        for box, flat in picture.people:
+        for category, box, flat in picture.keypoints:
+            names = self._categories.keypoints(category)
             if len(flat) != 3 * len(names):
                 picture.left_out["keypoints of another number"] += 1
                 continue
             points = [(names[n], flat[3 * n], flat[3 * n + 1]) for n in range(len(names)) if flat[3 * n + 2] > 0]
             if not points:
                 continue
-            where = boxes_text([box], picture.size, style, "person")
+            what = self._categories.name(category)
+            where = boxes_text([box], picture.size, style, what)
             said = "; ".join(f"{name} {points_text([(x, y)], picture.size, style, name)}" for name, x, y in points)
-            yield f"Where are the keypoints of the person at {where}?", said
+            yield f"Where are the keypoints of the {what} at {where}?", said
 
     def _absent(self, picture: _Picture) -> list[int]:
         """Categories that the set says are not in a picture."""
-        found = _numbers(picture.image.get("neg_category_ids"))
-        return [category for category in found if category in self._categories and category not in picture.boxes]
+        found = self._categories.numbers_of(picture.image.get("neg_category_ids"))
+        return [category for category in found if category not in {*picture.boxes, *picture.uncounted}]
 
     def _shows_none(self, picture: _Picture) -> bool:
-        return not self.is_lvis and not picture.boxes and not picture.crowds and not picture.left_out
-
-    def _name(self, category: int) -> str:
-        return str(self._categories[category].get("name", category)).replace("_", " ")
+        return not self._categories.is_lvis and not picture.boxes and not picture.crowds and not picture.left_out
 
 
 def name_of(image: dict[str, Any]) -> str:
@@ -291,7 +300,3 @@ def _as_stored(box: Box) -> list[float]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float)
-
-
-def _numbers(value: object) -> list[int]:
-    return [item for item in value if isinstance(item, int)] if isinstance(value, list) else []

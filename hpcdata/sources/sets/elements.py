@@ -29,8 +29,11 @@ class Element(NamedTuple):
     data: bytes
 
 
-def elements(descriptor: int, path: str) -> Iterator[Element]:
-    """The objects in the lists of a file's object. Raises UserError for what is no such object."""
+def elements(descriptor: int, path: str, lists: set[str] | None = None) -> Iterator[Element]:
+    """The objects in the lists of a file's object. Raises UserError for what is no such object.
+
+    lists: gets the name of each list, also of those without an element.
+    """
     before, name, record = b"", "", list[bytes]()
     offset = depth = place = size = 0
     is_string = is_escaped = in_record = False
@@ -52,6 +55,8 @@ def elements(descriptor: int, path: str) -> Iterator[Element]:
                 if depth == 1 and mark == b"[":
                     found = _NAME.search((before + chunk[start : match.start()])[-4096:])
                     name = found[1].decode("utf-8", "replace") if found else ""
+                    if lists is not None:
+                        lists.add(name)
                 elif depth == 2 and mark == b"{" and name:
                     start, place, in_record = match.start(), offset + match.start(), True
                 depth += 1
