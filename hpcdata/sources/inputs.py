@@ -228,7 +228,7 @@ class _Look:
             if not name.endswith(".json"):
                 raise UserError(f"{path} is no input of data.source={source}: expected a .json")
             return [_Found(path=path, format=source)]
-        if source == MIX or (source == "auto" and entries.is_mix(path)):
+        if source == MIX or (source == "auto" and name.endswith(entries.ENDINGS)):
             return list(_mixed(path, self.seed))
         if source == "urls":
             if not is_table(path):

@@ -152,18 +152,44 @@ def test_a_wrong_entry_is_named_with_its_file_and_line(entry: Any, message: str,
     assert "mix.yaml, line 1, entry 2" in str(caught.value)
 
 
+def test_entries_may_share_what_an_anchor_has(tmp_path: Path) -> None:
+    """A strategy that is not seen would take all records of a file."""
+    data(tmp_path / "x.jsonl", 5)
+    lines = (
+        "usual: &usual {sampling_strategy: end:1, json_path: x.jsonl}",
+        *("datasets:", "- <<: *usual", "- {<<: [*usual], sampling_strategy: first:2}", "- {json_path: x.jsonl}"),
+    )
+    assert taken(write(tmp_path / "mix.yaml", "\n".join(lines).encode())) == [[4], [0, 1], [0, 1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("datasets: [{json_path: x.jsonl, json_path: y.jsonl}]", "entry 1: json_path stands twice, in line 1 again"),
+        ("datasets: [{json_path: x.jsonl}]\ndatasets: []", r"mix\.yaml: datasets stands twice, in line 2 again"),
+        ("datasets: [{<<: 3, json_path: x.jsonl}]", "entry 1: << merges what is no mapping"),
+        ("datasets: [&a {<<: *a, path: x.jsonl}]", "entry 1 has no json_path"),
+    ],
+)
+def test_what_yaml_would_drop_in_silence_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    data(tmp_path / "x.jsonl", 5)
+    with pytest.raises(UserError, match=message):
+        list_inputs(str(write(tmp_path / "mix.yaml", text.encode())), "auto")
+
+
 @pytest.mark.parametrize("text", ["", "a: 1", "datasets: 3", "datasets: []", "- x", "a: [", "\xff"])
 def test_what_is_no_mix_is_refused(text: str, tmp_path: Path) -> None:
     made = write(tmp_path / "mix.yaml", text.encode("latin-1"))
-    with pytest.raises(UserError, match=r"mix\.yaml"):
-        list_inputs(str(made), "llava_mix")
+    for source in ("llava_mix", "auto"):
+        with pytest.raises(UserError, match=r"mix\.yaml (is no|has no list|lists no)"):
+            list_inputs(str(made), source)
     with pytest.raises(UserError, match=r"data\.source=llava_mix reads a YAML"):
         list_inputs(str(tmp_path), "llava_mix")
 
 
 def test_more_than_there_are_is_an_error_that_names_the_file(tmp_path: Path) -> None:
-    (file,) = inputs(mix(tmp_path / "mix.yaml", (data(tmp_path / "x.jsonl", 3), "first:4")))
-    with pytest.raises(UserError, match=r"x\.jsonl: sampling strategy 'first:4' is 4 of 3 samples"):
+    (file,) = inputs(mix(tmp_path / "mix.yaml", (data(tmp_path / "x.json", 3), "first:4")))
+    with pytest.raises(UserError, match=r"^x\.json: sampling strategy 'first:4' is 4 of 3 samples"):
         scan(file, every=2, options=Options())
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import yaml
@@ -29,8 +28,10 @@ from hpcdata.sources.patterns import is_remote
 ENDINGS = (".yaml", ".yml")
 PATH, STRATEGY = "json_path", "sampling_strategy"
 _LIST = "datasets"
+_MERGE = "tag:yaml.org,2002:merge"
 _MOST_BYTES = 1 << 24
 _FORM = "expected datasets: [{json_path: FILE, sampling_strategy: all}, ...]"
+_Values = dict[str, yaml.Node]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +53,9 @@ def is_mix(path: str) -> bool:
         return False
     try:
         items = _items(path, _root(path))
+        return any(PATH in _values(item, path) for item in items if isinstance(item, yaml.MappingNode))
     except UserError:
         return False
-    return any(key.value == PATH for item in items if isinstance(item, yaml.MappingNode) for key, _ in item.value)
 
 
 def read_mix(path: str, *, seed: int = 0) -> list[Entry]:
@@ -79,7 +80,7 @@ def _entry(item: yaml.Node, path: str, where: str, seed: int, times: Counter[str
 
     if not isinstance(item, yaml.MappingNode):
         raise UserError(f"{where} is no mapping: {_FORM}")
-    values = dict(_pairs(item))
+    values = _values(item, where)
     name = values.get(PATH)
     if not isinstance(name, yaml.ScalarNode) or not name.value.strip():
         raise UserError(f"{where} has no {PATH}: {_FORM}")
@@ -138,16 +139,34 @@ def _bytes(path: str) -> bytes:
 def _items(path: str, root: yaml.Node | None) -> list[yaml.Node]:
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{path} is no mapping: {_FORM}")
-    found = dict(_pairs(root)).get(_LIST)
+    found = _values(root, path).get(_LIST)
     if not isinstance(found, yaml.SequenceNode):
         raise UserError(f"{path} has no list {_LIST}: {_FORM}")
     return found.value
 
 
-def _pairs(node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node]]:
+def _values(node: yaml.MappingNode, where: str, known: dict[int, _Values] | None = None) -> _Values:
+    """Keys that are texts, with those that `<<: *anchor` merges in. Raises UserError for a key that stands twice.
+
+    known: of the mappings that are merged already, or are being merged.
+    """
+    known = {} if known is None else known
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = {}
+    own, merged = _Values(), _Values()
     for key, value in node.value:
-        if isinstance(key, yaml.ScalarNode):
-            yield key.value, value
+        if key.tag == _MERGE:
+            for other in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if not isinstance(other, yaml.MappingNode):
+                    raise UserError(f"{where}: {key.value} merges what is no mapping")
+                merged = _values(other, where, known) | merged
+        elif isinstance(key, yaml.ScalarNode):
+            if key.value in own:
+                raise UserError(f"{where}: {key.value} stands twice, in line {key.start_mark.line + 1} again")
+            own[key.value] = value
+    known[id(node)] = merged | own
+    return known[id(node)]
 
 
 def _is_null(node: yaml.ScalarNode) -> bool:

@@ -73,7 +73,8 @@ def _part(file: InputFile, size: int) -> Subset:
     try:
         return subset(file.take, size, seed=file.take_seed)
     except UserError as error:
-        raise UserError(f"{file.path}: {error}") from None
+        name = file.label.removesuffix(f"@{file.take}")  # its path may be that of lines that were made of it
+        raise UserError(f"{name}: {error}") from None
 
 
 def _holds(part: Subset, first: int) -> Iterator[bool]:
