@@ -28,7 +28,7 @@ from hpcdata.sources.base import InputFile, refusing_faults
 from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.streams import open_input
 from hpcdata.sources.tar.headers import Damage, FileSource, members
-from hpcdata.sources.wids import KIND
+from hpcdata.sources.tar.wids import KIND
 
 _KEY = re.compile(rb"((?:.*/)?.*?)\.", re.DOTALL)
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_]+")

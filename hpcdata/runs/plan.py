@@ -33,6 +33,7 @@ from hpcdata.shards.shard import ShardHeader
 from hpcdata.sources.account import Found, NotRead
 from hpcdata.sources.base import LATER, InputFile, Scan
 from hpcdata.sources.mixes.parts import left_out
+from hpcdata.sources.others import OtherFile
 
 FORMAT = "hpcdata-plan-1"
 SIZES_A_BATCH = 8
@@ -52,6 +53,8 @@ class PlannedInput:
     scan: Scan
     sha256: str = ""
     """Of a listing that planning wrote; empty for what the user named, and in older plans."""
+    others: tuple[OtherFile, ...] = ()
+    """What it was made from besides; nothing in older plans."""
 
     @property
     def vouches(self) -> bool:
@@ -63,15 +66,23 @@ class PlannedInput:
         is_listing = not Path(self.file.path).is_absolute()
         return stat.st_mtime_ns == self.mtime_ns and (is_listing or stat.st_size == self.size)
 
+    def changed_file(self, root: Path) -> Path | None:
+        """The first of its files that no longer looks as it did. root: of the run. Raises OSError, with its name."""
+        origin = root / self.origin
+        if not self.is_like(origin.stat()):
+            return origin
+        return next((Path(item.path) for item in self.others if not item.is_as_it_was()), None)
+
     def to_mapping(self) -> dict[str, Any]:
         values = {**dataclasses.asdict(self), "file": self.file.to_mapping()}
         values["scan"] = {name: value for name, value in values["scan"].items() if value or name not in LATER}
-        return values if self.sha256 else {name: value for name, value in values.items() if name != "sha256"}
+        return {name: value for name, value in values.items() if value or name not in ("sha256", "others")}
 
     def identity(self) -> list[Any]:
         """What the fingerprint covers: names and contents as far as known, no places and times."""
         taken = [self.file.take, self.file.take_seed] if self.file.take else []
-        return [self.file.label, self.file.format, self.size, self.scan.identity(), *taken]
+        others = [[item.size for item in self.others]] if self.others else []
+        return [self.file.label, self.file.format, self.size, self.scan.identity(), *taken, *others]
 
     @property
     def num_left_out(self) -> int:
@@ -398,7 +409,8 @@ def _from_mapping(values: dict[str, Any]) -> Plan:
 def _input_from_mapping(values: dict[str, Any]) -> PlannedInput:
     file = InputFile(**{**values["file"], "roots": tuple(values["file"].get("roots", ()))})
     scan = Scan.from_mapping(values["scan"])
-    return PlannedInput(**{**values, "file": file, "scan": scan})
+    others = tuple(OtherFile(**item) for item in values.get("others", ()))
+    return PlannedInput(**{**values, "file": file, "scan": scan, "others": others})
 
 
 def _cumulate(counts: list[int]) -> list[int]:

@@ -333,6 +333,8 @@ def _input_differences(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
     for part, source in planned.items():
         if part in found and _changed(source):
             differences.append(f"input {source.file.label} has changed since it was planned")
+    if not differences and list(planned) != list(found):
+        differences.append("the order of the inputs was another")
     return differences
 
 
@@ -351,4 +353,4 @@ def _new_inputs(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
 
 def _changed(source: PlannedInput) -> bool:
     with refusing_faults(source.origin):
-        return not source.is_like(Path(source.origin).stat())
+        return source.changed_file(Path(source.origin).parent) is not None

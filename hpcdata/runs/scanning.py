@@ -28,6 +28,7 @@ from hpcdata.runs.plan import PlannedInput
 from hpcdata.runs.stage import find_stage
 from hpcdata.sources import InputFile
 from hpcdata.sources.base import CannotRead, refusing_faults
+from hpcdata.sources.others import OtherFile, other_files
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def plan_inputs(paths: RunPaths, config: RunConfig, listed: Sequence[InputFile])
                 mtime_ns=result.mtime_ns,
                 scan=kept,
                 sha256=sha256,
+                others=result.others,
             )
         )
         if limit is not None and total >= limit:
@@ -129,6 +131,7 @@ class _Scanned:
     """Bytes of the file that is read: the listing's, for what a listing was made of."""
     mtime_ns: int
     """Of what the user named."""
+    others: tuple[OtherFile, ...] = ()
 
 
 def _scan(task: _ScanTask) -> _Scanned:
@@ -147,15 +150,17 @@ def _stat(path: str) -> os.stat_result:
 
 
 def _scan_once(task: _ScanTask) -> _Scanned:
-    before = _stat(task.file.path)
+    before, root = _stat(task.file.path), os.path.dirname(task.folder)
+    others = other_files(task.file, without=root)
     with _watched(task.file.path):
         options = find_stage(task.config.stage).options(task.config)
-        file = sources.prepare(task.file, Path(task.folder), without=os.path.dirname(task.folder), options=options)
+        file = sources.prepare(task.file, Path(task.folder), without=root, options=options)
         scan = sources.scan(file, every=task.config.data.shard_size, options=options)
     after = _stat(task.file.path)
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    is_same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+    if not is_same or others != other_files(task.file, without=root):
         raise UserError(f"{task.file.path} changed while it was read: launch again when nothing writes to it")
-    return _Scanned(file=file, scan=scan, size=_stat(file.path).st_size, mtime_ns=before.st_mtime_ns)
+    return _Scanned(file=file, scan=scan, size=_stat(file.path).st_size, mtime_ns=before.st_mtime_ns, others=others)
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ May use: base, samples, native, media, order.
 
     base          what all sources agree on: InputFile, Options, Scan, rules for texts and keys
     inputs        which files a run reads
+    others        files that an input is made from beside its own
     patterns      paths, globs, braces
     sets/         annotations of COCO, LVIS and VQA v2
-    wids          wids indices
     limits        how much a compressed input may unpack to
     streams       compressed streams, told by their first bytes
     tar/          WebDataset

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from hpcdata.base.reads import kind_of
 from hpcdata.media.kinds import IMAGE_EXTENSIONS
-from hpcdata.sources import wids
 from hpcdata.sources.base import RECORDS, InputFile, clean_name, refusing_faults
 from hpcdata.sources.documents import ENDINGS
 from hpcdata.sources.folder import NOTES, Passed, parts_of, walk
 from hpcdata.sources.patterns import expand_paths
+from hpcdata.sources.tar import wids
 from hpcdata.sources.url_lists.rows import is_table
 
 _MOST_CLASSES = 64

@@ -23,7 +23,6 @@ from hpcdata.base.errors import UserError
 from hpcdata.base.reads import kind_of
 from hpcdata.media.kinds import IMAGE_EXTENSIONS, says_nothing
 from hpcdata.samples import BadSample
-from hpcdata.sources import wids
 from hpcdata.sources.account import describe_not_read, find_account
 from hpcdata.sources.base import OLDER_EXTENSIONS, RECORDS, InputFile, Options, Scan, clean_name, refusing_faults
 from hpcdata.sources.custom import tables
@@ -37,6 +36,7 @@ from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.pictures.metadata import NAME, flatten_csv, is_metadata
 from hpcdata.sources.sets.settings import SOURCES as SETS
 from hpcdata.sources.streams import PARQUET, chunks, codec_of, is_tar_header
+from hpcdata.sources.tar import wids
 from hpcdata.sources.url_lists.listing import list_table, tables_in
 from hpcdata.sources.url_lists.rows import is_table
 

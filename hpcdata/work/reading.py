@@ -186,15 +186,16 @@ def require_unchanged(segment: Segment, root: Path, policy: Policy = "refuse") -
         return
     advice = "restore it, use a new data.token_output_dir, or have its samples rejected (data.on_changed_input=reject)"
     try:
-        is_like = segment.source.is_like(origin.stat())
+        changed = segment.source.changed_file(root)
     except OSError as error:
+        origin = Path(error.filename or origin)
         message = f"input {label} ({origin}) cannot be read: {error.strerror}; "
         if error.errno in (errno.ENOENT, errno.ENOTDIR) and origin.parent.is_dir():
             raise InputChanged(message + advice, f"{label} was removed after it was planned") from None
         raise UserError(message + "restore it, run again") from None
-    if not is_like:
+    if changed is not None:
         what = "has changed since it was planned"
-        raise InputChanged(f"input {label} ({origin}) {what} (size or time of change): {advice}", f"{label} {what}")
+        raise InputChanged(f"input {label} ({changed}) {what} (size or time of change): {advice}", f"{label} {what}")
 
 
 def _rejects(segment: Segment, change: InputChanged) -> Iterator[Record]:

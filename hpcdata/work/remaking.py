@@ -125,15 +125,17 @@ class Remaker:
         """An input of a shard as planned; after a fresh scan where it changed and that is accepted."""
         label, origin = segment.source.file.label, self._paths.root / segment.source.origin
         try:
-            is_like = segment.source.is_like(origin.stat())
+            changed = segment.source.changed_file(self._paths.root)
         except OSError as error:
-            raise UserError(f"input {label} ({origin}) cannot be read: {error.strerror}; restore it") from None
-        if is_like or segment.source.vouches:
+            raise UserError(
+                f"input {label} ({error.filename or origin}) cannot be read: {error.strerror}; restore it"
+            ) from None
+        if changed is None or segment.source.vouches:
             path = str(self._paths.root / segment.source.file.path)
             return dataclasses.replace(segment.source.file, path=path), segment.source.scan
         if not self._accept_changed:
             raise UserError(
-                f"input {label} ({origin}) has changed since it was planned: restore it, or add --accept_changed if "
+                f"input {label} ({changed}) has changed since it was planned: restore it, or add --accept_changed if "
                 "it was changed on purpose"
             )
         if label not in self._sources:

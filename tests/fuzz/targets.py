@@ -23,7 +23,7 @@ from hpcdata.shards import shard
 from hpcdata.shards.recovered import read_recovered
 from hpcdata.shards.reject_ledger import read_rejects
 from hpcdata.sources import InputFile, Options
-from hpcdata.sources.wids import is_index, read_index
+from hpcdata.sources.tar.wids import is_index, read_index
 
 _folders: list[tempfile.TemporaryDirectory[str]] = []
 OPTIONS = Options(max_record_bytes=4096)

@@ -18,7 +18,7 @@ from hpcdata.formats.records.sample_types import Profile, given_type
 from hpcdata.formats.records.splits import parse_ratios, split_shards
 from hpcdata.formats.records.tar_keys import Renames, key_hashes, write_renamed
 from hpcdata.formats.records.tar_members import TarSample, open_tar
-from hpcdata.sources.wids import KIND
+from hpcdata.sources.tar.wids import KIND
 
 Facts = Mapping[str, Any]
 

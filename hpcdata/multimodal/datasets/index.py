@@ -4,7 +4,8 @@
     offsets.memmap     [num_records] int64: where each record begins in its (unpacked) file; a row, of Parquet
     inputs/            listings of folders, JSON arrays as lines, unpacked files
 
-A folder that holds an index is opened without looking at the files: they are checked when they are read.
+A folder that holds an index is opened without looking at the files: they are checked when they are read. Of what is
+read from a listing, what that was made from is looked at when the index is opened.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from hpcdata.base.errors import Failed, UserError
 from hpcdata.base.typed import checked
 from hpcdata.sources import InputFile, Options, Scan, prepare
 from hpcdata.sources.at_random import Listed, places, unpacked
+from hpcdata.sources.base import refusing_faults
+from hpcdata.sources.others import OtherFile, other_files
 
 FORMAT = "hpcdata-records-1"
 INDEX, OFFSETS, INPUTS = "index.json", "offsets.memmap", "inputs"
@@ -42,6 +45,8 @@ class RecordIndex:
     """[num_records] int64."""
     asked: dict[str, Any]
     """What was asked for: paths and options."""
+    origins: tuple[OtherFile, ...] = ()
+    """What the listings that it holds were made from."""
 
     @property
     def ends(self) -> np.ndarray:
@@ -70,8 +75,9 @@ def build(
     else:
         with ProcessPoolExecutor(number, multiprocessing.get_context("spawn")) as pool:
             found = list(pool.map(_listed, tasks))
-    offsets = np.concatenate([np.zeros(0, np.int64), *(seeks for _, seeks in found)])
-    return RecordIndex(files=tuple(item for item, _ in found), offsets=offsets, asked=asked)
+    offsets = np.concatenate([np.zeros(0, np.int64), *(seeks for _, seeks, _ in found)])
+    origins = tuple(item for *_, origins in found for item in origins)
+    return RecordIndex(files=tuple(item for item, *_ in found), offsets=offsets, asked=asked, origins=origins)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,15 +87,18 @@ class _Task:
     folder: str
 
 
-def _listed(task: _Task) -> tuple[Listed, np.ndarray]:
+def _listed(task: _Task) -> tuple[Listed, np.ndarray, tuple[OtherFile, ...]]:
+    """(the file, where its records begin, what it was made from if it is not what the user named)."""
     inputs = Path(task.folder) / INPUTS
+    origins = (OtherFile.at(task.file.path), *other_files(task.file))
     file = unpacked(prepare(task.file, inputs), inputs)
     before = os.stat(file.path)
     scan, seeks = places(file, task.options)
     after = os.stat(file.path)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UserError(f"{file.path} changed while it was read: try again when nothing writes to it")
-    return Listed(file=file, scan=scan, size=after.st_size, mtime_ns=after.st_mtime_ns), seeks
+    found = Listed(file=file, scan=scan, size=after.st_size, mtime_ns=after.st_mtime_ns)
+    return found, seeks, origins if file.path != task.file.path else ()
 
 
 def save(index: RecordIndex, folder: Path) -> None:
@@ -97,6 +106,8 @@ def save(index: RecordIndex, folder: Path) -> None:
     index.offsets.astype("<i8").tofile(folder / OFFSETS)
     files.sync_file(folder / OFFSETS)
     values = {"format": FORMAT, "asked": index.asked, "num_records": len(index.offsets)}
+    if index.origins:
+        values["origins"] = [dataclasses.asdict(item) for item in index.origins]
     rows = [dataclasses.asdict(_relative(item, folder)) for item in index.files]
     files.write_atomic(folder / INDEX, sealed.to_json({**values, "files": rows}))
 
@@ -117,6 +128,7 @@ def load(folder: Path, asked: dict[str, Any]) -> RecordIndex | None:
                 f"{folder} is an index of something else ({', '.join(differing)} differs): name another folder"
             )
         found = tuple(_from_mapping(row, folder) for row in values["files"])
+        origins = tuple(OtherFile(**item) for item in values.get("origins", ()))
         number = sum(item.scan.num_samples for item in found)
         offsets = np.memmap(folder / OFFSETS, "<i8", "r", shape=(number,)) if number else np.zeros(0, np.int64)
         if (folder / OFFSETS).stat().st_size != 8 * number:
@@ -125,7 +137,11 @@ def load(folder: Path, asked: dict[str, Any]) -> RecordIndex | None:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failed(f"{path} is damaged ({error}): {remedy}") from None
-    return RecordIndex(files=found, offsets=offsets, asked=asked)
+    for item in origins:
+        with refusing_faults(item.path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if not item.is_as_it_was():
+                raise UserError(f"{item.path} has changed since it was indexed in {folder}: restore it, or {remedy}")
+    return RecordIndex(files=found, offsets=offsets, asked=asked, origins=origins)
 
 
 @contextlib.contextmanager

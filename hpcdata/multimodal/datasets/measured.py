@@ -200,8 +200,8 @@ class _Inputs(Sequence[Listed]):
 
     def _made_ready(self, which: int) -> Listed:
         planned = self._plan.inputs[which]
-        if not planned.is_like(os.stat(planned.origin)):
-            raise UserError(f"{planned.origin} has changed since it was measured: restore it, or measure it again")
+        if (changed := planned.changed_file(self._root)) is not None:
+            raise UserError(f"{changed} has changed since it was measured: restore it, or measure it again")
         file = dataclasses.replace(planned.file, path=str(self._root / planned.file.path))
         if is_packed(file):
             file = unpacked(file, self._folder())

@@ -90,9 +90,9 @@ def limited(index: RecordIndex, planned: Sequence[PlannedInput]) -> RecordIndex:
     files, kept, begin = list[Listed](), list[np.ndarray](), 0
     for listed, item in zip(index.files, planned, strict=True):
         number, there = item.scan.num_samples, listed.scan.num_samples
-        stat = os.stat(item.origin)
-        if number > there or not item.is_like(stat):
-            raise UserError(f"{item.origin} has changed since it was planned: restore it")
+        changed = item.changed_file(Path())
+        if number > there or changed is not None:
+            raise UserError(f"{changed or item.origin} has changed since it was planned: restore it")
         files.append(dataclasses.replace(listed, scan=dataclasses.replace(listed.scan, num_samples=number)))
         kept.append(index.offsets[begin : begin + number])
         begin += there
