@@ -18,7 +18,7 @@ ROOMS = {
     "net": "base",
     "samples": "base",
     "config": "base embedded",
-    "media": "base samples",
+    "media": "base samples native",
     "order": "base native",
     "shards": "base samples",
     "sources": "base samples native media order",

@@ -1,6 +1,7 @@
 """Media: bytes of pictures -> arrays, with one set of limits, named rules for colour, orientation and resizing.
 
-May use: base, samples. Serves the image tokenizers (`pixels.load`) and the raw path (`opening.open_image`) alike.
+May use: base, samples, native. Serves the image tokenizers (`pixels.load`) and the raw path
+(`opening.open_image`) alike.
 
     kinds         which files are pictures, by their endings and first bytes
     rules         the rules `white`, `molmo`, `liquid`: what each does with alpha, orientation and sizes

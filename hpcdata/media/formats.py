@@ -31,6 +31,7 @@ from PIL import (
 )
 
 from hpcdata.media import kinds
+from hpcdata.native import jpegs
 from hpcdata.samples import BadSample, Reason
 
 FORMATS = tuple(
@@ -117,7 +118,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         )
     if not num_pixels:
         raise BadSample(Reason.UNREADABLE_IMAGE, f"{image.width} x {image.height} pixels")
-    if image.format in ("JPEG", "MPO") and (num_scans := data.count(_SCAN)) > MAX_SCANS:
+    if image.format in ("JPEG", "MPO") and (num_scans := _count(data, _SCAN)) > MAX_SCANS:
         raise BadSample(Reason.OVERSIZED_IMAGE, f"a JPEG of {num_scans} scans, the limit is {MAX_SCANS}")
     if len(image.tile) > MAX_PIECES:
         raise BadSample(Reason.OVERSIZED_IMAGE, f"{len(image.tile)} strips or tiles, the limit is {MAX_PIECES}")
@@ -133,8 +134,13 @@ def require_pixels(num_pixels: int, max_pixels: int) -> None:
 def _require_few_parts(data: bytes) -> None:
     """Raises BadSample for a header of very many parts, each of which Pillow unpacks or copies with all before it."""
     for signature, mark, most, what in _MANY:
-        if data.startswith(signature) and (number := data.count(mark)) > most:
+        if data.startswith(signature) and (number := _count(data, mark)) > most:
             raise BadSample(Reason.OVERSIZED_IMAGE, f"{number} {what}, the limit is {most}")
+
+
+def _count(data: bytes, mark: bytes) -> int:
+    loops = jpegs.loops()
+    return data.count(mark) if loops is None else loops.count(data, mark)
 
 
 def _oversized(num_pixels: int | str, max_pixels: int | None) -> BadSample:

@@ -1,9 +1,10 @@
 """Native: the innermost loops, in C where there was a compiler, else in NumPy. They know arrays and nothing else.
 
-May use: nothing of ours. `pyproject.toml` builds the C files into one library, which ctypes loads. Each loop has its
+May use: nothing of ours. `pyproject.toml` builds the C files into libraries, which ctypes loads. Each loop has its
 equal in NumPy beside its caller; who changes an argument changes VERSION in `compiled` and in `kernels.c`.
 
     compiled     the loops of kernels.c and pictures.c as functions of arrays; None where they are not there
+    jpegs        those of jpegs.c: JPEGs read to their end without pixels, and marks counted
     threads      how many threads share a copy; copies that go on behind the caller (parallel.c)
     arrays       ragged ids -> padded blocks
     recycled     memory of earlier batches that nobody holds, for new ones

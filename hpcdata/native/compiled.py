@@ -55,13 +55,18 @@ DAMAGED = "a sample points outside of its part, or a batch is too small: the dat
 _log = logging.getLogger(__name__)
 
 
+def built(name: str) -> Path | None:
+    """A library that was built with this installation; None where it was not, or is not wanted."""
+    if os.environ.get("HPCDATA_KERNELS") == "0":
+        return None
+    paths = [Path(__file__).with_name(name + suffix) for suffix in EXTENSION_SUFFIXES]
+    return next((path for path in paths if path.exists()), None)
+
+
 @cache
 def kernels() -> Kernels | None:
     """The compiled loops; None when they were not built, or are not wanted."""
-    if os.environ.get("HPCDATA_KERNELS") == "0":
-        return None
-    built = [Path(__file__).with_name("_kernels" + suffix) for suffix in EXTENSION_SUFFIXES]
-    path = next((path for path in built if path.exists()), None)
+    path = built("_kernels")
     try:
         return None if path is None else Kernels(path)
     except (OSError, AttributeError, ImportError) as error:  # built elsewhere, or from another version

@@ -10,6 +10,7 @@ from PIL import Image, ImageCms
 
 from hpcdata.media import jpeg, kept, pixels
 from hpcdata.media.kept import as_png
+from hpcdata.native import jpegs
 from hpcdata.samples import BadSample
 from tests.llava_tables import picture
 
@@ -52,11 +53,13 @@ def whole(data: bytes) -> str:
     return ""
 
 
-@pytest.mark.parametrize("with_decoder", [True, False])
+@pytest.mark.parametrize("by", ["loops", "simplejpeg", "Pillow"])
 @pytest.mark.parametrize("name", PICTURES)
-def test_the_verdict_is_that_of_decoding_all(name: str, with_decoder: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verdict_is_that_of_decoding_all(name: str, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of whole pictures, of those that end early, and with bytes changed."""
-    if not with_decoder:
+    if by != "loops":
+        monkeypatch.setattr(jpegs, "loops", lambda: None)
+    if by == "Pillow":
         monkeypatch.setattr(jpeg, "_found", [None])
     data = PICTURES[name]
     cut = [data[: len(data) * part // 8] for part in range(1, 8)]
