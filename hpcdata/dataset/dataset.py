@@ -34,6 +34,7 @@ from hpcdata.native.forks import ForkLock, Lazy
 from hpcdata.native.intervals import Intervals
 from hpcdata.native.recycled import empty
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, RawText, Role, Span
+from hpcdata.shards.raw_texts.columns import RawTexts
 from hpcdata.shards.raw_texts.part import PartTexts
 
 if TYPE_CHECKING:
@@ -204,14 +205,18 @@ class TokenDataset:
 
     def texts(self, rows: np.ndarray) -> list[tuple[RawText, ...]]:
         """The raw texts of the samples at `rows` ([n] integers in [0, len)), where their run keeps them."""
-        found: list[tuple[RawText, ...]] = [()] * len(rows)
-        parts = self._parts_of(rows)
+        return self.raw_texts(rows).rows()
+
+    def raw_texts(self, rows: np.ndarray) -> RawTexts:
+        """The same as columns."""
+        parts, groups = self._parts_of(rows), list[tuple[np.ndarray, RawTexts]]()
         for part_index in np.unique(parts).tolist():
             at = np.flatnonzero(parts == part_index)
-            texts = self._part(part_index).texts.rows(rows[at] - int(self._first_row[part_index]))
-            for place, of_row in zip(at.tolist(), texts, strict=True):
-                found[place] = of_row
-        return found
+            texts = self._part(part_index).texts.at(rows[at] - int(self._first_row[part_index]))
+            groups.append((at, texts))
+        if len(groups) == 1:
+            return groups[0][1]
+        return RawTexts.joined(len(rows), groups) if groups else RawTexts.of([])
 
     def places(self, part: np.ndarray, start: np.ndarray, length: np.ndarray) -> Places:
         """From where rows are copied: `length` ids from `start` in the tokens of `part` ([num_places] each)."""

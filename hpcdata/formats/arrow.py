@@ -37,9 +37,9 @@ def head(schema: pa.Schema) -> bytes:
     return schema.serialize().to_pybytes()
 
 
-def body(batch: pa.RecordBatch) -> bytes:
+def body(batch: pa.RecordBatch) -> memoryview:
     """What a record batch adds to it."""
-    return batch.serialize().to_pybytes()
+    return memoryview(batch.serialize())
 
 
 def write_folder(

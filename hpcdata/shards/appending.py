@@ -20,9 +20,9 @@ class AppendFile:
         self._buffer = bytearray()
         self.size = 0
 
-    def append(self, data: bytes | np.ndarray) -> None:
+    def append(self, data: bytes | memoryview | np.ndarray) -> None:
         """data: bytes, or rows that lie together in memory."""
-        view = memoryview(data) if isinstance(data, bytes) else data.reshape(-1).view(np.uint8).data
+        view = data.reshape(-1).view(np.uint8).data if isinstance(data, np.ndarray) else memoryview(data)
         self._hasher.update(view)
         self.size += len(view)
         if len(self._buffer) + len(view) < 2**20:

@@ -30,7 +30,7 @@ class Laid:
     """Path of every column of the schema -> its new rows."""
     content: int
     """What the samples add to the content digest."""
-    streams: Mapping[str, bytes | Sequence[bytes]] = field(default_factory=dict)
+    streams: Mapping[str, bytes | Sequence[bytes | memoryview]] = field(default_factory=dict)
     """Path -> bytes to append, in one piece or in several: large ones need not be joined in memory."""
     files: Sequence[tuple[str, bytes]] = ()
     """Names below `files/`, from the plan and never from the attempt, and what the files hold."""

@@ -9,6 +9,7 @@
     mds        shards of MosaicML Streaming
     litdata    chunks of litData
     hf         a folder of Hugging Face datasets' save_to_disk
+    strings    columns of strings, codes as JSON among them
     liquid     Hugging Face folders with the columns of Liquid
     jsonl      JSON lines: ids, spans, or Liquid's map style
 

@@ -60,7 +60,7 @@ class Written:
 
     rejects: Sequence[tuple[int, Reason, str]] = ()
     """(which row of the batch, reason, why)."""
-    stream: bytes = b""
+    stream: Sequence[bytes | memoryview] = ()
     """Appended to the stream of the shard, where the format has one."""
     files: Sequence[tuple[int, bytes]] = ()
     """Files of their own: of how many rows, and their bytes. They are named by the stage, in order."""

@@ -65,8 +65,8 @@ class _Writer:
             ]
             written = self.write(rows.without(long))
             return Written(stream=written.stream, rejects=rejects)
-        begin = arrow.head(self._schema) if rows.start % self._shard_size == 0 else b""
-        return Written(stream=begin + b"".join(map(arrow.body, self._batches(rows, sequences))))
+        head = [arrow.head(self._schema)] if rows.start % self._shard_size == 0 else []
+        return Written(stream=[*head, *map(arrow.body, self._batches(rows, sequences))])
 
     def _batches(self, rows: Rows, sequences: Sequences) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa

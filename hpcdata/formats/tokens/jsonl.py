@@ -61,9 +61,9 @@ class _Writer:
 
     def write(self, rows: Rows) -> Written:
         if self._export.style == "ids":
-            return Written(stream=b"".join(_lines(self._as_ids(rows))))
+            return Written(stream=[b"".join(_lines(self._as_ids(rows)))])
         if self._export.style == "spans":
-            return Written(stream=b"".join(_lines(_as_spans(example) for example in rows.examples())))
+            return Written(stream=[b"".join(_lines(_as_spans(example) for example in rows.examples()))])
         return _as_liquid(rows)
 
     def _as_ids(self, rows: Rows) -> Any:
@@ -102,7 +102,7 @@ def _as_liquid(rows: Rows) -> Written:
         text = "\n".join(text.text for text in example.texts)
         codes = images[0].ids.tolist() if images else []
         lines.append({"data_type": "image_text" if images else "text_pretrain", "text": text, "vq_code": codes})
-    return Written(stream=b"".join(_lines(lines)), rejects=rejects)
+    return Written(stream=[b"".join(_lines(lines))], rejects=rejects)
 
 
 FORMAT = JsonLines()

@@ -21,29 +21,31 @@ import hashlib
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 
-from hpcdata.base.errors import UserError
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.config.schema import ExportConfig
 from hpcdata.dataset.manifest import Manifest
 from hpcdata.formats import arrow
 from hpcdata.formats.arranging import Building
 from hpcdata.formats.tokens import settling
 from hpcdata.formats.tokens.base import Context, ExportedPart, Written
-from hpcdata.formats.tokens.rows import Rows
-from hpcdata.native.arrays import before_in_row
-from hpcdata.samples import Kind, RawText, Reason, Role
+from hpcdata.formats.tokens.rows import Rows, copy_ids
+from hpcdata.formats.tokens.strings import CodeTexts, Strings
+from hpcdata.native.arrays import before_in_row, totals_before
+from hpcdata.samples import ROLE_MASK, Kind, RawText, Reason, Role
 from hpcdata.shards.schema import Column
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from hpcdata.dataset.span_table import SpanTable
+
 log = logging.getLogger(__name__)
 
-NO = "no"
+NO = b"no"
 SEED, NUM_SHARDS = 42, 256
 """Those of Liquid's own scripts."""
 FEWEST_ROWS, MOST_BYTES = 1000, 2**30
@@ -65,7 +67,8 @@ FEATURES = {
 }
 _SPEAKERS = {Role.SYSTEM: "SYSTEM", Role.USER: "USER", Role.ASSISTANT: "ASSISTANT"}
 _IMAGE = "<image>"
-_LINES_TO_SPACES = bytes.maketrans(b"\n", b" ")
+_KINDS = (b"text_pretrain", b"image_text", b"text_sft", b"image_text_sft")
+"""With a picture, and of conversations."""
 _OTHER_BYTES_A_ROW = 200
 
 
@@ -136,81 +139,97 @@ def has_several_sizes(manifest: Manifest) -> bool:
     return isinstance(data, dict) and (data.get("sizes") or data.get("max_aspect_ratio")) is not None
 
 
-class Picture(NamedTuple):
-    codes: np.ndarray
-    """[height * width] int32."""
-    height: int
-    width: int
-    """Both in codes."""
-    place: int
-    """Which span of its row it is."""
-
-
 class _Writer:
     def __init__(self, context: Context) -> None:
         self._export, self._shard_size = context.export, context.shard_size
         self._schema = arrow.schema_of(FEATURES)
         manifest = context.dataset.manifest
-        self._has_several_sizes = has_several_sizes(manifest)
+        self._has_several_sizes, self._folder = has_several_sizes(manifest), manifest.folder
         self._downsample = manifest.image.downsample if manifest.image else 1
+        self._codes = CodeTexts(manifest.image.codebook_size if manifest.image else 0, without=NO)
 
     def write(self, rows: Rows) -> Written:
-        found, rejects, long = [], [], []
-        most = self._most_ids(rows)
-        for number, (texts, pictures) in enumerate(zip(rows.dataset.texts(rows.row), _pictures(rows), strict=True)):
-            if bad := self._refused(texts, pictures):
-                rejects.append((number, *bad))
-                continue
-            found.append(self._row(texts, pictures))
-            if pictures and most is not None and most[number]:
-                long.append(int(rows.position[number]))
+        found = _Found(rows)
+        rejects = list(self._rejects(found))
+        kept = np.ones(len(rows), bool)
+        kept[[number for number, _, _ in rejects]] = False
         head = [arrow.head(self._schema)] if rows.start % self._shard_size == 0 else []
+        most = self._most_ids(rows)
+        long = kept & most & (found.num_pictures > 0) if most is not None else np.zeros(len(rows), bool)
         return Written(
-            stream=b"".join([*head, *map(arrow.body, self._batches(found))]),
+            stream=[*head, *map(arrow.body, self._batches(found, kept))],
             rejects=rejects,
-            columns={"long/row.memmap": np.array(long, "<i8")},
+            columns={"long/row.memmap": rows.position[long].astype("<i8")},
         )
 
-    def _refused(self, texts: Sequence[RawText], pictures: Sequence[Picture]) -> tuple[Reason, str] | None:
-        if len(pictures) > 1:
-            return Reason.TOO_MANY_IMAGES, f"{len(pictures)} pictures, Liquid takes one"
-        if not texts:
-            return Reason.MISSING_TEXT, "no text"
-        if _is_talk(texts) and self._export.conversations == "reject":
-            message = "a conversation, and Liquid knows captions and texts: export.conversations=sft writes it as text"
-            return Reason.BAD_EXAMPLE, message
-        if not pictures and texts[0].data == NO.encode() and len(texts) == 1:
-            return Reason.BAD_EXAMPLE, f"the text is {NO!r}, by which Liquid says that there is none"
-        return None
+    def _rejects(self, found: _Found) -> Iterator[tuple[int, Reason, str]]:
+        num_pictures, num_texts, is_talk = found.num_pictures, found.texts.counts, found.is_talk
+        is_refused = is_talk & (self._export.conversations == "reject")
+        may_be_no = (num_pictures == 0) & (num_texts == 1) & (found.num_bytes == len(NO))
+        for number in np.flatnonzero((num_pictures > 1) | (num_texts == 0) | is_refused | may_be_no).tolist():
+            if num_pictures[number] > 1:
+                yield number, Reason.TOO_MANY_IMAGES, f"{num_pictures[number]} pictures, Liquid takes one"
+            elif not num_texts[number]:
+                yield number, Reason.MISSING_TEXT, "no text"
+            elif is_refused[number]:
+                message = (
+                    "a conversation, and Liquid knows captions and texts: export.conversations=sft writes it as text"
+                )
+                yield number, Reason.BAD_EXAMPLE, message
+            elif found.said[number] == NO:
+                message = f"the text is {NO.decode()!r}, by which Liquid says that there is none"
+                yield number, Reason.BAD_EXAMPLE, message
 
-    def _row(self, texts: Sequence[RawText], pictures: Sequence[Picture]) -> tuple[Any, ...]:
-        """Values in the order of `FEATURES`."""
-        is_talk = _is_talk(texts)
-        text = talk(texts, pictures) if is_talk else "\n".join(item.text for item in texts)
-        if not pictures:
-            return ("text_sft" if is_talk else "text_pretrain", text, len(text), NO, NO, NO, NO)
-        (picture,) = pictures
-        kind = "image_text_sft" if is_talk else "image_text"
-        length = len(text) + CHARACTERS_A_CODE * len(picture.codes)
-        codes = as_json(picture.codes)
-        if not self._has_several_sizes:
-            return kind, text, length, codes, NO, NO, NO
-        width, height = (str(side * self._downsample) for side in (picture.width, picture.height))
-        return kind, text, length, NO, codes, width, height
-
-    def _batches(self, rows: Sequence[tuple[Any, ...]]) -> Iterator[pa.RecordBatch]:
+    def _batches(self, found: _Found, kept: np.ndarray) -> Iterator[pa.RecordBatch]:
         """As many rows at a time as a column of strings can hold."""
         import pyarrow as pa
 
-        start, size = 0, 0
-        for number, row in enumerate(rows):
-            more = 4 * len(row[1]) + len(row[3]) + len(row[4])
-            if size + more > arrow.MOST_IN_BATCH and number > start:
-                yield pa.RecordBatch.from_arrays(_arrays(rows[start:number]), schema=self._schema)
-                start, size = number, 0
-            size += more
-        if start < len(rows):
-            yield pa.RecordBatch.from_arrays(_arrays(rows[start:]), schema=self._schema)
+        rows = np.flatnonzero(kept)
+        said, num_characters = found.all_said(rows)
+        pictures = found.pictures.select(kept[found.pictures.row])
+        at = (np.cumsum(kept) - 1)[pictures.row]
+        has_picture, num_codes = np.zeros(len(rows), bool), np.zeros(len(rows), np.int64)
+        has_picture[at], num_codes[at] = True, pictures.length
+        codes = self._code_texts(found, pictures, at, num_codes, has_picture)
+        nothing = Strings.of([NO] * len(rows))
+        length = num_characters + CHARACTERS_A_CODE * num_codes
+        kinds = Strings.of([_KINDS[kind] for kind in (2 * found.is_talk[rows] + has_picture).tolist()])
+        columns: list[Strings | np.ndarray] = [kinds, said, length, codes, nothing, nothing, nothing]
+        if self._has_several_sizes:
+            columns[3:] = [
+                nothing,
+                codes,
+                *(self._sides(side, at, len(rows)) for side in (pictures.width, pictures.height)),
+            ]
+        ends = totals_before(4 * num_characters + codes.num_bytes + len(NO))
+        start = 0
+        while start < len(rows):
+            stop = max(start + 1, int(np.searchsorted(ends, ends[start] + arrow.MOST_IN_BATCH, side="right")) - 1)
+            arrays = [
+                column.array(start, stop) if isinstance(column, Strings) else pa.array(column[start:stop])
+                for column in columns
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+            start = stop
+
+    def _code_texts(
+        self, found: _Found, pictures: SpanTable, at: np.ndarray, num_codes: np.ndarray, has_picture: np.ndarray
+    ) -> Strings:
+        """at: of each picture the place of its row among those that are kept ([num_pictures])."""
+        first = totals_before(num_codes + 1)
+        codes = np.zeros(int(first[-1]), np.int32)
+        copy_ids(found.rows.dataset, pictures, np.zeros(len(at), np.int64), first[at] + 1, codes)
+        try:
+            return self._codes.of(codes, first, has_picture)
+        except ValueError as error:
+            raise Failed(f"{self._folder} is damaged ({error}): restore it, or combine its run again") from None
+
+    def _sides(self, side: np.ndarray, at: np.ndarray, num_rows: int) -> Strings:
+        """Pixels of pictures; `NO` in rows without."""
+        values = [NO] * num_rows
+        for row, pixels in zip(at.tolist(), (side * self._downsample).tolist(), strict=True):
+            values[row] = b"%d" % pixels
+        return Strings.of(values)
 
     def _most_ids(self, rows: Rows) -> np.ndarray | None:
         """[num_rows] bool: whether the ids of the texts leave no room for all codes; None where nobody asks."""
@@ -221,16 +240,44 @@ class _Writer:
         return num_ids + 1 + AROUND > self._export.max_length
 
 
-def as_json(codes: np.ndarray) -> bytes:
-    """The same as `json.dumps(codes.tolist())`, a space behind each comma, six times as fast."""
-    lines = orjson.dumps(codes, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2)
-    return b"[%b]" % lines.translate(_LINES_TO_SPACES, b" ")[2:-2]
+class _Found:
+    """What is in rows: [num_rows] each, where nothing else is said."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows, self.texts = rows, rows.dataset.raw_texts(rows.row)
+        self.pictures = rows.table.of_kind(Kind.IMAGE)
+        self.num_pictures = np.bincount(self.pictures.row, minlength=len(rows))
+        self.said = self.texts.of_samples()
+        """UTF-8, the texts of a row end to end."""
+        self.num_bytes = np.array([len(item) for item in self.said], np.int64)
+        row = np.repeat(np.arange(len(rows)), self.texts.counts)
+        self.is_talk = np.bincount(row, self.texts.flags & ROLE_MASK != Role.NONE, len(rows)) > 0
+
+    def all_said(self, rows: np.ndarray) -> tuple[Strings, np.ndarray]:
+        """The one text of each of these rows ([n]), and its characters."""
+        said = [self.said[row] for row in rows.tolist()]
+        several = np.flatnonzero((self.texts.counts[rows] > 1) | self.is_talk[rows]).tolist()
+        if several:
+            texts, mark = self.texts.rows(), self._marks()
+            for at in several:
+                row = int(rows[at])
+                joined = "\n".join(item.text for item in texts[row])
+                said[at] = (talk(texts[row], mark[row]) if self.is_talk[row] else joined).encode()
+        return Strings.of(said), np.array([len(item.decode()) for item in said], np.int64)
+
+    def _marks(self) -> list[list[int]]:
+        """Of each row, which of its spans are pictures."""
+        table, found = self.rows.table, [list[int]() for _ in range(len(self.rows))]
+        place = before_in_row(table.row, np.ones(len(table.row), np.int64))[table.kind == Kind.IMAGE]
+        for row, at in zip(self.pictures.row.tolist(), place.tolist(), strict=True):
+            found[row].append(at)
+        return found
 
 
-def talk(texts: Sequence[RawText], pictures: Sequence[Picture]) -> str:
-    """A conversation as one text: a line for each turn, `<image>` where its picture stands."""
+def talk(texts: Sequence[RawText], pictures: Sequence[int]) -> str:
+    """A conversation as one text: a line for each turn, `<image>` where its picture stands. pictures: their spans."""
     turns: list[tuple[Role, str]] = []
-    marks = [picture.place for picture in pictures]
+    marks = list(pictures)
     for text in texts:
         said = ""
         while marks and text.place > marks[0]:
@@ -243,46 +290,6 @@ def talk(texts: Sequence[RawText], pictures: Sequence[Picture]) -> str:
     if marks:
         turns[-1] = (turns[-1][0], turns[-1][1] + _IMAGE * len(marks))
     return "\n".join(f"{_SPEAKERS[role]}: {said}" if role in _SPEAKERS else said for role, said in turns)
-
-
-def _is_talk(texts: Sequence[RawText]) -> bool:
-    return any(text.role != Role.NONE for text in texts)
-
-
-def _arrays(rows: Sequence[tuple[Any, ...]]) -> list[pa.Array]:
-    import pyarrow as pa
-
-    columns = zip(FEATURES, zip(*rows, strict=True), strict=True)
-    return [pa.array(column, pa.int64()) if name == "length" else _strings(column) for name, column in columns]
-
-
-def _strings(values: Sequence[str | bytes]) -> pa.Array:
-    """Of texts or their UTF-8, in one copy."""
-    import pyarrow as pa
-
-    data = [value if isinstance(value, bytes) else value.encode() for value in values]
-    first = np.zeros(len(data) + 1, "<i4")
-    np.cumsum([len(item) for item in data], out=first[1:])
-    return pa.StringArray.from_buffers(len(data), pa.py_buffer(first), pa.py_buffer(b"".join(data)))
-
-
-def _pictures(rows: Rows) -> list[list[Picture]]:
-    """Of each row."""
-    table, found = rows.table, [list[Picture]() for _ in range(len(rows))]
-    place = before_in_row(table.row, np.ones(len(table.row), np.int64))
-    is_image = table.kind == Kind.IMAGE
-    images = table.of_kind(Kind.IMAGE)
-    if not len(images.row):
-        return found
-    maps = rows.dataset.maps
-    first = images.first_token + maps.tokens[images.part]
-    columns = (images.row, first, images.length, images.height, images.width, place[is_image])
-    with maps.opened(images.part):
-        ids = maps.column("tokens/ids")
-        for row, start, length, height, width, at in zip(*(column.tolist() for column in columns), strict=True):
-            codes = ids[start : start + length].astype(np.int32)
-            found[row].append(Picture(codes=codes, height=height, width=width, place=at))
-    return found
 
 
 FORMAT = Liquid()

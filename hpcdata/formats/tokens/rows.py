@@ -100,7 +100,7 @@ class Rows:
     @Lazy
     def texts(self) -> list[str]:
         """Of each row the texts that were kept, a line each."""
-        return ["\n".join(text.text for text in example.texts) for example in self.examples()]
+        return ["\n".join(text.text for text in texts) for texts in self.dataset.texts(self.row)]
 
     @Lazy
     def first_span(self) -> np.ndarray:
@@ -158,7 +158,7 @@ class Sequences:
         stored = np.dtype(self._rows.dataset.manifest.id_dtype)
         is_narrower = np.dtype(rule.dtype).itemsize < stored.itemsize
         out = empty((int(self.first[-1]),), stored if is_narrower else rule.dtype)
-        self._copy(out)
+        copy_ids(self._rows.dataset, table, self._is_image * np.int64(rule.image_shift), dest, out)
         out = out.astype(rule.dtype, copy=False)
         if rule.bos is not None:
             out[self.first[:-1]] = rule.bos
@@ -212,23 +212,6 @@ class Sequences:
     def of_row(self, values: np.ndarray, number: int) -> np.ndarray:
         return values[self.first[number] : self.first[number + 1]]
 
-    def _copy(self, out: np.ndarray) -> None:
-        table, dataset = self._table, self._rows.dataset
-        shift = self._is_image * np.int64(self._rule.image_shift)
-        compiled, maps = kernels(), dataset.maps
-        if not len(table.length):
-            return
-        if compiled is None:
-            out[:] = 0
-            ids = dataset.ids(table.part, table.first_token, table.length).astype(np.int64)
-            out[_places(self._dest, table.length)] = ids + np.repeat(shift, table.length)
-            return
-        with maps.opened(table.part):
-            start = table.first_token + maps.tokens[table.part]
-            runs = (np.ascontiguousarray(start), np.ascontiguousarray(shift), np.ascontiguousarray(self._dest))
-            place = compiled.place_runs(maps.column("tokens/ids"), *runs, np.ascontiguousarray(table.length))
-            place(out, 0, len(table.length), 0)
-
     def _spread(self, values: np.ndarray, others: int) -> np.ndarray:
         """`values` of spans on their ids, `others` elsewhere."""
         out, length, compiled = np.empty(int(self.first[-1]), np.uint8), self._table.length, kernels()
@@ -239,6 +222,22 @@ class Sequences:
         runs = (np.ascontiguousarray(item, np.int64) for item in (values, self._dest, length))
         compiled.fill_runs(*runs)(out, 0, len(length), 0, others)
         return out
+
+
+def copy_ids(dataset: TokenDataset, table: SpanTable, shift: np.ndarray, dest: np.ndarray, out: np.ndarray) -> None:
+    """out[dest...] = the ids of each span + its shift ([num_spans] each). What stands between them is not defined."""
+    compiled, maps = kernels(), dataset.maps
+    if not len(table.length):
+        return
+    if compiled is None:
+        out[:] = 0
+        ids = dataset.ids(table.part, table.first_token, table.length).astype(np.int64)
+        out[_places(dest, table.length)] = ids + np.repeat(shift, table.length)
+        return
+    with maps.opened(table.part):
+        start = table.first_token + maps.tokens[table.part]
+        runs = [np.ascontiguousarray(item, np.int64) for item in (start, shift, dest, table.length)]
+        compiled.place_runs(maps.column("tokens/ids"), *runs)(out, 0, len(table.length), 0)
 
 
 def bytes_of(values: np.ndarray) -> memoryview:

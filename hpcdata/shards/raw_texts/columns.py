@@ -53,6 +53,22 @@ class RawTexts:
         )
 
     @classmethod
+    def joined(cls, num_samples: int, groups: Sequence[tuple[np.ndarray, RawTexts]]) -> RawTexts:
+        """One of several: which samples each is of ([n] integers), and their texts."""
+        counts, pieces = np.zeros(num_samples, np.int64), [b""] * num_samples
+        for at, group in groups:
+            counts[at] = group.counts
+            for place, data in zip(at.tolist(), group.of_samples(), strict=True):
+                pieces[place] = data
+        sample = np.concatenate([np.repeat(at, group.counts) for at, group in groups])
+        order = np.argsort(sample, kind="stable")
+        num_bytes, place, flags = (
+            np.concatenate([getattr(group, name) for _, group in groups])[order]
+            for name in ("num_bytes", "place", "flags")
+        )
+        return cls(counts=counts, num_bytes=num_bytes, place=place, flags=flags, data=b"".join(pieces))
+
+    @classmethod
     def of_documents(cls, texts: Sequence[bytes]) -> RawTexts:
         """Of samples of one text each."""
         number = len(texts)
@@ -76,6 +92,16 @@ class RawTexts:
             "raw/bytes.memmap": np.frombuffer(self.data, "u1"),
         }
 
+    def of_samples(self) -> list[bytes]:
+        """The texts of each sample, end to end."""
+        ends = _totals(self.num_bytes)[_totals(self.counts)]
+        return [self.data[start:end] for start, end in itertools.pairwise(ends.tolist())]
+
+    def rows(self) -> list[tuple[RawText, ...]]:
+        """Of each sample, in their order."""
+        texts = iter(self.split())
+        return [tuple(itertools.islice(texts, count)) for count in self.counts.tolist()]
+
     def split(self) -> Iterator[RawText]:
         """One after the other, whichever sample they are of."""
         start = 0
@@ -86,14 +112,19 @@ class RawTexts:
     def hashed(self) -> list[bytes]:
         """Of each sample what its content digest covers: int64 place, flags and size of each text, then its bytes."""
         heads = np.column_stack([self.place, self.flags, self.num_bytes]).astype("<i8").tobytes()
-        texts = np.concatenate([[0], np.cumsum(self.counts)])
-        starts = np.concatenate([[0], np.cumsum(self.num_bytes)])[texts]
+        texts = _totals(self.counts)
+        starts = _totals(self.num_bytes)[texts]
         return [
             heads[24 * text : 24 * next_text] + self.data[start:end]
             for (text, next_text), (start, end) in zip(
                 itertools.pairwise(texts.tolist()), itertools.pairwise(starts.tolist()), strict=True
             )
         ]
+
+
+def _totals(values: np.ndarray) -> np.ndarray:
+    """[n + 1]: the sum of the values before each, and of all."""
+    return np.concatenate([[0], np.cumsum(values)])
 
 
 def text_of(data: bytes, place: int, flags: int) -> RawText:

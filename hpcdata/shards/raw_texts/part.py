@@ -10,7 +10,7 @@ import numpy as np
 from hpcdata.base.errors import Failed
 from hpcdata.samples import RawText
 from hpcdata.shards.columns import RAW_TEXTS
-from hpcdata.shards.raw_texts.columns import RawTexts, stored_texts, text_of
+from hpcdata.shards.raw_texts.columns import RawTexts, stored_texts
 from hpcdata.shards.schema import Column
 
 Mapped = Callable[[str, str, tuple[int, ...]], np.ndarray]
@@ -29,29 +29,26 @@ class PartTexts:
 
     def row(self, row: int) -> tuple[RawText, ...]:
         """Of one sample, in their order."""
-        return self.rows(np.array([row]))[0]
+        return self.at(np.array([row])).rows()[0]
 
-    def rows(self, rows: np.ndarray) -> list[tuple[RawText, ...]]:
-        """Of each sample, in their order. rows: [n] integers, in any order."""
+    def at(self, rows: np.ndarray) -> RawTexts:
+        """Of samples in any order: [n] integers."""
         if not self.are_kept:
-            return [()] * len(rows)
+            return RawTexts.of([()] * len(rows))
         columns = self._columns
         try:
             counts = columns["samples/num_texts.memmap"][rows].astype(np.int64)
             first = columns["samples/first_text.memmap"][rows]
             text = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
             names = ("first_byte", "num_bytes", "place", "flags")
-            found = [columns[f"texts/{name}.memmap"][text].tolist() for name in names]
+            start, num_bytes, place, flags = (columns[f"texts/{name}.memmap"][text].astype(np.int64) for name in names)
         except (IndexError, ValueError) as error:
             raise self._damaged(error) from None
-        data, size = columns["raw/bytes.memmap"], len(columns["raw/bytes.memmap"])
-        texts = []
-        for start, length, place, flags in zip(*found, strict=True):
-            if start < 0 or length < 0 or start + length > size:
-                raise self._damaged("a text lies outside of raw/bytes")
-            texts.append(text_of(data[start : start + length].tobytes(), place, flags))
-        ends = np.cumsum(counts).tolist()
-        return [tuple(texts[end - count : end]) for end, count in zip(ends, counts.tolist(), strict=True)]
+        data = columns["raw/bytes.memmap"].data
+        if min(start.min(initial=0), num_bytes.min(initial=0)) < 0 or (start > len(data) - num_bytes).any():
+            raise self._damaged("a text lies outside of raw/bytes")
+        pieces = [data[begin:end] for begin, end in zip(start.tolist(), (start + num_bytes).tolist(), strict=True)]
+        return RawTexts(counts=counts, num_bytes=num_bytes, place=place, flags=flags, data=b"".join(pieces))
 
     def between(self, start: int, end: int) -> RawTexts:
         """Of samples `start` to `end`, all at once."""

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class Exporting:
             record = Reject(position=position, key=key, reason=reason, message=message, offset=int(rows.row[number]))
             rejects.append(reject_row(record, bad.reason, bad.message, first_index, source))
         kept = rows.without([number for number, _, _ in written.rejects])
-        return Exported(
+        made = Exported(
             rows=kept,
             result=written,
             rejects=sorted(rejects, key=lambda row: row.index),
@@ -68,6 +69,8 @@ class Exporting:
             ending=self._ending,
             writer=self._writer,
         )
+        _ = made.pieces  # which takes their digests: in this thread
+        return made
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,15 +113,16 @@ class Exported:
         rows = self.rows.without(gone)
         return dataclasses.replace(self, rows=rows, result=self.writer.write(rows), rejects=())
 
+    @cached_property
     def pieces(self) -> list[Piece]:
         """What it adds to its shard, in order."""
         written = self.result
-        if written.stream:
-            return [_piece(len(self.rows), written.stream)]
+        if any(map(len, written.stream)):
+            return [_piece(len(self.rows), *written.stream)]
         return [*written.pieces, *(_piece(rows, data) for rows, data in written.files)]
 
     def lay_out(self, schema: Schema, before: Before) -> Laid:
-        pieces = self.pieces()
+        pieces = self.pieces
         columns = {
             "samples/index.memmap": (self.first_index + self.rows.position).astype("<i8"),
             "pieces/num_rows.memmap": np.array([piece.num_rows for piece in pieces], "<i8"),
@@ -141,5 +145,8 @@ def content_of(sha256: bytes) -> int:
     return int.from_bytes(sha256, "little")
 
 
-def _piece(num_rows: int, data: bytes) -> Piece:
-    return Piece(num_rows=num_rows, size=len(data), sha256=hashlib.sha256(data).digest())
+def _piece(num_rows: int, *data: bytes | memoryview) -> Piece:
+    hasher = hashlib.sha256()
+    for item in data:
+        hasher.update(item)
+    return Piece(num_rows=num_rows, size=sum(map(len, data)), sha256=hasher.digest())

@@ -148,7 +148,7 @@ class Export:
 
         assert isinstance(made, Exported)
         place, number = made.written_place(index), 0
-        for piece in made.pieces():
+        for piece in made.pieces:
             number += piece.num_rows
             if place < number:
                 return "" if piece.sha256 == Stored(folder).sha256_of_row(row) else "its piece has other bytes"

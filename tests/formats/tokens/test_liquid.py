@@ -17,7 +17,8 @@ from hpcdata.config.schema import ExportConfig
 from hpcdata.dataset.manifest import read_manifest
 from hpcdata.dataset.partlist import Parts
 from hpcdata.formats.target import problems_of, read_target
-from hpcdata.formats.tokens.liquid import FORMAT, as_json
+from hpcdata.formats.tokens.liquid import FORMAT
+from hpcdata.formats.tokens.strings import CodeTexts
 from hpcdata.samples import Example, RawText, Role, Span
 from hpcdata.shards.counts import Counts
 from tests.formats.tokens.exports import read_by
@@ -102,9 +103,23 @@ def test_rows_are_those_of_liquids_own_scripts(of_pairs: Path, of_texts: Path, p
         assert problems_of(path) == []  # though datasets has left its order there, in cache-....arrow
 
 
-@pytest.mark.parametrize("codes", [[0], [0, 8191], [7, 10, 0, 100, 8191, 1000]])
-def test_codes_are_spelled_as_json_does(codes: list[int]) -> None:
-    assert as_json(np.array(codes, np.int32)).decode() == json.dumps(codes)
+def code_texts(*lists: list[int] | None) -> list[str]:
+    items = [[0, *(codes or [])] for codes in lists]
+    first = np.cumsum([0, *map(len, items)])
+    has_list = np.array([codes is not None for codes in lists])
+    found = CodeTexts(8192, without=b"no").of(np.concatenate(items).astype(np.int32), first, has_list)
+    return [found.array(row, row + 1).to_pylist()[0] for row in range(len(lists))]
+
+
+def test_codes_are_spelled_as_json_does() -> None:
+    lists = [[0], [0, 8191], [], [7, 10, 0, 100, 8191, 1000]]
+    assert code_texts(lists[0], None, *lists[1:]) == [json.dumps([0]), "no", *map(json.dumps, lists[1:])]
+
+
+@pytest.mark.parametrize("wrong", [-1, 8192])
+def test_what_is_no_code_is_told_instead_of_spelled(wrong: int) -> None:
+    with pytest.raises(ValueError, match=f"it has code {wrong}, and there are 8192"):
+        code_texts([1, 2], [3, wrong, 4])
 
 
 def test_several_folders_are_read_as_one(of_pairs: Path, of_texts: Path, pairs, texts) -> None:
