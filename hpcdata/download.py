@@ -41,8 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _download(options: Options) -> int:
+    import math
+
+    from hpcdata.base.errors import UserError
     from hpcdata.catalogue import commanding
 
+    for name in ("patience", "checkpoint_mb"):
+        if not (math.isfinite(value := getattr(options, name)) and value >= 0):
+            raise UserError(f"--{name.replace('_', '-')} is {value}, expected a number that is not negative")
     if options.list:
         return commanding.list_sets(options.names, options.data_dir, options.catalogue, as_json=options.json)
     wishes = commanding.Wishes(

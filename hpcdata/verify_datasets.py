@@ -40,17 +40,21 @@ def _verify(options: Options) -> int:
     import dataclasses
     import json
 
+    from hpcdata.base.errors import UserError
     from hpcdata.catalogue.registry import ALL, Catalogue
     from hpcdata.catalogue.settings import find_data_dir, find_folders
     from hpcdata.multimodal.datasets.verifying import is_here, look_at
 
-    root = find_data_dir(options.data_dir)
-    entries = Catalogue(find_folders(options.catalogue)).choose(options.names or [ALL])
+    for name in ("sample", "n_proc"):
+        if (value := getattr(options, name)) < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {value}, expected 1 or more")
+    root, catalogue = find_data_dir(options.data_dir), Catalogue(find_folders(options.catalogue))
+    entries, named = catalogue.choose(options.names or [ALL]), catalogue.asked_for(options.names)
     here = [entry for entry in entries if is_here(entry, root)]
     found = []
     for entry in here:
         most = None if options.all else options.sample
-        for report in look_at(entry, root, most=most, num_threads=max(1, options.n_proc)):
+        for report in look_at(entry, root, most=most, num_threads=options.n_proc):
             found.append(report)
             if not options.json:
                 say(_line(report))
@@ -62,7 +66,7 @@ def _verify(options: Options) -> int:
         say(f"{len(here)} of {len(entries)} sets are in {root}; hpcdata download --list says what to do for the others")
     if not all(report.is_good() for report in found):
         return FAILED
-    return UNFINISHED if away and len(entries) == len(options.names) else DONE
+    return UNFINISHED if named.intersection(away) else DONE
 
 
 def _line(report: SplitReport) -> str:

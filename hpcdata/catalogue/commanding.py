@@ -60,7 +60,10 @@ class Result:
 
 def list_sets(names: Sequence[str], data_dir: str | None, folders: Sequence[str], *, as_json: bool) -> int:
     catalogue = Catalogue(find_folders(list(folders)))
-    root = find_data_dir(data_dir)
+    try:
+        root, where = find_data_dir(data_dir), ""
+    except UserError as error:
+        root, where = None, str(error)
     entries = catalogue.choose(list(names) or [ALL])
     rows = [(entry, read_state(entry, root)) for entry in entries]
     if as_json:
@@ -73,7 +76,10 @@ def list_sets(names: Sequence[str], data_dir: str | None, folders: Sequence[str]
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]) - 1)]
     for row in table:
         say("  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]]).rstrip())
-    say(f"\n{units.counted(len(rows), 'set')} in {root}; groups: {', '.join([ALL, *sorted(catalogue.groups)])}")
+    place = f" in {root}" if root else ""
+    say(f"\n{units.counted(len(rows), 'set')}{place}; groups: {', '.join([ALL, *sorted(catalogue.groups)])}")
+    if where:
+        say(where)
     return DONE
 
 
@@ -84,7 +90,8 @@ def fetch_sets(wishes: Wishes) -> int:
     if wishes.num_at_once < 1:
         raise UserError(f"--n-proc is {wishes.num_at_once}, expected 1 or more")
     logs.configure()
-    entries = Catalogue(find_folders(list(wishes.folders))).choose(wishes.names)
+    catalogue = Catalogue(find_folders(list(wishes.folders)))
+    entries = catalogue.choose(wishes.names)
     root, hub = find_data_dir(wishes.data_dir), find_hub()
     started, parent = time.monotonic(), os.getpid()
     with StopFlag() as stop:
@@ -107,11 +114,13 @@ def fetch_sets(wishes: Wishes) -> int:
 
         results = _joined(forked.share_out(work, range(wishes.num_at_once)))
         was_stopped = stop.received is not None
-    return _told(results, entries, wishes, time.monotonic() - started, was_stopped=was_stopped)
+    seconds, named = time.monotonic() - started, catalogue.asked_for(wishes.names)
+    return _told(results, entries, named, wishes, seconds, was_stopped=was_stopped)
 
 
 def check_sets(wishes: Wishes) -> int:
     catalogue = Catalogue(find_folders(list(wishes.folders)))
+    named = catalogue.asked_for(wishes.names)
     root, code, found = find_data_dir(wishes.data_dir), DONE, dict[str, dict[str, object]]()
     with StopFlag() as stop:
         for entry in catalogue.choose(list(wishes.names) or [ALL]):
@@ -122,9 +131,9 @@ def check_sets(wishes: Wishes) -> int:
                 )
             except Unfinished as error:
                 found[entry.name] = {"problem": str(error)}
-                if wishes.names and not wishes.as_json:
+                if entry.name in named and not wishes.as_json:
                     say(f"{entry.name}: {error}")
-                code = max(code, UNFINISHED) if wishes.names and code != FAILED else code
+                code = max(code, UNFINISHED) if entry.name in named and code != FAILED else code
                 continue
             found[entry.name] = {"files": result.num_files, "bytes": result.num_bytes, "faults": result.faults}
             if result.faults:
@@ -235,15 +244,17 @@ def _sum(one: Account, other: Account) -> Account:
     )
 
 
-def _told(results: list[Result], entries: list[Entry], wishes: Wishes, seconds: float, *, was_stopped: bool) -> int:
+def _told(
+    results: list[Result], entries: list[Entry], named: set[str], wishes: Wishes, seconds: float, *, was_stopped: bool
+) -> int:
+    """named: themselves, and not as one of a group."""
     by_name = {entry.name: entry for entry in entries}
-    named = len(entries) == len(wishes.names)
     code = DONE
     for result in results:
         own = result.code
         if result.account.failed:
             own = FAILED
-        elif own == UNFINISHED and not named and by_name[result.name].access not in ("open",):
+        elif own == UNFINISHED and result.name not in named and by_name[result.name].access not in ("open",):
             own = DONE  # in a group, what a person has to do is said, and is no failure
         code = FAILED if FAILED in (code, own) else max(code, own)
     if wishes.as_json:
@@ -294,7 +305,7 @@ def _result_as_json(result: Result) -> dict[str, object]:
     }
 
 
-def _as_json(entry: Entry, state: State, root: Path) -> dict[str, object]:
+def _as_json(entry: Entry, state: State, root: Path | None) -> dict[str, object]:
     return {
         "name": entry.name,
         "names": list(entry.names()),
@@ -303,7 +314,7 @@ def _as_json(entry: Entry, state: State, root: Path) -> dict[str, object]:
         "what_to_do": state.remedy,
         "licence": entry.licence,
         "splits": list(entry.splits),
-        "folder": str(folder_of(entry, root)),
+        "folder": None if root is None else str(folder_of(entry, root)),
         "bytes": state.num_bytes or entry.size,
         "unchecked": list(entry.unchecked),
         "note": entry.note,

@@ -126,7 +126,8 @@ def _list_tree(entry: Entry, tree: HubTree, web: Web, hub: Hub, patience_s: floa
                 fault.kind,
                 fault.reason,
                 f"{tree.repo}, revision {tree.revision}: there is none, or it is not open to you: accept its terms at "
-                f"{hub.endpoint}/datasets/{tree.repo}, and export HF_TOKEN",
+                f"{hub.endpoint}/datasets/{tree.repo}, and "
+                + ("see that your token is right and may read it" if hub.token else "export HF_TOKEN"),
             ) from None
         raise
     commit = str(info["sha"])

@@ -1,4 +1,4 @@
-"""The entries that there are, by name, alias, variant and group.
+"""The entries that there are, by name, alias, variant and group: a name means one of them, and a folder is of one.
 
 Names are told apart by letters and digits alone: `ChartQa`, `chart_qa` and `chart-qa` are one.
 """
@@ -16,24 +16,27 @@ from hpcdata.catalogue.reading import read_entry
 
 OWN = Path(__file__).parent / "entries"
 ALL = "all"
+ENDINGS = (".yaml", ".yml")
 
 
 class Catalogue:
     """folders: of the user's own entries, which stand before ours of the same name; the first one wins."""
 
     def __init__(self, folders: Sequence[Path] = ()) -> None:
-        """Raises UserError for a folder that is not there, an entry that is wrong, and a name that two have."""
+        """Raises UserError for a folder that is not there, an entry that is wrong, a name or folder that two have."""
         self.entries: list[Entry] = []
         self._by_name: dict[str, Entry] = {}
+        self._paths: dict[str, Path] = {}
         for folder in [*folders, OWN]:
             if not folder.is_dir():
                 raise UserError(f"{folder} is no folder: it should hold entries of data sets, NAME.yaml")
-            for path in sorted(folder.glob("*.yaml")):
+            for path in sorted(path for path in folder.iterdir() if path.suffix in ENDINGS and path.is_file()):
                 self._add(read_entry(path), path, is_own=folder == OWN)
         self.groups: dict[str, list[Entry]] = {}
         for entry in self.entries:
             for group in entry.groups:
                 self.groups.setdefault(group, []).append(entry)
+        self._require_one_meaning()
 
     def find(self, name: str) -> Entry | None:
         return self._by_name.get(key_of(name))
@@ -46,6 +49,15 @@ class Catalogue:
                 found.setdefault(entry.name, entry)
         return list(found.values())
 
+    def asked_for(self, names: Sequence[str]) -> set[str]:
+        """Names of the entries that are named themselves, and not as one of a group."""
+        return {entry.name for entry in map(self.find, names) if entry is not None}
+
+    def nearest(self, name: str, count: int = 3) -> list[str]:
+        """Names and groups that come near to one that is none."""
+        known = [*(item for entry in self.entries for item in entry.names()), *self.groups, ALL]
+        return difflib.get_close_matches(name.lower(), known, n=count, cutoff=0.5)
+
     def _chosen(self, name: str) -> list[Entry]:
         entry = self.find(name)
         if entry is not None:
@@ -53,21 +65,38 @@ class Catalogue:
         groups = {key_of(group): entries for group, entries in self.groups.items()} | {ALL: self.entries}
         if key_of(name) in groups:
             return groups[key_of(name)]
-        known = [*(item for entry in self.entries for item in entry.names()), *self.groups, ALL]
-        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+        near = self.nearest(name)
         hint = f"did you mean {', '.join(near)}?" if near else "hpcdata download --list has all"
         raise UserError(f"there is no data set and no group {name}: {hint}")
 
     def _add(self, entry: Entry, path: Path, *, is_own: bool) -> None:
-        names = {key_of(name): name for name in entry.names()}
         if is_own and any(key_of(entry.name) == key_of(other.name) for other in self.entries):
             return  # the user has an entry of this name
-        for key, name in names.items():
+        for key, name in {key_of(name): name for name in entry.names()}.items():
             other = self._by_name.get(key)
-            if other is not None and not is_own:
+            if other is None:
+                self._by_name[key] = entry
+            elif not is_own:
                 raise UserError(f"{path}: the name {name} is taken, by {other.name}")
-            self._by_name.setdefault(key, entry)
+            elif key == key_of(entry.name):
+                hint = f"an entry that takes its place is called {entry.name}"
+                raise UserError(f"{self._paths[other.name]}: the name {name} is taken, by one of hpcdata's own: {hint}")
+        if (other := next((item for item in self.entries if item.folder == entry.folder), None)) is not None:
+            where, by = (self._paths[other.name], entry) if is_own else (path, other)
+            raise UserError(f"{where}: the folder {entry.folder} is taken, by {by.name}")
         self.entries.append(entry)
+        self._paths[entry.name] = path
+
+    def _require_one_meaning(self) -> None:
+        for group, entries in self.groups.items():
+            taken = self._by_name.get(key_of(group))
+            if taken is not None or key_of(group) == ALL:
+                paths = [self._paths[entry.name] for entry in (*entries, *filter(None, [taken]))]
+                path = next((path for path in paths if path.parent != OWN), paths[0])
+                what = f"the data set {taken.name}" if taken is not None else "all data sets"
+                raise UserError(f"{path}: {group} is a group and means {what}, too: choose another word")
+        if (entry := self._by_name.get(ALL)) is not None:
+            raise UserError(f"{self._paths[entry.name]}: the name {ALL} means all data sets: choose another one")
 
 
 def key_of(name: str) -> str:

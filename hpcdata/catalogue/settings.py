@@ -16,9 +16,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from hpcdata.base.errors import UserError
+from hpcdata.net import Refused
+from hpcdata.net.addresses import parse, shown
 
 DATA_DIR = ("MOLMO_DATA_DIR", "HPCDATA_DATA_DIR")
 FOLDERS = "HPCDATA_CATALOGUE"
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _HUB = "https://huggingface.co"
 _TRUE = ("1", "on", "yes", "true")
 
@@ -35,10 +38,13 @@ class Hub:
 def find_hub(environ: Mapping[str, str] = os.environ) -> Hub:
     """Raises UserError for an endpoint that is none."""
     endpoint = environ.get("HF_ENDPOINT", "").strip().rstrip("/") or _HUB
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise UserError(f"HF_ENDPOINT is {endpoint!r}, expected an address such as {_HUB}")
-    offline = any(environ.get(name, "").lower() in _TRUE for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"))
+    try:
+        parse(endpoint)
+    except Refused as error:
+        raise UserError(f"HF_ENDPOINT is {shown(endpoint)!r}, expected an address such as {_HUB}: {error}") from None
+    if "@" in urlsplit(endpoint).netloc:
+        raise UserError(f"HF_ENDPOINT has a password, which is not sent to {shown(endpoint)}: export HF_TOKEN for one")
+    offline = any(environ.get(name, "").strip().lower() in _TRUE for name in OFFLINE)
     return Hub(endpoint=endpoint, token=_find_token(environ), is_offline=offline)
 
 
@@ -61,10 +67,19 @@ def find_folders(given: list[str], environ: Mapping[str, str] = os.environ) -> l
 def _find_token(environ: Mapping[str, str]) -> str | None:
     for name in ("HF_TOKEN", "HF_ACCESS_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if token := "".join(environ.get(name, "").split()):
-            return token
+            return _checked(token, name)
     home = environ.get("HF_HOME") or os.path.join(environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     path = environ.get("HF_TOKEN_PATH") or os.path.join(home, "token")
+    path = os.path.expanduser(os.path.expandvars(path))
     try:
-        return "".join(Path(os.path.expanduser(os.path.expandvars(path))).read_text().split()) or None
+        token = "".join(Path(path).read_text().split())
     except (OSError, UnicodeDecodeError):
         return None
+    return _checked(token, path) if token else None
+
+
+def _checked(token: str, where: str) -> str:
+    """Raises UserError for what no request can carry; it is not shown."""
+    if not (token.isascii() and token.isprintable()):
+        raise UserError(f"the token of {where} has characters that none has: copy it again")
+    return token

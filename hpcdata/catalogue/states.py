@@ -18,12 +18,14 @@ from hpcdata.catalogue.record import FOLDER, Record
 from hpcdata.catalogue.registry import Catalogue, matcher
 from hpcdata.catalogue.unpacking.marks import missing_of
 
-PRESENT, PARTIAL, ABSENT, DAMAGED = "present", "partial", "absent", "damaged"
+PRESENT, PARTIAL, ABSENT, DAMAGED, UNKNOWN = "present", "partial", "absent", "damaged", "unknown"
 
 
 @dataclass(frozen=True)
 class State:
-    """name: present, partial, absent, damaged, or what `Entry.access` says. remedy: what to do, empty when nothing."""
+    """name: present, partial, absent, damaged, unknown (nobody has looked), or what `Entry.access` says. remedy: what
+    to do, empty when nothing.
+    """
 
     name: str
     remedy: str
@@ -88,18 +90,28 @@ def fetch_line(entry: Entry, folder: Path) -> str:
     return " ".join(words)
 
 
-def read_state(entry: Entry, data_dir: Path) -> State:
-    folder = folder_of(entry, data_dir)
+def read_state(entry: Entry, data_dir: Path | None) -> State:
+    """data_dir: None where nothing says where sets lie."""
     type_again = f"hpcdata download {quoted(entry.name)}"
+    if data_dir is None:
+        return State(UNKNOWN, type_again) if entry.access == "open" else _unreached(entry, type_again)
     try:
-        listed, known = listing.load(folder), Record(folder).read()
+        return _state(entry, folder_of(entry, data_dir), type_again)
     except Failed as error:
         return State(DAMAGED, str(error))
+    except OSError as error:
+        return State(DAMAGED, f"{error.filename} cannot be read: {error.strerror}")
+
+
+def _state(entry: Entry, folder: Path, type_again: str) -> State:
+    listed, known = listing.load(folder), Record(folder).read()
     if listed is not None:
         here = [item for item in listed.files if item.path in known.here]
         fits = [item for item in here if known.here[item.path].is_as_recorded(folder / item.path)]
         num_bytes = sum(known.here[item.path].size for item in fits)
         counts = (len(listed.files), len(fits), num_bytes)
+        if listed.sources != listing.sources_of(entry):
+            return State(PARTIAL, f"its entry is another one than when it was listed: {type_again}", *counts)
         if len(fits) == len(listed.files):
             if packed := missing_of(entry, folder):
                 return State(PARTIAL, f"{len(packed)} archives are not unpacked: {type_again}", *counts)
@@ -112,12 +124,16 @@ def read_state(entry: Entry, data_dir: Path) -> State:
     if entry.access == "open":
         return State(ABSENT, type_again)
     if entry.access == "manual":
-        return _manual(entry, folder, known.here.keys(), type_again)
+        return _manual(entry, folder, type_again)
+    return _unreached(entry, type_again)
+
+
+def _unreached(entry: Entry, type_again: str) -> State:
     what = entry.note or ACCESS[entry.access]
-    return State(entry.access, f"{what}; then {type_again}" if entry.access == "gated" else what)
+    return State(entry.access, f"{what}; then {type_again}" if entry.access in ("gated", "manual") else what)
 
 
-def _manual(entry: Entry, folder: Path, recorded: object, type_again: str) -> State:
+def _manual(entry: Entry, folder: Path, type_again: str) -> State:
     missing = missing_needs(entry, folder)
     if missing:
         verb = "is" if len(missing) == 1 else "are"

@@ -227,6 +227,8 @@ def test_what_fails_is_counted_by_reason_and_the_exit_code_says_so(
     [
         ([], "name a data set, a group or all"),
         (["chart_qa", "--n-proc", "0"], "--n-proc is 0"),
+        (["chart_qa", "--checkpoint-mb", "nan"], "--checkpoint-mb is nan"),
+        (["chart_qa", "--patience", "-1"], "--patience is -1"),
         (
             ["nothing_at_all_like_it"],
             "no data set and no group nothing_at_all_like_it: hpcdata download --list has all",
@@ -241,13 +243,72 @@ def test_a_line_that_is_wrong_is_refused(
     assert told in capsys.readouterr().err
 
 
-def test_without_a_place_for_sets_it_says_what_to_export(
+def test_without_a_place_for_sets_it_says_what_to_export_and_still_lists_them(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MOLMO_DATA_DIR")
     monkeypatch.delenv("HPCDATA_DATA_DIR", raising=False)
     assert download.main(["chart_qa"]) == 2
     assert "export MOLMO_DATA_DIR=/path/to/data" in capsys.readouterr().err
+    assert download.main(["--list"]) == 0
+    out = capsys.readouterr().out
+    assert "export MOLMO_DATA_DIR=/path/to/data" in out
+    assert "hpcdata download chart_qa" in out
+
+
+def test_what_a_person_has_to_do_is_no_success_of_a_set_that_was_named(hub: Hub, tmp_path: Path) -> None:
+    """However many names the line has; one of a group is said, and is no failure."""
+    fill(hub.folder)
+    mine = ["--catalogue", own(tmp_path)]
+    assert download.main(["info_qa", "InfoQa"]) == 3
+    assert download.main(["pairs", "tests", "info_qa", *mine]) == 3
+    assert download.main(["--check", "info_qa", "pairs", *mine]) == 3
+    assert download.main(["--check", "academic"]) == 0
+
+
+def test_a_set_that_cannot_be_looked_at_leaves_the_others_their_line(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(hub.folder)
+    (tmp_path / "data/torch_datasets").mkdir(parents=True)
+    (tmp_path / "data/torch_datasets/chartqa").write_text("a file")
+    assert download.main(["--list", "--json"]) == 0
+    states = {row["name"]: (row["state"], row["what_to_do"]) for row in json.loads(capsys.readouterr().out)}
+    assert states["chart_qa"][0] == "damaged"
+    assert "torch_datasets/chartqa" in states["chart_qa"][1]
+    assert states["mmmu"][0] == "absent"
+
+
+def test_a_set_whose_entry_has_changed_is_not_present(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(hub.folder)
+    assert download.main(["pairs", "--catalogue", own(tmp_path)]) == 0
+    capsys.readouterr()
+    changed = own(tmp_path, YAML.replace("{repo: lab/pairs}", "{repo: lab/others}"))
+    assert download.main(["--list", "pairs", "--json", "--catalogue", changed]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["state"] == "partial"
+    assert "its entry is another one" in row["what_to_do"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("HF_ENDPOINT", "http://[::1", "HF_ENDPOINT is 'http://[::1'"),
+        ("HF_ENDPOINT", "huggingface.co", "HF_ENDPOINT is 'huggingface.co'"),
+        ("HF_ENDPOINT", "http://me:geheim@127.0.0.1:9", "HF_ENDPOINT has a password"),
+        ("HF_TOKEN", "geheim\u2192", "the token of HF_TOKEN has characters that none has"),
+    ],
+)
+def test_settings_that_no_request_can_carry_are_refused_and_not_shown(
+    name: str, value: str, told: str, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert download.main(["chart_qa"]) == 2
+    said = "".join(capsys.readouterr())
+    assert told in said
+    assert "geheim" not in said
 
 
 @pytest.mark.slow

@@ -106,6 +106,11 @@ def test_an_unknown_name_is_told_with_what_comes_near(catalogue: Catalogue) -> N
         catalogue.choose(["chartqqa"])
 
 
+def test_names_of_entries_are_told_from_groups_and_from_what_was_named_itself(catalogue: Catalogue) -> None:
+    assert [entry.name for entry in catalogue.choose(["cosyn"])] == ["cosyn"]
+    assert catalogue.asked_for(["InfoQa", "info_qa", "pixmo", "all"]) == {"info_qa"}
+
+
 def own(folder: Path, text: str, name: str = "mine.yaml") -> Path:
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(text)
@@ -113,7 +118,7 @@ def own(folder: Path, text: str, name: str = "mine.yaml") -> Path:
 
 
 def test_an_entry_of_ones_own_stands_before_ours(tmp_path: Path) -> None:
-    mine = own(tmp_path / "a", YAML.replace("name: pairs", "name: chart_qa"))
+    mine = own(tmp_path / "a", YAML.replace("name: pairs", "name: chart_qa"), "mine.yml")
     found = Catalogue([mine])
     entry = found.find("ChartQA")
     assert entry is not None
@@ -143,6 +148,35 @@ def test_an_entry_of_ones_own_stands_before_ours(tmp_path: Path) -> None:
         ("hub: [{repo: lab/pairs}]", "files: [{url: 'http://a/b', path: b, sha256: AB}]", "sha256 of b is no 64"),
         ("hub: [{repo: lab/pairs}]", "files: []", "nothing says where it comes from"),
         ("splits: {train: ['data/train-*']}", "splits: {train: data}", "splits.train is 'data', expected a list"),
+        (
+            "splits: {train: ['data/train-*']}",
+            "splits: {}\nrows: {trian: 5}",
+            "mine.yaml, line 8: rows: there is no split",
+        ),
+        ("groups: [tests]", "groups: [tests]\nfolder: b", "line 6: the field folder stands there twice"),
+        ("hub: [{repo: lab/pairs}]", "access: gated", "access is gated, and nothing says where it comes from"),
+        ("{repo: lab/pairs}", "{repo: ../pairs}", "repo is '../pairs', expected OWNER/NAME"),
+        (
+            "hub: [{repo: lab/pairs}]",
+            "files: [{url: 'http://[::1', path: a}]",
+            "line 6: files: 'http://[::1' is no address",
+        ),
+        (
+            "hub: [{repo: lab/pairs}]",
+            "files: [{url: 'http://a/b', path: a}, {url: 'http://a/c', path: a/b}]",
+            "files: a is there twice, or is the folder of another one",
+        ),
+        ("groups: [tests]", "urls: [{tables: [], url: u, folder: i}]", "line 5: urls: tables is empty"),
+        ("groups: [tests]", "groups: [chart_qa]", "chart_qa is a group and means the data set chart_qa, too"),
+        ("groups: [tests]", "groups: [All]", "All is a group and means all data sets, too"),
+        ("name: pairs", "name: pixmo", "pixmo is a group and means the data set pixmo, too"),
+        ("name: pairs", "name: all", "the name all means all data sets"),
+        ("name: pairs", "name: mine\naliases: [ChartQa]", "an entry that takes its place is called chart_qa"),
+        (
+            "folder: torch_datasets/pairs",
+            "folder: torch_datasets/chartqa",
+            "torch_datasets/chartqa is taken, by chart_qa",
+        ),
         (YAML, "[", "is no YAML"),
         (YAML, "7", "expected fields with values, found int"),
         ("name: pairs", "name: '--'", "has no letter and no digit"),

@@ -177,3 +177,9 @@ def test_points_of_a_table_are_a_list_whichever_way_they_are_stored(tmp_path: Pa
         assert [row["points"] for row in HfDataset(path=str(files[0]))] == [[{"x": 1.0, "y": 2.0}], []]
     assert made[0] == made[1]
     assert made[0][0] == {"points": [{"x": 1.0, "y": 2.0}], "point_scale": 100, "style": "pointing"}
+
+
+@pytest.mark.parametrize("words", [["--sample", "0"], ["--sample", "-5"], ["--n-proc", "0"]])
+def test_looking_at_nothing_is_refused(words: list[str], hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify_datasets.main(words) == 2
+    assert f"{words[0]} is {words[1]}, expected 1 or more" in capsys.readouterr().err

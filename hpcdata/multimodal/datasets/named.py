@@ -24,6 +24,12 @@ def find(name: str) -> Entry | None:
     return _catalogue(os.environ.get(FOLDERS, "")).find(name)
 
 
+def nearest(name: str) -> list[str]:
+    """Names of sets that come near to one that is none."""
+    catalogue = _catalogue(os.environ.get(FOLDERS, ""))
+    return [item for item in catalogue.nearest(name) if catalogue.find(item) is not None]
+
+
 def open_named(name: str, entry: Entry, split: str | None, *, data_dir: str | None = None, **options: Any) -> Dataset:
     """options: of `SourceDataset` or `TableDataset`. Raises UserError for a set that is not here, a split that it does
     not have, and one that hpcdata cannot read.

@@ -78,7 +78,7 @@ def get_dataset(name: str | os.PathLike[str], split: str | None = "train", **opt
         return named.open_named(os.fspath(name), known, split, **options)
     if _is_path(os.fspath(name)):
         return _open(os.fspath(name), split, options)
-    raise UserError(_unknown(os.fspath(name)))
+    raise UserError(_unknown(os.fspath(name), named.nearest(os.fspath(name))))
 
 
 def _open(path: str, split: str | None, options: dict[str, Any]) -> Dataset:
@@ -116,11 +116,13 @@ def _described(entry: _Entry) -> str:
     return ".".join(part for part in _identity(entry.make) if part)
 
 
-def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(_key(name), _ENTRIES, n=5, cutoff=0.5)
-    if near:
-        return f"there is no dataset {name}: did you mean {', '.join(_ENTRIES[key].name for key in near)}?"
+def _unknown(name: str, of_catalogue: list[str]) -> str:
+    near = [_ENTRIES[key].name for key in difflib.get_close_matches(_key(name), _ENTRIES, n=5, cutoff=0.5)]
+    if near := list(dict.fromkeys([*near, *of_catalogue])):
+        return f"there is no dataset {name}: did you mean {', '.join(near)}?"
     names = registered()
-    known = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
-    say = f"known are {known}" if names else "no name is registered"
-    return f"there is no dataset {name}: {say}; a path of data is a name too, and there is no file {name}"
+    known = f"known are {', '.join(names[:_MOST_NAMES])}{', ...' if len(names) > _MOST_NAMES else ''} and those of"
+    return (
+        f"there is no dataset {name}: {known if names else 'there are those of'} hpcdata download --list; a path of "
+        f"data is a name too, and there is no file {name}"
+    )
