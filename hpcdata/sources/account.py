@@ -25,10 +25,12 @@ OTHERS = "(other endings)"
 NO_FILES = "(no file, or a link to nothing)"
 LOOPS = "(link to a folder above)"
 PICTURES = "(pictures that records may name)"
+RUNS = "(in the folder of a run)"
 HIDDEN, AGAIN, INDEX, NOTE = "(hidden)", "(read already)", "(wids index)", "(notes: README, statistics)"
 _EXPECTED = (PICTURES, HIDDEN, AGAIN, INDEX, NOTE, LOOPS)
 """Classes that nobody misses in a dataset."""
 _REMEDIES = {
+    RUNS: "the folder of a run of hpcdata is read where it, or a folder in it, is named itself",
     ".arrow": "Arrow is read in a folder of save_to_disk, whose state.json lists it, and where it is named itself",
     ".zst": "a tar is read plain or gzipped: zstd -d",
     ".bz2": "bzip2 is not read: bunzip2",
@@ -154,6 +156,8 @@ class _Kinds:
                     yield self._class(name), path
         for hidden in passed.hidden:
             yield from ((HIDDEN, path) for path in _files_below(hidden, folder, without))
+        for run in passed.runs:
+            yield from ((RUNS, path) for path in _files_below(run, folder, without))
         yield from ((NO_FILES, path) for path in passed.no_files)
         for again in passed.repeated:
             if _is_loop(again, folder):

@@ -31,6 +31,8 @@ NOTES = re.compile(
 )
 """Names of files that say something of a data set and hold no sample."""
 
+_OF_A_RUN = {"plan.json", "runtime.json"}
+
 
 def list_folder(path: str, out_path: str, *, without: str = "") -> int:
     """Writes the listing of a folder, sorted, and returns the number of its lines."""
@@ -50,11 +52,13 @@ def list_folder(path: str, out_path: str, *, without: str = "") -> int:
 
 @dataclass
 class Passed:
-    """What a walk did not give: paths of hidden names, of what is no file, of folders that it had given before."""
+    """What a walk did not give: paths of hidden names, of what is no file, of folders of runs and of those that it had
+    given before."""
 
     hidden: list[str] = field(default_factory=list)
     no_files: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
     links: set[str] = field(default_factory=set)
     """Names of the folder that was given last: the files that are links."""
 
@@ -63,14 +67,16 @@ def walk(path: str, *, without: str = "", passed: Passed | None = None) -> Itera
     """(folder, sorted file names) of a folder and what lies in it, hidden names left out.
 
     Folders behind links come after all others, and each folder comes once: a link may lead back or to the same place.
+    So are the folders of runs, unless one is `path` itself: what they hold was made of other files there.
     without: a folder that is left out as well. Raises UserError for what cannot be read.
     """
     passed = Passed() if passed is None else passed
     without = without and os.path.realpath(without)
+    root = path
     seen: set[tuple[int, int]] = set()
     linked = deque([path])
     while linked:
-        yield from _walk(linked.popleft(), without, passed, seen, linked)
+        yield from _walk(linked.popleft(), root, without, passed, seen, linked)
 
 
 def is_below(path: str, folder: str) -> bool:
@@ -92,7 +98,7 @@ def is_picture(path: str) -> bool:
 
 
 def _walk(
-    path: str, without: str, passed: Passed, seen: set[tuple[int, int]], linked: deque[str]
+    path: str, root: str, without: str, passed: Passed, seen: set[tuple[int, int]], linked: deque[str]
 ) -> Iterator[tuple[str, list[str]]]:
     """A folder and those below it, however deep; its links go to `linked` in the order of the walk."""
     with _readable(without):
@@ -112,6 +118,9 @@ def _walk(
         seen.add(identity)
         with _readable(path), os.scandir(path) as scanned:
             entries = sorted(scanned, key=lambda item: item.name)
+        if path != root and {entry.name for entry in entries} >= _OF_A_RUN:
+            passed.runs.append(path)
+            continue
         passed.hidden += [entry.path for entry in entries if entry.name.startswith(".")]
         entries = [entry for entry in entries if not entry.name.startswith(".")]
         kinds = {entry.name: _kind(entry) for entry in entries}

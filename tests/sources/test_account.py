@@ -136,6 +136,19 @@ def test_the_same_tar_under_two_names_and_the_folder_of_the_run(tmp_path):
     assert not_read(tmp_path, without=str(tmp_path / "out")) == {"(read already)": (1, "b.tar")}
 
 
+def test_what_other_runs_have_made_among_the_inputs_is_no_input(tmp_path):
+    """A second run of a folder would read the records of the first one again, and its notes as records."""
+    write(tmp_path / "set/a.jsonl", b'{"text": "a"}\n')
+    for name in ("plan.json", "runtime.json", "ledger/x.jsonl", "dataset/parts/0/records/0.jsonl"):
+        write(tmp_path / "set/out" / name, b'{"text": "a"}\n')
+    assert [file.label for file in list_inputs(str(tmp_path / "set"), "auto")] == ["a.jsonl"]
+    assert not_read(tmp_path / "set") == {"(in the folder of a run)": (4, "out/dataset/parts/0/records/0.jsonl")}
+    assert len(list_inputs(str(tmp_path / "set/out"), "auto")) == 2
+    (tmp_path / "set/a.jsonl").unlink()
+    with pytest.raises(UserError, match="is read where it, or a folder in it, is named itself"):
+        list_inputs(str(tmp_path / "set"), "auto")
+
+
 def test_a_saved_data_set_of_hugging_face_is_named_with_the_remedy(tmp_path):
     """Its notes are JSON, and no documents."""
     for name in ("state.json", "dataset_info.json", "data-00000-of-00001.arrow"):
