@@ -28,6 +28,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.base.reads import kind_of
 from hpcdata.formats.sets.editing import edited, pieces
 from hpcdata.sources.base import clean_name, refusing_faults
+from hpcdata.sources.folder import NOTES
 from hpcdata.sources.json_shapes import SNIFF_BYTES, find_shape
 
 FIELDS = ("image", "images")
@@ -76,25 +77,31 @@ class Relinked:
 
 def set_folders(options: RelinkOptions) -> list[Path]:
     """The folders of sets in order of their names. Raises UserError for one that is asked for and not there."""
-    with refusing_faults(str(options.source)):
-        if kind_of(str(options.source)) != "folder":
-            raise UserError(f"{options.source} is no folder")
-        if _json_files(options.source):
-            found = [options.source.absolute()]
-        else:
-            names = sorted(name for name in os.listdir(options.source) if not name.startswith("."))
-            found = [options.source / name for name in names if kind_of(str(options.source / name)) == "folder"]
-    wanted = [*options.only, *options.mapping] if not options.only else list(options.only)
+    source = options.source.absolute()
+    with refusing_faults(str(source)):
+        if kind_of(str(source)) != "folder":
+            raise UserError(f"{source} is no folder")
+        names = sorted(name for name in os.listdir(source) if not name.startswith("."))
+        found = [source / name for name in names if kind_of(str(source / name)) == "folder"]
+    wanted = list(options.only or options.mapping)
+    if own := json_in(source):
+        inner = [folder.name for folder in found if json_in(folder)]
+        is_set = not inner or wanted == [source.name] or f"{source.name}.json" in own
+        if is_set and not set(wanted) & set(inner):
+            found = [source]
+        elif not wanted:
+            raise UserError(
+                f"{source} has JSON of its own ({own[0]}) and in its folders ({', '.join(inner[:3])}): "
+                "which of them are sets? Name these with --set, or give the folder of one"
+            )
     if missing := [name for name in wanted if name not in {folder.name for folder in found}]:
-        raise UserError(
-            f"{options.source} has no set {missing[0]}: it has {', '.join(f.name for f in found) or 'none'}"
-        )
+        raise UserError(f"{source} has no set {missing[0]}: it has {', '.join(f.name for f in found) or 'none'}")
     return [folder for folder in found if not options.only or folder.name in options.only]
 
 
 def json_of(folder: Path, mapping: Mapping[str, str]) -> list[str]:
     """Names of the JSON files of a set, in order. Raises UserError where the one that is named is not there."""
-    names = _json_files(folder)
+    names = json_in(folder)
     if named := mapping.get(folder.name):
         if named not in names:
             raise UserError(f"{folder} has no {named}, which the mapping names: it has {', '.join(names) or 'no JSON'}")
@@ -103,15 +110,23 @@ def json_of(folder: Path, mapping: Mapping[str, str]) -> list[str]:
     return [plain] if plain in names else names
 
 
+def files_to_relink(options: RelinkOptions) -> list[tuple[Path, list[str]]]:
+    """The folder of each set, and its JSON. Raises UserError for a set that is asked for and has none."""
+    found = [(folder, json_of(folder, options.mapping)) for folder in set_folders(options)]
+    if none := [folder for folder, names in found if not names and folder.name in options.only]:
+        raise UserError(f"{none[0]} has no JSON in it (in a folder below it none is looked for)")
+    return found
+
+
 def relink(options: RelinkOptions) -> Iterator[Relinked]:
     """Each JSON of each set as it is done. Raises UserError, with the file, for what is no JSON of records."""
-    folders = set_folders(options)
+    found = files_to_relink(options)
     options.target.mkdir(parents=True, exist_ok=True)
     with _replaced(options.target / MISSING) as out:
         rows = csv.writer(out, lineterminator="\n")
         rows.writerow(_HEADER)
-        for folder in folders:
-            for name in json_of(folder, options.mapping):
+        for folder, names in found:
+            for name in names:
                 yield _relink_file(folder, name, options, rows)
 
 
@@ -200,10 +215,11 @@ def _shown(value: object) -> str:
     return clean_name(str(value).encode("utf-8", "backslashreplace"))
 
 
-def _json_files(folder: Path) -> list[str]:
+def json_in(folder: Path) -> list[str]:
+    """Names of the JSON in a folder, in order, without notes on a data set. Raises UserError."""
     with refusing_faults(str(folder)):
-        names = sorted(os.listdir(folder))
-        return [n for n in names if n.endswith(_ENDINGS) and n[0] != "." and kind_of(str(folder / n)) == "file"]
+        names = [name for name in sorted(os.listdir(folder)) if name.endswith(_ENDINGS) and name[0] != "."]
+        return [name for name in names if not NOTES.fullmatch(name) and kind_of(str(folder / name)) == "file"]
 
 
 def _is_array(path: Path) -> bool:

@@ -10,7 +10,7 @@ from hpcdata.archives.parts import archives_in
 from hpcdata.archives.unpacking import unpack_found
 from hpcdata.formats.sets.finding import find_sets
 from hpcdata.formats.sets.mapping import read_mapping
-from hpcdata.formats.sets.relinking import IMAGES, MISSING, RelinkOptions, relink
+from hpcdata.formats.sets.relinking import IMAGES, MISSING, RelinkOptions, files_to_relink, json_in, relink
 
 _PICTURES = "image"
 """Begins the names of archives that hold pictures: `images_part_0.tar.gz`, `image.zip`."""
@@ -34,23 +34,39 @@ def run(options: SetOptions, *, convert: Callable[[list[str]], int] | None, say:
     convert: is given the arguments of `hpcdata convert llava-parquet` for a set of Parquet, and returns its exit code.
     None: all sets are of JSON.
     """
-    is_well, only = True, options.only
     names = read_mapping(options.mapping) if options.mapping else {}
-    if convert is not None:
-        found = find_sets(options.source, options.only, options.mapping)
-        root = options.root_name or options.target.name
-        for item in found.of_tables:
-            name = item.folder.name
-            say(f"{name}: Parquet")
-            line = [str(item.folder), str(options.target / name), "--name", item.json_name]
-            is_well &= convert([*line, f"convert.image_prefix={root}/{name}/image/"]) == 0
-        if not found.of_json:
-            return is_well
-        for name in found.of_json:
-            is_well &= _unpacked(options.source / name, options.target / name / IMAGES, say)
-        only = found.of_json
-        names = {name: json_name for name, json_name in names.items() if name in only}
-    return _relinked(options, names, only, say) and is_well
+    if convert is None:
+        asked = _asked(options, names, options.only)
+        for folder in (folder for folder, found in files_to_relink(asked) if not found):
+            say(f"{folder.name}: no JSON in it")
+        return _relinked(asked, say)
+    sets = find_sets(options.source, options.only, options.mapping)
+    asked = _asked(options, {name: names[name] for name in sets.of_json if name in names}, sets.of_json)
+    if sets.of_json:
+        files_to_relink(asked)  # what is wrong with one is said before hours of others
+    for folder in (options.source, *(item.folder for item in sets.of_tables)):
+        for name in json_in(folder):
+            say(f"{folder / name} is of no set of JSON: not read")
+    is_well, root = True, options.root_name or options.target.name
+    for item in sets.of_tables:
+        name = item.folder.name
+        say(f"{name}: Parquet")
+        line = [str(item.folder), str(options.target / name), "--name", item.json_name]
+        is_well &= convert([*line, f"convert.image_prefix={root}/{name}/image/"]) == 0
+    for name in sets.of_json:
+        is_well &= _unpacked(options.source / name, options.target / name / IMAGES, say)
+    return (not sets.of_json or _relinked(asked, say)) and is_well
+
+
+def _asked(options: SetOptions, names: dict[str, str], only: Sequence[str]) -> RelinkOptions:
+    return RelinkOptions(
+        source=options.source,
+        target=options.target,
+        mapping=names,
+        root_name=options.root_name,
+        only=only,
+        writes_incomplete=options.writes_incomplete,
+    )
 
 
 def _unpacked(folder: Path, out: Path, say: Callable[[str], None]) -> bool:
@@ -62,20 +78,11 @@ def _unpacked(folder: Path, out: Path, say: Callable[[str], None]) -> bool:
     return all(item.is_good for item in made)
 
 
-def _relinked(options: SetOptions, names: dict[str, str], only: Sequence[str], say: Callable[[str], None]) -> bool:
+def _relinked(asked: RelinkOptions, say: Callable[[str], None]) -> bool:
     num_missing = 0
-    for item in relink(
-        RelinkOptions(
-            source=options.source,
-            target=options.target,
-            mapping=names,
-            root_name=options.root_name,
-            only=only,
-            writes_incomplete=options.writes_incomplete,
-        )
-    ):
+    for item in relink(asked):
         num_missing += item.missing.total()
         say(item.describe())
     if num_missing:
-        say(f"{num_missing} pictures are missing, see {options.target / MISSING}")
+        say(f"{num_missing} pictures are missing, see {asked.target / MISSING}")
     return not num_missing

@@ -84,6 +84,32 @@ def test_what_is_no_folder_of_sets_is_refused(sets: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "new").exists()
 
 
+def test_json_beside_sets_hides_none_of_them(sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file in the folder of sets made that folder the only set; JSON of a set of Parquet is said to be left out."""
+    target = tmp_path / "out/OneVisionData"
+    write(sets / "dataset_infos.json", b"{}")
+    assert convert.main(["relink", str(sets), str(target)]) == DONE
+    assert json.loads((target / PLAIN / "kg.json").read_text())[0]["image"] == f"OneVisionData/{PLAIN}/image/kg/1.jpg"
+    write(sets / "stray.json", b"[]")
+    assert convert.main(["relink", str(sets), str(target)]) == REFUSED
+    assert "has JSON of its own (stray.json) and in its folders" in capsys.readouterr().err
+    write(sets / TABLE / "extra.json", b"[]")
+    assert convert.main(["sets", str(sets), str(target)]) == DONE
+    told = capsys.readouterr().out
+    assert all(
+        f"{name} is of no set of JSON: not read" in told for name in (sets / "stray.json", sets / TABLE / "extra.json")
+    )
+
+
+def test_what_is_wrong_with_one_set_is_said_before_others_are_made(
+    sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(sets / "deep/below/x.json", b"[]")
+    assert convert.main(["sets", str(sets), str(tmp_path / "new")]) == REFUSED
+    assert "deep has no JSON in it (in a folder below it none is looked for)" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_archives_of_pictures_are_unpacked_and_relinked_and_a_damaged_one_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
