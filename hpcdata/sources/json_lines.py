@@ -11,13 +11,12 @@ import os
 from collections.abc import Iterator
 from itertools import compress, islice
 
-import orjson
-
 from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample
 from hpcdata.sources import records
 from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned, gathered
 from hpcdata.sources.limits import LARGE_TEXT_BYTES, bounded, most_records, require_few_large, require_few_records
 from hpcdata.sources.mixes import parts as parts_taken
+from hpcdata.sources.pictures.placeholders import KEEP
 from hpcdata.sources.sets.settings import keeps_masks
 from hpcdata.sources.sets.writing import NO_MASKS, masks_in, require_taken
 from hpcdata.sources.streams import BrokenStream, chunks
@@ -178,13 +177,14 @@ def _record(file: InputFile, position: int, row: Line, options: Options) -> Reco
             parts, members = (), records.whole(line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line)
         else:
             line = line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line
-            value = records.load(line)
+            is_new = options.keeps_members and bool(options.mapping or options.placeholders != KEEP)
+            value = records.load_exact(line) if is_new else records.load(line)
             if file.settings:
                 require_taken(value)
                 masks = masks_in(value) if keeps_masks(file.settings) else NO_MASKS
             value = records.mapped(value, position, options)
             value, is_fixed = records.with_markers(value, options)
-            line = orjson.dumps(value) if (is_fixed or options.mapping) and options.keeps_members else line
+            line = records.dumped(value) if (is_fixed or options.mapping) and options.keeps_members else line
             parts = (
                 records.sample_parts(value, file, options)
                 if file.format.startswith("jsonl")

@@ -46,6 +46,10 @@ Parts = tuple[TextPart | ImagePart, ...]
 
 _LENIENT = re.compile(rb"NaN|Infinity|\\u[dD][89a-fA-F]")
 """What a line must hold for the slower parser to be worth its time."""
+_LONG_NUMBER = b"0" * 19
+"""Digits of the smallest number of more than 64 bits, and of no float that Python writes; see `_AS_ZEROS`."""
+_AS_ZEROS = bytes(ord("0") if chr(byte) in "123456789" else byte for byte in range(256))
+"""All digits as 0: looked for so, long numbers cost a third of parsing; by a regular expression four times as much."""
 _IMAGE_FIELDS = ("image_path", "image")
 _NO_DOCUMENT = frozenset((*_IMAGE_FIELDS, "conversations"))
 
@@ -63,6 +67,20 @@ def load(data: bytes) -> object:
     if _LENIENT.search(data) is None:
         raise BadSample(Reason.BAD_JSON, f"not JSON at character {position}")
     return _lenient(text, position)
+
+
+def load_exact(data: bytes) -> object:
+    """As `load`, for what is written again: a whole number of more than 64 bits is not made a float."""
+    value = load(data)
+    return _lenient(data.decode(), 0) if _LONG_NUMBER in data.translate(_AS_ZEROS) else value
+
+
+def dumped(value: object) -> bytes:
+    """JSON of what `load_exact` has made."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # of numbers beyond 64 bits
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _lenient(text: str, position: int) -> object:

@@ -86,7 +86,7 @@ def _key(file: InputFile, key: object, other: str) -> str:
 def _record(row: dict[str, Any]) -> dict[str, Any]:
     """Its fields, without pictures. Raises BadSample."""
     text = row["metadata"] or "{}"
-    record = records.load(text.encode()) if isinstance(text, str) else text
+    record = records.load_exact(text.encode()) if isinstance(text, str) else text
     if not isinstance(record, dict):
         raise BadSample(Reason.BAD_RECORD, f"metadata is {json_type(record)}, expected an object as JSON")
     if row["text"] is not None:

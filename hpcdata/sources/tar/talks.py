@@ -13,8 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import orjson
-
 from hpcdata.media import kinds
 from hpcdata.samples import BadSample, ImagePart
 from hpcdata.sources import records
@@ -69,9 +67,9 @@ def parts_of(data: bytes, images: Sequence[ImagePart], options: Options) -> tupl
 
     Raises BadSample.
     """
-    record, is_fixed = records.with_markers(records.load(data), options, num_images=len(images))
+    record, is_fixed = records.with_markers(records.load_exact(data), options, num_images=len(images))
     parts = () if records.is_kept_whole(options) else records.talk_beside(record, images, options)
-    return parts, orjson.dumps(record) if is_fixed else None
+    return parts, records.dumped(record) if is_fixed else None
 
 
 def _is_picture(kind: bytes, source: TarSource, content: Content) -> bool:

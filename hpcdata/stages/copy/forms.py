@@ -13,7 +13,7 @@ from hpcdata.shards.schema import FILES, RECORDS
 from hpcdata.sources.base import TEXT_EXTENSIONS, TEXT_FIELDS, decoded_text
 from hpcdata.sources.pictures.fields import IMAGE_FIELDS, TALKS
 from hpcdata.sources.pictures.turns import without_names
-from hpcdata.sources.records import load
+from hpcdata.sources.records import load_exact
 from hpcdata.stages.copy.members import is_picture
 
 _IMAGE_FIELDS = ("image_path", "image")
@@ -77,7 +77,7 @@ def as_json_line(sample: Sample, index: int, members: Mapping[str, bytes]) -> Wr
 
 def fields_of(members: Mapping[str, bytes]) -> dict[str, Any]:
     """Those of its JSON, with its text in `text`. Raises BadSample."""
-    record = load(members["json"]) if "json" in members else {}
+    record = load_exact(members["json"]) if "json" in members else {}
     if not isinstance(record, dict):
         raise BadSample(Reason.BAD_RECORD, "its JSON is no object")
     text = next((extension for extension in TEXT_EXTENSIONS if extension in members), None)

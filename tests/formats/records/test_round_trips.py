@@ -141,3 +141,16 @@ def test_energon_reads_samples_with_names_of_all_kinds(tmp_path: Path) -> None:
         with tarfile.open(path) as tar:
             names.update(tar.getnames())
     assert {f"{key}.txt" for key, _ in found} == names
+
+
+@pytest.mark.parametrize("policy", ["keep", "fix"])
+def test_whole_numbers_of_any_size_stay_whole(policy: str, tmp_path: Path) -> None:
+    """Ids of more than 64 bits became floats, so several records had one id."""
+    big = 12345678901234567890123
+    row = {"id": big, "f": 0.1, "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}
+    path = write_lines(tmp_path / "in.jsonl", [row, {**row, "id": 1, "f": [big], "image": "a.png"}])
+    (tmp_path / "a.png").write_bytes(png())
+    copies = copied(tmp_path / "run", *LINES, f"data.placeholders={policy}", source=path)
+    export_records(copies, tmp_path / "llava", "llava")
+    made = json.loads((tmp_path / "llava/llava.json").read_text())
+    assert [(item["id"], item["f"]) for item in made] == [(big, 0.1), (1, [big])]
