@@ -129,6 +129,78 @@ def test_every_odd_annotation_has_its_end(
     assert f"left out of records: {said}, 1 empty boxes" in caplog.text
 
 
+STUFF = [*CATEGORIES, {"id": 100, "name": "sky-other", "isthing": 0}]
+PANOPTIC = {
+    "image_id": 9,
+    "file_name": "000000000009.png",
+    "segments_info": [
+        {"id": 1, "category_id": 1, "area": 9, "bbox": [10, 20, 30, 40], "iscrowd": 0},
+        {"id": 2, "category_id": 100, "area": 9, "bbox": [0, 0, 100, 9], "iscrowd": 0},
+        {"id": 3, "category_id": 90, "area": 9, "bbox": [0, 0, 10, 9], "iscrowd": 1},
+        "odd",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ("boxes", "I|Where is each person?|[10, 20, 40, 60]"),
+        ("count", "I|How many objects of the category person are there?|1"),
+        ("presence", "I|Is there any person?|Yes.|Is there any toothbrush?|Yes.|Is there any sky-other?|Yes."),
+    ],
+)
+def test_segments_of_panoptic_annotations_are_objects_and_stuff_is_there_or_not(
+    task: str, expected: str, tmp_path: Path
+) -> None:
+    path = coco(tmp_path / "panoptic_val2017.json", [image(9)], [PANOPTIC], STUFF)
+    assert read(path, task) == [expected]
+    record = json.loads(next((tmp_path / "made").iterdir()).read_text())
+    assert record["objects"] == [
+        {"category": "person", "box": [10.0, 20.0, 30.0, 40.0]},
+        {"category": "sky-other", "box": [0.0, 0.0, 100.0, 9.0], "isthing": 0},
+    ]
+    assert read(path) == ["I|Where is each person?|[10, 20, 40, 60]"]
+
+
+CAPTION = {"image_id": 9, "id": 1, "caption": "A dog."}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "annotations", "message"),
+    [
+        (
+            (),
+            [{"image_id": 9, "id": 1, "pose": []}],
+            r"of no kind that is read \(fields 'image_id', 'id', 'pose'",
+        ),
+        ((), None, "has no list of annotations, as the image_info of test sets"),
+        (("captions",), [box(1, 9)], r"data\.tasks has captions, which is of captions: .*x\.json has instances"),
+        (("boxes",), [CAPTION], r"data\.tasks has boxes, which is of instances or panoptic: .*x\.json has captions"),
+        (("keypoints",), [box(1, 9)], r"data\.tasks has keypoints, which is of keypoints"),
+        (
+            ("masks", "boxes"),
+            [PANOPTIC],
+            "of instances: .* has panoptic, and its masks stand in PNG",
+        ),
+    ],
+)
+def test_what_annotations_cannot_say_is_told_at_once(
+    tasks: tuple[str, ...], annotations: Any, message: str, tmp_path: Path
+) -> None:
+    path = coco(tmp_path / "x.json", [image(9)], annotations)
+    if "masks" in tasks:
+        pytest.importorskip("pycocotools")
+    with pytest.raises(UserError, match=message):
+        read(path, *tasks)
+
+
+def test_a_file_of_pictures_without_a_single_object_is_a_set(tmp_path: Path) -> None:
+    path = coco(tmp_path / "x.json", [image(9)], [])
+    assert read(path, "captions") == ["nothing_to_learn: image 9 (000000000009.jpg) has nothing for captions"]
+    assert read(path) == ["I|Where is each object of a known category?|There is none."]
+
+
 def test_pixels_stay_in_the_record(tmp_path: Path) -> None:
     path = coco(tmp_path / "instances.json", [image(9)], [box(1, 9), box(2, 9, 90)])
     (file,) = list_inputs(str(path), "coco", made=settings_line(None, "qwen1000"))

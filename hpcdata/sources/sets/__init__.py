@@ -7,6 +7,7 @@ May use: base, samples; of the sources their base, streams and limits.
     categories    numbers and names of what is in pictures
     coordinates   boxes and points as text, in the styles of several systems
     settings      what is made of the annotations
+    kinds         kinds of annotations, and the tasks that can be asked of each
     coco          pictures and their annotations -> captions, boxes, counts, presence, keypoints
     masks         polygons and run lengths -> run lengths as text, and those -> pixels
     vqa           questions and their answers

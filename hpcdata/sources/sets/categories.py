@@ -18,6 +18,7 @@ class Categories:
         self._names: dict[int, str] = {}
         self._first: dict[str, int] = {}
         self._keypoints: dict[int, list[str]] = {}
+        self._stuff = set[int]()
         self.is_lvis = False
 
     def add(self, number: int, values: dict[str, Any]) -> None:
@@ -27,6 +28,8 @@ class Categories:
         if known != name:
             raise UserError(f"{self._path} has two categories with id {number}, {known!r} and {name!r}: expected one")
         self.is_lvis |= "frequency" in values or "synset" in values
+        if not values.get("isthing", 1):
+            self._stuff.add(number)
         points = values.get("keypoints")
         self._keypoints.setdefault(self._first.setdefault(name, number), points if isinstance(points, list) else [])
 
@@ -43,6 +46,10 @@ class Categories:
 
     def name(self, number: int) -> str:
         return self._names[number]
+
+    def is_thing(self, number: int) -> bool:
+        """Whether it can be counted; what panoptic annotations call stuff, such as sky, cannot."""
+        return number not in self._stuff
 
     def keypoints(self, number: int) -> list[str]:
         """Names of the keypoints of its objects, in order."""

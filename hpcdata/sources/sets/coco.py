@@ -14,6 +14,7 @@ means nothing. An annotation of a picture that is not there, a picture that come
 and a picture of which nothing can be asked are rejects. Annotations that say the same of a picture twice count once.
 Categories of one name are one.
 Pixels stay in the record: `width`, `height`, `objects: [{"category", "box": [x, y, w, h]}]`.
+What can be asked goes by the kind of annotations, panoptic ones too: see `kinds`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from typing import Any
 
 import orjson
 
-from hpcdata.base.errors import UserError
 from hpcdata.samples import Reason
 from hpcdata.sources.base import InputFile, refusing_faults
 from hpcdata.sources.sets import masks
@@ -35,6 +35,7 @@ from hpcdata.sources.sets.categories import Categories
 from hpcdata.sources.sets.coordinates import Box, boxes_text, points_text
 from hpcdata.sources.sets.elements import elements, number_in, parsed
 from hpcdata.sources.sets.joining import Places
+from hpcdata.sources.sets.kinds import Kinds, instances
 from hpcdata.sources.sets.settings import SetSettings, read_settings
 from hpcdata.sources.sets.writing import Lines, lines_at
 from hpcdata.sources.streams import open_input
@@ -72,6 +73,8 @@ class _Picture:
     """Of each of them, where masks are kept."""
     crowds: set[int] = field(default_factory=set)
     """Categories that have one."""
+    stuff: dict[int, list[Box]] = field(default_factory=dict)
+    """Category that is no thing -> its boxes."""
     captions: list[str] = field(default_factory=list)
     keypoints: list[tuple[int, Box, list[float]]] = field(default_factory=list)
     """Category, box and flat keypoints of each object that has some."""
@@ -87,8 +90,7 @@ class _Writer:
             masks.require_library()
         self._categories = Categories(path)
         self._images, self._annotations = Places(descriptor, path), Places(descriptor, path)
-        found: set[str] = set()
-        first: dict[str, Any] = {}
+        found, kinds = set[str](), Kinds(path)
         for element in elements(descriptor, path, found):
             if element.name not in _LISTS:
                 continue
@@ -98,23 +100,12 @@ class _Writer:
             elif element.name == "images":
                 self._images.add(number_in(values, "id", path, element.place), element.place, len(element.data))
             else:
-                first = first or values
+                kinds.add(values)
                 number = number_in(values, "image_id", path, element.place)
                 self._annotations.add(number, element.place, len(element.data))
-        if "images" not in found:
-            raise UserError(f"{path} has no list of images: expected the JSON of COCO or LVIS")
-        if "annotations" not in found:
-            raise UserError(
-                f"{path} has no list of annotations, as of pictures that are not labelled: nothing is known"
-            )
+        self._tasks = kinds.tasks(settings.tasks, found)
         self._images.close()
         self._annotations.close()
-        self._tasks = settings.tasks or self._usual(first)
-
-    def _usual(self, first: dict[str, Any]) -> tuple[str, ...]:
-        if "caption" in first:
-            return ("captions",)
-        return ("keypoints",) if "keypoints" in first else ("boxes",)
 
     def write(self, lines: Lines) -> None:
         seen: set[int] = set()
@@ -141,7 +132,7 @@ class _Writer:
             lines.reject(Reason.BAD_RECORD, f"image {number} has no width and height, or 0")
             return
         picture = _Picture(image=image, name=name, size=(width or 1, height or 1))
-        for annotation in self._unlike(self._annotations.of(number), picture):
+        for annotation in self._unlike(instances(self._annotations.of(number)), picture):
             self._take(annotation, picture)
         made = list(self._records(picture, number))
         lines.left_out.update(picture.left_out)
@@ -182,6 +173,9 @@ class _Writer:
         if box is None:
             picture.uncounted.add(category)
             return
+        if not self._categories.is_thing(category):
+            picture.stuff.setdefault(category, []).append(box)
+            return
         picture.boxes.setdefault(category, []).append(box)
         if "masks" in self._tasks:
             mask = masks.runs_of(annotation.get("segmentation"), picture.size)
@@ -217,6 +211,11 @@ class _Writer:
                 | ({"segmentation": mask} if mask else {})
                 for category, boxes in picture.boxes.items()
                 for box, mask in zip(boxes, picture.masks.get(category) or [None] * len(boxes), strict=True)
+            ]
+            + [
+                {"category": self._categories.name(category), "box": _as_stored(box), "isthing": 0}
+                for category, boxes in picture.stuff.items()
+                for box in boxes
             ],
         }
 
@@ -239,7 +238,7 @@ class _Writer:
             yield "How many objects of known categories are there?", "0"
 
     def _presence(self, picture: _Picture) -> Iterator[tuple[str, str]]:
-        for category in dict.fromkeys([*picture.boxes, *sorted(picture.crowds)]):
+        for category in dict.fromkeys([*picture.boxes, *sorted(picture.crowds), *picture.stuff]):
             yield f"Is there any {self._categories.name(category)}?", "Yes."
         for category in self._absent(picture):
             yield f"Is there any {self._categories.name(category)}?", "No."
@@ -265,7 +264,8 @@ class _Writer:
         return [category for category in found if category not in {*picture.boxes, *picture.uncounted}]
 
     def _shows_none(self, picture: _Picture) -> bool:
-        return not self._categories.is_lvis and not picture.boxes and not picture.crowds and not picture.left_out
+        is_empty = not (picture.boxes or picture.crowds or picture.stuff or picture.left_out)
+        return is_empty and not self._categories.is_lvis
 
 
 def name_of(image: dict[str, Any]) -> str:
