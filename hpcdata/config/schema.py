@@ -39,7 +39,7 @@ class DataConfig:
         "auto", "webdataset", "jsonl", "folder", "text", "parquet", "llava_mix", "coco", "vqa", "urls", "dataset"
     ] = semantic("auto")
     """`auto` goes by file names; `jsonl` holds pairs or conversations, `text` documents; `parquet` reads Parquet files
-    alone, whose rows are records with pictures or conversations; `llava_mix` is a YAML that lists JSON files, and which
+    alone, whose rows are records with pictures or conversations; `llava_mix` is a YAML that lists files, and which
     part of each is taken; `coco` and `vqa` are annotations of COCO, LVIS and VQA v2; `urls` is rows with URLs of
     pictures in CSV, TSV, Parquet or JSON, for stage=fetch; `dataset`: rows of a dataset of tokens, for stage=export
     alone."""

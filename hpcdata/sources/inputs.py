@@ -43,7 +43,7 @@ from hpcdata.sources.url_lists.rows import is_table
 logger = logging.getLogger(__name__)
 
 MIX = "llava_mix"
-"""The source of a list of JSON files; `auto` knows one as well."""
+"""The source of a list of files; `auto` knows one as well."""
 _TARS = (".tar", ".tar.gz", ".tgz")
 _JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".ndjson.gz", ".ndjson.zst", ".json.gz", ".json.zst")
 _IMAGES = ("",)
@@ -221,7 +221,7 @@ class _Look:
             return self._in_folder(path)
         name = os.path.basename(path).lower()
         if source == MIX and kind == "folder":
-            raise UserError(f"{path} is a folder: data.source={MIX} reads a YAML file that lists JSON files")
+            raise UserError(f"{path} is a folder: data.source={MIX} reads a YAML file that lists files")
         if self.mapping and not name.endswith(entries.ENDINGS):
             return self._of_any_fields(path)
         if source in SETS:
@@ -229,7 +229,7 @@ class _Look:
                 raise UserError(f"{path} is no input of data.source={source}: expected a .json")
             return [_Found(path=path, format=source)]
         if source == MIX or (source == "auto" and name.endswith(entries.ENDINGS)):
-            return list(_mixed(path, self.seed))
+            return list(self._mixed(path))
         if source == "urls":
             if not is_table(path):
                 raise UserError(f"{path} is no input of data.source=urls: expected CSV, TSV, Parquet or JSON")
@@ -262,12 +262,37 @@ class _Look:
     def _of_any_fields(self, path: str) -> list[_Found]:
         name = path.lower()
         if name.endswith(tables.ENDINGS):
-            return [_Found(path=path, format=_TABLE + codec_of(path).removeprefix(PARQUET))]
+            return [_Found(path=path, format=_table_format(path))]
         if name.endswith(".parquet"):
             return [_Found(path=path, format=RECORDS)]
         if name.endswith((".json", *_JSON_LINES)):
             return [_Found(path=path, format=_json_format(path, "jsonl"))]
         raise UserError(f"{path} is no input: data.mapping is for .json, .jsonl, .csv, .tsv and .parquet")
+
+    def _mixed(self, path: str) -> Iterator[_Found]:
+        unknown = set[str]()
+        for entry in entries.read_mix(path, seed=self.seed):
+            yield _Found(path=entry.path, format=self._format_of(entry), take=entry.take, take_seed=entry.take_seed)
+            unknown.update(entry.unknown)
+        if unknown:
+            logger.warning("%s: %s of its entries is not read", path, ", ".join(sorted(unknown)))
+
+    def _format_of(self, entry: entries.Entry) -> str:
+        name, where = entry.path.lower(), f"{entry.where}: {entry.path}"
+        if name.endswith((".json", *_JSON_LINES)):
+            return _json_format(entry.path, "jsonl")
+        if name.endswith(".parquet"):
+            if entry.take != parts.ALL:
+                raise UserError(
+                    f"{where} is Parquet, of which a mix takes all: {entry.take} is for .json, .jsonl, .csv and .tsv "
+                    "(hpcdata convert llava-parquet writes JSON)"
+                )
+            return RECORDS
+        if not name.endswith(tables.ENDINGS):
+            raise UserError(f"{where} is none of .json, .jsonl, .parquet, .csv and .tsv, which mixes list")
+        if not self.mapping:
+            raise UserError(f"{where} has columns of any names: data.mapping says which of them is what")
+        return _table_format(entry.path)
 
     def _parquet_format(self, path: str) -> str:
         if self.source == TABLES:
@@ -395,17 +420,8 @@ def _indexed(path: str) -> list[_Found]:
     return [_Found(path=shard.path, format=_tar_format(shard.path), num_declared=shard.num_samples) for shard in shards]
 
 
-def _mixed(path: str, seed: int) -> Iterator[_Found]:
-    unknown = set[str]()
-    for entry in entries.read_mix(path, seed=seed):
-        name = entry.path.lower()
-        if not name.endswith((".json", *_JSON_LINES)):
-            raise UserError(f"{entry.where}: {entry.path} is no .json and no .jsonl")
-        format_name = _json_format(entry.path, "jsonl")
-        yield _Found(path=entry.path, format=format_name, take=entry.take, take_seed=entry.take_seed)
-        unknown.update(entry.unknown)
-    if unknown:
-        logger.warning("%s: %s of its entries is not read", path, ", ".join(sorted(unknown)))
+def _table_format(path: str) -> str:
+    return _TABLE + codec_of(path).removeprefix(PARQUET)
 
 
 def _is_tar(name: str) -> bool:

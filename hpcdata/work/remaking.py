@@ -22,6 +22,7 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, Segment, ShardSpec
 from hpcdata.runs.stage import find_stage, with_runtime
 from hpcdata.samples import Reason, Record, Reject
+from hpcdata.sources.base import RECORDS
 from hpcdata.work.preparing import decoding_threads, prepare_batches
 from hpcdata.work.reading import place
 from hpcdata.work.unreadable import Everything, Unreadable
@@ -145,7 +146,9 @@ class Remaker:
 
     def _scan_again(self, segment: Segment, origin: str) -> _Source:
         planned, config = segment.source, self._plan.config
-        source = "jsonl" if planned.file.take else config.data.source
+        source = config.data.source
+        if planned.file.take:  # of a mix
+            source = "parquet" if planned.file.format == RECORDS else "jsonl"
         (listed,) = sources.list_inputs(
             origin, source, without=str(self._paths.root), listed=(), mapping=config.data.mapped_by or ""
         )

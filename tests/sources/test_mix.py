@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hpcdata.base.errors import UserError
@@ -137,7 +139,12 @@ def test_braces_without_a_yaml_split_at_no_comma_in_round_brackets(tmp_path: Pat
         ({"json_path": "gone.jsonl"}, "entry 2: gone.jsonl does not exist beside"),
         ({"json_path": "sets"}, "entry 2: .*sets is a folder"),
         ({"json_path": "s3://b/x.json"}, "entry 2: s3://b/x.json is remote"),
-        ({"json_path": "mix.txt"}, "is no .json and no .jsonl"),
+        ({"json_path": "mix.txt"}, "is none of .json, .jsonl, .parquet, .csv and .tsv, which mixes list"),
+        ({"json_path": "x.csv"}, "data.mapping says which of them is what"),
+        (
+            {"json_path": "x.parquet", "sampling_strategy": "first:1"},
+            "Parquet, of which a mix takes all: first:1",
+        ),
         ({"sampling_strategy": "all"}, "entry 2 has no json_path"),
         ("x.jsonl", "entry 2 is no mapping"),
     ],
@@ -145,7 +152,8 @@ def test_braces_without_a_yaml_split_at_no_comma_in_round_brackets(tmp_path: Pat
 def test_a_wrong_entry_is_named_with_its_file_and_line(entry: Any, message: str, tmp_path: Path) -> None:
     data(tmp_path / "x.jsonl", 3)
     (tmp_path / "sets").mkdir()
-    (tmp_path / "mix.txt").touch()
+    for name in ("mix.txt", "x.csv", "x.parquet"):
+        (tmp_path / name).touch()
     made = mix(tmp_path / "mix.yaml", ("x.jsonl", None), entry)
     with pytest.raises(UserError, match=message) as caught:
         list_inputs(str(made), "llava_mix")
@@ -185,6 +193,24 @@ def test_what_is_no_mix_is_refused(text: str, tmp_path: Path) -> None:
             list_inputs(str(made), source)
     with pytest.raises(UserError, match=r"data\.source=llava_mix reads a YAML"):
         list_inputs(str(tmp_path), "llava_mix")
+
+
+def test_tables_are_listed_by_a_mapping_and_parquet_as_a_whole(tmp_path: Path) -> None:
+    write(tmp_path / "x.csv", b"q,a\n" + b"".join(f"t{n},a{n}\n".encode() for n in range(5)))
+    rows = [{"q": f"t{n}", "a": f"a{n}"} for n in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "y.parquet")
+    write(tmp_path / "z.jsonl", json_lines(rows))
+    mapping = json.dumps({"turns": [{"user": "{q}"}, {"assistant": "{a}"}]})
+    made = mix(tmp_path / "mix.yaml", ("x.csv", "end:2"), ("y.parquet", None), ("z.jsonl", "first:1"))
+    found = inputs(made, mapping=mapping)
+    options = Options(mapping=mapping)
+    assert [[text.split()[0] for text in summary(read_all(file, options))] for file in found] == [
+        ["t3", "t4"],
+        ["t0", "t1", "t2"],
+        ["t0"],
+    ]
+    pq.write_table(pa.Table.from_pylist(talks(2)), tmp_path / "y.parquet")
+    assert taken(mix(tmp_path / "mix.yaml", ("y.parquet", "all"))) == [[0, 1]]
 
 
 def test_more_than_there_are_is_an_error_that_names_the_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Mixes: LLaVA's lists of JSON files, and the part of each that is taken.
+"""Mixes: LLaVA's lists of files, and the part of each that is taken.
 
 May use: base, order; of the sources their base and patterns.
 

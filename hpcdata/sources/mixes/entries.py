@@ -1,4 +1,4 @@
-"""Mixes: LLaVA's lists of JSON files, with the part of each that is taken.
+"""Mixes: LLaVA's lists of files, with the part of each that is taken.
 
     datasets:
       - json_path: /data/ai2d(cauldron,llava_format)/ai2d.json
@@ -7,8 +7,9 @@
         sampling_strategy: random:0.5%
 
 Strategies are `all` (also where none is given), `first:N`, `end:N` and `random:N`, with a number or a percentage, see
-`order.sampling`. Paths are taken as they are written: brackets, commas, plus, spaces and braces mean nothing. A
-relative one starts from the folder of the mix or, where nothing is there, from the working directory.
+`order.sampling`. Files are of JSON or JSON lines, with `data.mapping` also CSV and TSV; of Parquet all is
+taken. Paths are taken as they are written: brackets, commas, plus, spaces and braces mean nothing. A relative one
+starts from the folder of the mix or, where nothing is there, from the working directory.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Entry:
 
 
 def is_mix(path: str) -> bool:
-    """Whether a YAML file is a list of JSON files. Raises UserError for faults of the machine."""
+    """Whether a YAML file is such a list. Raises UserError for faults of the machine."""
     if not path.lower().endswith(ENDINGS):
         return False
     try:
@@ -113,7 +114,7 @@ def _located(name: str, path: str, where: str) -> str:
         with refusing_faults(place):
             kind = kind_of(place)
         if kind == "folder":
-            raise UserError(f"{where}: {place} is a folder, expected a file of JSON or JSON lines")
+            raise UserError(f"{where}: {place} is a folder, expected a file")
         if kind:
             return os.path.abspath(place)
     raise UserError(f"{where}: {name} does not exist{'' if os.path.isabs(expanded) else f' beside {path}'}")
