@@ -14,8 +14,9 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ TRASH = ".trash_"
 _FEW_FILES, _SYNC_THREADS = 16, 16
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Nothing can be written on the whole disk."""
+_WRITE = 2
+"""SYNC_FILE_RANGE_WRITE."""
 _EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EACCES)
 
@@ -120,6 +123,25 @@ def write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def start_writing(descriptor: int, first_byte: int, num_bytes: int) -> None:
+    """Has the kernel begin to write these bytes of a file to its disk, so that a later fsync waits for less.
+
+    It promises nothing; where the kernel has no such call, or the file system no use for it, nothing happens.
+    """
+    if (call := _sync_file_range()) is not None:
+        call(descriptor, first_byte, num_bytes, _WRITE)
+
+
+@cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    import ctypes
+
+    call = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if call is not None:
+        call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    return call
 
 
 def sync_file(path: Path) -> None:

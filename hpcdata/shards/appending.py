@@ -8,7 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hpcdata.base import files
 from hpcdata.base.reads import naming
+
+_START_BYTES = 2**23
+"""So many that are written are sent on to the disk: the kernel would wait with them until it is asked to sync."""
 
 
 class AppendFile:
@@ -18,6 +22,7 @@ class AppendFile:
         self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed with the writer
         self._hasher = hashlib.sha256()
         self._buffer = bytearray()
+        self._written = self._started = 0
         self.size = 0
 
     def append(self, data: bytes | memoryview | np.ndarray) -> None:
@@ -58,4 +63,8 @@ class AppendFile:
     def _write(self, view: memoryview) -> None:
         with naming(self._file.name):
             while view:
-                view = view[self._file.write(view) :]
+                done = self._file.write(view)
+                view, self._written = view[done:], self._written + done
+        if self._written - self._started >= _START_BYTES:
+            files.start_writing(self._file.fileno(), self._started, self._written - self._started)
+            self._started = self._written

@@ -104,6 +104,8 @@ class Format(Protocol):
     """Of the stream of a shard, or of its files: `.jsonl`."""
     has_stream: bool
     has_files: bool
+    piece_bytes: int | None
+    """Of what is made at once, where that is another matter than `export.file_bytes`, which is never exceeded."""
     columns: tuple[Column, ...]
     """Its own, besides `samples/index` and `PIECES`."""
 

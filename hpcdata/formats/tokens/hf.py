@@ -30,7 +30,7 @@ class HuggingFace:
     name = "hf"
     words = "a folder for datasets.load_from_disk"
     keys = ("columns", *settling.SEQUENCE_KEYS)
-    ending, has_stream, has_files, columns = ".arrow", True, False, ()
+    ending, has_stream, has_files, piece_bytes, columns = ".arrow", True, False, None, ()
 
     def settle(self, export: ExportConfig, manifest: Manifest) -> ExportConfig:
         export = settling.settled_ids(export, manifest, eod=False, dtypes=("int32", "uint16", "int64"))

@@ -28,7 +28,7 @@ class JsonLines:
     name = "jsonl"
     words = "JSON lines: ids, spans, or Liquid's data_type, text and vq_code"
     keys = ("style", "columns", *settling.SEQUENCE_KEYS)
-    ending, has_stream, has_files, columns = ".jsonl", True, False, ()
+    ending, has_stream, has_files, piece_bytes, columns = ".jsonl", True, False, None, ()
 
     def settle(self, export: ExportConfig, manifest: Manifest) -> ExportConfig:
         export = dataclasses.replace(export, style="ids" if export.style == "auto" else export.style)

@@ -76,7 +76,7 @@ class Liquid:
     name = "liquid"
     words = "a Hugging Face folder with the columns that Liquid reads"
     keys = ("conversations", "max_length", "num_shards")
-    ending, has_stream, has_files = ".arrow", True, False
+    ending, has_stream, has_files, piece_bytes = ".arrow", True, False, None
     columns = (Column(table="long", name="row", dtype="int64"),)
     """Places of pairs whose texts leave no room for all codes."""
 

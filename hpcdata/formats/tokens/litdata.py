@@ -39,7 +39,7 @@ class LitData:
     name = "litdata"
     words = "chunks of litData, for StreamingDataset, or with block_size for its TokensLoader"
     keys = ("columns", "block_size", *settling.SEQUENCE_KEYS)
-    ending, has_stream, has_files = ".bin", False, True
+    ending, has_stream, has_files, piece_bytes = ".bin", False, True, None
     columns = (
         Column(table="pieces", name="num_ids", dtype="int64"),
         Column(table="pieces", name="num_added", dtype="int64"),

@@ -33,7 +33,7 @@ class Mds:
     name = "mds"
     words = "shards of MosaicML Streaming, for StreamingDataset"
     keys = ("columns", *settling.SEQUENCE_KEYS)
-    ending, has_stream, has_files, columns = ".mds", False, True, ()
+    ending, has_stream, has_files, piece_bytes, columns = ".mds", False, True, None, ()
 
     def settle(self, export: ExportConfig, manifest: Manifest) -> ExportConfig:
         export = settling.settled_ids(export, manifest, eod=False, dtypes=("uint16", "int32", "int64"))

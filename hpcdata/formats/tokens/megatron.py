@@ -39,7 +39,7 @@ _LARGEST_VOCABULARY = 65500
 """Their rule: uint16 below it."""
 MOST_IDS = 2**31 - 1
 """Of a sequence: lengths are int32."""
-_ROWS_AT_ONCE, _BLOCK_BYTES = 2**20, 2**20
+_ROWS_AT_ONCE, _BLOCK_BYTES = 2**20, 2**22
 _PREFIX = "tokens"
 
 
@@ -47,7 +47,7 @@ class Megatron:
     name = "megatron"
     words = "tokens.bin and tokens.idx of Megatron-LM"
     keys = ("modes", *settling.SEQUENCE_KEYS)
-    ending, has_stream, has_files = ".bin", False, False
+    ending, has_stream, has_files, piece_bytes = ".bin", False, False, 2**24
     columns = (
         Column(table="samples", name="num_sequences", dtype="int32"),
         Column(table="sequences", name="length", dtype="int32"),
@@ -107,7 +107,7 @@ class _Writer:
         sequences = held.sequences(self._rule)
         begin = int(self._begins[self._batch(rows.start)]) * self._item
         kept = np.isin(held.position, rows.position)
-        piece = self._write(bytes_of(sequences.ids), begin, int(kept.sum()))
+        piece = self._write(map(bytes_of, sequences.blocks(_BLOCK_BYTES)), begin, int(kept.sum()))
         too_long = [
             (number, Reason.TOO_LONG, f"{int(lengths[place])} ids, a sequence has at most {MOST_IDS}")
             for place in long
@@ -115,17 +115,19 @@ class _Writer:
         ]
         return Written(rejects=too_long, pieces=[piece], columns=self._columns(sequences, kept, begin))
 
-    def _write(self, data: memoryview, begin: int, num_rows: int) -> Piece:
-        with naming(self._file.name):
-            at, hasher = begin, hashlib.sha256()
-            for start in range(0, len(data), _BLOCK_BYTES):  # hashed and written while the processor has it near
-                view = data[start : start + _BLOCK_BYTES]
-                hasher.update(view)
+    def _write(self, blocks: Iterator[memoryview], begin: int, num_rows: int) -> Piece:
+        at, hasher, descriptor = begin, hashlib.sha256(), self._file.fileno()
+        for view in blocks:  # hashed and written while the processor has it near
+            hasher.update(view)
+            started = at
+            with naming(self._file.name):
                 while view:
-                    done = os.pwrite(self._file.fileno(), view, at)
+                    done = os.pwrite(descriptor, view, at)
                     view, at = view[done:], at + done
-            os.fdatasync(self._file.fileno())
-        return Piece(num_rows=num_rows, size=len(data), sha256=hasher.digest())
+            files.start_writing(descriptor, started, at - started)
+        with naming(self._file.name):
+            os.fdatasync(descriptor)
+        return Piece(num_rows=num_rows, size=at - begin, sha256=hasher.digest())
 
     def _columns(self, sequences: Sequences, kept: np.ndarray, begin: int) -> dict[str, np.ndarray]:
         """kept: [num_rows] bool, of the rows of the batch that is written."""

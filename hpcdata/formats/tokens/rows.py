@@ -154,17 +154,31 @@ class Sequences:
     @Lazy
     def ids(self) -> np.ndarray:
         """[sum of lengths] of the rule's dtype."""
-        rule, table, dest = self._rule, self._table, self._dest
+        return self._ids(0, len(self.lengths))
+
+    def blocks(self, num_bytes: int) -> Iterator[np.ndarray]:
+        """The same in blocks of about as many bytes, whole rows in each: what is made at once stays in a cache."""
+        start, num_ids = 0, max(1, num_bytes // np.dtype(self._rule.dtype).itemsize)
+        while start < len(self.lengths):
+            stop = max(start + 1, int(np.searchsorted(self.first, self.first[start] + num_ids, side="right")) - 1)
+            yield self._ids(start, stop)
+            start = stop
+
+    def _ids(self, start: int, stop: int) -> np.ndarray:
+        """Of rows `start` to `stop` - 1."""
+        rule, first = self._rule, self.first[start : stop + 1] - self.first[start]
+        spans = slice(*np.searchsorted(self._table.row, (start, stop)).tolist())
+        table, dest, is_image = self._table.select(spans), self._dest[spans] - self.first[start], self._is_image[spans]
         stored = np.dtype(self._rows.dataset.manifest.id_dtype)
         is_narrower = np.dtype(rule.dtype).itemsize < stored.itemsize
-        out = empty((int(self.first[-1]),), stored if is_narrower else rule.dtype)
-        copy_ids(self._rows.dataset, table, self._is_image * np.int64(rule.image_shift), dest, out)
+        out = empty((int(first[-1]),), stored if is_narrower else rule.dtype)
+        copy_ids(self._rows.dataset, table, is_image * np.int64(rule.image_shift), dest, out)
         out = out.astype(rule.dtype, copy=False)
         if rule.bos is not None:
-            out[self.first[:-1]] = rule.bos
+            out[first[:-1]] = rule.bos
         if rule.eod is not None:
-            out[self.first[1:] - 1] = rule.eod
-        images = np.flatnonzero(self._is_image)
+            out[first[1:] - 1] = rule.eod
+        images = np.flatnonzero(is_image)
         if rule.image_begin is not None:
             out[dest[images] - 1] = rule.image_begin
         if rule.image_end is not None:

@@ -40,8 +40,10 @@ class Export:
 
         path, manifest = self._dataset(config)
         export = settled(config.export, manifest)
-        a_row = max(1.0, find_format(export.format).bytes_a_row(export, manifest))
-        batch_size = min(max(1, int(export.file_bytes / a_row)), _MOST_IN_BATCH, manifest.num_samples)
+        found = find_format(export.format)
+        a_row = max(1.0, found.bytes_a_row(export, manifest))
+        at_once = min(export.file_bytes, found.piece_bytes or export.file_bytes)
+        batch_size = min(max(1, int(at_once / a_row)), _MOST_IN_BATCH, manifest.num_samples)
         shard_size = config.data.shard_size
         if shard_size == DataConfig.shard_size:
             shard_size = batch_size * max(1, min(int(_SHARD_BYTES / a_row), _MOST_ROWS) // batch_size)
