@@ -66,13 +66,14 @@ def _verify(options: Options) -> int:
         say(f"{len(here)} of {len(entries)} sets are in {root}; hpcdata download --list says what to do for the others")
     if not all(report.is_good() for report in found):
         return FAILED
-    return UNFINISHED if named.intersection(away) else DONE
+    unread = {report.name for report in found if report.unread}
+    return UNFINISHED if named & {*away, *unread} else DONE
 
 
 def _line(report: SplitReport) -> str:
     what = f"{report.name}, {report.split}: "
-    if report.problem:
-        return what + report.problem
+    if report.problem or report.unread:
+        return what + (report.problem or report.unread)
     what += f"{report.num_examples} examples"
     if report.expected is not None:
         what += ", as its entry says" if not report.is_short() else f", its entry says {report.expected}"

@@ -28,7 +28,7 @@ from hpcdata.catalogue.web import Web
 log = logging.getLogger(__name__)
 
 _FETCHED = ("open", "gated")
-_MOST_PATHS = 5
+_MOST_PATHS, _MOST_LETTERS = 5, 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +183,7 @@ def _fetch(
         if wait(0):
             raise Fault("busy", "stopped", "the process is to stop")
         if entry.access == "manual":
-            return Result(entry.name, placing.take_placed(entry, folder, wait))
+            return Result(entry.name, placing.take_placed(entry, folder, wait, anew=wishes.update))
         if entry.access not in _FETCHED:
             return Result(entry.name, problem=f"{entry.access}: {entry.note or ACCESS[entry.access]}", code=UNFINISHED)
         options = fetching.Options(
@@ -241,6 +241,7 @@ def _sum(one: Account, other: Account) -> Account:
         told=one.told | other.told,
         is_stopped=is_stopped,
         unpacked=one.unpacked + other.unpacked,
+        removed=one.removed + other.removed,
     )
 
 
@@ -279,15 +280,22 @@ def _say_result(result: Result) -> None:
         f"{result.name}: {units.counted(account.num_files, 'file')} = {account.fetched} fetched + {account.kept} kept "
         f"+ {len(account.failed)} failed"
         + (f"; {units.counted(account.unpacked, 'archive')} unpacked" if account.unpacked else "")
+        + (f"; {units.counted(account.removed, 'file')} of the revision before removed" if account.removed else "")
     )
     for text in result.left_out:
         say(f"    {text}")
     for reason, count in sorted(account.reasons().items()):
-        paths = [path for path, found in account.failed.items() if found == reason][:_MOST_PATHS]
+        paths = [_shown(path) for path, found in account.failed.items() if found == reason][:_MOST_PATHS]
         more = f" and {count - len(paths)} more" if count > len(paths) else ""
         say(f"    {reason}: {count}: {', '.join(paths)}{more}")
         if told := account.told.get(reason):
             say(f"        {told}")
+
+
+def _shown(path: str) -> str:
+    """Names may be anything: a line of them stays a line."""
+    path = path if path.isprintable() else ascii(path)
+    return path if len(path) <= _MOST_LETTERS else f"{path[:_MOST_LETTERS]}..."
 
 
 def _result_as_json(result: Result) -> dict[str, object]:

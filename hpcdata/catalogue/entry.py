@@ -55,12 +55,12 @@ class UrlList:
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """How its examples are read. fields: of `rows`, key of an example -> column; of `records`, options of a
-    `SourceDataset`, with `image_root` (of one split: `image_root.train`) below the folder of the set. constants: of
-    every example of `rows`, such as `point_scale`.
+    """How its examples are read. fields: of `rows` and `questions`, key of an example -> column or key; of `records`,
+    options of a `SourceDataset`. `image_root` (of one split: `image_root.train`) is below the folder of the set, of
+    `records` and `questions`. constants: of every example of `rows` and `questions`, such as `point_scale`.
     """
 
-    kind: Literal["rows", "records"]
+    kind: Literal["rows", "records", "questions"]
     fields: Mapping[str, str]
     style: str | None = None
     constants: Mapping[str, int] = field(default_factory=dict)

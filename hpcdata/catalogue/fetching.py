@@ -29,7 +29,7 @@ from hpcdata.catalogue.faults import Fault
 from hpcdata.catalogue.listing import Listed, Listing
 from hpcdata.catalogue.onefile import SMALL, Fetcher, hash_file, is_right
 from hpcdata.catalogue.record import FOLDER, Follower, Here, Journal, Known, Record
-from hpcdata.catalogue.settings import Hub
+from hpcdata.catalogue.settings import OFFLINE, Hub
 from hpcdata.catalogue.web import Web
 from hpcdata.runs.claims import Claims, Owner
 
@@ -38,7 +38,11 @@ log = logging.getLogger(__name__)
 _UNIT_FILES, _UNIT_BYTES = 256, 64 << 20
 _REPORT_S = 10.0
 _LEASE_S = 60.0
+_MOST_SHOWN = 200
 _LOOK_S = 5.0
+_OFFLINE = f"{OFFLINE[0]} or {OFFLINE[1]} is set"
+_OF_ITS_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
+"""What is wrong with one file, and not with the disk: too long, or a folder where there should be a file."""
 
 
 @dataclass
@@ -60,6 +64,8 @@ class Account:
     """Others are at work on what is missing."""
     unpacked: int = 0
     """Archives, by this process."""
+    removed: int = 0
+    """Files of a revision before this one, by this process."""
 
     def reasons(self) -> Counter[str]:
         return Counter(self.failed.values())
@@ -92,10 +98,8 @@ def fetch_set(
     account = Account(num_files=len(listed.files), kept=len(listed.files) - len(missing))
     if not missing and record.is_sealed() and len(known.here) == len(listed.files):
         return account
-    if hub.is_offline and missing:
-        raise Fault(
-            "refused", "offline", f"{len(missing)} of {len(listed.files)} files are missing, and HF_HUB_OFFLINE is set"
-        )
+    if hub.is_offline and (gone := [item for item in missing if not _may_be_here(item, folder)]):
+        raise Fault("refused", "offline", f"{len(gone)} of {len(listed.files)} files are missing, and {_OFFLINE}")
     attempt = f"{os.getpid()}-{secrets.token_hex(6)}"
     claims = Claims(record.own / "claims", Owner.of_this_process(attempt), timeout_s=options.lease_s)
     journal = Journal(record, attempt)
@@ -106,7 +110,7 @@ def fetch_set(
         work.require_room(missing)
         work.run(listed.files, {item.path for item in missing})
     if not account.failed and not account.is_stopped and not account.is_waiting:
-        _seal(record, listed, folder)
+        _seal(record, listed, folder, account)
     return account
 
 
@@ -114,7 +118,7 @@ def _known_listing(entry: Entry, folder: Path, web: Web, hub: Hub, options: Opti
     if hub.is_offline:
         found = listing.load(folder)
         if found is None:
-            raise Fault("refused", "offline", f"nothing of {entry.name} is in {folder}, and HF_HUB_OFFLINE is set")
+            raise Fault("refused", "offline", f"nothing of {entry.name} is in {folder}, and {_OFFLINE}")
         return found
     return listing.freeze(entry, folder, web, hub, patience_s=options.patience_s, anew=options.anew)
 
@@ -124,18 +128,36 @@ def _is_here(item: Listed, known: Known, folder: Path) -> bool:
     return here is not None and here.is_sure and _fits(item, here) and here.is_as_recorded(folder / item.path)
 
 
+def _may_be_here(item: Listed, folder: Path) -> bool:
+    """Of its size, and so worth being hashed: copies have another time than was recorded."""
+    path = folder / item.path
+    return path.is_file() and item.size in (None, path.stat().st_size)
+
+
 def _fits(item: Listed, here: Here) -> bool:
     if item.sha256 is not None:
         return here.sha256 == item.sha256
     return item.size is None or here.size == item.size
 
 
-def _seal(record: Record, listed: Listing, folder: Path) -> None:
-    """Once nothing is missing: one record, and no parts of anything."""
+def _seal(record: Record, listed: Listing, folder: Path, account: Account) -> None:
+    """Once nothing is missing: one record, no parts of anything, and nothing of revisions before."""
     known = record.read()
-    if all(_is_here(item, known, folder) for item in listed.files):
-        record.seal({item.path: known.here[item.path] for item in listed.files})
-        shutil.rmtree(record.own / "parts", ignore_errors=True)
+    if gone := [item.path for item in listed.files if not _is_here(item, known, folder)]:
+        account.failed |= dict.fromkeys(gone, "changed")
+        account.told["changed"] = (
+            f"{gone[0]} was fetched, and is not as it was: somebody has changed it since, or {folder} takes two names, "
+            "such as a and A, for one"
+        )
+        account.fetched = min(account.fetched, account.num_files - len(gone))
+        account.kept = account.num_files - len(gone) - account.fetched
+        return
+    for path in listed.stale:
+        if path in known.here and known.here[path].is_as_recorded(folder / path):
+            (folder / path).unlink()
+            account.removed += 1
+    record.seal({item.path: known.here[item.path] for item in listed.files})
+    shutil.rmtree(record.own / "parts", ignore_errors=True)
 
 
 class _Work:
@@ -264,6 +286,12 @@ class _Work:
                 self._journal.add_failed(item.path, fault.reason)
                 self._fail(item, fault.reason, fault.detail)
             return
+        except OSError as error:
+            if error.errno not in _OF_ITS_NAME:
+                raise
+            self._journal.add_failed(item.path, "name")
+            self._fail(item, "name", f"{ascii(item.path)[:_MOST_SHOWN]}: {error.strerror}")
+            return
         self._journal.add(item.path, here)
         self._count(item, is_fetched=True)
 
@@ -276,7 +304,7 @@ class _Work:
         found = target.stat()
         sha256 = is_right(target, item.wanted(self._hub), self._wait_here)
         here = known.here.get(item.path)
-        if sha256 is None and here is not None and here.is_as_recorded(target) and _fits(item, here):
+        if sha256 is None and here is not None and here.size == found.st_size and _fits(item, here):
             sha256 = hash_file(target, self._wait_here)
             if sha256 != here.sha256:
                 sha256 = None

@@ -25,9 +25,12 @@ from hpcdata.catalogue.record import FOLDER
 from hpcdata.catalogue.registry import matcher
 from hpcdata.catalogue.settings import Hub
 from hpcdata.catalogue.web import Answer, Web
+from hpcdata.net.addresses import shown
 
 _NEXT = re.compile(r'<([^>]+)>\s*;\s*rel="?next"?')
 _MOST_BYTES = 1 << 30
+_MOST_SHOWN = 80
+_SHA256, _SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,11 @@ class Listed:
 
 @dataclass(frozen=True)
 class Listing:
-    """sources: of which state of the entry it is."""
+    """sources: of which state of the entry it is. stale: paths of revisions before, which go once this one is here."""
 
     sources: Any
     files: tuple[Listed, ...]
+    stale: tuple[str, ...] = ()
 
     def commits(self) -> dict[str, str]:
         return {item.repo: item.commit for item in self.files if item.repo and item.commit}
@@ -69,7 +73,8 @@ def load(folder: Path) -> Listing | None:
     path = path_of(folder)
     try:
         values = sealed.read_json(path)
-        return Listing(values["sources"], tuple(Listed(*item) for item in values["files"]))
+        files_of = tuple(Listed(*item) for item in values["files"])
+        return Listing(values["sources"], files_of, tuple(map(str, values.get("stale", ()))))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as error:
@@ -88,7 +93,12 @@ def freeze(entry: Entry, folder: Path, web: Web, hub: Hub, *, patience_s: float,
     if found is not None and found.sources == sources_of(entry) and not anew:
         return found
     made = Listing(sources_of(entry), tuple(_list(entry, web, hub, patience_s)))
-    data = sealed.to_json({"sources": made.sources, "files": [list(vars(item).values()) for item in made.files]})
+    stale: list[str] = []
+    if found is not None and found.sources == made.sources:
+        here = {item.path for item in made.files}
+        stale = [path for path in (*(item.path for item in found.files), *found.stale) if path not in here]
+    values = {"sources": made.sources, "files": [list(vars(item).values()) for item in made.files], "stale": stale}
+    data = sealed.to_json(values)
     path = path_of(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     if found is None and not anew:
@@ -130,26 +140,51 @@ def _list_tree(entry: Entry, tree: HubTree, web: Web, hub: Hub, patience_s: floa
                 + ("see that your token is right and may read it" if hub.token else "export HF_TOKEN"),
             ) from None
         raise
-    commit = str(info["sha"])
+    if not isinstance(info, dict) or not isinstance(commit := info.get("sha"), str):
+        raise _strange(api, info)
     wanted = matcher(tree.include) if tree.include else None
     unwanted = matcher(tree.exclude) if tree.exclude else None
-    page: str | None = f"{api}/tree/{commit}?recursive=true&expand=false"
+    page, seen = f"{api}/tree/{quote(commit, safe='')}?recursive=true&expand=false", set[str]()
     while page:
         entries, answer = _json(page, web, patience_s)
-        for item in entries:
-            name = str(item["path"])
-            if item.get("type") != "file" or (wanted and not wanted.fullmatch(name)):
+        for name, size, sha256, sha1 in _files_of(entries, page):
+            if (wanted and not wanted.fullmatch(name)) or (unwanted and unwanted.fullmatch(name)):
                 continue
-            if unwanted and unwanted.fullmatch(name):
-                continue
-            lfs = item.get("lfs") or {}
             path = f"{tree.folder}/{name}" if tree.folder else name
             require_below(path, f"{tree.repo} lists a file that cannot be stored")
-            sha256, size = lfs.get("oid"), lfs.get("size", item.get("size"))
-            git_sha1 = None if sha256 else item.get("oid")
-            yield Listed(path, size, sha256, git_sha1, tree.repo, commit, name)
+            yield Listed(path, size, sha256, None if sha256 else sha1, tree.repo, commit, name)
+        seen.add(page)
         found = _NEXT.search(answer.headers.get("link", ""))
-        page = urljoin(page, found[1]) if found else None
+        page = urljoin(page, found[1]) if found else ""
+        if page in seen:
+            raise Fault("wrong", "listing", f"{shown(page)}: its pages lead in a circle")
+
+
+def _files_of(entries: Any, page: str) -> Iterator[tuple[str, int | None, str | None, str | None]]:
+    """Path, size, sha256 and sha1 of the git blob. Raises Fault for what no hub says."""
+    if not isinstance(entries, list):
+        raise _strange(page, entries)
+    for item in entries:
+        lfs = (item.get("lfs") or {}) if isinstance(item, dict) else None
+        if not isinstance(item, dict) or not isinstance(lfs, dict) or not isinstance(name := item.get("path"), str):
+            raise _strange(page, item)
+        if item.get("type") != "file":
+            continue
+        size, sha256, sha1 = lfs.get("size", item.get("size")), lfs.get("oid"), item.get("oid")
+        is_number = size is None or (isinstance(size, int) and size >= 0)
+        is_name = name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
+        sums = ((sha256, _SHA256), (sha1, _SHA1))
+        if not (is_number and is_name and all(sum is None or _is_sum(sum, kind) for sum, kind in sums)):
+            raise _strange(page, item)
+        yield name, size, sha256, sha1
+
+
+def _is_sum(value: Any, kind: re.Pattern[str]) -> bool:
+    return isinstance(value, str) and kind.fullmatch(value) is not None
+
+
+def _strange(url: str, value: Any) -> Fault:
+    return Fault("wrong", "listing", f"{shown(url)} says what no hub says: {ascii(value)[:_MOST_SHOWN]}")
 
 
 def _json(url: str, web: Web, patience_s: float) -> tuple[Any, Answer]:

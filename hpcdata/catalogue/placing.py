@@ -25,8 +25,10 @@ from hpcdata.catalogue.states import missing_needs, names_below
 log = logging.getLogger(__name__)
 
 
-def take_placed(entry: Entry, folder: Path, wait: Callable[[float], bool]) -> Account:
-    """Checks and records every file that a person has placed. Raises Unfinished, with the steps, for missing ones."""
+def take_placed(entry: Entry, folder: Path, wait: Callable[[float], bool], *, anew: bool = False) -> Account:
+    """Checks and records every file that a person has placed. What was recorded before is gone or changed where it is
+    not as it was; anew: takes it as it is now. Raises Unfinished, with the steps, for missing ones.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if missing := missing_needs(entry, folder):
         steps = "\n".join(f"    {number}. {step}" for number, step in enumerate(entry.steps, start=1))
@@ -37,7 +39,13 @@ def take_placed(entry: Entry, folder: Path, wait: Callable[[float], bool]) -> Ac
     record = Record(folder)
     known, wanted = record.read(), matcher(entry.needs)
     names = [name for name in names_below(folder) if wanted.fullmatch(name)]
-    account = Account(num_files=len(names))
+    listed = None if anew else listing.load(folder)
+    sums = {} if listed is None else {item.path: item.sha256 for item in listed.files}
+    gone = sorted(sums.keys() - set(names))
+    account = Account(num_files=len(names) + len(gone), failed=dict.fromkeys(gone, "gone"))
+    again = f"place it again, or take what is there now: hpcdata download --update {quoted(entry.name)}"
+    if gone:
+        account.told["gone"] = f"{folder / gone[0]} was placed, and is gone: {again}"
     here: dict[str, Here] = {}
     journal = Journal(record, f"{os.getpid()}-{secrets.token_hex(6)}")
     with contextlib.closing(journal):
@@ -52,8 +60,12 @@ def take_placed(entry: Entry, folder: Path, wait: Callable[[float], bool]) -> Ac
                 account.failed[name] = "damaged"
                 account.told.setdefault("damaged", f"{folder / name}: {fault}")
                 continue
-            found = (folder / name).stat()
-            here[name] = Here(found.st_size, found.st_mtime_ns, hash_file(folder / name, wait), is_sure=False)
+            found, sha256 = (folder / name).stat(), hash_file(folder / name, wait)
+            if sums.get(name, sha256) != sha256:
+                account.failed[name] = "changed"
+                account.told.setdefault("changed", f"{folder / name} is not what was placed before: {again}")
+                continue
+            here[name] = Here(found.st_size, found.st_mtime_ns, sha256, is_sure=False)
             journal.add(name, here[name])
             account.fetched += 1
     if not account.failed:

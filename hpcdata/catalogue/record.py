@@ -99,7 +99,9 @@ class Follower:
         self._folder = record.own / "done"
         self._without = f"{without}.jsonl"
         self._offsets: dict[str, int] = {}
-        self._unsure: dict[str, list[str]] = {}
+        self._unsure: dict[str, list[tuple[str, Here]]] = {}
+        self._noted_by: dict[str, str] = {}
+        """Path -> file of the line that is believed; what the sealed file has is older than all lines."""
         self._lock = threading.Lock()
         self.known = Known(here=record.sealed(), failed={})
 
@@ -126,24 +128,24 @@ class Follower:
         unsure = self._unsure.setdefault(name, [])
         for line in whole.splitlines():
             with contextlib.suppress(ValueError, TypeError, KeyError):  # a line that is damaged says nothing
-                self._take(orjson.loads(line), unsure)
+                self._take(name, orjson.loads(line), unsure)
 
-    def _take(self, values: dict[str, Any], unsure: list[str]) -> None:
+    def _take(self, name: str, values: dict[str, Any], unsure: list[tuple[str, Here]]) -> None:
         if "synced" in values:
-            for path in unsure[: int(values["synced"])]:
-                here = self.known.here[path]
-                self.known.here[path] = Here(here.size, here.time, here.sha256)
+            for path, here in unsure[: int(values["synced"])]:
+                if self.known.here.get(path) == here:
+                    self.known.here[path] = Here(here.size, here.time, here.sha256)
             del unsure[: int(values["synced"])]
         elif "failed" in values:
             self.known.failed[str(values["path"])] = str(values["failed"])
         else:
             path = str(values["path"])
             here = Here(int(values["size"]), int(values["time"]), str(values["sha256"]), bool(values["sure"]))
-            former = self.known.here.get(path)
             if not here.is_sure:
-                unsure.append(path)
-            if former is None or (here.is_sure, here.time) >= (former.is_sure, former.time):
-                self.known.here[path] = here
+                unsure.append((path, here))
+            former, by = self.known.here.get(path), self._noted_by.get(path)
+            if former is None or by in (None, name) or (here.time, here.is_sure) >= (former.time, former.is_sure):
+                self.known.here[path], self._noted_by[path] = here, name
             self.known.failed.pop(path, None)
 
 

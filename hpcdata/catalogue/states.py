@@ -14,7 +14,8 @@ from hpcdata.base.command import quoted
 from hpcdata.base.errors import Failed, UserError
 from hpcdata.catalogue import listing
 from hpcdata.catalogue.entry import ACCESS, Entry
-from hpcdata.catalogue.record import FOLDER, Record
+from hpcdata.catalogue.listing import Listed
+from hpcdata.catalogue.record import FOLDER, Known, Record
 from hpcdata.catalogue.registry import Catalogue, matcher
 from hpcdata.catalogue.unpacking.marks import missing_of
 
@@ -106,8 +107,7 @@ def read_state(entry: Entry, data_dir: Path | None) -> State:
 def _state(entry: Entry, folder: Path, type_again: str) -> State:
     listed, known = listing.load(folder), Record(folder).read()
     if listed is not None:
-        here = [item for item in listed.files if item.path in known.here]
-        fits = [item for item in here if known.here[item.path].is_as_recorded(folder / item.path)]
+        fits = [item for item in listed.files if _fits_record(item, known, folder)]
         num_bytes = sum(known.here[item.path].size for item in fits)
         counts = (len(listed.files), len(fits), num_bytes)
         if listed.sources != listing.sources_of(entry):
@@ -118,14 +118,28 @@ def _state(entry: Entry, folder: Path, type_again: str) -> State:
             if entry.urls and not (folder / entry.urls[0].folder / "dataset").is_dir():
                 return State(PARTIAL, f"its pictures: {fetch_line(entry, folder)}", *counts)
             return State(PRESENT, "", *counts)
-        return State(
-            PARTIAL, f"{len(listed.files) - len(fits)} of {len(listed.files)} files are missing: {type_again}", *counts
-        )
+        others = [item for item in listed.files if not _fits_record(item, known, folder)]
+        if all(_has_its_size(item, folder) for item in others):
+            told = f"{len(others)} of {len(listed.files)} files are others than were recorded, or copies of these"
+            return State(PARTIAL, f"{told}: {type_again} reads them through", *counts)
+        return State(PARTIAL, f"{len(others)} of {len(listed.files)} files are missing: {type_again}", *counts)
     if entry.access == "open":
         return State(ABSENT, type_again)
     if entry.access == "manual":
         return _manual(entry, folder, type_again)
     return _unreached(entry, type_again)
+
+
+def _fits_record(item: Listed, known: Known, folder: Path) -> bool:
+    here = known.here.get(item.path)
+    return here is not None and here.is_as_recorded(folder / item.path)
+
+
+def _has_its_size(item: Listed, folder: Path) -> bool:
+    try:
+        return item.size in (None, (folder / item.path).stat().st_size)
+    except FileNotFoundError:
+        return False
 
 
 def _unreached(entry: Entry, type_again: str) -> State:
@@ -148,8 +162,14 @@ def missing_needs(entry: Entry, folder: Path) -> list[str]:
 
 
 def names_below(folder: Path) -> Iterator[str]:
-    """All files of a set, without ours."""
-    for root, folders, names in os.walk(folder):
+    """All files of a set, without ours. Links to folders are followed: pictures may lie on a larger disk."""
+    seen = set[tuple[int, int]]()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        found = os.stat(root)
+        if (found.st_dev, found.st_ino) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
         folders[:] = sorted(name for name in folders if name != FOLDER)
         for name in sorted(names):
             yield os.path.relpath(os.path.join(root, name), folder)

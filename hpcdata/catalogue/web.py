@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from hpcdata import __version__
 from hpcdata.catalogue.faults import Fault, fault_of_status
-from hpcdata.catalogue.settings import Hub
+from hpcdata.catalogue.settings import OFFLINE, Hub
 from hpcdata.net import Answer as NetAnswer
 from hpcdata.net import Client, Cut, Refused, Settings, Unreachable, retry_after
 from hpcdata.net.addresses import shown
@@ -79,6 +79,8 @@ class Web:
     @contextlib.contextmanager
     def open(self, url: str, *, offset: int = 0, validator: str | None = None) -> Iterator[Answer]:
         """Asks for a file from byte `offset` on, if it is still the one of `validator`. Raises Fault."""
+        if self._hub.is_offline:
+            raise Fault("refused", "offline", f"{shown(url)} is not asked: {OFFLINE[0]} or {OFFLINE[1]} is set")
         headers = {}
         if offset:
             headers["Range"] = f"bytes={offset}-"

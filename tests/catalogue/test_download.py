@@ -123,6 +123,34 @@ def test_a_set_that_is_placed_by_hand(hub: Hub, tmp_path: Path, capsys: pytest.C
     assert "present" in capsys.readouterr().out
 
 
+def test_what_was_placed_and_is_gone_or_changed_is_no_success(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pictures may lie on another disk, behind a link. Nothing but --update takes them as they are now."""
+    text = YAML.replace("hub: [{repo: lab/pairs}]", "access: manual\nsteps: [ask its maker]\nneeds: ['images/**']")
+    words, disk = ["pairs", "--catalogue", own(tmp_path, text)], tmp_path / "large disk"
+    disk.mkdir()
+    for name in ("1.jpg", "2.jpg"):
+        (disk / name).write_bytes(b"\xff\xd8 " + name.encode())
+    (tmp_path / "data/torch_datasets/pairs").mkdir(parents=True)
+    (tmp_path / "data/torch_datasets/pairs/images").symlink_to(disk)
+    (disk / "again").symlink_to(disk)
+    assert download.main(words) == 0
+    (disk / "1.jpg").unlink()
+    (disk / "2.jpg").write_bytes(b"\xff\xd8 2.jqg")
+    assert download.main(["--check", *words]) == 1
+    for _ in range(2):
+        capsys.readouterr()
+        assert download.main(words) == 1
+        said = capsys.readouterr().out
+        assert "2 files = 0 fetched + 0 kept + 2 failed" in said
+        assert "1.jpg was placed, and is gone" in said
+        assert "2.jpg is not what was placed before: place it again, or take what is there now" in said
+    assert download.main(["--update", *words]) == 0
+    assert download.main(words) == 0
+    assert download.main(["--check", *words]) == 0
+
+
 def test_a_zip_that_was_placed_is_read_through(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = YAML.replace("hub: [{repo: lab/pairs}]", "access: manual\nsteps: [ask its maker]\nneeds: ['*.zip']")
     folder = tmp_path / "data/torch_datasets/pairs"

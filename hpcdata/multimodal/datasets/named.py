@@ -17,6 +17,11 @@ from hpcdata.catalogue.settings import FOLDERS, find_data_dir, find_folders
 from hpcdata.catalogue.states import ABSENT, fetch_line, folder_of, names_below, read_state
 from hpcdata.multimodal.datasets.base import Dataset
 
+
+class NoReader(UserError):
+    """The set is here, and only a class of the user's own can open it."""
+
+
 _SPLITS = {"val": "validation", "valid": "validation", "dev": "validation", "training": "train"}
 
 
@@ -40,7 +45,7 @@ def open_named(name: str, entry: Entry, split: str | None, *, data_dir: str | No
     if state.name == ABSENT or (not state.num_here and not any(names_below(folder))):
         raise UserError(f"{entry.name} is not in {folder}: {state.remedy}")
     if entry.reader is None or key_of(name) in map(key_of, entry.variants):
-        raise UserError(
+        raise NoReader(
             f"{name} lies in {folder}, and hpcdata has no reader for it: a class of your own reads it, see "
             "hpcdata.multimodal.register"
         )
@@ -83,12 +88,18 @@ def _of_files(entry: Entry, folder: Path, split: str, options: dict[str, Any]) -
         from hpcdata.multimodal.datasets.tables import TableDataset
 
         return TableDataset(files, reader.fields, style=reader.style, constants=reader.constants, **options)
-    from hpcdata.multimodal.datasets.sources import SourceDataset
-
     fields = dict(reader.fields)
     roots = {name: fields.pop(name) for name in list(fields) if name.startswith("image_root")}
     if (image_root := roots.get(f"image_root.{split}", roots.get("image_root"))) is not None:
         fields["image_root"] = os.path.join(folder, image_root)
+    if reader.kind == "questions":
+        from hpcdata.multimodal.datasets.questions import QuestionsDataset
+
+        root = fields.pop("image_root", os.fspath(folder))
+        given = {"image_root": root, "style": reader.style, "constants": reader.constants, **options}
+        return QuestionsDataset(files, fields, **given)
+    from hpcdata.multimodal.datasets.sources import SourceDataset
+
     return SourceDataset(files, None, **{"style": reader.style, **fields, **options})
 
 

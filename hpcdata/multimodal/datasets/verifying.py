@@ -15,7 +15,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.catalogue.entry import Entry
 from hpcdata.catalogue.states import ABSENT, folder_of, read_state
 from hpcdata.multimodal.datasets.base import Dataset, Example
-from hpcdata.multimodal.datasets.named import files_of, open_named
+from hpcdata.multimodal.datasets.named import NoReader, files_of, open_named
 from hpcdata.multimodal.image_files import PictureFile
 from hpcdata.samples import BadSample
 
@@ -36,6 +36,8 @@ class SplitReport:
     first: str = ""
     """The first example that is none, and why."""
     problem: str = ""
+    unread: str = ""
+    """Why nobody has opened it, though nothing is wrong with it: hpcdata has no reader for the set."""
 
     def is_good(self) -> bool:
         return not (self.problem or self.faults or self.is_short())
@@ -65,6 +67,8 @@ def look_at(entry: Entry, root: Path, *, most: int | None, num_threads: int) -> 
             dataset = open_named(entry.name, entry, split, data_dir=os.fspath(root))
             report.num_examples, report.num_missing = len(dataset), getattr(dataset, "num_missing", 0)
             _look(dataset, report, most, num_threads)
+        except NoReader as error:
+            report.unread = str(error)
         except UserError as error:
             report.problem = str(error)
         yield report
