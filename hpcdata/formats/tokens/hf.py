@@ -20,6 +20,7 @@ from hpcdata.formats.arranging import Building
 from hpcdata.formats.tokens import settling
 from hpcdata.formats.tokens.base import Context, ExportedPart, Written
 from hpcdata.formats.tokens.rows import SPAN_COLUMNS, Rows, Sequences
+from hpcdata.native.arrays import totals_before
 from hpcdata.samples import Reason
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class HuggingFace:
         return settling.settled_columns(export, manifest, able=settling.COLUMNS)
 
     def bytes_a_row(self, export: ExportConfig, manifest: Manifest) -> float:
-        return settling.ids_a_row(export, manifest) * settling.bytes_an_id(export) + 16
+        return settling.bytes_a_row(export, manifest)
 
     def open(self, context: Context) -> _Writer:
         return _Writer(context)
@@ -58,26 +59,37 @@ class _Writer:
 
     def write(self, rows: Rows) -> Written:
         sequences = rows.sequences(self._rule)
-        long = np.flatnonzero(sequences.lengths > arrow.MOST_IN_BATCH).tolist()
+        sizes = {"ids": sequences.lengths} | self._texts(rows)
+        long = np.flatnonzero(np.maximum.reduce(list(sizes.values())) > arrow.MOST_IN_BATCH).tolist()
         if long:
-            rejects = [
-                (number, Reason.TOO_LONG, f"{sequences.lengths[number]} ids, a list holds less") for number in long
-            ]
+            rejects = [(number, Reason.TOO_LONG, _too_long(number, sizes)) for number in long]
             written = self.write(rows.without(long))
             return Written(stream=written.stream, rejects=rejects)
         head = [arrow.head(self._schema)] if rows.start % self._shard_size == 0 else []
-        return Written(stream=[*head, *map(arrow.body, self._batches(rows, sequences))])
+        return Written(stream=[*head, *map(arrow.body, self._batches(rows, sequences, list(sizes.values())))])
 
-    def _batches(self, rows: Rows, sequences: Sequences) -> Iterator[pa.RecordBatch]:
+    def _texts(self, rows: Rows) -> dict[str, np.ndarray]:
+        """Bytes of each row's text, where there is a column of them."""
+        if "text" not in (self._export.columns or ()):
+            return {}
+        return {"bytes of text": np.array([len(text.encode()) for text in rows.texts], np.int64)}
+
+    def _batches(self, rows: Rows, sequences: Sequences, sizes: Sequence[np.ndarray]) -> Iterator[pa.RecordBatch]:
+        """sizes: [num_rows] each, of the columns that can grow beyond what a batch holds."""
         import pyarrow as pa
 
         arrays = [array for name in self._export.columns or () for array in _arrays(name, rows, sequences)]
-        start = 0
+        firsts, start = [totals_before(size) for size in sizes], 0
         while start < len(rows):
-            reach = int(sequences.first[start]) + arrow.MOST_IN_BATCH
-            stop = int(np.searchsorted(sequences.first, reach, side="right")) - 1
+            reaches = ((first, int(first[start]) + arrow.MOST_IN_BATCH) for first in firsts)
+            stop = min(int(np.searchsorted(first, reach, side="right")) - 1 for first, reach in reaches)
             yield pa.RecordBatch.from_arrays([array(start, stop) for array in arrays], schema=self._schema)
             start = stop
+
+
+def _too_long(number: int, sizes: Mapping[str, np.ndarray]) -> str:
+    what, size = next((what, size[number]) for what, size in sizes.items() if size[number] > arrow.MOST_IN_BATCH)
+    return f"{size} {what}, a list holds less" if what == "ids" else f"{size} {what}, a column holds less"
 
 
 def _arrays(name: str, rows: Rows, sequences: Sequences) -> Iterator[Callable[[int, int], pa.Array]]:

@@ -62,7 +62,7 @@ class LitData:
         return dataclasses.replace(export, columns=["input_ids"])
 
     def bytes_a_row(self, export: ExportConfig, manifest: Manifest) -> float:
-        return settling.ids_a_row(export, manifest) * settling.bytes_an_id(export) + 16
+        return settling.bytes_a_row(export, manifest)
 
     def open(self, context: Context) -> _Writer:
         return _Writer(context.export)

@@ -40,7 +40,7 @@ class Mds:
         return settling.settled_columns(export, manifest, able=_ABLE)
 
     def bytes_a_row(self, export: ExportConfig, manifest: Manifest) -> float:
-        return settling.ids_a_row(export, manifest) * settling.bytes_an_id(export) + 16
+        return settling.bytes_a_row(export, manifest)
 
     def open(self, context: Context) -> _Writer:
         return _Writer(context.export)

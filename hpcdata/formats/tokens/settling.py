@@ -15,6 +15,7 @@ from hpcdata.formats.tokens import find_format
 from hpcdata.formats.tokens.rows import Rule
 
 _ALWAYS = ("format", "out", "shuffle_seed", "file_bytes", "source")
+_TEXT_BYTES = 4096
 COLUMNS = ("input_ids", "modality", "loss_mask", "key", "text", "spans")
 SEQUENCE_KEYS = ("bos", "eod", "image_begin", "image_end", "image_shift", "dtype")
 """Of formats that write each row as one sequence of ids."""
@@ -168,6 +169,12 @@ def facts_of(export: ExportConfig, manifest: Manifest) -> dict[str, Any]:
         "text_tokenizer_sha256": manifest.text.sha256 if manifest.text else None,
         "shuffle_seed": export.shuffle_seed,
     }
+
+
+def bytes_a_row(export: ExportConfig, manifest: Manifest) -> float:
+    """About so many, of formats that store ids as they are; nobody knows how long texts are that were kept."""
+    texts = _TEXT_BYTES if "text" in (export.columns or ()) else 0
+    return ids_a_row(export, manifest) * bytes_an_id(export) + 16 + texts
 
 
 def ids_a_row(export: ExportConfig, manifest: Manifest) -> float:

@@ -8,13 +8,15 @@ HPCDATA_TEST_OLD_DATASETS (tests/run.sh makes both); each runs in a process of i
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hpcdata.formats.target import problems_of, read_target
-from hpcdata.samples import Kind
+from hpcdata.samples import Example, Kind, RawText
 from tests.formats.tokens.exports import EOS, dataset, export, mixed, positions, read_by, sequence
 
 pytestmark = pytest.mark.slow
@@ -141,6 +143,77 @@ def test_litdatas_blocks_lose_no_id(source: Path, tmp_path: Path) -> None:
             added -= 1
         del ids[: len(expected)]
     assert ids == [EOS] * added
+
+
+COLUMNS = {"hf": ("HPCDATA_TEST_OLD_DATASETS", HF), "mds": ("HPCDATA_TEST_READERS", MDS)}
+COLUMNS |= {"litdata": ("HPCDATA_TEST_READERS", LITDATA)}
+"""Format -> the folder of its reader, and what that prints."""
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Example]]:
+    """Rows with their texts: none, one, two, one of many bytes; ids from none to 300."""
+    texts = (["cäption 🗝"], [], ["a\nb", "鍵"], ["x" * 5000], [""])
+    examples = [
+        dataclasses.replace(example, texts=tuple(RawText(data=text.encode()) for text in texts[row % len(texts)]))
+        for row, example in enumerate(mixed())
+    ]
+    config = {"text": {"keep_raw": True}}
+    return dataset(tmp_path_factory.mktemp("kept") / "data", examples, config=config), examples
+
+
+def read_rows(name: str, out: Path) -> list[dict[str, Any]]:
+    """As the format's own reader gives them."""
+    variable, program = COLUMNS[name]
+    found = json.loads(read_by(variable, program, out, 0))
+    if name != "hf":
+        return found
+    columns = found["rows"]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+@pytest.mark.parametrize("columns", ["text", "key,text,input_ids"])
+@pytest.mark.parametrize("name", COLUMNS)
+def test_texts_that_were_kept_are_a_column(
+    kept: tuple[Path, list[Example]], name: str, columns: str, tmp_path: Path
+) -> None:
+    source, examples = kept
+    export(source, tmp_path / "out", name, f"export.columns=[{columns}]")
+    expected = []
+    for example in examples:
+        ids = {"tokens" if name == "mds" else "input_ids": sequence(example)[0]}
+        text = {"text": "\n".join(text.text for text in example.texts)}
+        expected.append(text if columns == "text" else {"key": example.key, **text, **ids})
+    assert read_rows(name, tmp_path / "out") == expected
+    assert problems_of(tmp_path / "out") == []
+
+
+_OFFSETS = "formats.tokens.packed_items.MOST_BYTES", 1500, "bytes, more than the offsets of a file can reach"
+TOO_LONG = {"hf": ("formats.arrow.MOST_IN_BATCH", 280, "holds less"), "mds": _OFFSETS, "litdata": _OFFSETS}
+"""Format -> its limit, one for a test, what is said of a row beyond it."""
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_rows_that_are_too_long_are_counted_and_all_others_read(
+    kept: tuple[Path, list[Example]], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, examples = kept
+    setting, most, message = TOO_LONG[name]
+    monkeypatch.setattr(f"hpcdata.{setting}", most)
+    passed = export(source, tmp_path / "out", name, "export.columns=[text,input_ids,key]", "export.dtype=int32")
+    ids = {example.key: sequence(example)[0] for example in examples}
+    texts = {example.key: "\n".join(text.text for text in example.texts) for example in examples}
+    long = {key for key in ids if len(texts[key].encode()) > most or len(ids[key]) > 280}
+    found = read_rows(name, tmp_path / "out")
+    assert [row["key"] for row in found] == [key for key in ids if key not in long]
+    assert [row["text"] for row in found] == [texts[row["key"]] for row in found]
+    assert passed.counts.written == len(found)
+    assert dict(passed.counts.rejected) == {"too_long": len(long)}
+    assert passed.counts.is_balanced()
+    lines = [json.loads(line) for line in (tmp_path / "out/left_out.jsonl").read_text().splitlines()]
+    assert {line["key"] for line in lines} == long
+    assert all(line["message"].endswith(message) for line in lines)
+    assert problems_of(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize("variable", ["", "HPCDATA_TEST_OLD_DATASETS"])
