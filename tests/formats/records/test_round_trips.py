@@ -12,11 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpcdata import embedded
+from hpcdata.base.errors import UserError
 from hpcdata.dataset.manifest import read_manifest
 from hpcdata.formats.records.laying_out import export_records
 from hpcdata.formats.records.options import RecordOptions
 from hpcdata.formats.target import problems_of
 from tests.formats.records.made import LINES, TARS, copied, parts_of, read_with, write_lines
+from tests.formats.records.test_laying_out import tokens
 from tests.work.test_task import make_tar, png
 
 READ_NAMES = """
@@ -40,6 +43,74 @@ ODD_NAMES = [
         "'; DROP",
     ),
 ]
+
+
+PAIRS = (*TARS, "copy.format=hf", "copy.columns=pairs")
+RECORDS = (*TARS, "copy.format=hf", "copy.columns=records")
+FORMS: dict[str, tuple[tuple[str, ...], RecordOptions, str]] = {
+    "webdataset": (TARS, RecordOptions(), ""),
+    "energon": (TARS, RecordOptions(), ""),
+    "hf, pairs": (PAIRS, RecordOptions(), ""),
+    "hf, records": (RECORDS, RecordOptions(), ""),
+    "jsonl": (LINES, RecordOptions(), ""),
+    "jsonl, liquid": (LINES, RecordOptions(style="liquid"), ""),
+    "llava": (LINES, RecordOptions(), "llava.json"),
+    "llava, lines": (LINES, RecordOptions(lines=True), "llava.jsonl"),
+}
+"""Format -> how records are copied for it, its options, which of its files is read again."""
+CANNOT_HOLD = {
+    ("talks", "hf, pairs"): "holds no record",
+    ("talks", "jsonl, liquid"): "3 bad_record",
+    ("pairs", "llava"): "a caption becomes a conversation",
+    ("pairs", "llava, lines"): "a caption becomes a conversation",
+}
+"""What is said of it, or what becomes of a record."""
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("sources")
+    for name in ("one", "two"):
+        (folder / f"{name}.png").write_bytes(png(len(name)))
+    asked, answer = {"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A dog."}
+    parts = [
+        {"type": "image", "image": "one.png"},
+        {"type": "text", "text": "?"},
+        {"type": "image", "image": "two.png"},
+    ]
+    rows = [
+        {"id": "a/1", "image": "one.png", "conversations": [asked, answer]},
+        {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "Two."}]},
+        {"id": 3, "conversations": [{"from": "human", "value": "Hi."}, answer], "source": "x"},
+    ]
+    return {"pairs": embedded.path("quickstart.tar"), "talks": write_lines(folder / "talks.jsonl", rows)}
+
+
+@pytest.fixture(scope="module")
+def originals(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("originals")
+    return {name: tokens(folder / name, source, "data.n_train_samples=null") for name, source in sources.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["pairs", "talks"])
+def test_what_was_exported_has_the_content_digest_of_its_source_where_the_format_can_hold_it(
+    sources: dict[str, Path], originals: dict[str, str], kind: str, form: str, tmp_path: Path
+) -> None:
+    settings, options, file = FORMS[form]
+    run, out = copied(tmp_path / "run", *settings, source=sources[kind]), tmp_path / "out"
+    lacking = CANNOT_HOLD.get((kind, form))
+    if lacking == "holds no record":
+        with pytest.raises(UserError, match=lacking):
+            export_records(run, out, "hf")
+        return
+    target = export_records(run, out, form.partition(",")[0], options)
+    assert problems_of(out) == []
+    if lacking and lacking in target.describe():
+        return
+    found = tokens(tmp_path / "tokens", out / file, "data.n_train_samples=null")
+    assert (found == originals[kind]) == (lacking is None)
 
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12).map(
