@@ -21,8 +21,7 @@ May use: base, samples, native, media, order.
     records       one parsed record -> the parts of a sample
     pictures/     which pictures a record names, and where they lie
     url_lists/    tables of URLs as JSON lines
-    json_shapes   what stands in a JSON file, told from its beginning
-    json_array    a JSON array as JSON lines
+    json/         files of JSON that are no lines: arrays, and records where they stand
     folder        a folder of pictures with texts as JSON lines
     account       what the folders of inputs hold, and what of it is not read
     documents     text files, and folders of many as JSON lines

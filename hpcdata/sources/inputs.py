@@ -29,8 +29,8 @@ from hpcdata.sources.custom import tables
 from hpcdata.sources.custom.mapping import parsed
 from hpcdata.sources.documents import ENDINGS, MANY, list_documents
 from hpcdata.sources.folder import NOTES, is_below, is_picture, list_folder, walk
-from hpcdata.sources.json_array import flatten_json
-from hpcdata.sources.json_shapes import SNIFF_BYTES, find_shape
+from hpcdata.sources.json.array import flatten_json
+from hpcdata.sources.json.shapes import SNIFF_BYTES, find_shape
 from hpcdata.sources.mixes import entries, parts
 from hpcdata.sources.patterns import expand_paths
 from hpcdata.sources.pictures.metadata import NAME, flatten_csv, is_metadata

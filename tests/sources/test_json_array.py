@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from hpcdata.base.errors import UserError
 from hpcdata.samples import Reason
-from hpcdata.sources import InputFile, json_array
+from hpcdata.sources import InputFile
+from hpcdata.sources.json.array import flatten_json
 from tests.selection import examples
 from tests.sources.source_files import one_input, read_all, summary, write
 
@@ -26,7 +27,7 @@ def test_elements_survive_any_chunking(tmp_path_factory, rows, indent, ascii, si
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hpcdata.sources.streams.CHUNK_BYTES", size)
         file = InputFile(path=str(write(folder / "any.json", data)), label="any.json", format="array")
-        assert json_array.flatten_json(file, str(folder / "any.jsonl")) == len(rows)
+        assert flatten_json(file, str(folder / "any.jsonl")) == len(rows)
     lines = (folder / "any.jsonl").read_bytes().decode("utf-8", "surrogatepass").split("\n")
     assert lines.pop() == ""
     assert [json.loads(line) for line in lines] == rows

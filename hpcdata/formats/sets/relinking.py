@@ -26,10 +26,11 @@ import orjson
 from hpcdata.base import files
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import kind_of
-from hpcdata.formats.sets.editing import edited, pieces
+from hpcdata.formats.sets.editing import edited
 from hpcdata.sources.base import clean_name, refusing_faults
 from hpcdata.sources.folder import NOTES
-from hpcdata.sources.json_shapes import SNIFF_BYTES, find_shape
+from hpcdata.sources.json.pieces import lines, objects
+from hpcdata.sources.json.shapes import SNIFF_BYTES, find_shape
 
 FIELDS = ("image", "images")
 IMAGES, MISSING = "image", "missing-pictures.csv"
@@ -143,7 +144,8 @@ def _relink_file(folder: Path, name: str, options: RelinkOptions, rows: Any) -> 
         with open(source, "rb") as read, open(partial, "wb") as out:
             is_array = _is_array(source)
             stream = iter(lambda: read.read(_CHUNK_BYTES), b"")
-            for piece in pieces(stream, is_array=is_array, limit=_MOST_BYTES):
+            pieces = objects(stream, level=1, limit=_MOST_BYTES) if is_array else lines(stream, limit=_MOST_BYTES)
+            for piece in pieces:
                 out.write(links.relinked(piece.data, done, rows) if piece.is_record else piece.data)
             out.flush()
             os.fsync(out.fileno())

@@ -13,11 +13,10 @@ import orjson
 
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import read_at
+from hpcdata.sources.json.pieces import objects
 
-_STRUCTURE = re.compile(rb'["\[\]{}]')
-_STRING_END = re.compile(rb'["\\]')
-_NAME = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*\Z')
-_CHUNK_BYTES = 1 << 20
+_NAME = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*\[\Z')
+_CHUNK_BYTES, _MOST_NAME = 1 << 20, 4096
 MOST_BYTES = 64 << 20
 """Of one element."""
 
@@ -34,48 +33,40 @@ def elements(descriptor: int, path: str, lists: set[str] | None = None) -> Itera
 
     lists: gets the name of each list, also of those without an element.
     """
-    before, name, record = b"", "", list[bytes]()
-    offset = depth = place = size = 0
-    is_string = is_escaped = in_record = False
-    while chunk := read_at(descriptor, _CHUNK_BYTES, offset):
-        start, position = 0, int(is_escaped)
-        is_escaped = False
-        while match := (_STRING_END if is_string else _STRUCTURE).search(chunk, position):
-            mark, position = match[0], match.end()
-            if is_string:
-                is_string = mark == b"\\"
-                if is_string:
-                    is_escaped = position == len(chunk)
-                    position += 1
-            elif mark == b'"':
-                is_string = True
-            elif mark in (b"{", b"["):
-                if depth == 0 and (mark != b"{" or (before + chunk[: match.start()]).strip(b" \t\r\n\xef\xbb\xbf")):
-                    raise UserError(f"{path} is no JSON object with lists in it")
-                if depth == 1 and mark == b"[":
-                    found = _NAME.search((before + chunk[start : match.start()])[-4096:])
-                    name = found[1].decode("utf-8", "replace") if found else ""
-                    if lists is not None:
-                        lists.add(name)
-                elif depth == 2 and mark == b"{" and name:
-                    start, place, in_record = match.start(), offset + match.start(), True
-                depth += 1
+    tail, name, place = b"", "", 0
+    try:
+        for piece in objects(_chunks(descriptor), level=2, limit=MOST_BYTES):
+            data = piece.data
+            if piece.is_record:
+                if name:
+                    yield Element(name, place, data)
+                tail = b""
             else:
-                depth -= 1
-                if depth == 2 and in_record:
-                    yield Element(name, place, b"".join([*record, chunk[start:position]]))
-                    record, size, in_record, start = [], 0, False, position
-                elif depth == 1:
-                    name, start = "", position
-        if in_record:
-            record.append(chunk[start:])
-            size += len(chunk) - start
-            if size > MOST_BYTES:
-                raise UserError(f"{path}: an element of {name} at byte {place} has more than {MOST_BYTES} bytes")
-        before = (before + chunk[start:])[-4096:] if not in_record else b""
+                tail = (tail + data)[-_MOST_NAME:]
+                if piece.opens:
+                    name = _opened(tail, piece.opens)
+                    if lists is not None and name:
+                        lists.add(name)
+            place += len(data)
+        if not place:
+            raise UserError("it is cut short: it is empty")
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _opened(tail: bytes, level: int) -> str:
+    """The name of the list that is open now. tail: what is before its bracket."""
+    if level == 1 and tail.strip(b" \t\r\n\xef\xbb\xbf") != b"{":
+        raise UserError("it is no JSON object with lists in it")
+    found = _NAME.search(tail) if level == 2 else None
+    return found[1].decode("utf-8", "replace") if found else ""
+
+
+def _chunks(descriptor: int) -> Iterator[bytes]:
+    offset = 0
+    while chunk := read_at(descriptor, _CHUNK_BYTES, offset):
+        yield chunk
         offset += len(chunk)
-    if depth or is_string or not offset:
-        raise UserError(f"{path} is cut short: its object does not end")
 
 
 def parsed(element: bytes, path: str, place: int) -> dict[str, Any]:

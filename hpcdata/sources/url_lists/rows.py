@@ -18,8 +18,8 @@ from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample
 from hpcdata.sources import json_lines
 from hpcdata.sources.base import InputFile
-from hpcdata.sources.json_array import flatten_json
-from hpcdata.sources.json_shapes import SNIFF_BYTES, find_shape
+from hpcdata.sources.json.array import flatten_json
+from hpcdata.sources.json.shapes import SNIFF_BYTES, find_shape
 from hpcdata.sources.limits import bounded
 from hpcdata.sources.records import load
 from hpcdata.sources.streams import PARQUET, chunks, codec_of

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcdata.base.errors import UserError
-from hpcdata.formats.sets.editing import edited, pieces
+from hpcdata.formats.sets.editing import edited
 from hpcdata.formats.sets.mapping import read_mapping
 from hpcdata.formats.sets.relinking import MISSING, RelinkOptions, relink
+from hpcdata.sources.json.pieces import lines, objects
 from tests.sources.source_files import write
 
 TALK = [{"from": "human", "value": '<image>\n"image": "no.jpg" {[ \\" é'}]
@@ -176,11 +177,11 @@ def test_any_json_streams_through_in_pieces_of_any_size(
 ) -> None:
     data = json.dumps(rows, ensure_ascii=is_ascii, indent=indent).encode()
     chunks = [data[start : start + size] for start in range(0, len(data), size)]
-    found = list(pieces(iter(chunks), is_array=True, limit=1 << 20))
+    found = list(objects(iter(chunks), level=1, limit=1 << 20))
     assert b"".join(piece.data for piece in found) == data
-    objects = [row for row in rows if isinstance(row, dict)]
-    assert [json.loads(piece.data) for piece in found if piece.is_record] == objects
-    for row, piece in zip(objects, [piece for piece in found if piece.is_record], strict=True):
+    kept = [row for row in rows if isinstance(row, dict)]
+    assert [json.loads(piece.data) for piece in found if piece.is_record] == kept
+    for row, piece in zip(kept, [piece for piece in found if piece.is_record], strict=True):
         value = row.get("image")
         if isinstance(value, str):
             row["image"] = "P/" + value
@@ -193,4 +194,4 @@ def test_a_record_that_is_too_large_is_refused() -> None:
     for is_array, data in ((True, b'[{"a": "' + b"x" * 90 + b'"}]'), (False, b'{"a": "' + b"x" * 90 + b'"}\n')):
         chunks = [data[start : start + 10] for start in range(0, len(data), 10)]
         with pytest.raises(UserError, match="record 1 has more than 50 bytes"):
-            list(pieces(iter(chunks), is_array=is_array, limit=50))
+            list(objects(iter(chunks), level=1, limit=50) if is_array else lines(iter(chunks), limit=50))

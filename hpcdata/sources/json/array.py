@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 
 from hpcdata.base.errors import UserError
 from hpcdata.sources.base import InputFile, refusing_faults
+from hpcdata.sources.json.marks import Marks
 from hpcdata.sources.limits import bounded, most_records, require_few_records
 from hpcdata.sources.streams import BrokenStream, chunks
 
 logger = logging.getLogger(__name__)
 
-_STRUCTURE = re.compile(rb'["\[\]{},]')
-_STRING_END = re.compile(rb'["\\]')
 _SPACE = b" \t\r\n"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
@@ -68,48 +66,32 @@ class _Splitter:
     def __init__(self) -> None:
         self.is_closed = False
         self._depth = 0
-        self._is_string = False
-        self._is_escaped = False
+        self._marks = Marks(b"[]{},")
         self._beginning = b""
 
     def split(self, chunk: bytes, file: InputFile) -> Iterator[bytes | None]:
         if self._depth == 0 and not self.is_closed:
             chunk = self._opened(chunk, file)
-        start = position = 0
-        while chunk and not self.is_closed:
-            if self._is_escaped:
-                position, self._is_escaped = position + 1, False
-            match = (_STRING_END if self._is_string else _STRUCTURE).search(chunk, position)
-            if match is None:
+        start = 0
+        for match in self._marks.of(chunk):
+            if self.is_closed:
                 break
-            position = match.end()
-            if self._step(match[0]):
+            if self._ends(match[0]):
                 yield chunk[start : match.start()]
                 yield None
-                start = position
-            if self._is_escaped and position == len(chunk):
-                break
+                start = match.end()
         if self.is_closed:
             self._check_rest(chunk[start:], file)
         else:
             yield chunk[start:]
 
-    def _step(self, mark: bytes) -> bool:
+    def _ends(self, mark: bytes) -> bool:
         """Whether an element ends at this mark."""
-        if self._is_string:
-            self._is_escaped = mark == b"\\"
-            self._is_string = self._is_escaped
-        elif mark == b'"':
-            self._is_string = True
-        elif mark == b",":
+        if mark == b",":
             return self._depth == 1
-        elif mark in (b"[", b"{"):
-            self._depth += 1
-        else:
-            self._depth -= 1
-            self.is_closed = self._depth == 0
-            return self.is_closed
-        return False
+        self._depth += 1 if mark in (b"[", b"{") else -1
+        self.is_closed = self._depth == 0
+        return self.is_closed
 
     def _opened(self, chunk: bytes, file: InputFile) -> bytes:
         """The chunk behind the opening bracket, empty if that has not come yet."""
