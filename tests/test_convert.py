@@ -84,22 +84,35 @@ def test_a_line_that_was_killed_is_typed_again_and_makes_the_same(tmp_path: Path
     assert sha256_tree(tmp_path / "out") == sha256_tree(tmp_path / "other/out")
 
 
-@pytest.mark.parametrize("is_elsewhere", [False, True])
+LINES = {
+    "ReCap-118K": "coco118k_stage1.5_finetune_w_prompt.json",
+    "ReCap-558K": "blip558k_stage1.5_finetune_w_prompt.json",
+    "ReCap-CC3M": "cc3m_recap_data_prompt_v2.json",
+    "LLaVA-Next": "llava_next_fit_mix_filtered_text_wild_738590.json",
+}
+"""Those of the document: `python parquet2json-image.py ReCap-118K NAME.json`, in the folder of the sets."""
+
+
+@pytest.mark.parametrize(("folder", "is_elsewhere"), [*((folder, False) for folder in LINES), ("ReCap-118K", True)])
 def test_the_documents_line_makes_the_folders_that_it_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_elsewhere: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, is_elsewhere: bool
 ) -> None:
-    """`python parquet2json-image.py ReCap-118K NAME.json`, in the folder of the sets."""
-    write(tmp_path / "sets/ReCap-118K/data/train-00000-of-00001.parquet", [row("000000033471", picture())])
+    rows = [row("000000033471", picture()), row("damaged", b"no picture"), row("text", None, talk("hi"))]
+    write(tmp_path / f"sets/{folder}/data/train-00000-of-00001.parquet", rows)
     monkeypatch.chdir(tmp_path if is_elsewhere else tmp_path / "sets")
     if is_elsewhere:
         monkeypatch.setenv("HPCDATA_DATA_ROOT", f"{tmp_path}/sets")
         monkeypatch.setenv("HPCDATA_TARGET_ROOT", f"{tmp_path}/llava")
-    name = "coco118k_stage1.5_finetune_w_prompt.json"
-    monkeypatch.setattr(sys, "argv", ["parquet2json-image.py", "ReCap-118K", name])
+    name = LINES[folder]
+    monkeypatch.setattr(sys, "argv", ["parquet2json-image.py", folder, name])
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(Path(__file__).parents[1] / "jobs/parquet2json-image.py"), run_name="__main__")
     assert caught.value.code == DONE
-    made = tmp_path / ("llava" if is_elsewhere else "sets/converted") / "ReCap-118K"
-    assert json.loads((made / name).read_text())[0]["image"] == "image/000000033471.jpg"
+    made = tmp_path / ("llava" if is_elsewhere else "sets/converted") / folder
+    found = json.loads((made / name).read_text())
+    assert [(record["id"], record.get("image")) for record in found] == [
+        *(("000000033471", "image/000000033471.jpg"), ("text", None))
+    ]
     assert (made / "image/000000033471.jpg").read_bytes() == picture()
-    assert (made / "rejects.csv").read_text() == "id,reason\n"
+    header, rejected = (made / "rejects.csv").read_text().splitlines()
+    assert (header, rejected.partition(",")[0]) == ("id,reason", "damaged")

@@ -28,12 +28,15 @@ def talk(image: str) -> dict[str, object]:
 
 @pytest.fixture
 def sets(tmp_path: Path) -> Path:
-    """OneVisionData with a set of Parquet and one of JSON, whose picture is unpacked in the target."""
-    source = tmp_path / "OneVisionData"
+    return sets_at(tmp_path / "OneVisionData")
+
+
+def sets_at(source: Path) -> Path:
+    """A set of Parquet and one of JSON, whose picture is unpacked in the target."""
     write_table(source / TABLE / "train-00000-of-00001.parquet", [row("a", picture()), row("b/c", picture(1))])
     write(source / PLAIN / "kg.json", json.dumps([talk("kg/1.jpg")]).encode())
     write(source / "JSON_Mapping.csv", f'folder_name,json_file\n"{TABLE}",ai2d_2434.json\n'.encode())
-    write(tmp_path / f"out/OneVisionData/{PLAIN}/image/kg/1.jpg", picture(2))
+    write(source.parent / f"out/{source.name}/{PLAIN}/image/kg/1.jpg", picture(2))
     (source / ".cache").mkdir()
     return source
 
@@ -46,16 +49,25 @@ def script(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return caught.value.code
 
 
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (["ov_data_imagenet2backbone.py"], "OneVisionData"),
+        (["ov_mid_data_imagenet2backbone.py"], "OneVisionMidData"),
+        (["ov_data_imagenet2backbone.py", "--cache-dir", "/nowhere"], "OneVisionData"),
+    ],
+)
 def test_the_documents_line_makes_all_sets_and_a_mix_of_them_trains(
-    sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    line: list[str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    sets_at(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HPCDATA_TARGET_ROOT", str(tmp_path / "out"))
-    assert script("ov_data_imagenet2backbone.py", monkeypatch, "--cache-dir", "/nowhere") == DONE
-    target = tmp_path / "out/OneVisionData"
+    assert script(line[0], monkeypatch, *line[1:]) == DONE
+    target = tmp_path / "out" / name
     found = json.loads((target / TABLE / "ai2d_2434.json").read_text())
-    assert [item["image"] for item in found] == [f"OneVisionData/{TABLE}/image/{name}.jpg" for name in ("a", "b_c")]
-    mix = [{"json_path": f"OneVisionData/{TABLE}/ai2d_2434.json"}, {"json_path": f"OneVisionData/{PLAIN}/kg.json"}]
+    assert [item["image"] for item in found] == [f"{name}/{TABLE}/image/{key}.jpg" for key in ("a", "b_c")]
+    mix = [{"json_path": f"{name}/{TABLE}/ai2d_2434.json"}, {"json_path": f"{name}/{PLAIN}/kg.json"}]
     made = write(tmp_path / "out/mix.yaml", json.dumps({"datasets": mix}).encode())
     dataset = SourceDataset(made, image_root=str(tmp_path / "out"))
     assert len(dataset) == 3
