@@ -1,7 +1,7 @@
 """Poisoned decoders: a sitecustomize.py for the processes of a run that makes some records deadly to decode or read.
 
 Nothing of this exists in the package: `install(folder, how, victims)` returns the PYTHONPATH under which
-`pixels.load` does `how` when it is given one of the victims, which are the bytes of image files; or, with
+what decodes pictures does `how` when it is given one of the victims, which are the bytes of image files; or, with
 `where=READING`, the function that sources call for the bytes of a text.
 """
 
@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-DECODING = ("hpcdata.media.pixels", "load")
+DECODING = ("hpcdata.media.pixels", "load", "require_decodable")
 CHECKING = ("hpcdata.media.kept", "check")
 READING = ("hpcdata.sources.base", "decoded_text")
 DEATHS = {
@@ -53,12 +53,14 @@ class Loader(importlib.abc.Loader):
         return self.real.create_module(spec)
     def exec_module(self, module):
         self.real.exec_module(module)
-        real = getattr(module, {function!r})
-        def poisoned(data, **options):
+        for name in {functions!r}:
+            setattr(module, name, self.poisoned(getattr(module, name)))
+    def poisoned(self, real):
+        def function(data, **options):
             if hashlib.sha256(data).hexdigest() in VICTIMS:
                 {death}
             return real(data, **options)
-        setattr(module, {function!r}, poisoned)
+        return function
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
@@ -72,11 +74,11 @@ sys.meta_path.insert(0, Finder())
 """
 
 
-def install(folder: Path, how: str, victims: Iterable[bytes], where: tuple[str, str] = DECODING) -> str:
+def install(folder: Path, how: str, victims: Iterable[bytes], where: tuple[str, ...] = DECODING) -> str:
     """Returns what PYTHONPATH must hold."""
     folder.mkdir()
     hashes = {hashlib.sha256(data).hexdigest() for data in victims}
-    module, function = where
-    text = _SITECUSTOMIZE.format(victims=hashes, death=DEATHS[how], module=module, function=function)
+    module, *functions = where
+    text = _SITECUSTOMIZE.format(victims=hashes, death=DEATHS[how], module=module, functions=functions)
     (folder / "sitecustomize.py").write_text(text)
     return str(folder)

@@ -58,7 +58,7 @@ ONLY_IN = {
     "wids": set(),
     "torch.distributed": {"order.ranks"},
     "argparse": {"base.command"},
-    "http.client": {"net.client", "net.connecting"},
+    "http.client": set(),
     "PIL": {
         *(
             f"media.{name}"

@@ -11,10 +11,8 @@ import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from email.message import Message
-from typing import Any
 from urllib.parse import urlsplit
 
 from hpcdata import __version__
@@ -43,7 +41,7 @@ class Answer:
     validator: str | None
     """A strong ETag, or the time of the last change: what a later request must find again."""
     content_type: str
-    headers: Message
+    headers: Mapping[str, str]
     chunks: Iterator[bytes]
 
     @property
@@ -104,7 +102,7 @@ class Web:
             return
         with contextlib.suppress(Cut):
             answer.read(_BLOCK)  # so that the connection is kept
-        seconds = retry_after({name.lower(): value for name, value in answer.headers.items()}, most_s=self._max_wait_s)
+        seconds = retry_after(answer.headers, most_s=self._max_wait_s)
         if seconds is None and (found := _RESET.search(answer.headers.get("ratelimit", ""))):
             seconds = min(float(found[1]), self._max_wait_s)
         fault = fault_of_status(answer.status, shown(answer.url), retry_after_s=seconds)
@@ -166,8 +164,8 @@ def _origin(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc.lower()
 
 
-def _validator(headers: Any) -> str | None:
+def _validator(headers: Mapping[str, str]) -> str | None:
     etag = (headers.get("etag") or "").strip()
     if etag and not etag.startswith("W/"):
-        return str(etag)
+        return etag
     return headers.get("last-modified") or None

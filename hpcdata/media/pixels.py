@@ -58,6 +58,15 @@ def load(
             return _covering(image, drafted, sizes, rule, noted)
 
 
+def require_decodable(data: bytes, *, max_pixels: int, max_aspect: float | None = None) -> None:
+    """Decodes a picture and forgets it. Raises BadSample as `load` does."""
+    data = jpeg.ended(data, WHITE)
+    with formats.opened(data, max_pixels) as image:
+        _require_shape(image, max_aspect)
+        with turns.turn(image, data, max_pixels):
+            upright(image, WHITE)
+
+
 def _require_shape(image: Image.Image, max_aspect: float | None) -> None:
     """By the sides of the file: it does not matter which way the picture is turned."""
     if max_aspect is not None and max(image.size) > max_aspect * min(image.size):

@@ -20,6 +20,12 @@ MOST_OF_A_URL = 8000
 PORTS = {"http": 80, "https": 443}
 _SAFE = "!#$%&'()*+,/:;=?@[]~"
 _CONTROLS = re.compile(r"[\x00-\x20\x7f]")
+_USUAL = re.compile(
+    r"(https?)://([a-z0-9][a-z0-9.-]{0,252})(?::([1-9][0-9]{0,3}))?"
+    r"((?:/[\w.!$%&'()*+,/:;=@~-]*)?(?:\?[\w.!$%&'()*+,/:;=?@~-]+)?)",
+    re.ASCII,
+)
+"""URLs that need no escapes, and name their host in lower case."""
 _EMBEDDING = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "2002::/16")))
 """Of IPv6, where an IPv4 address stands in: NAT64, 6to4."""
 _MOST_SHOWN = 200
@@ -54,6 +60,14 @@ def parse(url: str) -> Address:
     url = url.strip()
     if len(url) > MOST_OF_A_URL:
         raise Refused(f"a URL of {len(url)} characters, the limit is {MOST_OF_A_URL}")
+    if usual := _USUAL.fullmatch(url):
+        scheme, host, number, target = usual.groups()
+        target = target if target[:1] == "/" else f"/{target}"
+        return Address(scheme=scheme, host=host, port=int(number) if number else PORTS[scheme], target=target)
+    return _parsed(url)
+
+
+def _parsed(url: str) -> Address:
     try:
         parts = urlsplit(_CONTROLS.sub(lambda match: "%20" if match[0] == " " else _no(match[0]), url))
         scheme, host, port = parts.scheme.lower(), parts.hostname or "", parts.port

@@ -4,67 +4,97 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import http.client
 import os
 import socket
 import ssl
+import struct
 import threading
 import time
 
 from hpcdata.net.addresses import Address, resolve
 from hpcdata.net.errors import Unreachable
+from hpcdata.net.loop import Loop, drive
 from hpcdata.net.proxies import Proxy
+from hpcdata.net.wire import NoHTTP, Wire, request
 
 _REAP_EVERY_S = 0.25
 
 
-class Connection(http.client.HTTPConnection):
+class Connection:
     """To a host or its proxy, whose socket stays known until it is closed."""
 
-    def __init__(self, address: Address, proxy: Proxy | None, *, connect_s: float, read_s: float, allows: bool) -> None:
-        super().__init__(address.host, address.port)
-        self.address, self.proxy = address, proxy
-        self.socket: socket.socket | None = None
+    def __init__(
+        self,
+        address: Address,
+        proxy: Proxy | None,
+        loop: Loop | None,
+        *,
+        connect_s: float,
+        read_s: float,
+        allows: bool,
+    ) -> None:
+        """loop: waits for it once it is connected; None: it blocks whoever uses it."""
+        self.address, self.proxy, self._loop = address, proxy, loop
+        self.wire: Wire | None = None
         self.num_answers = 0
         self.idle_since = 0.0
+        self._socket: socket.socket | None = None
         self._connect_s, self._read_s, self._allows = connect_s, read_s, allows
-        self._has_tunnel = proxy is not None and address.scheme == "https"
-        if proxy is not None and self._has_tunnel:
-            self.set_tunnel(address.host, address.port, proxy.headers)
 
-    def connect(self) -> None:
+    def connect(self) -> Wire:
         """Raises Unreachable or Refused."""
         place, allows = (self.proxy, True) if self.proxy else (self.address, self._allows)
         last = "no address"
         for family, address in resolve(place.host, place.port, allows_private=allows):
-            self.sock = self.socket = socket.socket(family, socket.SOCK_STREAM)
+            sock = self._socket = socket.socket(family, socket.SOCK_STREAM)
             try:
-                self.sock.settimeout(self._connect_s)
-                self.sock.connect(address)
-                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if self._has_tunnel:
-                    self._tunnel()  # type: ignore[attr-defined]
+                sock.settimeout(self._connect_s)
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self.address.scheme == "https":
-                    self.sock = self.socket = tls().wrap_socket(self.sock, server_hostname=self.address.host)
-                self.sock.settimeout(self._read_s)
-            except (OSError, http.client.HTTPException) as error:
+                    if self.proxy is not None:
+                        self._open_tunnel(Wire(sock), self.proxy)
+                    sock = self._socket = tls().wrap_socket(sock, server_hostname=self.address.host)
+                self._limit_waits(sock)
+            except (OSError, NoHTTP) as error:
                 last = _why(error)
                 self.end()
                 continue
-            return
+            self.wire = Wire(sock, self._loop, read_s=self._read_s)
+            return self.wire
         raise Unreachable(f"no connection: {last}")
+
+    def _open_tunnel(self, wire: Wire, proxy: Proxy) -> None:
+        host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
+        place = f"{host}:{self.address.port}"
+        head = drive(wire.ask(request("CONNECT", place, {"Host": place, **proxy.headers}), has_body=False))
+        if head.status // 100 != 2:
+            raise OSError(f"its proxy says HTTP {head.status}")
+
+    def _limit_waits(self, sock: socket.socket) -> None:
+        """As `settimeout` does, where there can be, by the kernel alone: Python's own looks before each call."""
+        if self._loop is not None:
+            sock.settimeout(0)
+        elif isinstance(sock, ssl.SSLSocket):
+            sock.settimeout(self._read_s)
+        else:
+            sock.settimeout(None)
+            limit = struct.pack("@ll", int(self._read_s), int(self._read_s % 1 * 1e6))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def end(self) -> None:
         """Closes it, whatever state it is in."""
-        with contextlib.suppress(OSError):
-            self.close()
-        if self.socket is not None:
+        self.wire = None
+        if self._socket is not None:
+            if self._loop is not None:
+                self._loop.forget(self._socket)
             with contextlib.suppress(OSError):
-                self.socket.close()
+                self._socket.close()
 
     def interrupt(self) -> None:
         """From another thread: whoever waits for bytes of it waits no longer."""
-        if (used := self.socket) is not None:
+        if (used := self._socket) is not None:
             with contextlib.suppress(OSError):
                 used.shutdown(socket.SHUT_RDWR)
 
@@ -116,14 +146,14 @@ class Deadlines:
                 connection.interrupt()
 
 
-def _why(error: Exception) -> str:
+def _why(error: OSError | NoHTTP) -> str:
     """In the same words on every machine, as far as it can be told."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError | BlockingIOError):
         return "no answer in time"
+    if isinstance(error, NoHTTP):
+        return "its proxy speaks no HTTP"
     if isinstance(error, ssl.SSLError):
         return "TLS failed"
-    if isinstance(error, OSError):
-        return (error.strerror or str(error) or type(error).__name__).lower()
-    return type(error).__name__
+    return (error.strerror or str(error) or type(error).__name__).lower().replace("http ", "HTTP ")

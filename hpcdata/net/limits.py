@@ -2,72 +2,75 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
+import collections
 import time
-from collections.abc import Iterator, Mapping
-from email.message import Message
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+
+from hpcdata.net.loop import Loop, Turn
 
 _MOST_HOSTS = 10_000
 
 
 class _Host:
     def __init__(self) -> None:
-        self.num_asking = self.num_waiting = 0
+        self.num_asking = 0
+        self.waiting: collections.deque[Turn] = collections.deque()
         self.next = 0.0
         """When the next request may begin."""
         self.paused_until = 0.0
 
 
 class HostLimits:
-    """For any number of threads of one process: requests a second, and at once, of each host. None: any number."""
+    """For the coroutines of a loop: requests a second, and at once, of each host. None: any number."""
 
-    def __init__(self, *, per_second: float | None = None, at_once: int | None = None) -> None:
+    def __init__(self, loop: Loop, *, per_second: float | None = None, at_once: int | None = None) -> None:
+        self._loop = loop
         self._gap = 1 / per_second if per_second else 0.0
         self._at_once = at_once
         self._hosts: dict[str, _Host] = {}
-        self._changed = threading.Condition()
 
-    @contextlib.contextmanager
-    def turn(self, host: str) -> Iterator[None]:
-        """Waits until the host may be asked."""
-        with self._changed:
-            found = self._hosts.setdefault(host, _Host())
-            found.num_waiting += 1
-            while self._at_once is not None and found.num_asking >= self._at_once:
-                self._changed.wait()
-            found.num_waiting -= 1
+    async def begin(self, host: str) -> None:
+        """Waits until the host may be asked. `end` has to follow."""
+        found = self._hosts.get(host)
+        if found is None:
+            found = self._hosts[host] = _Host()
+        if self._at_once is not None and found.num_asking >= self._at_once:
+            turn = Turn(self._loop)
+            found.waiting.append(turn)
+            await turn  # whoever ends hands on his place
+        else:
             found.num_asking += 1
-            begin = max(found.next, time.monotonic())
-            found.next = begin + self._gap
-        try:
-            while (left := max(begin, found.paused_until) - time.monotonic()) > 0:
-                time.sleep(left)
-            yield
-        finally:
-            with self._changed:
-                found.num_asking -= 1
-                if found.num_waiting:
-                    self._changed.notify_all()
-                elif len(self._hosts) > _MOST_HOSTS:
-                    self._forget()
+        now = time.monotonic()
+        begin = max(found.next, now)
+        found.next = begin + self._gap
+        while (left := max(begin, found.paused_until) - now) > 0:
+            await self._loop.sleep(left)
+            now = time.monotonic()
+
+    def end(self, host: str) -> None:
+        found = self._hosts[host]
+        if found.waiting:
+            found.waiting.popleft().wake()
+            return
+        found.num_asking -= 1
+        if len(self._hosts) > _MOST_HOSTS:
+            self._forget()
 
     def pause(self, host: str, seconds: float) -> None:
         """Nobody begins to ask the host before so many seconds are over."""
-        with self._changed:
-            found = self._hosts.setdefault(host, _Host())
-            found.paused_until = max(found.paused_until, time.monotonic() + seconds)
-            found.next = max(found.next, found.paused_until)
+        found = self._hosts.setdefault(host, _Host())
+        found.paused_until = max(found.paused_until, time.monotonic() + seconds)
+        found.next = max(found.next, found.paused_until)
 
     def _forget(self) -> None:
         now = time.monotonic()
         for name, host in [*self._hosts.items()]:
-            if not host.num_asking and not host.num_waiting and host.next < now:
+            if not host.num_asking and host.next < now:
                 del self._hosts[name]
 
 
-def retry_after(headers: Mapping[str, str] | Message, *, most_s: float) -> float | None:
+def retry_after(headers: Mapping[str, str], *, most_s: float) -> float | None:
     """Seconds that a host wants to be left alone, at most `most_s`; None where it does not say."""
     text = (headers.get("retry-after") or "").strip()
     if not text:

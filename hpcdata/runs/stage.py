@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
@@ -102,7 +103,8 @@ class Stage(Protocol):
         """What is done to records in threads before their batch is made, and for suspected ones in a child process.
 
         It reads and decodes what a record refers to, as uint8 arrays, and raises BadSample. None: there is nothing.
-        It may raise MachineFault, for what no record is to be rejected for. plan: see `with_runtime`.
+        It may raise MachineFault, for what no record is to be rejected for. plan: see `with_runtime`. It may also be
+        a `PreparesAtOnce`.
         """
         ...
 
@@ -124,6 +126,24 @@ class Stage(Protocol):
 
     def compare(self, made: Made, index: int, folder: Path, row: int) -> str:
         """Where a sample that was made again differs from the one stored in `row`, in words; empty when nowhere."""
+        ...
+
+
+@runtime_checkable
+class PreparesAtOnce(Protocol):
+    """What `Stage.preparing` gives where records wait for others most of the time: many are prepared by one thread."""
+
+    most: int
+    """How many records are begun at a time."""
+    over: Callable[[str, int], AbstractContextManager[None]]
+    """Set by whoever looks at what threads do: entered by one that decodes so many pictures of the record of a key."""
+
+    def __call__(self, record: Record) -> list[np.ndarray]:
+        """Prepares one record, and waits for it."""
+        ...
+
+    def begin(self, record: Record, done: Callable[[Callable[[], list[np.ndarray]]], None]) -> None:
+        """Returns at once. `done` is called later, in any thread, with what returns or raises what came of it."""
         ...
 
 

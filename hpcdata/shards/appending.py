@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hpcdata.base.reads import naming
 
 _START_BYTES = 2**23
 """So many that are written are sent on to the disk: the kernel would wait with them until it is asked to sync."""
+_FEW_BYTES = 2**20
 
 
 class AppendFile:
@@ -35,6 +37,13 @@ class AppendFile:
         else:
             self.flush()
             self._write(view)
+
+    def append_all(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Small ones as one, which is hashed in one go."""
+        if len(pieces) > 1 and sum(map(len, pieces)) < _FEW_BYTES:
+            pieces = [b"".join(pieces)]
+        for piece in pieces:
+            self.append(piece)
 
     def append_prefix(self, source: Path, size: int) -> None:
         if not size:

@@ -76,8 +76,7 @@ class ShardWriter:
         for column in self._schema.columns:
             self._files[column.path].append(laid.columns[column.path])
         for path, data in laid.streams.items():
-            for piece in [data] if isinstance(data, bytes) else data:
-                self._files[path].append(piece)
+            self._files[path].append_all([data] if isinstance(data, bytes) else data)
         for name, data in laid.files:
             self._add_file(name, data, laid.sha256.get(name))
         lines = [f"{_as_json(row.to_mapping())}\n" for row in batch.rejects]

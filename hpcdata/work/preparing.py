@@ -7,11 +7,13 @@ import dataclasses
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from functools import partial
 from itertools import islice
 
 import numpy as np
 
+from hpcdata.runs.stage import PreparesAtOnce
 from hpcdata.samples import BadSample, Blob, Duplicate, ImagePart, Member, PreparedBatch, Record, Reject, Sample
 from hpcdata.work.watchdog import PictureWatch
 
@@ -57,6 +59,9 @@ def watched(prepare: Prepare | None, watch: PictureWatch) -> Prepare | None:
     """`prepare`, whose thread may take so much CPU time for a record and no more."""
     if prepare is None:
         return None
+    if isinstance(prepare, PreparesAtOnce):
+        prepare.over = watch.over
+        return prepare
 
     def prepared(record: Record) -> list[np.ndarray]:
         with watch.over(record.key, num_pictures(record)):
@@ -85,16 +90,18 @@ def prepare_batches(
         return
     pending: deque[list[Future[_Prepared] | _Nothing]] = deque()
     window = _Window(threads)
-    held, number = _Held(window), 0
+    begin = _AtOnce(prepare, window).begin if isinstance(prepare, PreparesAtOnce) else _InThreads(prepare, window).begin
+    held, number = _Held(window, begin), 0
     try:
         while True:
             while len(pending) <= ahead and (not pending or pending[-1]):
                 pending.append([])
                 taken = islice(records, batch_size)
-                pending[-1].extend(held.submitted(record, threads, prepare, number) for record in taken)
+                pending[-1].extend(held.submitted(record, number) for record in taken)
                 number += 1
             if not pending[0]:
                 return
+            wait([item for item in pending[0] if isinstance(item, Future)], return_when=FIRST_EXCEPTION)  # woken once
             found = [future.result() for future in pending[0]]
             pending.popleft()
             window.taken(found)
@@ -111,16 +118,19 @@ class _Window:
     """
 
     def __init__(self, threads: DecodingThreads) -> None:
-        self._threads, self._changed = threads, threading.Condition()
+        self.threads, self._changed = threads, threading.Condition()
+        self.on_room: Callable[[], None] = lambda: None
+        """Called when more may be prepared."""
         self._size = self._num_taken = self._needed = 0
 
     def begin(self, number: int) -> None:
         """Waits until a record of a batch may be prepared."""
         with self._changed:
-            while self._is_full(number) and not self._threads.is_ending:
+            while self.is_full(number) and not self.threads.is_ending:
                 self._changed.wait(_LOOK_EVERY_S)
 
-    def _is_full(self, number: int) -> bool:
+    def is_full(self, number: int) -> bool:
+        """Whether a record of that batch has to wait."""
         return self._size >= MOST_PREPARED_BYTES and number > max(self._num_taken, self._needed)
 
     def add(self, size: int) -> None:
@@ -132,12 +142,14 @@ class _Window:
             self._size -= sum(map(_size_of, batch))
             self._num_taken += 1
             self._changed.notify_all()
+        self.on_room()
 
     def need(self, number: int) -> None:
         """Somebody waits for a record of that batch: none up to there waits for others to be taken."""
         with self._changed:
             self._needed = max(self._needed, number)
             self._changed.notify_all()
+        self.on_room()
 
 
 def _size_of(found: _Prepared) -> int:
@@ -157,16 +169,74 @@ class _Nothing:
         """It is done."""
 
 
+_Begin = Callable[[Record, int], "Future[_Prepared]"]
+"""Has a record of a batch prepared."""
+
+
+class _InThreads:
+    def __init__(self, prepare: Prepare, window: _Window) -> None:
+        self._prepare, self._window = prepare, window
+
+    def begin(self, record: Record, number: int) -> Future[_Prepared]:
+        return self._window.threads.submit(self._work, record, number)
+
+    def _work(self, record: Record, number: int) -> _Prepared:
+        self._window.begin(number)
+        found = _ended(record, lambda: self._prepare(record))
+        self._window.add(_size_of(found))
+        return found
+
+
+class _AtOnce:
+    """Begins records in their order: as many at a time as can be, and none of a later batch without room."""
+
+    def __init__(self, prepare: PreparesAtOnce, window: _Window) -> None:
+        self._prepare, self._window, self._lock = prepare, window, threading.Lock()
+        self._waiting: deque[tuple[Record, int, Future[_Prepared]]] = deque()
+        self._num_begun = 0
+        window.on_room = self._begin_some
+
+    def begin(self, record: Record, number: int) -> Future[_Prepared]:
+        future: Future[_Prepared] = Future()
+        with self._lock:
+            self._waiting.append((record, number, future))
+        self._begin_some()
+        return future
+
+    def _begin_some(self) -> None:
+        while True:
+            with self._lock:
+                if self._num_begun >= self._prepare.most or not self._waiting:
+                    return
+                if self._window.is_full(self._waiting[0][1]) and not self._window.threads.is_ending:
+                    return
+                record, _, future = self._waiting.popleft()
+                if not future.set_running_or_notify_cancel():
+                    continue
+                self._num_begun += 1
+            self._prepare.begin(record, partial(self._end, record, future))
+
+    def _end(self, record: Record, future: Future[_Prepared], end: Callable[[], list[np.ndarray]]) -> None:
+        with self._lock:
+            self._num_begun -= 1
+        try:
+            found = _ended(record, end)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            self._window.add(_size_of(found))
+            future.set_result(found)
+        self._begin_some()
+
+
 class _Held:
     """The bytes of large records that are not prepared yet."""
 
-    def __init__(self, window: _Window) -> None:
-        self._window, self._size = window, 0
+    def __init__(self, window: _Window, begin: _Begin) -> None:
+        self._window, self._begin, self._size = window, begin, 0
         self._waiting: deque[tuple[Future[_Prepared], int, int]] = deque()
 
-    def submitted(
-        self, record: Record, threads: DecodingThreads, prepare: Prepare, number: int
-    ) -> Future[_Prepared] | _Nothing:
+    def submitted(self, record: Record, number: int) -> Future[_Prepared] | _Nothing:
         """Has a record of a batch prepared, once it fits beside the others or is alone."""
         if isinstance(record, Reject | Duplicate):
             return _Nothing(record)
@@ -176,7 +246,7 @@ class _Held:
             self._window.need(its_number)
             wait([future])
             self._size -= its_size
-        future = threads.submit(_prepare_or_reject, record, prepare, self._window, number)
+        future = self._begin(record, number)
         if size:
             self._waiting.append((future, size, number))
             self._size += size
@@ -204,12 +274,9 @@ def _without_bytes(record: Record) -> Record:
     return dataclasses.replace(record, parts=parts, members=members)
 
 
-def _prepare_or_reject(record: Record, prepare: Prepare, window: _Window, number: int) -> _Prepared:
+def _ended(record: Record, end: Callable[[], list[np.ndarray]]) -> _Prepared:
     """Raises no BadSample: its traceback, in the thread that waits for it, would hold whole batches."""
-    window.begin(number)
     try:
-        found = _without_bytes(record), prepare(record)
-        window.add(_size_of(found))
-        return found
+        return _without_bytes(record), end()
     except BadSample as error:
         return _without_bytes(record), BadSample(error.reason, error.message)

@@ -14,9 +14,11 @@ import itertools
 import time
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hpcdata import sources
+from hpcdata.runs.stage import PreparesAtOnce
 from hpcdata.samples import BadSample, Blob, ImagePart, Reason, Record, Reject, Sample
 
 if TYPE_CHECKING:
@@ -81,19 +83,33 @@ class Unreadable:
         if prepare is None:
             return None
 
-        def prepared(record: Record) -> list[np.ndarray]:
-            try:
-                return prepare(record)
-            except OSError as error:
-                position = record.position - self.spec.first
-                if error.errno in _OF_THE_MACHINE or error.filename is None:
-                    raise
-                if position not in self.condemned:
-                    raise UnreadableRecord(error, position) from None
-                names = [blob.name for blob in _blobs(record) if blob.path == error.filename and blob.name]
-                raise BadSample(Reason.UNREADABLE_FILE, ": ".join([*names[:1], _MESSAGE])) from None
+        return _Telling(prepare, self) if isinstance(prepare, PreparesAtOnce) else partial(self._told, prepare)
 
-        return prepared
+    def _told(self, prepare: Prepare, record: Record) -> list[np.ndarray]:
+        try:
+            return prepare(record)
+        except OSError as error:
+            position = record.position - self.spec.first
+            if error.errno in _OF_THE_MACHINE or error.filename is None:
+                raise
+            if position not in self.condemned:
+                raise UnreadableRecord(error, position) from None
+            names = [blob.name for blob in _blobs(record) if blob.path == error.filename and blob.name]
+            raise BadSample(Reason.UNREADABLE_FILE, ": ".join([*names[:1], _MESSAGE])) from None
+
+
+class _Telling:
+    """The same for what prepares many at once."""
+
+    def __init__(self, prepare: PreparesAtOnce, unreadable: Unreadable) -> None:
+        self.most, self.over = prepare.most, prepare.over
+        self._prepare, self._told = prepare, unreadable._told
+
+    def __call__(self, record: Record) -> list[np.ndarray]:
+        return self._told(self._prepare, record)
+
+    def begin(self, record: Record, done: Callable[[Callable[[], list[np.ndarray]]], None]) -> None:
+        self._prepare.begin(record, lambda end: done(lambda: self._told(lambda _: end(), record)))
 
 
 class Everything:

@@ -104,3 +104,20 @@ def test_only_the_public_addresses_of_a_host_are_connected_to(monkeypatch):
     found[:] = []
     with pytest.raises(Unreachable):
         addresses.resolve("a.org", 80, allows_private=False)
+
+
+_PARTS = st.sampled_from(
+    ["http://", "https://", "a.org", "A", ":80", ":8080", "/", "?", "#", "%20", "é", " ", "~", "[", "x=1&y", "@", "\\"]
+)
+
+
+@given(st.lists(_PARTS, max_size=9).map("".join))
+@settings(max_examples=examples(300), deadline=None)
+def test_usual_urls_are_read_faster_and_not_otherwise(url):
+    def read(function):
+        try:
+            return function(url.strip())
+        except Refused as error:
+            return str(error)
+
+    assert read(addresses.parse) == read(addresses._parsed)

@@ -133,8 +133,14 @@ def test_a_redirect_to_a_private_host_is_not_followed(server, monkeypatch):
     monkeypatched: list[bool] = []
     url = server.put("/a", b"", "to:http://metadata.internal/").replace("127.0.0.1", "public.example")
     with Client(Settings(agent="tests")) as client:
-        accept = client._exchange
-        client._exchange = lambda *args: (accept(*args), monkeypatched.append(True))[0]
+        exchange = client._exchange
+
+        async def asked(*args):
+            head = await exchange(*args)
+            monkeypatched.append(True)
+            return head
+
+        client._exchange = asked
         with pytest.raises(Refused, match="is private"):
             client.get(url, until=soon())
     assert [item.path for item in server.asked] == ["/a"]

@@ -1,12 +1,13 @@
 """python -m pytest tests/net/test_limits.py"""
 
-import threading
 from email.utils import formatdate
 
 import pytest
 
 from hpcdata.net import limits
 from hpcdata.net.limits import HostLimits, retry_after
+from hpcdata.net.loop import drive
+from tests.net.loops import ran
 
 
 class Clock:
@@ -20,25 +21,27 @@ class Clock:
     def time(self):
         return self.now
 
-    def sleep(self, seconds):
+    async def sleep(self, seconds):
+        """As the loop's."""
         self.now += seconds
 
 
 def began(found, clock, host):
-    with found.turn(host):
-        return clock.now - 1000
+    drive(found.begin(host))
+    found.end(host)
+    return clock.now - 1000
 
 
 def test_each_host_has_its_own_rate(monkeypatch):
     clock = Clock(monkeypatch)
-    found = HostLimits(per_second=4)
+    found = HostLimits(clock, per_second=4)
     times = [(host, began(found, clock, host)) for host in "aabab"]
     assert times == [("a", 0), ("a", 0.25), ("b", 0.25), ("a", 0.5), ("b", 0.5)]
 
 
 def test_a_host_that_asks_for_it_is_left_alone(monkeypatch):
     clock = Clock(monkeypatch)
-    found = HostLimits()
+    found = HostLimits(clock)
     found.pause("a", 30)
     found.pause("a", 10)
     assert [began(found, clock, host) for host in "ba"] == [0, 30]
@@ -46,11 +49,11 @@ def test_a_host_that_asks_for_it_is_left_alone(monkeypatch):
 
 def test_a_pause_holds_for_those_who_wait_already(monkeypatch):
     clock = Clock(monkeypatch)
-    found = HostLimits(per_second=1)
+    found = HostLimits(clock, per_second=1)
     began(found, clock, "a")
     slept = []
 
-    def sleep(seconds):
+    async def sleep(seconds):
         slept.append(seconds)
         if len(slept) == 1:
             found.pause("a", 5)
@@ -61,30 +64,26 @@ def test_a_pause_holds_for_those_who_wait_already(monkeypatch):
     assert slept == [1, 4]
 
 
-def test_no_more_than_so_many_ask_at_once():
-    found, at_once, most = HostLimits(at_once=2), [0], [0]
-    inside = threading.Barrier(2, timeout=20)
+def test_no_more_than_so_many_ask_at_once_and_who_waits_longest_is_next(loop):
+    found, order, most, asking = HostLimits(loop, at_once=2), [], [0], [0]
 
-    def ask():
-        with found.turn("a"):
-            at_once[0] += 1
-            most[0] = max(most[0], at_once[0])
-            inside.wait()
-            at_once[0] -= 1
-            inside.wait()
+    async def ask(number):
+        await found.begin("a")
+        asking[0] += 1
+        most[0] = max(most[0], asking[0])
+        await loop.sleep(0.001)
+        order.append(number)
+        asking[0] -= 1
+        found.end("a")
 
-    threads = [threading.Thread(target=ask) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == [2]
+    ran(loop, *map(ask, range(9)))
+    assert (most, sorted(order)) == ([2], order)
 
 
 def test_hosts_that_are_done_with_are_forgotten(monkeypatch):
     clock = Clock(monkeypatch)
     monkeypatch.setattr(limits, "_MOST_HOSTS", 3)
-    found = HostLimits(per_second=1)
+    found = HostLimits(clock, per_second=1)
     for host in "abcdefgh":
         began(found, clock, host)
         clock.now += 2

@@ -19,7 +19,7 @@ from hpcdata.history.ledger import read_ledgers
 from hpcdata.report.status import read_status
 from hpcdata.runs.planning import prepare
 from hpcdata.runs.rejects import rows_of
-from hpcdata.stages.fetch import fetching
+from hpcdata.stages.fetch import network, urls
 from hpcdata.work.prove import prove
 from hpcdata.work.retry import retry
 from hpcdata.work.task import TaskOutcome, run_task
@@ -42,7 +42,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    monkeypatch.setattr(fetching, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(urls, "_FIRST_WAIT_S", 0.001)
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -297,7 +297,7 @@ def test_where_the_network_goes_in_the_middle_what_came_is_safe(tmp_path, monkey
         planned = sorted(rows, key=lambda row: hashlib.sha256(row["image_url"].encode()).digest())
         take, come = there.take, {urllib.parse.urlsplit(row["image_url"]).path for row in planned[:30]}
         monkeypatch.setattr(there, "take", lambda path: take(path) if path in come else _gone(there))
-        monkeypatch.setattr(fetching.Network, "_reaches", lambda self, url: False)
+        monkeypatch.setattr(network.Network, "_reaches", lambda self, url: False)
         assert work(run) is TaskOutcome.FAILED
     safe = read_status(run).samples_done
     assert safe == 28
@@ -347,7 +347,7 @@ def test_no_host_is_asked_more_than_so_often_at_once(server, tmp_path) -> None:
 def test_tasks_of_an_array_share_what_a_host_bears() -> None:
     def shares(*options: str) -> tuple[int, float, int]:
         config = small_config(Path("/out"), *options)
-        tasks = fetching.tasks_at_once(config)
+        tasks = urls.tasks_at_once(config)
         return tasks, config.fetch.host_rate / tasks, max(1, int(config.fetch.host_connections / tasks))
 
     assert shares() == (1, 20.0, 8)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,8 @@ NAMES = ("image_url", "img_url", "image_urls", "url", "urls", "image_link", "coc
 """In order of preference, whatever their case."""
 MOST_URLS = 1000
 """Of one row."""
+_MOST_NAMES, _MOST_CHARACTERS = 64, 4096
+"""Of a row whose names are remembered."""
 _URL = re.compile(r"\s*https?://", re.IGNORECASE)
 
 
@@ -27,16 +30,30 @@ def field_of(record: Mapping[str, Any], wanted: str | None) -> str | None:
     """The name of the field that holds the URLs of a row; None where none does."""
     if wanted is not None:
         return wanted if record.get(wanted) else None
+    names = tuple(record)
+    for name in _usual(names) if len(names) <= _MOST_NAMES and sum(map(len, names)) < _MOST_CHARACTERS else _in(names):
+        value = record[name]
+        if is_url(value) or (not isinstance(value, str) and any(map(is_url, _values(value)))):
+            return name
+    return None
+
+
+def _in(names: tuple[str, ...]) -> list[str]:
+    """Those of a row that may hold URLs."""
     lower: dict[str, str] = {}
-    for name in record:
+    for name in names:
         lower.setdefault(name.lower(), name)
-    names = (lower[name] for name in NAMES if name in lower)
-    return next((name for name in names if any(map(is_url, _values(record[name])))), None)
+    return [lower[name] for name in NAMES if name in lower]
+
+
+_usual = functools.lru_cache(256)(_in)
 
 
 def urls_in(record: Mapping[str, Any], name: str) -> list[str]:
     """The URLs of a field, without spaces around them. Raises BadSample for what is none."""
-    values = _values(record[name])
+    if isinstance(value := record[name], str):
+        return [value.strip()]
+    values = _values(value)
     if len(values) > MOST_URLS:
         raise BadSample(Reason.BAD_RECORD, f"{name} has {len(values)} URLs, the limit is {MOST_URLS}")
     found = list[str]()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hpcdata.base import digest
 from hpcdata.samples import BadSample, Reason, Sample
 from hpcdata.shards.schema import FILES, RECORDS
 from hpcdata.sources.base import TEXT_EXTENSIONS, TEXT_FIELDS, decoded_text
@@ -41,7 +42,7 @@ class Written:
         hasher = hashlib.blake2b(digest_size=32)
         files = [piece for name, data in self.files for piece in (name.encode(), data)]
         for piece in (self.key.encode(), self.data, *files):
-            hasher.update(len(piece).to_bytes(8, "little") + piece)
+            digest.feed(hasher, len(piece).to_bytes(8, "little") + piece)
         return int.from_bytes(hasher.digest(), "little")
 
 

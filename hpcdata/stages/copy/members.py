@@ -10,7 +10,6 @@ from hpcdata.samples import BadSample, Blob, Record, Sample
 from hpcdata.sources.base import OLDER_EXTENSIONS
 
 _PICTURES = OLDER_EXTENSIONS | {"img"}
-_SMALL = ((8, 8),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ def _read(blob: Blob, is_image: bool, limits: Limits) -> np.ndarray:
         if is_image and limits.max_pixels is not None:
             from hpcdata.media import pixels
 
-            pixels.load(data, sizes=_SMALL, max_pixels=limits.max_pixels, max_aspect=limits.max_aspect)
+            pixels.require_decodable(data, max_pixels=limits.max_pixels, max_aspect=limits.max_aspect)
     except BadSample as bad:
         raise BadSample(bad.reason, f"{blob.name}: {bad.message}" if blob.name else bad.message) from None
     return np.frombuffer(data, np.uint8)

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 from dataclasses import dataclass
 
+from hpcdata.base import digest
 from hpcdata.config.schema import RunConfig
 from hpcdata.media.kinds import BEGINNING_BYTES, find_kind, is_picture
 from hpcdata.net import Answer, Cut
@@ -23,7 +24,6 @@ from hpcdata.samples import BadSample, Reason
 GONE = (404, 410)
 BUSY = (408, 425, 429)
 NO_ROBOTS = ("noai", "noimageai", "noindex", "noimageindex")
-_SMALL = ((8, 8),)
 _MOST_OF_A_PAGE = 1 << 14
 
 
@@ -52,24 +52,25 @@ class Busy(Exception):
     """The host may give the picture later."""
 
 
-def body_of(answer: Answer, rules: Rules) -> bytes:
+async def body_of(answer: Answer, rules: Rules) -> bytes:
     """The bytes that came. Raises BadSample, Busy, or Cut."""
     status = answer.status
     if status != 200 and answer.size is not None and answer.size <= _MOST_OF_A_PAGE:
         with contextlib.suppress(Cut):
-            answer.read(_MOST_OF_A_PAGE)  # so that its connection is kept
+            await answer.body(_MOST_OF_A_PAGE)  # so that its connection is kept
     if status in GONE:
         raise BadSample(Reason.URL_GONE, f"HTTP {status}")
     if status in BUSY or status >= 500:
         raise Busy(f"HTTP {status}")
     if status != 200:
         raise BadSample(Reason.URL_REFUSED, f"HTTP {status}")
-    words = ",".join(answer.headers.get_all("x-robots-tag", [])).lower()
-    if rules.respects_robots and (found := [word for word in NO_ROBOTS if word in _directives(words)]):
-        raise BadSample(Reason.URL_REFUSED, f"its host says {found[0]} (X-Robots-Tag)")
+    if rules.respects_robots and "x-robots-tag" in answer.headers:
+        said = _directives(answer.headers["x-robots-tag"].lower())
+        if found := [word for word in NO_ROBOTS if word in said]:
+            raise BadSample(Reason.URL_REFUSED, f"its host says {found[0]} (X-Robots-Tag)")
     if answer.size is not None and answer.size > rules.max_bytes:
         raise BadSample(Reason.OVERSIZED_IMAGE, f"{answer.size} bytes, the limit is {rules.max_bytes}")
-    data = answer.read(rules.max_bytes)
+    data = await answer.body(rules.max_bytes)
     if len(data) > rules.max_bytes:
         raise BadSample(Reason.OVERSIZED_IMAGE, f"more than {rules.max_bytes} bytes, the limit")
     return data
@@ -86,11 +87,13 @@ def require_picture(data: bytes, kind: str, rules: Rules) -> None:
     if rules.max_pixels is not None:
         from hpcdata.media import pixels
 
-        pixels.load(data, sizes=_SMALL, max_pixels=rules.max_pixels, max_aspect=rules.max_aspect)
+        pixels.require_decodable(data, max_pixels=rules.max_pixels, max_aspect=rules.max_aspect)
 
 
 def sha256_of(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    hasher = hashlib.sha256()
+    digest.feed(hasher, data)
+    return hasher.hexdigest()
 
 
 def _directives(words: str) -> set[str]:

@@ -33,7 +33,7 @@ class Fetch(Copy):
     """What it writes is what `copy` writes, and is checked as that."""
 
     def settle(self, config: RunConfig) -> RunConfig:
-        """Rows of tables, and as many threads as connections."""
+        """Rows of tables, and enough of them in work for all connections."""
         _check(config)
         data, loader = config.data, config.loader
         if data.source == "auto":
@@ -42,7 +42,6 @@ class Fetch(Copy):
         loader = dataclasses.replace(
             loader,
             batch_size=size,
-            num_workers=max(loader.num_workers, config.fetch.connections),
             batches_ahead=max(loader.batches_ahead, -(-_IN_WORK * config.fetch.connections // max(1, size))),
         )
         return dataclasses.replace(config, data=data, loader=loader)
