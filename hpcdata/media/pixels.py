@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from hpcdata.media import formats, jpeg, profiles, turns
+from hpcdata.media import formats, jpeg, orientation, profiles, turns
 from hpcdata.media.drafts import Part, draft
 from hpcdata.media.opening import as_rgb, upright
 from hpcdata.media.resizing import covered
@@ -59,12 +59,15 @@ def load(
 
 
 def require_decodable(data: bytes, *, max_pixels: int, max_aspect: float | None = None) -> None:
-    """Decodes a picture and forgets it. Raises BadSample as `load` does."""
+    """Raises BadSample as `load` does. Of usual JPEGs no pixel is computed, see `jpeg.is_in_order`."""
     data = jpeg.ended(data, WHITE)
     with formats.opened(data, max_pixels) as image:
         _require_shape(image, max_aspect)
         with turns.turn(image, data, max_pixels):
-            upright(image, WHITE)
+            is_as_stored = WHITE.color == "ignore" or profiles.find_correction(image) is None
+            is_upright_jpeg = image.format == jpeg.FORMAT and orientation.turn_of(image, WHITE.turned) is None
+            if not (is_as_stored and is_upright_jpeg and jpeg.is_in_order(data, image)):
+                upright(image, WHITE)
 
 
 def _require_shape(image: Image.Image, max_aspect: float | None) -> None:

@@ -16,7 +16,7 @@ from hpcdata.media import colors, formats, pixels
 from hpcdata.media.pixels import load_square
 from hpcdata.samples import BadSample, Reason
 from tests.hostile.inputs import tiff
-from tests.media.pictures import encoded
+from tests.media.pictures import by_mode, encoded, jpegs, turned
 
 LIMIT = 10_000_000
 
@@ -280,3 +280,21 @@ def test_a_tiff_of_too_many_strips_is_not_decoded(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(formats, "MAX_PIECES", 63)
     with pytest.raises(BadSample, match="64 strips or tiles, the limit is 63"):
         square(data)
+
+
+@pytest.mark.parametrize("files", [by_mode, turned, lambda width, height: jpegs()], ids=["modes", "turned", "jpegs"])
+def test_what_can_be_decoded_is_told_without_its_pixels(files) -> None:
+    def said(function, data: bytes, **options: object) -> str:
+        try:
+            function(data, max_pixels=LIMIT, max_aspect=3.0, **options)
+        except BadSample as bad:
+            return f"{bad.reason}: {bad.message}"
+        return "good"
+
+    rng = np.random.default_rng(1)
+    for data in files(23, 17).values():
+        damaged = bytearray(data)
+        for at in rng.integers(len(data) // 4, len(data), 3):
+            damaged[at] ^= 1 << int(rng.integers(8))
+        for found in (data, data[: len(data) * 3 // 4], bytes(damaged)):
+            assert said(pixels.require_decodable, found) == said(pixels.load, found, sizes=((8, 8),))
