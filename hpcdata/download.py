@@ -31,6 +31,9 @@ def parser() -> Parser:
     parser.add_argument("--update", action="store_true", help="ask the hub for newer revisions of what is here")
     parser.add_argument("--patience", type=float, default=900, help="seconds without a byte before a file is given up")
     parser.add_argument("--checkpoint-mb", type=float, default=64, help="what a kill may cost of a file (default: 64)")
+    parser.add_argument(
+        "--connections", type=int, default=8, help="most at once: a large file gets several where one is slow"
+    )
     parser.add_argument("--ignore-errors", "--ignore_errors", action="store_true", help="exit 0 whatever is missing")
     parser.add_json()
     return parser
@@ -58,6 +61,7 @@ def _download(options: Options) -> int:
         num_at_once=options.n_proc,
         patience_s=options.patience,
         interval=max(1, int(options.checkpoint_mb * 2**20)),
+        num_connections=options.connections,
         update=options.update,
         ignore_errors=options.ignore_errors,
         as_json=options.json,

@@ -1,6 +1,6 @@
 """Named data sets: what is known of them, fetching them, and checking what is here.
 
-    registry -> entry -> listing (files of the hub) -> fetching (units, leases) -> onefile -> parts -> record
+    registry -> entry -> listing (files of the hub) -> fetching -> sharing (units, leases) -> transfer -> record
 
 May use: base, net, runs, archives.
 
@@ -12,10 +12,11 @@ May use: base, net, runs, archives.
     faults      what is wanted, why it did not come, what came in its place
     web         asking servers for bytes: tokens, pauses, what goes wrong
     record      what is here: path -> size, time, sha256
-    parts       the bytes of one file so far, with checkpoints
-    onefile     one file: asked for until it is whole and right
+    transfer/   the bytes of one file
     listing     the files of a set, frozen
-    fetching    all files of a set, by many threads and processes
+    accounts    how a set is fetched, and what came of it
+    sharing     the work of one process: units, their claims, threads
+    fetching    all files of a set, by all processes
     unpacking/  archives of a set -> the files in them
     states      present, partial, absent ..., and what to do
     placing     sets that a person places

@@ -11,8 +11,8 @@ from hpcdata.base.command import quoted
 from hpcdata.base.errors import Unfinished
 from hpcdata.catalogue import listing
 from hpcdata.catalogue.entry import Entry
-from hpcdata.catalogue.onefile import hash_file
 from hpcdata.catalogue.record import Here, Record
+from hpcdata.catalogue.transfer.hashing import hash_file
 
 
 @dataclass

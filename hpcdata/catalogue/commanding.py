@@ -15,12 +15,14 @@ from hpcdata.base.command import DONE, FAILED, UNFINISHED, complain, quoted, say
 from hpcdata.base.errors import Failed, Unfinished, UserError
 from hpcdata.base.signals import StopFlag
 from hpcdata.catalogue import checking, fetching, placing
+from hpcdata.catalogue.accounts import Account, Options
 from hpcdata.catalogue.entry import ACCESS, Entry
 from hpcdata.catalogue.faults import Fault
-from hpcdata.catalogue.fetching import Account
 from hpcdata.catalogue.registry import ALL, Catalogue
 from hpcdata.catalogue.settings import Hub, find_data_dir, find_folders, find_hub
 from hpcdata.catalogue.states import State, folder_of, read_state, size_of
+from hpcdata.catalogue.transfer.connections import MOST
+from hpcdata.catalogue.transfer.fetcher import INTERVAL
 from hpcdata.catalogue.unpacking.marks import missing_of
 from hpcdata.catalogue.unpacking.working import unpack_all
 from hpcdata.catalogue.web import Web
@@ -40,7 +42,8 @@ class Wishes:
     folders: Sequence[str] = ()
     num_at_once: int = 1
     patience_s: float = 900.0
-    interval: int = 64 << 20
+    interval: int = INTERVAL
+    num_connections: int = MOST
     update: bool = False
     ignore_errors: bool = False
     as_json: bool = False
@@ -89,6 +92,8 @@ def fetch_sets(wishes: Wishes) -> int:
         raise UserError("name a data set, a group or all: hpcdata download --list has them")
     if wishes.num_at_once < 1:
         raise UserError(f"--n-proc is {wishes.num_at_once}, expected 1 or more")
+    if wishes.num_connections < 1:
+        raise UserError(f"--connections is {wishes.num_connections}, expected 1 or more")
     logs.configure()
     catalogue = Catalogue(find_folders(list(wishes.folders)))
     entries = catalogue.choose(wishes.names)
@@ -186,10 +191,11 @@ def _fetch(
             return Result(entry.name, placing.take_placed(entry, folder, wait, anew=wishes.update))
         if entry.access not in _FETCHED:
             return Result(entry.name, problem=f"{entry.access}: {entry.note or ACCESS[entry.access]}", code=UNFINISHED)
-        options = fetching.Options(
+        options = Options(
             num_threads=num_threads,
             patience_s=wishes.patience_s,
             interval=wishes.interval,
+            connections=wishes.num_connections * num_threads // wishes.num_at_once,
             anew=wishes.update and not waits,
             waits=waits,
         )

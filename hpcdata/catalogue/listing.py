@@ -194,7 +194,7 @@ def _json(url: str, web: Web, patience_s: float) -> tuple[Any, Answer]:
         try:
             with web.open(url) as answer:
                 data = bytearray()
-                for chunk in answer.chunks:
+                for chunk in answer.chunks():
                     data += chunk
                     if len(data) > _MOST_BYTES:
                         raise Fault("wrong", "size", f"{url}: more than {_MOST_BYTES} bytes")

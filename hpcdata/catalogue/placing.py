@@ -15,12 +15,12 @@ from hpcdata.base import files, sealed
 from hpcdata.base.command import quoted
 from hpcdata.base.errors import Unfinished
 from hpcdata.catalogue import listing
+from hpcdata.catalogue.accounts import Account
 from hpcdata.catalogue.entry import Entry
-from hpcdata.catalogue.fetching import Account
-from hpcdata.catalogue.onefile import hash_file
 from hpcdata.catalogue.record import Here, Journal, Record
 from hpcdata.catalogue.registry import matcher
 from hpcdata.catalogue.states import missing_needs, names_below
+from hpcdata.catalogue.transfer.hashing import hash_file
 
 log = logging.getLogger(__name__)
 

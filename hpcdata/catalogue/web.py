@@ -32,17 +32,26 @@ _RESET = re.compile(r"\bt=(\d+)")
 
 @dataclass(frozen=True)
 class Answer:
-    """A success, or a range that the file does not have (416). begin: which byte of the file its body begins with."""
+    """A success, or a range that the file does not have (416). begin: which byte of the file its body begins with.
+    end: behind its last one, where it is said.
+    """
 
     status: int
     begin: int
+    end: int | None
     total: int | None
     """Bytes of the whole file, as the server says."""
     validator: str | None
     """A strong ETag, or the time of the last change: what a later request must find again."""
     content_type: str
     headers: Mapping[str, str]
-    chunks: Iterator[bytes]
+    read_into: Callable[[memoryview], int]
+    """Puts some bytes of the body there, and says how many; 0 at its end. Raises Fault for a body that is cut."""
+
+    def chunks(self) -> Iterator[bytes]:
+        buffer = memoryview(bytearray(_BLOCK))
+        while count := self.read_into(buffer):
+            yield bytes(buffer[:count])
 
     @property
     def is_range(self) -> bool:
@@ -75,13 +84,18 @@ class Web:
         self._client.close()
 
     @contextlib.contextmanager
-    def open(self, url: str, *, offset: int = 0, validator: str | None = None) -> Iterator[Answer]:
-        """Asks for a file from byte `offset` on, if it is still the one of `validator`. Raises Fault."""
+    def open(
+        self, url: str, *, offset: int = 0, end: int | None = None, validator: str | None = None
+    ) -> Iterator[Answer]:
+        """Asks for the bytes [offset, end) of a file, if it is still the one of `validator`. Raises Fault.
+
+        end: None for all that follow. A server may answer with more than was asked for.
+        """
         if self._hub.is_offline:
             raise Fault("refused", "offline", f"{shown(url)} is not asked: {OFFLINE[0]} or {OFFLINE[1]} is set")
         headers = {}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
+        if offset or end is not None:
+            headers["Range"] = f"bytes={offset}-{'' if end is None else end - 1}"
             if validator:
                 headers["If-Range"] = validator
         if self._hub.token and _origin(url) == _origin(self._hub.endpoint):
@@ -128,10 +142,10 @@ class Web:
 def _told(answer: NetAnswer, offset: int, url: str) -> Answer:
     """Raises Fault for a body that is packed, though nobody asked for it."""
     headers = answer.headers
-    begin, total = 0, answer.size
+    begin, end, total = 0, None, answer.size
     if answer.status == 206:
         found = _RANGE.fullmatch(headers.get("content-range", "").strip())
-        begin = int(found[1]) if found else -1
+        begin, end = (int(found[1]), int(found[2]) + 1) if found else (-1, None)
         total = int(found[3]) if found and found[3] != "*" else None
     elif answer.status == 416:
         size = headers.get("content-range", "").rpartition("/")[2].strip()
@@ -142,21 +156,23 @@ def _told(answer: NetAnswer, offset: int, url: str) -> Answer:
     return Answer(
         status=answer.status,
         begin=begin,
+        end=end,
         total=total,
         validator=_validator(headers),
         content_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
         headers=headers,
-        chunks=iter(()) if answer.status == 416 else _chunks(answer, url),
+        read_into=(lambda _: 0) if answer.status == 416 else _reading(answer, url),
     )
 
 
-def _chunks(answer: NetAnswer, url: str) -> Iterator[bytes]:
-    buffer = memoryview(bytearray(_BLOCK))
-    try:
-        while size := answer.read_into(buffer):
-            yield bytes(buffer[:size])
-    except Cut as error:
-        raise Fault("busy", "cut", f"{shown(url)}: {error}") from None
+def _reading(answer: NetAnswer, url: str) -> Callable[[memoryview], int]:
+    def read_into(buffer: memoryview) -> int:
+        try:
+            return answer.read_into(buffer)
+        except Cut as error:
+            raise Fault("busy", "cut", f"{shown(url)}: {error}") from None
+
+    return read_into
 
 
 def _origin(url: str) -> tuple[str, str]:

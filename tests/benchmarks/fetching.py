@@ -1,13 +1,16 @@
-"""How fast is fetching: python tests/benchmarks/fetching.py [--megabytes 1024] [--small 10000] [--folder FOLDER]
+"""How fast is fetching: python tests/benchmarks/fetching.py [--megabytes 2048] [--small 10000] [--folder FOLDER]
 
-Against a server of this machine, in a process of its own:
+Against a server of this machine, in a process of its own, that sends files by sendfile (`hub_server.py`). By turns:
 
-    large   a file of `--megabytes`: hpcdata download (a process of its own, sha256 included) and curl, in turns
-    killed  the same file, both killed at half of it and begun again: hpcdata download and snapshot_download
+    large   a file of `--megabytes`: hpcdata download (a process of its own; sha256 and a durable file included), curl,
+            curl and sha256sum after it, curl and both that and a sync
+    killed  the same file, both killed at half of it and begun again: hpcdata download and snapshot_download. The server
+            holds each connection back to `--rate` MB/s, as servers on the web do; then all of them together; then none
     small   `--small` files of 2 KB: hpcdata download, and a loop of asyncio (aiohttp, 32 at once) that checks nothing
-    again   the same line when all is here, and `--check`, beside sha256sum
+    again   the same line when all is here
+    check   `--check` of the large file and of the small ones, beside sha256sum
 
-The server sends up to `--rate` MB/s a connection in `killed`, so that a kill can be at half.
+CPU is that of the client's processes, in seconds.
 """
 
 from __future__ import annotations
@@ -40,39 +43,41 @@ snapshot_download(sys.argv[1], repo_type="dataset", local_dir=sys.argv[2])
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
-    parser.add_argument("--megabytes", type=int, default=1024)
+    parser.add_argument("--megabytes", type=int, default=2048)
     parser.add_argument("--small", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=100.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--procs", type=int, default=12)
-    parser.add_argument("--only", choices=("large", "killed", "small"))
+    parser.add_argument("--only", choices=("large", "killed", "small", "again", "check"))
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args(arguments)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
-        make(folder, given.megabytes << 20, given.small)
-        for part, run in (("large", large), ("killed", killed), ("small", small)):
+        make(folder, given)
+        for part, run in (("large", large), ("killed", killed), ("small", small), ("again", again), ("check", check)):
             if given.only in (None, part):
                 run(folder, given)
     return 0
 
 
-def make(folder: Path, num_bytes: int, num_small: int) -> None:
+def make(folder: Path, given: argparse.Namespace) -> None:
     for repo in ("large", "small"):
         (folder / "hub/lab" / repo / "data").mkdir(parents=True)
-    with open(folder / "hub/lab/large/data/one.bin", "wb") as file:
-        for _ in range(num_bytes >> 20):
-            file.write(os.urandom(1 << 20))
-    for number in range(num_small):
-        (folder / f"hub/lab/small/data/{number:06d}.txt").write_bytes(os.urandom(2000))
+    block = os.urandom(1 << 20)
+    if given.only in (None, "large", "killed", "check"):
+        with open(folder / "hub/lab/large/data/one.bin", "wb") as file:
+            for number in range(given.megabytes):
+                file.write(number.to_bytes(8, "little") + block[8:])
+    if given.only in (None, "small", "again", "check"):
+        for number in range(given.small):
+            (folder / f"hub/lab/small/data/{number:06d}.txt").write_bytes(os.urandom(2000))
 
 
 @contextlib.contextmanager
-def server(folder: Path, rate: float = 0) -> Iterator[str]:
-    line = [sys.executable, "-m", "tests.catalogue.hub", str(folder / "hub")]
-    environment = {**os.environ, "HUB_RATE": str(rate * 1e6)}
-    process = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+def server(folder: Path, *words: str) -> Iterator[str]:
+    line = [sys.executable, str(Path(__file__).with_name("hub_server.py")), str(folder / "hub"), *words]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         yield process.stdout.readline().strip()
@@ -88,7 +93,7 @@ def start(folder: Path, url: str, repo: str, *words: str) -> subprocess.Popen[by
     return subprocess.Popen(line, cwd=ROOT, env=environment(folder, url), **quiet())
 
 
-def snapshot(folder: Path, url: str, repo: str) -> subprocess.Popen[bytes]:
+def snapshot(folder: Path, url: str, repo: str, *_: str) -> subprocess.Popen[bytes]:
     line = [sys.executable, "-c", SNAPSHOT, f"lab/{repo}", str(folder / "snapshot")]
     return subprocess.Popen(line, env=environment(folder, url), **quiet())
 
@@ -113,63 +118,111 @@ def clear(folder: Path) -> None:
     os.sync()
 
 
-def timed(run: Callable[[], object]) -> float:
-    started = time.monotonic()
+Times = dict[str, list[tuple[float, float]]]
+"""Name -> (seconds, seconds of CPU) of each round."""
+
+
+def timed(run: Callable[[], object]) -> tuple[float, float]:
+    before, started = os.times(), time.monotonic()
     run()
-    return time.monotonic() - started
+    seconds, after = time.monotonic() - started, os.times()
+    return seconds, sum(after[:4]) - sum(before[:4])
+
+
+def by_turns(folder: Path | None, rounds: int, runs: dict[str, Callable[[], object]]) -> Times:
+    """folder: what is fetched there is removed before each run."""
+    times: Times = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            if folder is not None:
+                clear(folder)
+            times[name].append(timed(run))
+    return times
 
 
 def large(folder: Path, given: argparse.Namespace) -> None:
-    ours, curl = [], []
+    target = str(folder / "curl.bin")
+
+    def curl(*more: Sequence[str]) -> None:
+        subprocess.run(["curl", "-s", "-o", target, address], check=True)
+        for line in more:
+            subprocess.run(line, check=True, **quiet())  # type: ignore[call-overload]
+
     with server(folder) as url:
-        ended(start(folder, url, "large"))  # the server hashes its file once
         address = f"{url}/datasets/lab/large/resolve/main/data/one.bin"
-        for _ in range(given.rounds):
-            clear(folder)
-            line = ["curl", "-s", "-o", str(folder / "curl.bin"), address]
-            curl.append(timed(lambda line=line: subprocess.run(line, check=True)))  # type: ignore[misc]
-            clear(folder)
-            ours.append(timed(lambda: ended(start(folder, url, "large"))))
-    show("one large file", given.megabytes, "MB/s", {"curl": curl, "hpcdata": ours})
+        runs = {
+            "curl": curl,
+            "hpcdata": lambda: ended(start(folder, url, "large")),
+            "curl, sha256sum": lambda: curl(("sha256sum", target)),
+            "curl, sha256sum, sync": lambda: curl(("sha256sum", target), ("sync", target)),
+        }
+        times = by_turns(folder, given.rounds, runs)
+    show("one large file", given.megabytes, "MiB/s", times)
 
 
 def killed(folder: Path, given: argparse.Namespace) -> None:
     """What a person waits for after the kill."""
-    times: dict[str, list[float]] = {"snapshot_download": [], "hpcdata": []}
-    half_s = given.megabytes / given.rate / 2
-    with server(folder, given.rate) as url:
-        ended(start(folder, url, "large"))
-        for _ in range(given.rounds):
-            for name, begin in (("snapshot_download", snapshot), ("hpcdata", start)):
-                clear(folder)
-                process = begin(folder, url, "large")
-                time.sleep(1 + half_s)
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                times[name].append(timed(lambda begin=begin: ended(begin(folder, url, "large"))))  # type: ignore[misc]
-    show("what is left to wait after a kill at half", given.megabytes, "MB/s of the file", times)
+    rate = str(given.rate)
+    for what, words, half_s in (
+        (f"{rate} MB/s a connection", ("--rate", rate), given.megabytes * 1.05 / given.rate / 2),
+        (f"{rate} MB/s altogether", ("--link", rate), given.megabytes * 1.05 / given.rate / 2),
+    ):
+        times: Times = {"snapshot_download": [], "hpcdata": []}
+        with server(folder, *words) as url:
+            for _ in range(given.rounds):
+                for name, begin in (("snapshot_download", snapshot), ("hpcdata", start)):
+                    clear(folder)
+                    process = begin(folder, url, "large", *(("--connections", "1") if begin is start else ()))
+                    wait_for(folder, given.megabytes << 19, 10 + 2 * half_s)
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+                    times[name].append(timed(lambda begin=begin: ended(begin(folder, url, "large"))))  # type: ignore[misc]
+        show(f"what is left to wait after a kill at half, {what}", given.megabytes, "MiB/s of the file", times)
+
+
+def wait_for(folder: Path, num_bytes: int, most_s: float) -> None:
+    """Until so much of a file is on the disk."""
+    deadline = time.monotonic() + most_s
+    while time.monotonic() < deadline:
+        found = [path for name in ("data", "snapshot") for path in (folder / name).rglob("*") if path.is_file()]
+        with contextlib.suppress(FileNotFoundError):
+            if sum(path.stat().st_blocks * 512 for path in found) >= num_bytes:
+                return
+        time.sleep(0.01)
+    raise AssertionError("half of the file did not come")
 
 
 def small(folder: Path, given: argparse.Namespace) -> None:
-    loop, ours = [], []
     words = ("--n-proc", str(given.procs))
     with server(folder) as url:
-        ended(start(folder, url, "small", *words))
-        for _ in range(given.rounds):
-            clear(folder)
-            loop.append(timed(lambda: asyncio.run(unchecked(folder, url, given.small))))
-            clear(folder)
-            ours.append(timed(lambda: ended(start(folder, url, "small", *words))))
-        show("small files", given.small, "files/s", {"asyncio, unchecked": loop, "hpcdata": ours})
-        again = [timed(lambda: ended(start(folder, url, "small", *words))) for _ in range(given.rounds)]
-        print(f"the same line again, nothing to do: {statistics.median(again):.2f} s for {given.small} files")
-    if given.only is None:
+        runs = {
+            "asyncio, unchecked": lambda: asyncio.run(unchecked(folder, url, given.small)),
+            "hpcdata": lambda: ended(start(folder, url, "small", *words)),
+        }
+        show("small files", given.small, "files/s", by_turns(folder, given.rounds, runs))
+
+
+def again(folder: Path, given: argparse.Namespace) -> None:
+    clear(folder)
+    with server(folder) as url:
+        ended(start(folder, url, "small", "--n-proc", str(given.procs)))
+        times = by_turns(None, given.rounds, {"hpcdata": lambda: ended(start(folder, url, "small"))})
+    show("the same line again, nothing to do", given.small, "files/s", times)
+
+
+def check(folder: Path, given: argparse.Namespace) -> None:
+    for repo, amount, unit in (("large", given.megabytes, "MiB/s"), ("small", given.small, "files/s")):
+        clear(folder)
         with server(folder) as url:
-            ended(start(folder, url, "large"))
-            check = [timed(lambda: ended(start(folder, url, "large", "--check"))) for _ in range(given.rounds)]
-            path = str(folder / "data/bench/data/one.bin")
-            tool = [timed(lambda: subprocess.run(["sha256sum", path], check=True, **quiet())) for _ in range(3)]  # type: ignore[call-overload]
-        show("reading back", given.megabytes, "MB/s", {"sha256sum": tool, "hpcdata --check": check})
+            ended(start(folder, url, repo, "--n-proc", "4"))
+            data = str(folder / "data/bench/data")
+            tool = f"find {data} -type f -print0 | xargs -0 sha256sum"
+            runs = {
+                "sha256sum": lambda tool=tool: subprocess.run(tool, shell=True, check=True, **quiet()),  # type: ignore
+                "hpcdata --check": lambda url=url, repo=repo: ended(start(folder, url, repo, "--check")),
+            }
+            subprocess.run(tool, shell=True, check=True, **quiet())  # type: ignore[call-overload]
+            show(f"reading back, {repo}", amount, unit, by_turns(None, given.rounds, runs))
 
 
 async def unchecked(folder: Path, url: str, number: int) -> None:
@@ -186,13 +239,14 @@ async def unchecked(folder: Path, url: str, number: int) -> None:
         await asyncio.gather(*map(one, range(number)))
 
 
-def show(what: str, amount: float, unit: str, times: dict[str, list[float]]) -> None:
+def show(what: str, amount: float, unit: str, times: Times) -> None:
     print(f"{what}, median of {len(next(iter(times.values())))}")
-    first = statistics.median(next(iter(times.values())))
+    first = statistics.median(seconds for seconds, _ in next(iter(times.values())))
     for name, found in times.items():
-        seconds = statistics.median(found)
-        print(f"    {name:<20} {seconds:8.2f} s {amount / seconds:10.0f} {unit} {first / seconds:6.2f}")
-    print()
+        seconds, cpu = (statistics.median(values) for values in zip(*found, strict=True))
+        rate = f"{amount / seconds:10.0f} {unit}"
+        print(f"    {name:<24} {seconds:8.2f} s {rate} {first / seconds:6.2f}   CPU {cpu:6.2f} s")
+    print(flush=True)
 
 
 if __name__ == "__main__":

@@ -244,13 +244,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(200, b"<html>please prove that you are no robot</html>", {"Content-Type": "text/html"})
         if hub.taken("noetag", self.path):
             etag = ""
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        last = size
         same = self.headers.get("If-Range", etag) == etag
         if asked and same and not hub.taken("norange", self.path):
             begin, status = int(asked[1]), 206
+            last = min(size, int(asked[2]) + 1) if asked[2] else size
             if begin >= size:
                 return self.answer(416, b"", {"Content-Range": f"bytes */{size}"})
-        said = size - begin
+        said = last - begin
         if rule := hub.taken("lie", self.path):
             said = rule.value
         fields = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **headers}
@@ -261,7 +263,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if etag:
             fields["ETag"] = etag
         if status == 206:
-            fields["Content-Range"] = f"bytes {begin}-{size - 1}/{size}"
+            fields["Content-Range"] = f"bytes {begin}-{last - 1}/{size}"
         self.send_response(status)
         for key, value in fields.items():
             self.send_header(key, value)
@@ -269,14 +271,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         note = hub.noted(self.request_note(status, begin))
         if self.command == "HEAD":
             return None
-        end = size
+        end = last
         if hub.taken("cut", self.path):
-            end = begin + (size - begin) // 2
+            end = begin + (last - begin) // 2
         flip = hub.taken("flip", self.path)
         self.wfile.flush()
         with open(path, "rb") as file:
             self.body(file, begin, min(end, begin + said), bool(flip), note)
-        if end < size or said != size - begin or "Connection" in fields:
+        if end < last or said != last - begin or "Connection" in fields:
             self.close_connection = True
             self.connection.shutdown(2)
         return None

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import yaml
 
+from hpcdata.catalogue.accounts import Account, Options
 from hpcdata.catalogue.entry import Entry, HubTree
-from hpcdata.catalogue.fetching import Account, Options, fetch_set
+from hpcdata.catalogue.fetching import fetch_set
 from hpcdata.catalogue.record import FOLDER
 from hpcdata.catalogue.registry import OWN
 from hpcdata.catalogue.settings import Hub as HubSettings

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcdata.base.errors import Failed
-from hpcdata.catalogue import checking, parts
+from hpcdata.catalogue import checking
 from hpcdata.catalogue.entry import HubTree, WebFile
 from hpcdata.catalogue.faults import Fault
 from hpcdata.catalogue.record import FOLDER, Record
@@ -274,11 +274,11 @@ def test_a_check_finds_what_was_damaged_and_the_next_run_repairs_it(once: Once, 
 def test_a_full_disk_ends_it_in_one_line_and_what_is_here_stays(
     once: Once, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = os.writev
-    monkeypatch.setattr(os, "writev", lambda fd, data: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
     with pytest.raises(Failed, match="is full: No space left; what is there is kept"):
         once()
-    monkeypatch.setattr(os, "writev", real)
+    monkeypatch.setattr(os, "pwrite", real)
     assert not once().failed
     assert found(once.folder) == files
 
@@ -312,11 +312,3 @@ def test_lines_that_were_not_durable_are_believed_after_a_look(once: Once, files
     assert once().kept == len(files)
     assert len(hub.downloads()) == asked
     assert record.is_sealed()
-
-
-def test_large_files_are_hashed_in_a_thread_and_small_ones_are_not(once: Once, monkeypatch: pytest.MonkeyPatch) -> None:
-    used = []
-    real = parts._Hasher._run
-    monkeypatch.setattr(parts._Hasher, "_run", lambda self: used.append(self) or real(self))
-    once()
-    assert len(used) == 2

@@ -1,0 +1,14 @@
+"""The bytes of one file: asked for by one connection or several, written, hashed in their order, published.
+
+part         what fetching needs of a file on its way
+in_memory    a small file: held until it is whole
+ranges       which bytes are here, and which are missing
+notes        what is written beside a part: checkpoints, and blocks that came before their turn
+blocks       buffers, and how they get to the disk
+hashing      sha256 at the speed of the disk, of files that are there
+lanes        the blocks of one connection
+ordering     sha256 of blocks in the file's order
+on_disk      a large file: blocks, a thread that writes and one that hashes
+fetcher      asks until the file is whole and right
+connections  how many connections one file gets
+"""
