@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ __all__ = ["attacked", "evidence"]  # fixtures
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile every module again
+sys.dont_write_bytecode = False
 for _name in [name for name in os.environ if name.startswith(("HPCDATA_TEXT", "HPCDATA_IMAGE", "SLURM_"))]:
     del os.environ[_name]  # the tests' own configuration must not depend on the shell
 
@@ -84,7 +87,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if not os.environ.get("HPCDATA_REQUIRE_ALL"):
         return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    assert reporter is not None
+    if reporter is None:  # a worker of pytest-xdist, whose reports go to the process that has one
+        return
     skipped = [report for report in reporter.stats.get("skipped", []) if NEEDS_HARDWARE not in str(report.longrepr)]
     if skipped:
         reporter.write_line(f"HPCDATA_REQUIRE_ALL is set and {len(skipped)} tests were skipped", red=True)

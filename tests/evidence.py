@@ -72,7 +72,7 @@ Attacked = Callable[[str, int], None]
 @pytest.fixture
 def attacked(record_property: Callable[[str, object], None]) -> Attacked:
     """attacked("flipped bits", 1000): of a test that makes many attacks, what they are and how many it has made."""
-    return lambda name, times: record_property("attacked", (name, times))
+    return lambda name, times: record_property("attacked", (name, int(times)))
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def evidence(record_property: Callable[[str, object], None]) -> Evidence:
     def note(kind: str, times: int, *runs: Path, counted: Account = NOTHING) -> None:
         assert kind in KINDS
         found = sum(map(account, runs), counted)
-        record_property("evidence", (kind, times, found))
+        record_property("evidence", (kind, int(times), vars(found)))  # plain values, as reports travel between processes
         assert (found.lost, found.duplicated, found.wronged) == (0, 0, 0), kind
 
     return note

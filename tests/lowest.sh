@@ -20,4 +20,4 @@ tests=(tests/media/test_pixels.py tests/media/test_jpeg.py tests/sources/test_do
     tests/encoders/text/test_tokenizer.py tests/dataset/test_dataset.py tests/formats tests/config/test_config.py
     tests/slurm/test_sbatch_text.py tests/test_kept_bytes.py)
 [[ $# -gt 0 ]] || set -- "${tests[@]}"
-PYTHONPATH=$PWD "$over/bin/python" -m pytest -q -m "not slow and not slurm" "$@"
+PYTHONPATH=$PWD "$over/bin/python" -m pytest -n logical --maxprocesses 8 --dist loadfile -q -m "not slow and not slurm" "$@"

@@ -65,7 +65,7 @@ class Collector:
             if name == "evidence":
                 kind, times, found = value  # type: ignore[misc]
                 self.times[kind] += times
-                self.accounts[kind] += found
+                self.accounts[kind] += Account(**found)
             elif name == "attacked":
                 tried, number = value  # type: ignore[misc]
                 noted[tried] = noted.get(tried, 0) + number

@@ -43,7 +43,12 @@ if [[ -z ${HPCDATA_TEST_OLD_DATASETS:-} ]]; then # datasets before features had 
     [[ -d $HPCDATA_TEST_OLD_DATASETS ]] || python -m pip install --quiet --disable-pip-version-check \
         --target "$HPCDATA_TEST_OLD_DATASETS" datasets==2.21.0 pyarrow==18.1.0 'numpy<2.3'
 fi
-[[ $# -eq 0 ]] || exec python -m pytest "$@"
+# Processes share the tests, file by file. Those on SLURM have one cluster, and so one process.
+parallel=(-n logical --maxprocesses 8 --dist loadfile)
+if [[ $# -gt 0 ]]; then
+    [[ $* == *"not slurm"* ]] || parallel=()
+    exec python -m pytest "${parallel[@]}" "$@"
+fi
 
 # All of them: those on SLURM wait most of their time, so they run beside the others. Loaders are tested once more as
 # they are without the compiled loops, and once more with three threads for every copy. Where one hangs, others may: each
@@ -52,11 +57,11 @@ log=$(mktemp)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -f "$log"' EXIT
 python -m pytest --maxfail=3 -m slurm >"$log" 2>&1 &
 status=0
-python -m pytest --maxfail=3 -m "not slurm" || status=$?
+python -m pytest "${parallel[@]}" --maxfail=3 -m "not slurm" || status=$?
 loader=(tests/native tests/order tests/dataset tests/loading)
-HPCDATA_KERNELS=0 python -m pytest -q "${loader[@]}" -m "not slow" --deselect tests/native/test_compiled.py \
-    --deselect tests/native/test_threads.py || status=$?
-HPCDATA_TEST_THREADS=3 python -m pytest -q "${loader[@]}" -m "not slow" || status=$?
+HPCDATA_KERNELS=0 python -m pytest "${parallel[@]}" -q "${loader[@]}" -m "not slow" \
+    --deselect tests/native/test_compiled.py --deselect tests/native/test_threads.py || status=$?
+HPCDATA_TEST_THREADS=3 python -m pytest "${parallel[@]}" -q "${loader[@]}" -m "not slow" || status=$?
 wait $! || status=$?
 cat "$log"
 exit "$status"
