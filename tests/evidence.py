@@ -85,7 +85,7 @@ def evidence(record_property: Callable[[str, object], None]) -> Evidence:
     def note(kind: str, times: int, *runs: Path, counted: Account = NOTHING) -> None:
         assert kind in KINDS
         found = sum(map(account, runs), counted)
-        record_property("evidence", (kind, int(times), vars(found)))  # plain values, as reports travel between processes
+        record_property("evidence", (kind, int(times), vars(found)))  # plain: reports travel between processes
         assert (found.lost, found.duplicated, found.wronged) == (0, 0, 0), kind
 
     return note
