@@ -15,6 +15,7 @@ import pytest
 
 from hpcdata import convert
 from hpcdata.base.command import DONE, REFUSED
+from hpcdata.shards.appending import SMALL_BYTES
 from tests.llava_tables import picture, row, talk, write
 from tests.trees import sha256_tree
 
@@ -57,7 +58,8 @@ def test_a_folder_that_is_not_ours_is_refused_before_anything_starts(
 
 @pytest.mark.slow
 def test_a_line_that_was_killed_is_typed_again_and_makes_the_same(tmp_path: Path) -> None:
-    rows = [row(f"{number % 40}", picture(number)) for number in range(150)]
+    pictures = [picture(number) + bytes(number % 2 * SMALL_BYTES) for number in range(150)]  # half of them are large
+    rows = [row(f"{number % 40}", data) for number, data in enumerate(pictures)]
     source = write(tmp_path / "in/x.parquet", rows, group=20)
     options = ("data.shard_size=30", "data.save_tmp_interval=0.000001")
     command = [sys.executable, "-m", "hpcdata.convert", "llava-parquet", str(source), str(tmp_path / "out"), *options]

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _MODULUS = 2**256
 _CHUNK_BYTES = 4 * 2**20
+_FEW_FILES, _MOST_THREADS = 64, 4
 _WITH_THE_LOCK, _FEW_BYTES = 2048, 2**14
 """From so many bytes on hashlib lets other threads run."""
 
@@ -92,3 +95,12 @@ def sha256_file(path: Path, *, size: int | None = None) -> str:
     if size is None and remaining:
         raise OSError(errno.EIO, f"it has {remaining} bytes less than it should", str(path))
     return hasher.hexdigest()
+
+
+def sha256_files(paths: Sequence[Path]) -> list[str]:
+    """`sha256_file` of each: of many in threads, as reading and hashing leave the interpreter's lock."""
+    number = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    if len(paths) <= _FEW_FILES or number == 1:
+        return [sha256_file(path) for path in paths]
+    with ThreadPoolExecutor(number, thread_name_prefix="hash") as threads:
+        return list(threads.map(sha256_file, paths))

@@ -16,7 +16,7 @@ typedef uint8_t u8;
 enum {
     LOOK = 11,
     LONGEST = 16,
-    LENGTH_BITS = 5, /* of an entry: how many bits are walked over; above them how many coefficients */
+    LENGTH_BITS = 6, /* of an entry: how many bits are walked over; above them how many coefficients */
     LENGTH = (1 << LENGTH_BITS) - 1,
     END_OF_BLOCK = 128,
     COEFFICIENTS = 64,
@@ -80,9 +80,8 @@ static Reader refilled_by_bytes(Reader reader) {
     return reader;
 }
 
-/* At least 32 bits then. */
+/* At least 56 bits then, enough for two entries: always, as whether it is needed cannot be predicted. */
 INLINE void refill(Reader *reader) {
-    if (reader->left >= 32) return;
     if (reader->end - reader->at >= 8) {
         uint64_t next;
         memcpy(&next, reader->at, 8);
@@ -156,33 +155,34 @@ static int build(Codes *codes, int is_dc) {
     return codes->is_built = 1;
 }
 
+/* Walks over one entry; answers 1 at the end of the block, 0 before it, -1 if it is none. */
+INLINE int walk_entry(Reader *reader, const Codes *ac, unsigned *at) {
+    unsigned entry = ac->quick[reader->bits >> (64 - LOOK)];
+    if (RARE(!entry) && !(entry = slow(ac, reader->bits, 0))) return -1;
+    unsigned next = *at + (entry >> LENGTH_BITS);
+    if (next >= COEFFICIENTS && (next & (END_OF_BLOCK - 1)) > COEFFICIENTS) {
+        entry = slow(ac, reader->bits, 0); /* the second code of two is of the next block */
+        next = *at + (entry >> LENGTH_BITS);
+        if (!entry || next > COEFFICIENTS) return -1;
+    }
+    walk(reader, entry & LENGTH);
+    *at = next;
+    return next >= COEFFICIENTS;
+}
+
 /* Walks over a block of 64 coefficients; answers whether it is one. */
 INLINE int walk_block(Reader *reader, const Codes *dc, const Codes *ac) {
     refill(reader);
-    unsigned entry = dc->quick[reader->bits >> (64 - LOOK)];
+    unsigned entry = dc->quick[reader->bits >> (64 - LOOK)], at = 1;
     if (RARE(!entry) && !(entry = slow(dc, reader->bits, 1))) return 0;
     walk(reader, entry & LENGTH);
-    for (unsigned at = 1;;) {
+    int end = walk_entry(reader, ac, &at);
+    while (!end) {
         refill(reader);
-        entry = ac->quick[reader->bits >> (64 - LOOK)];
-        if (RARE(!entry) && !(entry = slow(ac, reader->bits, 0))) return 0;
-        unsigned next = at + (entry >> LENGTH_BITS);
-        if (next >= COEFFICIENTS) {
-            if ((next & (END_OF_BLOCK - 1)) <= COEFFICIENTS) {
-                walk(reader, entry & LENGTH);
-                return 1;
-            }
-            entry = slow(ac, reader->bits, 0); /* the second code of two is of the next block */
-            next = at + (entry >> LENGTH_BITS);
-            if (!entry || next > COEFFICIENTS) return 0;
-            if (next == COEFFICIENTS) {
-                walk(reader, entry & LENGTH);
-                return 1;
-            }
-        }
-        walk(reader, entry & LENGTH);
-        at = next;
+        end = walk_entry(reader, ac, &at);
+        if (!end) end = walk_entry(reader, ac, &at);
     }
+    return end > 0;
 }
 
 /* Whether all bits were walked over but those that fill the last byte, and this marker comes next. Goes behind it. */

@@ -1,6 +1,6 @@
 """The loops of jpegs.c, where this installation has them: `loops()` is None where it has not, see `compiled`.
 
-They leave the interpreter's lock, and write to nothing of Python's.
+They write to nothing of Python's. `walk` leaves the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Loops:
     """See jpegs.c."""
 
     def __init__(self, path: Path) -> None:
-        library = ctypes.CDLL(str(path))
-        self._walk, self._count = library.walk_jpeg, library.count_marks
+        self._walk = ctypes.CDLL(str(path)).walk_jpeg
+        self._count = ctypes.PyDLL(str(path)).count_marks  # shorter than to wait for the lock again
         self._walk.argtypes = [ctypes.c_char_p, ctypes.c_int64]
         self._count.argtypes = [*self._walk.argtypes, *self._walk.argtypes]
         self._walk.restype = self._count.restype = ctypes.c_int64

@@ -11,7 +11,7 @@ May use: base, samples. A shard does not know what made it.
     reject_ledger    rejects.jsonl: what was not written, and why
     one_by_one       a batch whose records are made one by one, each or its reject
     shard            shard.json and progress.json as values; checks of a shard's files
-    appending        a file that only grows, with its sha256
+    appending        a file that only grows, with its sha256; whole files, written behind the caller
     writing          appending batches, checkpoints, commit
     sealing          complete files -> a sealed folder -> its published name
     takeover         continuing from the fullest checkpoint of earlier attempts, also of dead tasks

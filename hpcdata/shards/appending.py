@@ -1,10 +1,12 @@
-"""A file that only grows, with a running sha256 of its content."""
+"""How the files of a shard are written: those that only grow, and whole ones, behind the caller."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,10 @@ import numpy as np
 from hpcdata.base import files
 from hpcdata.base.reads import naming
 
+SMALL_BYTES = 1 << 14
+"""A smaller file is written before a thread would have begun."""
+MOST_BYTES = 1 << 24
+"""Of files that are not written yet; a larger one is alone."""
 _START_BYTES = 2**23
 """So many that are written are sent on to the disk: the kernel would wait with them until it is asked to sync."""
 _FEW_BYTES = 2**20
@@ -77,3 +83,52 @@ class AppendFile:
         if self._written - self._started >= _START_BYTES:
             files.start_writing(self._file.fileno(), self._started, self._written - self._started)
             self._started = self._written
+
+
+class FilesBehind:
+    """Files of their own: a thread writes them while the caller goes on.
+
+    A checkpoint waits for them before it vouches for anything. What goes wrong is raised by a later call.
+    """
+
+    def __init__(self) -> None:
+        self._thread: ThreadPoolExecutor | None = None
+        self._pending: deque[tuple[Future[None], int]] = deque()
+        self._size = 0
+
+    def add(self, path: Path, data: bytes | memoryview) -> None:
+        """Creates a file, now or later. Raises OSError, perhaps of one that was added before."""
+        while self._pending and (self._pending[0][0].done() or self._size + len(data) > MOST_BYTES):
+            self._wait_for_first()
+        if len(data) < SMALL_BYTES:
+            _write(path, data)
+            return
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._pending.append((self._thread.submit(_write, path, data), len(data)))
+        self._size += len(data)
+
+    def wait(self) -> None:
+        """Returns when all are written, not synced. Raises OSError."""
+        while self._pending:
+            self._wait_for_first()
+
+    def close(self) -> None:
+        """Leaves out what was not begun."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+            self._thread = None
+        self._pending.clear()
+
+    def _wait_for_first(self) -> None:
+        future, size = self._pending.popleft()
+        self._size -= size
+        future.result()
+
+
+def _write(path: Path, data: bytes | memoryview) -> None:
+    with naming(path), open(path, "xb", buffering=0) as file:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        files.start_writing(file.fileno(), 0, len(data))

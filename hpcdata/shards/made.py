@@ -32,7 +32,7 @@ class Laid:
     """What the samples add to the content digest."""
     streams: Mapping[str, bytes | Sequence[bytes | memoryview]] = field(default_factory=dict)
     """Path -> bytes to append, in one piece or in several: large ones need not be joined in memory."""
-    files: Sequence[tuple[str, bytes]] = ()
+    files: Sequence[tuple[str, bytes | memoryview]] = ()
     """Names below `files/`, from the plan and never from the attempt, and what the files hold."""
     sha256: Mapping[str, str] = field(default_factory=dict)
     """Of files by their names, as far as it is known already."""

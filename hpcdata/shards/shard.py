@@ -258,12 +258,11 @@ def check_files(folder: Path, summary: ShardSummary) -> list[str]:
     if summary.header.schema.has_files and LISTING in present:
         expected |= {f"{FILES}/{item.name}": item.sha256 for item in read_listing(folder)}
     problems = [f"{path}: not listed in {SHARD}" for path in sorted(present - expected.keys())]
-    for path, sha256 in expected.items():
-        if path not in present:
-            problems.append(f"{path}: missing")
-        elif digest.sha256_file(folder / path) != sha256:
-            problems.append(f"{path}: its sha256 is not the one in {SHARD}")
-    return problems
+    problems += [f"{path}: missing" for path in expected if path not in present]
+    read = [path for path in expected if path in present]
+    found = digest.sha256_files([folder / path for path in read])
+    changed = (path for path, sha256 in zip(read, found, strict=True) if sha256 != expected[path])
+    return [*problems, *(f"{path}: its sha256 is not the one in {SHARD}" for path in changed)]
 
 
 def check_sizes(folder: Path, summary: ShardSummary) -> list[str]:

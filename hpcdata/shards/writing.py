@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpcdata.base import digest, files
-from hpcdata.shards.appending import AppendFile
+from hpcdata.shards.appending import AppendFile, FilesBehind
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.made import Before, Made
 from hpcdata.shards.recovered import RECOVERED, retry_number, to_line
@@ -58,6 +58,7 @@ class ShardWriter:
         self._counts = Counts()
         self._content = 0
         self._files: dict[str, AppendFile] = {}
+        self._behind = FilesBehind()
         self._unsynced: list[Path] = []
         self._work: int | None = None
         self._is_sealed = False
@@ -77,8 +78,8 @@ class ShardWriter:
             self._files[column.path].append(laid.columns[column.path])
         for path, data in laid.streams.items():
             self._files[path].append_all([data] if isinstance(data, bytes) else data)
-        for name, data in laid.files:
-            self._add_file(name, data, laid.sha256.get(name))
+        for name, content in laid.files:
+            self._add_file(name, content, laid.sha256.get(name))
         lines = [f"{_as_json(row.to_mapping())}\n" for row in batch.rejects]
         self._files[REJECTS].append("".join(lines).encode(errors="replace"))
         counts = batch.counts()
@@ -150,6 +151,7 @@ class ShardWriter:
 
     def close(self) -> None:
         """Closes the files; what was neither checkpointed nor committed is lost."""
+        self._behind.close()
         if self._work is not None:
             os.close(self._work)
             self._work = None
@@ -192,10 +194,9 @@ class ShardWriter:
     def _stream_bytes(self) -> dict[str, int]:
         return {stream.path: self._files[stream.path].size for stream in self._schema.streams}
 
-    def _add_file(self, name: str, data: bytes, sha256: str | None) -> None:
+    def _add_file(self, name: str, data: bytes | memoryview, sha256: str | None) -> None:
         path = self._folder / FILES / name
-        with open(path, "xb") as file:
-            file.write(data)
+        self._behind.add(path, data)
         self._unsynced.append(path)
         self._list_file(name, len(data), sha256 or hashlib.sha256(data).hexdigest())
 
@@ -213,6 +214,7 @@ class ShardWriter:
                 raise ValueError(f"{old.name}/{FILES}/{item.name} is not what {LISTING} vouches for")
 
     def _sync_own_files(self) -> None:
+        self._behind.wait()
         files.sync_files(self._unsynced)
         if self._unsynced:
             files.sync_folder(self._folder / FILES)

@@ -12,6 +12,7 @@ import orjson
 
 from hpcdata.base import digest
 from hpcdata.config.schema import ConvertConfig
+from hpcdata.media.kinds import BEGINNING_BYTES
 from hpcdata.runs.plan import Plan
 from hpcdata.samples import BadSample, Batch, Reason, Sample
 from hpcdata.shards.counts import Counts, count_batch
@@ -23,7 +24,7 @@ from hpcdata.sources.pictures.names import key_of, names_of, stem_of
 from hpcdata.sources.pictures.placeholders import FIX, KEEP, REJECT, placed
 from hpcdata.sources.pictures.turns import IMAGE_MARKER
 from hpcdata.stages.convert import prompts
-from hpcdata.stages.convert.pictures import ending_of
+from hpcdata.stages.convert.pictures import Picture, ending_of, pieces_of
 from hpcdata.stages.convert.turns import CONVERSATIONS, llava_turns, num_markers
 
 MISMATCH, FIXED, PROMPTED, WITHOUT_EMPTY, NAMELESS = 1, 2, 4, 8, 16
@@ -43,7 +44,7 @@ class Converted:
     notes: int
     files: tuple[tuple[str, str], ...] = ()
     """Of its pictures, in order: name in the shard, sha256."""
-    pictures: tuple[bytes, ...] = ()
+    pictures: tuple[memoryview, ...] = ()
     """What the files hold; nothing where it is read back, as their sha256 is checked already."""
 
     def content(self) -> int:
@@ -70,7 +71,7 @@ class Converting:
         return lambda: ConvertedBatch(samples=samples, rejects=rejects)
 
     def _convert(self, record: Sample, prepared: list[np.ndarray], index: int) -> Converted:
-        line, *pictures = map(bytes, prepared)
+        line, pictures = pieces_of(prepared)
         values: dict[str, Any] = orjson.loads(line)
         turns = llava_turns(values)
         held, notes = _without_empty(pictures, num_markers(turns))
@@ -78,10 +79,9 @@ class Converting:
         notes |= fixed | _prompt(turns, self._config, index)
         notes |= NAMELESS if values.get("id") is None else 0
         stem = stem_of(values.get("id"), index)
-        endings = [ending_of(data) for data in held]
+        endings = [ending_of(picture.data[:BEGINNING_BYTES].tobytes()) for picture in held]
         numbers = [f".{number}" for number in range(len(held))] if len(held) > 1 else [""]
         files = [f"{index:09d}{number}.{ending}" for number, ending in zip(numbers, endings, strict=False)]
-        digests = [hashlib.sha256(data).hexdigest() for data in held]
         names = [f"{self._config.image_prefix}{name}" for name in names_of(stem, endings)]
         return Converted(
             index=index,
@@ -89,8 +89,8 @@ class Converting:
             line=orjson.dumps(_ordered(values, names, turns), option=orjson.OPT_APPEND_NEWLINE),
             stem=stem,
             notes=notes,
-            files=tuple(zip(files, digests, strict=True)),
-            pictures=tuple(held),
+            files=tuple((name, picture.sha256) for name, picture in zip(files, held, strict=True)),
+            pictures=tuple(picture.data for picture in held),
         )
 
 
@@ -104,12 +104,12 @@ def _ordered(values: dict[str, Any], names: list[str], turns: list[dict[str, Any
     return {**first, **left}
 
 
-def _without_empty(pictures: list[bytes], markers: int) -> tuple[list[bytes], int]:
+def _without_empty(pictures: list[Picture], markers: int) -> tuple[list[Picture], int]:
     """(the pictures, note): those without a byte are left out where the markers count the others alone.
 
     Raises BadSample where they do not.
     """
-    held = [data for data in pictures if data]
+    held = [picture for picture in pictures if picture.data]
     if len(held) == len(pictures):
         return held, 0
     if markers != len(held):

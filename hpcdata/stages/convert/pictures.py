@@ -6,7 +6,9 @@ Pictures of the kinds in `COPIED` stay the bytes that they are. Others become PN
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +29,16 @@ _OTHERS = {
 }
 
 
+_SHA256_BYTES = 32
+
+
+class Picture(NamedTuple):
+    """A picture as it goes to disk."""
+
+    data: memoryview
+    sha256: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """What is done to the pictures of a run."""
@@ -41,15 +53,26 @@ class Rules:
 
 
 def read_pieces(record: Record, rules: Rules) -> list[np.ndarray]:
-    """[size] uint8 of the JSON and of each picture of a sample; no byte of a picture that had none.
+    """[size] uint8 of the JSON and of each picture of a sample, no byte of one that had none; then 32 bytes of the
+    sha256 of each picture.
 
     Raises BadSample.
     """
     if not isinstance(record, Sample):
         return []
-    line, *pictures = (member.blob for member in record.members)
-    pieces = [line.read(max_bytes=rules.max_bytes), *(_picture(blob, rules) for blob in pictures)]
-    return [np.frombuffer(piece, np.uint8) for piece in pieces]
+    line, *blobs = (member.blob for member in record.members)
+    text, pictures = line.read(max_bytes=rules.max_bytes), [_picture(blob, rules) for blob in blobs]
+    digests = b"".join(hashlib.sha256(data).digest() for data in pictures)
+    return [np.frombuffer(piece, np.uint8) for piece in (text, *pictures, digests)]
+
+
+def pieces_of(prepared: list[np.ndarray]) -> tuple[bytes, list[Picture]]:
+    """The JSON and the pictures of what `read_pieces` gives, those without a byte among them."""
+    line, *pictures, digests = prepared
+    sums = digests.reshape(-1, _SHA256_BYTES)
+    return line.tobytes(), [
+        Picture(data=data.data, sha256=digest.tobytes().hex()) for data, digest in zip(pictures, sums, strict=True)
+    ]
 
 
 def ending_of(data: bytes) -> str:
