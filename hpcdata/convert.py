@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpcdata.base.command import DONE, FAILED, Options, Parser, say
+from hpcdata.launch import keys_of_help, tell
 
 LLAVA = "llava-parquet"
 RELINK, SETS, MIX = "relink", "sets", "mix"
@@ -31,7 +32,7 @@ FORMS = (LLAVA, RELINK, SETS, MIX)
 
 
 def parser() -> Parser:
-    parser = Parser("convert", __doc__, more=_keys)
+    parser = Parser("convert", __doc__, more=keys_of_help)
     parser.add_argument("form", choices=FORMS, help="what is made, see above")
     parser.add_argument("src", help="file, folder, glob or brace list")
     parser.add_argument("out", help="folder to make")
@@ -55,6 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return parser().run(arguments, _convert)
 
 
+def main_of_sets(script: str, folder: str, doc: str | None) -> int:
+    """`jobs/ov_*.py`: sets by a script's name and words. folder: the name of the folder of sets."""
+    from hpcdata.formats.sets.scripts import words_of
+
+    return main([SETS, *words_of(script, folder, doc)])
+
+
 def _convert(options: Options) -> int:
     if options.form == MIX:
         return _mix(options)
@@ -67,7 +75,6 @@ def _convert(options: Options) -> int:
     from hpcdata.config.compose import compose
     from hpcdata.formats.arranging import require_free
     from hpcdata.formats.llava_folder import FORMAT
-    from hpcdata.launch import tell
 
     configure("convert")
     out = Path(options.out).absolute()
@@ -114,12 +121,6 @@ def _sets(options: Options) -> int:
         say=say,
     )
     return DONE if done else FAILED
-
-
-def _keys() -> str:
-    from hpcdata.config.help import describe_keys
-
-    return f"keys:\n\n{describe_keys()}"
 
 
 if __name__ == "__main__":

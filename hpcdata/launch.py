@@ -41,7 +41,7 @@ def parser() -> Parser:
 
 def overrides_parser(name: str, doc: str | None, *, prog: str = "hpcdata {}") -> Parser:
     """The parser of commands whose line is a configuration; its help ends with all keys."""
-    parser = Parser(name, doc, prog=prog, more=_keys)
+    parser = Parser(name, doc, prog=prog, more=keys_of_help)
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="+experiments=NAME or '[NAME,NAME]', cluster=NAME, and keys"
     )
@@ -109,7 +109,7 @@ def _tell_estimate(estimated: Estimated, *, as_json: bool) -> int:
     return 0
 
 
-def _keys() -> str:
+def keys_of_help() -> str:
     from hpcdata.config.help import describe_keys
 
     return f"keys:\n\n{describe_keys()}"

@@ -1,7 +1,8 @@
-"""Examples read back from the columns of a committed shard: their digest, and where two examples differ."""
+"""Samples read back from a committed shard: examples, their digest and where two differ; rows of a stream."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hpcdata.base import digest
 from hpcdata.samples import LOSS_FLAG, ROLE_MASK, Example, Kind, RawText, Role, Span
 from hpcdata.shards.raw_texts.columns import keeps_texts, stored_texts
 from hpcdata.shards.schema import Schema, Sizes
-from hpcdata.shards.shard import read_summary
+from hpcdata.shards.shard import ListedFile, ShardSummary, read_listing, read_summary
 
 
 def read_columns(folder: Path, schema: Schema, sizes: Sizes) -> dict[str, np.ndarray]:
@@ -86,6 +87,34 @@ def compare(stored: Example, encoded: Example) -> str:
     return _compare_texts(stored.texts, encoded.texts)
 
 
+class StoredStream:
+    """A committed shard of rows whose bytes stand in one stream, some with files of their own, read back row by row."""
+
+    def __init__(self, folder: Path, summary: ShardSummary | None = None) -> None:
+        """Raises ValueError when the shard is damaged."""
+        summary = summary or read_summary(folder)
+        schema = summary.header.schema
+        self.columns = read_columns(folder, schema, summary.sizes)
+        self.index = np.asarray(self.columns["samples/index.memmap"])
+        """[num_samples] the position of each in its input."""
+        self.folder, (self._stream,) = folder, (stream.path for stream in schema.streams)
+        self._files: dict[int, list[ListedFile]] = defaultdict(list)
+        for item in read_listing(folder) if schema.has_files else ():
+            self._files[int(item.name.partition(".")[0])].append(item)
+
+    def key(self, row: int) -> str:
+        return key_of(self.columns, row)
+
+    def data(self, row: int) -> bytes:
+        first, size = (int(self.columns[f"samples/{name}.memmap"][row]) for name in ("first_byte", "num_bytes"))
+        with open(self.folder / self._stream, "rb") as stream:
+            stream.seek(first)
+            return stream.read(size)
+
+    def files(self, row: int) -> Sequence[ListedFile]:
+        return self._files.get(int(self.index[row]), ())
+
+
 def _compare_texts(stored: Sequence[RawText], encoded: Sequence[RawText]) -> str:
     if len(stored) != len(encoded):
         return f"{len(stored)} raw texts are stored, {len(encoded)} encoded"
@@ -122,6 +151,10 @@ def stored_key(folder: Path, row: int) -> str:
 
 
 def key_of(arrays: dict[str, np.ndarray], row: int) -> str:
-    starts, keys = arrays["samples/first_key.memmap"], arrays["keys/bytes.memmap"]
-    end = int(starts[row + 1]) if row + 1 < len(starts) else len(keys)
-    return keys[int(starts[row]) : end].tobytes().decode()
+    return text_of(arrays["samples/first_key.memmap"], arrays["keys/bytes.memmap"], row)
+
+
+def text_of(starts: np.ndarray, texts: np.ndarray, row: int) -> str:
+    """One of the texts that stand end to end in bytes; starts: where each begins."""
+    end = int(starts[row + 1]) if row + 1 < len(starts) else len(texts)
+    return texts[int(starts[row]) : end].tobytes().decode()

@@ -129,13 +129,14 @@ def require_backed(folder: Path, shown: dict[str, Any]) -> None:
 class Preempter(threading.Thread):
     """Jobs of partition `high` that each take the node of a task for a moment, until it is stopped."""
 
-    def __init__(self, cluster: SlurmCluster) -> None:
+    def __init__(self, cluster: SlurmCluster, every_s: float | None = None) -> None:
         super().__init__(daemon=True)
         self._cluster, self._stop_it = cluster, threading.Event()
+        self._every_s = PREEMPT_EVERY_S if every_s is None else every_s
         self.num_jobs = 0
 
     def run(self) -> None:
-        while not self._stop_it.wait(PREEMPT_EVERY_S):
+        while not self._stop_it.wait(self._every_s):
             if nodes := nodes_of_tasks(self._cluster):
                 options = ["--partition=high", "--exclusive", "--output=/dev/null", "--time=1"]
                 self._cluster.sbatch(*options, f"--nodelist={nodes[self.num_jobs % len(nodes)]}", "--wrap", "sleep 1")
@@ -149,6 +150,25 @@ class Preempter(threading.Thread):
 def nodes_of_tasks(cluster: SlurmCluster) -> list[str]:
     options = ["--noheader", "--partition=preempt", "--states=RUNNING", "--format=%N"]
     return sorted(set(cluster.run("squeue", *options).split()))
+
+
+def preempted(cluster: SlurmCluster, line: Sequence[object], folder: Path, *, num_jobs: int = 6) -> Result:
+    """Types a line of hpcdata, takes nodes away from its tasks, and waits for its run in `folder` to end well."""
+    started = time.monotonic()
+    run(cluster, [sys.executable, "-m", "hpcdata", *map(str, line)])
+    preempter = Preempter(cluster, every_s=1.0)
+    preempter.start()
+    try:
+        cluster.wait_until(lambda: preempter.num_jobs >= num_jobs, f"{num_jobs} jobs that take a node", 300)
+    finally:
+        preempter.stop()
+    result = wait_for_the_end(cluster, folder, 300, started)
+    print(result.line(), f"{preempter.num_jobs} jobs of high")
+    _require(result.outcome.outcome == "finished", str(result.outcome))
+    taken = result.num_preemptions + result.status.preemptions + result.status.vanished
+    _require(taken >= 1, "no task lost its node")
+    _require(not any(report.problems for report in verify(folder)), "the dataset does not verify")
+    return result
 
 
 def survive(cluster: SlurmCluster, folder: Path, source: Path, *overrides: str, timeout_s: float = 1200) -> Result:

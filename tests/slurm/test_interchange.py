@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,24 +44,6 @@ def pairs() -> list[Pair]:
     return sorted(by_size[:NUM_PICTURES], key=lambda pair: pair.key)
 
 
-def preempted(cluster: SlurmCluster, line: Sequence[object], run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Types a line of hpcdata, has nodes taken away from its tasks, and waits for the end of its run."""
-    monkeypatch.setattr(acceptance, "PREEMPT_EVERY_S", 1.0)
-    started = time.monotonic()
-    acceptance.run(cluster, [sys.executable, "-m", "hpcdata", *map(str, line), *ON_CLUSTER])
-    preempter = acceptance.Preempter(cluster)
-    preempter.start()
-    try:
-        cluster.wait_until(lambda: preempter.num_jobs >= 6, "six jobs that take a node", 300)
-    finally:
-        preempter.stop()
-    result = acceptance.wait_for_the_end(cluster, run, 300, started)
-    print(result.line(), f"{preempter.num_jobs} jobs of high")
-    assert result.outcome.outcome == "finished"
-    assert result.num_preemptions + result.status.preemptions + result.status.vanished >= 1
-    assert not any(report.problems for report in verify(run))
-
-
 def made(out: Path, num_written: int) -> Target:
     assert problems_of(out) == []
     target = read_target(out)
@@ -70,9 +52,7 @@ def made(out: Path, num_written: int) -> Target:
     return target
 
 
-def test_parquet_of_llava_becomes_pictures_and_json(
-    cluster: SlurmCluster, pairs: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parquet_of_llava_becomes_pictures_and_json(cluster: SlurmCluster, pairs: list[Pair], tmp_path: Path) -> None:
     """Every picture has the bytes that it had, every record is in the JSON or in the account."""
     name = "ai2d(cauldron,llava_format)"
     for number in range(4):
@@ -84,7 +64,7 @@ def test_parquet_of_llava_becomes_pictures_and_json(
     out = tmp_path / "out" / name
     line = ["convert", "llava-parquet", tmp_path / name, out, "--name", "data.json"]
     run = run_beside(out)
-    preempted(cluster, line, run, monkeypatch)
+    acceptance.preempted(cluster, [*line, *ON_CLUSTER], run)
     records = json.loads((out / "data.json").read_text())
     rejected = rows_of(run)
     assert len(records) + sum(1 for _ in rejected) == NUM_PICTURES
@@ -95,9 +75,7 @@ def test_parquet_of_llava_becomes_pictures_and_json(
     assert found.total() > 0.95 * NUM_PICTURES
 
 
-def test_pairs_become_what_liquid_trains_on(
-    cluster: SlurmCluster, pairs: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pairs_become_what_liquid_trains_on(cluster: SlurmCluster, pairs: list[Pair], tmp_path: Path) -> None:
     """Texts as they are and codes, as an array job, laid out in Liquid's columns by another; small pictures."""
     import datasets
 
@@ -106,7 +84,7 @@ def test_pairs_become_what_liquid_trains_on(
     run, out = tmp_path / "run", tmp_path / "liquid"
     line = ["launch", "+experiments=liquid", f"data.raw_data_dir={tmp_path}/in", f"data.token_output_dir={run}"]
     sizes = "data.sizes=[32x32,64x32,32x64]"  # those of 512 pixels take half an hour here
-    preempted(cluster, [*line, "image.tokenizer=embedded", sizes], run, monkeypatch)
+    acceptance.preempted(cluster, [*line, "image.tokenizer=embedded", sizes, *ON_CLUSTER], run)
     num_written = verify(run)[-1].counts.written
     assert num_written > 0.7 * NUM_PICTURES  # shapes beyond 2:1 are rejects
     on_cluster = [item for item in ON_CLUSTER if item.startswith(("cluster", "data.save"))]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 import hpcdata
 from hpcdata.dataset.manifest import read_manifest
-from hpcdata.dataset.verifying import verify
 from hpcdata.multimodal.datasets.measured import MeasuredDataset
 from tests import corpora
 from tests.multimodal import real
@@ -21,11 +18,8 @@ NUM_PICTURES = 5200
 
 
 @pytest.mark.skipif(not corpora.available("openclipart"), reason="needs openclipart-png and openclipart-svg")
-def test_five_thousand_real_pictures_are_measured_through_preemptions(
-    slurm_programs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_five_thousand_real_pictures_are_measured_through_preemptions(slurm_programs: None, tmp_path: Path) -> None:
     """The same bytes as of one process that nothing disturbs, and every record in the account."""
-    monkeypatch.setattr(acceptance, "PREEMPT_EVERY_S", 1.0)
     pairs = corpora.pairs("openclipart")[:NUM_PICTURES]
     source = real.write_llava(pairs, tmp_path)
     words = ["+experiments=measure", f"data.raw_data_dir={source}", "text.tokenizer=embedded", "data.shard_size=100"]
@@ -33,20 +27,8 @@ def test_five_thousand_real_pictures_are_measured_through_preemptions(
     folder = tmp_path / "run"
     on_cluster = ["cluster=slurm", "cluster.partition=preempt", "cluster.cpus_per_task=1", "cluster.array=0-3"]
     with SlurmCluster(kill_wait_s=1, slurm_conf=acceptance.SLURM_CONF) as cluster:
-        started = time.monotonic()
-        line = [sys.executable, "-m", "hpcdata.launch", *words, f"data.token_output_dir={folder}", *on_cluster]
-        acceptance.run(cluster, [*line, "cluster.claim_timeout_s=10"])
-        preempter = acceptance.Preempter(cluster)
-        preempter.start()
-        try:
-            cluster.wait_until(lambda: preempter.num_jobs >= 6, "six jobs that take a node", 300)
-        finally:
-            preempter.stop()
-        result = acceptance.wait_for_the_end(cluster, folder, 300, started)
-    print(result.line(), f"{preempter.num_jobs} jobs of high")
-    assert result.outcome.outcome == "finished"
-    assert result.num_preemptions + result.status.preemptions + result.status.vanished >= 1
-    assert not any(report.problems for report in verify(folder))
+        line = ["launch", *words, f"data.token_output_dir={folder}", *on_cluster, "cluster.claim_timeout_s=10"]
+        result = acceptance.preempted(cluster, line, folder)
     alone = hpcdata.run([*words, f"data.token_output_dir={tmp_path / 'alone'}"])
     assert alone.status().is_finished
     ours, theirs = (read_manifest(run) for run in (folder, tmp_path / "alone"))

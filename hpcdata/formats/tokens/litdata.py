@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,8 @@ from hpcdata.dataset.manifest import Manifest
 from hpcdata.formats.arranging import Building
 from hpcdata.formats.tokens import settling
 from hpcdata.formats.tokens.base import Context, ExportedPart, Written
-from hpcdata.formats.tokens.packed_items import files_of, item_of
-from hpcdata.formats.tokens.rows import Rows, Sequences, bytes_of
+from hpcdata.formats.tokens.packed_items import files_of, item_of, values_of
+from hpcdata.formats.tokens.rows import Rows, Sequences
 from hpcdata.samples import Reason
 from hpcdata.shards.schema import Column
 
@@ -95,7 +95,10 @@ class _Writer:
         kept = np.delete(np.arange(len(rows)), empty)
         if self._export.block_size:
             return self._blocks(sequences, kept, rejects)
-        columns = [_column(name, rows, sequences) for name in self._export.columns or ()]
+        columns = [
+            values_of(name, rows, sequences, array=lambda data, length: bytes(data))
+            for name in self._export.columns or ()
+        ]
         packed = files_of([(row, item_of([column(row) for column in columns])) for row in kept.tolist()], self._limit)
         return self._written(packed.files, [*rejects, *packed.rejects], np.zeros(len(packed.files), np.int64))
 
@@ -130,17 +133,6 @@ def _filled(data: bytes, number: int, more: bytes) -> bytes:
     """A file of `number` items whose last one has `more` bytes."""
     end = 4 * (number + 1)
     return data[:end] + np.array(len(data) + len(more), "<u4").tobytes() + data[end + 4 :] + more
-
-
-def _column(name: str, rows: Rows, sequences: Sequences) -> Callable[[int], bytes]:
-    if name == "key":
-        keys = rows.keys()
-        return lambda number: keys[number].encode()
-    if name == "text":
-        return lambda number: rows.texts[number].encode()
-    values = sequences.ids if name == "input_ids" else getattr(sequences, name)
-    data, size, first = bytes_of(values), values.itemsize, sequences.first.tolist()
-    return lambda number: bytes(data[first[number] * size : first[number + 1] * size])
 
 
 def _config(export: ExportConfig) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from hpcdata.dataset.manifest import Manifest
 from hpcdata.formats.arranging import Building
 from hpcdata.formats.tokens import settling
 from hpcdata.formats.tokens.base import Context, ExportedPart, Written
-from hpcdata.formats.tokens.packed_items import Packed, files_of, item_of
-from hpcdata.formats.tokens.rows import Rows, Sequences, bytes_of
+from hpcdata.formats.tokens.packed_items import Packed, files_of, item_of, values_of
+from hpcdata.formats.tokens.rows import Rows, Sequences
 from hpcdata.samples import Reason
 
 _ABLE = ("input_ids", "modality", "loss_mask", "key", "text", "spans")
@@ -85,18 +85,7 @@ def _written(packed: Packed, rejects: list[tuple[int, Reason, str]]) -> Written:
 
 def _column(name: str, rows: Rows, sequences: Sequences) -> Callable[[int], bytes]:
     """Row number -> the value as MDS stores it."""
-    if name == "key":
-        keys = rows.keys()
-        return lambda number: keys[number].encode()
-    if name == "text":
-        return lambda number: rows.texts[number].encode()
-    if name == "spans":
-        return _spans(rows)
-    values = sequences.ids if name == "input_ids" else getattr(sequences, name)
-    data, size, first = bytes_of(values), values.itemsize, sequences.first.tolist()
-    return lambda number: _array(
-        data[first[number] * size : first[number + 1] * size], first[number + 1] - first[number]
-    )
+    return _spans(rows) if name == "spans" else values_of(name, rows, sequences, array=_array)
 
 
 def _spans(rows: Rows) -> Callable[[int], bytes]:

@@ -5,11 +5,12 @@ u32 n | u32[n + 1] offsets from the beginning of the file | what the format puts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from hpcdata.formats.tokens.rows import Rows, Sequences, bytes_of
 from hpcdata.samples import Reason
 
 MOST_BYTES = 2**32 - 1
@@ -26,6 +27,22 @@ class Packed:
 def item_of(values: Sequence[bytes]) -> bytes:
     """Values of one row: u32 size of each, then their bytes."""
     return np.array([len(value) for value in values], "<u4").tobytes() + b"".join(values)
+
+
+def values_of(
+    name: str, rows: Rows, sequences: Sequences, *, array: Callable[[memoryview, int], bytes]
+) -> Callable[[int], bytes]:
+    """Row number -> the value of a column, texts as UTF-8. array: what is stored of the bytes of so many numbers."""
+    if name == "key":
+        keys = rows.keys()
+        return lambda number: keys[number].encode()
+    if name == "text":
+        return lambda number: rows.texts[number].encode()
+    values = sequences.ids if name == "input_ids" else getattr(sequences, name)
+    data, size, first = bytes_of(values), values.itemsize, sequences.first.tolist()
+    return lambda number: array(
+        data[first[number] * size : first[number + 1] * size], first[number + 1] - first[number]
+    )
 
 
 def files_of(items: Sequence[tuple[int, bytes]], most_bytes: int, *, before: bytes = b"") -> Packed:

@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from pathlib import Path
-
-import numpy as np
-
 from hpcdata.shards.schema import FILES
-from hpcdata.shards.shard import ShardSummary, read_listing, read_summary
-from hpcdata.shards.stored import key_of, read_columns
+from hpcdata.shards.stored import StoredStream
 from hpcdata.stages.copy.forms import Written
 
 
-class Stored:
-    def __init__(self, folder: Path, summary: ShardSummary | None = None) -> None:
-        """Raises ValueError when the shard is damaged."""
-        summary = summary or read_summary(folder)
-        schema = summary.header.schema
-        self._folder, (self._stream,) = folder, (stream.path for stream in schema.streams)
-        self._columns = read_columns(folder, schema, summary.sizes)
-        self.index = np.asarray(self._columns["samples/index.memmap"])
-        self._files: dict[int, list[str]] = defaultdict(list)
-        for item in read_listing(folder) if schema.has_files else ():
-            self._files[int(item.name.partition(".")[0])].append(item.name)
-
+class Stored(StoredStream):
     def sample(self, row: int) -> Written:
-        first, size = (int(self._columns[f"samples/{name}.memmap"][row]) for name in ("first_byte", "num_bytes"))
-        with open(self._folder / self._stream, "rb") as stream:
-            stream.seek(first)
-            data = stream.read(size)
-        index = int(self.index[row])
-        files = tuple((name, (self._folder / FILES / name).read_bytes()) for name in self._files.get(index, ()))
-        return Written(index=index, key=key_of(self._columns, row), data=data, files=files)
+        files = tuple((item.name, (self.folder / FILES / item.name).read_bytes()) for item in self.files(row))
+        return Written(index=int(self.index[row]), key=self.key(row), data=self.data(row), files=files)

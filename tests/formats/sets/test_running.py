@@ -123,7 +123,7 @@ def test_what_is_wrong_with_one_set_is_said_before_others_are_made(
 
 
 def test_archives_of_pictures_are_unpacked_and_relinked_and_a_damaged_one_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     members = [(f"a/{number}.jpg", bytes([number]) * 300) for number in range(30)]
     source, target = tmp_path / "OneVisionMidData/ureader_tr", tmp_path / "out/OneVisionMidData"
@@ -138,8 +138,10 @@ def test_archives_of_pictures_are_unpacked_and_relinked_and_a_damaged_one_is_sai
     assert "ureader_tr/images_part_0.tar.gz: 15 members = 15 written\n" in told
     assert "images_part_1.tar.gz: 4 members = 4 written; DAMAGED: the gzip stream is cut short" in told
     (source / "images_part_1.tar.gz").write_bytes(whole)
+    monkeypatch.setenv("HPCDATA_DATA_ROOT", str(tmp_path))
+    monkeypatch.setenv("HPCDATA_TARGET_ROOT", str(tmp_path / "out"))
     for _ in range(2):
-        assert convert.main(["sets", str(source.parent), str(target)]) == DONE
+        assert script("ov_mid_data_imagenet2backbone.py", monkeypatch) == DONE
         found = json.loads((target / "ureader_tr/ureader_tr_sft.json").read_text())
         assert found[20]["image"] == "OneVisionMidData/ureader_tr/image/a/20.jpg"
         assert (target.parent / found[20]["image"]).read_bytes() == members[20][1]
