@@ -6,7 +6,8 @@
     hpcdata card EXPORT --out EXPORT/README       of an export; README.md is what hubs show
 
 The Markdown begins with the lines that hubs read: licence, size, tags. The page is one file that needs no network.
-Sets that `hpcdata download` has brought are found by the folders of the inputs. No path of this machine is in them.
+Sets that `hpcdata download` has brought are found by the folders of the inputs, and an export remembers them. No path
+of this machine is in them.
 Nobody but you knows the licence of what was made: without `--license` none is named.
 """
 
@@ -68,20 +69,15 @@ def _about(options: Options, path: Path) -> About:
 
 
 def _sets(options: Options, path: Path) -> list[SourceSet]:
-    """What the catalogue knows of the sets that inputs are of, and of named ones; of others the name alone."""
-    from hpcdata.catalogue.registry import Catalogue
-    from hpcdata.catalogue.settings import find_folders
-    from hpcdata.catalogue.states import sets_of
+    """Those that inputs are of, as an export says or the catalogue knows, and named ones."""
+    from hpcdata.formats.origins import sets_named, with_sets
+    from hpcdata.formats.target import is_target, read_target
     from hpcdata.report.card.model import SourceSet
 
-    found = []
-    for name, entry in sets_of(path, options.set, Catalogue(find_folders(options.catalogue))).items():
-        if entry is None:
-            found.append(SourceSet(name=name, note="not in the catalogue"))
-            continue
-        places = ", ".join([*(f"{tree.repo} (hub)" for tree in entry.hub), *(file.url for file in entry.files[:3])])
-        found.append(SourceSet(name=f"{entry.name}: {entry.title}", licence=entry.licence, where=places))
-    return found
+    origins = read_target(path).origins if is_target(path) else {}
+    found = with_sets(origins, sets_named(path, options.set, options.catalogue))
+    fields = ("name", "licence", "where", "note")
+    return [SourceSet(**{field: str(item.get(field) or "") for field in fields}) for item in found]
 
 
 def _of_dataset(path: Path, about: About) -> Card:
@@ -94,7 +90,7 @@ def _of_dataset(path: Path, about: About) -> Card:
 def _of_export(path: Path, about: About) -> Card:
     from hpcdata.base import units
     from hpcdata.formats.target import read_target
-    from hpcdata.report.card.gathering import account_of, said_of, section
+    from hpcdata.report.card.gathering import account_of, said_of, section, sources_of
     from hpcdata.report.card.model import Card, Code, Table
 
     target = read_target(path)
@@ -104,12 +100,10 @@ def _of_export(path: Path, about: About) -> Card:
         ("fingerprint of its plan", source.fingerprint),
         ("hpcdata", target.code_version),
     ]
-    sets = [(item.name, item.licence or "nobody has said", item.where) for item in about.sets]
-    sources = Table(columns=("data set", "licence", "where"), rows=sets, numbers_from=9)
     facts = [(name, str(value)) for name, value in {**target.options, **target.facts}.items() if value is not None]
     sections = [
         *section("About", said_of(about)),
-        *section("Sources", [sources] if sets else []),
+        *section("Sources", sources_of(target.origins, about.sets)),
         *section("Account", account_of(target.counts, {})),
         *section("Form", [Table(columns=("what", "value"), rows=facts, numbers_from=9)] if facts else []),
         *section("Identity", [Table(columns=("", ""), rows=[row for row in identity if row[1]], numbers_from=9)]),

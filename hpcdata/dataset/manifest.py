@@ -28,6 +28,8 @@ from hpcdata.shards.counts import Counts
 from hpcdata.shards.shard import ShardSummary
 
 FORMAT = "hpcdata-dataset-1"
+_MOST_INPUTS = 50
+"""That are named."""
 FILE_NAME = "manifest.json"
 _MAX_BYTES = 2**30
 
@@ -119,6 +121,14 @@ class Manifest:
     @property
     def num_samples(self) -> int:
         return sum(self.parts.samples)
+
+    def named_inputs(self) -> dict[str, Any]:
+        """`inputs`: label, samples and size of the first ones, without paths; `num_inputs`, `num_samples`: of all."""
+        found = self.extra.get("inputs")
+        items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+        shown = [{name: item.get(name) for name in ("label", "samples", "size")} for item in items[:_MOST_INPUTS]]
+        samples = sum(number for item in items if isinstance(number := item.get("samples"), int))
+        return {"num_inputs": len(items), "num_samples": samples, "inputs": shown}
 
     @property
     def stage(self) -> str | None:

@@ -4,6 +4,7 @@ May use: base, samples, config, native, media, order, sources, shards, runs, arc
 loading.
 
     target        what an export is and came from: `hpcdata.json`
+    origins       what its records came from: inputs and data sets by their names
     arranging     an export is laid out beside its final name, and appears at once
     llava_folder  converted records as one JSON and a folder of pictures
     arrow         Arrow streams and the files beside them, as Hugging Face datasets read them

@@ -1,7 +1,7 @@
 """What an export is and came from, as `hpcdata.json` in its folder: written last, read by `verify` and by a rerun.
 
-    {"format": "hpcdata-export-1", "target": "mds", "options": {...}, "source": {...}, "counts": {...},
-     "facts": {...}, "files": [{"name": ..., "size": ..., "sha256": ...}, ...]}
+    {"format": "hpcdata-export-1", "target": "mds", "options": {...}, "source": {...}, "origins": {...},
+     "counts": {...}, "facts": {...}, "files": [{"name": ..., "size": ..., "sha256": ...}, ...]}
 
 Of more than `MOST_NAMED` files the list is a file of its own, `hpcdata.files.jsonl`, of which `files` is the entry. A
 file that several shards have filled has `pieces` instead of one sha256: size and sha256 of each, from its beginning.
@@ -121,6 +121,8 @@ class Target:
     """What became of the rows of the source."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What users of it must know, such as a shift of ids."""
+    origins: Mapping[str, Any] = field(default_factory=dict)
+    """What the source came from (`formats.origins`); nothing of exports of before."""
     files: tuple[FileEntry, ...] = ()
     """All, or the listing that has them."""
     code_version: str = ""
@@ -150,6 +152,7 @@ class Target:
                 "target": self.format,
                 "options": dict(self.options),
                 "source": vars(self.source),
+                **({"origins": dict(self.origins)} if self.origins else {}),
                 "counts": self.counts.to_mapping(),
                 "facts": dict(self.facts),
                 "files": [entry.to_mapping() for entry in self.files],
@@ -192,6 +195,7 @@ def read_target(folder: Path, *, even_if_changed: bool = False) -> Target:
             source=Source(**values["source"]),
             counts=Counts.from_mapping(values["counts"]),
             facts=values["facts"],
+            origins=dict(values.get("origins", {})),
             files=tuple(FileEntry.from_mapping(entry) for entry in values["files"]),
             code_version=values["code_version"],
             folder=folder,

@@ -54,6 +54,7 @@ from hpcdata.base.reads import naming
 from hpcdata.dataset.dataset import SpanTable, TokenDataset
 from hpcdata.encoders.text.special_ids import Choice
 from hpcdata.formats.arranging import Building, arrange
+from hpcdata.formats.origins import origins_of
 from hpcdata.formats.target import Source, Target, is_target
 from hpcdata.formats.unidisc_ids import Marker, find_marker, padding
 from hpcdata.loading.layouts.named import Layout
@@ -131,6 +132,7 @@ def export_unidisc(path: str | Path, out: str | Path, options: ExportOptions) ->
         options={**chosen, "template": template},
         source=Source.of(manifest),
         counts=manifest.counts,
+        origins=origins_of(manifest),
     )
 
     def fill(building: Building) -> dict[str, object]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from hpcdata.base.errors import UserError
 from hpcdata.formats.arranging import Building, arrange
+from hpcdata.formats.origins import origins_of
 from hpcdata.formats.records import json_targets, row_targets, tar_targets
 from hpcdata.formats.records.copied import Copied
 from hpcdata.formats.records.options import OPTIONS, RecordOptions
@@ -62,6 +63,7 @@ def export_records(
         options=_chosen(name, options),
         source=Source.of(copies.manifest),
         counts=copies.manifest.counts,
+        origins=origins_of(copies.manifest),
     )
 
     def fill(building: Building) -> Facts:

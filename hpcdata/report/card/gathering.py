@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpcdata.base import units
@@ -11,7 +11,7 @@ from hpcdata.config import values as configuration
 from hpcdata.config.schema import RunConfig
 from hpcdata.dataset.manifest import Manifest
 from hpcdata.report.card.figures import sizes_of
-from hpcdata.report.card.model import About, Block, Card, Code, Section, Table
+from hpcdata.report.card.model import About, Block, Card, Code, Section, SourceSet, Table
 from hpcdata.report.card.reasons import words
 from hpcdata.runs.stage import find_stage
 from hpcdata.shards.counts import Counts
@@ -64,7 +64,7 @@ def card_of(manifest: Manifest, about: About) -> Card:
     summary = f"{units.counted(manifest.num_samples, 'sample')}: {kind}, in {parts}."
     sections = [
         *section("About", said_of(about)),
-        *section("Sources", _sources(manifest, about)),
+        *section("Sources", sources_of(manifest.named_inputs(), about.sets)),
         *section("Account", account_of(counts, manifest.extra)),
         *section("Sizes", _sizes(manifest)),
         *section("Settings", _settings(manifest.extra.get("config"), stage)),
@@ -116,21 +116,21 @@ def account_of(counts: Counts, extra: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
-def _sources(manifest: Manifest, about: About) -> list[Block]:
+def sources_of(origins: Mapping[str, Any], sets: Sequence[SourceSet]) -> list[Block]:
+    """Data sets, and the first inputs. origins: as `formats.origins` has them."""
     blocks: list[Block] = []
-    if about.sets:
-        rows = [(item.name, item.licence or "nobody has said", item.where, item.note) for item in about.sets]
+    if sets:
+        rows = [(item.name, item.licence or "nobody has said", item.where, item.note) for item in sets]
         blocks.append(Table(columns=("data set", "licence", "where", "note"), rows=rows, numbers_from=9))
-    inputs = _dicts(manifest.extra.get("inputs"))
     shown = [
         (str(item.get("label")), units.count(_number(item.get("samples"))), units.size(_number(item.get("size"))))
-        for item in inputs[:MOST_INPUTS]
+        for item in _dicts(origins.get("inputs"))
     ]
     if shown:
         blocks.append(Table(columns=("input", "samples", "size"), rows=shown))
-    if len(inputs) > MOST_INPUTS:
-        samples = sum(_number(item.get("samples")) for item in inputs)
-        blocks.append(f"These are the first of {units.count(len(inputs))} inputs with {units.count(samples)} samples.")
+    if (number := _number(origins.get("num_inputs"))) > len(shown):
+        samples = units.count(_number(origins.get("num_samples")))
+        blocks.append(f"These are the first of {units.count(number)} inputs with {samples} samples.")
     return blocks
 
 

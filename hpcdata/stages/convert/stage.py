@@ -140,6 +140,7 @@ class Convert:
         from hpcdata.dataset.manifest import read_manifest
         from hpcdata.formats.arranging import arrange
         from hpcdata.formats.llava_folder import FORMAT, LlavaFolder
+        from hpcdata.formats.origins import origins_of
         from hpcdata.formats.target import Source, Target
 
         manifest = read_manifest(dataset)
@@ -147,7 +148,13 @@ class Convert:
         folder = LlavaFolder(
             json_name=runtime.convert.json_name or f"{out.name}.json", image_prefix=plan.config.convert.image_prefix
         )
-        target = Target(format=FORMAT, options=folder.options(), source=Source.of(manifest), counts=manifest.counts)
+        target = Target(
+            format=FORMAT,
+            options=folder.options(),
+            source=Source.of(manifest),
+            counts=manifest.counts,
+            origins=origins_of(manifest),
+        )
         arrange(out, target, lambda building: folder.fill(building, manifest))
         return out
 

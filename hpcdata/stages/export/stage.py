@@ -159,6 +159,7 @@ class Export:
     def arrange(self, plan: Plan, runtime: RunConfig, dataset: Path) -> Path:
         from hpcdata.dataset.manifest import read_manifest
         from hpcdata.formats.arranging import arrange
+        from hpcdata.formats.origins import origins_of
         from hpcdata.formats.tokens import find_format
         from hpcdata.stages.export.stored import exported_parts, write_rejects
 
@@ -166,6 +167,7 @@ class Export:
         source, made = self._planned(plan), read_manifest(dataset)
         parts = exported_parts(dataset, run, list(made.parts.path))
         target, found = _target(plan.config, source, plan.num_samples, made.counts), find_format(export.format)
+        target = dataclasses.replace(target, origins=origins_of(source))
 
         def fill(building: Building) -> Mapping[str, Any]:
             if made.counts.rejected.total():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -129,9 +130,18 @@ def test_sets_that_were_downloaded_are_found_by_their_folders(tmp_path: Path) ->
     found = sections(text)["Sources"]
     assert found.count(r"chart\_qa: questions about charts | GPL-3.0 | HuggingFaceM4/ChartQA (hub)") == 1
     assert "cc3m: " in found
+    out = tmp_path / "export"
+    assert export.main([str(run), str(out), "--format", "jsonl"]) == 0
     listing.path_of(folder).unlink()
     text, _ = carded(run)
     assert "questions about charts" not in text
+    shutil.rmtree(run)
+    assert card_command.main([str(out), "--set", "cc3m", "--set", "chart_qa"]) == 0
+    found = sections(Path(f"{out}.card.md").read_text())["Sources"]
+    assert found.count(r"chart\_qa: questions about charts | GPL-3.0 | HuggingFaceM4/ChartQA (hub)") == 1
+    assert "cc3m: " in found
+    assert "| x.tar | 5 |" in found
+    assert str(tmp_path) not in (out / "hpcdata.json").read_text()
 
 
 def test_figures_of_many_parts_are_of_some(tmp_path: Path, monkeypatch) -> None:
