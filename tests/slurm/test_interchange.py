@@ -17,11 +17,14 @@ import pytest
 from hpcdata.cluster.passing.through import run_beside
 from hpcdata.dataset.verifying import verify
 from hpcdata.formats.target import Target, problems_of, read_target
+from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.rejects import rows_of
 from tests import corpora, llava_tables
 from tests.corpora import Pair
+from tests.formats.tokens.exports import dataset, export, mixed
 from tests.slurm import acceptance
 from tests.slurm.cluster import SlurmCluster
+from tests.trees import tree
 
 NUM_PICTURES = 5200
 ON_CLUSTER = [
@@ -101,3 +104,25 @@ def test_pairs_become_what_liquid_trains_on(cluster: SlurmCluster, pairs: list[P
     shapes = Counter((row["width"], row["height"], len(json.loads(row["vqcode_multi768"]))) for row in rows)
     assert {(width, height) for width, height, _ in shapes} == {("32", "32"), ("64", "32"), ("32", "64")}
     assert len({int(width) * int(height) / num_codes for width, height, num_codes in shapes}) == 1
+
+
+def test_arrays_export_tokens_to_the_bytes_of_one_process(cluster: SlurmCluster, tmp_path: Path) -> None:
+    """All nodes are taken away from two arrays as soon as both are at work."""
+    rows, cut = mixed() * 30, ["data.shard_size=10", "export.file_bytes=20000"]
+    source, runs = dataset(tmp_path / "data", rows), [tmp_path / f"{name}.run" for name in ("megatron", "mds")]
+    on_cluster = [item for item in ON_CLUSTER if item.startswith(("cluster", "data.save")) and "array" not in item]
+    started = time.monotonic()
+    for run in runs:
+        line = ["export", source, tmp_path / run.stem, "--format", run.stem, "--run", run, *cut, *on_cluster]
+        acceptance.run(cluster, [sys.executable, "-m", "hpcdata", *map(str, line), "cluster.array=0-1"])
+    cluster.wait_until(lambda: all(RunPaths(run).list_committed() for run in runs), "a shard of both", 120)
+    with cluster.preempt():
+        pass
+    for run in runs:
+        result = acceptance.wait_for_the_end(cluster, run, 120, started)
+        print(result.line())
+        assert result.outcome.outcome == "finished"
+        assert result.num_preemptions + result.status.preemptions + result.status.vanished >= 1
+        made(tmp_path / run.stem, len(rows))
+        export(source, tmp_path / "inline" / run.stem, run.stem, *cut)
+        assert tree(tmp_path / run.stem) == tree(tmp_path / "inline" / run.stem)
