@@ -199,24 +199,29 @@ def extraction(folder: Path, num_pictures: int, rounds: int) -> None:
         "liquid": ["+experiments=liquid"],
     }
     seconds: dict[str, list[float]] = {name: [] for name in settings}
+    of_cpu: dict[str, list[float]] = {name: [] for name in settings}
     for number in range(rounds):
         for name, chosen in settings.items():
             out = folder / f"run-{name}-{number}"
             timed([sys.executable, "-m", "hpcdata.launch", *chosen, *common, f"data.token_output_dir={out}"], {})
-            seconds[name].append(seconds_of(out))
-    ratio = statistics.median(a / b for a, b in zip(seconds["without"], seconds["liquid"], strict=True))
-    print(f"\nextraction of {num_pictures} pictures   pictures/s, from the claim of a shard to its commit")
+            for held, value in zip((seconds, of_cpu), times_of(out), strict=True):
+                held[name].append(value)
+    print(f"\nextraction of {num_pictures} pictures, from claim to commit   pictures/s, CPU s a picture")
     for name, found in seconds.items():
-        print(f"{name:26} {num_pictures / statistics.median(found):8.3f}")
-    print(f"liquid is {ratio:.3f} times as fast")
+        cpu = statistics.median(of_cpu[name]) / num_pictures
+        print(f"{name:26} {num_pictures / statistics.median(found):8.3f} {cpu:8.3f}")
+    for what, values in (("time", seconds), ("CPU", of_cpu)):
+        ratio = statistics.median(a / b for a, b in zip(values["without"], values["liquid"], strict=True))
+        print(f"by {what}, liquid is {ratio:.3f} times as fast")
 
 
-def seconds_of(run: Path) -> float:
+def times_of(run: Path) -> tuple[float, float]:
+    """Seconds from the claim of the one shard to its commit, and those of CPU."""
     from hpcdata.history.ledger import read_ledgers
 
     events = [event for _, found in read_ledgers(run / "ledger") for event in found]
     claim, commit = (next(item for item in events if item["event"] == name) for name in ("claim", "commit"))
-    return float(commit["time"] - claim["time"])
+    return float(commit["time"] - claim["time"]), float(commit["cpu_s"])
 
 
 def write_pictures(path: Path, number: int) -> None:

@@ -9,7 +9,7 @@
     mds        shards of MosaicML Streaming
     litdata    chunks of litData
     hf         a folder of Hugging Face datasets' save_to_disk
-    strings    columns of strings, codes as JSON among them
+    strings    ids as JSON, columns of strings
     liquid     Hugging Face folders with the columns of Liquid
     jsonl      JSON lines: ids, spans, or Liquid's map style
 

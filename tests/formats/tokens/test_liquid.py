@@ -18,7 +18,7 @@ from hpcdata.dataset.manifest import read_manifest
 from hpcdata.dataset.partlist import Parts
 from hpcdata.formats.target import problems_of, read_target
 from hpcdata.formats.tokens.liquid import FORMAT
-from hpcdata.formats.tokens.strings import CodeTexts
+from hpcdata.formats.tokens.strings import CodeTexts, json_list
 from hpcdata.samples import Example, RawText, Role, Span
 from hpcdata.shards.counts import Counts
 from tests.formats.tokens.exports import read_by
@@ -101,6 +101,12 @@ def test_rows_are_those_of_liquids_own_scripts(of_pairs: Path, of_texts: Path, p
         assert sorted(rows, key=str) == sorted(wanted, key=str)
         assert rows != wanted
         assert problems_of(path) == []  # though datasets has left its order there, in cache-....arrow
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", "<i4", "<i8"])
+def test_ids_are_spelled_as_json_does(dtype: str) -> None:
+    for ids in ([], [0], [7, 10, 0, 100, 255]):
+        assert json_list(np.array(ids, dtype)).decode() == json.dumps(ids)
 
 
 def code_texts(*lists: list[int] | None) -> list[str]:
