@@ -192,15 +192,10 @@ def _json(url: str, web: Web, patience_s: float) -> tuple[Any, Answer]:
     last, tries = time.monotonic(), 0
     while True:
         try:
-            with web.open(url) as answer:
-                data = bytearray()
-                for chunk in answer.chunks():
-                    data += chunk
-                    if len(data) > _MOST_BYTES:
-                        raise Fault("wrong", "size", f"{url}: more than {_MOST_BYTES} bytes")
+            data, answer = web.read(url, _MOST_BYTES)
             with contextlib.suppress(ValueError):
                 return json.loads(data), answer
-            raise Fault("busy", "no json", f"{url}: {bytes(data[:60])!r} is no JSON")
+            raise Fault("busy", "no json", f"{url}: {data[:60]!r} is no JSON")
         except Fault as fault:
             tries += 1
             if fault.kind != "busy" or fault.reason == "stopped" or time.monotonic() - last > patience_s:

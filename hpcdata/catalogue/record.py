@@ -29,7 +29,7 @@ from hpcdata.base import files, sealed
 from hpcdata.base.errors import Failed
 
 FOLDER = ".hpcdata"
-_SYNC_THREADS = 16
+_SYNC_FILES, _SYNC_THREADS = 256, 16
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,14 @@ class Record:
         for path in old:
             path.unlink(missing_ok=True)
 
+    def stamp(self) -> tuple[int, int] | None:
+        """Of the sealed file: another one, another stamp."""
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
     def sealed(self) -> dict[str, Here]:
         try:
             values = sealed.read_json(self._path)["files"]
@@ -96,27 +104,44 @@ class Follower:
 
     def __init__(self, record: Record, *, without: str = "") -> None:
         """without: an attempt whose lines are not read, as they are known already."""
-        self._folder = record.own / "done"
+        self._record, self._folder = record, record.own / "done"
         self._without = f"{without}.jsonl"
         self._offsets: dict[str, int] = {}
         self._unsure: dict[str, list[tuple[str, Here]]] = {}
         self._noted_by: dict[str, str] = {}
         """Path -> file of the line that is believed; what the sealed file has is older than all lines."""
         self._lock = threading.Lock()
-        self.known = Known(here=record.sealed(), failed={})
+        self._stamp: tuple[int, int] | None = None
+        self.known = Known(here={}, failed={})
+        self._read_sealed()
 
     def update(self) -> Known:
-        """Reads what has been added."""
+        """Reads what has been added; all, where a process has sealed it meanwhile and removed the lines."""
         with self._lock:
-            try:
-                entries = [entry for entry in os.scandir(self._folder) if entry.name.endswith(".jsonl")]
-            except FileNotFoundError:
-                return self.known
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.name != self._without:
+            while True:
+                self._read_lines()
+                if not self._read_sealed():
+                    return self.known
+
+    def _read_sealed(self) -> bool:
+        """False when it was read before."""
+        stamp = self._record.stamp()
+        if stamp is None or stamp == self._stamp:
+            return False
+        for path, here in self._record.sealed().items():
+            former = self.known.here.get(path)
+            if former is None or (here.time, here.is_sure) >= (former.time, former.is_sure):
+                self.known.here[path] = here
+                self._noted_by.pop(path, None)
+        self._stamp = stamp
+        return True
+
+    def _read_lines(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            for name in sorted(entry.name for entry in os.scandir(self._folder) if entry.name.endswith(".jsonl")):
+                if name != self._without:
                     with contextlib.suppress(FileNotFoundError):
-                        self._read(entry.name)
-            return self.known
+                        self._read(name)
 
     def _read(self, name: str) -> None:
         begin = self._offsets.get(name, 0)
@@ -178,7 +203,8 @@ class Journal:
             with self._lock:
                 paths, self._unsure = self._unsure, []
             if paths:
-                _sync(paths)
+                for start in range(0, len(paths), _SYNC_FILES):
+                    _sync(paths[start : start + _SYNC_FILES])
                 with self._lock:
                     self._write({"synced": len(paths)})
                     os.fsync(self._opened())
@@ -201,13 +227,24 @@ class Journal:
 
 
 def _sync(paths: list[Path]) -> None:
-    """Many at a time: a file system writes its journal once for all that wait for it."""
+    """All are on their way before the first is waited for: a file system writes its journal once for many."""
 
-    def one(path: Path) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            files.sync_file(path)
-
-    with ThreadPoolExecutor(min(_SYNC_THREADS, len(paths))) as pool:
-        list(pool.map(one, paths))
+    descriptors = []
+    try:
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                files.start_writing(descriptors[-1], 0, 0)
+        count = min(_SYNC_THREADS, len(descriptors))
+        with ThreadPoolExecutor(max(1, count)) as pool:
+            list(pool.map(_sync_all, [descriptors[start::count] for start in range(count)]))
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
     for folder in {path.parent for path in paths}:
         files.sync_folder(folder)
+
+
+def _sync_all(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.fsync(descriptor)

@@ -24,9 +24,11 @@ from hpcdata.catalogue.faults import Fault
 from hpcdata.catalogue.listing import Listed
 from hpcdata.catalogue.record import FOLDER, Follower, Here, Journal, Known
 from hpcdata.catalogue.settings import Hub
+from hpcdata.catalogue.transfer.batches import Batch
 from hpcdata.catalogue.transfer.connections import Connections
-from hpcdata.catalogue.transfer.fetcher import SMALL, Fetcher
+from hpcdata.catalogue.transfer.fetcher import SMALL, Begun, Fetcher
 from hpcdata.catalogue.transfer.hashing import hash_file, is_right
+from hpcdata.catalogue.transfer.in_memory import InMemory
 from hpcdata.catalogue.web import Web
 from hpcdata.runs.claims import Claims
 
@@ -72,6 +74,7 @@ class Work:
             interval=options.interval,
             connections=Connections(most=options.connections, num_files=options.num_threads, piece=piece),
         )
+        self._loop = web.loop
         self._started = self._reported = time.monotonic()
         self._failed_before = dict(others.update().failed)
 
@@ -117,7 +120,7 @@ class Work:
                         number = next(numbers, None)
                     if number is None:
                         return
-                    if self._done_unit(f"unit-{number:06d}", todo[number]):
+                    if self._done_unit(f"unit-{number:06d}", todo[number], max(1, self._options.num_threads // count)):
                         with self._lock:
                             del todo[number]
             except BaseException as error:
@@ -132,34 +135,80 @@ class Work:
                 thread.join(1.0)
                 self._report()
 
-    def _done_unit(self, name: str, unit: list[Listed]) -> bool:
+    def _done_unit(self, name: str, unit: list[Listed], num_at_once: int) -> bool:
         """False when another process is at it, or this one is to stop."""
         if not self._claims.try_claim(name):
             return False
         try:
             known = self._others.update()  # what they did before we had the claim
-            looked = time.monotonic()
+            must_stop = self._stop_of(name)
+            left = dict[str, Begun]()
+            if sum(map(self._is_small, unit)) > 1:
+                batch = Batch(filter(self._is_small, unit), lambda item: self._try_file(item, known, left), must_stop)
+                batch.run(self._loop, num_at_once)
+                unit = [item for item in unit if item.path in left or not self._is_small(item)]
             for item in unit:
-                if self._wait_here(0):
+                if must_stop():
                     return False
-                if time.monotonic() - looked > _LOOK_S:
-                    if not self._claims.holds(name):
-                        return False
-                    looked = time.monotonic()
-                self._done_file(item, known)
+                self._done_file(item, known, left.get(item.path))
+            if must_stop():
+                return False
             self._journal.sync()
         finally:
             self._claims.release(name)
         return not self._wait_here(0)
 
-    def _done_file(self, item: Listed, known: Known) -> None:
-        target = self._folder / item.path
+    def _is_small(self, item: Listed) -> bool:
+        return self._fetcher.is_small(item.size)
+
+    def _stop_of(self, name: str) -> Callable[[], bool]:
+        """Whether the process is to stop, or the claim is lost, which is looked at now and then."""
+        looked = time.monotonic()
+
+        def must_stop() -> bool:
+            nonlocal looked
+            if time.monotonic() - looked > _LOOK_S:
+                if not self._claims.holds(name):
+                    return True
+                looked = time.monotonic()
+            return self._wait_here(0)
+
+        return must_stop
+
+    async def _try_file(self, item: Listed, known: Known, left: dict[str, Begun]) -> None:
+        """A small one, in the loop. left: gets those that patience is needed for."""
+        target, wanted = self._folder / item.path, item.wanted(self._hub)
+        if self._is_settled(item, known):
+            return
+        try:
+            if target.exists():
+                left[item.path] = Begun(InMemory(wanted))
+                return
+            here = await self._fetcher.fetch_once(wanted, target, self._parts)
+        except OSError as error:
+            if error.errno not in _OF_ITS_NAME:
+                raise
+            here = Begun(InMemory(wanted))
+        if isinstance(here, Begun):
+            left[item.path] = here
+        else:
+            self._journal.add(item.path, here)
+            self._count(item, is_fetched=True)
+
+    def _is_settled(self, item: Listed, known: Known) -> bool:
+        """Here, or given up by another process since this one began."""
         if is_here(item, known, self._folder):
             self._count(item, is_fetched=False)
-            return
+            return True
         reason = known.failed.get(item.path)
         if reason is not None and self._failed_before.get(item.path) != reason:
             self._fail(item, reason, f"another process: {reason}")
+            return True
+        return False
+
+    def _done_file(self, item: Listed, known: Known, begun: Begun | None) -> None:
+        target = self._folder / item.path
+        if self._is_settled(item, known):
             return
         wanted = item.wanted(self._hub)
         try:
@@ -167,7 +216,7 @@ class Work:
                 self._journal.add(item.path, here)
                 self._count(item, is_fetched=False)
                 return
-            here = self._fetcher.fetch(wanted, target, self._parts)
+            here = self._fetcher.fetch(wanted, target, self._parts, begun)
         except Fault as fault:
             if fault.reason != "stopped":
                 self._journal.add_failed(item.path, fault.reason)

@@ -11,8 +11,9 @@ import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from hpcdata import __version__
@@ -21,6 +22,7 @@ from hpcdata.catalogue.settings import OFFLINE, Hub
 from hpcdata.net import Answer as NetAnswer
 from hpcdata.net import Client, Cut, Refused, Settings, Unreachable, retry_after
 from hpcdata.net.addresses import shown
+from hpcdata.net.loop import Loop, drive
 
 AGENT = f"hpcdata/{__version__} (downloads data sets)"
 _BLOCK = 1 << 18
@@ -45,13 +47,8 @@ class Answer:
     """A strong ETag, or the time of the last change: what a later request must find again."""
     content_type: str
     headers: Mapping[str, str]
-    read_into: Callable[[memoryview], int]
+    read_into: Callable[[memoryview], Coroutine[Any, Any, int]]
     """Puts some bytes of the body there, and says how many; 0 at its end. Raises Fault for a body that is cut."""
-
-    def chunks(self) -> Iterator[bytes]:
-        buffer = memoryview(bytearray(_BLOCK))
-        while count := self.read_into(buffer):
-            yield bytes(buffer[:count])
 
     @property
     def is_range(self) -> bool:
@@ -75,21 +72,39 @@ class Web:
         self._pauses: dict[str, float] = defaultdict(float)
         """Host -> when it may be asked again, by the monotonic clock."""
         # The addresses are those of the catalogue and of the hub, which may be a mirror at this site.
-        self._client = Client(Settings(agent=AGENT, connect_s=timeout_s, read_s=timeout_s, allows_private=True))
+        settings = Settings(agent=AGENT, connect_s=timeout_s, read_s=timeout_s, allows_private=True)
+        self.loop = Loop("fetching")
+        self._client, self._client_of_loop = Client(settings), Client(settings, self.loop)
 
     def __enter__(self) -> Web:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.loop.close()
+        self._client_of_loop.close()
         self._client.close()
 
-    @contextlib.contextmanager
-    def open(
-        self, url: str, *, offset: int = 0, end: int | None = None, validator: str | None = None
-    ) -> Iterator[Answer]:
+    def read(self, url: str, most: int) -> tuple[bytes, Answer]:
+        """A whole body. Raises Fault, also for one of more than `most` bytes."""
+        return drive(self._read(url, most))
+
+    async def _read(self, url: str, most: int) -> tuple[bytes, Answer]:
+        async with self.open(url) as answer:
+            data, buffer = bytearray(), memoryview(bytearray(_BLOCK))
+            while count := await answer.read_into(buffer):
+                data += buffer[:count]
+                if len(data) > most:
+                    raise Fault("wrong", "size", f"{shown(url)}: more than {most} bytes")
+            return bytes(data), answer
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, url: str, *, offset: int = 0, end: int | None = None, validator: str | None = None, in_loop: bool = False
+    ) -> AsyncIterator[Answer]:
         """Asks for the bytes [offset, end) of a file, if it is still the one of `validator`. Raises Fault.
 
-        end: None for all that follow. A server may answer with more than was asked for.
+        end: None for all that follow. A server may answer with more than was asked for. in_loop: whoever asks is a
+        coroutine of `loop`; else it is driven, and blocks.
         """
         if self._hub.is_offline:
             raise Fault("refused", "offline", f"{shown(url)} is not asked: {OFFLINE[0]} or {OFFLINE[1]} is set")
@@ -100,22 +115,23 @@ class Web:
                 headers["If-Range"] = validator
         if self._hub.token and _origin(url) == _origin(self._hub.endpoint):
             headers["Authorization"] = f"Bearer {self._hub.token}"
-        self._keep_pause(url)
+        await self._keep_pause(url, in_loop)
+        client = self._client_of_loop if in_loop else self._client
         try:
-            answer = self._client.get(url, headers=headers, until=time.monotonic() + _FOREVER_S)
+            answer = await client.ask(url, headers=headers, until=time.monotonic() + _FOREVER_S)
         except Unreachable as error:
             raise Fault("busy", "unreachable", f"{shown(url)}: {error}") from None
         except Refused as error:
             raise Fault("refused", "address", f"{shown(url)}: {error}") from None
         with answer:
-            self._require_success(answer, url)
+            await self._require_success(answer, url)
             yield _told(answer, offset, url)
 
-    def _require_success(self, answer: NetAnswer, url: str) -> None:
+    async def _require_success(self, answer: NetAnswer, url: str) -> None:
         if answer.status in _SUCCESSES:
             return
         with contextlib.suppress(Cut):
-            answer.read(_BLOCK)  # so that the connection is kept
+            await answer.body(_BLOCK)  # so that the connection is kept
         seconds = retry_after(answer.headers, most_s=self._max_wait_s)
         if seconds is None and (found := _RESET.search(answer.headers.get("ratelimit", ""))):
             seconds = min(float(found[1]), self._max_wait_s)
@@ -128,14 +144,16 @@ class Web:
                 self._pauses[host] = max(self._pauses[host], time.monotonic() + seconds)
         raise fault
 
-    def _keep_pause(self, url: str) -> None:
+    async def _keep_pause(self, url: str, in_loop: bool) -> None:
         host = urlsplit(url).netloc
         while True:
             with self._lock:
                 seconds = self._pauses[host] - time.monotonic()
             if seconds <= 0:
                 return
-            if self.wait(min(seconds, 1.0)):
+            if in_loop:
+                await self.loop.sleep(min(seconds, 1.0))
+            if self.wait(0 if in_loop else min(seconds, 1.0)):
                 raise Fault("busy", "stopped", "the process is to stop")
 
 
@@ -161,14 +179,14 @@ def _told(answer: NetAnswer, offset: int, url: str) -> Answer:
         validator=_validator(headers),
         content_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
         headers=headers,
-        read_into=(lambda _: 0) if answer.status == 416 else _reading(answer, url),
+        read_into=_reading(None if answer.status == 416 else answer, url),
     )
 
 
-def _reading(answer: NetAnswer, url: str) -> Callable[[memoryview], int]:
-    def read_into(buffer: memoryview) -> int:
+def _reading(answer: NetAnswer | None, url: str) -> Callable[[memoryview], Coroutine[Any, Any, int]]:
+    async def read_into(buffer: memoryview) -> int:
         try:
-            return answer.read_into(buffer)
+            return 0 if answer is None else await answer.body_into(buffer)
         except Cut as error:
             raise Fault("busy", "cut", f"{shown(url)}: {error}") from None
 

@@ -5,6 +5,7 @@ pytest tests/catalogue/test_recorded.py
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from hpcdata.catalogue.entry import WebFile
 from hpcdata.catalogue.faults import Fault
-from hpcdata.catalogue.record import Record
+from hpcdata.catalogue.record import Follower, Here, Journal, Record
 from hpcdata.catalogue.states import PRESENT, read_state
 from tests.catalogue.hub import Hub
 from tests.catalogue.sets import REPO, Once, entry, fill, found
@@ -143,3 +144,14 @@ def test_files_of_a_revision_before_go_when_the_new_one_is_here(once: Once, hub:
     texts = {path.name for path in (once.folder / "data").iterdir()}
     assert texts == {"train-00000-of-2.txt", "train-00001.txt", "mine.txt"}
     assert state(once) == PRESENT
+
+
+def test_what_another_process_seals_meanwhile_is_known_without_its_lines(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    follower = Follower(record)
+    here = Here(3, 7, "0" * 64)
+    with contextlib.closing(Journal(record, "1-a")) as journal:
+        journal.add("a.txt", here)
+    record.seal({"a.txt": here})
+    assert not list((record.own / "done").glob("*"))
+    assert follower.update().here == {"a.txt": here}

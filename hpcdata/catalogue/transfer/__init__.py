@@ -10,5 +10,6 @@ lanes        the blocks of one connection
 ordering     sha256 of blocks in the file's order
 on_disk      a large file: blocks, a thread that writes and one that hashes
 fetcher      asks until the file is whole and right
+batches      small files, many in one thread
 connections  how many connections one file gets
 """

@@ -20,6 +20,7 @@ from hpcdata.catalogue.transfer.in_memory import InMemory
 from hpcdata.catalogue.transfer.on_disk import OnDisk
 from hpcdata.catalogue.transfer.part import Lane, Part
 from hpcdata.catalogue.web import Answer, Web
+from hpcdata.net.loop import drive
 
 SMALL = 8 << 20
 INTERVAL = 64 << 20
@@ -27,6 +28,14 @@ _MOST_RESTARTS = 5
 """From the first byte on, of one attempt: what has brought bytes is no progress when they are thrown away."""
 _NO_FILE = ("text/html", "application/xhtml+xml")
 _SCRATCH = 1 << 18
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A small file that did not come at once, and why."""
+
+    part: InMemory
+    fault: Fault | None = None
 
 
 @dataclass
@@ -46,30 +55,52 @@ class Fetcher:
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
 
-    def fetch(self, wanted: Wanted, target: Path, parts: Path) -> Here:
+    def is_small(self, size: int | None) -> bool:
+        return size is not None and size <= min(SMALL, self.interval)
+
+    async def fetch_once(self, wanted: Wanted, target: Path, parts: Path) -> Here | Begun:
+        """Brings a small file, in the loop of `web`, if it comes at once. Raises OSError when it cannot be written."""
+        part = InMemory(wanted)
+        try:
+            if (gap := part.missing()) is not None:
+                await self._receive(wanted, part, *gap, None, in_loop=True)
+            part.require_right()
+            return part.publish(target, parts)
+        except Fault as fault:
+            return Begun(part, fault)
+
+    def fetch(self, wanted: Wanted, target: Path, parts: Path, begun: Begun | None = None) -> Here:
         """Brings a file. Raises Fault when it does not come, OSError when it cannot be written."""
-        if wanted.size is not None and wanted.size <= min(SMALL, self.interval):
+        if begun is not None:
+            return self._patiently(wanted, begun.part, target, parts, begun.fault)
+        if self.is_small(wanted.size):
             return self._patiently(wanted, InMemory(wanted), target, parts)
         with contextlib.closing(OnDisk(wanted, parts / wanted.key(), self.interval)) as part:
             return self._patiently(wanted, part, target, parts)
 
-    def _patiently(self, wanted: Wanted, part: InMemory | OnDisk, target: Path, parts: Path) -> Here:
+    def _patiently(
+        self, wanted: Wanted, part: InMemory | OnDisk, target: Path, parts: Path, fault: Fault | None = None
+    ) -> Here:
+        """fault: what has come of the first time already."""
         last, tries, mismatches = time.monotonic(), 0, 0
         most_restarts = part.num_restarts + _MOST_RESTARTS
         while True:
             before = part.num_bytes
             try:
+                if fault is not None:
+                    former, fault, before = fault, None, 0
+                    raise former
                 while not part.is_whole(self.wait):
                     self._bring(wanted, part)
                 part.require_right()
                 return part.publish(target, parts)
-            except Fault as fault:
-                if fault.kind == "wrong":
+            except Fault as met:
+                if met.kind == "wrong":
                     mismatches += 1
                     part.restart()
                     if mismatches > 1:
                         raise
-                elif fault.kind != "busy" or fault.reason == "stopped":
+                elif met.kind != "busy" or met.reason == "stopped":
                     raise
                 if part.num_restarts > most_restarts:
                     raise
@@ -78,18 +109,20 @@ class Fetcher:
                 tries += 1
                 if time.monotonic() - last > self.patience_s:
                     raise
-                seconds = fault.retry_after_s if fault.retry_after_s is not None else min(0.25 * 2**tries, 30.0)
+                seconds = met.retry_after_s if met.retry_after_s is not None else min(0.25 * 2**tries, 30.0)
                 if self.wait(min(seconds, max(0.0, last + self.patience_s - time.monotonic()))):
                     raise Fault("busy", "stopped", "the process is to stop") from None
 
     def _bring(self, wanted: Wanted, part: InMemory | OnDisk) -> None:
         """All that is missing and not in work. Raises Fault."""
         if isinstance(part, OnDisk):
-            self.connections.bring(part, lambda begin, end, lane: self._receive(wanted, part, begin, end, lane))
+            self.connections.bring(part, lambda begin, end, lane: drive(self._receive(wanted, part, begin, end, lane)))
         elif (gap := part.missing()) is not None:
-            self._receive(wanted, part, *gap, None)
+            drive(self._receive(wanted, part, *gap, None))
 
-    def _receive(self, wanted: Wanted, part: Part, begin: int, end: int | None, given: Lane | None) -> bool:
+    async def _receive(
+        self, wanted: Wanted, part: Part, begin: int, end: int | None, given: Lane | None, *, in_loop: bool = False
+    ) -> bool:
         """The bytes [begin, end) by one request; False when the server sends others than those that were asked for.
 
         given: their lane, when there are other connections; without one, whatever the server sends is made use of, to
@@ -99,12 +132,13 @@ class Fetcher:
             part.restart()  # nothing would say whether the rest is of the same file
             begin, end = 0, part.size
         asked = None if given is None and end == part.size else end
-        with self.web.open(wanted.url, offset=begin, end=asked, validator=part.validator) as answer:
+        asking = self.web.open(wanted.url, offset=begin, end=asked, validator=part.validator, in_loop=in_loop)
+        async with asking as answer:
             fits = answer.begin == begin and (asked is None or answer.end == asked)
             if given is not None:
                 if not fits or not _is_same(answer, part, wanted) or answer.total not in (None, part.size):
                     raise Fault("busy", "range", f"{wanted.path}: its server does not give ranges of one content")
-                self._take_in(answer, given, end)
+                await self._take_in(answer, given, end)
                 return True
             skip = _bytes_to_skip(answer, part, begin, wanted)
             _require_promise(answer, wanted)
@@ -114,27 +148,27 @@ class Fetcher:
             if not fits:  # as far as it is of use
                 gap = part.missing()
                 end = part.size if gap is None or gap[0] != begin else gap[1]
-            self._skip(answer, skip)
-            self._take_alone(answer, part, begin, end, wanted)
+            await self._skip(answer, skip)
+            await self._take_alone(answer, part, begin, end, wanted)
             return fits
 
-    def _take_alone(self, answer: Answer, part: Part, begin: int, end: int | None, wanted: Wanted) -> None:
+    async def _take_alone(self, answer: Answer, part: Part, begin: int, end: int | None, wanted: Wanted) -> None:
         lane = part.lane(begin, end)
         try:
-            self._take_in(answer, lane, end)
+            await self._take_in(answer, lane, end)
         finally:
             lane.close()
         if end is None:
             if answer.is_range and answer.total is None:
                 raise Fault("busy", "cut", f"{wanted.path}: {lane.place} bytes came, and nobody says of how many")
             part.end(lane.place)
-        elif end == wanted.size and answer.read_into(memoryview(bytearray(1))):
+        elif end == wanted.size and await answer.read_into(memoryview(bytearray(1))):
             raise Fault("wrong", "size", f"{wanted.path}: more bytes come than the {end} of its listing")
 
-    def _take_in(self, answer: Answer, lane: Lane, end: int | None) -> None:
+    async def _take_in(self, answer: Answer, lane: Lane, end: int | None) -> None:
         """Raises Fault for a body that ends before."""
         while end is None or lane.place < end:
-            count = answer.read_into(lane.room())
+            count = await answer.read_into(lane.room())
             if not count:
                 break
             lane.received(count)
@@ -145,10 +179,10 @@ class Fetcher:
         if promised is not None and lane.place < promised:
             raise Fault("busy", "cut", f"{lane.place} of {promised} bytes came")
 
-    def _skip(self, answer: Answer, count: int) -> None:
+    async def _skip(self, answer: Answer, count: int) -> None:
         scratch = memoryview(bytearray(min(count, _SCRATCH)))
         while count:
-            read = answer.read_into(scratch[:count])
+            read = await answer.read_into(scratch[:count])
             if not read:
                 raise Fault("busy", "cut", f"{count} bytes before those that are missing did not come")
             self._count(read)
