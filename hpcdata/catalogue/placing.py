@@ -29,7 +29,8 @@ def take_placed(entry: Entry, folder: Path, wait: Callable[[float], bool], *, an
     """Checks and records every file that a person has placed. What was recorded before is gone or changed where it is
     not as it was; anew: takes it as it is now. Raises Unfinished, with the steps, for missing ones.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # the steps are said all the same
+        folder.mkdir(parents=True, exist_ok=True)
     if missing := missing_needs(entry, folder):
         steps = "\n".join(f"    {number}. {step}" for number, step in enumerate(entry.steps, start=1))
         raise Unfinished(
@@ -68,7 +69,7 @@ def take_placed(entry: Entry, folder: Path, wait: Callable[[float], bool], *, an
             here[name] = Here(found.st_size, found.st_mtime_ns, sha256, is_sure=False)
             journal.add(name, here[name])
             account.fetched += 1
-    if not account.failed:
+    if not account.failed and not (account.kept == len(sums) == len(names) and record.is_sealed()):
         _freeze(entry, folder, here)
         record.seal(here)
     return account

@@ -3,7 +3,8 @@
 A claim is a file `claims/<name>`, created exclusively, touched by a heartbeat thread, removed when released. It is
 taken over when its owner is known to be dead (same machine and the process is gone; same SLURM task, restarted) or
 when it has had no heartbeat for `timeout_s` (its owner's or the observer's, whichever is longer). Ages are differences
-of two times of the shared file system, so that hosts' clocks do not matter.
+of two times of the shared file system, so that hosts' clocks do not matter. A heartbeat that is as far ahead is none
+either: that clock was set back, and who is alive beats again by the new one.
 
 Claims only save work. If one is lost or taken over wrongly, two processes encode the same shard, and the commit
 in `hpcdata/shards/sealing.py` lets only one of them publish.
@@ -186,7 +187,7 @@ class Claims:
             return True
         beat = self.heartbeat(name)
         timeout_s = max(self._timeout_s, holder.timeout_s)
-        return beat is not None and (now or self._file_system_now()) - beat > timeout_s
+        return beat is not None and abs((now or self._file_system_now()) - beat) > timeout_s
 
     def _take_over(self, name: str, holder: Owner | None) -> bool:
         """Moves the dead claim aside (only one process can), checks that it is the one that was judged, makes ours."""
@@ -210,7 +211,7 @@ class Claims:
     def _is_abandoned(self, name: str, now: float | None = None) -> bool:
         """For claims without readable content: their maker died between create and write, or is about to write."""
         beat = self.heartbeat(name)
-        return beat is not None and (now or self._file_system_now()) - beat > min(self._timeout_s, 10.0)
+        return beat is not None and abs((now or self._file_system_now()) - beat) > min(self._timeout_s, 10.0)
 
     def _file_system_now(self) -> float:
         try:

@@ -118,6 +118,9 @@ def test_a_set_that_is_placed_by_hand(hub: Hub, tmp_path: Path, capsys: pytest.C
     assert download.main(["info_qa"]) == 0
     assert "info_qa: 4 files = 1 fetched + 3 kept + 0 failed" in capsys.readouterr().out
     assert download.main(["--check", "info_qa"]) == 0
+    written = {path: path.stat().st_mtime_ns for path in (place / FOLDER).iterdir()}
+    assert download.main(["info_qa"]) == 0
+    assert written == {path: path.stat().st_mtime_ns for path in (place / FOLDER).iterdir()}, "it may be read-only now"
     assert len(hub.requests) == 0
     assert download.main(["--list", "info_qa"]) == 0
     assert "present" in capsys.readouterr().out

@@ -116,6 +116,15 @@ def test_staleness_does_not_depend_on_this_hosts_clock(tmp_path: Path, monkeypat
     assert not Claims(tmp_path, owner("me"), timeout_s=60).try_claim("shard")
 
 
+def test_a_heartbeat_from_before_the_clock_was_set_back_is_none(tmp_path: Path) -> None:
+    """Nobody waits for hours until the clock of the file system has come to it again."""
+    claim = put(tmp_path, "shard", elsewhere("far"))
+    age(claim, -30)
+    assert not Claims(tmp_path, owner("me"), timeout_s=60).try_claim("shard")
+    age(claim, -3600)
+    assert Claims(tmp_path, owner("me"), timeout_s=60).try_claim("shard")
+
+
 def test_a_claim_that_was_never_filled_is_taken_over_after_a_while(tmp_path: Path) -> None:
     (tmp_path / "shard").touch()
     claims = Claims(tmp_path, owner("me"), timeout_s=60)
