@@ -10,5 +10,6 @@ May use: base, samples, sources, runs.
     names       a member's name -> a path inside of the folder
     journal     what became of each member: the account, and where to go on
     onearchive  one archive into a folder
+    checking    members read back
     unpacking   all archives of a source into a folder
 """

@@ -22,7 +22,7 @@ from hpcdata.base import files
 from hpcdata.base.errors import Failed
 
 HEADER = ("archive", "number", "member", "size", "sha256", "result")
-BEGINS, COMPLETE, WRITTEN, DUPLICATE = "begins", "complete", "written", "duplicate"
+BEGINS, COMPLETE, WRITTEN, DUPLICATE, DAMAGED = "begins", "complete", "written", "duplicate", "damaged"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpcdata.archives import tars, zips
-from hpcdata.archives.journal import BEGINS, COMPLETE, DUPLICATE, WRITTEN, Journal, Line
+from hpcdata.archives.journal import BEGINS, COMPLETE, DAMAGED, DUPLICATE, WRITTEN, Journal, Line
 from hpcdata.archives.members import Damaged, Entry, Exceeded
 from hpcdata.archives.names import OWN, Unfit, path_of
 from hpcdata.archives.parts import Archive, Parts
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 _BATCH_FILES, _BATCH_BYTES = 512, 1 << 27
 _SAY_S = 30.0
-_EXISTS, _DAMAGED = "exists", "damaged"
+_EXISTS = "exists"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class Unpacked:
 
     @property
     def is_good(self) -> bool:
-        return not self.damage and not self.results[_DAMAGED]
+        return not self.damage and not self.results[DAMAGED]
 
 
 def unpack_archive(
@@ -151,8 +151,10 @@ class _Unpacking:
                 done, again = _Done(identity=line.sha256), set()
             elif line.result == COMPLETE:
                 done.is_complete = True
-            elif line.result == _DAMAGED or (line.result == WRITTEN and not self._is_there(line)):
+            elif line.result == DAMAGED or (line.result == WRITTEN and not self._is_there(line)):
                 again.add(line.number)
+                done.results.pop(line.number, None)
+                done.names.discard(line.member)
             else:
                 again.discard(line.number)
                 done.results[line.number] = line.result
@@ -221,7 +223,7 @@ class _Unpacking:
             raise
         except Damaged as damaged:
             log.warning("%s: %s is damaged: %s", self._archive.label, name, damaged)
-            result = _DAMAGED
+            result = DAMAGED
         self._done.results[entry.number] = result
         self._done.names |= {name} if result == WRITTEN else set()
         line = Line(
@@ -274,10 +276,12 @@ class _Unpacking:
         return WRITTEN
 
     def _of_former(self) -> dict[str, str]:
-        """Member -> sha256 of what a former archive of this label has written; read when it is needed."""
+        """Member -> sha256 of what a former archive of this label has written, or of what a check has found damaged;
+        read when it is needed.
+        """
         if self._former is None:
             lines = self._journal.lines(self._archive.label) if self._renews else ()
-            self._former = {line.member: line.sha256 for line in lines if line.result == WRITTEN}
+            self._former = {line.member: line.sha256 for line in lines if line.result in (WRITTEN, DAMAGED)}
         return self._former
 
     def _flush(self) -> None:

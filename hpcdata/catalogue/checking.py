@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpcdata.archives.checking import check_members, note_damage
 from hpcdata.base.command import quoted
 from hpcdata.base.errors import Unfinished
 from hpcdata.catalogue import listing
 from hpcdata.catalogue.entry import Entry
 from hpcdata.catalogue.record import Here, Record
 from hpcdata.catalogue.transfer.hashing import hash_file
+from hpcdata.catalogue.unpacking.marks import Mark, archives_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -25,8 +32,9 @@ class Findings:
 
 
 def check(entry: Entry, folder: Path, *, num_threads: int, wait: Callable[[float], bool]) -> Findings:
-    """Hashes every file, at the speed of the disk. What is damaged is taken from the record, so that the next
-    `hpcdata download` fetches it again. Raises Unfinished for a set of which nothing is here.
+    """Hashes every file, and every one that came out of an archive, at the speed of the disk. What is damaged is taken
+    from the record, so that the next `hpcdata download` fetches or unpacks it again. Raises Unfinished for a set of
+    which nothing is here.
     """
     listed, record = listing.load(folder), Record(folder)
     if listed is None:
@@ -54,9 +62,38 @@ def check(entry: Entry, folder: Path, *, num_threads: int, wait: Callable[[float
     for thread in threads:
         thread.join()
     damaged = findings.faults.keys() & known.here.keys()
-    if damaged:
-        _forget(record, known.here, damaged)
+    with _as_far_as_it_can_be_written(folder):
+        if damaged:
+            _forget(record, known.here, damaged)
+    for name, into in archives_of(entry, folder).items():
+        if not wait(0):
+            _check_unpacked(Mark(folder, name), into, findings, num_threads)
     return findings
+
+
+def _check_unpacked(mark: Mark, into: str, findings: Findings, num_threads: int) -> None:
+    if not mark.is_there():
+        return
+    damaged = []
+    for item in check_members(mark.name, mark.folder / into, mark.journal, num_threads=num_threads):
+        findings.num_files += 1
+        findings.num_bytes += item.line.size if item.sha256 else 0
+        if item.fault:
+            damaged.append(item)
+            findings.faults[os.path.normpath(os.path.join(into, item.line.member))] = item.fault
+    if damaged:
+        with _as_far_as_it_can_be_written(mark.folder):
+            note_damage(mark.journal, damaged)
+            mark.remove()
+
+
+@contextlib.contextmanager
+def _as_far_as_it_can_be_written(folder: Path) -> Iterator[None]:
+    """What was found is said, also where nobody may note it."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("%s cannot be written (%s): what is damaged is not noted there", folder, error.strerror)
 
 
 def _fault(path: Path, wanted: str | None, here: Here | None, wait: Callable[[float], bool]) -> tuple[str, int]:

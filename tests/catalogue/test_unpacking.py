@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import stat
 import tarfile
 import zipfile
@@ -156,6 +157,33 @@ def test_llava_pretrain_is_unpacked_and_opens(hub: Hub, tmp_path: Path, capsys: 
     assert dataset[3]["image"].decode().shape == (43, 63, 3)
     assert download.main(["llava_pretrain"]) == 0
     assert "unpacked" not in capsys.readouterr().out
+
+
+def test_a_check_finds_what_was_damaged_after_it_was_unpacked_and_the_next_run_makes_it_again(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a request, and without touching what is right or not ours."""
+    real_sets.llava_pretrain(hub.folder)
+    assert download.main(["llava_pretrain"]) == 0
+    folder = tmp_path / "data/BLIP558K/image"
+    good, asked = tree(folder), len(hub.requests)
+    flipped, gone = folder / "00001/000000003.jpg", folder / "00000/000000002.jpg"
+    data, times = bytearray(flipped.read_bytes()), flipped.stat()
+    data[100] ^= 1
+    flipped.write_bytes(data)
+    os.utime(flipped, ns=(times.st_atime_ns, times.st_mtime_ns))
+    gone.unlink()
+    capsys.readouterr()
+    assert download.main(["--check", "llava_pretrain"]) == 1
+    out = capsys.readouterr().out
+    assert "image/00001/000000003.jpg: damaged: sha256" in out
+    assert "image/00000/000000002.jpg: missing: it was unpacked, and is gone" in out
+    assert "4 of 6 files right" in out
+    assert download.main(["llava_pretrain"]) == 0
+    assert "1 archive unpacked" in capsys.readouterr().out
+    assert tree(folder) == good
+    assert len(hub.requests) == asked
+    assert download.main(["--check", "llava_pretrain"]) == 0
 
 
 def test_vqa2_comes_as_zips_and_opens(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

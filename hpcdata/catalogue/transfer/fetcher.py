@@ -140,6 +140,8 @@ class Fetcher:
                     raise Fault("busy", "range", f"{wanted.path}: its server does not give ranges of one content")
                 await self._take_in(answer, given, end)
                 return True
+            if answer.status == 416 and not begin and asked is not None:
+                return False  # it gives no ranges at all, and is asked for the whole
             skip = _bytes_to_skip(answer, part, begin, wanted)
             _require_promise(answer, wanted)
             if skip < 0:

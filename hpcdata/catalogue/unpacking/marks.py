@@ -59,6 +59,9 @@ class Mark:
     def journal(self) -> Path:
         return self._own / f"{self.key}.members.csv"
 
+    def is_there(self) -> bool:
+        return self._path.exists() and self.journal.exists()
+
     def is_of(self, sha256: str) -> bool:
         """Whether the archive that was unpacked is this one."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -68,6 +71,10 @@ class Mark:
     def write(self, sha256: str, into: str, results: Mapping[str, int]) -> None:
         values = {"archive": self.name, "sha256": sha256, "into": into, "results": dict(results)}
         files.write_atomic(self._path, sealed.to_json(values))
+
+    def remove(self) -> None:
+        """So that what is not as it was unpacked is made again."""
+        self._path.unlink(missing_ok=True)
 
     @property
     def _own(self) -> Path:
