@@ -9,6 +9,5 @@ May use: base, embedded.
     presets   folders of YAML of a site or a user
     array     SLURM array notation, and one array as several
     help      the list of keys that `--help` prints
-    plain     plain command lines as values, without Hydra
     compose   command line -> configuration: the one place of Hydra
 """

@@ -1,4 +1,4 @@
-"""Command line -> configuration: Hydra composes what is more than plain, our dataclasses define.
+"""Command line -> configuration: Hydra composes, our dataclasses define.
 
 What people type in this field is accepted as it is: `+key=` for a key that exists, braces, brackets, commas and
 percent signs in paths and array specifications without a second layer of quotes.
@@ -6,7 +6,6 @@ percent signs in paths and array specifications without a second layer of quotes
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import importlib.util
 import os
@@ -19,7 +18,6 @@ from typing import Any, TypeVar
 from hpcdata.base.errors import UserError
 from hpcdata.config import values as configuration
 from hpcdata.config.places import PATH_KEYS, expand_paths, local_path
-from hpcdata.config.plain import NotPlain, plain_values
 from hpcdata.config.presets import GROUPS, preset_folders, split_search_path
 from hpcdata.config.scheduler import SHELL_KEYS
 from hpcdata.config.schema import RunConfig
@@ -29,8 +27,6 @@ _OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w./@]*)=(?P<value>.
 _INTERPOLATION = re.compile(r"\$\{[^}]*[.:]")
 """`${data.raw_data_dir}`, `${oc.env:HOME}`; `${HOME}` is a variable of the shell."""
 _INPUT = "data.raw_data_dir="
-_OF_RUNS = "config"
-"""The YAML file of a run's defaults."""
 _HYDRA = threading.Lock()
 """Hydra composes one configuration at a time in a process."""
 _OPEN = ("cluster.additional_parameters.", "finish.additional_parameters.")
@@ -49,7 +45,7 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> RunCon
         key, text = _verbatim(argument)
         verbatim[key] = text
     arguments = [normalise(argument) for argument in overrides if _verbatim(argument)[1] is None]
-    values = _compose(_OF_RUNS, arguments, [*config_dirs, *search_path])
+    values = _compose("config", arguments, [*config_dirs, *search_path])
     values.pop("experiments", None)
     for key, text in verbatim.items():
         if text is None:
@@ -89,7 +85,7 @@ def override(config: RunConfig, overrides: Sequence[str], config_dirs: Sequence[
             raise UserError(f"{argument!r}: expected key=value, such as cluster.array=0-7")
         key, text = "cluster.kind" if match["key"] == "cluster" else match["key"], match["value"]
         if match["key"] == "cluster" and not (config_folder() / "cluster" / f"{text}.yaml").exists():
-            values["cluster"] |= _compose(_OF_RUNS, [f"cluster={text}"], [*config_dirs, *search_path])["cluster"]
+            values["cluster"] |= _compose("config", [f"cluster={text}"], [*config_dirs, *search_path])["cluster"]
             continue
         is_list = key in configuration.list_keys() and text.startswith("[") and text.endswith("]")
         value = text if _is_text(key) and text != "null" and not is_list else _yaml(argument, text)
@@ -144,21 +140,13 @@ def config_folder() -> Path:
 
 
 def _compose(name: str, arguments: list[str], config_dirs: Sequence[str] = ()) -> dict[str, Any]:
-    own = config_folder()
-    folders = preset_folders(config_dirs, own=own)
-    if name == _OF_RUNS and not folders:
-        with contextlib.suppress(NotPlain):
-            return plain_values(arguments, own)
-    return _by_hydra(name, arguments, own, folders)
-
-
-def _by_hydra(name: str, arguments: list[str], own: Path, folders: Sequence[Path]) -> dict[str, Any]:
     import hydra
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    if folders:
+    own = config_folder()
+    if folders := preset_folders(config_dirs, own=own):
         listed = ",".join(_quote(f"file://{folder}", takes_list=False) for folder in folders)
         arguments = [f"hydra.searchpath=[{listed}]", *arguments]
     OmegaConf.register_new_resolver("hpcdata.embedded", _embedded, replace=True)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shlex
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from unittest import mock
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hpcdata.base.errors import UserError
 from hpcdata.config import compose, values
 from hpcdata.config import schema as config
 from hpcdata.config.help import describe_keys
-from hpcdata.config.plain import NotPlain, plain_values
 from tests.selection import examples
 
 PATHS = ["data.raw_data_dir=/in", "data.token_output_dir=/out"]
@@ -110,54 +104,6 @@ def test_a_required_key_is_named() -> None:
 @pytest.mark.parametrize("name", [path.stem for path in (compose.config_folder() / "experiments").glob("*.yaml")])
 def test_every_experiment_composes(name: str) -> None:
     compose.compose([f"+experiments={name}", *PATHS])
-
-
-ODD = ["null", "true", "True", "nan", "yes", "", "''", "1.", "1e3", "-0", "007", "1_000", "[1,2]", "{a: 1}", "a b"]
-ODD += ["a\\\\b", "it's", '"a"', "${HOME}", "${data.seed}", "???", "0-100%25", "[a,b]", "x=y", "ä/🗝", " a"]
-VALUES = st.one_of(st.sampled_from(ODD), st.integers().map(str), st.floats().map(str), st.text(max_size=8))
-ARGUMENTS = st.one_of(
-    st.tuples(st.sampled_from(sorted(values.key_types())), VALUES).map("=".join),
-    st.sampled_from(["cluster=local", "+cluster=slurm", "cluster=none", "cluster=", "cluster.array=0-3"]),
-    st.sampled_from(["+experiments=text", "+experiments=[text,text]", "experiments=[liquid,liquid_multi]"]),
-    st.sampled_from(["+experiments=measure", "+experiments=quickstart", "cluster.additional_parameters.nodes=2"]),
-)
-ENVIRONMENTS = ({}, {"HPCDATA_TEXT_TOKENIZER": "", "HPCDATA_IMAGE_CHECKPOINT": "1"})
-
-
-def require_like_hydra(arguments: list[str], environment: dict[str, str]) -> None:
-    """Raises NotPlain for what is left to Hydra."""
-    own = compose.config_folder()
-    with mock.patch.dict(os.environ, environment):
-        found = plain_values(arguments, own)
-        wanted = compose._by_hydra("config", arguments, own, [])
-    assert {"experiments": [], **found} == {"experiments": [], **wanted}
-
-
-@pytest.mark.slow
-@settings(max_examples=examples(150), deadline=None)
-@given(st.lists(ARGUMENTS, max_size=4), st.sampled_from(ENVIRONMENTS))
-def test_lines_are_read_as_hydra_reads_them(lines: list[str], environment: dict[str, str]) -> None:
-    try:
-        arguments = [compose.normalise(line) for line in lines]
-    except UserError:
-        return
-    with contextlib.suppress(NotPlain):
-        require_like_hydra(arguments, environment)
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_presets_and_values_are_read_as_hydra_reads_them(environment: dict[str, str]) -> None:
-    presets = {path.stem for path in (compose.config_folder() / "experiments").glob("*.yaml")} - {"quickstart"}
-    keys = ["data.seed=-3", "data.max_rejected=0.5", "stage=export", "image.rule=white", "text.tokenizer=null"]
-    keys += ["data.resolution=null", "finish.combine=false", "cluster.array=0-7%2", "text.tokenizer=it is"]
-    lines = [f"+experiments=[{','.join(sorted(presets))}]", "cluster=slurm", *keys]
-    require_like_hydra([compose.normalise(line) for line in lines], environment)
-
-
-def test_plain_lines_need_no_hydra() -> None:
-    line = [*PATHS, "stage=export", "export.format=mds", "cluster=local", "loader.batch_size=8", "+experiments=text"]
-    code = f"import sys; from hpcdata.config.compose import compose; compose({line}); print('hydra' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"False\n"
 
 
 def test_mappings_round_trip() -> None:
