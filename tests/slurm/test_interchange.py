@@ -108,7 +108,7 @@ def test_pairs_become_what_liquid_trains_on(cluster: SlurmCluster, pairs: list[P
 
 def test_arrays_export_tokens_to_the_bytes_of_one_process(cluster: SlurmCluster, tmp_path: Path) -> None:
     """All nodes are taken away from two arrays as soon as both are at work."""
-    rows, cut = mixed() * 30, ["data.shard_size=10", "export.file_bytes=20000"]
+    rows, cut = mixed() * 20, ["data.shard_size=10", "export.file_bytes=20000"]
     source, runs = dataset(tmp_path / "data", rows), [tmp_path / f"{name}.run" for name in ("megatron", "mds")]
     on_cluster = [item for item in ON_CLUSTER if item.startswith(("cluster", "data.save")) and "array" not in item]
     started = time.monotonic()
