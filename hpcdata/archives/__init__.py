@@ -3,7 +3,7 @@
 May use: base, samples, sources, runs.
 
     parts       the files of an archive as one
-    decoding    gzip, bzip2, xz, zstd and what zips have -> bytes, in constant memory
+    decoding    bzip2, xz and what zips have -> bytes, in constant memory
     members     a member of an archive, of whatever kind it is
     zips        the members of a zip, by its directory
     tars        the members of a tar, plain or compressed

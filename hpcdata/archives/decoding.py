@@ -1,6 +1,6 @@
-"""Compressed bytes -> bytes, piece by piece: a small hostile stream takes no more memory than a large one.
+"""Bytes that bzip2, xz and the methods of zips have packed -> bytes, in pieces of 1 MiB at most, whatever the ratio.
 
-What comes out has 1 MiB a piece at most; of zstd 256 MiB, which 8 KiB can be the densest block of.
+gzip and zstd are read as sources read them, see `hpcdata.sources.decoding`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-import zstandard
-
 from hpcdata.archives.members import Damaged
+from hpcdata.sources.decoding import require_memory
 
-_PIECE_BYTES, _ZSTD_PIECE_BYTES = 1 << 20, 1 << 13
+_PIECE_BYTES = 1 << 20
 _WINDOW_BYTES, _LZMA_BYTES = 1 << 27, 1 << 28
-_ERRORS = (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, ValueError)
+_ERRORS = (zlib.error, lzma.LZMAError, OSError, ValueError)
 """That decoders raise: OSError is bzip2's."""
 
 
@@ -35,11 +34,7 @@ class Decoder(Protocol):
 
 
 def deflate() -> Decoder:
-    return _Zlib(-15)
-
-
-def gzip() -> Decoder:
-    return _Zlib(31)
+    return _Deflate()
 
 
 def bzip2() -> Decoder:
@@ -48,10 +43,6 @@ def bzip2() -> Decoder:
 
 def xz() -> Decoder:
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_BYTES)
-
-
-def zstd() -> Decoder:
-    return _Zstd()
 
 
 def lzma_of_zip(head: bytes) -> Decoder:
@@ -82,7 +73,8 @@ def decoded(
             is_fresh = False
             try:
                 found = decoder.decompress(piece, _PIECE_BYTES)
-            except _ERRORS:
+            except _ERRORS as error:
+                require_memory(error)
                 raise Damaged(f"{what} is damaged, or needs more memory than is given to it") from None
             if found:
                 yield found
@@ -97,9 +89,9 @@ def decoded(
         raise Damaged(f"{what} is cut short")
 
 
-class _Zlib:
-    def __init__(self, wbits: int) -> None:
-        self._inner, self._left, self.needs_input = zlib.decompressobj(wbits), b"", True
+class _Deflate:
+    def __init__(self) -> None:
+        self._inner, self._left, self.needs_input = zlib.decompressobj(wbits=-15), b"", True
 
     @property
     def eof(self) -> bool:
@@ -114,28 +106,3 @@ class _Zlib:
         self._left = self._inner.unconsumed_tail
         self.needs_input = not self._left and len(found) < max_length
         return found
-
-
-class _Zstd:
-    """It is given little at once, as it has no limit for what comes out."""
-
-    def __init__(self) -> None:
-        self._inner = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES).decompressobj()
-        self._left = b""
-
-    @property
-    def eof(self) -> bool:
-        return self._inner.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._left
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._inner.unused_data + self._left
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        data = self._left + data
-        self._left = data[_ZSTD_PIECE_BYTES:]
-        return self._inner.decompress(data[:_ZSTD_PIECE_BYTES])

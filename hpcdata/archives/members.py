@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from hpcdata.sources.base import clean_name
+
 
 class Damaged(Exception):
     """The bytes of a member or an archive are not what they should be; the message says how."""
@@ -25,3 +27,14 @@ class Entry:
     """Its bytes, `size` of them, to be read before the next entry is asked for. Raises Damaged."""
     problem: str = ""
     """Why it is not unpacked, whatever its name is: `link`, `device`, `encrypted`, ..."""
+
+
+def first_fault(entries: Iterator[Entry]) -> str | None:
+    """Reads members until one is damaged: which, and how."""
+    for entry in entries:
+        try:
+            for _ in () if entry.problem else entry.pieces():
+                pass
+        except Damaged as damaged:
+            return f"its member {clean_name(entry.name)} is damaged: {damaged}"
+    return None

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from hpcdata.archives import decoding
 from hpcdata.archives.members import Damaged, Entry, Exceeded
 from hpcdata.archives.parts import Parts
 from hpcdata.samples import Reason
+from hpcdata.sources.decoding import BrokenStream, gunzipped, unzstd
 from hpcdata.sources.tar.headers import Damage, Links, members
 
-CODECS = {
-    b"\x1f\x8b\x08": ("gzip", decoding.gzip),
-    b"\x28\xb5\x2f\xfd": ("zstd", decoding.zstd),
-    b"BZh": ("bzip2", decoding.bzip2),
-    b"\xfd7zXZ\0": ("xz", decoding.xz),
+CODECS: dict[bytes, Callable[[Iterator[bytes]], Iterator[bytes]]] = {
+    b"\x1f\x8b\x08": gunzipped,
+    b"\x28\xb5\x2f\xfd": unzstd,
+    b"BZh": partial(decoding.decoded, fresh=decoding.bzip2, what="the bzip2 stream"),
+    b"\xfd7zXZ\0": partial(decoding.decoded, fresh=decoding.xz, what="the xz stream"),
 }
 """What a compressed tar begins with."""
 _LINKS, _SPARSE, _LINK, _DEVICE = b"12", "sparse", "link", "device"
@@ -88,10 +89,11 @@ class _Blocks:
 
 def _plain(parts: Parts) -> Iterator[bytes]:
     beginning, pieces = parts.read(0, max(map(len, CODECS))), parts.pieces(0, parts.size)
-    for mark, (name, fresh) in CODECS.items():
-        if beginning.startswith(mark):
-            return decoding.decoded(pieces, fresh, f"the {name} stream")
-    return pieces
+    unpacked = next((codec for mark, codec in CODECS.items() if beginning.startswith(mark)), iter)
+    try:
+        yield from unpacked(pieces)
+    except BrokenStream as broken:
+        raise Damaged(broken.message) from None
 
 
 def _bounded(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:

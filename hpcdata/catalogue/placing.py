@@ -7,10 +7,12 @@ import json
 import logging
 import os
 import secrets
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from hpcdata.archives.members import Damaged, first_fault
+from hpcdata.archives.parts import Parts
+from hpcdata.archives.zips import Zip
 from hpcdata.base import files, sealed
 from hpcdata.base.command import quoted
 from hpcdata.base.errors import Unfinished
@@ -88,11 +90,10 @@ def fault_of(path: Path) -> str | None:
         return "it is empty"
     try:
         if suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                bad = archive.testzip()
-            return f"its member {bad} is damaged" if bad else None
+            with Parts((str(path),)) as parts:
+                return first_fault(Zip(parts).entries())
         if suffix == ".json":
             json.loads(path.read_bytes())
-    except (zipfile.BadZipFile, ValueError, RecursionError, EOFError) as error:
+    except (Damaged, ValueError, RecursionError) as error:
         return f"it is no {suffix[1:]}: {error}"
     return None

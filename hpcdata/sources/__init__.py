@@ -13,6 +13,7 @@ May use: base, samples, native, media, order.
     patterns      paths, globs, braces
     sets/         annotations of COCO, LVIS and VQA v2
     limits        how much a compressed input may unpack to
+    decoding      gzip and zstd -> bytes
     streams       compressed streams, told by their first bytes
     tar/          WebDataset
     json_lines    JSON lines

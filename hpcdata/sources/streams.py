@@ -2,9 +2,6 @@
 
 How a file is compressed is decided by its first bytes (`codec_of`): a stream read as text is one untrue reject.
 
-Damage is deterministic: input is always fed to the decoder from the start of the file in pieces of one size, so the
-bytes that could be decompressed before an error are the same in every run. Memory is bounded whatever the ratio.
-
 A compressed stream cannot be sought: reading starts at the front. A thread that left one may go on where it was, so
 that a file that was cut into many shards is decompressed once by a task that works on them in turn.
 """
@@ -14,39 +11,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Generator, Iterator
-from typing import Any
-
-import zstandard
 
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import read_at, read_beginning
-from hpcdata.samples import BadSample, Reason
 from hpcdata.sources.base import InputFile, refusing_faults
+from hpcdata.sources.decoding import CHUNK_BYTES, BrokenStream, gunzipped, unzstd
 
 logger = logging.getLogger(__name__)
 
-CHUNK_BYTES = 1 << 20
 _LEAST_BYTES = 1 << 16
 """Smaller pieces of a compressed stream are joined, so that one of many tiny members costs no more than its bytes."""
-_TINY_BYTES = 1 << 9
-"""What a gzip decoder is given first: behind the end of a tiny member it hands the rest back, as a copy."""
-_GZIP_PIECE_BYTES = 1 << 16
-_ZSTD_PIECE_BYTES = 1 << 13  # the densest zstd block is 4 bytes for 128 KiB: a piece makes 256 MiB at most
+_PACKED_PIECE_BYTES = 1 << 16
 _COARSEST_TICK_S = 2.0
 _IDENTITY = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
-_ZSTD_WINDOW_BYTES = 1 << 27  # what the zstd command accepts by default
 
 
-_OUT_OF_MEMORY = re.compile(r"^Error -4 |not enough memory")
-"""zlib's Z_MEM_ERROR and zstd's ZSTD_error_memory_allocation, which have no exceptions of their own."""
-_NO_PADDING = re.compile(rb"[^\0]")
-"""Zeros may follow the last member of a gzip stream."""
 _CODECS = {".gz": (b"\x1f\x8b\x08",), ".zst": (b"\x28\xb5\x2f\xfd",)}
 PARQUET = "parquet"
 _PARQUET_MARK = b"PAR1"
@@ -66,10 +49,6 @@ _UNREAD = {
 }
 _BEGINNING_BYTES = 512
 _TAR_MAGIC = slice(257, 262)
-
-
-class BrokenStream(BadSample):
-    """The compressed stream ends too early or is damaged; what came before is good."""
 
 
 def codec_of(path: str, *, is_tar: bool = False, is_document: bool = False) -> str:
@@ -193,7 +172,8 @@ class _Stream:
 
     def __init__(self, file: InputFile) -> None:
         self._path, self._descriptor = file.path, open_input(file)
-        self._pieces = _joined((_gunzip if file.format.endswith(".gz") else _unzstd)(self._descriptor))
+        packed = _pieces(self._descriptor, _PACKED_PIECE_BYTES)
+        self._pieces = _joined((gunzipped if file.format.endswith(".gz") else unzstd)(packed))
         self._last: deque[tuple[int, bytes]] = deque([(0, b"")], maxlen=2)
 
     def is_settled(self) -> bool:
@@ -260,75 +240,3 @@ def _joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
         raise
     if held:
         yield b"".join(held)
-
-
-def _gunzip(descriptor: int) -> Iterator[bytes]:
-    """As a member that ends hands back a copy of what follows, the decoder gets little of it at first."""
-    decoder, width = zlib.decompressobj(wbits=31), _TINY_BYTES
-    fresh = True
-    for piece in _pieces(descriptor, _GZIP_PIECE_BYTES):
-        place = 0
-        while place < len(piece):
-            if fresh:
-                mark = _NO_PADDING.search(piece, place)
-                if mark is None:
-                    break
-                place = mark.start()
-            part, fresh = piece[place : place + width], False
-            place, width, more = place + len(part), min(2 * width, _GZIP_PIECE_BYTES), True
-            while more:
-                before = decoder.copy()
-                try:
-                    chunk = decoder.decompress(part, CHUNK_BYTES)
-                except zlib.error as error:
-                    _require_memory(error)
-                    yield from _salvaged(before, part)
-                    raise BrokenStream(Reason.DAMAGED_ARCHIVE, "the gzip stream is damaged") from None
-                if chunk:
-                    yield chunk
-                part = decoder.unconsumed_tail
-                more = not decoder.eof and (bool(part) or len(chunk) == CHUNK_BYTES)  # the decoder may hold back more
-            if decoder.eof:
-                place -= len(decoder.unused_data)
-                decoder, width, fresh = zlib.decompressobj(wbits=31), _TINY_BYTES, True
-    if not fresh:
-        raise BrokenStream(Reason.TRUNCATED, "the gzip stream is cut short")
-
-
-def _salvaged(decoder: Any, piece: bytes) -> Iterator[bytes]:
-    """What a gzip decoder makes of a piece before the byte that it fails on."""
-    for start in range(len(piece)):
-        try:
-            chunk = decoder.decompress(piece[start : start + 1])
-        except zlib.error as error:
-            _require_memory(error)
-            return
-        if chunk:
-            yield chunk
-
-
-def _require_memory(error: Exception) -> None:
-    """Raises MemoryError if a decoder fails for want of it: that says nothing about its input."""
-    if _OUT_OF_MEMORY.search(str(error)):
-        raise MemoryError(str(error))
-
-
-def _unzstd(descriptor: int) -> Iterator[bytes]:
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
-    decoder, fresh = decompressor.decompressobj(), True
-    for piece in _pieces(descriptor, _ZSTD_PIECE_BYTES):
-        while piece:
-            fresh = False
-            try:
-                chunk = decoder.decompress(piece)
-            except zstandard.ZstdError as error:
-                _require_memory(error)
-                message = "the zstd stream is damaged, or needs a window above 128 MiB"
-                raise BrokenStream(Reason.DAMAGED_ARCHIVE, message) from None
-            for start in range(0, len(chunk), CHUNK_BYTES):
-                yield chunk[start : start + CHUNK_BYTES]
-            piece = decoder.unused_data if decoder.eof else b""
-            if decoder.eof:
-                decoder, fresh = decompressor.decompressobj(), True
-    if not fresh:
-        raise BrokenStream(Reason.TRUNCATED, "the zstd stream is cut short")
