@@ -7,6 +7,7 @@ where it is small). Addresses are made when a file is fetched, so that a mirror 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import time
@@ -48,8 +49,13 @@ class Listed:
     def wanted(self, hub: Hub) -> Wanted:
         url = self.source
         if self.repo is not None:
-            url = f"{hub.endpoint}/datasets/{quote(self.repo)}/resolve/{self.commit}/{quote(self.source)}"
+            url = f"{_base(hub.endpoint, self.repo, self.commit)}/{quote(self.source)}"
         return Wanted(path=self.path, url=url, size=self.size, sha256=self.sha256, git_sha1=self.git_sha1)
+
+
+@functools.lru_cache
+def _base(endpoint: str, repo: str, commit: str | None) -> str:
+    return f"{endpoint}/datasets/{quote(repo)}/resolve/{commit}"
 
 
 @dataclass(frozen=True)

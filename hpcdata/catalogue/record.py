@@ -178,12 +178,12 @@ class Journal:
     """The lines of this process. Thread-safe. Its file is made with the first line."""
 
     def __init__(self, record: Record, attempt: str) -> None:
-        self._root = record.root
+        self._root = str(record.root)
         self._path = record.own / "done" / f"{attempt}.jsonl"
         self._descriptor: int | None = None
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
-        self._unsure: list[Path] = []
+        self._unsure: list[str] = []
 
     def add(self, path: str, here: Here) -> None:
         """Notes a file under its final name."""
@@ -191,7 +191,7 @@ class Journal:
             line = {"path": path, "size": here.size, "time": here.time, "sha256": here.sha256, "sure": here.is_sure}
             self._write(line)
             if not here.is_sure:
-                self._unsure.append(self._root / path)
+                self._unsure.append(os.path.join(self._root, path))
 
     def add_failed(self, path: str, reason: str) -> None:
         with self._lock:
@@ -223,10 +223,14 @@ class Journal:
         return self._descriptor
 
     def _write(self, values: Mapping[str, Any]) -> None:
-        files.write_all(self._opened(), files.to_bytes(json.dumps(values) + "\n"))
+        try:
+            line = orjson.dumps(values)
+        except TypeError:  # a name that is no UTF-8
+            line = files.to_bytes(json.dumps(values))
+        files.write_all(self._opened(), line + b"\n")
 
 
-def _sync(paths: list[Path]) -> None:
+def _sync(paths: list[str]) -> None:
     """All are on their way before the first is waited for: a file system writes its journal once for many."""
 
     descriptors = []
@@ -241,8 +245,8 @@ def _sync(paths: list[Path]) -> None:
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
-    for folder in {path.parent for path in paths}:
-        files.sync_folder(folder)
+    for folder in {os.path.dirname(path) for path in paths}:
+        files.sync_folder(Path(folder))
 
 
 def _sync_all(descriptors: list[int]) -> None:

@@ -181,7 +181,7 @@ class Work:
         if self._is_settled(item, known):
             return
         try:
-            if target.exists():
+            if os.path.exists(target):
                 left[item.path] = Begun(InMemory(wanted))
                 return
             here = await self._fetcher.fetch_once(wanted, target, self._parts)

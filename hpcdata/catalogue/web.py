@@ -145,10 +145,9 @@ class Web:
         raise fault
 
     async def _keep_pause(self, url: str, in_loop: bool) -> None:
-        host = urlsplit(url).netloc
-        while True:
+        while self._pauses:
             with self._lock:
-                seconds = self._pauses[host] - time.monotonic()
+                seconds = self._pauses.get(urlsplit(url).netloc, 0.0) - time.monotonic()
             if seconds <= 0:
                 return
             if in_loop:

@@ -64,7 +64,7 @@ class InMemory:
         require_content(self._wanted, self.place, self._sha256(), self._read, self._git_sha1)
 
     def publish(self, target: Path, parts: Path) -> Here:
-        temporary = parts / f"{self._wanted.key()}.{os.getpid()}-{threading.get_ident()}.tmp"
+        temporary = f"{parts}/{self._wanted.key()}.{os.getpid()}-{threading.get_ident()}.tmp"
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
             try:
@@ -74,7 +74,7 @@ class InMemory:
             return published(temporary, target, self._sha256(), is_sure=False)
         except BaseException:
             with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                os.unlink(temporary)
             raise
 
     def _read(self, count: int, begin: int) -> bytes:

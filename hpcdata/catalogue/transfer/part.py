@@ -63,7 +63,7 @@ class Part(Protocol):
     def close(self) -> None: ...
 
 
-def published(source: Path, target: Path, sha256: str, *, is_sure: bool) -> Here:
+def published(source: str | Path, target: Path, sha256: str, *, is_sure: bool) -> Here:
     try:
         os.replace(source, target)
     except FileNotFoundError:
