@@ -239,6 +239,8 @@ class Sample:
     """What the record calls itself, where a stage asks for it (`Options.notes_ids`)."""
     masks: tuple[tuple[str, Any], ...] = ()
     """Category and runs of each object of its picture, see `sources.sets.masks`, where a run keeps them."""
+    leaves_out: bool = False
+    """It has bytes that are none of its members, where `Options.notes_ids` asks for it."""
     is_fixed: bool = False
     """Markers of its pictures were put into it, as `data.placeholders=fix` says."""
 

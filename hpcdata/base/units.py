@@ -1,4 +1,4 @@
-"""Numbers and foreign text as people read them: durations, counts, bytes, one safe line."""
+"""Numbers and foreign text as people read them: durations, counts, bytes, one safe line; lists as they type them."""
 
 from __future__ import annotations
 
@@ -76,3 +76,33 @@ def one_line(text: object, width: int = 200) -> str:
     given = re.sub(r"[^\S ]+", " ", str(text)).strip()
     line = "".join(item if item.isprintable() else "?" for item in given)
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+_BRACES = {"{": 1, "}": -1}
+_ROUND = {"(": 1, ")": -1}
+
+
+def split_at_commas(text: str) -> list[str]:
+    """At each comma that is in no braces and, where round brackets have their other half, in none of these.
+
+    `ai2d(cauldron,llava_format),chartqa` are two, as names of data sets have such brackets.
+    """
+    nesting = {**_BRACES, **_ROUND} if _is_balanced(text) else _BRACES
+    parts, depth = [""], 0
+    for character in text:
+        depth += nesting.get(character, 0)
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _is_balanced(text: str) -> bool:
+    """Whether each round bracket has its other half, in this order."""
+    depth = 0
+    for character in text:
+        depth += _ROUND.get(character, 0)
+        if depth < 0:
+            return False
+    return depth == 0

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.units import split_at_commas
 from hpcdata.config import values as configuration
 from hpcdata.config.places import PATH_KEYS, expand_paths, local_path
 from hpcdata.config.presets import GROUPS, preset_folders, split_search_path
@@ -209,9 +210,8 @@ def _quote(value: str, *, takes_list: bool) -> str:
 
 
 def _elements(value: str) -> list[str]:
-    """`[a{0,1}.tar, b]` -> each element in quotes: commas in braces separate nothing."""
-    items = re.findall(r"(?:[^,{}]|\{[^{}]*\})+", value[1:-1])
-    return [_quote(item.strip(), takes_list=False) for item in items if item.strip()]
+    """`[a{0,1}.tar, b]` -> each element in quotes: commas in braces and round brackets separate nothing."""
+    return [_quote(item.strip(), takes_list=False) for item in split_at_commas(value[1:-1]) if item.strip()]
 
 
 def _embedded(name: str) -> str:

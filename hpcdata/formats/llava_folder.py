@@ -43,6 +43,7 @@ NOTES = {
     4: "prompts_put_in",
     8: "empty_pictures_left_out",
     16: "no_id",
+    32: "other_bytes_left_out",
 }
 """Bits of `samples/notes` of the stage -> what is counted of them."""
 

@@ -177,7 +177,7 @@ def _record(file: InputFile, position: int, row: Line, options: Options) -> Reco
             parts, members = (), records.whole(line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line)
         else:
             line = line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line
-            is_new = options.keeps_members and bool(options.mapping or options.placeholders != KEEP)
+            is_new = bool(options.mapping) or (options.keeps_members and options.placeholders != KEEP)
             value = records.load_exact(line) if is_new else records.load(line)
             if file.settings:
                 require_taken(value)

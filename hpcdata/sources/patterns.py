@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import kind_of
+from hpcdata.base.units import split_at_commas
 from hpcdata.sources.base import refusing_faults
 
 _MOST_NAMES = 1_000_000
@@ -141,29 +142,8 @@ def _brace_pairs(pattern: str) -> Iterator[tuple[int, int]]:
 def _choices(inside: str) -> Iterator[str] | list[str] | None:
     if match := _RANGE.fullmatch(inside):
         return _range(match[1], match[2], int(match[3] or 1))
-    parts, depth = [""], 0
-    nesting = _NESTING if _is_balanced(inside) else _BRACES
-    for character in inside:
-        depth += nesting.get(character, 0)
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
+    parts = split_at_commas(inside)
     return parts if len(parts) > 1 else None
-
-
-_BRACES = {"{": 1, "}": -1}
-_NESTING = {**_BRACES, "(": 1, ")": -1}
-
-
-def _is_balanced(inside: str) -> bool:
-    """Whether each round bracket has its other half, in this order."""
-    depth = 0
-    for character in inside:
-        depth += {"(": 1, ")": -1}.get(character, 0)
-        if depth < 0:
-            return False
-    return depth == 0
 
 
 def _range(first: str, last: str, step: int) -> Iterator[str]:

@@ -62,6 +62,13 @@ def test_what_a_shell_makes_of_braces_is_named_so() -> None:
 
 def test_lists_of_inputs_and_quoted_values_compose() -> None:
     assert compose.compose(["data.raw_data_dir=[/a,/b]", PATHS[1]]).data.raw_data_dir == ["/a", "/b"]
+    names = ["ai2d(cauldron,llava_format)/x.json", "GeoQA+(MathV360K), é/{a,{b,c}}.json"]
+    assert compose.compose([f"data.raw_data_dir=[{names[0]}, a, b]", PATHS[1]]).data.raw_data_dir == [
+        names[0],
+        "a",
+        "b",
+    ]
+    assert compose.compose([f"data.raw_data_dir=[{names[1]}]", PATHS[1]]).data.raw_data_dir == names[1].split(", ")
     assert compose.compose(["data.raw_data_dir='/a b'", PATHS[1]]).data.raw_data_dir == "/a b"
 
 

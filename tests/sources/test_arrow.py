@@ -194,3 +194,22 @@ def test_a_stream_is_never_read_as_text(tmp_path: Path) -> None:
         writer.write_table(pictures(1))
     with pytest.raises(UserError, match="holds Arrow"):
         files_of(write(tmp_path / "x.json", buffer.getvalue()))
+
+
+@pytest.mark.parametrize("ending", ["arrow", "parquet"])
+def test_bytes_that_a_copy_has_no_place_for_are_said_and_leave_no_object_of_nulls(
+    ending: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = [{"bytes": png(), "path": "m.png"}]
+    table = pictures(1).append_column(f"depth_{ending}", pa.array(held)).append_column("id_2", pa.array([b"ab"]))
+    path = arrow(tmp_path / "x.arrow", table) if ending == "arrow" else tmp_path / "x.parquet"
+    if ending == "parquet":
+        pq.write_table(table, path)
+    options = Options(keeps_members=True)
+    (file,) = files_of(path)
+    (found,) = read_all(file, options=options)
+    assert isinstance(found, Sample)
+    line, *others = found.members
+    assert len(others) == 1
+    assert json.loads(line.blob.data or b"").keys() == {"id", "conversations", "id_2"}
+    assert f"bytes in depth_{ending}, id_2 are left out" in caplog.text

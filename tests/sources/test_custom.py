@@ -90,7 +90,7 @@ def test_numbers_of_parquet_are_read_where_a_template_names_them(tmp_path: Path)
     [
         ({**TALK, "speakers": SPEAKERS}, "bad_record: 1 <image> markers for 0 images"),
         ({"image": "pic", **TALK, "speakers": SPEAKERS}, "I|u:hi|a:yes"),
-        (TALK, "bad_record: turn 0 is from nobody known, expected one of system, human, user, gpt, assistant"),
+        (TALK, "bad_record: turn 0 is from 'customer', expected one of system, human, user, gpt, assistant"),
         ({**TALK, "speakers": {"clerk": "assistant"}}, "bad_record: turn 0 is from customer, and speakers has clerk"),
         ({**TALK, "said": "words"}, "bad_record: said of turn 0 is read from words, and the turn has who, what"),
     ],
@@ -120,6 +120,11 @@ def test_tables_are_read_by_their_columns(name: str, tmp_path: Path) -> None:
     assert read_by({"image": "name", "text": "what", **others}, path) == ["a, b|I", "c|I"]
 
 
+def test_whole_numbers_of_any_size_are_written_as_they_are(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", b'{"n": 12345678901234567890123}\n')
+    assert read_by({"text": "{n}"}, path) == ["12345678901234567890123"]
+
+
 def test_a_row_that_is_cut_otherwise_is_a_reject_and_its_neighbours_are_not(tmp_path: Path) -> None:
     path = write(tmp_path / "x.tsv", b'a\tb\n1\t2\n1\t2\t3\n1\n"\t5\n')
     found = read_by({"text": "{a} {b}", "quotes": False}, path)
@@ -127,6 +132,8 @@ def test_a_row_that_is_cut_otherwise_is_a_reject_and_its_neighbours_are_not(tmp_
     assert found == ["1 2", wrong.format(3), wrong.format(1), '" 5']
     with pytest.raises(UserError, match=r"x\.tsv, line 5: .*quotes: false"):
         read_by({"text": "{a} {b}"}, path)
+    with pytest.raises(UserError, match=r"x\.csv is not UTF-8 \(read to line \d\)"):
+        read_by({"text": "{a}"}, write(tmp_path / "x.csv", "a\ncafé\n".encode("latin-1")))
 
 
 @pytest.mark.parametrize(

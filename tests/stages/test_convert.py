@@ -346,6 +346,34 @@ def test_an_id_that_is_no_utf_8_is_escaped_and_its_record_written(tmp_path: Path
     assert [record["image"] for record in found] == ["image/caf_xe9.jpg", "image/good.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([b"0123456789abcdef", b"a"], pa.binary()),
+        ([b"0123456789abcdef"], pa.binary(16)),
+        (["a", "b"], pa.string_view()),
+        ([b"a", b"\xff"], pa.binary_view()),
+    ],
+)
+def test_ids_of_any_type_of_bytes_or_text_are_kept(values: list[Any], kind: pa.DataType, tmp_path: Path) -> None:
+    schema = SCHEMA.set(0, pa.field("id", kind))
+    made = batch(tmp_path, [row(value, JPEG) for value in values], schema)
+    texts = [value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value for value in values]
+    assert [json.loads(sample.line)["id"] for sample in made.samples] == texts
+
+
+def test_bytes_that_have_no_place_are_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A second column of pictures was lost in silence, with an object of nulls where it was."""
+    kinds = {"image_2": IMAGE, "masks": pa.list_(IMAGE), "sha": pa.binary(2)}
+    schema = pa.schema([*SCHEMA, *(pa.field(name, kind) for name, kind in kinds.items())])
+    held = {"bytes": JPEG, "path": None}
+    rows = [row("a", JPEG, image_2=held, masks=[held]), row("b", JPEG, masks=[]), row("c", JPEG, sha=b"ab")]
+    out = converted(write(tmp_path / "in/x.parquet", rows, schema), tmp_path / "run")
+    assert read_target(out).facts["notes"] == {"other_bytes_left_out": 2}
+    assert not any({"image_2", "sha"} & record.keys() or record.get("masks") for record in records(out))
+    assert "bytes in image_2, masks, sha are left out" in caplog.text
+
+
 def test_prompts_stand_where_a_question_is_empty_the_same_in_every_run(tmp_path: Path) -> None:
     rows = [row(f"{number}", JPEG, talk("<image>")) for number in range(60)] + [row("q", JPEG)]
     asked = []

@@ -59,7 +59,11 @@ def _rows(file: InputFile, mapping: Mapping) -> Iterator[dict[str, str] | list[s
             if not row:
                 continue
             yield dict(zip(names, row, strict=True)) if len(row) == len(names) else row
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{file.path} is not UTF-8 (read to line {reader.line_num}): convert it, as iconv does"
+        ) from None
+    except csv.Error as error:
         raise UserError(
             f"{file.path}, line {reader.line_num}: {error}; in a mapping, quotes: false takes quotes as letters"
         ) from None

@@ -4,6 +4,7 @@ May use: base, samples, media; of the sources their base, streams, parquet and r
 
     fields        fields of a record -> the pictures that it names; what media it holds that are not read
     places        a picture that is named -> its bytes, inside of the folder where pictures may lie
+    row_members   a row -> the row as JSON, and its pictures
     tables        Parquet whose columns hold or name pictures
     arrow         Arrow of Hugging Face's save_to_disk
     exported      rows of an export of ours as the records that they were

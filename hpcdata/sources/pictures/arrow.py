@@ -6,6 +6,7 @@ that cannot be decoded loses its own rows only; a file that is cut short ends in
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -28,7 +29,7 @@ from hpcdata.sources.base import (
     refusing_faults,
 )
 from hpcdata.sources.limits import most_records, require_few_records
-from hpcdata.sources.pictures import exported, tables
+from hpcdata.sources.pictures import exported, row_members, tables
 
 PICTURES, TEXTS, EXPORTED = "arrow", "textarrow", "arrow.exported"
 """Formats: rows with pictures or conversations, documents, and rows of an export of ours."""
@@ -73,11 +74,13 @@ def format_of(path: str) -> str:
 
 def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
     """Counts rows from the messages."""
-    del options
     with parquet.Bytes(file) as data:
         found = groups(data, file)
         num_rows = found[-1].first + found[-1].rows if found else 0
         require_few_records(file.path, num_rows, most_records(data.size()))
+        if options.keeps_members and file.format != EXPORTED:
+            with contextlib.suppress(BadSample):
+                tables.tell_left_out(_schema(data, file))
     return parquet.scan_of_rows(num_rows, every, each)
 
 
@@ -176,7 +179,7 @@ def _record(file: InputFile, position: int, row: object, options: Options, media
         if bad := next((value for value in row.values() if isinstance(value, BadSample)), None):
             raise bad
         parts = records.document_parts(row, file, options)
-        members = tables.members_of(row, file, options) if options.keeps_members else ()
+        members = row_members.members_of(row, file, options) if options.keeps_members else ()
         return Sample(position=position, key=key, parts=parts, offset=position, members=members)
     except BadSample as bad:
         return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=position)

@@ -9,30 +9,38 @@ Read row group by row group in small batches, as documents are: see `sources.par
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpcdata.media.kinds import extension_of
-from hpcdata.samples import BadSample, Blob, Member, Reason, Record, Reject, Sample
+from hpcdata.samples import BadSample, Reason, Record, Reject, Sample
 from hpcdata.sources import parquet, records
 from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned, refusing_faults
 from hpcdata.sources.custom.mapping import parsed
 from hpcdata.sources.limits import most_records, most_unpacked, require_few_records
+from hpcdata.sources.pictures import row_members
 from hpcdata.sources.pictures.fields import BYTES_FIELDS, IMAGE_FIELDS, TALKS, holds_media
-from hpcdata.sources.pictures.places import picture, shown
+from hpcdata.sources.pictures.places import shown
 
-ID, PICTURE = "id", "img"
+logger = logging.getLogger(__name__)
+
+ID = row_members.ID
 _METADATA = "metadata.parquet"
 BATCH_ROWS, _BATCH_BYTES = 16, 1 << 28
 """Most rows that are in memory at once, and most bytes, as far as the footer tells."""
 _BYTES = "BYTE_ARRAY"
+_TEXTS = (
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary),
+)
+"""Types of ids that may be no UTF-8."""
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal, pa.types.is_decimal)
 
 
@@ -72,10 +80,12 @@ def _medium(feature: object) -> str:
 
 def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
     """Counts rows from the footer."""
-    del options
     with parquet.Bytes(file) as data:
         try:
-            num_rows = parquet.opened(data).metadata.num_rows
+            found = parquet.opened(data)
+            num_rows = found.metadata.num_rows
+            if options.keeps_members:
+                tell_left_out(found.schema_arrow)
         except BadSample:
             num_rows = 1
         require_few_records(file.path, num_rows, most_records(data.size()))
@@ -117,6 +127,24 @@ def rows_without_bytes(file: InputFile) -> Iterator[object]:
         columns = [field.name for field in found.schema_arrow if not _has_bytes(field.type)]
         for group, begin, stop in parquet.groups(found, 0, found.metadata.num_rows):
             yield from _Group(data=data, table=found, group=group, columns=columns, notes_ids=False).rows(begin, stop)
+
+
+def _bytes_left_out(schema: pa.Schema) -> tuple[str, ...]:
+    """Columns whose bytes have no place in a record as JSON and files: all but the first with pictures, and the id."""
+    names = [field.name for field in schema if _has_bytes(field.type) or pa.types.is_fixed_size_binary(field.type)]
+    first = next((name for name in (*IMAGE_FIELDS, *BYTES_FIELDS) if name in names), None)
+    return tuple(name for name in names if name not in (first, ID))
+
+
+def tell_left_out(schema: pa.Schema) -> None:
+    """Once in a process for all files alike."""
+    _tell(_bytes_left_out(schema))
+
+
+@functools.cache
+def _tell(columns: tuple[str, ...]) -> None:
+    if columns:
+        logger.warning("bytes in %s are left out: records keep those of their pictures alone", ", ".join(columns))
 
 
 def is_read(field: pa.Field, options: Options) -> bool:
@@ -179,12 +207,8 @@ def _with_readable_ids(batch: pa.RecordBatch) -> pa.RecordBatch:
     column = batch.column(at)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_string(column.type):
-        column = column.cast(pa.binary())
-    elif pa.types.is_large_string(column.type):
-        column = column.cast(pa.large_binary())
-    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        texts = [value if value is None else value.decode("utf-8", "backslashreplace") for value in column.to_pylist()]
+    if any(is_one(column.type) for is_one in _TEXTS):
+        texts = [row_members.readable(value) for value in column.cast(pa.large_binary()).to_pylist()]
         column = pa.array(texts, pa.string())
     return pa.RecordBatch.from_arrays([*batch.columns[:at], column, *batch.columns[at + 1 :]], batch.schema.names)
 
@@ -208,7 +232,7 @@ def record_of(
         value, is_fixed = records.with_markers(records.mapped(row, position, options), options)
         assert isinstance(value, dict)
         parts = records.sample_parts(value, file, options)
-        members = members_of(value, file, options) if options.keeps_members else ()
+        members = row_members.members_of(value, file, options) if options.keeps_members else ()
         return Sample(
             position=position,
             key=key,
@@ -216,6 +240,7 @@ def record_of(
             offset=position,
             members=members,
             is_fixed=is_fixed,
+            leaves_out=options.notes_ids and row_members.leaves_out(value, members),
             id=found_id,
         )
     except BadSample as bad:
@@ -227,49 +252,6 @@ def _require_no_other_media(row: dict[str, Any], media: Mapping[str, str]) -> No
         if row.get(name):
             message = f"the record holds {kind} ({shown(name)}), which is not read"
             raise BadSample(Reason.UNSUPPORTED_MEDIA, message)
-
-
-def members_of(row: dict[str, Any], file: InputFile, options: Options) -> tuple[Member, ...]:
-    """The row as JSON, without its pictures, and its pictures."""
-    if options.notes_ids:
-        return _whole(row, file)
-    named = [item for item in records.named_in(row) if not item.url]
-    blobs = [Blob(path="", data=item.data) if item.data else picture(item.path, file).blob for item in named]
-    endings = records.numbered(
-        [extension_of(item.data) if item.data else records.extension(item.path) for item in named]
-    )
-    rest = {name: value for name, value in row.items() if name not in (*IMAGE_FIELDS, *BYTES_FIELDS)}
-    line = Member(extension="json", blob=Blob(path="", data=json.dumps(rest, default=_plain).encode()))
-    return line, *(Member(extension=ending, blob=blob) for ending, blob in zip(endings, blobs, strict=True))
-
-
-def _whole(row: dict[str, Any], file: InputFile) -> tuple[Member, ...]:
-    """The row as JSON, without the field of its pictures, others with bytes, and nulls; then its pictures.
-
-    Raises BadSample for one on the web.
-    """
-    named = records.named_in(row, keeps_empty=True)
-    if address := next((item.url for item in named if item.url), ""):
-        message = f"{named[0].field} is {shown(address)}: pictures are not fetched; download them before"
-        raise BadSample(Reason.UNSUPPORTED_MEDIA, message)
-    blobs = [picture(item.path, file).blob if item.data is None else Blob(path="", data=item.data) for item in named]
-    fields = {item.field for item in named}
-    rest = {name: value for name, value in row.items() if _is_kept(name, value) and name not in fields}
-    line = orjson.dumps(rest, _plain, orjson.OPT_PASSTHROUGH_DATETIME)
-    return Member(extension="json", blob=Blob(path="", data=line)), *(
-        Member(extension=PICTURE, blob=blob) for blob in blobs
-    )
-
-
-def _is_kept(name: str, value: object) -> bool:
-    if value is None or isinstance(value, bytes):
-        return False
-    return name not in IMAGE_FIELDS or (isinstance(value, str) and bool(value))
-
-
-def _plain(value: object) -> object:
-    """For what JSON has no form for: dates as text; bytes are left out, as pictures are files of their own."""
-    return None if isinstance(value, bytes) else str(value)
 
 
 def _has_bytes(kind: pa.DataType) -> bool:

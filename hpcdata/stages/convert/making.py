@@ -27,9 +27,9 @@ from hpcdata.stages.convert import prompts
 from hpcdata.stages.convert.pictures import Picture, ending_of, pieces_of
 from hpcdata.stages.convert.turns import CONVERSATIONS, llava_turns, num_markers
 
-MISMATCH, FIXED, PROMPTED, WITHOUT_EMPTY, NAMELESS = 1, 2, 4, 8, 16
+MISMATCH, FIXED, PROMPTED, WITHOUT_EMPTY, NAMELESS, LEAVES_OUT = 1, 2, 4, 8, 16, 32
 """Bits of `samples/notes`: another number of markers than pictures; markers were put in; a prompt was; pictures without
-a byte, that no marker asks for, were left out; there was no id."""
+a byte, that no marker asks for, were left out; there was no id; further columns have bytes, which are left out."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,6 +78,7 @@ class Converting:
         turns, fixed = _placed(turns, self._policy, len(held))
         notes |= fixed | _prompt(turns, self._config, index)
         notes |= NAMELESS if values.get("id") is None else 0
+        notes |= LEAVES_OUT if record.leaves_out else 0
         stem = stem_of(values.get("id"), index)
         endings = [ending_of(picture.data[:BEGINNING_BYTES].tobytes()) for picture in held]
         numbers = [f".{number}" for number in range(len(held))] if len(held) > 1 else [""]
