@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpcdata.base.command import DONE, FAILED, Options, Parser, say
+from hpcdata.formats.lines import require_options_of, require_sense
 from hpcdata.launch import keys_of_help, tell
 
 LLAVA = "llava-parquet"
@@ -64,6 +65,7 @@ def main_of_sets(script: str, folder: str, doc: str | None) -> int:
 
 
 def _convert(options: Options) -> int:
+    require_options_of(options.form, vars(options))
     if options.form == MIX:
         return _mix(options)
     if options.form in (RELINK, SETS):
@@ -77,6 +79,7 @@ def _convert(options: Options) -> int:
     from hpcdata.formats.llava_folder import FORMAT
 
     configure("convert")
+    require_sense(options.out, options.overrides, run=options.run_dir)
     out = Path(options.out).absolute()
     run = Path(options.run_dir).absolute() if options.run_dir else run_beside(out)
     config = compose(

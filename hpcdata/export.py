@@ -24,11 +24,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hpcdata.base.command import DONE, Options, Parser, say
 from hpcdata.base.errors import UserError
 from hpcdata.formats import unidisc_options
+from hpcdata.formats.lines import require_sense
 from hpcdata.formats.records import options as records
 from hpcdata.formats.tokens import options as tokens
 
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(options: Options) -> int:
+    require_sense(options.out, options.overrides, run=options.run, dataset=options.dataset)
     has_tokens = _has_tokens(options)
     _require_options_of(options, (_OF_TOKENS if has_tokens else records.OPTIONS)[options.format])
     if not has_tokens:
@@ -89,6 +92,7 @@ def _tokens(options: Options) -> int:
     from hpcdata.base.logs import configure
     from hpcdata.cluster.passing.through import run_beside, run_through
     from hpcdata.config.compose import compose
+    from hpcdata.formats.target import read_target
     from hpcdata.launch import tell
 
     configure("export")
@@ -102,7 +106,7 @@ def _tokens(options: Options) -> int:
     rejects = [f"  {reason} {number}" for reason, number in sorted(counts.rejected.items())]
     rejects += [f"  {out}/left_out.jsonl lists them"] if rejects else []
     values = {"out": out, "target": options.format, "counts": counts.to_mapping()}
-    return _say(options, values, [f"{out}: {options.format}, {counts.describe()}", *rejects])
+    return _say(options, values, [f"{out}: {read_target(Path(out)).describe()}", *rejects])
 
 
 def _records(options: Options) -> int:

@@ -8,7 +8,7 @@ zip and tar are read, also tar.gz, tar.zst, tar.bz2 and tar.xz, and archives tha
 (images.zip.part-aa, ...). Nothing is written outside of OUT and nothing that is there is replaced: links, devices,
 names that lead out of OUT and damaged members are left out. OUT.members.csv says what became of each member. The same
 line again goes on with the first member that is not in it, and makes again what is gone or was damaged. The exit code
-is 1 where an archive or a member is damaged.
+is 1 where an archive or a member is damaged, encrypted or compressed in an unknown way.
 """
 
 from __future__ import annotations

@@ -54,6 +54,29 @@ def test_a_folder_that_is_not_ours_is_refused_before_anything_starts(
     assert convert.main(["llava-parquet", f"{tmp_path}/in", f"{tmp_path}/out"]) == REFUSED
     assert f"{tmp_path}/out exists already: choose another folder" in capsys.readouterr().err
     assert not (tmp_path / "out.run").exists()
+    new = ["llava-parquet", f"{tmp_path}/in", f"{tmp_path}/new"]
+    for wrong, message in (
+        ([f"--run-dir={tmp_path}/new"], "lies in"),
+        ([f"--run-dir={tmp_path}/new/run"], "which is made at once when all is done"),
+        (["stage=copy"], "stage=copy: the line says that by its own words"),
+    ):
+        assert convert.main([*new, *wrong]) == REFUSED
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["llava-parquet", "a", "b", "--mapping=m.csv"], "--mapping has no meaning for convert llava-parquet"),
+        (["relink", "a", "b", "data.placeholders=fix"], "data.placeholders=fix has no meaning for convert relink"),
+        (["sets", "a", "b", "--name=x.json"], "--name has no meaning for convert sets"),
+        (["mix", "1", "b", "--set=x"], "--set has no meaning for convert mix"),
+    ],
+)
+def test_an_option_of_another_form_is_refused(line: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert convert.main(line) == REFUSED
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 _BATCH_FILES, _BATCH_BYTES = 512, 1 << 27
 _SAY_S = 30.0
 _EXISTS = "exists"
+_UNREADABLE = (DAMAGED, "encrypted", "unknown_compression")
+"""Members with data that are not there, and nobody has meant to leave them out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,8 @@ class Unpacked:
 
     @property
     def is_good(self) -> bool:
-        return not self.damage and not self.results[DAMAGED]
+        """Whether all that may be unpacked could be read."""
+        return not self.damage and not any(self.results[name] for name in _UNREADABLE)
 
 
 def unpack_archive(

@@ -3,6 +3,7 @@
 May use: base, samples, config, native, media, order, sources, shards, runs, archives, catalogue, encoders, dataset,
 loading.
 
+    lines         lines of `hpcdata export` and `convert` that contradict themselves
     target        what an export is and came from: `hpcdata.json`
     origins       what its records came from: inputs and data sets by their names
     arranging     an export is laid out beside its final name, and appears at once

@@ -97,6 +97,17 @@ class Source:
     content_digest: str
     stage: str
     num_samples: int
+    counts: Counts | None = field(default=None, compare=False)
+    """Its account, so that no one takes the rows that it had for all that it was made of. None in older files."""
+
+    def to_mapping(self) -> dict[str, Any]:
+        values = dict(vars(self))
+        return values if self.counts is None else {**values, "counts": self.counts.to_mapping()}
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Source:
+        counts = values.get("counts")
+        return cls(**{**values, "counts": None if counts is None else Counts.from_mapping(counts)})
 
     @classmethod
     def of(cls, manifest: Manifest) -> Source:
@@ -105,6 +116,7 @@ class Source:
             content_digest=manifest.content_digest,
             stage=manifest.stage or "tokenize",
             num_samples=manifest.num_samples,
+            counts=manifest.counts,
         )
 
 
@@ -130,11 +142,14 @@ class Target:
     """Where it was read from: not part of the file."""
 
     def describe(self) -> str:
-        """The account of its source, and how many of the written ones it cannot hold."""
+        """Its account, how many of the written ones it cannot hold, and what is missing in its source already."""
         left_out = self.facts.get("left_out")
         reasons = sorted(left_out.items()) if isinstance(left_out, dict) else []
         without = ", ".join(f"{number} {reason}" for reason, number in reasons)
-        return f"{self.format}, {self.counts.describe()}" + (f", without {without}" if without else "")
+        made = f"{self.format}, {self.counts.describe()}" + (f", without {without}" if without else "")
+        of = self.source.counts
+        is_told = of is None or of.inputs == self.counts.inputs
+        return made if is_told or of is None else f"{made}, of a dataset with {of.describe()}"
 
     def is_like(self, other: Target) -> bool:
         """Whether both are to be the same bytes."""
@@ -151,7 +166,7 @@ class Target:
                 "format": FORMAT,
                 "target": self.format,
                 "options": dict(self.options),
-                "source": vars(self.source),
+                "source": self.source.to_mapping(),
                 **({"origins": dict(self.origins)} if self.origins else {}),
                 "counts": self.counts.to_mapping(),
                 "facts": dict(self.facts),
@@ -192,7 +207,7 @@ def read_target(folder: Path, *, even_if_changed: bool = False) -> Target:
         return Target(
             format=values["target"],
             options=values["options"],
-            source=Source(**values["source"]),
+            source=Source.from_mapping(values["source"]),
             counts=Counts.from_mapping(values["counts"]),
             facts=values["facts"],
             origins=dict(values.get("origins", {})),

@@ -235,7 +235,8 @@ def test_methods_of_compression_are_read_and_the_others_and_locked_members_named
         entries[name] = data.rindex(b"PK\1\2", 0, data.rindex(name.encode()))
     data[entries["deflate64"] + 10] = 9
     data[entries["locked"] + 8] |= 1
-    unpack(str(put(tmp_path / "x.zip", bytes(data))), tmp_path / "out")
+    (made,) = unpack(str(put(tmp_path / "x.zip", bytes(data))), tmp_path / "out")
+    assert not made.is_good, "what is encrypted is not there, and was not left out on purpose"
     read, left = (
         dict.fromkeys(("bzip2", "lzma"), "written"),
         {"deflate64": "unknown_compression", "locked": "encrypted"},

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,17 @@ def test_of_many_files_the_list_is_a_file_of_its_own(
     assert problems_of(out) == []
     (out / "many/00007").write_bytes(b"8")
     assert problems_of(out) == ["many/00007: its bytes are not those written"]
+
+
+def test_what_was_missing_in_the_source_is_told_and_makes_no_other_export(tmp_path: Path, shard: Path) -> None:
+    """An export of 37 rows said `37 inputs = 37 written + 0 rejected` of 41 records, 4 of them rejects."""
+    whole = Counts(inputs=4, written=3, rejected=Counter({"bad_json": 1}))
+    target = dataclasses.replace(TARGET, source=dataclasses.replace(SOURCE, counts=whole))
+    made = arrange(tmp_path / "out", target, filled(shard))
+    found = read_target(tmp_path / "out")
+    assert found.source.counts == whole
+    assert found.describe().endswith("of a dataset with 4 inputs = 3 written + 1 rejected + 0 duplicate")
+    assert arrange(tmp_path / "out", TARGET, filled(shard)).files == made.files
 
 
 def test_verify_finds_what_was_changed_removed_or_added(

@@ -194,3 +194,15 @@ def test_options_of_other_formats_are_refused(source: Path, tmp_path: Path, caps
     assert command.main([str(source), f"{tmp_path}/out", "--format", "webdataset"]) == 2
     assert "holds tokens" in capsys.readouterr().err
     assert tuple(OPTIONS) == NAMES == tuple(WORDS)
+
+
+def test_an_option_that_is_0_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They were left out, as if nobody had said them: codes were shifted all the same, and rows not shuffled."""
+    zeros = ("--image-shift=0", "--image-begin=0", "--image-end=0", "--shuffle-seed=0")
+    line = [str(dataset(tmp_path / "in")), f"{tmp_path}/out", "--format=mds", *zeros]
+    assert command.main(line) == 0
+    made = read_target(tmp_path / "out")
+    names = ("image_token_shift", "image_begin_id", "image_end_id", "shuffle_seed")
+    assert [made.facts[name] for name in names] == [0, 0, 0, 0]
+    assert command.main([*line, "--file-bytes=0"]) == 2
+    assert "export.file_bytes=0: expected a number above 0" in capsys.readouterr().err

@@ -84,6 +84,7 @@ def recopy(copies: Copied, run: Path, settings: Sequence[str], overrides: Sequen
 def _config(copies: Copied, run: Path, settings: Sequence[str], overrides: Sequence[str]) -> RunConfig:
     fixed = ["stage=copy", "copy.decode=false", "text.tokenizer=none", "image.tokenizer=none", *settings]
     fixed += [f"data.source={_SOURCES[copies.form]}", "data.raw_data_dir=/", "data.token_output_dir=/"]
+    fixed += [f"data.shard_size={max(len(part.index) for part in copies.parts)}"]  # or all might be one shard
     config = compose([*fixed, *overrides])
     paths = [str(part.stream.absolute()) for part in copies.parts]
     return dataclasses.replace(

@@ -83,6 +83,16 @@ class Profile:
         return SampleType(name=CRUDE)
 
 
+_NEEDED = {
+    "ImageSample": ("image",),
+    "CaptioningSample": ("image", "caption"),
+    "VQASample": ("image", "context"),
+    "MultiChoiceVQASample": ("image", "context"),
+    "TextSample": ("text",),
+}
+"""Of classes of megatron.energon 7.4, what their constructors need."""
+
+
 def given_type(name: str, fields: str | None) -> SampleType:
     """`CaptioningSample` and `image=jpg,caption=json[text]`, where alternatives have `|`: `image=jpg|png`."""
     if name == "Crude":
@@ -95,6 +105,8 @@ def given_type(name: str, fields: str | None) -> SampleType:
             f"--sample-type={name}: expected Crude, or a class of megatron.energon with --field-map "
             "NAME=EXTENSION,NAME=json[FIELD]"
         )
+    if missing := [field for field in _NEEDED.get(name, ()) if field not in {pair[0] for pair in pairs}]:
+        raise UserError(f"--field-map={fields}: {name} has no sample without {', '.join(missing)}")
     return SampleType(name=name, fields={key: value.replace("|", ",") for key, _, value in pairs})
 
 

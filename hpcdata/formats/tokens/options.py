@@ -77,7 +77,7 @@ def launch_line(values: Mapping[str, Any], *, run: str) -> list[str]:
 def _overrides(values: Mapping[str, Any]) -> list[str]:
     """What was given, as `export.KEY=VALUE`."""
     names = [*dict.fromkeys(name for names in OPTIONS.values() for name in names if name != "run")]
-    given = {name: values[name] for name in names if values.get(name) not in (None, False)}
+    given = {name: values[name] for name in names if values.get(name) is not None and values[name] is not False}
     if "columns" in given:
         given["columns"] = f"[{given['columns']}]"
     return [f"export.{name}={str(value).lower() if value is True else value}" for name, value in given.items()]

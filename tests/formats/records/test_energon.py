@@ -57,7 +57,13 @@ def test_a_given_type_has_fields_and_crude_none() -> None:
     found = given_type("VQASample", "image=jpg|png,context=json[question],answers=json[answer]")
     assert found.fields == {"image": "jpg,png", "context": "json[question]", "answers": "json[answer]"}
     assert given_type("Crude", None) == SampleType(name="CrudeWebdataset")
-    for name, fields in (("VQASample", None), ("Crude", "image=jpg"), ("VQASample", "image"), ("a b", "image=jpg")):
+    for name, fields in (
+        ("VQASample", None),
+        ("Crude", "image=jpg"),
+        ("VQASample", "image"),
+        ("a b", "image=jpg"),
+        ("VQASample", "image=jpg"),
+    ):
         with pytest.raises(UserError, match=r"--(field-map|sample-type)="):
             given_type(name, fields)
 

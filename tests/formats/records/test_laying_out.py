@@ -390,6 +390,11 @@ def test_the_command_says_what_it_made_and_refuses_options_of_other_formats(
     assert "6 samples (energon) in " in capsys.readouterr().out
     assert export_command.main(line) == 2
     assert "split was train:1,val:1, now train:1" in capsys.readouterr().err
+    for key in ("export.format=hf", "data.raw_data_dir=x"):
+        assert export_command.main([*line, key]) == 2
+        assert f"{key}: the line says that by its own words" in capsys.readouterr().err
+    assert export_command.main([line[0], f"{twins}/dataset/new", *line[2:]]) == 2
+    assert "which holds a dataset and nothing else" in capsys.readouterr().err
     for option in ("--prompt=x", "--keys=keep", "--block-size=4", "--lines"):
         assert export_command.main([*line[:1], str(tmp_path / "new"), *line[2:], option]) == 2
         assert "is no option of --format energon" in capsys.readouterr().err
@@ -421,6 +426,14 @@ def test_records_in_another_form_are_copied_once_more_first(tars: Path, talks: P
 
 PAIRS = ["key", "image", "text", "metadata"]
 RECORDS = ["key", "images", "text", "conversations", "metadata", "files"]
+
+
+def test_a_copy_in_another_form_has_shards_of_the_size_of_those_before_so_that_they_can_be_split(
+    talks: Path, tmp_path: Path
+) -> None:
+    """All were one shard of 4,096, and the message asked for smaller ones of records that had them."""
+    assert typed(talks, tmp_path / "out", "energon", "--split=train:1,val:1") == 0
+    assert len(read_target(tmp_path / "out").facts["split"]) == 2
 
 
 @pytest.mark.parametrize(("name", "columns"), [("tars", PAIRS), ("talks", RECORDS)])
