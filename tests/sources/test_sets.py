@@ -299,6 +299,18 @@ def answered(number: int, *given: str, best: str | None = None) -> dict[str, Any
     return {"question_id": number, "image_id": 9, "answers": answers, "multiple_choice_answer": best}
 
 
+def test_no_question_gets_the_answers_of_another(tmp_path: Path) -> None:
+    """The second question of a number got the answers of the first, and answers of a second list were lost."""
+    questions = [{"question_id": n, "image_id": 9, "question": f"Q{k}?"} for k, n in enumerate((1, 1, 2, 3, 4))]
+    answers = [answered(1, "a"), answered(2, "b"), answered(2, "c"), answered(3, "d"), answered(3, "d")]
+    path = vqa(tmp_path, questions, [*answers, {**answered(4, "e"), "image_id": 8}])
+    again, several = "comes again: which of them is answered?", "has several answers, or those of another image"
+    assert read(path, source="vqa") == [
+        *[f"bad_record: question 1 {again}"] * 2,
+        *(f"bad_record: question 2 {several}", "I|Q3?|d", f"bad_record: question 4 {several}"),
+    ]
+
+
 def test_questions_get_the_answer_that_most_give_and_keep_all_of_them(tmp_path: Path) -> None:
     questions = [{"question_id": n, "image_id": 9, "question": f"Q{n}? "} for n in (90001, 3, 4, 5)]
     answers = [answered(3, "no", "yes", "yes"), answered(90001, "a", best="b"), answered(77, "x"), answered(5, "")]

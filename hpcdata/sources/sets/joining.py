@@ -40,6 +40,10 @@ class Places:
         """[n] int64, in the order of the file."""
         return np.array(self._numbers, np.int64)
 
+    def repeated(self) -> frozenset[int]:
+        """Numbers that several elements have."""
+        return frozenset(self._sorted[1:][self._sorted[1:] == self._sorted[:-1]].tolist())
+
     def get(self, index: int) -> dict[str, Any]:
         place, size = self._places[index], self._sizes[index]
         return parsed(read_at(self._descriptor, size, place), self._path, place)

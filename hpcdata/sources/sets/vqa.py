@@ -50,7 +50,11 @@ def flatten(file: InputFile, out_path: str) -> None:
         questions = _places(file, "questions", stack)
         answers = _places(replace(file, path=answers_path), "annotations", stack)
         with lines_at(out_path) as lines:
+            repeated = questions.repeated()
             for index, number in enumerate(questions.numbers.tolist()):
+                if number in repeated:
+                    lines.reject(Reason.BAD_RECORD, f"question {number} comes again: which of them is answered?")
+                    continue
                 _write(questions.get(index), list(answers.of(number)), number, subtype, lines)
             for answer in answers.lonely(questions):
                 lines.reject(Reason.BAD_RECORD, f"answers of question {answer['question_id']}, which is not there")
@@ -77,6 +81,10 @@ def _write(question: dict[str, Any], answers: list[dict[str, Any]], number: int,
         return
     if not answers:
         lines.reject(Reason.MISSING_TEXT, f"question {number} has no answers")
+        return
+    images = {item.get("image_id", image) for item in answers}
+    if images != {image} or any(item != answers[0] for item in answers[1:]):
+        lines.reject(Reason.BAD_RECORD, f"question {number} has several answers, or those of another image")
         return
     counted = _counted(answers[0])
     best = answers[0].get("multiple_choice_answer") or next(iter(counted), "")
