@@ -8,7 +8,7 @@ May use: base, samples, native, media, order.
     for record in read(file, scan_, first=8192, count=4096, options=options): ...
 
     base          what all sources agree on: InputFile, Options, Scan, rules for texts and keys
-    inputs        which files a run reads
+    inputs/       which files a run reads
     others        files that an input is made from beside its own
     patterns      paths, globs, braces
     sets/         annotations of COCO, LVIS and VQA v2
@@ -41,7 +41,8 @@ from hpcdata.base.reads import naming
 from hpcdata.samples import Documents, Record, RowRange
 from hpcdata.sources.account import Found, NotRead, find_account
 from hpcdata.sources.base import MOST_AT_ONCE, RECORDS, Each, InputFile, Options, Scan, refusing_faults
-from hpcdata.sources.inputs import list_inputs, prepare, warn_of_differences
+from hpcdata.sources.inputs.listing import list_inputs, warn_of_differences
+from hpcdata.sources.inputs.preparing import prepare
 
 __all__ = [
     "MOST_AT_ONCE",

@@ -13,7 +13,8 @@ from hpcdata.dataset import verifying as verify
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.runs.planning import prepare
 from hpcdata.runs.rejects import rows_of
-from hpcdata.sources import inputs, list_inputs
+from hpcdata.sources import list_inputs
+from hpcdata.sources.inputs import looking
 from hpcdata.work.prove import prove
 from hpcdata.work.retry import retry
 from hpcdata.work.task import TaskOutcome
@@ -26,11 +27,11 @@ OPTIONS = (*TEXT, "data.source=text", "data.shard_size=7")
 
 @pytest.fixture(autouse=True)
 def many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "MANY", 20)
+    monkeypatch.setattr(looking, "MANY", 20)
 
 
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "MANY", 10**9)
+    monkeypatch.setattr(looking, "MANY", 10**9)
 
 
 def test_a_folder_of_many_is_one_input_with_the_ids_of_single_files(
@@ -91,7 +92,7 @@ def test_a_resumed_run_lists_as_its_plan_does(tmp_path: Path, monkeypatch: pytes
     few(monkeypatch)
     single = small_config(tmp_path / "single", *OPTIONS, source=tmp_path / "in")
     assert len(prepare(single).inputs) == 20
-    monkeypatch.setattr(inputs, "MANY", 20)
+    monkeypatch.setattr(looking, "MANY", 20)
     assert len(prepare(single).inputs) == 20
     listed = small_config(tmp_path / "listed", *OPTIONS, source=tmp_path / "in")
     assert len(prepare(listed).inputs) == 1
