@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _list(options: Options) -> int:
     import json
 
-    from hpcdata.runs.rejects import picture_folders, require_known, rows_of
+    from hpcdata.runs.rejects import may_come, picture_folders, require_known, rows_of
     from hpcdata.shards.reject_ledger import DUPLICATE
 
     require_known(options.reason)
@@ -61,6 +61,8 @@ def _list(options: Options) -> int:
         shown += 1
     if not options.json:
         _print_counts(counts, hidden=0 if options.reason else max(0, shown - FIRST_ROWS))
+        for line in may_come(counts, options.run):
+            say(line)
     return 0
 
 

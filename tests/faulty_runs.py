@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import io
 import json
 import os
@@ -35,9 +36,12 @@ from hpcdata.runs.rejects import rows_of
 from hpcdata.work.task import TaskOutcome, run_task
 from tests import llava_tables
 from tests.evidence import account
+from tests.net.misbehaving import Server
 from tests.readfaults import KINDS, LASTING, Calls, Injector
 from tests.smallruns import StopAfter
 from tests.sources.source_files import json_lines, write, write_tar
+from tests.stages import url_lists
+from tests.stages.url_lists import write_rows
 from tests.trees import sha256_tree
 
 NUM_SAMPLES = 12
@@ -128,6 +132,15 @@ def _documents(folder: Path) -> None:
         write(folder / f"{number:02d}.txt{('', '.gz', '.zst')[number % 3]}", text.encode())
 
 
+@functools.cache
+def _server() -> Server:
+    return Server().__enter__()  # to the end of this process
+
+
+def _urls(folder: Path) -> None:
+    write_rows(folder / "x.jsonl", [url_lists.row(_server(), number) for number in range(NUM_SAMPLES)])
+
+
 CASES: dict[str, tuple[Make, str]] = {
     "tar": (_tar("x.tar"), ""),
     "tar.gz": (_tar("x.tar.gz"), ""),
@@ -144,9 +157,10 @@ CASES: dict[str, tuple[Make, str]] = {
     "parquet of talks": (_parquet_of_talks, ""),
     "metadata": (_metadata, ""),
     "documents": (_documents, ""),
+    "urls": (_urls, "x.jsonl"),
 }
 """Name -> how its files are made, and which of them is named as the input (all: the folder)."""
-_CONVERTED = ("parquet of talks",)
+_STAGES = {"parquet of talks": ("convert",), "urls": ("fetch",)}
 _TEXT_ONLY = ("lines", "lines.gz", "lines.zst", "parquet", "documents")
 
 
@@ -240,6 +254,7 @@ class _Case:
 
     def _config(self, run: Path) -> RunConfig:
         text_only = self._name in _TEXT_ONLY
+        fetched = url_lists.FETCH if self._stage == "fetch" else ()
         return compose(
             [
                 f"data.raw_data_dir={self._source}",
@@ -252,6 +267,7 @@ class _Case:
                 "loader.batch_size=2",
                 "data.save_tmp_interval=0.000001",
                 f"stage={self._stage}",
+                *fetched,
             ]
         )
 
@@ -304,7 +320,7 @@ def main() -> None:
     found = [
         dataclasses.asdict(attack)
         for name in names or CASES
-        for stage in (("convert",) if name in _CONVERTED else ("tokenize", "copy", "measure"))
+        for stage in _STAGES.get(name, ("tokenize", "copy", "measure"))
         for attack in _Case(injector, name, stage, Path(root) / f"{name}-{stage}").attacks()
     ]
     json.dump(found, out)

@@ -12,6 +12,7 @@ from hpcdata.cluster.launching import Estimated, Launched
 from hpcdata.cluster.local import LocalEnd
 from hpcdata.cluster.runs import Submitted
 from hpcdata.report import summary
+from hpcdata.runs.rejects import may_come
 from hpcdata.work import estimate
 
 _FINISH_LINE = "finish    job {} submits again what is missing, then combines and verifies"
@@ -141,6 +142,7 @@ def _describe_finished(finished: Finished, output_dir: Path) -> str:
     ]
     if finished.problems:
         return "\n".join(lines)
+    lines += [f"rejects   {line}" for line in may_come(manifest.counts.rejected, output_dir)]
     if manifest.target:
         lines.append(f"export    {manifest.target}")
     if not finished.loader:

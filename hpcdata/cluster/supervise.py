@@ -38,6 +38,7 @@ from hpcdata.runs import reject_limit
 from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import ShardSpec, load_plan, load_runtime
+from hpcdata.runs.rejects import may_come
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +195,7 @@ class _Supervisor:
             outcome="finished",
             reason="combined and verified",
             next_step=None,
-            details=[why] if why else [],
+            details=[*([why] if why else []), *may_come(manifest.counts.rejected, self._paths.root)],
             dataset=str(manifest.folder),
             account=manifest.counts.describe(),
             content_digest=manifest.content_digest,

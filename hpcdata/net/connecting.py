@@ -134,7 +134,7 @@ class Deadlines:
 
     def close(self) -> None:
         self._closed.set()
-        if self._thread is not None:
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _watch(self) -> None:

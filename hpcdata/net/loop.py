@@ -122,7 +122,8 @@ class Loop:
         self._is_closed = True
         if self._thread is not None:
             self._wake()
-            self._thread.join()
+            if self._thread is not threading.current_thread():
+                self._thread.join()
 
     def readable(self, sock: socket.socket, *, until: float) -> _Wait:
         """Waits until a socket can be read. Raises TimeoutError at `until`, as `time.monotonic` counts."""
@@ -183,11 +184,9 @@ class Loop:
 
     def _run(self) -> None:
         looked = time.monotonic()
-        given = self._given
         while not self._is_closed:
-            while given:
-                task, value, error = given.popleft()
-                self._step(task, value, error)
+            while self._given:
+                self._step(*self._given.popleft())  # no name here would outlive what it stands for
             now = time.monotonic()
             if self._sleeping:
                 self._wake_sleepers(now)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hpcdata.base import units
 from hpcdata.base.command import to_type
 from hpcdata.history.process import SPENT, VANISHED
+from hpcdata.runs.rejects import may_come
 
 if TYPE_CHECKING:
     from hpcdata.report.status import Status
@@ -31,6 +32,7 @@ def describe(status: Status, output_dir: Path | str) -> str:
         f"samples  {status.samples_done} of {status.num_samples} ({share:.1f} %): {counts['written']} written, "
         f"{sum(counts['rejected'].values())} rejected, {counts['duplicate']} duplicate",
         f"rejects  {rejected}" + (f"; {to_type('rejects', output_dir)}" if counts["rejected"] else ""),
+        *(f"         {line}" for line in may_come(counts["rejected"], output_dir)),
         _describe_content(counts),
     ]
     if status.not_read:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, load_plan
@@ -27,6 +28,13 @@ def rows_of(output_dir: Path) -> Iterator[RejectRow]:
         elif dataset:  # compact holds all of them, in one file
             yield from read_rejects(dataset / "parts" / "compact")
             return
+
+
+def may_come(rejected: Mapping[str, int], output_dir: Path | str) -> list[str]:
+    """In words, what of a run may succeed at another time, and the line for it; nothing where nothing may."""
+    if not (number := rejected.get(Reason.URL_FAILED, 0)):
+        return []
+    return [f"{number} {Reason.URL_FAILED} may come another time: {to_type('rejects', output_dir, '--retry')}"]
 
 
 def picture_folders(output_dir: Path) -> dict[str, str]:

@@ -18,6 +18,9 @@ Faults are taken one a request; a last one with `*` (`"503*"`) stays. Bodies hav
     silent              no answer, the connection stays; close  no answer, the connection ends; junk  no HTTP
     chunked, chunkcut   the body in chunks; and an end in the midst of one
     gzip                packed, whatever was accepted
+    bomb                a kilobyte that unpacks to a megabyte
+    endless             chunks without end
+    headers             headers without end
     robots:WORDS        with `X-Robots-Tag: WORDS`
 """
 
@@ -199,6 +202,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"SSH-2.0-none\r\n" if name == "junk" else b"")
             self.close_connection = True
             return
+        if name in ("endless", "headers"):
+            self._note(200)
+            self._pour(name)
+            return
         if name == "slow":
             server.wait(float(value))
         self._serve(page, name, value)
@@ -209,8 +216,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             body = body[:-1] + bytes([body[-1] ^ 1])
         if name == "robots":
             headers["X-Robots-Tag"] = value
-        if name == "gzip":
-            body, headers["Content-Encoding"] = gzip.compress(body), "gzip"
+        if name in ("gzip", "bomb"):
+            packed = body if name == "gzip" else bytes(1 << 20)
+            body, headers["Content-Encoding"] = gzip.compress(packed), "gzip"
         elif name not in ("norange", "chunked", "chunkcut"):
             headers["Accept-Ranges"] = "bytes"
             wanted = self.headers.get("Range", "").removeprefix("bytes=")
@@ -257,6 +265,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if fault in ("cut", "short", "long"):
                 self.close_connection = True
         return None
+
+    def _pour(self, name: str) -> None:
+        """Until whoever asked leaves."""
+        self.close_connection = True
+        chunked = b"Transfer-Encoding: chunked\r\n\r\n" if name == "endless" else b""
+        piece = b"4000\r\n" + b"x" * 0x4000 + b"\r\n" if name == "endless" else b"X: y\r\n" * 1000
+        with contextlib.suppress(OSError):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n" + chunked)
+            while not self.server_of_pages._closing.is_set():
+                self.wfile.write(piece)
+                self.wfile.flush()
 
     def _send_chunks(self, body: bytes, *, is_cut: bool) -> None:
         for start in range(0, len(body), 4096):

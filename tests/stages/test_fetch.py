@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
+import socket
 import tarfile
+import threading
 import urllib.parse
 from pathlib import Path
 
 import pytest
 
-from hpcdata import export
+from hpcdata import export, rejects
+from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.dataset.verifying import verify
 from hpcdata.formats.target import problems_of
 from hpcdata.history.ledger import read_ledgers
 from hpcdata.report.status import read_status
+from hpcdata.report.summary import describe
 from hpcdata.runs.planning import prepare
 from hpcdata.runs.rejects import rows_of
 from hpcdata.stages.fetch import network, urls
@@ -114,6 +119,17 @@ def test_pictures_are_written_with_their_rows_and_read_again(server, tmp_path, f
     assert list(rows_of(again)) == []
 
 
+def test_nothing_of_a_task_is_left_behind_it(server, tmp_path) -> None:
+    for number in range(3):
+        source = write_rows(tmp_path / f"{number}.jsonl", [row(server, number)])
+        small_run(tmp_path / f"{number}", *FETCH, source=source)
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name.startswith(("fetching", "connect", "deadlines")):
+            thread.join(20)
+            assert not thread.is_alive(), thread.name
+
+
 FAULTS = {
     1: (("404*",), "url_gone: HTTP 404"),
     2: (("410*",), "url_gone: HTTP 410"),
@@ -138,16 +154,35 @@ FAULTS = {
     26: (("chunked",), None),
     27: (("to:/26.jpg*",), "sha256_differs: sha256 "),
     28: (("long",), None),
+    29: (("bomb*",), "oversized_image: more than 60000 bytes, the limit"),
+    30: (("endless*",), "oversized_image: more than 60000 bytes, the limit"),
+    31: (("headers*",), "url_failed: its answer is no HTTP"),
+    32: (("short*",), "sha256_differs: sha256 "),
+    33: (("407*",), "url_failed: HTTP 407"),
+    34: (("junk", "close"), None),
 }
+NOWHERE = "http://nowhere.invalid/x.jpg"
 
 
-def test_what_came_of_each_url_is_in_the_account(server, tmp_path) -> None:
+def test_what_came_of_each_url_is_in_the_account(server, tmp_path, monkeypatch) -> None:
+    real = socket.getaddrinfo
+
+    def resolved(host, *args, **kwargs):
+        if host == "nowhere.invalid":
+            raise socket.gaierror(socket.EAI_AGAIN, "no such host")
+        return real(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
     rows = [row(server, number, *faults) for number, (faults, _) in FAULTS.items()]
+    rows.append({**row(server, 99), "image_url": NOWHERE})
     run = tmp_path / "run"
-    small_run(run, *FETCH, "data.max_rejected=1", source=write_rows(tmp_path / "in.jsonl", rows))
+    options = (*FETCH, "data.max_rejected=1", "fetch.max_bytes=60000")
+    small_run(run, *options, source=write_rows(tmp_path / "in.jsonl", rows))
     found = reasons(run, rows)
+    assert found.pop(99) == "url_failed: its host has no address"
     assert found.keys() == {number for number, (_, reason) in FAULTS.items() if reason}
-    assert all(found[number].startswith(reason) for number, (_, reason) in FAULTS.items() if reason)
+    others = {number: said for number, said in found.items() if not said.startswith(FAULTS[number][1] or "?")}
+    assert others == {}
     assert server.times("/1.jpg") == server.times("/3.jpg") == 1
     assert server.times("/9.jpg") == server.times("/11.jpg") == 3
 
@@ -175,6 +210,15 @@ def test_no_rows_are_lost_to_odd_values_and_nobody_outside_is_asked(server, tmp_
         "url_refused: http://: its URL names no host",
     ]
     assert server.asked == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["silent*", "drip:0.3*"])
+def test_what_stalls_or_trickles_is_given_up_in_time(server, tmp_path, fault) -> None:
+    rows = [row(server, number, fault) for number in range(4)]
+    options = (*FETCH, "data.max_rejected=1", "fetch.timeout_s=0.5")
+    small_run(tmp_path / "run", *options, source=write_rows(tmp_path / "in.jsonl", rows))
+    assert set(reasons(tmp_path / "run", rows).values()) == {"url_failed: no answer in time"}
 
 
 @pytest.mark.slow
@@ -238,11 +282,15 @@ def test_a_row_with_several_pictures_needs_them_all(server, tmp_path) -> None:
     assert [item.reason for item in rows_of(run)] == ["url_gone"]
 
 
-def test_a_retry_asks_again_for_what_may_come_and_for_nothing_else(server, tmp_path) -> None:
+def test_a_retry_asks_again_for_what_may_come_and_for_nothing_else(server, tmp_path, capsys) -> None:
     rows = [row(server, number, *faults) for number, faults in enumerate([(), ("503*",), ("404*",), ("cut*",), ()])]
     run = tmp_path / "run"
     small_run(run, *FETCH, "data.max_rejected=1", source=write_rows(tmp_path / "in.jsonl", rows))
     assert reasons(run, rows).keys() == {1, 2, 3}
+    told = f"2 url_failed may come another time: {to_type('rejects', run, '--retry')}"
+    assert told in describe(read_status(run), run)
+    assert rejects.main([str(run)]) == 0
+    assert told in capsys.readouterr().out
     del server.asked[:]
     for number in (1, 2):
         row(server, number)
@@ -312,6 +360,16 @@ def test_where_the_network_goes_in_the_middle_what_came_is_safe(tmp_path, monkey
 
 def _gone(server: Server):
     raise ConnectionAbortedError
+
+
+@pytest.mark.parametrize("fault", ["html*", "407*", "502*"])
+def test_what_a_proxy_says_of_itself_is_no_picture(server, tmp_path, monkeypatch, fault) -> None:
+    server.put("/x.jpg", b"", fault)
+    monkeypatch.setenv("http_proxy", server.url(""))
+    row = {"image_url": "http://far.example/x.jpg"}
+    small_run(tmp_path / "run", *FETCH, "data.max_rejected=1", source=write_rows(tmp_path / "in.jsonl", [row]))
+    (found,) = rows_of(tmp_path / "run")
+    assert found.reason == ("url_refused" if fault == "html*" else "url_failed")
 
 
 @pytest.mark.slow

@@ -39,25 +39,25 @@ def list_table(file: InputFile, out_path: str, *, url_field: str | None, without
     paths = tables_in(file.path, without=without)
     num_rows = 0
     folder = os.path.dirname(out_path)
-    with tempfile.TemporaryDirectory(prefix=".table-", dir=folder) as work, contextlib.ExitStack() as stack:
-        buckets = [
-            stack.enter_context(open(Path(work) / f"{number:02x}", "w+b", buffering=_BUFFER_BYTES))
-            for number in range(_BUCKETS)
-        ]
-        for path in paths:
-            with refusing_faults(path):
-                most = most_records(os.stat(path).st_size)
-                before = num_rows
-                for key, line in _keyed(replace(file, path=path), url_field, work):
-                    buckets[key[0]].write(key + num_rows.to_bytes(8, "big") + line + b"\n")
-                    num_rows += 1
-                    if num_rows % 1024 == 0:
-                        require_few_records(path, num_rows - before, most)
+    with tempfile.TemporaryDirectory(prefix=".table-", dir=folder) as work:
+        names = [Path(work) / f"{number:02x}" for number in range(_BUCKETS)]
+        with contextlib.ExitStack() as stack:
+            buckets = [stack.enter_context(open(name, "wb", buffering=_BUFFER_BYTES)) for name in names]
+            for path in paths:
+                with refusing_faults(path):
+                    most = most_records(os.stat(path).st_size)
+                    before = num_rows
+                    for key, line in _keyed(replace(file, path=path), url_field, work):
+                        buckets[key[0]].write(key + num_rows.to_bytes(8, "big") + line + b"\n")
+                        num_rows += 1
+                        if num_rows % 1024 == 0:
+                            require_few_records(path, num_rows - before, most)
         partial = f"{out_path}.{os.getpid()}.partial"
         with open(partial, "wb") as out:
-            for bucket in buckets:
-                bucket.seek(0)
-                out.writelines(line[40:] for line in sorted(_lines(bucket.read())))
+            for name in names:
+                with refusing_faults(str(name)):
+                    data = name.read_bytes()
+                out.writelines(line[40:] for line in sorted(_lines(data)))
             out.flush()
             os.fsync(out.fileno())
     os.replace(partial, out_path)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -43,6 +44,7 @@ class Fetcher:
         self._own = Limits(max_bytes=config.data.max_record_bytes, max_pixels=None)
         self._loop = Loop("fetching")
         self._urls = Urls(config, self._rules, plan, self._loop)
+        weakref.finalize(self, self._urls.close).atexit = False
         self._texts = (config.data.text_field,) if config.data.text_field else TEXT_FIELDS
         self._decoders = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
 

@@ -22,7 +22,8 @@ from hpcdata.net import Answer, Cut
 from hpcdata.samples import BadSample, Reason
 
 GONE = (404, 410)
-BUSY = (408, 425, 429)
+BUSY = (407, 408, 425, 429)
+"""407 says a proxy on the way, of itself."""
 NO_ROBOTS = ("noai", "noimageai", "noindex", "noimageindex")
 _MOST_OF_A_PAGE = 1 << 14
 

@@ -84,11 +84,19 @@ class Urls:
         self._limits = HostLimits(
             loop, per_second=rate and rate * share, at_once=max(1, int(at_once * share)) if at_once else None
         )
-        self._network = Network(Client(settings), witnesses_of(plan, Path(config.data.token_output_dir)))
+        self._probes = Client(settings)
+        self._network = Network(self._probes, witnesses_of(plan, Path(config.data.token_output_dir)))
         self._probing = ThreadPoolExecutor(config.fetch.connections, thread_name_prefix="network")
         self._hosts = Hosts()
         self._last: OrderedDict[str, _Asking] = OrderedDict()
         self._last_bytes = 0
+
+    def close(self) -> None:
+        """Ends its loop and closes its connections."""
+        self._loop.close()
+        self._client.close()
+        self._probes.close()
+        self._probing.shutdown(wait=False)
 
     async def got(self, url: str, sha256: str, look_at: LookAt) -> Got:
         """Raises BadSample: what came of the URL, for whichever of its rows asked first."""
