@@ -179,8 +179,8 @@ def _record(file: InputFile, position: int, row: Line, options: Options) -> Reco
             line = line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line
             is_new = bool(options.mapping) or (options.keeps_members and options.placeholders != KEEP)
             value = records.load_exact(line) if is_new else records.load(line)
+            require_taken(value)
             if file.settings:
-                require_taken(value)
                 masks = masks_in(value) if keeps_masks(file.settings) else NO_MASKS
             value = records.mapped(value, position, options)
             value, is_fixed = records.with_markers(value, options)

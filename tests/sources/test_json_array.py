@@ -49,6 +49,15 @@ def test_bad_elements_are_rejects_and_a_cut_array_keeps_the_rest(tmp_path):
     assert summary(records) == ["a", Reason.BAD_JSON, Reason.BAD_RECORD, 'b"]},', Reason.BAD_JSON]
 
 
+@pytest.mark.parametrize("end", [b"", b",", b" , \n", b', {"text": "b"}'])
+def test_an_array_that_is_cut_between_two_elements_ends_in_a_reject(end, tmp_path):
+    """The account said that all was there."""
+    records = read_all(one_input(write(tmp_path / "x.json", b'[{"text": "a"}' + end)))
+    texts = ["a", "b"] if b"b" in end else ["a"]
+    assert summary(records) == [*texts, Reason.TRUNCATED]
+    assert records[-1].message.startswith("the array does not end")
+
+
 @pytest.mark.parametrize("data", [b"[]", b" [ ] \n", b"[,]"])
 def test_no_elements(tmp_path, data):
     assert read_all(one_input(write(tmp_path / "x.json", data))) == []

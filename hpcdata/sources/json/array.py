@@ -1,7 +1,8 @@
 """A JSON array as JSON lines, in constant memory: an element a line, its bytes as they are but for line breaks.
 
 Only brackets and strings are looked at, so that an element that is no JSON stays one bad line and its neighbours good
-ones. An array that ends too early leaves its last, broken element as a line.
+ones. An array that ends too early leaves its last, broken element as a line or, where it ends between two elements, a
+line that is a reject: nobody knows how many are lost.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import os
 from collections.abc import Iterator
 
 from hpcdata.base.errors import UserError
+from hpcdata.samples import Reason
 from hpcdata.sources.base import InputFile, refusing_faults
 from hpcdata.sources.json.marks import Marks
 from hpcdata.sources.limits import bounded, most_records, require_few_records
+from hpcdata.sources.sets.writing import reject_line
 from hpcdata.sources.streams import BrokenStream, chunks
 
 logger = logging.getLogger(__name__)
@@ -41,6 +44,9 @@ def flatten_json(file: InputFile, out_path: str) -> int:
                 piece = piece.lstrip(_SPACE)
             out.write(piece.translate(_LINE_BREAKS))
             is_open = is_open or bool(piece)
+        if splitter.is_cut_between:
+            out.write(reject_line(Reason.TRUNCATED, "the array does not end: what came behind this is lost") + b"\n")
+            num_lines += 1
         out.flush()
         os.fsync(out.fileno())
     os.replace(partial, out_path)
@@ -68,6 +74,11 @@ class _Splitter:
         self._depth = 0
         self._marks = Marks(b"[]{},")
         self._beginning = b""
+
+    @property
+    def is_cut_between(self) -> bool:
+        """Whether the array ended too early, and not within an element."""
+        return not self.is_closed and self._depth == 1 and not self._marks.is_string
 
     def split(self, chunk: bytes, file: InputFile) -> Iterator[bytes | None]:
         if self._depth == 0 and not self.is_closed:

@@ -26,7 +26,11 @@ class Lines:
         self._out.write(orjson.dumps(record) + b"\n")
 
     def reject(self, reason: Reason, message: str) -> None:
-        self.record({REJECTED: {"reason": reason.value, "message": message}})
+        self._out.write(reject_line(reason, message) + b"\n")
+
+
+def reject_line(reason: Reason, message: str) -> bytes:
+    return orjson.dumps({REJECTED: {"reason": reason.value, "message": message}})
 
 
 def require_taken(value: object) -> None:
