@@ -393,7 +393,10 @@ def test_a_prompt_of_ones_own_is_said_to_each(tmp_path: Path) -> None:
     assert found["conversations"][0]["value"] == "<image>\nTell me, please!"
 
 
-@pytest.mark.parametrize("override", ["convert.image_prefix=x", "convert.json_name=a/b.json", "convert.prompt=[]"])
+@pytest.mark.parametrize(
+    "override",
+    ["convert.image_prefix=x", "convert.json_name=a/b.json", "convert.prompt=[]", "data.mapping=map.yaml"],
+)
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, override: str) -> None:
     source = write(tmp_path / "in/x.parquet", [row("x", JPEG)])
     with pytest.raises(UserError, match=override.partition("=")[0]):

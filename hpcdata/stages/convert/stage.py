@@ -61,6 +61,11 @@ class Convert:
             raise UserError(f"convert.image_prefix={prefix}: expected a folder with a slash at its end, or nothing")
         if not 0 <= probability <= 1:
             raise UserError(f"convert.prompt_probability={probability}: expected a number from 0 to 1")
+        if config.data.mapping:
+            raise UserError(
+                "data.mapping has no meaning for stage=convert, whose tables have conversations: other records "
+                "are copied by it (stage=copy copy.format=jsonl), then hpcdata export --format llava"
+            )
         prompts = config.convert.prompt
         if prompts is not None and not all(prompts if isinstance(prompts, list) and prompts else [prompts]):
             raise UserError("convert.prompt has an empty text: expected `recap`, a text, or a list of texts")
