@@ -27,14 +27,19 @@ class Sets:
     """Names of folders."""
 
 
-def find_sets(source: Path, only: Sequence[str], mapping: Path | None) -> Sets:
-    """In the order of their names. Raises UserError for sets that are not there, and where there is none."""
+def find_sets(source: Path, only: Sequence[str], mapping: Path | None, *, without: Path | None = None) -> Sets:
+    """In the order of their names. Raises UserError for sets that are not there, and where there is none.
+
+    without: a folder that is none, where what is made of them lies among them.
+    """
     names = read_mapping(mapping) if mapping else {}
     with refusing_faults(str(source)):
         if kind_of(str(source)) != "folder":
             raise UserError(f"{source} is no folder")
         found = sorted(
-            name for name in os.listdir(source) if name[0] != "." and kind_of(str(source / name)) == "folder"
+            name
+            for name in os.listdir(source)
+            if name[0] != "." and kind_of(str(source / name)) == "folder" and source.absolute() / name != without
         )
     if missing := [name for name in only if name not in found]:
         raise UserError(f"{source} has no set {missing[0]}: it has {', '.join(found) or 'none'}")

@@ -83,7 +83,8 @@ def set_folders(options: RelinkOptions) -> list[Path]:
         if kind_of(str(source)) != "folder":
             raise UserError(f"{source} is no folder")
         names = sorted(name for name in os.listdir(source) if not name.startswith("."))
-        found = [source / name for name in names if kind_of(str(source / name)) == "folder"]
+        folders = [source / name for name in names if kind_of(str(source / name)) == "folder"]
+        found = [folder for folder in folders if folder != options.target.absolute()]
     wanted = list(options.only or options.mapping)
     if own := json_in(source):
         inner = [folder.name for folder in found if json_in(folder)]

@@ -40,7 +40,7 @@ def run(options: SetOptions, *, convert: Callable[[list[str]], int] | None, say:
         for folder in (folder for folder, found in files_to_relink(asked) if not found):
             say(f"{folder.name}: no JSON in it")
         return _relinked(asked, say)
-    sets = find_sets(options.source, options.only, options.mapping)
+    sets = find_sets(options.source, options.only, options.mapping, without=options.target)
     asked = _asked(options, {name: names[name] for name in sets.of_json if name in names}, sets.of_json)
     if sets.of_json:
         files_to_relink(asked)  # what is wrong with one is said before hours of others

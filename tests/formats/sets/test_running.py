@@ -113,6 +113,15 @@ def test_json_beside_sets_hides_none_of_them(sets: Path, tmp_path: Path, capsys:
     )
 
 
+def test_what_is_made_may_lie_among_the_sets(sets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(sets / f"made/{PLAIN}/image/kg/1.jpg", picture(2))
+    for _ in range(2):
+        assert convert.main(["sets", str(sets), str(sets / "made")]) == DONE
+        assert convert.main(["relink", str(sets), str(sets / "made")]) == DONE
+    assert "made: " not in capsys.readouterr().out
+    assert (sets / "made" / TABLE / f"{TABLE}.json").exists()
+
+
 def test_what_is_wrong_with_one_set_is_said_before_others_are_made(
     sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
