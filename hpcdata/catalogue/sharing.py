@@ -177,7 +177,7 @@ class Work:
 
     async def _try_file(self, item: Listed, known: Known, left: dict[str, Begun]) -> None:
         """A small one, in the loop. left: gets those that patience is needed for."""
-        target, wanted = self._folder / item.path, item.wanted(self._hub)
+        target, wanted = os.path.join(self._folder, item.path), item.wanted(self._hub)
         if self._is_settled(item, known):
             return
         try:

@@ -58,7 +58,7 @@ class Fetcher:
     def is_small(self, size: int | None) -> bool:
         return size is not None and size <= min(SMALL, self.interval)
 
-    async def fetch_once(self, wanted: Wanted, target: Path, parts: Path) -> Here | Begun:
+    async def fetch_once(self, wanted: Wanted, target: str, parts: Path) -> Here | Begun:
         """Brings a small file, in the loop of `web`, if it comes at once. Raises OSError when it cannot be written."""
         part = InMemory(wanted)
         try:

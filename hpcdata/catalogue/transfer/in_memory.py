@@ -63,7 +63,7 @@ class InMemory:
     def require_right(self) -> None:
         require_content(self._wanted, self.place, self._sha256(), self._read, self._git_sha1)
 
-    def publish(self, target: Path, parts: Path) -> Here:
+    def publish(self, target: str | Path, parts: Path) -> Here:
         temporary = f"{parts}/{self._wanted.key()}.{os.getpid()}-{threading.get_ident()}.tmp"
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)

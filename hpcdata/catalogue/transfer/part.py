@@ -63,11 +63,11 @@ class Part(Protocol):
     def close(self) -> None: ...
 
 
-def published(source: str | Path, target: Path, sha256: str, *, is_sure: bool) -> Here:
+def published(source: str | Path, target: str | Path, sha256: str, *, is_sure: bool) -> Here:
     try:
         os.replace(source, target)
     except FileNotFoundError:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         os.replace(source, target)
     found = os.stat(target)
     return Here(found.st_size, found.st_mtime_ns, sha256, is_sure)
