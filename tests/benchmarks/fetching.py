@@ -8,7 +8,7 @@ Against a server of this machine, in a process of its own, that sends files by s
             holds each connection back to `--rate` MB/s, as servers on the web do; then all of them together; then none
     small   `--small` files of 2 KB: hpcdata download, and a loop of asyncio (aiohttp, 32 at once) that checks nothing
     again   the same line when all is here
-    check   `--check` of the large file and of the small ones, beside sha256sum
+    check   `--check` of the large file and of the small ones, beside sha256sum and openssl
 
 CPU is that of the client's processes, in seconds.
 """
@@ -222,12 +222,14 @@ def check(folder: Path, given: argparse.Namespace) -> None:
         with server(folder) as url:
             ended(start(folder, url, repo, "--n-proc", "4"))
             data = str(folder / "data/bench/data")
-            tool = f"find {data} -type f -print0 | xargs -0 sha256sum"
+            tool = f"find {data} -type f -print0 | xargs -0 "
             runs = {
-                "sha256sum": lambda tool=tool: subprocess.run(tool, shell=True, check=True, **quiet()),  # type: ignore
-                "hpcdata --check": lambda url=url, repo=repo: ended(start(folder, url, repo, "--check")),
+                name: lambda line=tool + name: subprocess.run(line, shell=True, check=True, **quiet())  # type: ignore
+                for name in ("sha256sum", "openssl dgst -sha256")
+                if shutil.which(name.split()[0])
             }
-            subprocess.run(tool, shell=True, check=True, **quiet())  # type: ignore[call-overload]
+            runs["hpcdata --check"] = lambda url=url, repo=repo: ended(start(folder, url, repo, "--check"))  # type: ignore
+            runs["sha256sum"]()
             show(f"reading back, {repo}", amount, unit, by_turns(None, given.rounds, runs))
 
 
