@@ -183,3 +183,20 @@ def test_points_of_a_table_are_a_list_whichever_way_they_are_stored(tmp_path: Pa
 def test_looking_at_nothing_is_refused(words: list[str], hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify_datasets.main(words) == 2
     assert f"{words[0]} is {words[1]}, expected 1 or more" in capsys.readouterr().err
+
+
+def test_a_split_of_which_a_part_is_here_is_not_opened_as_if_it_were_whole(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real_sets.onevision(hub.folder)
+    hub.misbehave("status", times=9, value=404, part="GeoQA")
+    assert download.main(["llava_onevision_data"]) == 1
+    told = r"split train: 1 of 2 files are not here, such as .*GeoQA.*: hpcdata download llava_onevision_data"
+    with pytest.raises(UserError, match=told):
+        get_dataset("LLaVA-OneVision-Data")
+    capsys.readouterr()
+    assert verify_datasets.main([]) == 1
+    assert "1 of 2 files are not here" in capsys.readouterr().out
+    hub.behave()
+    assert download.main(["llava_onevision_data"]) == 0
+    assert len(get_dataset("LLaVA-OneVision-Data")) == 6

@@ -62,21 +62,28 @@ def split_of(entry: Entry, split: str) -> str:
     return known
 
 
-def files_of(entry: Entry, folder: Path, split: str) -> list[str]:
-    """The files of a split that are here, sorted."""
-    patterns = entry.splits[split]
+def files_of(entry: Entry, folder: Path, split: str) -> tuple[list[str], list[str]]:
+    """(the files of a split that are here, those that belong to it and are not), sorted. Of a set that is here in part,
+    the listing says what belongs to it.
+    """
+    patterns, listed = entry.splits[split], listing.load(folder)
+    fits = matcher(patterns).fullmatch
+    of_listing = [] if listed is None else [item.path for item in listed.files if fits(item.path)]
+    names: Iterable[str] = of_listing or filter(fits, names_below(folder))
     if not any(mark in pattern for pattern in patterns for mark in "*?"):
-        names: Iterable[str] = patterns
-    else:
-        fits, listed = matcher(patterns).fullmatch, listing.load(folder)
-        of_listing = [] if listed is None else [item.path for item in listed.files if fits(item.path)]
-        names = of_listing or filter(fits, names_below(folder))
+        names = patterns
     paths = [os.path.join(folder, name) for name in sorted(names)]
-    return [path for path in paths if os.path.isfile(path)]
+    here = [path for path in paths if os.path.isfile(path)]
+    return here, sorted(set(paths) - set(here)) if here or of_listing else []
 
 
 def _of_files(entry: Entry, folder: Path, split: str, options: dict[str, Any]) -> Dataset:
-    files = files_of(entry, folder, split)
+    files, missing = files_of(entry, folder, split)
+    if missing:
+        raise UserError(
+            f"{entry.name}, split {split}: {len(missing)} of {len(files) + len(missing)} files are not here, such as "
+            f"{missing[0]}: hpcdata download {quoted(entry.name)}"
+        )
     if not files:
         raise UserError(
             f"{entry.name}, split {split}: no file of {', '.join(entry.splits[split])} is in {folder}: "

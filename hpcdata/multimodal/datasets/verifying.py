@@ -58,7 +58,7 @@ _UNREACHABLE = ("manual", "gated", "private", "not published", "script only")
 def look_at(entry: Entry, root: Path, *, most: int | None, num_threads: int) -> Iterator[SplitReport]:
     """A report of each split. most: examples of each that are made, evenly spread; None: all."""
     folder = folder_of(entry, root)
-    splits = [split for split in entry.splits if files_of(entry, folder, split)]
+    splits = [split for split in entry.splits if any(files_of(entry, folder, split))]
     if not splits:
         yield SplitReport(entry.name, "-", problem=f"no file of its splits is in {folder}")
     for split in splits:
