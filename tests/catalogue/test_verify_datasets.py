@@ -200,3 +200,12 @@ def test_a_split_of_which_a_part_is_here_is_not_opened_as_if_it_were_whole(
     hub.behave()
     assert download.main(["llava_onevision_data"]) == 0
     assert len(get_dataset("LLaVA-OneVision-Data")) == 6
+
+
+def test_files_without_an_example_are_no_split(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    real_sets.llava_pretrain(hub.folder)
+    assert download.main(["llava_pretrain"]) == 0
+    (tmp_path / "data/BLIP558K/blip_laion_cc_sbu_558k.json").write_text("[]")
+    capsys.readouterr()
+    assert verify_datasets.main(["llava_pretrain"]) == 1
+    assert "its files are here, and have no example" in capsys.readouterr().out

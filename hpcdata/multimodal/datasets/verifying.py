@@ -66,6 +66,8 @@ def look_at(entry: Entry, root: Path, *, most: int | None, num_threads: int) -> 
         try:
             dataset = open_named(entry.name, entry, split, data_dir=os.fspath(root))
             report.num_examples, report.num_missing = len(dataset), getattr(dataset, "num_missing", 0)
+            if not (report.num_examples or report.num_missing or report.expected == 0):
+                report.problem = "its files are here, and have no example"
             _look(dataset, report, most, num_threads)
         except NoReader as error:
             report.unread = str(error)

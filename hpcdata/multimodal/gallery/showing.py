@@ -137,7 +137,10 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
-    shape = getattr(value, "shape", None)
+    try:
+        shape = getattr(value, "shape", None)
+    except BadSample as error:  # a picture that cannot be opened
+        return f"{type(value).__name__}: {error.message}"
     return f"{type(value).__name__}{'' if shape is None else f' {list(shape)}'}" if shape is not None else str(value)
 
 

@@ -9,6 +9,7 @@ from hpcdata.multimodal import DatasetBase, MolmoPreprocessorConfig, register
 from hpcdata.multimodal.datasets import registry
 from hpcdata.multimodal.gallery.showing import Look, show
 from hpcdata.multimodal.gallery.writing import write_page
+from hpcdata.multimodal.image_files import PictureFile
 from hpcdata.samples import BadSample, Reason
 from hpcdata.visualize import main
 from tests.browser import open_page
@@ -32,6 +33,7 @@ class Shapes(DatasetBase):
             {"messages": ["Only text <script>?", "Yes </script>."]},
             {"image": b"no picture", "messages": ["What?", "Nothing."]},
             {"bad": True},
+            {"image": PictureFile(b"<html>no picture"), "messages": ["What?", "Nothing."]},
         ]
 
     def get(self, item, rng):
@@ -95,7 +97,7 @@ def test_crops_and_patches_are_shown_where_they_are_asked_for(preprocessor):
     assert "<im_patch>" in "".join(run.text for run in entry.parts[0].runs)
 
 
-@pytest.mark.parametrize(("item", "reason"), [(3, "unreadable_image"), (4, "bad_example")])
+@pytest.mark.parametrize(("item", "reason"), [(3, "unreadable_image"), (4, "bad_example"), (5, "unreadable_image")])
 def test_what_is_rejected_is_shown_with_its_reason(preprocessor, item, reason):
     entry, figures = of(preprocessor, item)
     assert entry.reject.startswith(f"{reason}: ")
@@ -104,10 +106,10 @@ def test_what_is_rejected_is_shown_with_its_reason(preprocessor, item, reason):
 
 def test_the_page_has_all_of_them_and_counts_rejects(preprocessor, tmp_path):
     written = write_page(Shapes(), preprocessor, tmp_path / "new" / "folder", name="shapes")
-    assert (written.num_shown, dict(written.rejects)) == (5, {"unreadable_image": 1, "bad_example": 1})
+    assert (written.num_shown, dict(written.rejects)) == (6, {"unreadable_image": 2, "bad_example": 1})
     text = read(written.path.read_text()).text
-    assert "5 of 5 examples" in text
-    assert "rejected: 1 unreadable_image, 1 bad_example" in text
+    assert "6 of 6 examples" in text
+    assert "rejected: 2 unreadable_image, 1 bad_example" in text
 
 
 @pytest.mark.slow
