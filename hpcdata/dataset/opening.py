@@ -22,6 +22,7 @@ from hpcdata.runs.plan import Plan, ShardSpec, load_plan
 from hpcdata.shards import shard
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.schema import Sizes
+from hpcdata.shards.shard import Progress, ShardSummary
 
 
 def open_manifest(path: str | Path, *, allow_tmp: bool = False) -> Manifest:
@@ -48,6 +49,17 @@ class _Piece:
     counts: Counts
     content_digest: str
     may_grow: bool = False
+
+    @classmethod
+    def of(cls, folder: Path, number: int, found: ShardSummary | Progress, *, may_grow: bool = False) -> _Piece:
+        return cls(
+            folder=folder,
+            shard=number,
+            sizes=found.sizes,
+            counts=found.counts,
+            content_digest=found.content_digest,
+            may_grow=may_grow,
+        )
 
     def part(self, root: Path) -> Part:
         return Part(
@@ -91,13 +103,7 @@ def _shard_manifest(folder: Path) -> Manifest:
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} is not a readable shard: {error}") from None
     header = summary.header
-    piece = _Piece(
-        folder=folder,
-        shard=header.shard,
-        sizes=summary.sizes,
-        counts=summary.counts,
-        content_digest=summary.content_digest,
-    )
+    piece = _Piece.of(folder, header.shard, summary)
     made = _manifest(folder.parent, [piece], header.fingerprint, header.id_dtype, counts=summary.counts)
     context = _context(folder.absolute().parent.parent)
     if context is None or context.fingerprint != header.fingerprint:
@@ -115,28 +121,14 @@ def _context(folder: Path) -> Manifest | None:
 def _find(plan: Plan, paths: RunPaths, spec: ShardSpec) -> _Piece | None:
     folder = paths.find_shard(spec.name)
     if folder is not None:
-        summary = shard.read_summary(folder)
-        return _Piece(
-            folder=folder,
-            shard=spec.shard,
-            sizes=summary.sizes,
-            counts=summary.counts,
-            content_digest=summary.content_digest,
-        )
+        return _Piece.of(folder, spec.shard, shard.read_summary(folder))
     header = plan.header(spec)
     found = [(shard.valid_progress(old, header), old) for old in shard.list_attempts(paths.shards, spec.name)]
     valid = [(progress, old) for progress, old in found if progress is not None]
     if not valid:
         return None
     progress, old = max(valid, key=lambda pair: pair[0].samples_read)
-    return _Piece(
-        folder=old,
-        shard=spec.shard,
-        sizes=progress.sizes,
-        counts=progress.counts,
-        content_digest=progress.content_digest,
-        may_grow=True,
-    )
+    return _Piece.of(old, spec.shard, progress, may_grow=True)
 
 
 def _gaps(found: list[tuple[ShardSpec, _Piece | None]]) -> Iterator[dict[str, Any]]:

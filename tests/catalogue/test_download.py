@@ -11,7 +11,6 @@ import shlex
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,17 +22,6 @@ from tests.catalogue.hub import Hub
 from tests.catalogue.sets import REPO, YAML, fill, kept_from_the_web
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    for name in ("HF_TOKEN", "HF_ACCESS_TOKEN", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HPCDATA_CATALOGUE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    with Hub(tmp_path / "hub") as running:
-        monkeypatch.setenv("HF_ENDPOINT", running.url)
-        yield running
 
 
 def put(hub: Hub, repo: str, **files: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,13 +20,8 @@ PARQUET = "ai2d(cauldron,llava_format)/train 1.parquet"
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    with Hub(tmp_path / "hub", page_size=4) as running:
-        yield running
-
-
-@pytest.fixture
 def files(hub: Hub) -> dict[str, bytes]:
+    hub.page_size = 4
     return fill(hub.folder)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,6 @@ from tests.catalogue.hub import Hub
 from tests.catalogue.sets import REPO, Once, entry, fill, found
 
 README = "README.md"
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    with Hub(tmp_path / "hub") as running:
-        yield running
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import os
 import stat
 import tarfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,14 +31,6 @@ from tests.catalogue import real_sets
 from tests.catalogue.hub import Hub
 from tests.catalogue.sets import Once
 from tests.trees import tree
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path / "data"))
-    with Hub(tmp_path / "hub") as running:
-        monkeypatch.setenv("HF_ENDPOINT", running.url)
-        yield running
 
 
 def never(seconds: float) -> bool:

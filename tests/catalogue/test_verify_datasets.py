@@ -10,7 +10,6 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +27,6 @@ from tests.catalogue import real_sets
 from tests.catalogue.hub import Hub
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    for name in ("HF_TOKEN", "HF_ACCESS_TOKEN", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HPCDATA_CATALOGUE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    with Hub(tmp_path / "hub") as running:
-        monkeypatch.setenv("HF_ENDPOINT", running.url)
-        yield running
 
 
 def test_a_parquet_set_opens_by_its_name_split_by_split(hub: Hub) -> None:

@@ -30,6 +30,7 @@ from hpcdata.sources.base import (
 )
 from hpcdata.sources.limits import most_records, require_few_records
 from hpcdata.sources.pictures import exported, row_members, tables
+from hpcdata.sources.pictures.fields import readable_row
 
 PICTURES, TEXTS, EXPORTED = "arrow", "textarrow", "arrow.exported"
 """Formats: rows with pictures or conversations, documents, and rows of an export of ours."""
@@ -173,11 +174,7 @@ def _record(file: InputFile, position: int, row: object, options: Options, media
         return tables.record_of(file, position, row, options, media)
     key = f"{file.label}#{position}"
     try:
-        if isinstance(row, BadSample):
-            raise row
-        assert isinstance(row, dict)
-        if bad := next((value for value in row.values() if isinstance(value, BadSample)), None):
-            raise bad
+        row = readable_row(row)
         parts = records.document_parts(row, file, options)
         members = row_members.members_of(row, file, options) if options.keeps_members else ()
         return Sample(position=position, key=key, parts=parts, offset=position, members=members)

@@ -22,7 +22,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, Blob, Member, Reason, Record, Reject, Sample
 from hpcdata.sources import records
 from hpcdata.sources.base import InputFile, Options, json_type
-from hpcdata.sources.pictures.fields import TALKS
+from hpcdata.sources.pictures.fields import TALKS, readable_row
 from hpcdata.sources.pictures.turns import without_names
 
 _EXPORT, _TARGET = "hpcdata.json", "hf"
@@ -48,11 +48,7 @@ def holds_records(path: str, schema: pa.Schema) -> bool:
 def record_of(file: InputFile, position: int, row: object, options: Options) -> Record:
     key = f"{file.label}#{position}"
     try:
-        if isinstance(row, BadSample):
-            raise row
-        assert isinstance(row, dict)
-        if bad := next((value for value in row.values() if isinstance(value, BadSample)), None):
-            raise bad
+        row = readable_row(row)
         key = _key(file, row["key"], key)
         record, pictures = _record(row), _pictures(row)
         shown = _with_pictures(record, pictures)

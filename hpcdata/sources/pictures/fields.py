@@ -61,6 +61,16 @@ MOST_PICTURES = 10_000
 """Of one record."""
 
 
+def readable_row(row: object) -> dict[str, Any]:
+    """A row of a table. Raises the BadSample that stands in its place, or in that of one of its values."""
+    if isinstance(row, BadSample):
+        raise row
+    assert isinstance(row, dict)
+    if bad := next((value for value in row.values() if isinstance(value, BadSample)), None):
+        raise bad
+    return row
+
+
 def named_pictures(record: Mapping[str, Any], *, keeps_empty: bool = False) -> list[Named]:
     """The pictures that a record names, in order. Raises BadSample for a value that names none.
 

@@ -26,7 +26,7 @@ from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_p
 from hpcdata.sources.custom.mapping import parsed
 from hpcdata.sources.limits import most_records, most_unpacked, require_few_records
 from hpcdata.sources.pictures import row_members
-from hpcdata.sources.pictures.fields import BYTES_FIELDS, IMAGE_FIELDS, TALKS, holds_media
+from hpcdata.sources.pictures.fields import BYTES_FIELDS, IMAGE_FIELDS, TALKS, holds_media, readable_row
 from hpcdata.sources.pictures.places import shown
 
 logger = logging.getLogger(__name__)
@@ -219,14 +219,9 @@ def record_of(
     """media: columns that hold other media than pictures, which nobody who wants pictures loses in silence."""
     key, found_id = f"{file.label}#{position}", ""
     try:
-        if isinstance(row, BadSample):
-            raise row
-        assert isinstance(row, dict)
-        if options.notes_ids and row.get(ID) is not None:
+        if options.notes_ids and isinstance(row, dict) and row.get(ID) is not None:
             found_id = str(row[ID])
-        bad = next((value for value in row.values() if isinstance(value, BadSample)), None)
-        if bad is not None:
-            raise bad
+        row = readable_row(row)
         if media and (options.needs_image or options.keeps_members):
             _require_no_other_media(row, media)
         value, is_fixed = records.with_markers(records.mapped(row, position, options), options)
