@@ -85,7 +85,6 @@ def _line(row: RejectRow, folders: Mapping[str, str]) -> str:
 
 
 def _retry(options: Options) -> int:
-    import dataclasses
     import json
 
     from hpcdata.base.logs import configure
@@ -96,7 +95,7 @@ def _retry(options: Options) -> int:
     configure("retry")
     result = retry(options.run, reason=options.reason, accept_changed=options.accept_changed)
     if options.json:
-        print(json.dumps(dataclasses.asdict(result)))
+        print(json.dumps(vars(result)))
     else:
         _print_result(result, options.run)
     return FAILED if result.problems else DONE

@@ -301,7 +301,10 @@ def test_a_retry_asks_again_for_what_may_come_and_for_nothing_else(server, tmp_p
         {"url_failed": 1},
     )
     assert {item.path for item in server.asked} == {"/1.jpg", "/3.jpg"}
-    assert dict(retry(run, reason="url_gone").recovered) == {"url_gone": 1}
+    capsys.readouterr()
+    assert rejects.main([str(run), "--retry", "--reason=url_gone", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["tried"], shown["recovered"], shown["still_rejected"]) == (1, {"url_gone": 1}, {})
     combine(run, CombineOptions())
     assert [report.problems for report in verify(run)] == [[], []]
     assert read_status(run).counts["written"] == 4
