@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["gone", "refused", "busy", "wrong"]
-_BUSY = (408, 421, 425, 429, 500, 502, 503, 504, 507, 508, 509, 520, 521, 522, 523, 524, 529, 530)
+_BUSY = (408, 421, 425, 429)
+_NEVER = (501, 505, 506, 510, 511)
+"""Of those from 500 on, which passing gateways and overloaded servers invent freely: no later time helps."""
 _GONE = (404, 410)
 _BEGINS = {
     ".zip": b"PK",
@@ -50,7 +52,8 @@ class Fault(Exception):
 
 def fault_of_status(status: int, url: str, *, retry_after_s: float | None = None) -> Fault:
     """What a status that is no success means. url: without its query, which may hold a secret."""
-    kind: Kind = "busy" if status in _BUSY else "gone" if status in _GONE else "refused"
+    passes = status in _BUSY or (500 <= status < 600 and status not in _NEVER)
+    kind: Kind = "busy" if passes else "gone" if status in _GONE else "refused"
     return Fault(kind, f"http {status}", f"{url} answers {status}", retry_after_s=retry_after_s)
 
 

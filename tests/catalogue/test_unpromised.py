@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from hpcdata.catalogue.entry import WebFile
-from hpcdata.catalogue.faults import Wanted
+from hpcdata.catalogue.faults import Wanted, fault_of_status
 from hpcdata.catalogue.fetching import Account, Options, fetch_set
 from hpcdata.catalogue.settings import Hub
 from hpcdata.catalogue.web import Web
@@ -179,6 +179,13 @@ def test_a_file_that_is_to_be_empty_may_be(tmp_path: Path) -> None:
     with served(lambda *_: (200, b"", {}, 0)) as (url, _):
         assert not fetched(tmp_path, url, size=0).failed
     assert (tmp_path / "a.bin").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(429, "busy"), (525, "busy"), (599, "busy"), (501, "refused"), (451, "refused"), (410, "gone")]
+)
+def test_what_a_status_means(status: int, kind: str) -> None:
+    assert fault_of_status(status, "http://h/a").kind == kind
 
 
 def test_sums_vouch_and_nothing_else() -> None:
