@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +12,8 @@ from hpcdata.catalogue.listing import Listed
 from hpcdata.catalogue.record import Here, Known
 from hpcdata.catalogue.transfer.connections import MOST, PIECE
 from hpcdata.catalogue.transfer.fetcher import INTERVAL
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -36,6 +40,30 @@ class Account:
 
     def reasons(self) -> Counter[str]:
         return Counter(self.failed.values())
+
+
+class Tally:
+    """Adds to an account, from many threads."""
+
+    def __init__(self, name: str, account: Account) -> None:
+        self._name, self._account = name, account
+        self._counted: set[str] = set()
+        self._lock = threading.Lock()
+
+    def count(self, path: str, *, is_fetched: bool) -> None:
+        with self._lock:
+            if path not in self._counted:  # a unit is begun again when its claim was lost
+                self._counted.add(path)
+                self._account.failed.pop(path, None)
+                self._account.fetched += is_fetched
+                self._account.kept += not is_fetched
+
+    def fail(self, path: str, reason: str, detail: str) -> None:
+        with self._lock:
+            self._account.failed[path] = reason
+            if reason not in self._account.told:
+                self._account.told[reason] = detail
+                log.warning("%s: %s: %s", self._name, reason, detail)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from hpcdata.base import units
 from hpcdata.base.errors import Failed
 from hpcdata.base.files import NO_ROOM
-from hpcdata.catalogue.accounts import Account, Options, fits, is_here
+from hpcdata.catalogue.accounts import Account, Options, Tally, fits, is_here
 from hpcdata.catalogue.entry import Entry
 from hpcdata.catalogue.faults import Fault
 from hpcdata.catalogue.listing import Listed
@@ -64,7 +64,7 @@ class Work:
         self._parts.mkdir(parents=True, exist_ok=True)
         self._wait = wait
         self._lock = threading.Lock()
-        self._counted: set[str] = set()
+        self._tally = Tally(entry.name, account)
         self._broken: BaseException | None = None
         piece = min(options.piece, options.interval)
         self._fetcher = Fetcher(
@@ -193,16 +193,16 @@ class Work:
             left[item.path] = here
         else:
             self._journal.add(item.path, here)
-            self._count(item, is_fetched=True)
+            self._tally.count(item.path, is_fetched=True)
 
     def _is_settled(self, item: Listed, known: Known) -> bool:
         """Here, or given up by another process since this one began."""
         if is_here(item, known, self._folder):
-            self._count(item, is_fetched=False)
+            self._tally.count(item.path, is_fetched=False)
             return True
         reason = known.failed.get(item.path)
         if reason is not None and self._failed_before.get(item.path) != reason:
-            self._fail(item, reason, f"another process: {reason}")
+            self._tally.fail(item.path, reason, f"another process: {reason}")
             return True
         return False
 
@@ -214,22 +214,22 @@ class Work:
         try:
             if (here := self._here_already(item, known, target)) is not None:
                 self._journal.add(item.path, here)
-                self._count(item, is_fetched=False)
+                self._tally.count(item.path, is_fetched=False)
                 return
             here = self._fetcher.fetch(wanted, target, self._parts, begun)
         except Fault as fault:
             if fault.reason != "stopped":
                 self._journal.add_failed(item.path, fault.reason)
-                self._fail(item, fault.reason, fault.detail)
+                self._tally.fail(item.path, fault.reason, fault.detail)
             return
         except OSError as error:
             if error.errno not in _OF_ITS_NAME:
                 raise
             self._journal.add_failed(item.path, "name")
-            self._fail(item, "name", f"{ascii(item.path)[:_MOST_SHOWN]}: {error.strerror}")
+            self._tally.fail(item.path, "name", f"{ascii(item.path)[:_MOST_SHOWN]}: {error.strerror}")
             return
         self._journal.add(item.path, here)
-        self._count(item, is_fetched=True)
+        self._tally.count(item.path, is_fetched=True)
 
     def _here_already(self, item: Listed, known: Known, target: Path) -> Here | None:
         """A file under its final name that the record does not vouch for: one that was noted last before a kill, or
@@ -248,21 +248,6 @@ class Work:
             log.info("%s: %s is not what it should be, and is fetched", self._entry.name, item.path)
             return None
         return Here(found.st_size, found.st_mtime_ns, sha256, is_sure=False)
-
-    def _count(self, item: Listed, *, is_fetched: bool) -> None:
-        with self._lock:
-            if item.path not in self._counted:  # a unit is begun again when its claim was lost
-                self._counted.add(item.path)
-                self._account.failed.pop(item.path, None)
-                self._account.fetched += is_fetched
-                self._account.kept += not is_fetched
-
-    def _fail(self, item: Listed, reason: str, detail: str) -> None:
-        with self._lock:
-            self._account.failed[item.path] = reason
-            if reason not in self._account.told:
-                self._account.told[reason] = detail
-                log.warning("%s: %s: %s", self._entry.name, reason, detail)
 
     def _wait_here(self, seconds: float) -> bool:
         return self._broken is not None or self._wait(seconds)

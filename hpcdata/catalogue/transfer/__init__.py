@@ -8,7 +8,8 @@ blocks       buffers, and how they get to the disk
 hashing      sha256 at the speed of the disk, of files that are there
 lanes        the blocks of one connection
 ordering     sha256 of blocks in the file's order
-on_disk      a large file: blocks, a thread that writes and one that hashes
+settling     one thread writes blocks, one hashes them
+on_disk      a large file: lanes fill blocks, which settle
 fetcher      asks until the file is whole and right
 batches      small files, many in one thread
 connections  how many connections one file gets

@@ -14,11 +14,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from queue import SimpleQueue
 
 from hpcdata.base import files
 from hpcdata.catalogue.faults import Fault, Wanted, require_content
@@ -26,44 +24,28 @@ from hpcdata.catalogue.record import Here
 from hpcdata.catalogue.transfer.blocks import ALIGNED, Block, Disk
 from hpcdata.catalogue.transfer.lanes import BlockLane
 from hpcdata.catalogue.transfer.notes import Found, Notes
-from hpcdata.catalogue.transfer.ordering import Ordering
 from hpcdata.catalogue.transfer.part import published
 from hpcdata.catalogue.transfer.ranges import Ranges
+from hpcdata.catalogue.transfer.settling import Settling
 from hpcdata.catalogue.web import Answer
 
 _BLOCK, _NUM_BLOCKS = 2 << 20, 8
 _LOOK_S = 0.5
 
 
-class OnDisk:
+class OnDisk(Settling):
     """A part, see `Part`. interval: bytes between checkpoints. Thread-safe but for restart, publish and close."""
 
     def __init__(self, wanted: Wanted, path: Path, interval: int) -> None:
-        self._wanted, self._path, self._interval = wanted, path, interval
+        super().__init__(Disk(path), Notes(Path(f"{path}.jsonl")), interval)
+        self._wanted, self._path = wanted, path
         self._block_size = max(ALIGNED, min(_BLOCK, interval // _NUM_BLOCKS) // ALIGNED * ALIGNED)
-        self._disk, self._notes = Disk(path), Notes(Path(f"{path}.jsonl"))
-        self._changed = threading.Condition()
-        self._error: BaseException | None = None
-        self._free: list[Block] = []
         self._num_blocks = self._num_lanes = self.num_restarts = 0
-        self._here, self._written, self._taken = Ranges(), Ranges(), Ranges()
-        self._in_memory: dict[int, Block] = {}
-        self._unwritten: set[int] = set()
-        self._to_write: SimpleQueue[Block | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._is_closed = False
+        self._taken = Ranges()
         self.is_single = False
         """Its server gives it to one connection alone."""
-        self.size: int | None
-        self.validator: str | None
+        self.size = wanted.size
         self._resume()
-
-    def _forget(self, found: Found) -> None:
-        self._order = Ordering(self._disk, self._interval, found)
-        self._is_hashing = self._wants_mark = False
-        self._marks: list[tuple[int, str]] = []
-        """Hashed, and to be noted once all before them is written."""
-        self.size, self.validator = self._wanted.size, found.validator
 
     def _resume(self) -> None:
         found = self._notes.read(self._wanted.identity(), os.fstat(self._disk.file).st_size)
@@ -177,6 +159,7 @@ class OnDisk:
 
     def restart(self) -> None:
         with self._changed:
+            self._is_paused = True
             self._changed.wait_for(lambda: self._error or not (self._unwritten or self._is_hashing))
             self._require_no_error()
             for ranges in (self._here, self._written, self._taken):
@@ -185,6 +168,7 @@ class OnDisk:
             self._in_memory.clear()
             self._order.close()
             self._forget(Found())
+            self.size = self._wanted.size
             self.num_restarts += 1
             os.ftruncate(self._disk.file, 0)
             self._notes.restart(self._wanted.identity())
@@ -237,87 +221,3 @@ class OnDisk:
         for start in range(0, size, _BLOCK):
             digest.update(os.pread(self._disk.file, min(_BLOCK, size - start), start))
         return digest.hexdigest()
-
-    def _require_no_error(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    # The threads
-
-    def _start(self) -> None:
-        with self._changed:
-            if not self._threads:
-                works = (self._write_all, self._hash_all)
-                self._threads = [threading.Thread(target=self._run, args=(work,), daemon=True) for work in works]
-                for thread in self._threads:
-                    thread.start()
-
-    def _run(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            with self._changed:
-                self._error = error
-                self._changed.notify_all()
-
-    def _write_all(self) -> None:
-        while (block := self._to_write.get()) is not None:
-            self._disk.write(block)
-            begin, end = block.begin, block.end
-            if not block.is_kept:
-                self._notes.block(begin, end, self._order.sums[begin][1], self.validator)
-            with self._changed:
-                self._written.add(begin, end)
-                self._unwritten.discard(begin)
-                if self._in_memory.get(begin) is not block:  # hashed already, or never to be from memory
-                    self._free.append(block)
-                self._note_marks()
-                self._changed.notify_all()
-
-    def _hash_all(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(self._has_work)
-                if self._is_closed:
-                    return
-                order, self._is_hashing = self._order, True
-                place, block = order.place, self._in_memory.get(order.place)
-                end, is_good = self._written.end_from(place), True
-            if block is not None:
-                order.update(block.bytes())
-                end = block.end
-            elif end > place:
-                end, is_good = order.read_back(end)
-            with self._changed:
-                self._is_hashing = False
-                if block is not None:
-                    del self._in_memory[place]
-                    if place not in self._unwritten:
-                        self._free.append(block)
-                lost = (place, end) if not is_good else order.go_to(end) if end > place else None
-                if lost is not None:
-                    self._lose(*lost)
-                is_idle = end == place
-                if order.is_mark_due() or (self._wants_mark and is_idle):
-                    self._marks += filter(None, [order.mark()])
-                    self._note_marks()
-                self._wants_mark = self._wants_mark and not is_idle
-                self._changed.notify_all()
-
-    def _has_work(self) -> bool:
-        return (
-            self._is_closed
-            or self._wants_mark
-            or self._order.place in self._in_memory
-            or self._written.end_from(self._order.place) > self._order.place
-        )
-
-    def _lose(self, begin: int, end: int) -> None:
-        """What was claimed is not there: it is missing again."""
-        self._here.remove(begin, end)
-        self._written.remove(begin, end)
-
-    def _note_marks(self) -> None:
-        while self._marks and self._marks[0][0] <= min(self._unwritten, default=self._marks[0][0]):
-            num_bytes, sha256 = self._marks.pop(0)
-            self._notes.mark(num_bytes, sha256, self.validator)

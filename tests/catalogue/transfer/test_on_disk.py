@@ -145,3 +145,13 @@ def test_a_part_of_another_revision_or_with_lost_power_is_begun_anew(tmp_path: P
     other = Wanted(path="one.bin", url="http://x/one.bin", size=len(DATA), sha256="0" * 64)
     with opened(tmp_path, other) as part:
         assert missing(part) == [(0, len(DATA))]
+
+
+def test_a_part_can_be_begun_anew_while_what_is_here_is_looked_at(tmp_path: Path) -> None:
+    fill_two_ranges(tmp_path)
+    with opened(tmp_path) as part:
+        part.restart()
+        assert part.num_bytes == 0
+        bring_range(part, 0, len(DATA))
+        assert part.is_whole(lambda _: False)
+        part.require_right()
