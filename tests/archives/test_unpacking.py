@@ -16,6 +16,7 @@ import sys
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import pytest
 import zstandard
 
 from hpcdata import unpack as command
-from hpcdata.archives import parts
+from hpcdata.archives import parts, zips
 from hpcdata.archives.unpacking import unpack, unpack_found
 from hpcdata.base.command import DONE, FAILED, REFUSED
 from hpcdata.base.errors import Failed, UserError
@@ -362,6 +363,22 @@ def test_a_fault_of_reading_is_no_damage(tmp_path: Path, monkeypatch: pytest.Mon
     unpack(str(source), out)
     assert held(out) == MEMBERS
     assert set(results(out).values()) == {"written"}
+
+
+def test_want_of_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Starving:
+        eof, needs_input, unused_data = False, True, b""
+
+        def decompress(self, data: bytes, max_length: int) -> bytes:
+            raise zlib.error("Error -4 while decompressing data")
+
+    source, out = put(tmp_path / "x.zip", zipped()), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setitem(zips._DECODERS, zipfile.ZIP_DEFLATED, Starving)
+        with pytest.raises(MemoryError):
+            unpack(str(source), out)
+    (made,) = unpack(str(source), out)
+    assert made.describe() == "x.zip: 41 members = 41 written"
 
 
 @pytest.mark.slow
