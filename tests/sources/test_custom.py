@@ -90,7 +90,7 @@ def test_numbers_of_parquet_are_read_where_a_template_names_them(tmp_path: Path)
     [
         ({**TALK, "speakers": SPEAKERS}, "bad_record: 1 <image> markers for 0 images"),
         ({"image": "pic", **TALK, "speakers": SPEAKERS}, "I|u:hi|a:yes"),
-        (TALK, "bad_record: turn 0 is from 'customer', expected one of system, human, user, gpt, assistant"),
+        (TALK, "bad_record: turn 0 is from nobody known, expected one of system, human, user, gpt, assistant"),
         ({**TALK, "speakers": {"clerk": "assistant"}}, "bad_record: turn 0 is from customer, and speakers has clerk"),
         ({**TALK, "said": "words"}, "bad_record: said of turn 0 is read from words, and the turn has who, what"),
     ],

@@ -8,7 +8,6 @@ import pytest
 from hpcdata.samples import BadSample, ImagePart, Reason, Reject, Role, Sample
 from hpcdata.sources import Options, records
 from hpcdata.sources.base import InputFile
-from hpcdata.sources.pictures.fields import named_pictures
 from tests.sources.source_files import images, json_lines, one_input, read_all, summary, write
 
 NEW = InputFile(path="/base/a.jsonl", label="a.jsonl", format="jsonl", base="/base", roots=("/base",))
@@ -264,9 +263,3 @@ def test_a_copy_takes_the_pictures_that_are_files_and_refuses_what_it_would_lose
     members = [[member.extension for member in record.members] for record in found if isinstance(record, Sample)]
     assert members == [["json", "png"], ["json"]]
     assert summary(found[2:]) == ["unsupported_media", "outside_root"]
-
-
-@pytest.mark.parametrize(("item", "what"), [(None, "null"), ("", "empty")])
-def test_a_picture_that_is_missing_in_a_list_is_told_by_its_place(item: str | None, what: str) -> None:
-    with pytest.raises(BadSample, match=rf"^images\[1\] is {what}, expected a path$"):
-        named_pictures({"images": ["a.jpg", item]})

@@ -98,10 +98,8 @@ def pictures_in(value: object, name: str, *, keeps_empty: bool = False) -> list[
         raise BadSample(Reason.BAD_RECORD, f"{name} has {len(value)} pictures, the limit is {MOST_PICTURES}")
     nothing = Named(field=name, data=b"")
     pictures = [nothing if keeps_empty and _is_empty(item) else _picture(item, name) for item in value]
-    if None in pictures:
-        number = pictures.index(None)
-        what = json_type(value[number]) if value[number] is None else "empty"
-        raise BadSample(Reason.BAD_RECORD, f"{name}[{number}] is {what}, expected a path")
+    if any(picture is None for picture in pictures):
+        raise _unexpected(value, name)
     return [picture for picture in pictures if picture is not None]
 
 

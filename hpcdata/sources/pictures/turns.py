@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hpcdata.samples import BadSample, ImagePart, Reason, Role, TextPart
-from hpcdata.sources.base import Options, clean_name, json_type
+from hpcdata.sources.base import Options, json_type
 from hpcdata.sources.pictures.fields import SPEAKER, SPOKEN, Named, pictures_in, turns_in
 
 IMAGE_MARKER = "<image>"
@@ -117,10 +117,7 @@ def _either(turn: dict[str, Any], names: tuple[str, str]) -> object:
 def _role(speaker: object, number: int) -> Role:
     role = ROLES.get(speaker) if isinstance(speaker, str) else None
     if role is None:
-        who = (
-            repr(clean_name(speaker.encode("utf-8", "backslashreplace"))[:32]) if isinstance(speaker, str) else "nobody"
-        )
-        raise BadSample(Reason.BAD_RECORD, f"turn {number} is from {who}, expected one of {', '.join(ROLES)}")
+        raise BadSample(Reason.BAD_RECORD, f"turn {number} is from nobody known, expected one of {', '.join(ROLES)}")
     return role
 
 

@@ -63,7 +63,7 @@ def as_json_line(sample: Sample, index: int, members: Mapping[str, bytes]) -> Wr
     pictures = [f"{_FILES}/{name}" for name, _ in files if is_picture(name)]
     if pictures:
         is_by_fields = any(member.blob.place is not None for member in sample.members)
-        for field in IMAGE_FIELDS if is_by_fields else _IMAGE_FIELDS:
+        for field in _fields_read(record) if is_by_fields else _IMAGE_FIELDS:
             record.pop(field, None)
         record["image"] = pictures[0] if len(pictures) == 1 else pictures
         if is_by_fields:
@@ -74,6 +74,12 @@ def as_json_line(sample: Sample, index: int, members: Mapping[str, bytes]) -> Wr
         record["files"] = others
     line = json.dumps({"key": sample.key, **record}, ensure_ascii=False) + "\n"
     return Written(index=index, key=sample.key, data=line.encode(), files=tuple(files), num_pictures=len(pictures))
+
+
+def _fields_read(record: Mapping[str, Any]) -> list[str]:
+    """Fields that name the pictures of a record, or would be read in place of `image`; others of these names stay."""
+    read = next((field for field in IMAGE_FIELDS if record.get(field)), "image")
+    return [*IMAGE_FIELDS[: IMAGE_FIELDS.index("image") + 1], read]
 
 
 def fields_of(members: Mapping[str, bytes]) -> dict[str, Any]:

@@ -225,3 +225,14 @@ def test_whole_numbers_of_any_size_stay_whole(policy: str, tmp_path: Path) -> No
     export_records(copies, tmp_path / "llava", "llava")
     made = json.loads((tmp_path / "llava/llava.json").read_text())
     assert [(item["id"], item["f"]) for item in made] == [(big, 0.1), (1, [big])]
+
+
+def test_other_fields_with_names_of_pictures_stay_in_copied_lines(tmp_path: Path) -> None:
+    """Only the first field is read as pictures; what the others say was left out with it."""
+    (tmp_path / "a.png").write_bytes(png())
+    others = {"images": ["b.png", "c.png"], "file_name": "old.jpg", "image_url": "http://x/a.jpg"}
+    rows = [{"image": "a.png", "text": "x", **others}, {"image_path": "a.png", "text": "x", **others}]
+    copies = copied(tmp_path / "run", *LINES, source=write_lines(tmp_path / "in.jsonl", rows))
+    (lines,) = copies.glob("dataset/parts/*/records/*.jsonl")
+    for number, line in enumerate(map(json.loads, lines.read_text().splitlines())):
+        assert line == {"key": f"in.jsonl#{number}", "image": f"files/{number:09d}.png", "text": "x", **others}
