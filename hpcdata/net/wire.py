@@ -1,8 +1,8 @@
 """HTTP/1.1 on one socket: a request out, the head and the body of its answer in (RFC 9112).
 
 `http.client` does the same in three times the CPU, most of it in the parser of mail headers. What servers get wrong and
-clients bear is borne here too: line feeds alone, lines that are no field, one length said twice. What could hide where
-a body ends is not: two lengths, a length that is no number, a chunk without one.
+clients bear is borne here too: line feeds alone in a head, lines that are no field, one length said twice. What could
+hide where a body ends is not: two lengths, a length that is no number, a chunk without one, a coding other than chunks.
 
 Coroutines do it: on a socket of a `Loop` they wait in the loop, on a blocking one they wait for nothing (`drive`).
 """
@@ -55,7 +55,10 @@ def request(method: str, target: str, headers: Mapping[str, str]) -> bytes:
 
 def parsed(data: bytes) -> Head:
     """A head up to its empty line. Raises NoHTTP."""
-    first, *lines = data.decode("latin-1").split("\n")
+    text = data.decode("latin-1").replace("\r\n", "\n")
+    if "\r" in text.rstrip("\r"):  # for some the end of a line, for others not
+        raise NoHTTP("a carriage return within a line")
+    first, *lines = text.split("\n")
     status = _STATUS_LINE.fullmatch(first.rstrip("\r"))
     if status is None:
         raise NoHTTP("no status line")
@@ -166,15 +169,18 @@ class Wire:
         self._chunk_left, self.left, self.is_whole = None, None, False
         if not has_body or head.status in (204, 304):
             self.left, self.is_whole = 0, True
-        elif coding is not None and not head.is_1_0:
-            if coding.rpartition(",")[2].strip().lower() == "chunked":
-                self._chunk_left = 0
+        elif coding is not None:
+            if coding.lower() != "chunked":  # bytes as they are sent would pass for the body
+                raise NoHTTP("a transfer coding that nobody asked for")
+            self._chunk_left = 0
         elif length is not None:
             self.left = _length(length)
             self.is_whole = not self.left
         words = headers.get("connection", headers.get("proxy-connection", "")).lower()
         self._keeps = "keep-alive" in words if head.is_1_0 else "close" not in words
-        if (self.left is None and self._chunk_left is None) or (coding is not None and length is not None):
+        if coding is not None and (head.is_1_0 or length is not None):
+            self._keeps = False
+        if self.left is None and self._chunk_left is None:
             self._keeps = False
 
     async def _chunk(self) -> int:
@@ -191,7 +197,7 @@ class Wire:
         return self._chunk_left
 
     async def _line(self) -> bytes:
-        """Of what stands between chunks."""
+        """Of what stands between chunks. A line feed alone is none: a byte of the chunk may be missing then."""
         while (end := self._rest.find(b"\n", self._at)) < 0:
             if len(self._rest) - self._at > _MOST_OF_A_LINE:
                 raise NoHTTP("a line without end")
@@ -200,7 +206,9 @@ class Wire:
                 raise EndsEarly("its body ends early")
             self._rest, self._at = self._rest[self._at :] + more, 0
         line, self._at = self._rest[self._at : end], end + 1
-        return line.rstrip(b"\r")
+        if line[-1:] != b"\r":
+            raise NoHTTP("a line that ends in a line feed alone")
+        return line[:-1]
 
     async def _take(self, buffer: memoryview) -> int:
         size = min(len(buffer), len(self._rest) - self._at)

@@ -30,7 +30,18 @@ ANSWERS = {
         False,
     ),
     "up to the end": (OK + b"\r\nabc", b"abc", False),
-    "another coding": (OK + b"Transfer-Encoding: chunked, gzip\r\n\r\nabc", b"abc", False),
+    "chunks of the older version": (
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"abc",
+        False,
+    ),
+    "another coding": (OK + b"Transfer-Encoding: chunked, gzip\r\n\r\nabc", NoHTTP, False),
+    "another coding below chunks": (
+        OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        NoHTTP,
+        False,
+    ),
+    "a chunk that lacks a byte": (OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nab\r\n0\r\n\r\n", NoHTTP, False),
     "closed behind it": (OK + b"Connection: Close\r\nContent-Length: 3\r\n\r\nabc", b"abc", False),
     "the older version": (b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", b"abc", False),
     "the older version, kept": (
@@ -47,6 +58,7 @@ ANSWERS = {
     "a longer chunk": (OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nabc\r\n0\r\n\r\n", NoHTTP, False),
     "a chunk's line without end": (OK + b"Transfer-Encoding: chunked\r\n\r\n2;" + b"x" * 5000, NoHTTP, False),
     "another protocol": (b"SSH-2.0-x\r\n\r\n", NoHTTP, False),
+    "a return within a line": (OK + b"X: 1\rTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", NoHTTP, False),
     "another version": (b"HTTP/2 200\r\n\r\n", NoHTTP, False),
     "headers without end": (OK + b"X: 1\r\n" * 20_000, NoHTTP, False),
     "interim without end": (b"HTTP/1.1 100 Continue\r\n\r\n" * 100, NoHTTP, False),
