@@ -13,7 +13,6 @@ is 1 where an archive or a member is damaged, encrypted or compressed in an unkn
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -45,7 +44,7 @@ def _unpack(options: Options) -> int:
     configure("unpack")
     made = unpack(options.src, Path(options.out), limits=Limits(bytes=options.max_bytes, members=options.max_members))
     if options.json:
-        print(json.dumps([dataclasses.asdict(item) for item in made], indent=1))
+        print(json.dumps([vars(item) for item in made], indent=1))
     else:
         for item in made:
             say(item.describe())

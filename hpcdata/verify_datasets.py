@@ -37,7 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _verify(options: Options) -> int:
-    import dataclasses
     import json
 
     from hpcdata.base.errors import UserError
@@ -60,7 +59,7 @@ def _verify(options: Options) -> int:
                 say(_line(report))
     away = [entry.name for entry in entries if entry not in here]
     if options.json:
-        reports = [dataclasses.asdict(report) for report in found]
+        reports = [vars(report) for report in found]
         print(json.dumps({"splits": reports, "not_here": away if options.names else []}))
     else:
         say(f"{len(here)} of {len(entries)} sets are in {root}; hpcdata download --list says what to do for the others")

@@ -6,6 +6,7 @@ import bz2
 import errno
 import gzip
 import io
+import json
 import lzma
 import os
 import signal
@@ -101,6 +102,9 @@ def test_as_the_document_unzips(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert command.main([str(archive), "-d", f"{tmp_path}/BLIP558K/image"]) == DONE
     assert capsys.readouterr().out == "images.zip: 1 members = 1 written\n"
     assert held(tmp_path / "BLIP558K/image") == {"00000/000000010.jpg": b"a"}
+    assert command.main([str(archive), f"{tmp_path}/again", "--json"]) == DONE
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told == {"archive": "images.zip", "members": 1, "results": {"written": 1}, "damage": ""}
 
 
 def test_several_archives_of_a_folder_meet_in_one(tmp_path: Path) -> None:

@@ -79,6 +79,8 @@ def test_verify_datasets_counts_and_decodes(hub: Hub, capsys: pytest.CaptureFixt
     out = capsys.readouterr().out
     assert "chart_qa, train: 5 examples; 5 made, 4 pictures decoded, 1 truncated (example 2: " in out
     assert "llava_onevision_data, train: 6 examples; 6 made, 6 pictures decoded\n" in out
+    assert verify_datasets.main(["chart_qa", "--json"]) == 1
+    assert {"truncated": 1} in [report["faults"] for report in json.loads(capsys.readouterr().out)["splits"]]
     assert verify_datasets.main(["OneVisionData", "--all", "--json"]) == 0
     (report,) = json.loads(capsys.readouterr().out)["splits"]
     assert (report["num_examples"], report["num_looked"], report["problem"]) == (6, 6, "")
