@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpcdata.dataset.verifying import verify
+from hpcdata.formats import arrow
 from hpcdata.formats.records.laying_out import export_records
 from hpcdata.formats.records.options import RecordOptions
 from hpcdata.formats.target import problems_of
@@ -163,11 +164,25 @@ def test_large_rows_are_cut_into_batches_that_readers_can_hold(monkeypatch: pyte
     import pyarrow as pa
 
     monkeypatch.setattr("hpcdata.formats.arrow.MOST_IN_BATCH", 1000)
-    row = {"image": {"bytes": b"x" * 400, "path": "a"}, "text": None, "metadata": "{}"}
-    rows = [{"key": str(number), **row} for number in range(5)]
-    data = rows_module.stream_bytes("pairs", rows[:0], is_first=True)
-    data += rows_module.stream_bytes("pairs", rows, is_first=not data)
-    with pa.ipc.open_stream(data) as stream:
+    rows = [written(number, b"x" * 400) for number in range(5)]
+    assert rows_module.stream_bytes("pairs", rows[:0], is_first=True) == []
+    with pa.ipc.open_stream(b"".join(rows_module.stream_bytes("pairs", rows, is_first=True))) as stream:
         batches = list(stream)
     assert [batch.num_rows for batch in batches] == [2, 2, 1]
     assert pa.Table.from_batches(batches).column("key").to_pylist() == list("01234")
+
+
+def written(number: int, picture: bytes | None) -> rows_module.WrittenRow:
+    image = None if picture is None else {"bytes": picture, "path": f"{number}.jpg"}
+    text = None if number % 3 else f"text {number}"
+    return rows_module._written(number, {"key": str(number), "image": image, "text": text, "metadata": "{}"})
+
+
+@pytest.mark.parametrize("pictures", [[b"a", b"", b"ccc"], [b"a", None], [None, None], [b"x"]])
+def test_the_bytes_of_a_batch_are_those_that_arrow_makes_of_rows(pictures: list[bytes | None]) -> None:
+    import pyarrow as pa
+
+    rows = [written(number, picture) for number, picture in enumerate(pictures)]
+    schema = arrow.schema_of(rows_module.FEATURES["pairs"])
+    expected = pa.RecordBatch.from_pylist([sample.row for sample in rows], schema=schema)
+    assert b"".join(rows_module.stream_bytes("pairs", rows, is_first=False)) == expected.serialize().to_pybytes()

@@ -100,7 +100,7 @@ class CopiedRows(Copied):
 
     def lay_out(self, schema: Schema, before: Before) -> Laid:
         (stream,) = schema.streams
-        rows = [sample.row for sample in self.samples if isinstance(sample, WrittenRow)]
+        rows = [sample for sample in self.samples if isinstance(sample, WrittenRow)]
         data = stream_bytes(self.columns, rows, is_first=not before.stream_bytes[stream.path])
         return Laid(columns=self._common(before), content=self._content(), streams={stream.path: data})
 

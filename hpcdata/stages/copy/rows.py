@@ -44,6 +44,7 @@ FEATURES: dict[str, dict[str, Any]] = {
     },
 }
 """`copy.columns` -> the columns, as `datasets` spell them."""
+_IMAGE_FIELDS = ("bytes", "path")
 _LARGEST_ROW = 2**30
 
 
@@ -118,7 +119,7 @@ def _turns(record: Row) -> list[Row] | None:
 
 
 def _metadata(record: Row) -> str:
-    return json.dumps(record, ensure_ascii=False)
+    return json.dumps(record, ensure_ascii=False) if record else "{}"
 
 
 def _pieces(row: Row) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
@@ -135,25 +136,36 @@ def _pictures(row: Row) -> list[Row]:
     return [row["image"]] if row["image"] else []
 
 
-def stream_bytes(columns: str, rows: Sequence[Row], *, is_first: bool) -> bytes:
-    """What rows add to a stream: one record batch, or several where they are large."""
+def stream_bytes(columns: str, samples: Sequence[WrittenRow], *, is_first: bool) -> list[bytes | memoryview]:
+    """What rows add to a stream, in pieces: one record batch, or several where they are large."""
+    schema = arrow.schema_of(FEATURES[columns])
+    batches = [arrow.body(_batch(some, schema)) for some in _cut(samples)]
+    return [arrow.head(schema), *batches] if is_first and batches else [*batches]
+
+
+def _batch(rows: Sequence[Row], schema: pa.Schema) -> pa.RecordBatch:
+    """What `RecordBatch.from_pylist` makes, in half the time."""
     import pyarrow as pa
 
-    schema = arrow.schema_of(FEATURES[columns])
-    batches = [pa.RecordBatch.from_pylist(some, schema=schema) for some in _cut(rows)]
-    return (arrow.head(schema) if is_first and batches else b"") + b"".join(map(arrow.body, batches))
+    def column(field: pa.Field) -> pa.Array:
+        values = [row[field.name] for row in rows]
+        if not pa.types.is_struct(field.type) or None in values:
+            return pa.array(values, field.type)
+        inner = [pa.array([value[name] for value in values], field.type.field(name).type) for name in _IMAGE_FIELDS]
+        return pa.StructArray.from_arrays(inner, fields=list(field.type))
+
+    return pa.RecordBatch.from_arrays([column(field) for field in schema], schema=schema)
 
 
-def _cut(rows: Sequence[Row]) -> Iterator[list[Row]]:
+def _cut(samples: Sequence[WrittenRow]) -> Iterator[list[Row]]:
     """Runs of rows whose bytes fit into one record batch."""
     some, size = list[Row](), 0
-    for row in rows:
-        data, held = _pieces(row)
-        own = len(data) + sum(len(content) for _, content in held)
+    for sample in samples:
+        own = len(sample.data) + sum(len(content) for _, content in sample.files)
         if some and size + own > arrow.MOST_IN_BATCH:
             yield some
             some, size = [], 0
-        some.append(row)
+        some.append(sample.row)
         size += own
     if some:
         yield some
