@@ -24,6 +24,7 @@ from pathlib import Path
 
 from processes import timed
 
+NUM_TARS = 8
 ROOT = Path(__file__).parent.parent.parent
 THEIRS = """
 import sys, tarfile, glob
@@ -60,11 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_tars(folder / name, options.pictures, options.bytes, is_unique=name == "unique")
             run(*in_turn(copying(folder / name, folder / f"{name} copied"), combining(folder / f"{name} copied")))
         rows, hf = folder / "rows", folder / "hf"
+        two, hf2 = folder / "rows2", folder / "hf2"
+        as_rows, by_two = ["copy.format=hf", "loader.batch_size=256"], ["cluster=local", "cluster.array=0-1"]
         ways = {
             "copy.format=hf, combine, export": in_turn(
-                [*copying(folder / "unique", rows), "copy.format=hf", "loader.batch_size=256"],
-                combining(rows),
-                export(rows, hf, "hf"),
+                [*copying(folder / "unique", rows), *as_rows], combining(rows), export(rows, hf, "hf")
+            ),
+            "the same by two tasks": in_turn(
+                [*copying(folder / "unique", two), *as_rows, *by_two], combining(two), export(two, hf2, "hf")
             ),
             "datasets: from_generator, map, save_to_disk": [
                 *(sys.executable, "-c", THEIRS, f"{folder}/unique/*.tar", folder / "theirs")
@@ -73,11 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "export, energon, links": export(folder / "unique copied", folder / "b", "energon"),
             "export, energon, all but one tar renamed": export(folder / "again copied", folder / "c", "energon"),
             "cp -r of the tars": ["cp", "-r", folder / "unique", folder / "d"],
+            "cp -r of the tars, and fsync": in_turn(
+                ["cp", "-r", str(folder / "unique"), str(folder / "e")],
+                ["sync", *(str(folder / "e" / f"{number:03d}.tar") for number in range(NUM_TARS))],
+            ),
         }
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         rss: dict[str, float] = {}
         for _ in range(options.rounds):
-            for name in ("rows", "hf", "theirs", "theirs.cache", "a", "b", "c", "d"):
+            for name in ("rows", "hf", "rows2", "hf2", "theirs", "theirs.cache", "a", "b", "c", "d", "e"):
                 shutil.rmtree(folder / name, ignore_errors=True)
             for name, line in ways.items():
                 took, rss[name] = timed([str(word) for word in line], {"HF_HOME": str(folder / "hub")})
@@ -86,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write_tars(folder: Path, pictures: int, size: int, *, is_unique: bool, num_tars: int = 8) -> None:
+def write_tars(folder: Path, pictures: int, size: int, *, is_unique: bool, num_tars: int = NUM_TARS) -> None:
     folder.mkdir()
     rng = random.Random(0)
     for number in range(num_tars):

@@ -47,7 +47,7 @@ class Rules:
     """Of one piece."""
     max_pixels: int
     decode: bool
-    """Pictures are decoded once, so that none is written that nobody can open."""
+    """Pictures are read to their end, so that none is written that nobody can open."""
     others: str
     """Of the kinds that are not in `COPIED`: `png`, `keep` or `reject`."""
 
