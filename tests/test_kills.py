@@ -23,6 +23,7 @@ from hpcdata.formats.tokens import NAMES
 from hpcdata.report.status import read_status
 from hpcdata.runs.plan import load_plan
 from hpcdata.runs.planning import prepare
+from hpcdata.shards.appending import SMALL_BYTES
 from tests import llava_tables
 from tests.evidence import KILLS, Evidence
 from tests.smallruns import small_config, small_run, start_task
@@ -150,8 +151,9 @@ CONVERTS = ("stage=convert", "data.source=parquet", "data.n_train_samples=null",
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + max(2, NUM_SCHEDULES // 10)))
 def test_so_is_a_folder_of_converted_tables(tmp_path: Path, evidence: Evidence, seed: int) -> None:
-    """Shards, and what is arranged of them. Ids come again in other shards."""
-    rows = [llava_tables.row(f"{number % 50}", llava_tables.picture(number)) for number in range(120)]
+    """Shards, and what is arranged of them. Ids come again in other shards; half of the pictures are large."""
+    pictures = [llava_tables.picture(number) + bytes(number % 2 * SMALL_BYTES) for number in range(120)]
+    rows = [llava_tables.row(f"{number % 50}", data) for number, data in enumerate(pictures)]
     source = str(llava_tables.write(tmp_path / "in/x.parquet", rows, group=30))
     small_run(tmp_path / "whole", *CONVERTS, source=source)
     folder = survive(tmp_path / "run", 2000 + seed, CONVERTS, evidence, source)
