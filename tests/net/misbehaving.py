@@ -32,9 +32,11 @@ import hashlib
 import http.server
 import itertools
 import socket
+import ssl
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -66,7 +68,8 @@ class _Page:
 class Server:
     """A context manager. `asked` grows with each answer that begins."""
 
-    def __init__(self, *, port: int = 0, host: str = "127.0.0.1") -> None:
+    def __init__(self, *, port: int = 0, host: str = "127.0.0.1", certificate: Path | None = None) -> None:
+        """certificate: for TLS, with its key in the same file."""
         self.asked: list[Asked] = []
         self.most_at_once = 0
         self._pages: dict[str, _Page] = {}
@@ -78,6 +81,13 @@ class Server:
             server_of_pages = own
 
         self._server = _Listening((host, port), Handler)
+        self._scheme = "http"
+        if certificate is not None:
+            self._scheme, context = "https", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(  # hands are shaken where requests are answered
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def put(self, path: str, body: bytes, *faults: str, kind: str = "application/octet-stream") -> str:
@@ -90,7 +100,7 @@ class Server:
 
     def url(self, path: str) -> str:
         host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}{path}"
+        return f"{self._scheme}://{host!s}:{port}{path}"
 
     @property
     def port(self) -> int:
