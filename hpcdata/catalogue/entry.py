@@ -57,12 +57,16 @@ class UrlList:
 class Reader:
     """How its examples are read. fields: of `rows` and `questions`, key of an example -> column or key; of `records`,
     options of a `SourceDataset`. `image_root` (of one split: `image_root.train`) is below the folder of the set, of
-    `records` and `questions`. constants: of every example of `rows` and `questions`, such as `point_scale`.
+    `records` and `questions`; `{folder}` is that of a file of `questions`. list_name: of the list of questions in the
+    object of a file; empty: the file is a list, or has questions by keys. words: of their answers that are numbers.
+    constants: of every example of `rows` and `questions`, such as `point_scale`.
     """
 
     kind: Literal["rows", "records", "questions"]
     fields: Mapping[str, str]
     style: str | None = None
+    list_name: str = "data"
+    words: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, int] = field(default_factory=dict)
 
 

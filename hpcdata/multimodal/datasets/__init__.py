@@ -9,7 +9,7 @@ measured       MeasuredDataset: records with what the stage `measure` knows of t
 columns        how it is stored
 examples       records of sources -> examples
 tables         TableDataset: rows of Parquet, read where they lie
-questions      QuestionsDataset: one JSON object with a list of questions, and a folder of pictures
+questions      QuestionsDataset: files of questions, and a folder of pictures
 fetched        FetchedDataset: rows of lists of addresses, with the pictures that `fetch` has brought
 named          sets of the catalogue that are here
 registry       names of datasets

@@ -98,12 +98,14 @@ def _of_files(entry: Entry, folder: Path, split: str, options: dict[str, Any]) -
     fields = dict(reader.fields)
     roots = {name: fields.pop(name) for name in list(fields) if name.startswith("image_root")}
     if (image_root := roots.get(f"image_root.{split}", roots.get("image_root"))) is not None:
-        fields["image_root"] = os.path.join(folder, image_root)
+        is_beside = image_root.startswith("{folder}")
+        fields["image_root"] = image_root if is_beside else os.path.join(folder, image_root)
     if reader.kind == "questions":
         from hpcdata.multimodal.datasets.questions import QuestionsDataset
 
         root = fields.pop("image_root", os.fspath(folder))
-        given = {"image_root": root, "style": reader.style, "constants": reader.constants, **options}
+        layout = {"image_root": root, "list_name": reader.list_name, "words": reader.words}
+        given = {**layout, "style": reader.style, "constants": reader.constants, **options}
         return QuestionsDataset(files, fields, **given)
     from hpcdata.multimodal.datasets.sources import SourceDataset
 

@@ -1,4 +1,4 @@
-"""Questions about pictures as challenges publish them: one JSON object, whose list `data` has an object a question.
+"""Questions about pictures as challenges publish them: JSON with an object a question, and pictures by their names.
 
     QuestionsDataset("infographicsVQA_train_v1.0.json", {"image": "image_local_name", "question": "question"},
                      image_root="images", style="info_qa")
@@ -9,23 +9,25 @@ The pictures are named by their paths below `image_root`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-import orjson
 
 from hpcdata.base.errors import UserError
 from hpcdata.multimodal.datasets.base import Dataset, Example, fingerprint_of
 from hpcdata.multimodal.image_files import PictureFile
 from hpcdata.samples import BadSample, Reason
+from hpcdata.sources.json.questions import QuestionFile
 
-_LIST = "data"
+BESIDE = "{folder}"
+_GAP = re.compile(r"\{(\w+)(?::0(\d{1,2})d)?\}")
 
 
 class QuestionsDataset(Dataset):
-    """One example a question, in the order of the files, held in memory without pictures."""
+    """One example a question, in the order of the files, read where they lie. Safe in threads and in workers."""
 
     def __init__(
         self,
@@ -33,54 +35,78 @@ class QuestionsDataset(Dataset):
         fields: Mapping[str, str],
         *,
         image_root: str | os.PathLike[str],
+        list_name: str = "data",
+        words: Mapping[str, str] | None = None,
         style: str | None = None,
         constants: Mapping[str, int] | None = None,
         sample: int | None = None,
     ) -> None:
         """fields: key of an example -> key of a question; what a question does not have is left out, as answers of a
-        test split are. style, constants: of every example. sample: only so many of the first. Raises UserError for a
-        file that is no such object.
+        test split are. That of `image` may have gaps, `png/{image_index}.png` or `{image_id:012d}.jpg`. image_root:
+        one that begins with `{folder}` is that of the file of questions. list_name: of the list in the file's object;
+        empty: the file is a list, or an object of questions by `{key}`. words: of answers that are numbers,
+        `{"0": "No"}`. style, constants: of every example. sample: only so many of the first.
+
+        Raises UserError for another file.
         """
         self._fields, self._root, self._style = dict(fields), os.fspath(image_root), style
-        self._constants = dict(constants or {})
-        self._rows = [row for file in files for row in _rows(os.fspath(file))][:sample]
+        self._constants, self._words, self._list_name = dict(constants or {}), dict(words or {}), list_name
+        self._files, left = list[QuestionFile](), sample
+        for file in files:
+            self._files.append(QuestionFile(os.fspath(file), list_name, left))
+            left = None if left is None else left - len(self._files[-1])
+        self._ends = np.cumsum([len(file) for file in self._files], dtype=np.int64)
+        if missing := [name for name in ("image", "question") if name not in self._fields]:
+            raise UserError(f"fields of questions have no {missing[0]}: it says which key of a question has it")
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     def get(self, item: int, rng: np.random.RandomState) -> Example:
-        row = self._rows[item]
-        if not isinstance(row, dict):
-            raise BadSample(Reason.BAD_RECORD, f"question {item} is {type(row).__name__}, expected an object")
+        which = int(np.searchsorted(self._ends, item, side="right"))
+        file = self._files[which]
+        number = item - int(self._ends[which] - len(file))
+        row, where = file.get(number), f"{file.path}: question {number}"
         found = {name: row[key] for name, key in self._fields.items() if row.get(key) is not None}
         if "question" not in found:
-            raise BadSample(Reason.BAD_RECORD, f"question {item} has no {self._fields['question']}")
-        found["image"] = PictureFile(os.path.join(self._root, self._name(item, found.get("image"))))
+            raise BadSample(Reason.BAD_RECORD, f"{where} has no {self._fields['question']}")
+        if self._words and "answer" in found:
+            found["answer"] = self._word(found["answer"], where)
+        root = self._root
+        if root.startswith(BESIDE):
+            root = os.path.dirname(file.path) + root.removeprefix(BESIDE)
+        found["image"] = PictureFile(os.path.join(root, _name(row, self._fields["image"], root, where)))
         found |= self._constants
         return found if self._style is None else {**found, "style": self._style}
 
     def fingerprint(self) -> str:
         """By what the questions say."""
-        how = [self._fields, self._style, *([self._constants] if self._constants else [])]
-        return fingerprint_of("QuestionsDataset", self._rows, *how)
+        how = [self._fields, self._style, self._constants, self._words, self._list_name]
+        return fingerprint_of("QuestionsDataset", [file.digest for file in self._files], *how)
 
-    def _name(self, item: int, name: Any) -> str:
-        if not isinstance(name, str) or not name:
-            raise BadSample(Reason.MISSING_IMAGE, f"question {item} has no {self._fields['image']}")
-        if name.startswith("/") or ".." in PurePosixPath(name).parts or "\0" in name:
-            raise BadSample(Reason.BAD_RECORD, f"question {item}: its picture {name!r} is not below {self._root}")
-        return name
+    def _word(self, answer: object, where: str) -> str:
+        if str(answer) not in self._words:
+            key, known = self._fields["answer"], ", ".join(self._words)
+            raise BadSample(Reason.BAD_RECORD, f"{where} has {key} {answer!r}, expected one of {known}")
+        return self._words[str(answer)]
 
 
-def _rows(path: str) -> list[Any]:
-    try:
-        with open(path, "rb") as file:
-            values = orjson.loads(file.read())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON: {error}") from None
-    rows = values.get(_LIST) if isinstance(values, dict) else None
-    if not isinstance(rows, list):
-        raise UserError(f"{path} is no object with a list {_LIST}, as questions are published")
-    return rows
+def _name(row: Mapping[str, Any], wanted: str, root: str, where: str) -> str:
+    """Of the picture, below its folder."""
+
+    def filled(gap: re.Match[str]) -> str:
+        value = row.get(gap[1])
+        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+            raise BadSample(Reason.MISSING_IMAGE, f"{where} has no {gap[1]}")
+        if gap[2] is None:
+            return str(value)
+        if not str(value).isdecimal():
+            raise BadSample(Reason.BAD_RECORD, f"{where} has {gap[1]} {value!r}, expected a number")
+        return str(value).zfill(int(gap[2]))
+
+    name = _GAP.sub(filled, wanted) if _GAP.search(wanted) else row.get(wanted)
+    if not isinstance(name, str) or not name:
+        raise BadSample(Reason.MISSING_IMAGE, f"{where} has no {wanted}")
+    if name.startswith("/") or ".." in PurePosixPath(name).parts or "\0" in name:
+        raise BadSample(Reason.BAD_RECORD, f"{where}: its picture {name!r} is not below {root}")
+    return name

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hpcdata import verify_datasets
+from hpcdata.base import sealed
 from hpcdata.base.errors import UserError
+from hpcdata.catalogue import listing
 from hpcdata.multimodal import get_dataset
+from hpcdata.multimodal.datasets import named
 from hpcdata.multimodal.datasets.questions import QuestionsDataset
 from hpcdata.samples import BadSample
 from tests.catalogue.real_sets import picture
@@ -27,22 +31,139 @@ def write(folder: Path, rows: Any, name: str = "q.json") -> Path:
 
 def test_a_question_a_row_and_its_picture_below_the_folder(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(picture(1))
-    rows = [ROW, {**ROW, "answers": None}, {**ROW, "image_local_name": "../a.png"}, "x", {"question": "Which?"}]
-    dataset = QuestionsDataset([write(tmp_path, {"data": rows})], FIELDS, image_root=tmp_path, style="info_qa")
+    rows = [ROW, {**ROW, "answers": None}, {**ROW, "image_local_name": "../a.png"}, {"question": "Which?"}, {}]
+    file = write(tmp_path, {"dataset": ["x"], "data": rows, "other": [{"data": [ROW]}]})
+    dataset = QuestionsDataset([file], FIELDS, image_root=tmp_path, style="info_qa")
     assert len(dataset) == 5
+    assert len(QuestionsDataset([file, file], FIELDS, image_root=tmp_path, sample=7)) == 7
     example = dataset[0]
     assert (example["question"], example["answers"], example["style"]) == ("How many?", ["3", "three"], "info_qa")
     assert example["image"].size() == (41, 61)
     assert "answers" not in dataset[1]
-    for item, told in ((2, "is not below"), (3, "expected an object"), (4, "has no image_local_name")):
-        with pytest.raises(BadSample, match=told):
+    for item, told in ((2, "is not below"), (3, "has no image_local_name"), (4, "has no question")):
+        with pytest.raises(BadSample, match=rf"q\.json: question {item}.* {told}"):
             dataset[item]
 
 
-@pytest.mark.parametrize("rows", [[ROW], {"date": []}, {"data": {}}])
-def test_another_object_is_refused(rows: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no object with a list data"):
-        QuestionsDataset([write(tmp_path, rows)], FIELDS, image_root=tmp_path)
+@pytest.mark.parametrize(
+    ("rows", "list_name", "told"),
+    [
+        ([ROW], "data", "is no object with a list data"),
+        ({"date": []}, "data", "is no object with a list data"),
+        ({"data": {}}, "data", "is no object with a list data"),
+        ("text", "", "is no list and no object of questions"),
+        *(({"data": rows}, "data", "stands what is no object") for rows in ([ROW, "x"], [1, ROW], [ROW, [1], ROW])),
+        ([ROW, None], "", "stands what is no object"),
+    ],
+)
+def test_what_is_no_list_of_questions_is_refused(rows: Any, list_name: str, told: str, tmp_path: Path) -> None:
+    """As a whole: a question that is left out would be missed by nobody."""
+    with pytest.raises(UserError, match=rf"q\.json.* {told}"):
+        QuestionsDataset([write(tmp_path, rows)], FIELDS, image_root=tmp_path, list_name=list_name)
+
+
+@pytest.mark.parametrize(
+    ("rows", "list_name", "told"),
+    [({"data": [ROW]}, "data", "cut short"), ([ROW], "", "cut short"), ({"1": ROW}, "", "no JSON")],
+)
+def test_a_file_that_is_cut_short_is_refused(rows: Any, list_name: str, told: str, tmp_path: Path) -> None:
+    file = write(tmp_path, rows)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UserError, match=rf"q\.json.* {told}"):
+        QuestionsDataset([file], FIELDS, image_root=tmp_path, list_name=list_name)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "file", "rows", "image", "expected"),
+    [
+        (
+            "tally_qa",
+            "train",
+            "train.json",
+            [{"image": "VG_100K/7.jpg", "question": "How many?", "answer": 3, "question_id": 1}],
+            "VG_100K/7.jpg",
+            {"answer": 3, "style": "tally_qa"},
+        ),
+        (
+            "dvqa",
+            "val_easy",
+            "qa/val_easy_qa.json",
+            [{"image": "bar_1.png", "question": "How many?", "answer": "three", "answer_bbox": [1, [2]]}],
+            "images/bar_1.png",
+            {"answer": "three", "style": "dv_qa"},
+        ),
+        (
+            "figure_qa",
+            "train",
+            "train1/qa_pairs.json",
+            {"qa_pairs": [{"image_index": 0, "question_string": "How many?", "answer": 1}], "total": [0]},
+            "train1/png/0.png",
+            {"answer": "Yes", "style": "figure_qa"},
+        ),
+        (
+            "plot_qa",
+            "validation",
+            "val/qa_pairs_V2.json",
+            {"qa_pairs": [{"image_index": 5, "question_string": "How many?", "answer": 1.5}]},
+            "val/png/5.png",
+            {"answer": 1.5, "style": "plot_qa"},
+        ),
+        (
+            "tabwmp",
+            "dev",
+            "tabmwp/problems_dev.json",
+            {"38": {"question": "How many?", "choices": None, "answer": "11", "unit": None}},
+            "tabmwp/tables/38.png",
+            {"answer": "11", "style": "tabwmp_da"},
+        ),
+        (
+            "a_okvqa",
+            "val",
+            "aokvqa_v1p0_val.json",
+            [
+                {"image_id": 9, "question": "How many?", "choices": ["a", "b"], "correct_choice_idx": 0}
+                | {"direct_answers": ["a", "a"], "rationales": ["..."]}
+            ],
+            "val2017/000000000009.jpg",
+            {"options": ["a", "b"], "answer_idx": 0, "answers": ["a", "a"], "style": "a_okvqa_mc"},
+        ),
+    ],
+)
+def test_sets_of_questions_are_opened_as_they_are_published(
+    name: str,
+    split: str,
+    file: str,
+    rows: Any,
+    image: str,
+    expected: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And a question that lost a field is told with the file and the field."""
+    monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path))
+    entry = named.find(name)
+    assert entry is not None
+    folder = tmp_path / entry.folder
+    path, shown = folder / file, folder / image
+    for item in (path, shown):
+        item.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rows, indent=1))
+    shown.write_bytes(picture(1, "JPEG"))
+    listed = listing.path_of(folder)
+    listed.parent.mkdir()
+    listed.write_bytes(sealed.to_json({"sources": listing.sources_of(entry), "files": []}))
+    example = get_dataset(name, split)[0]
+    assert example["image"].size() == (41, 61)
+    assert {key: value for key, value in example.items() if key != "image"} == {"question": "How many?", **expected}
+    assert entry.reader is not None
+    assert {"splits", "reader"} <= set(entry.unchecked)
+    for field in ("image", "question"):
+        key = entry.reader.fields[field]
+        key = key if "{" not in key else key[key.index("{") + 1 :].split("}")[0].split(":")[0]
+        if key != "key":
+            path.write_text(json.dumps(rows).replace(f'"{key}":', '"gone":'))
+            with pytest.raises(BadSample, match=f"{re.escape(file)}: question 0 has no {key}"):
+                get_dataset(name, split)[0]
 
 
 def test_sets_that_were_placed_by_hand_are_opened_by_their_names(

@@ -1,0 +1,138 @@
+"""Files of questions, of which only places are held: 16 bytes a question.
+
+{"data": [{...}, {...}]}      a list of the object, by its name
+[{...}, {...}]                the file is the list
+{"17": {...}, "18": {...}}    an object a question, by keys: `{key}`. Held in memory
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import orjson
+
+from hpcdata.base.errors import UserError
+from hpcdata.base.reads import read_at
+from hpcdata.samples import BadSample, Reason
+from hpcdata.sources.json.pieces import objects
+
+KEY = "key"
+_NAME = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*\[\Z')
+_CHUNK_BYTES, _MOST_BETWEEN, _MOST_BYTES = 1 << 20, 4096, 64 << 20
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+
+
+class QuestionFile:
+    """digest: of what the questions say. Safe in several threads and in workers."""
+
+    def __init__(self, path: str, list_name: str, most: int | None = None) -> None:
+        """list_name: of the list in the file's object; empty: the file is the list, or has questions by keys. most:
+        only so many of the first. Raises UserError for another file.
+        """
+        self.path, self._list_name = path, list_name
+        self._held: list[tuple[str, Any]] | None = None
+        self._places = np.zeros((0, 2), np.int64)
+        try:
+            with open(path, "rb") as file:
+                if not list_name and file.read(_MOST_BETWEEN).strip(_BLANK)[:1] == b"{":
+                    file.seek(0)
+                    self._hold(file.read(), most)
+                else:
+                    self._scan(file.fileno(), most)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+    def __len__(self) -> int:
+        return len(self._places) if self._held is None else len(self._held)
+
+    def get(self, item: int) -> dict[str, Any]:
+        """Raises BadSample for a question that is no object, OSError for a file that cannot be read."""
+        if self._held is not None:
+            key, row = self._held[item]
+            found = {KEY: key, **row} if isinstance(row, dict) else row
+        else:
+            place, size = self._places[item].tolist()
+            with open(self.path, "rb", buffering=0) as file:
+                data = read_at(file.fileno(), size, place)
+            try:
+                found = orjson.loads(data)
+            except ValueError as error:
+                raise BadSample(Reason.BAD_RECORD, f"{self.path}: question {item} is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise BadSample(
+                Reason.BAD_RECORD, f"{self.path}: question {item} is {type(found).__name__}, expected an object"
+            )
+        return found
+
+    def _hold(self, data: bytes, most: int | None) -> None:
+        try:
+            values = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
+        except ValueError as error:
+            raise UserError(f"{self.path} is no JSON: {error}") from None
+        self._held = list(values.items())[:most]
+        self.digest = hashlib.sha256(orjson.dumps(self._held)).hexdigest()
+
+    def _scan(self, descriptor: int, most: int | None) -> None:
+        digest, places = hashlib.sha256(), array("q")
+        try:
+            for place, data in _records(descriptor, self._list_name):
+                if most is not None and len(places) >= 2 * most:
+                    break
+                digest.update(data)
+                places.extend((place, len(data)))
+        except _NoListError:
+            wanted = f"no object with a list {self._list_name}" if self._list_name else "no list and no object"
+            raise UserError(f"{self.path} is {wanted} of questions") from None
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from None
+        self._places, self.digest = np.array(places, np.int64).reshape(-1, 2), digest.hexdigest()
+
+
+class _NoListError(Exception):
+    pass
+
+
+def _records(descriptor: int, list_name: str) -> Iterator[tuple[int, bytes]]:
+    """(place, bytes) of each object in the list. Raises UserError where something else stands in it."""
+    level, place, between = 2 if list_name else 1, 0, b""
+    is_inside = is_found = False
+    for piece in objects(_chunks(descriptor), level=level, limit=_MOST_BYTES):
+        if piece.is_record:
+            if is_inside:
+                _require(between.strip() in (b"", b","), place)
+                yield place, piece.data
+            between = b""
+        else:
+            between += piece.data
+            between = between[:_MOST_BETWEEN] if is_inside else between[-_MOST_BETWEEN:]
+            if piece.opens:
+                _require(not is_inside or between.lstrip()[:1] == b"]", place)
+                if piece.opens == 1 and between.strip(_BLANK) != (b"{" if list_name else b"["):
+                    raise _NoListError
+                its = _NAME.search(piece.data[-_MOST_BETWEEN:] if is_inside else between)
+                is_inside = piece.opens == level and (
+                    not list_name or (its is not None and its[1] == list_name.encode())
+                )
+                is_found |= is_inside
+                between = b""
+        place += len(piece.data)
+    if not is_found:
+        raise _NoListError
+    _require(not is_inside or between.lstrip()[:1] == b"]", place)
+
+
+def _require(is_so: bool, place: int) -> None:
+    if not is_so:
+        raise UserError(f"before byte {place}, in the list of questions, stands what is no object")
+
+
+def _chunks(descriptor: int) -> Iterator[bytes]:
+    offset = 0
+    while chunk := read_at(descriptor, _CHUNK_BYTES, offset):
+        yield chunk
+        offset += len(chunk)
