@@ -59,13 +59,16 @@ class Reader:
     options of a `SourceDataset`. `image_root` (of one split: `image_root.train`) is below the folder of the set, of
     `records` and `questions`; `{folder}` is that of a file of `questions`. list_name: of the list of questions in the
     object of a file; empty: the file is a list, or has questions by keys. words: of their answers that are numbers.
-    constants: of every example of `rows` and `questions`, such as `point_scale`.
+    each: of `rows` with several annotations, key of one -> column of lists, or `COLUMN.FIELD` of what it lists.
+    constants: of every example of `rows` and `questions`, such as `point_scale`. style: of `rows`, `{folder}` in it is
+    the name of a file's folder.
     """
 
     kind: Literal["rows", "records", "questions"]
     fields: Mapping[str, str]
     style: str | None = None
     list_name: str = "data"
+    each: Mapping[str, str] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, int] = field(default_factory=dict)
 

@@ -94,7 +94,8 @@ def _of_files(entry: Entry, folder: Path, split: str, options: dict[str, Any]) -
     if reader.kind == "rows":
         from hpcdata.multimodal.datasets.tables import TableDataset
 
-        return TableDataset(files, reader.fields, style=reader.style, constants=reader.constants, **options)
+        of_all: dict[str, Any] = {"each": reader.each, "style": reader.style, "constants": reader.constants}
+        return TableDataset(files, reader.fields, **of_all, **options)
     fields = dict(reader.fields)
     roots = {name: fields.pop(name) for name in list(fields) if name.startswith("image_root")}
     if (image_root := roots.get(f"image_root.{split}", roots.get("image_root"))) is not None:

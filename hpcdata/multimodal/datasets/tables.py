@@ -32,18 +32,25 @@ class TableDataset(Dataset):
         files: Sequence[str | os.PathLike[str]],
         fields: Mapping[str, str],
         *,
+        each: Mapping[str, str] | None = None,
         style: str | None = None,
         constants: Mapping[str, int] | None = None,
         sample: int | None = None,
     ) -> None:
-        """fields: key of an example -> column. A null is left out. style, constants: of every example. sample: only so
-        many of the first rows. Raises UserError for a file that is no Parquet, or has none of such a column.
+        """fields: key of an example -> column. A null is left out. each: of several annotations of a picture, key of
+        one -> column of lists (`names`), or a field of what a column lists (`qa_pairs.question`): `message_list`.
+        style: of every example, or of its annotations; `{folder}` in it is the name of the file's folder. constants: of
+        every one of them, too. sample: only so many of the first rows.
+
+        Raises UserError for a file that is no Parquet, or has none of such a column.
         """
         self._files = [os.fspath(file) for file in files]
         self._fields, self._style, self._constants = dict(fields), style, dict(constants or {})
+        self._each = dict(each or {})
+        self._columns = sorted({*self._fields.values(), *(name.split(".")[0] for name in self._each.values())})
         sizes, self._groups = [], list[tuple[int, int]]()
         for number, path in enumerate(self._files):
-            for group, rows in enumerate(_group_sizes(path, self._fields.values())):
+            for group, rows in enumerate(_group_sizes(path, self._columns)):
                 self._groups.append((number, group))
                 sizes.append(rows)
         self._ends = np.cumsum(np.asarray(sizes, dtype=np.int64))
@@ -61,13 +68,26 @@ class TableDataset(Dataset):
         row = item - int(self._ends[which] - table.num_rows)
         (values,) = table.slice(row, 1).to_pylist()
         example = with_pictures({ours: values[column] for ours, column in self._fields.items()})
-        found = {name: value for name, value in example.items() if value is not None} | self._constants
-        return found if self._style is None else {**found, "style": self._style}
+        found = {name: value for name, value in example.items() if value is not None}
+        path = self._files[self._groups[which][0]]
+        folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
+        of_all = self._constants | ({} if self._style is None else {"style": self._style.replace("{folder}", folder)})
+        if not self._each:
+            return found | of_all
+        lists = {name: _list_of(values, column, path) for name, column in self._each.items()}
+        if (
+            len(sizes := {column: len(lists[name]) for name, column in self._each.items()})
+            and len({*sizes.values()}) > 1
+        ):
+            told = ", ".join(f"{size} of {column}" for column, size in sizes.items())
+            raise BadSample(Reason.BAD_RECORD, f"{path}: a row has {told}, expected equally many")
+        several = [with_pictures(dict(zip(lists, its, strict=True))) for its in zip(*lists.values(), strict=True)]
+        return {**found, "message_list": [{**annotation, **of_all} for annotation in several]}
 
     def fingerprint(self) -> str:
         """By the names of the files, their numbers of rows, and the columns."""
         names = [os.path.basename(path) for path in self._files]
-        how = [self._fields, self._style, self._size, *([self._constants] if self._constants else [])]
+        how = [self._fields, self._style, self._size, *(more for more in (self._constants, self._each) if more)]
         return fingerprint_of("TableDataset", names, self._ends.tolist(), *how)
 
     def _group(self, which: int) -> Any:
@@ -81,8 +101,7 @@ class TableDataset(Dataset):
             number, group = self._groups[which]
             try:
                 with pq.ParquetFile(self._files[number], pre_buffer=False, buffer_size=1 << 20) as file:
-                    columns = sorted(set(self._fields.values()))
-                    table = file.read_row_group(group, columns=columns, use_threads=False)
+                    table = file.read_row_group(group, columns=self._columns, use_threads=False)
             except (pa.ArrowException, ValueError) as error:
                 where = f"row group {group} of {self._files[number]}"
                 raise BadSample(Reason.BAD_RECORD, f"{where}: {' '.join(str(error).split())}") from None
@@ -100,6 +119,19 @@ class TableDataset(Dataset):
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock, self._kept = threading.Lock(), OrderedDict()
+
+
+def _list_of(values: Mapping[str, Any], column: str, path: str) -> list[Any]:
+    """Of a row: a column, or a field of what it lists, also where that is stored as lists by their fields."""
+    name, _, field = column.partition(".")
+    found = values[name]
+    if field and isinstance(found, Mapping):
+        found = found.get(field)
+    elif field and isinstance(found, list):
+        found = [item.get(field) if isinstance(item, Mapping) else None for item in found]
+    if not isinstance(found, list) or None in found:
+        raise BadSample(Reason.BAD_RECORD, f"{path}: a row has no {column}, or not in each of its annotations")
+    return found
 
 
 def _group_sizes(path: str, columns: Any) -> list[int]:
