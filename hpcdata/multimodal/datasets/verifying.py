@@ -49,10 +49,14 @@ class SplitReport:
 
 def is_here(entry: Entry, root: Path) -> bool:
     """Whether there is something of it to look at."""
-    return read_state(entry, root).name not in (ABSENT, *_UNREACHABLE)
+    state = read_state(entry, root).name
+    if state in _NOWHERE:  # a person may have it all the same
+        return any(any(files_of(entry, folder_of(entry, root), split)) for split in entry.splits)
+    return state not in (ABSENT, *_UNREACHABLE)
 
 
-_UNREACHABLE = ("manual", "gated", "private", "not published", "script only")
+_NOWHERE = ("private", "not published")
+_UNREACHABLE = ("manual", "gated", "script only")
 
 
 def look_at(entry: Entry, root: Path, *, most: int | None, num_threads: int) -> Iterator[SplitReport]:

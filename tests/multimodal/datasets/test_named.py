@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hpcdata import verify_datasets
 from hpcdata.base import sealed
 from hpcdata.base.errors import UserError
 from hpcdata.catalogue import listing
@@ -91,7 +92,7 @@ def test_what_a_table_of_annotations_lacks_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_conversations_that_a_person_has_placed(
-    name: str, image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = placed(name, "all.json", tmp_path, monkeypatch)
     (path.parent / "p").mkdir()
@@ -103,3 +104,5 @@ def test_conversations_that_a_person_has_placed(
     assert "How many?" in str(example["messages"])
     assert "Three." in str(example["messages"])
     assert ("image" in example or "images" in example) == (image is not None)
+    assert verify_datasets.main([name]) == 0
+    assert "1 examples; 1 made" in capsys.readouterr().out
