@@ -36,9 +36,12 @@ _METADATA = "metadata.parquet"
 BATCH_ROWS, _BATCH_BYTES = 16, 1 << 28
 """Most rows that are in memory at once, and most bytes, as far as the footer tells."""
 _BYTES = "BYTE_ARRAY"
+_VIEWS = ("is_string_view", "is_binary_view")
+"""Of pyarrow 16 and later."""
 _TEXTS = (
-    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
-    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary),
+    *(pa.types.is_string, pa.types.is_large_string),
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary),
+    *(getattr(pa.types, name) for name in _VIEWS if hasattr(pa.types, name)),
 )
 """Types of ids that may be no UTF-8."""
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal, pa.types.is_decimal)
