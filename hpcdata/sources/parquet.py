@@ -149,7 +149,7 @@ class _Limits:
         return self.num_rows
 
     def values(self, batch: pa.RecordBatch, first: int, end: int) -> Iterator[object]:
-        return self.texts(_plain(batch.column(0)), first, end)
+        return self.texts(plain(batch.column(0)), first, end)
 
     def texts(self, values: pa.Array, first: int, end: int) -> Iterator[object]:
         """Values `first` to `end - 1` of a batch. All before the last are counted, whatever slice is asked for."""
@@ -228,7 +228,7 @@ def group_rows(
         yield damaged
 
 
-def _plain(values: pa.Array) -> pa.Array:
+def plain(values: pa.Array) -> pa.Array:
     """A batch of a column that is stored as a dictionary, as the texts that it stands for."""
     return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 

@@ -36,14 +36,6 @@ _METADATA = "metadata.parquet"
 BATCH_ROWS, _BATCH_BYTES = 16, 1 << 28
 """Most rows that are in memory at once, and most bytes, as far as the footer tells."""
 _BYTES = "BYTE_ARRAY"
-_VIEWS = ("is_string_view", "is_binary_view")
-"""Of pyarrow 16 and later."""
-_TEXTS = (
-    *(pa.types.is_string, pa.types.is_large_string),
-    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary),
-    *(getattr(pa.types, name) for name in _VIEWS if hasattr(pa.types, name)),
-)
-"""Types of ids that may be no UTF-8."""
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal, pa.types.is_decimal)
 
 
@@ -172,7 +164,7 @@ class _Group:
 
         def rows_between(batch: pa.RecordBatch, begin: int, stop: int) -> list[object]:
             rows = batch.slice(begin, stop - begin)
-            return rows_of(_with_readable_ids(rows) if self.notes_ids else rows)
+            return rows_of(rows, readable_ids=self.notes_ids)
 
         place = self.data, self.table, self.group, self.columns
         return parquet.group_rows(*place, first, end, self._batch_rows, rows_between)
@@ -197,23 +189,25 @@ class _Group:
         return max(1, min(BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))
 
 
-def rows_of(batch: pa.RecordBatch) -> list[object]:
-    columns = [parquet.python_values(column) for column in batch.columns]
+def rows_of(batch: pa.RecordBatch, *, readable_ids: bool = False) -> list[object]:
+    """readable_ids: of ids that are no UTF-8 the bytes are escaped."""
+    at = batch.schema.get_field_index(ID) if readable_ids else -1
+    columns = [
+        _readable_ids(column) if number == at else parquet.python_values(column)
+        for number, column in enumerate(batch.columns)
+    ]
     return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def _with_readable_ids(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Of ids that are no UTF-8 the bytes are escaped."""
-    at = batch.schema.get_field_index(ID)
-    if at < 0:
-        return batch
-    column = batch.column(at)
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if any(is_one(column.type) for is_one in _TEXTS):
-        texts = [row_members.readable(value) for value in column.cast(pa.large_binary()).to_pylist()]
-        column = pa.array(texts, pa.string())
-    return pa.RecordBatch.from_arrays([*batch.columns[:at], column, *batch.columns[at + 1 :]], batch.schema.names)
+def _readable_ids(column: pa.Array) -> list[object]:
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        column = parquet.plain(column)
+        if pa.types.is_nested(column.type):
+            return parquet.python_values(column)
+        values = column.cast(pa.large_binary()).to_pylist()
+    return [row_members.readable(value) for value in values]
 
 
 def record_of(
