@@ -155,12 +155,16 @@ def sync_file(path: Path) -> None:
 def sync_files(paths: Sequence[Path]) -> None:
     """`sync_file` of each: many at once in threads, so that the file system writes its journal for several together."""
     if len(paths) <= _FEW_FILES:
-        for path in paths:
-            sync_file(path)
+        _sync_each(paths)
         return
     with ThreadPoolExecutor(_SYNC_THREADS, thread_name_prefix="sync") as threads:
-        for _ in threads.map(sync_file, paths):
+        for _ in threads.map(_sync_each, (paths[number::_SYNC_THREADS] for number in range(_SYNC_THREADS))):
             pass
+
+
+def _sync_each(paths: Sequence[Path]) -> None:
+    for path in paths:
+        sync_file(path)
 
 
 def sync_folder(path: Path) -> None:
@@ -200,12 +204,12 @@ def link_folder(source: Path, target: Path) -> None:
         copy = target / Path(folder).relative_to(source)
         copy.mkdir()
         for name in names:
-            link_file(Path(folder, name), copy / name)
+            link_file(f"{folder}/{name}", f"{copy}/{name}")
     for folder, _, _ in os.walk(target, topdown=False):  # a folder when those below it have their names in it
         sync_folder(Path(folder))
 
 
-def link_file(source: Path, target: Path) -> None:
+def link_file(source: Path | str, target: Path | str) -> None:
     """Makes `target` the same file by a hard link, or a durable copy where the file system has none."""
     try:
         os.link(source, target)
@@ -213,7 +217,7 @@ def link_file(source: Path, target: Path) -> None:
         if error.errno not in (*_NO_LINKS, errno.EXDEV):
             raise
         shutil.copyfile(source, target)
-        sync_file(target)
+        sync_file(Path(target))
 
 
 def read_json(path: Path) -> Any:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
+_PLAIN = frozenset((str, int, float, bool))
+"""Nothing more is asked of a value whose type is one of these."""
 
 
 def checked(value: T) -> T:
@@ -22,7 +24,7 @@ def checked(value: T) -> T:
     cls: type = type(value)
     for name, hint in _hints(cls).items():
         found = getattr(value, name)
-        if not _matches(found, hint):
+        if (type(found) is not hint or hint not in _PLAIN) and not _matches(found, hint):
             raise TypeError(f"{name} is {type(found).__name__}, expected {getattr(hint, '__name__', hint)}")
     return value
 

@@ -20,7 +20,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from hpcdata.base import files
@@ -36,6 +36,7 @@ from hpcdata.shards.appending import AppendFile
 log = logging.getLogger(__name__)
 
 CLAIM_TIMEOUT_S = 120.0
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
 Fill = Callable[["Building"], Mapping[str, Any]]
 
 
@@ -46,13 +47,15 @@ class Building:
         self.folder = folder
         self._listing = AppendFile(folder / LISTING)
         self._num_files = 0
+        self._made = {""}
+        """Folders."""
 
-    def link(self, source: Path, name: str, sha256: str, *, pieces: Sequence[Piece] = ()) -> None:
+    def link(self, source: Path | str, name: str, sha256: str, *, pieces: Sequence[Piece] = ()) -> None:
         """Adds a durable file by a hard link, or as a copy where there are none. sha256: of its bytes, as its shard
         says; empty where it has pieces."""
         path = self._place(name)
         files.link_file(source, path)
-        self._add(FileEntry(name=name, size=path.stat().st_size, sha256=sha256, pieces=tuple(pieces)))
+        self._add(FileEntry(name=name, size=os.stat(path).st_size, sha256=sha256, pieces=tuple(pieces)))
 
     def write(self, name: str, data: bytes) -> None:
         with self.open(name) as file:
@@ -61,7 +64,7 @@ class Building:
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[AppendFile]:
         """A new file to append to; durable when the block ends."""
-        file = AppendFile(self._place(name))
+        file = AppendFile(Path(self._place(name)))
         try:
             yield file
             file.sync()
@@ -96,18 +99,18 @@ class Building:
     def close(self) -> None:
         self._listing.close()
 
-    def _place(self, name: str) -> Path:
-        pure = PurePosixPath(name)
-        if pure.is_absolute() or ".." in pure.parts or name in ("", FILE_NAME, LISTING):
+    def _place(self, name: str) -> str:
+        if name.startswith("/") or ".." in name.split("/") or name in ("", FILE_NAME, LISTING):
             raise AssertionError(f"{name!r} is no name for a file of an export")
-        path = self.folder / name
-        if len(pure.parts) > 1:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        folder = name.rpartition("/")[0]
+        if folder not in self._made:
+            os.makedirs(self.folder / folder, exist_ok=True)
+            self._made.add(folder)
+        return f"{self.folder}/{name}"
 
     def _add(self, entry: FileEntry) -> None:
         self._num_files += 1
-        self._listing.append(files.to_bytes(json.dumps(entry.to_mapping(), ensure_ascii=False) + "\n"))
+        self._listing.append(files.to_bytes(f"{_as_json(entry.to_mapping())}\n"))
 
 
 def arrange(out: Path, target: Target, fill: Fill) -> Target:

@@ -24,7 +24,7 @@ _FEW_BYTES = 2**20
 
 
 class AppendFile:
-    """A file that only grows, with a running sha256 of its content."""
+    """A file that only grows, with a running sha256 of its content: hashed as it is written, in large pieces."""
 
     def __init__(self, path: Path) -> None:
         self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed with the writer
@@ -36,7 +36,6 @@ class AppendFile:
     def append(self, data: bytes | memoryview | np.ndarray) -> None:
         """data: bytes, or rows that lie together in memory."""
         view = data.reshape(-1).view(np.uint8).data if isinstance(data, np.ndarray) else memoryview(data)
-        self._hasher.update(view)
         self.size += len(view)
         if len(self._buffer) + len(view) < 2**20:
             self._buffer += view
@@ -60,6 +59,8 @@ class AppendFile:
                 size -= len(chunk)
 
     def sha256(self) -> str:
+        """Of all that was appended. Raises OSError where that cannot be written."""
+        self.flush()
         return self._hasher.hexdigest()
 
     def sync(self) -> None:
@@ -71,11 +72,13 @@ class AppendFile:
             self._file.close()
 
     def flush(self) -> None:
-        with memoryview(self._buffer) as view:
-            self._write(view)
-        self._buffer.clear()
+        if self._buffer:
+            with memoryview(self._buffer) as view:
+                self._write(view)
+            self._buffer.clear()
 
     def _write(self, view: memoryview) -> None:
+        self._hasher.update(view)
         with naming(self._file.name):
             while view:
                 done = self._file.write(view)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -260,7 +259,7 @@ def check_files(folder: Path, summary: ShardSummary) -> list[str]:
     problems = [f"{path}: not listed in {SHARD}" for path in sorted(present - expected.keys())]
     problems += [f"{path}: missing" for path in expected if path not in present]
     read = [path for path in expected if path in present]
-    found = digest.sha256_files([folder / path for path in read])
+    found = digest.sha256_files([f"{folder}/{path}" for path in read])
     changed = (path for path, sha256 in zip(read, found, strict=True) if sha256 != expected[path])
     return [*problems, *(f"{path}: its sha256 is not the one in {SHARD}" for path in changed)]
 
@@ -279,7 +278,7 @@ def check_sizes(folder: Path, summary: ShardSummary) -> list[str]:
     problems = [f"{path}: missing" for path in sorted((summary.files.keys() | own.keys()) - present)]
     problems += [f"{path}: not listed in {SHARD}" for path in sorted(present - summary.files.keys() - own.keys())]
     for path, size in (expected | own).items():
-        if path in present and (found := (folder / path).stat().st_size) != size:
+        if path in present and (found := os.stat(f"{folder}/{path}").st_size) != size:
             problems.append(f"{path}: {found} bytes, expected {size}")
     if not summary.counts.is_balanced() or summary.counts.inputs != summary.header.num_inputs:
         problems.append(f"{SHARD}: its account does not balance")
@@ -300,7 +299,7 @@ def read_listing(folder: Path) -> Iterator[ListedFile]:
     with open(folder / LISTING, "rb") as lines:
         for line in lines:
             try:
-                item = checked(ListedFile(**json.loads(line)))
+                item = checked(ListedFile(**files.parse_lenient(line)))
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{folder / LISTING}: damaged ({error})") from None
             if "/" in item.name or item.name in ("", ".", ".."):

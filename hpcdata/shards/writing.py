@@ -201,7 +201,7 @@ class ShardWriter:
         self._list_file(name, len(data), sha256 or hashlib.sha256(data).hexdigest())
 
     def _list_file(self, name: str, size: int, sha256: str) -> None:
-        line = json.dumps({"name": name, "size": size, "sha256": sha256}, ensure_ascii=False)
+        line = _as_json({"name": name, "size": size, "sha256": sha256})
         self._files[LISTING].append(files.to_bytes(f"{line}\n"))
 
     def _adopt_own_files(self, old: Path) -> None:

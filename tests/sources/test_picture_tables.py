@@ -154,7 +154,7 @@ def test_a_picture_that_rows_repeat_is_held_a_few_times_only(tmp_path, monkeypat
     path = table(tmp_path / "a.parquet", {"image": [PNG * (1 << 16)] * 40, "text": ["t"] * 40})
     seen = []
     rows = tables.rows_of
-    monkeypatch.setattr(tables, "rows_of", lambda batch: seen.append(batch.num_rows) or rows(batch))
+    monkeypatch.setattr(tables, "rows_of", lambda batch, **how: seen.append(batch.num_rows) or rows(batch, **how))
     found = read_all(one_input(path))
     assert summary(found) == ["t"] * 40
     assert max(seen) <= 3

@@ -136,7 +136,7 @@ def listed(value: object, name: str) -> object:
 
     {"from": ["human", "gpt"], "value": ["...", "..."]}. Raises BadSample where the lists differ in length.
     """
-    if not isinstance(value, dict) or not any(isinstance(item, list) for item in value.values()):
+    if not isinstance(value, dict) or list not in map(type, value.values()):
         return value
     columns = {key: item for key, item in value.items() if item is not None}
     lengths = {len(item) if isinstance(item, list) else -1 for item in columns.values()}
@@ -162,10 +162,10 @@ def turns_in(value: object, name: str) -> object:
 
 
 def _has_columns(turn: object) -> bool:
-    return isinstance(turn, Mapping) and any(isinstance(turn.get(field), dict) for field in SPOKEN)
+    return isinstance(turn, dict) and dict in map(type, turn.values())
 
 
-def _with_pieces(turn: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _with_pieces(turn: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: listed(value, name) if key in SPOKEN else value for key, value in turn.items()}
 
 

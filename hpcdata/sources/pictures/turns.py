@@ -61,7 +61,7 @@ def turn_of(turn: object, number: int, pictures: list[Named]) -> Turn:
     """Who speaks and what; pictures that the turn names itself are appended to `pictures`. Raises BadSample."""
     if not isinstance(turn, dict):
         raise BadSample(Reason.BAD_RECORD, f"turn {number} is {json_type(turn)}, expected an object")
-    speaker, text = (_either(turn, names) for names in (SPEAKER, SPOKEN))
+    speaker, text = _either(turn, *SPEAKER), _either(turn, *SPOKEN)
     role = _role(speaker, number)
     text = _text(_flattened(text, number, pictures) if isinstance(text, list) else text, number)
     _require_no_other_marker(role, text, number)
@@ -109,9 +109,9 @@ def _piece(role: Role, text: str) -> list[TextPart]:
     return [TextPart(text=text, role=role, loss=role is Role.ASSISTANT)]
 
 
-def _either(turn: dict[str, Any], names: tuple[str, str]) -> object:
-    first, second = (turn.get(name) for name in names)
-    return second if first is None else first
+def _either(turn: dict[str, Any], name: str, other: str) -> object:
+    value = turn.get(name)
+    return turn.get(other) if value is None else value
 
 
 def _role(speaker: object, number: int) -> Role:
