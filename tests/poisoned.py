@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-DECODING = ("hpcdata.media.pixels", "load", "require_decodable")
+DECODING = ("hpcdata.media.pixels", "load", "require_decodable", "is_plain_jpeg")
 CHECKING = ("hpcdata.media.kept", "check")
 READING = ("hpcdata.sources.base", "decoded_text")
 DEATHS = {

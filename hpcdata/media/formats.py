@@ -125,6 +125,11 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
+def has_few_parts(data: bytes) -> bool:
+    """Whether a JPEG has no more scans and other parts than may be, by what could be one."""
+    return data.count(_SCAN) <= MAX_SCANS and all(data.count(mark) <= most for _, mark, most, _ in _MANY)
+
+
 def require_pixels(num_pixels: int, max_pixels: int) -> None:
     """Raises BadSample (OVERSIZED_IMAGE) for more than the limit."""
     if num_pixels > max_pixels:

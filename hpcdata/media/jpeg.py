@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -34,6 +35,9 @@ _FRAMES = {0xC0: False, 0xC1: False, 0xC2: True}
 """Marker of a frame header with Huffman codes -> whether it is progressive."""
 _BEFORE_FRAMES = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}
 """Markers of the segments that may stand before it: tables, comments, metadata."""
+_PLAIN = {0xC0, 0xC1, 0xC4, 0xDB, 0xDD, 0xFE}
+"""Of a header that says nothing but how its picture is coded, beside one segment of JFIF."""
+_JFIF, _SOS = re.compile(rb"\xff\xe0\x00\x10JFIF\x00"), 0xDA
 _BEGINNING, _START_OF_SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _SMALL = 8
 """Of how many pixels one is computed where only an error matters."""
@@ -102,6 +106,22 @@ def is_in_order(data: bytes, image: Image.Image) -> bool:
     except Exception:
         return False
     return True
+
+
+def plain_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a small baseline JPEG that is in order and has no metadata: no Exif, no profile. Else None.
+
+    Pillow would open it without a complaint, which takes longer than all that is done here.
+    """
+    if len(data) > jpegs.FEW_BYTES or not data.startswith(_BEGINNING) or (loops := jpegs.loops()) is None:
+        return None
+    place = 2
+    while len(data) >= place + 4 and data[place] == 0xFF and (marker := data[place + 1]) != _SOS:
+        if marker not in _PLAIN and not _JFIF.match(data, place):
+            return None
+        place += 2 + (data[place + 2] << 8 | data[place + 3])
+    walked = loops.walk(data)
+    return walked[:2] if walked is not None else None
 
 
 def ended(data: bytes, rule: Rule) -> bytes:

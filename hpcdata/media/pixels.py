@@ -60,6 +60,8 @@ def load(
 
 def require_decodable(data: bytes, *, max_pixels: int, max_aspect: float | None = None) -> None:
     """Raises BadSample as `load` does. Of usual JPEGs no pixel is computed, see `jpeg.is_in_order`."""
+    if is_plain_jpeg(data, max_pixels=max_pixels, max_aspect=max_aspect):
+        return
     data = jpeg.ended(data, WHITE)
     with formats.opened(data, max_pixels) as image:
         _require_shape(image, max_aspect)
@@ -68,6 +70,14 @@ def require_decodable(data: bytes, *, max_pixels: int, max_aspect: float | None 
             is_upright_jpeg = image.format == jpeg.FORMAT and orientation.turn_of(image, WHITE.turned) is None
             if not (is_as_stored and is_upright_jpeg and jpeg.is_in_order(data, image)):
                 upright(image, WHITE)
+
+
+def is_plain_jpeg(data: bytes, *, max_pixels: int, max_aspect: float | None = None) -> bool:
+    """Whether `require_decodable` is sure to raise nothing, as far as that is seen in less than half a millisecond."""
+    if (size := jpeg.plain_size(data)) is None or not formats.has_few_parts(data):
+        return False
+    most = min(max_pixels, formats.SMALL_PIXELS)
+    return size[0] * size[1] <= most and (max_aspect is None or max(size) <= max_aspect * min(size))
 
 
 def _require_shape(image: Image.Image, max_aspect: float | None) -> None:

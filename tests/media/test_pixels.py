@@ -14,9 +14,10 @@ from PIL import Image
 
 from hpcdata.media import colors, formats, pixels
 from hpcdata.media.pixels import load_square
+from hpcdata.native import jpegs as native_jpegs
 from hpcdata.samples import BadSample, Reason
 from tests.hostile.inputs import tiff
-from tests.media.pictures import by_mode, encoded, jpegs, turned
+from tests.media.pictures import by_mode, encoded, jpegs, noisy, turned
 
 LIMIT = 10_000_000
 
@@ -298,3 +299,26 @@ def test_what_can_be_decoded_is_told_without_its_pixels(files) -> None:
             damaged[at] ^= 1 << int(rng.integers(8))
         for found in (data, data[: len(data) * 3 // 4], bytes(damaged)):
             assert said(pixels.require_decodable, found) == said(pixels.load, found, sizes=((8, 8),))
+
+
+@pytest.mark.skipif(native_jpegs.loops() is None, reason="no compiled loops")
+@pytest.mark.parametrize(
+    ("change", "is_plain"),
+    [
+        (lambda data: data, True),
+        (lambda data: data[:2] + b"\xff\xfe\0\x04hi" + data[2:], True),
+        (lambda data: data[:2] + b"\xff\xe1\0\x0aExif\0\0\0\0" + data[2:], False),
+        (lambda data: data[:2] + b"\xff\xe2\0\x04hi" + data[2:], False),
+        (lambda data: data[:2] + b"\xff\xfe\0\xff" + b"\xff\xda" * 126 + b"0" + data[2:], False),
+        (lambda data: data[:-9], False),
+        (lambda data: data + bytes(1 << 14), False),
+    ],
+    ids=["as it is", "comment", "Exif", "profile", "scans", "cut", "large"],
+)
+def test_only_small_jpegs_in_order_without_metadata_are_plain(change, is_plain: bool) -> None:
+    data = change(encoded(noisy(23, 17), "JPEG"))
+    assert pixels.is_plain_jpeg(data, max_pixels=LIMIT, max_aspect=3.0) == is_plain
+    assert not pixels.is_plain_jpeg(data, max_pixels=390, max_aspect=3.0)
+    assert not pixels.is_plain_jpeg(data, max_pixels=LIMIT, max_aspect=1.2)
+    if is_plain:
+        pixels.load(data, sizes=((8, 8),), max_pixels=LIMIT, max_aspect=3.0)

@@ -23,7 +23,7 @@ from hpcdata.sources.pictures.fields import IMAGE_FIELDS
 from hpcdata.sources.records import load
 from hpcdata.sources.url_lists.fields import field_of, urls_in
 from hpcdata.stages.copy.members import Limits, read_members
-from hpcdata.stages.fetch.outcomes import Rules, require_picture
+from hpcdata.stages.fetch.outcomes import Rules, is_plain_jpeg, require_decodable, require_picture
 from hpcdata.stages.fetch.urls import Body, Got, Urls
 
 _REPLACED = {*IMAGE_FIELDS, "url", "sha256"} - {"file_name"}
@@ -82,14 +82,14 @@ class Fetcher:
         return self._written(fields, urls, got)
 
     async def _look_at(self, body: Body, key: str) -> None:
-        """Raises BadSample. Decoding may take long: threads do it."""
-        if self._rules.max_pixels is None:
-            require_picture(body.data, body.kind, self._rules)
+        """Raises BadSample. Decoding may take long: threads do it, but for what takes less than to change to one."""
+        require_picture(body.data, body.kind)
+        if self._rules.max_pixels is None or is_plain_jpeg(body.data, self._rules):
             return
 
         def decode() -> None:
             with self.over(key, 1):
-                require_picture(body.data, body.kind, self._rules)
+                require_decodable(body.data, self._rules)
 
         await self._loop.in_thread(decode, self._decoders)
 

@@ -77,18 +77,28 @@ async def body_of(answer: Answer, rules: Rules) -> bytes:
     return data
 
 
-def require_picture(data: bytes, kind: str, rules: Rules) -> None:
-    """Raises BadSample for what is none, or one that nobody can open. kind: the Content-Type that came with it."""
+def require_picture(data: bytes, kind: str) -> None:
+    """Raises BadSample for what is none by its first bytes. kind: the Content-Type that came with it."""
     if not data:
         raise BadSample(Reason.EMPTY_IMAGE, "0 bytes")
     beginning = data[:BEGINNING_BYTES]
     if not is_picture(beginning):
         what = find_kind(beginning) or _printable(kind) or "unknown bytes"
         raise BadSample(Reason.URL_REFUSED, f"no picture came, but {what}")
-    if rules.max_pixels is not None:
-        from hpcdata.media import pixels
 
-        pixels.require_decodable(data, max_pixels=rules.max_pixels, max_aspect=rules.max_aspect)
+
+def is_plain_jpeg(data: bytes, rules: Rules) -> bool:
+    """Whether `require_decodable` raises nothing, seen at once."""
+    from hpcdata.media import pixels
+
+    return pixels.is_plain_jpeg(data, max_pixels=rules.max_pixels or 0, max_aspect=rules.max_aspect)
+
+
+def require_decodable(data: bytes, rules: Rules) -> None:
+    """Raises BadSample for a picture that nobody can open."""
+    from hpcdata.media import pixels
+
+    pixels.require_decodable(data, max_pixels=rules.max_pixels or 0, max_aspect=rules.max_aspect)
 
 
 def sha256_of(data: bytes) -> str:
