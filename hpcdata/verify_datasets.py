@@ -3,7 +3,8 @@
     hpcdata verify-datasets                       all that are in $MOLMO_DATA_DIR
     hpcdata verify-datasets chart_qa pixmo --all  these, each example of them
 
-It says how many examples each split has (beside what its entry says), and which cannot be decoded, by their reasons.
+It says how many examples each split has (beside what its entry says), and which cannot be decoded, by their reasons;
+and of which sets the files were brought by another way than `hpcdata download`, so that nobody has checked them.
 `hpcdata download --check` looks at the bytes of the files, by their sha256.
 """
 
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hpcdata.base.command import DONE, FAILED, UNFINISHED, Options, Parser, say
+from hpcdata.base.command import DONE, FAILED, UNFINISHED, Options, Parser, quoted, say
 
 if TYPE_CHECKING:
     from hpcdata.multimodal.datasets.verifying import SplitReport
@@ -63,6 +64,8 @@ def _verify(options: Options) -> int:
         print(json.dumps({"splits": reports, "not_here": away if options.names else []}))
     else:
         say(f"{len(here)} of {len(entries)} sets are in {root}; hpcdata download --list says what to do for the others")
+        if unchecked := dict.fromkeys(report.name for report in found if not report.is_checked):
+            say(f"files that nobody has checked are read through by hpcdata download {' '.join(map(quoted, unchecked))}")
     if not all(report.is_good() for report in found):
         return FAILED
     unread = {report.name for report in found if report.unread}
@@ -81,6 +84,8 @@ def _line(report: SplitReport) -> str:
     what += f"; {report.num_looked} made, {report.num_pictures} pictures decoded"
     for reason, count in sorted(report.faults.items()):
         what += f", {count} {reason}"
+    if not report.is_checked:
+        what += "; nobody has checked its files"
     return what + (f" ({report.first})" if report.first else "")
 
 

@@ -10,9 +10,12 @@ without a network, and has a field to search in.
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Sequence
 
 from hpcdata.base.command import Options, Parser, say
+from hpcdata.base.errors import UserError
 
 _OF_PREPROCESSOR = (
     ("crop_mode", str, "resize, overlap-and-resize, overlap-and-resize-c2"),
@@ -23,6 +26,8 @@ _OF_PREPROCESSOR = (
     ("loss_token_weighting", str, "none, root_subsegments..."),
 )
 """Options that are the preprocessor's; by default as it has them."""
+_OF_VIDEOS = ("max_frames", "frame_sample_mode")
+"""Options that Molmo's script has besides."""
 
 
 def parser() -> Parser:
@@ -42,6 +47,8 @@ def parser() -> Parser:
     for name, kind, words in _OF_PREPROCESSOR:
         spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
         parser.add_argument(*spellings, type=kind, help=words)
+    for name in _OF_VIDEOS:
+        parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}", help=argparse.SUPPRESS)
     return parser
 
 
@@ -50,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _visualize(options: Options) -> int:
+    if of_videos := [name for name in _OF_VIDEOS if getattr(options, name) is not None]:
+        raise UserError(f"--{of_videos[0]} is of videos, and hpcdata reads pictures and texts: leave it out")
     from hpcdata.multimodal.config import MolmoPreprocessorConfig
     from hpcdata.multimodal.datasets.registry import get_dataset
     from hpcdata.multimodal.gallery.showing import Look
@@ -76,3 +85,7 @@ def _visualize(options: Options) -> int:
         say(f"rejected {count}: {reason}")
     say(f"{written.num_shown} examples in {written.path}: open it in a browser")
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

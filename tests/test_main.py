@@ -87,6 +87,11 @@ def test_a_module_that_does_nothing_is_told_when_it_is_started() -> None:
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_also_a_module(name: str) -> None:
+    require_command(["python", "-m", f"hpcdata.{name.replace('-', '_')}", "--help"])
+
+
 def test_names_that_people_try_lead_to_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("retry", "stop", "prove"):
         assert hpcdata_command.main([name, "/out"]) == 2

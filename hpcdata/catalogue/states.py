@@ -124,6 +124,9 @@ def _state(entry: Entry, folder: Path, type_again: str) -> State:
             return State(PARTIAL, f"{told}: {type_again} reads them through", *counts)
         return State(PARTIAL, f"{len(others)} of {len(listed.files)} files are missing: {type_again}", *counts)
     if entry.access == "open":
+        of_splits = matcher([pattern for patterns in entry.splits.values() for pattern in patterns]).fullmatch
+        if any(map(of_splits, names_below(folder))):
+            return State(PARTIAL, f"files are here that nobody has checked: {type_again} reads them through")
         return State(ABSENT, type_again)
     if entry.access == "manual":
         return _manual(entry, folder, type_again)

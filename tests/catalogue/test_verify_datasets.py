@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -190,6 +191,31 @@ def test_a_split_of_which_a_part_is_here_is_not_opened_as_if_it_were_whole(
     hub.behave()
     assert download.main(["llava_onevision_data"]) == 0
     assert len(get_dataset("LLaVA-OneVision-Data")) == 6
+
+
+def test_files_that_another_has_fetched_open_unchecked(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As by `snapshot_download` into a folder that a group shares. Of shards that are counted none may be missing."""
+    real_sets.chart_qa(hub.folder)
+    folder = tmp_path / "data/torch_datasets/chartqa"
+    shutil.copytree(hub.folder / "HuggingFaceM4/ChartQA", folder)
+    assert len(get_dataset("chart_qa", split="test")) == 5
+    assert verify_datasets.main([]) == 0
+    told = capsys.readouterr().out
+    assert "test: 5 examples; 5 made, 5 pictures decoded; nobody has checked its files\n" in told
+    assert "read through by hpcdata download chart_qa\n" in told
+    assert download.main(["--list", "chart_qa"]) == 0
+    assert "partial" in capsys.readouterr().out
+    (folder / "data/test-00000-of-00001.parquet").rename(folder / "data/test-00000-of-00002.parquet")
+    with pytest.raises(UserError, match=r"test: 1 of 2 files are not here, such as .*test-00001-of-00002.parquet: hpc"):
+        get_dataset("chart_qa", split="test")
+    (folder / "data/test-00000-of-00002.parquet").rename(folder / "data/test-00000-of-00001.parquet")
+    assert download.main(["chart_qa"]) == 0
+    assert not [item for item in hub.requests if item.sent and item.path.endswith(".parquet")]
+    capsys.readouterr()
+    assert verify_datasets.main(["chart_qa"]) == 0
+    assert "nobody" not in capsys.readouterr().out
 
 
 def test_files_without_an_example_are_no_split(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

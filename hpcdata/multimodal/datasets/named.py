@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hpcdata.catalogue import listing
 from hpcdata.catalogue.entry import Entry
 from hpcdata.catalogue.registry import Catalogue, key_of, matcher
 from hpcdata.catalogue.settings import FOLDERS, find_data_dir, find_folders
-from hpcdata.catalogue.states import ABSENT, fetch_line, folder_of, names_below, read_state
+from hpcdata.catalogue.states import fetch_line, folder_of, names_below, read_state
 from hpcdata.multimodal.datasets.base import Dataset
 
 
@@ -41,9 +42,8 @@ def open_named(name: str, entry: Entry, split: str | None, *, data_dir: str | No
     """
     root = find_data_dir(data_dir)
     folder = folder_of(entry, root)
-    state = read_state(entry, root)
-    if state.name == ABSENT or (not state.num_here and not any(names_below(folder))):
-        raise UserError(f"{entry.name} is not in {folder}: {state.remedy}")
+    if not any(names_below(folder)):
+        raise UserError(f"{entry.name} is not in {folder}: {read_state(entry, root).remedy}")
     if entry.reader is None or key_of(name) in map(key_of, entry.variants):
         raise NoReader(
             f"{name} lies in {folder}, and hpcdata has no reader for it: a class of your own reads it, see "
@@ -63,18 +63,32 @@ def split_of(entry: Entry, split: str) -> str:
 
 
 def files_of(entry: Entry, folder: Path, split: str) -> tuple[list[str], list[str]]:
-    """(the files of a split that are here, those that belong to it and are not), sorted. Of a set that is here in part,
-    the listing says what belongs to it.
+    """(the files of a split that are here, those that belong to it and are not), sorted. The listing says what belongs
+    to it; where there is none, as nobody has listed the set, names such as `train-00000-of-00003.parquet` do.
     """
     patterns, listed = entry.splits[split], listing.load(folder)
     fits = matcher(patterns).fullmatch
     of_listing = [] if listed is None else [item.path for item in listed.files if fits(item.path)]
-    names: Iterable[str] = of_listing or filter(fits, names_below(folder))
+    names: Iterable[str] = of_listing or _with_others(filter(fits, names_below(folder)))
     if not any(mark in pattern for pattern in patterns for mark in "*?"):
         names = patterns
     paths = [os.path.join(folder, name) for name in sorted(names)]
     here = [path for path in paths if os.path.isfile(path)]
     return here, sorted(set(paths) - set(here)) if here or of_listing else []
+
+
+def _with_others(names: Iterable[str]) -> set[str]:
+    """Names, and those of the other shards that they are counted with."""
+    found = set(names)
+    for name in list(found):
+        if (counted := _COUNTED.fullmatch(name)) is not None and int(counted[3]) <= _MOST_SHARDS:
+            start, number, total, end = counted.groups()
+            found.update(f"{start}{shard:0{len(number)}}-of-{total}{end}" for shard in range(int(total)))
+    return found
+
+
+_COUNTED = re.compile(r"(.*?)(\d+)-of-(\d+)(\.[^/]*)")
+_MOST_SHARDS = 100_000
 
 
 def _of_files(entry: Entry, folder: Path, split: str, options: dict[str, Any]) -> Dataset:

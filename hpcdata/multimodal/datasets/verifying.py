@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hpcdata.base.errors import UserError
+from hpcdata.catalogue import listing
 from hpcdata.catalogue.entry import Entry
 from hpcdata.catalogue.states import ABSENT, folder_of, read_state
 from hpcdata.multimodal.datasets.base import Dataset, Example
@@ -36,6 +37,8 @@ class SplitReport:
     first: str = ""
     """The first example that is none, and why."""
     problem: str = ""
+    is_checked: bool = True
+    """Whether `hpcdata download` has brought the files, or read them through."""
     unread: str = ""
     """Why nobody has opened it, though nothing is wrong with it: hpcdata has no reader for the set."""
 
@@ -49,24 +52,24 @@ class SplitReport:
 
 def is_here(entry: Entry, root: Path) -> bool:
     """Whether there is something of it to look at."""
-    state = read_state(entry, root).name
-    if state in _NOWHERE:  # a person may have it all the same
-        return any(any(files_of(entry, folder_of(entry, root), split)) for split in entry.splits)
-    return state not in (ABSENT, *_UNREACHABLE)
+    if read_state(entry, root).name not in _NOT_FETCHED:
+        return True  # a person may have the others all the same
+    return any(any(files_of(entry, folder_of(entry, root), split)) for split in entry.splits)
 
 
-_NOWHERE = ("private", "not published")
-_UNREACHABLE = ("manual", "gated", "script only")
+_NOT_FETCHED = (ABSENT, "manual", "gated", "private", "not published", "script only")
 
 
 def look_at(entry: Entry, root: Path, *, most: int | None, num_threads: int) -> Iterator[SplitReport]:
     """A report of each split. most: examples of each that are made, evenly spread; None: all."""
     folder = folder_of(entry, root)
+    is_checked = listing.load(folder) is not None
     splits = [split for split in entry.splits if any(files_of(entry, folder, split))]
     if not splits:
         yield SplitReport(entry.name, "-", problem=f"no file of its splits is in {folder}")
     for split in splits:
-        report = SplitReport(entry.name, split, expected=None if entry.urls else entry.rows.get(split))
+        expected = None if entry.urls else entry.rows.get(split)
+        report = SplitReport(entry.name, split, expected=expected, is_checked=is_checked)
         try:
             dataset = open_named(entry.name, entry, split, data_dir=os.fspath(root))
             report.num_examples, report.num_missing = len(dataset), getattr(dataset, "num_missing", 0)

@@ -134,6 +134,7 @@ def test_the_command_takes_the_words_of_the_document(tmp_path, capsys):
 def test_an_unknown_name_and_no_examples_are_said_in_one_line(tmp_path, capsys):
     assert main(["no_such_set", str(tmp_path)]) == 2
     assert main(["no_such_set", str(tmp_path), "--crop_mode", "square"]) == 2
+    assert main(["no_such_set", str(tmp_path), "--max_frames", "4"]) == 2
     error = capsys.readouterr().err
     assert "no_such_set" in error
     assert "crop_mode" in error
