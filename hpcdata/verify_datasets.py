@@ -65,7 +65,7 @@ def _verify(options: Options) -> int:
     else:
         say(f"{len(here)} of {len(entries)} sets are in {root}; hpcdata download --list says what to do for the others")
         if unchecked := dict.fromkeys(report.name for report in found if not report.is_checked):
-            say(f"files that nobody has checked are read through by hpcdata download {' '.join(map(quoted, unchecked))}")
+            say(f"to read these through: hpcdata download {' '.join(map(quoted, unchecked))}")
     if not all(report.is_good() for report in found):
         return FAILED
     unread = {report.name for report in found if report.unread}

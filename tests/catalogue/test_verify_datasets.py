@@ -204,7 +204,7 @@ def test_files_that_another_has_fetched_open_unchecked(
     assert verify_datasets.main([]) == 0
     told = capsys.readouterr().out
     assert "test: 5 examples; 5 made, 5 pictures decoded; nobody has checked its files\n" in told
-    assert "read through by hpcdata download chart_qa\n" in told
+    assert "to read these through: hpcdata download chart_qa\n" in told
     assert download.main(["--list", "chart_qa"]) == 0
     assert "partial" in capsys.readouterr().out
     (folder / "data/test-00000-of-00001.parquet").rename(folder / "data/test-00000-of-00002.parquet")
