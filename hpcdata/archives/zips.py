@@ -96,7 +96,7 @@ class Zip:
         place, end = self._start, self._start + self._size
         buffer, begin = b"", place
         for _ in range(self._number):
-            if place + _ENTRY.size + 3 * _FULL_16 > begin + len(buffer):
+            if min(place + _ENTRY.size + 3 * _FULL_16, end) > begin + len(buffer):
                 buffer, begin = self._parts.read(place, min(_PIECE_BYTES, end - place)), place
             values = _unpacked(_ENTRY, buffer[place - begin : place - begin + _ENTRY.size])
             mark, made, _, flags, method, _, _, checksum, stored, size, *lengths = values

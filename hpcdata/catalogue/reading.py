@@ -48,7 +48,7 @@ def read_entry(path: Path) -> Entry:
     import yaml
 
     try:
-        values = yaml.load(path.read_bytes(), Loader=_loader())  # noqa: S506: a loader of safe tags
+        values = yaml.load(path.read_bytes(), Loader=_loader())
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
     entry = _made(Entry, values, _Place(path))

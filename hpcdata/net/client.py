@@ -186,10 +186,11 @@ class Client:
 
     async def _connected(self, connection: Connection, until: float) -> Wire:
         """With its deadline set."""
+        wire = connection.wire
         if self._loop is None:
             self._deadlines.start(connection, until)
-            return connection.wire or connection.connect()
-        if (wire := connection.wire) is None:
+            wire = wire or connection.connect()
+        elif wire is None:
             self._deadlines.start(connection, until)
             try:
                 wire = await self._loop.in_thread(connection.connect, self._connecting)

@@ -95,8 +95,8 @@ class Connection:
     def interrupt(self) -> None:
         """From another thread: whoever waits for bytes of it waits no longer."""
         if (used := self._socket) is not None:
-            with contextlib.suppress(OSError):
-                used.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):  # not TLS's own, after which its reader would be given what is encrypted
+                socket.socket.shutdown(used, socket.SHUT_RDWR)
 
 
 @functools.cache

@@ -14,6 +14,7 @@ import collections
 import contextlib
 import heapq
 import itertools
+import logging
 import os
 import selectors
 import socket
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Protocol, TypeVar
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 Done = Callable[[Any, BaseException | None], None]
 _LOOK_EVERY_S = 0.1
@@ -102,7 +104,7 @@ class Loop:
         self._watched: dict[int, _Watched] = {}
         self._sleeping: list[tuple[float, int, Task]] = []
         self._number = itertools.count()
-        self._is_asleep = self._is_closed = False
+        self._is_asleep = self._is_closed = self._is_ended = False
 
     def start(self, coroutine: Coroutine[Any, Any, T], done: Done) -> None:
         self._give(Task(coroutine, done))
@@ -118,7 +120,7 @@ class Loop:
                     self._thread.start()
 
     def close(self) -> None:
-        """What is not done stays so."""
+        """Ends its thread and closes what that opened. What is not done stays so."""
         self._is_closed = True
         if self._thread is not None:
             self._wake()
@@ -164,8 +166,9 @@ class Loop:
             self._wake()
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._waking, b"\0")
+        with self._lock, contextlib.suppress(BlockingIOError):
+            if not self._is_ended:  # or that number may be somebody's file by now
+                os.write(self._waking, b"\0")
 
     def _go_on(self, task: Task) -> None:
         self._given.append((task, None, None))
@@ -194,6 +197,11 @@ class Loop:
                 looked = now
                 self._end_waits(now)
             self._select(now)
+        with self._lock:
+            self._is_ended = True
+            self._selector.close()
+            os.close(self._woken)
+            os.close(self._waking)
 
     def _select(self, now: float) -> None:
         wait = _LOOK_EVERY_S if self._watched else None
@@ -220,14 +228,20 @@ class Loop:
         try:
             park = task.coroutine.send(value) if error is None else task.coroutine.throw(error)
         except StopIteration as stop:
-            task.done(stop.value, None)
+            self._end(task, stop.value, None)
         except BaseException as failed:
-            task.done(None, failed)
+            self._end(task, None, failed)
         else:
             try:
                 park(task)
             except Exception as failed:  # a socket that is closed, threads that have ended
                 self._given.append((task, None, failed))
+
+    def _end(self, task: Task, value: Any, error: BaseException | None) -> None:
+        try:
+            task.done(value, error)
+        except Exception:  # the others go on
+            log.exception("%s: nobody has taken what came of %s", self._name, task.coroutine)
 
     def _wake_sleepers(self, now: float) -> None:
         while self._sleeping and self._sleeping[0][0] <= now:

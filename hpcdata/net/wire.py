@@ -9,6 +9,7 @@ Coroutines do it: on a socket of a `Loop` they wait in the loop, on a blocking o
 
 from __future__ import annotations
 
+import math
 import re
 import socket
 import ssl
@@ -88,8 +89,8 @@ class Wire:
     def __init__(self, sock: socket.socket, loop: Loop | None = None, *, read_s: float = 0.0) -> None:
         """loop: waits for the socket, which does not block then, and no longer than `read_s` at a time."""
         self.socket, self._loop, self._read_s = sock, loop, read_s
-        self.until = 0.0
-        """By `time.monotonic()`: when a wait in the loop ends, whatever came."""
+        self.until = math.inf
+        """By `time.monotonic()`: when a wait in the loop ends, whatever came. Where a body ends later, it is cut."""
         self._rest, self._at = b"", 0
         """Received, and taken up to there."""
         self.left: int | None = 0
@@ -126,7 +127,7 @@ class Wire:
             return 0
         size = await self._take(buffer if most is None or most >= len(buffer) else buffer[:most])
         if not size:
-            if most is not None:
+            if most is not None or time.monotonic() >= self.until:
                 raise EndsEarly("its body ends early")
             self.is_whole = True
         elif self._chunk_left is not None:

@@ -79,6 +79,22 @@ def test_what_never_answers_or_trickles_is_interrupted_at_the_deadline(server, c
         answer.read(1 << 20)
 
 
+def test_a_body_that_ends_with_its_connection_is_not_taken_for_whole_when_it_is_interrupted(client):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=_begins_to_say, args=(listening,), daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        with client.get(url, until=time.monotonic() + 0.4) as answer, pytest.raises(Cut, match="no answer in time"):
+            answer.read(1 << 20)
+
+
+def _begins_to_say(listening):
+    connection, _ = listening.accept()
+    with connection:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nhalf of a picture")
+        while connection.recv(1 << 10):
+            pass
+
+
 def test_nobody_listens(client):
     with pytest.raises(Unreachable, match="refused"):
         client.get(f"http://127.0.0.1:{free_port()}/", until=soon())

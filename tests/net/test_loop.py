@@ -1,6 +1,8 @@
 """python -m pytest tests/net/test_loop.py"""
 
+import os
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -76,3 +78,28 @@ def test_what_waits_is_not_driven_without_a_loop(loop):
 
     with pytest.raises(RuntimeError, match="waits"):
         drive(waits())
+
+
+def test_who_fails_to_take_a_result_stops_nobody_else(loop, caplog):
+    async def ends():
+        return 7
+
+    def fails(value, error):
+        raise ValueError("no room for it")
+
+    loop.start(ends(), fails)
+    assert ran(loop, ends()) == [7]
+    assert "no room for it" in caplog.text
+
+
+def test_a_loop_that_is_closed_holds_no_descriptors_and_bears_late_threads(loop):
+    before, go_on = set(os.listdir("/proc/self/fd")), threading.Event()
+
+    async def waits(threads):
+        await loop.in_thread(go_on.wait, threads)
+
+    with ThreadPoolExecutor(1) as threads:
+        loop.start(waits(threads), lambda value, error: None)
+        loop.close()
+        assert set(os.listdir("/proc/self/fd")) <= before
+        go_on.set()

@@ -1,5 +1,6 @@
 """python -m pytest tests/net/test_tls.py"""
 
+import contextlib
 import subprocess
 import time
 
@@ -53,6 +54,15 @@ def test_bodies_come_whole_to_threads_and_to_a_loop(server, loop, fault):
 
         for _ in range(2):  # the second time over connections that were kept
             assert ran(loop, *(body() for _ in range(12))) == [BODY] * 12
+
+
+def test_a_connection_that_is_interrupted_gives_nothing_that_is_still_encrypted(server):
+    url = server.put("/a", BODY[:40_000])
+    with Client(SETTINGS) as client, client.get(url, until=soon()) as answer:
+        time.sleep(0.1)  # all of it lies in the kernel by then
+        answer._connection.interrupt()
+        with contextlib.suppress(Cut):
+            assert answer.read(1 << 20) == BODY[:40_000]
 
 
 def test_in_a_loop_one_that_trickles_holds_nobody_up_and_a_cut_body_is_none(server, loop):
