@@ -24,6 +24,8 @@ from hpcdata.base.errors import Failed
 HEADER = ("archive", "number", "member", "size", "sha256", "result")
 BEGINS, COMPLETE, WRITTEN, DUPLICATE, DAMAGED = "begins", "complete", "written", "duplicate", "damaged"
 
+_TAIL_BYTES = 1 << 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
@@ -90,8 +92,15 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def _cut(self) -> None:
-        data = self._path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
+        size = whole = os.path.getsize(self._path)
+        with open(self._path, "rb") as file:
+            while whole:
+                begin = max(0, whole - _TAIL_BYTES)
+                file.seek(begin)
+                if (end := file.read(whole - begin).rfind(b"\n")) >= 0:
+                    whole = begin + end + 1
+                    break
+                whole = begin
+        if whole < size:
             os.ftruncate(self._file.fileno(), whole)
         self._file.seek(0, os.SEEK_END)

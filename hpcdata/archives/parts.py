@@ -54,8 +54,14 @@ def _grouped(paths: Sequence[str]) -> list[Archive]:
         return []
     common = os.path.commonpath([os.path.dirname(whole) for whole in grouped])
     return [
-        Archive(label=os.path.relpath(whole, common), paths=tuple(sorted(paths))) for whole, paths in grouped.items()
+        Archive(label=os.path.relpath(whole, common), paths=tuple(sorted(paths, key=_in_order)))
+        for whole, paths in grouped.items()
     ]
+
+
+def _in_order(path: str) -> tuple[int, str]:
+    """Of a part: 2 before 10, z before aa."""
+    return len(path), path
 
 
 def _in_folder(folder: str) -> list[str]:

@@ -80,14 +80,15 @@ def results(out: Path) -> dict[str, str]:
     return results_of(out.with_name(f"{out.name}.members.csv"))
 
 
-@pytest.mark.parametrize("is_in_parts", [False, True])
+@pytest.mark.parametrize("parts_named", ["", ".part-{:03d}", ".{}"])
 @pytest.mark.parametrize("name", KINDS)
-def test_the_files_are_those_that_were_packed(tmp_path: Path, name: str, is_in_parts: bool) -> None:
+def test_the_files_are_those_that_were_packed(tmp_path: Path, name: str, parts_named: str) -> None:
     data = KINDS[name](MEMBERS)
-    if is_in_parts:
-        for number, start in enumerate(range(0, len(data), 1000)):
-            put(tmp_path / f"in/{name}.part-{number:03d}", data[start : start + 1000])
-        source = f"{tmp_path}/in/{name}.part-*"
+    if parts_named:
+        size = len(data) // 12 + 1
+        for number, start in enumerate(range(0, len(data), size)):
+            put(tmp_path / f"in/{name}{parts_named.format(number)}", data[start : start + size])
+        source = f"{tmp_path}/in/{name}.*"
     else:
         source = str(put(tmp_path / "in" / name, data))
     (made,) = unpack(source, tmp_path / "out")
