@@ -13,20 +13,22 @@ from tests.net.loops import ran
 
 
 def test_coroutines_wait_for_times_and_each_other(loop):
-    order, turn = [], Turn(loop)
+    order, turn, began = [], Turn(loop), Turn(loop)
 
     async def waits():
         await turn
         order.append("woken")
 
     async def wakes():
+        began.wake()
         await loop.sleep(0.02)
         order.append("slept")
         turn.wake()
         await turn  # which is set by now
 
     async def sleeps():
-        await loop.sleep(0.2)
+        await began
+        await loop.sleep(0.1)
         order.append("last")
 
     ran(loop, sleeps(), waits(), wakes())

@@ -75,12 +75,13 @@ def test_in_a_loop_one_that_trickles_holds_nobody_up_and_a_cut_body_is_none(serv
             except (Cut, Unreachable) as error:
                 return type(error)
 
-        urls = [
-            server.put("/drip", BODY, "drip:0.05"),
-            server.put("/cut", BODY, "cut"),
-            server.put("/silent", BODY, "silent"),
+        asked = [
+            (server.put("/drip", BODY, "drip:0.05"), 1.0),
+            (server.put("/cut", BODY, "cut"), 20.0),
+            (server.put("/silent", BODY, "silent"), 1.0),
+            (server.put("/a", BODY), 20.0),
         ]
-        found = ran(loop, *(outcome(url, 1.0) for url in urls), outcome(server.put("/a", BODY), 20.0))
+        found = ran(loop, *(outcome(*item) for item in asked))
     assert found == [Cut, Cut, Unreachable, BODY]
 
 

@@ -131,7 +131,7 @@ def test_no_header_is_another_line():
 
 
 def test_in_a_loop_one_that_trickles_holds_nobody_up_and_none_waits_for_ever(loop):
-    def wire(*pieces, pause_s=0.0):
+    def wire(*pieces, pause_s=0.0, most_s=20.0):
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
 
@@ -143,7 +143,7 @@ def test_in_a_loop_one_that_trickles_holds_nobody_up_and_none_waits_for_ever(loo
 
         threading.Thread(target=give, daemon=True).start()
         made = Wire(ours, loop, read_s=20)
-        made.until = time.monotonic() + 0.6
+        made.until = time.monotonic() + most_s
         return made
 
     async def outcome(wire):
@@ -154,4 +154,5 @@ def test_in_a_loop_one_that_trickles_holds_nobody_up_and_none_waits_for_ever(loo
 
     whole = ANSWERS["chunks"][0]
     wires = [wire(*(whole[at : at + 1] for at in range(len(whole))), pause_s=0.002) for _ in range(4)]
-    assert ran(loop, *map(outcome, [*wires, wire(whole[:-4], pause_s=9), wire(whole)])) == [b"abc"] * 4 + [None, b"abc"]
+    waits = wire(whole[:-4], pause_s=9, most_s=0.3)
+    assert ran(loop, *map(outcome, [*wires, waits, wire(whole)])) == [b"abc"] * 4 + [None, b"abc"]

