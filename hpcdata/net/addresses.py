@@ -43,7 +43,7 @@ class Address:
     port: int
     target: str
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """Host and port as a request names them."""
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -58,11 +58,15 @@ class Answer:
 
     def __init__(self, client: Client, connection: Connection, wire: Wire, head: Head, until: float) -> None:
         self.status, self.headers = head.status, head.headers
-        self.url = connection.address.url
-        """After redirects; with its query, so not for messages."""
+        self._address = connection.address
         self.size = wire.left
         """Of the body, as far as the headers tell."""
         self._client, self._connection, self._wire, self._until = client, connection, wire, until
+
+    @property
+    def url(self) -> str:
+        """After redirects; with its query, so not for messages."""
+        return self._address.url
 
     def read_into(self, buffer: memoryview) -> int:
         """Reads some bytes of the body; 0 at its end. Raises Cut where it ends before it is whole."""

@@ -9,6 +9,7 @@ Coroutines do it: on a socket of a `Loop` they wait in the loop, on a blocking o
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import socket
@@ -21,6 +22,8 @@ from hpcdata.net.loop import Loop
 
 _AT_ONCE = 1 << 16
 _MOST_OF_A_HEAD, _MOST_OF_A_LINE, _MOST_INTERIM = 1 << 16, 1 << 12, 16
+_MOST_OF_A_USUAL = 100
+"""Characters of a field that is remembered: most of them a host sends with each answer."""
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) +([1-9][0-9]{2})(?: .*)?", re.DOTALL)
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -48,8 +51,17 @@ class Head:
 
 def request(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     """The bytes of a request without a body. Raises ValueError for what would be another line."""
-    text = "".join([f"{method} {target} HTTP/1.1\r\n", *[f"{name}: {value}\r\n" for name, value in headers.items()]])
-    if text.count("\n") != len(headers) + 1 or text.count("\r") != len(headers) + 1:
+    first = f"{method} {target} HTTP/1.1\r\n"
+    if first.count("\n") > 1 or first.count("\r") > 1:
+        raise ValueError("a target holds a line break")
+    return first.encode("latin-1") + _lines(tuple(headers.items()))
+
+
+@functools.lru_cache(256)
+def _lines(headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Of headers, with the empty one behind them: a host is asked with the same ones again and again."""
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    if text.count("\n") > len(headers) or text.count("\r") > len(headers):
         raise ValueError("a header holds a line break")
     return text.encode("latin-1") + b"\r\n"
 
@@ -70,17 +82,25 @@ def parsed(data: bytes) -> Head:
             if name and line.strip():
                 headers[name] = f"{headers[name]} {line.strip()}"
             continue
-        name, colon, value = line.partition(":")
-        name = name.rstrip().lower()
-        if not colon or not _NAME.fullmatch(name):
-            name = ""
-        elif name not in headers:
-            headers[name] = value.strip()
+        name, value = _usual_field(line) if len(line) <= _MOST_OF_A_USUAL else _field(line)
+        if name not in headers:
+            if name:
+                headers[name] = value
         elif name not in _FIRST_COUNTS:
-            headers[name] = f"{headers[name]}, {value.strip()}"
+            headers[name] = f"{headers[name]}, {value}"
         else:
             name = ""
     return Head(status=int(status[2]), headers=headers, is_1_0=status[1] == "0")
+
+
+def _field(line: str) -> tuple[str, str]:
+    """Name and value; no name of what is no field."""
+    name, colon, value = line.partition(":")
+    name = name.rstrip().lower()
+    return (name, value.strip()) if colon and _NAME.fullmatch(name) else ("", "")
+
+
+_usual_field = functools.lru_cache(1024)(_field)
 
 
 class Wire:

@@ -257,9 +257,13 @@ def _bytes_of(record: Record) -> int:
     """What a record holds in memory, 0 if that is little."""
     if not isinstance(record, Sample):
         return 0
-    pictures = (part.blob for part in record.parts if isinstance(part, ImagePart))
-    blobs = (*pictures, *(member.blob for member in record.members))
-    size = sum(len(blob.data) for blob in blobs if blob.data is not None)
+    size = 0
+    for part in record.parts:
+        if isinstance(part, ImagePart) and part.blob.data is not None:
+            size += len(part.blob.data)
+    for member in record.members:
+        if member.blob.data is not None:
+            size += len(member.blob.data)
     return size if size > _LARGE_BYTES else 0
 
 

@@ -30,6 +30,8 @@ _REPLACED = {*IMAGE_FIELDS, "url", "sha256"} - {"file_name"}
 """Fields of a row that named its pictures, or said what those said that are here now."""
 SHA256_FIELDS = ("image_sha256", "sha256")
 Arrays = list[np.ndarray]
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
+"""One for all: `json.dumps` makes one for each."""
 
 
 class Fetcher:
@@ -98,7 +100,7 @@ class Fetcher:
         found = [item.sha256 for item in got]
         kept |= {"url": urls[0] if len(urls) == 1 else urls, "sha256": found[0] if len(found) == 1 else found}
         text = next((fields[name] for name in self._texts if is_plain(fields.get(name))), "")
-        pieces = [json.dumps(kept, ensure_ascii=False).encode(), text.encode(), *(item.data for item in got)]
+        pieces = [_as_json(kept).encode(), text.encode(), *(item.data for item in got)]
         return [np.frombuffer(piece, np.uint8) for piece in pieces]
 
 

@@ -30,7 +30,7 @@ _FIRST_WAIT_S = 0.5
 _DAY_S = 86_400.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Body:
     """What a host gave."""
 
@@ -40,7 +40,7 @@ class Body:
     """Its Content-Type."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Got:
     """What came of a URL, for all its rows."""
 
@@ -200,7 +200,7 @@ class Urls:
         return Body(data=data, sha256=sha256_of(data), kind=kind)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Asked:
     """What a host has said beside its answer."""
 
