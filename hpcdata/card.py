@@ -50,6 +50,7 @@ def _write(options: Options) -> int:
     about = _about(options, path)
     card = _of_export(path, about) if is_target(path) else _of_dataset(path, about)
     out = options.out or str(path / "card" if (path / "plan.json").is_file() else path.with_name(f"{path.name}.card"))
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     for ending, text in ((".md", markdown.render(card)), (".html", page.render(card))):
         files.write_atomic(Path(out + ending), text.encode("utf-8", "backslashreplace"))
         say(f"{out}{ending}")

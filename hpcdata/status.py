@@ -63,6 +63,7 @@ def _show(options: Options) -> int:
         from hpcdata.report.page import render
 
         page, path = to_bytes(render(observer, status)), Path(options.html)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():  # /dev/stdout
             path.write_bytes(page)
         else:

@@ -7,10 +7,10 @@
 #
 # With ARRAY it submits the array and returns. When `hpcdata status $TEMP_PATH` says that all is done, type it again.
 set -euo pipefail
-INPUT_PAIR=${INPUT_PAIR:?JSON lines with image_path and text_prompt}
-TEMP_PATH=${TEMP_PATH:?the folder of the run}
-SAVE_PATH=${SAVE_PATH:?the folder to make}
-VQGAN_PATH=${VQGAN_PATH:?vqgan.ckpt, or the folder that holds it}
+INPUT_PAIR=${INPUT_PAIR:?is not set: JSON lines with image_path and text_prompt}
+TEMP_PATH=${TEMP_PATH:?is not set: the folder of the run}
+SAVE_PATH=${SAVE_PATH:?is not set: the folder to make}
+VQGAN_PATH=${VQGAN_PATH:?is not set: vqgan.ckpt, or the folder that holds it}
 NUM_GPUS=${NUM_GPUS:-$(nvidia-smi -L 2>/dev/null | wc -l)}
 
 jobs=$(dirname "$(readlink -f "$0")")

@@ -21,6 +21,8 @@ def arguments() -> list[str]:
     parser.add_argument("json", metavar="NAME.json", help="of the JSON to make")
     known, others = parser.parse_known_args()
     source = os.path.join(os.environ.get("HPCDATA_DATA_ROOT", ""), known.folder)
+    if not os.path.isdir(source):
+        parser.error(f"{os.path.abspath(source)} is no folder: go to where it lies, or set HPCDATA_DATA_ROOT to that")
     name = os.path.basename(os.path.normpath(known.folder))
     target = os.path.join(os.environ.get("HPCDATA_TARGET_ROOT", "converted"), name)
     return [LLAVA, source, target, "--name", known.json, *others]

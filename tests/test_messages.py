@@ -60,6 +60,9 @@ def test_a_folder_that_is_no_run_is_not_to_be_launched_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert resume.main([str(tmp_path / "nope")]) == 2
+    assert capsys.readouterr().err.endswith("nope does not exist: expected the output directory of a run\n")
+    (tmp_path / "nope").mkdir()
+    assert resume.main([str(tmp_path / "nope")]) == 2
     assert capsys.readouterr().err.endswith("nope has no plan.json: it is not the output directory of a run\n")
     made.run(tmp_path / "run")
     for content in (None, "{"):

@@ -20,7 +20,7 @@ from hpcdata.catalogue.entry import ACCESS, Entry
 from hpcdata.catalogue.faults import Fault
 from hpcdata.catalogue.registry import ALL, Catalogue
 from hpcdata.catalogue.settings import Hub, find_data_dir, find_folders, find_hub
-from hpcdata.catalogue.states import State, folder_of, read_state, size_of
+from hpcdata.catalogue.states import State, fetch_line, folder_of, read_state, size_of
 from hpcdata.catalogue.transfer.connections import MOST
 from hpcdata.catalogue.transfer.fetcher import INTERVAL
 from hpcdata.catalogue.unpacking.marks import missing_of
@@ -59,6 +59,8 @@ class Result:
     problem: str = ""
     code: int = DONE
     left_out: list[str] = field(default_factory=list)
+    pictures: str = ""
+    """The line that fetches those of a list of addresses."""
 
 
 def list_sets(names: Sequence[str], data_dir: str | None, folders: Sequence[str], *, as_json: bool) -> int:
@@ -207,7 +209,7 @@ def _fetch(
                 return Result(entry.name, account, "; ".join(done.problems), FAILED)
             account.is_waiting = not waits and bool(missing_of(entry, folder))
             return Result(entry.name, account, left_out=done.left_out)
-        return Result(entry.name, account)
+        return Result(entry.name, account, pictures=_line_for_pictures(entry, folder, account))
     except Fault as fault:
         if fault.reason == "stopped":
             return Result(entry.name, Account(is_stopped=True))
@@ -219,6 +221,13 @@ def _fetch(
         return Result(entry.name, problem=str(error), code=code)
 
 
+def _line_for_pictures(entry: Entry, folder: Path, account: Account) -> str:
+    is_open = account.failed or account.is_stopped or account.is_waiting
+    if is_open or not entry.urls or (folder / entry.urls[0].folder / "dataset").is_dir():
+        return ""
+    return fetch_line(entry, folder)
+
+
 def _joined(shares: list[list[Result]]) -> list[Result]:
     """One result a set: what all processes have done for it."""
     found: dict[str, Result] = {}
@@ -227,6 +236,7 @@ def _joined(shares: list[list[Result]]) -> list[Result]:
             one = found.setdefault(result.name, Result(result.name))
             one.account = _sum(one.account, result.account)
             one.left_out += result.left_out
+            one.pictures = one.pictures or result.pictures
             if result.code == FAILED or (result.problem and not one.problem):
                 one.problem, one.code = result.problem, result.code
     return list(found.values())
@@ -288,7 +298,7 @@ def _say_result(result: Result) -> None:
         + (f"; {units.counted(account.unpacked, 'archive')} unpacked" if account.unpacked else "")
         + (f"; {units.counted(account.removed, 'file')} of the revision before removed" if account.removed else "")
     )
-    for text in result.left_out:
+    for text in [*result.left_out, *([f"its pictures: {result.pictures}"] if result.pictures else [])]:
         say(f"    {text}")
     for reason, count in sorted(account.reasons().items()):
         paths = [_shown(path) for path, found in account.failed.items() if found == reason][:_MOST_PATHS]
@@ -315,6 +325,7 @@ def _result_as_json(result: Result) -> dict[str, object]:
         "bytes": account.num_bytes,
         "unpacked": account.unpacked,
         "left_out": result.left_out,
+        "pictures": result.pictures,
         "problem": result.problem,
     }
 

@@ -233,7 +233,8 @@ def _dataset_folder(path: Path) -> Path:
             f"{path} is a run that is not combined yet: run {to_type('combine', path)}, "
             "or open what is there with allow_tmp=True"
         )
-    raise UserError(f"{path} is not a dataset: it has neither {FILE_NAME} nor dataset/{FILE_NAME}")
+    missing = f"it has neither {FILE_NAME} nor dataset/{FILE_NAME}"
+    raise UserError(f"{path} is not a dataset: {missing}; hpcdata launch makes one of raw data")
 
 
 def _from_values(values: dict[str, Any], folder: Path) -> Manifest:

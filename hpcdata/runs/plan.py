@@ -346,6 +346,8 @@ def load_plan(output_dir: Path | str) -> Plan:
     try:
         values = sealed.read_json(path)
     except (FileNotFoundError, NotADirectoryError):
+        if not Path(output_dir).exists():
+            raise UserError(f"{output_dir} does not exist: expected the output directory of a run") from None
         raise UserError(f"{output_dir} has no plan.json: it is not the output directory of a run") from None
     except ValueError as error:
         raise Failed(f"{path} is damaged ({error}): restore it, or use a new output directory") from None

@@ -121,9 +121,10 @@ def _listed(folder: str) -> list[str]:
 def _missing_error(pattern: str, missing: list[str], num_names: int) -> UserError:
     if num_names > 1:
         return UserError(f"{len(missing)} of {num_names} inputs of {pattern} do not exist, the first is {missing[0]}")
+    where = "" if os.path.isabs(pattern) else f" in {os.getcwd()}"
     if glob.has_magic(pattern):
-        return UserError(f"no input matches {pattern}")
-    return UserError(f"input {pattern} does not exist")
+        return UserError(f"no input matches {pattern}{where}")
+    return UserError(f"input {pattern} does not exist{where}")
 
 
 def _brace_pairs(pattern: str) -> Iterator[tuple[int, int]]:

@@ -107,7 +107,9 @@ def test_a_count_other_than_the_entry_says_is_a_fault(
 
 def test_pictures_by_address_are_asked_for_by_a_line_that_is_said(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     real_sets.pixmo_cap(hub.folder, lambda path: f"{hub.url}/files/{path}")
+    capsys.readouterr()
     assert download.main(["pixmo_cap"]) == 0
+    assert "its pictures: hpcdata launch +experiments=fetch" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"the pictures of pixmo_cap are not in .*: hpcdata launch \+experiments=fetch"):
         get_dataset("pixmo_cap")
     capsys.readouterr()

@@ -16,6 +16,11 @@ def words_of(script: str, name: str, doc: str | None) -> list[str]:
     parser.add_argument("--target-root", default=target, help="folder to make them in")
     parser.add_argument("--cache-dir", help="not needed: Parquet is read where it is")
     known, others = parser.parse_known_args()
+    if not os.path.isdir(known.source_root):
+        parser.error(
+            f"{os.path.abspath(known.source_root)} is no folder: --source-root names the folder of the sets, or "
+            f"HPCDATA_DATA_ROOT one that holds {name}"
+        )
     mapping = os.path.join(known.source_root, "JSON_Mapping.csv")
     if os.path.isfile(mapping) and "--mapping" not in others:
         others += ["--mapping", mapping]

@@ -67,7 +67,7 @@ class SourceDataset(Dataset):
     ) -> None:
         """path: as `data.raw_data_dir` takes it; source, text_field, image_field, image_root, outside_images,
         placeholders, mapping, tasks, coordinates and seed as in `data`. split: of the files of a folder, those of this
-        name (`train/`, `train-00000.parquet`); None: all.
+        name (`train/`, `train-00000.parquet`), and a file or its folder must name it, unless it is `train`; None: all.
         needs_text, needs_image: False leaves a side out, and records without it are none the worse. style: of every
         example. sample: only so many of the first. index_dir: a folder that keeps where the records are.
 
@@ -205,6 +205,9 @@ def _of_split(paths: list[str], split: str | None) -> list[str]:
     found = list[str]()
     for path in paths:
         if not os.path.isdir(path):
+            words = re.split(r"[^a-z0-9]+", os.path.join(*Path(path).parts[-2:]).lower())
+            if split != "train" and not _same(split) & set(words):
+                raise UserError(f"{path} names no split {split}: leave the split out, or give the files of {split}")
             found.append(path)
             continue
         names = sorted(name for name in os.listdir(path) if not name.startswith("."))
@@ -214,6 +217,10 @@ def _of_split(paths: list[str], split: str | None) -> list[str]:
             raise UserError(f"{path} has no split {split}: it has {', '.join(others) or 'no splits, only train'}")
         found += its or [path]
     return found
+
+
+def _same(split: str) -> set[str]:
+    return set(_SPLITS[2:6]) if split in _SPLITS[2:6] else {split.lower()}
 
 
 def _names_split(name: str, split: str) -> bool:

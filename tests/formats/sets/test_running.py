@@ -74,6 +74,20 @@ def test_the_documents_line_makes_all_sets_and_a_mix_of_them_trains(
     assert [len(images(dataset.record(item))) for item in range(3)] == [1, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("ov_data_imagenet2backbone.py", []), ("parquet2json-image.py", ["OneVisionData", "a.json"])],
+)
+def test_where_a_script_has_looked_is_said(
+    name: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert script(name, monkeypatch, *words) == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path}/OneVisionData is no folder" in told
+    assert "HPCDATA_DATA_ROOT" in told
+
+
 def test_missing_pictures_are_a_failure_and_what_is_there_is_made(
     sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -199,6 +199,9 @@ def test_splits_are_folders_or_beginnings_of_names(tmp_path: Path) -> None:
     assert len(get_dataset(tmp_path / "tars/train", "train", needs_image=False)) == 3
     with pytest.raises(UserError, match="no splits, only train"):
         get_dataset(tmp_path / "tars/train", "test", needs_image=False)
+    assert len(get_dataset(tmp_path / "lines/validation-*.jsonl", "val", needs_image=False)) == 2
+    with pytest.raises(UserError, match="names no split test: leave the split out, or give the files of test"):
+        get_dataset(tmp_path / "lines/train-0.jsonl", "test", needs_image=False)
 
 
 def test_a_style_is_of_every_example_and_a_sample_of_the_first(tmp_path: Path) -> None:

@@ -96,8 +96,9 @@ def test_an_export_has_a_card_beside_it(tmp_path: Path, source: Path) -> None:
     run = combined(tmp_path / "run", source)
     out = tmp_path / "export"
     assert export.main([str(run), str(out), "--format", "jsonl"]) == 0
-    assert card_command.main([str(out), "--out", str(out / "README"), "--license", "made up 2"]) == 0
-    text = (out / "README.md").read_text()
+    about = tmp_path / "about" / "README"
+    assert card_command.main([str(out), "--out", str(about), "--license", "made up 2"]) == 0
+    text = about.with_suffix(".md").read_text()
     head = yaml.safe_load(text.split("---\n")[1])
     assert (head["license"], head["license_name"], head["tags"]) == ("other", "made-up-2", ["hpcdata", "jsonl"])
     assert "of stage=tokenize, in the form jsonl" in text
