@@ -144,7 +144,7 @@ def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
     return call
 
 
-def sync_file(path: Path) -> None:
+def sync_file(path: Path | str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -152,7 +152,7 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_files(paths: Sequence[Path]) -> None:
+def sync_files(paths: Sequence[Path | str]) -> None:
     """`sync_file` of each: many at once in threads, so that the file system writes its journal for several together."""
     if len(paths) <= _FEW_FILES:
         _sync_each(paths)
@@ -162,7 +162,7 @@ def sync_files(paths: Sequence[Path]) -> None:
             pass
 
 
-def _sync_each(paths: Sequence[Path]) -> None:
+def _sync_each(paths: Sequence[Path | str]) -> None:
     for path in paths:
         sync_file(path)
 
@@ -217,7 +217,7 @@ def link_file(source: Path | str, target: Path | str) -> None:
         if error.errno not in (*_NO_LINKS, errno.EXDEV):
             raise
         shutil.copyfile(source, target)
-        sync_file(Path(target))
+        sync_file(target)
 
 
 def read_json(path: Path) -> Any:

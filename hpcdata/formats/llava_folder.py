@@ -15,10 +15,11 @@ from __future__ import annotations
 import csv
 import heapq
 import io
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from hpcdata.shards.recovered import PREFIX, read_recovered
 from hpcdata.shards.reject_ledger import DUPLICATE, read_rejects
 from hpcdata.shards.schema import FILES
 from hpcdata.shards.shard import ListedFile, read_listing, read_summary
-from hpcdata.shards.stored import key_of, read_columns
+from hpcdata.shards.stored import key_of, plain_columns
 from hpcdata.sources.pictures.names import names_of
 
 FORMAT = "llava-parquet"
@@ -71,7 +72,7 @@ class LlavaFolder:
                 for row in _rows(parts):
                     line, files = self._placed(row, names)
                     for item, name in zip(row.files, files, strict=True):
-                        building.link(row.folder / FILES / item.name, f"{IMAGES}/{name}", item.sha256)
+                        building.link(f"{row.folder}/{FILES}/{item.name}", f"{IMAGES}/{name}", item.sha256)
                         names_file.append(_entry(row, name))
                     json_file.append(separator + line if separator else line + b"\n")
                     separator = separator and b",\n"
@@ -88,7 +89,7 @@ class LlavaFolder:
     def _placed(self, row: _Row, names: _Names) -> tuple[bytes, list[str]]:
         """(the record as JSON, the names of its files)."""
         stem = names.of(row)
-        files = names_of(stem, [PurePosixPath(item.name).suffix[1:] for item in row.files])
+        files = names_of(stem, [os.path.splitext(item.name)[1][1:] for item in row.files])
         if stem == row.stem:
             return row.line, files
         record = orjson.loads(row.line)
@@ -176,7 +177,7 @@ def _is_retry(folder: Path) -> bool:
 
 def _columns(folder: Path) -> dict[str, np.ndarray]:
     summary = read_summary(folder)
-    return read_columns(folder, summary.header.schema, summary.sizes)
+    return plain_columns(folder, summary)
 
 
 def _rows_of(folder: Path) -> Iterator[_Row]:

@@ -99,7 +99,7 @@ class FilesBehind:
         self._pending: deque[tuple[Future[None], int]] = deque()
         self._size = 0
 
-    def add(self, path: Path, data: bytes | memoryview) -> None:
+    def add(self, path: Path | str, data: bytes | memoryview) -> None:
         """Creates a file, now or later. Raises OSError, perhaps of one that was added before."""
         while self._pending and (self._pending[0][0].done() or self._size + len(data) > MOST_BYTES):
             self._wait_for_first()
@@ -129,7 +129,7 @@ class FilesBehind:
         future.result()
 
 
-def _write(path: Path, data: bytes | memoryview) -> None:
+def _write(path: Path | str, data: bytes | memoryview) -> None:
     with naming(path), open(path, "xb", buffering=0) as file:
         view = memoryview(data)
         while view:

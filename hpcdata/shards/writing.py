@@ -59,7 +59,7 @@ class ShardWriter:
         self._content = 0
         self._files: dict[str, AppendFile] = {}
         self._behind = FilesBehind()
-        self._unsynced: list[Path] = []
+        self._unsynced: list[str] = []
         self._work: int | None = None
         self._is_sealed = False
 
@@ -195,7 +195,7 @@ class ShardWriter:
         return {stream.path: self._files[stream.path].size for stream in self._schema.streams}
 
     def _add_file(self, name: str, data: bytes | memoryview, sha256: str | None) -> None:
-        path = self._folder / FILES / name
+        path = f"{self._folder}/{FILES}/{name}"
         self._behind.add(path, data)
         self._unsynced.append(path)
         self._list_file(name, len(data), sha256 or hashlib.sha256(data).hexdigest())
