@@ -13,8 +13,6 @@ _SAID = {
     *("export.out", "export.format", "copy.format", "convert.out", "convert.form"),
 }
 """Keys of a launch that such a line says in its own words."""
-
-
 _OF_SETS = {"mapping", "root_name", "set", "write_incomplete"}
 _OF_FORMS = {
     "llava-parquet": {"name", "run_dir", "overrides"},

@@ -1,8 +1,8 @@
 /* JPEGs read to their end without a pixel being computed: see hpcdata/media/jpeg.py.
  *
- * What is known to be in order is what libjpeg decodes without a warning of its data. All else is not known: other kinds
- * of JPEGs, and whatever deviates from ITU-T T.81 in any way. Codes are walked over by their lengths, two at once where both lie
- * in LOOK bits; nothing is written but these tables. */
+ * What is known to be in order is what libjpeg decodes without a warning of its data. All else is not known: other
+ * kinds of JPEGs, and whatever deviates from ITU-T T.81 in any way. Codes are walked over by their lengths, two at once
+ * where both lie in LOOK bits; nothing is written but these tables. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -274,7 +274,8 @@ static int read_scan(Component *component, int number, Codes (*codes)[4], unsign
     return 1;
 }
 
-/* Of a baseline JPEG of one scan that is in order up to its mark of the end: width + (height << 16) + (components << 32).
+/* Of a baseline JPEG of one scan that is in order up to its mark of the end: width + (height << 16) +
+ * (components << 32).
  * 0: not known. Data behind the mark is not looked at. */
 i64 walk_jpeg(const u8 *data, i64 size) {
     Codes codes[2][4];

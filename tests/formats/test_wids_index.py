@@ -4,6 +4,7 @@ The tests that open an index with wids need webdataset < 1, the last to hold it:
 'webdataset<1'` and HPCDATA_TEST_WIDS=DIR.
 """
 
+import contextlib
 import errno
 import gzip
 import hashlib
@@ -47,6 +48,8 @@ def wids():
         pytest.skip("wids is not installed (it is part of webdataset < 1): set HPCDATA_TEST_WIDS")
     finally:
         del sys.path[0]
+        with contextlib.suppress(OSError):
+            os.rmdir("/tmp/_wids_cache")  # which it makes when it is imported
 
 
 def test_index_file(tmp_path, monkeypatch, capsys):

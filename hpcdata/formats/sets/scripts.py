@@ -22,6 +22,5 @@ def words_of(script: str, name: str, doc: str | None) -> list[str]:
             f"HPCDATA_DATA_ROOT one that holds {name}"
         )
     mapping = os.path.join(known.source_root, "JSON_Mapping.csv")
-    if os.path.isfile(mapping) and "--mapping" not in others:
-        others += ["--mapping", mapping]
-    return [known.source_root, known.target_root, *others]
+    there = [f"--mapping={mapping}"] if os.path.isfile(mapping) else []
+    return [known.source_root, known.target_root, *there, *others]  # one that is typed stands last, and counts

@@ -75,10 +75,8 @@ class TableDataset(Dataset):
         if not self._each:
             return found | of_all
         lists = {name: _list_of(values, column, path) for name, column in self._each.items()}
-        if (
-            len(sizes := {column: len(lists[name]) for name, column in self._each.items()})
-            and len({*sizes.values()}) > 1
-        ):
+        sizes = {column: len(lists[name]) for name, column in self._each.items()}
+        if len({*sizes.values()}) > 1:
             told = ", ".join(f"{size} of {column}" for column, size in sizes.items())
             raise BadSample(Reason.BAD_RECORD, f"{path}: a row has {told}, expected equally many")
         several = [with_pictures(dict(zip(lists, its, strict=True))) for its in zip(*lists.values(), strict=True)]

@@ -88,6 +88,15 @@ def test_where_a_script_has_looked_is_said(
     assert "HPCDATA_DATA_ROOT" in told
 
 
+def test_a_mapping_that_is_typed_counts_and_not_the_one_that_lies_there(
+    sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = write(tmp_path / "mine.csv", f'folder_name,json_file\n"{TABLE}",mine.json\n'.encode())
+    words = [f"--source-root={sets}", f"--target-root={tmp_path}/out/{sets.name}", f"--mapping={mine}", "--set", TABLE]
+    assert script("ov_data_imagenet2backbone.py", monkeypatch, *words) == DONE
+    assert (tmp_path / "out" / sets.name / TABLE / "mine.json").exists()
+
+
 def test_missing_pictures_are_a_failure_and_what_is_there_is_made(
     sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
