@@ -28,7 +28,8 @@ _OTHER_NAMES = {
     "stop": "cancel",
     "report": "status",
     "watch": "status OUT --watch",
-    **dict.fromkeys(("fetch", "datasets"), "download"),
+    "datasets": "download",
+    "fetch": "download, or launch +experiments=fetch for lists of addresses",
     **dict.fromkeys(("describe", "datasheet"), "card"),
 }
 """What people try, and what there is."""

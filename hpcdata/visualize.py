@@ -34,7 +34,7 @@ def parser() -> Parser:
     parser = Parser("visualize", __doc__)
     parser.add_argument("dataset", help="a name, or a path of data")
     parser.add_argument("out", help="the folder for index.html")
-    parser.add_argument("--split", default="train")
+    parser.add_argument("--split", default="train", help="of a named set or a folder (default: %(default)s)")
     parser.add_argument("--num_examples", "--num-examples", type=int, default=100)
     parser.add_argument("--shuffle", action="store_true", help="examples at random, and not the first ones")
     parser.add_argument("--seed", type=int, default=0)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hpcdata.archives.parts import archives_in
 from hpcdata.archives.unpacking import unpack_found
+from hpcdata.base.errors import UserError
 from hpcdata.formats.sets.finding import find_sets
 from hpcdata.formats.sets.mapping import read_mapping
 from hpcdata.formats.sets.relinking import IMAGES, MISSING, RelinkOptions, files_to_relink, json_in, relink
@@ -37,7 +38,10 @@ def run(options: SetOptions, *, convert: Callable[[list[str]], int] | None, say:
     names = read_mapping(options.mapping) if options.mapping else {}
     if convert is None:
         asked = _asked(options, names, options.only)
-        for folder in (folder for folder, found in files_to_relink(asked) if not found):
+        found = files_to_relink(asked)
+        if not any(names for _, names in found):
+            raise UserError(f"no set in {options.source} has JSON: for Parquet there is hpcdata convert sets")
+        for folder in (folder for folder, names in found if not names):
             say(f"{folder.name}: no JSON in it")
         return _relinked(asked, say)
     sets = find_sets(options.source, options.only, options.mapping, without=options.target)
@@ -85,4 +89,5 @@ def _relinked(asked: RelinkOptions, say: Callable[[str], None]) -> bool:
         say(item.describe())
     if num_missing:
         say(f"{num_missing} pictures are missing, see {asked.target / MISSING}")
+        say(f"they belong in {asked.target}/SET/{IMAGES}; convert sets unpacks {_PICTURES}*.tar.gz of the sets there")
     return not num_missing

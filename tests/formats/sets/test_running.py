@@ -116,6 +116,8 @@ def test_missing_pictures_are_a_failure_and_what_is_there_is_made(
 def test_what_is_no_folder_of_sets_is_refused(sets: Path, tmp_path: Path) -> None:
     for source, *others in ([tmp_path / "gone"], [sets, "--set", "gone"], [sets / ".cache"]):
         assert convert.main(["sets", str(source), str(tmp_path / "new"), *others]) == REFUSED
+    shutil.rmtree(sets / PLAIN)
+    assert convert.main(["relink", str(sets), str(tmp_path / "new")]) == REFUSED  # Parquet alone
     assert not (tmp_path / "new").exists()
 
 
