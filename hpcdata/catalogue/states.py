@@ -30,8 +30,6 @@ class State:
 
     name: str
     remedy: str
-    num_files: int = 0
-    num_here: int = 0
     num_bytes: int = 0
     """Of the files that are here."""
 
@@ -109,20 +107,19 @@ def _state(entry: Entry, folder: Path, type_again: str) -> State:
     if listed is not None:
         fits = [item for item in listed.files if _fits_record(item, known, folder)]
         num_bytes = sum(known.here[item.path].size for item in fits)
-        counts = (len(listed.files), len(fits), num_bytes)
         if listed.sources != listing.sources_of(entry):
-            return State(PARTIAL, f"its entry is another one than when it was listed: {type_again}", *counts)
+            return State(PARTIAL, f"its entry is another one than when it was listed: {type_again}", num_bytes)
         if len(fits) == len(listed.files):
             if packed := missing_of(entry, folder):
-                return State(PARTIAL, f"{len(packed)} archives are not unpacked: {type_again}", *counts)
+                return State(PARTIAL, f"{len(packed)} archives are not unpacked: {type_again}", num_bytes)
             if entry.urls and not (folder / entry.urls[0].folder / "dataset").is_dir():
-                return State(PARTIAL, f"its pictures: {fetch_line(entry, folder)}", *counts)
-            return State(PRESENT, "", *counts)
+                return State(PARTIAL, f"its pictures: {fetch_line(entry, folder)}", num_bytes)
+            return State(PRESENT, "", num_bytes)
         others = [item for item in listed.files if not _fits_record(item, known, folder)]
         if all(_has_its_size(item, folder) for item in others):
             told = f"{len(others)} of {len(listed.files)} files are others than were recorded, or copies of these"
-            return State(PARTIAL, f"{told}: {type_again} reads them through", *counts)
-        return State(PARTIAL, f"{len(others)} of {len(listed.files)} files are missing: {type_again}", *counts)
+            return State(PARTIAL, f"{told}: {type_again} reads them through", num_bytes)
+        return State(PARTIAL, f"{len(others)} of {len(listed.files)} files are missing: {type_again}", num_bytes)
     if entry.access == "open":
         of_splits = matcher([pattern for patterns in entry.splits.values() for pattern in patterns]).fullmatch
         if any(map(of_splits, names_below(folder))):

@@ -113,8 +113,6 @@ def describe_not_read(not_read: Sequence[NotRead]) -> str:
     return "; ".join([f"{shown}{more}", *remedies])
 
 
-_NAMING = ("jsonl", "array", "csv", "table", "coco", "vqa", "arrow", "arrow.exported", RECORDS)
-"""Formats of records that name pictures."""
 _INPUT, _PART = "input", "part"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from hpcdata.base.errors import UserError
 
@@ -56,7 +56,3 @@ def split_shards(counts: Mapping[str, int], shares: Mapping[str, float], seed: i
 def _nears(samples: int, more: int, goal: float) -> bool:
     """Whether a split of so many samples is nearer to its share with the next shard."""
     return samples + more / 2 <= goal
-
-
-def all_in_one(names: Sequence[str]) -> Split:
-    return {"train": sorted(names)}

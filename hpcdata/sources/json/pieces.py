@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.reads import read_at
 from hpcdata.sources.json.marks import Marks
 
+NAME_OF_LIST = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*\[\Z')
+"""Of a list that is open now, at the end of what is before it, its bracket with it."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_CHUNK_BYTES = 1 << 20
 
 
 class Piece(NamedTuple):
@@ -16,6 +21,14 @@ class Piece(NamedTuple):
     is_record: bool
     opens: int = 0
     """The level of the array or object that its last byte opens, 1 for the outer one."""
+
+
+def chunks_of(descriptor: int) -> Iterator[bytes]:
+    """The bytes of a file. Raises OSError."""
+    offset = 0
+    while chunk := read_at(descriptor, _CHUNK_BYTES, offset):
+        yield chunk
+        offset += len(chunk)
 
 
 def objects(stream: Iterator[bytes], *, level: int, limit: int) -> Iterator[Piece]:

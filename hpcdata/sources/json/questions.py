@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from array import array
 from collections.abc import Iterator
 from typing import Any
@@ -19,11 +18,10 @@ import orjson
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import read_at
 from hpcdata.samples import BadSample, Reason
-from hpcdata.sources.json.pieces import objects
+from hpcdata.sources.json.pieces import NAME_OF_LIST, chunks_of, objects
 
 KEY = "key"
-_NAME = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*\[\Z')
-_CHUNK_BYTES, _MOST_BETWEEN, _MOST_BYTES = 1 << 20, 4096, 64 << 20
+_MOST_BETWEEN, _MOST_BYTES = 4096, 64 << 20
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 
 
@@ -101,7 +99,7 @@ def _records(descriptor: int, list_name: str) -> Iterator[tuple[int, bytes]]:
     """(place, bytes) of each object in the list. Raises UserError where something else stands in it."""
     level, place, between = 2 if list_name else 1, 0, b""
     is_inside = is_found = False
-    for piece in objects(_chunks(descriptor), level=level, limit=_MOST_BYTES):
+    for piece in objects(chunks_of(descriptor), level=level, limit=_MOST_BYTES):
         if piece.is_record:
             if is_inside:
                 _require(between.strip() in (b"", b","), place)
@@ -114,7 +112,7 @@ def _records(descriptor: int, list_name: str) -> Iterator[tuple[int, bytes]]:
                 _require(not is_inside or between.lstrip()[:1] == b"]", place)
                 if piece.opens == 1 and between.strip(_BLANK) != (b"{" if list_name else b"["):
                     raise _NoListError
-                its = _NAME.search(piece.data[-_MOST_BETWEEN:] if is_inside else between)
+                its = NAME_OF_LIST.search(piece.data[-_MOST_BETWEEN:] if is_inside else between)
                 is_inside = piece.opens == level and (
                     not list_name or (its is not None and its[1] == list_name.encode())
                 )
@@ -129,10 +127,3 @@ def _records(descriptor: int, list_name: str) -> Iterator[tuple[int, bytes]]:
 def _require(is_so: bool, place: int) -> None:
     if not is_so:
         raise UserError(f"before byte {place}, in the list of questions, stands what is no object")
-
-
-def _chunks(descriptor: int) -> Iterator[bytes]:
-    offset = 0
-    while chunk := read_at(descriptor, _CHUNK_BYTES, offset):
-        yield chunk
-        offset += len(chunk)

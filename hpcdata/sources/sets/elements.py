@@ -5,18 +5,15 @@ Nothing is held but the element that is read. Values of the object that are no l
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import orjson
 
 from hpcdata.base.errors import UserError
-from hpcdata.base.reads import read_at
-from hpcdata.sources.json.pieces import objects
+from hpcdata.sources.json.pieces import NAME_OF_LIST, chunks_of, objects
 
-_NAME = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*\[\Z')
-_CHUNK_BYTES, _MOST_NAME = 1 << 20, 4096
+_MOST_NAME = 4096
 MOST_BYTES = 64 << 20
 """Of one element."""
 
@@ -35,7 +32,7 @@ def elements(descriptor: int, path: str, lists: set[str] | None = None) -> Itera
     """
     tail, name, place = b"", "", 0
     try:
-        for piece in objects(_chunks(descriptor), level=2, limit=MOST_BYTES):
+        for piece in objects(chunks_of(descriptor), level=2, limit=MOST_BYTES):
             data = piece.data
             if piece.is_record:
                 if name:
@@ -58,15 +55,8 @@ def _opened(tail: bytes, level: int) -> str:
     """The name of the list that is open now. tail: what is before its bracket."""
     if level == 1 and tail.strip(b" \t\r\n\xef\xbb\xbf") != b"{":
         raise UserError("it is no JSON object with lists in it")
-    found = _NAME.search(tail) if level == 2 else None
+    found = NAME_OF_LIST.search(tail) if level == 2 else None
     return found[1].decode("utf-8", "replace") if found else ""
-
-
-def _chunks(descriptor: int) -> Iterator[bytes]:
-    offset = 0
-    while chunk := read_at(descriptor, _CHUNK_BYTES, offset):
-        yield chunk
-        offset += len(chunk)
 
 
 def parsed(element: bytes, path: str, place: int) -> dict[str, Any]:
