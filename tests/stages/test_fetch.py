@@ -24,7 +24,8 @@ from hpcdata.report.status import read_status
 from hpcdata.report.summary import describe
 from hpcdata.runs.planning import prepare
 from hpcdata.runs.rejects import rows_of
-from hpcdata.stages.fetch import network, urls
+from hpcdata.samples import BadSample
+from hpcdata.stages.fetch import hosts, network, urls
 from hpcdata.work.prove import prove
 from hpcdata.work.retry import retry
 from hpcdata.work.task import TaskOutcome, run_task
@@ -490,3 +491,16 @@ def test_a_disk_that_fails_for_a_moment_costs_no_row(server, tmp_path) -> None:
     (tmp_path / "aside").rename(listing)
     assert work(run) is TaskOutcome.FINISHED
     assert read_status(run).counts["written"] == 30
+
+
+def test_of_ever_more_hosts_the_latest_are_remembered(monkeypatch) -> None:
+    monkeypatch.setattr(hosts, "_MOST_HOSTS", 4)
+    found = hosts.Hosts()
+    for number in range(9):
+        for name in ("down", f"{number}.once", f"{number}.too"):
+            found.failed(name)
+    found.close_if_down("down", "no answer in time")
+    with pytest.raises(BadSample, match="no answer in time"):
+        found.require_open("down")
+    found.require_open("8.too")
+    assert len(found._failures) == 4

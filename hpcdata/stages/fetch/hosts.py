@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from typing import TypeVar
 
 from hpcdata.samples import BadSample, Reason
 
+T = TypeVar("T")
 _DOWN_AFTER, _DOWN_S = 9, 60.0
 """A host that could not be reached so often in a row is not asked for so long."""
+_MOST_HOSTS = 50_000
+"""Of either kind: the latest are remembered."""
 
 
 class Hosts:
@@ -26,14 +30,21 @@ class Hosts:
             raise BadSample(Reason.URL_FAILED, why)
 
     def close(self, host: str, seconds: float, why: str) -> None:
-        self._closed[host] = time.monotonic() + seconds, why
+        _remember(self._closed, host, (time.monotonic() + seconds, why))
 
     def reached(self, host: str) -> None:
         self._failures.pop(host, None)
 
     def failed(self, host: str) -> None:
-        self._failures[host] = self._failures.get(host, 0) + 1
+        _remember(self._failures, host, self._failures.get(host, 0) + 1)
 
     def close_if_down(self, host: str, why: str) -> None:
         if self._failures.get(host, 0) >= _DOWN_AFTER:
-            self._closed[host] = time.monotonic() + _DOWN_S, why
+            self.close(host, _DOWN_S, why)
+
+
+def _remember(known: dict[str, T], host: str, value: T) -> None:
+    known.pop(host, None)
+    known[host] = value
+    if len(known) > _MOST_HOSTS:
+        del known[next(iter(known))]
