@@ -43,10 +43,15 @@ def _describe(launched: Launched) -> str:
     if status is None:
         return ""
     if launched.config.cluster.kind == "slurm":
-        return f"all shards are committed\nnext      {next_step(launched)}"
+        return "\n".join(["all shards are committed", *_next_lines(launched)])
     again = "not finished: run the same line again to continue"
-    end = f"next      {next_step(launched)}" if status.is_finished else again
-    return f"{summary.describe(status, output_dir)}\n{end}"
+    ends = _next_lines(launched) if status.is_finished else [again]
+    return "\n".join([summary.describe(status, output_dir), *ends])
+
+
+def _next_lines(launched: Launched) -> list[str]:
+    step = next_step(launched)
+    return [] if step is None else [f"next      {step}"]
 
 
 def complaints(ended: LocalEnd) -> str:

@@ -80,6 +80,9 @@ def test_a_launch_in_this_process_finishes_and_says_what_is_next(
 ) -> None:
     assert launch_command.main(small_arguments(tmp_path / "run")) == 0
     assert f"next      python -m hpcdata.combine {tmp_path / 'run'}" in capsys.readouterr().out
+    combine(tmp_path / "run", CombineOptions())
+    assert launch_command.main(small_arguments(tmp_path / "run")) == 0
+    assert "next" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

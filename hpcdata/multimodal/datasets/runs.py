@@ -47,6 +47,16 @@ def copied(path: Path) -> tuple[list[Listed], np.ndarray] | None:
     return found, np.concatenate(offsets)
 
 
+def row_files(path: Path) -> list[str] | None:
+    """Of a dataset that `copy.format=hf` has made, the files of rows; None of others."""
+    if stage_of(path) not in _RAW:
+        return None
+    manifest = read_manifest(path)
+    folders = [manifest.folder / part.path for part in manifest.parts]
+    names = [str(folder / read_summary(folder).header.schema.streams[0].path) for folder in folders]
+    return names if names and names[0].endswith(".arrow") else None
+
+
 def _part(manifest: Manifest, part: str) -> tuple[Listed, np.ndarray]:
     folder = manifest.folder / part
     summary = read_summary(folder)

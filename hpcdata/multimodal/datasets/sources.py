@@ -10,6 +10,7 @@ what was found, so that the next time it opens at once. `stage=measure` does the
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import tempfile
@@ -185,6 +186,9 @@ def _index_of_ours(
         return None
     from hpcdata.multimodal.datasets import runs
 
+    if (rows := runs.row_files(Path(paths[0]))) is not None:
+        listed_rows = list_inputs([glob.escape(name) for name in rows], "auto")
+        return index.build(listed_rows, options, folder, asked, num_processes=num_processes)
     files = runs.copied(Path(paths[0]))
     if files is not None:
         listed, offsets = files

@@ -223,6 +223,16 @@ def test_a_plan_gives_its_raw_inputs_as_far_as_it_takes_them(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_rows_that_copy_has_written_are_a_dataset(tmp_path: Path) -> None:
+    small_run(tmp_path / "run", "stage=copy", "image.tokenizer=null", "text.tokenizer=null", "copy.format=hf")
+    combine(tmp_path / "run", CombineOptions())
+    dataset, whole = get_dataset(tmp_path / "run"), SourceDataset(embedded.path("quickstart.tar"))
+    assert len(dataset) == 24
+    assert told(dataset[13])[0] == told(whole[13])[0]
+    assert dataset[13]["text"] == whole[13]["text"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["webdataset", "jsonl"])
 def test_what_copy_has_written_is_a_dataset_without_a_scan(form: str, tmp_path: Path, monkeypatch) -> None:
     small_run(tmp_path / "run", "stage=copy", "image.tokenizer=null", "text.tokenizer=null", f"copy.format={form}")
