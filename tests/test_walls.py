@@ -29,7 +29,7 @@ ROOMS = {
     "archives": "base samples sources runs",
     "catalogue": "base net runs archives",
     "stages": "base samples config media net sources shards runs encoders dataset multimodal formats",
-    "work": "base samples config embedded sources shards runs history stages",
+    "work": "base native samples config embedded sources shards runs history stages",
     "report": "base samples config shards runs history dataset",
     "loading": "base samples native order shards dataset",
     "multimodal": (

@@ -1,4 +1,4 @@
-"""Native: the innermost loops, in C where there was a compiler, else in NumPy. They know arrays and nothing else.
+"""Native: the innermost loops, in C where there was a compiler, else in NumPy. They know arrays and threads alone.
 
 May use: nothing of ours. `pyproject.toml` builds the C files into libraries, which ctypes loads. Each loop has its
 equal in NumPy beside its caller; who changes an argument changes VERSION in `compiled` and in `kernels.c`.
@@ -9,5 +9,6 @@ equal in NumPy beside its caller; who changes an argument changes VERSION in `co
     arrays       ragged ids -> padded blocks
     recycled     memory of earlier batches that nobody holds, for new ones
     intervals    which of consecutive intervals holds each of many values
+    awaited      results that one thread makes and one other waits for, without a future each
     forks        locks and cached values that threads and forked processes can share
 """

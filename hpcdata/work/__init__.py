@@ -1,6 +1,6 @@
 """Work: what an array task does with the shards that it claims.
 
-May use: base, samples, config, embedded, sources, shards, runs, history, stages.
+May use: base, samples, config, embedded, sources, shards, runs, history, stages, native.
 
     task           claims shards until none is left
     shardwork      one claimed shard: read, made, checkpointed, committed

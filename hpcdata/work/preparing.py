@@ -6,13 +6,15 @@ import contextlib
 import dataclasses
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from functools import partial
 from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
 
+from hpcdata.native.awaited import AllAwaited, Awaited, Given
 from hpcdata.runs.stage import PreparesAtOnce
 from hpcdata.samples import BadSample, Blob, Duplicate, ImagePart, Member, PreparedBatch, Record, Reject, Sample
 from hpcdata.work.watchdog import PictureWatch
@@ -88,10 +90,11 @@ def prepare_batches(
         while batch := list(islice(records, batch_size)):
             yield PreparedBatch(records=batch, prepared=[[]] * len(batch))
         return
-    pending: deque[list[Future[_Prepared] | _Nothing]] = deque()
+    pending: deque[list[_Found]] = deque()
     window = _Window(threads)
-    begin = _AtOnce(prepare, window).begin if isinstance(prepare, PreparesAtOnce) else _InThreads(prepare, window).begin
-    held, number = _Held(window, begin), 0
+    preparer: _Prepares
+    preparer = _AtOnce(prepare, window) if isinstance(prepare, PreparesAtOnce) else _InThreads(prepare, window)
+    held, number = _Held(window, preparer), 0
     try:
         while True:
             while len(pending) <= ahead and (not pending or pending[-1]):
@@ -101,7 +104,7 @@ def prepare_batches(
                 number += 1
             if not pending[0]:
                 return
-            wait([item for item in pending[0] if isinstance(item, Future)], return_when=FIRST_EXCEPTION)  # woken once
+            preparer.wait([item for item in pending[0] if not isinstance(item, Given)])
             found = [future.result() for future in pending[0]]
             pending.popleft()
             window.taken(found)
@@ -156,21 +159,18 @@ def _size_of(found: _Prepared) -> int:
     return sum(array.nbytes for array in found[1]) if isinstance(found[1], list) else 0
 
 
-class _Nothing:
-    """In place of the future of a record that is none: a thread would take longer than all else that is done to it."""
-
-    def __init__(self, record: Record) -> None:
-        self._record = record
-
-    def result(self) -> _Prepared:
-        return self._record, []
-
-    def cancel(self) -> None:
-        """It is done."""
+_Later = Future[_Prepared] | Awaited[_Prepared]
+_Found = _Later | Given[_Prepared]
 
 
-_Begin = Callable[[Record, int], "Future[_Prepared]"]
-"""Has a record of a batch prepared."""
+class _Prepares(Protocol):
+    def begin(self, record: Record, number: int) -> _Later:
+        """Has a record of a batch prepared."""
+        ...
+
+    def wait(self, wanted: Sequence[Any]) -> None:
+        """Returns when all are there, or one of them as an error. wanted: what `begin` gave."""
+        ...
 
 
 class _InThreads:
@@ -179,6 +179,9 @@ class _InThreads:
 
     def begin(self, record: Record, number: int) -> Future[_Prepared]:
         return self._window.threads.submit(self._work, record, number)
+
+    def wait(self, wanted: Sequence[Any]) -> None:
+        wait(wanted, return_when=FIRST_EXCEPTION)  # woken once
 
     def _work(self, record: Record, number: int) -> _Prepared:
         self._window.begin(number)
@@ -192,16 +195,20 @@ class _AtOnce:
 
     def __init__(self, prepare: PreparesAtOnce, window: _Window) -> None:
         self._prepare, self._window, self._lock = prepare, window, threading.Lock()
-        self._waiting: deque[tuple[Record, int, Future[_Prepared]]] = deque()
+        self._waiting: deque[tuple[Record, int, Awaited[_Prepared]]] = deque()
+        self._all = AllAwaited()
         self._num_begun = 0
         window.on_room = self._begin_some
 
-    def begin(self, record: Record, number: int) -> Future[_Prepared]:
-        future: Future[_Prepared] = Future()
+    def begin(self, record: Record, number: int) -> Awaited[_Prepared]:
+        awaited = Awaited[_Prepared](self._all)
         with self._lock:
-            self._waiting.append((record, number, future))
+            self._waiting.append((record, number, awaited))
         self._begin_some()
-        return future
+        return awaited
+
+    def wait(self, wanted: Sequence[Any]) -> None:
+        self._all.wait(wanted)
 
     def _begin_some(self) -> None:
         while True:
@@ -210,43 +217,43 @@ class _AtOnce:
                     return
                 if self._window.is_full(self._waiting[0][1]) and not self._window.threads.is_ending:
                     return
-                record, _, future = self._waiting.popleft()
-                if not future.set_running_or_notify_cancel():
+                record, _, awaited = self._waiting.popleft()
+                if awaited.is_cancelled:
                     continue
                 self._num_begun += 1
-            self._prepare.begin(record, partial(self._end, record, future))
+            self._prepare.begin(record, partial(self._end, record, awaited))
 
-    def _end(self, record: Record, future: Future[_Prepared], end: Callable[[], list[np.ndarray]]) -> None:
+    def _end(self, record: Record, awaited: Awaited[_Prepared], end: Callable[[], list[np.ndarray]]) -> None:
         with self._lock:
             self._num_begun -= 1
         try:
             found = _ended(record, end)
         except BaseException as error:
-            future.set_exception(error)
+            awaited.set(None, error)
         else:
             self._window.add(_size_of(found))
-            future.set_result(found)
+            awaited.set(found)
         self._begin_some()
 
 
 class _Held:
     """The bytes of large records that are not prepared yet."""
 
-    def __init__(self, window: _Window, begin: _Begin) -> None:
-        self._window, self._begin, self._size = window, begin, 0
-        self._waiting: deque[tuple[Future[_Prepared], int, int]] = deque()
+    def __init__(self, window: _Window, preparer: _Prepares) -> None:
+        self._window, self._preparer, self._size = window, preparer, 0
+        self._waiting: deque[tuple[_Later, int, int]] = deque()
 
-    def submitted(self, record: Record, number: int) -> Future[_Prepared] | _Nothing:
+    def submitted(self, record: Record, number: int) -> _Found:
         """Has a record of a batch prepared, once it fits beside the others or is alone."""
         if isinstance(record, Reject | Duplicate):
-            return _Nothing(record)
+            return Given((record, []))  # a thread would take longer than all else that is done to it
         size = _bytes_of(record)
         while size and self._waiting and self._size + size > MOST_HELD_BYTES:
             future, its_size, its_number = self._waiting.popleft()
             self._window.need(its_number)
-            wait([future])
+            self._preparer.wait([future])
             self._size -= its_size
-        future = self._begin(record, number)
+        future = self._preparer.begin(record, number)
         if size:
             self._waiting.append((future, size, number))
             self._size += size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -91,3 +91,39 @@ def test_threads_that_wait_for_room_end_with_their_shard(monkeypatch: pytest.Mon
         )
         assert next(batches).records[0].position == 0  # and nobody takes or closes the rest
     assert threads.is_ending
+
+
+class Many:
+    """Prepares two at a time: each ends when the next one begins, by its position or an error."""
+
+    def __init__(self, fails_at: int = -1) -> None:
+        self.most, self.over = 2, lambda key, number: None
+        self.begun = list[int]()
+        self._fails_at = fails_at
+
+    def __call__(self, record: Record) -> list[np.ndarray]:
+        raise NotImplementedError
+
+    def begin(self, record: Record, done: Callable[[Callable[[], list[np.ndarray]]], None]) -> None:
+        self.begun.append(record.position)
+
+        def end() -> list[np.ndarray]:
+            if record.position == self._fails_at:
+                raise OSError("lost")
+            return [np.full(1, record.position, np.uint8)]
+
+        threading.Timer(0.001 * (1 + 3 * (record.position % 2)), lambda: done(end)).start()
+
+
+def test_records_that_are_prepared_at_once_come_in_their_order_and_end_with_an_error() -> None:
+    def found(many: Many) -> list[int]:
+        records = (Sample(position=position, key=str(position), parts=()) for position in range(50))
+        with decoding_threads(1) as threads:
+            batches = prepare_batches(records, batch_size=4, threads=threads, prepare=many, ahead=3)
+            return [int(arrays[0][0]) for batch in batches for arrays in batch.prepared if isinstance(arrays, list)]
+
+    assert found(Many()) == list(range(50))
+    many = Many(fails_at=21)
+    with pytest.raises(OSError, match="lost"):
+        found(many)
+    assert len(many.begun) < 50
