@@ -14,7 +14,7 @@ May use: base, net, runs, archives.
     record      what is here: path -> size, time, sha256
     transfer/   the bytes of one file
     listing     the files of a set, frozen
-    accounts    how a set is fetched, and what came of it
+    accounts    how a set is fetched, and what came of it, in words too
     sharing     the work of one process: units, their claims, threads
     fetching    all files of a set, by all processes
     unpacking/  archives of a set -> the files in them

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from hpcdata.base import forked, logs, units
@@ -15,7 +15,7 @@ from hpcdata.base.command import DONE, FAILED, UNFINISHED, complain, quoted, say
 from hpcdata.base.errors import Failed, Unfinished, UserError
 from hpcdata.base.signals import StopFlag
 from hpcdata.catalogue import checking, fetching, placing
-from hpcdata.catalogue.accounts import Account, Options
+from hpcdata.catalogue.accounts import Account, Options, Result, joined, result_as_json, say_result, sum_of
 from hpcdata.catalogue.entry import ACCESS, Entry
 from hpcdata.catalogue.faults import Fault
 from hpcdata.catalogue.registry import ALL, Catalogue
@@ -30,7 +30,6 @@ from hpcdata.catalogue.web import Web
 log = logging.getLogger(__name__)
 
 _FETCHED = ("open", "gated")
-_MOST_PATHS, _MOST_LETTERS = 5, 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,20 +46,6 @@ class Wishes:
     update: bool = False
     ignore_errors: bool = False
     as_json: bool = False
-
-
-@dataclass
-class Result:
-    """Of one set. problem: why it cannot be fetched at all; code: the exit code that this means. left_out: of archives
-    that have members which are not unpacked, what became of them."""
-
-    name: str
-    account: Account = field(default_factory=Account)
-    problem: str = ""
-    code: int = DONE
-    left_out: list[str] = field(default_factory=list)
-    pictures: str = ""
-    """The line that fetches those of a list of addresses."""
 
 
 def list_sets(names: Sequence[str], data_dir: str | None, folders: Sequence[str], *, as_json: bool) -> int:
@@ -119,7 +104,7 @@ def fetch_sets(wishes: Wishes) -> int:
                     entries, lambda entry, waits: _fetch(entry, root, web, hub, wishes, len(slots), wait, waits)
                 )
 
-        results = _joined(forked.share_out(work, range(wishes.num_at_once)))
+        results = joined(forked.share_out(work, range(wishes.num_at_once)))
         was_stopped = stop.received is not None
     seconds, named = time.monotonic() - started, catalogue.asked_for(wishes.names)
     return _told(results, entries, named, wishes, seconds, was_stopped=was_stopped)
@@ -169,7 +154,7 @@ def _work(entries: Sequence[Entry], fetch: Callable[[Entry, bool], Result]) -> l
         former = results[entry.name]
         if former.account.is_waiting:
             latter = fetch(entry, True)
-            latter.account = _sum(former.account, latter.account)
+            latter.account = sum_of(former.account, latter.account)
             latter.left_out = former.left_out + latter.left_out
             results[entry.name] = latter
     return list(results.values())
@@ -228,39 +213,6 @@ def _line_for_pictures(entry: Entry, folder: Path, account: Account) -> str:
     return fetch_line(entry, folder)
 
 
-def _joined(shares: list[list[Result]]) -> list[Result]:
-    """One result a set: what all processes have done for it."""
-    found: dict[str, Result] = {}
-    for results in shares:
-        for result in results:
-            one = found.setdefault(result.name, Result(result.name))
-            one.account = _sum(one.account, result.account)
-            one.left_out += result.left_out
-            one.pictures = one.pictures or result.pictures
-            if result.code == FAILED or (result.problem and not one.problem):
-                one.problem, one.code = result.problem, result.code
-    return list(found.values())
-
-
-def _sum(one: Account, other: Account) -> Account:
-    num_files = max(one.num_files, other.num_files)
-    fetched = one.fetched + other.fetched
-    failed = one.failed | other.failed
-    is_stopped = one.is_stopped or other.is_stopped
-    missing = is_stopped and max(0, num_files - max(one.kept + one.fetched, other.kept + other.fetched))
-    return Account(
-        num_files=num_files,
-        kept=max(0, num_files - fetched - len(failed) - missing),
-        fetched=fetched,
-        num_bytes=one.num_bytes + other.num_bytes,
-        failed=failed,
-        told=one.told | other.told,
-        is_stopped=is_stopped,
-        unpacked=one.unpacked + other.unpacked,
-        removed=one.removed + other.removed,
-    )
-
-
 def _told(
     results: list[Result], entries: list[Entry], named: set[str], wishes: Wishes, seconds: float, *, was_stopped: bool
 ) -> int:
@@ -275,59 +227,16 @@ def _told(
             own = DONE  # in a group, what a person has to do is said, and is no failure
         code = FAILED if FAILED in (code, own) else max(code, own)
     if wishes.as_json:
-        print(json.dumps([_result_as_json(result) for result in results]))
+        print(json.dumps([result_as_json(result) for result in results]))
     else:
         for result in results:
-            _say_result(result)
+            say_result(result)
         num_bytes = sum(result.account.num_bytes for result in results)
         say(f"{units.size(num_bytes)} received in {units.duration(seconds)}")
     if was_stopped:
         complain("stopped: type the same line again, and it goes on where it was")
         return UNFINISHED
     return DONE if wishes.ignore_errors else code
-
-
-def _say_result(result: Result) -> None:
-    account = result.account
-    if result.problem:
-        say(f"{result.name}: {result.problem}")
-        return
-    say(
-        f"{result.name}: {units.counted(account.num_files, 'file')} = {account.fetched} fetched + {account.kept} kept "
-        f"+ {len(account.failed)} failed"
-        + (f"; {units.counted(account.unpacked, 'archive')} unpacked" if account.unpacked else "")
-        + (f"; {units.counted(account.removed, 'file')} of the revision before removed" if account.removed else "")
-    )
-    for text in [*result.left_out, *([f"its pictures: {result.pictures}"] if result.pictures else [])]:
-        say(f"    {text}")
-    for reason, count in sorted(account.reasons().items()):
-        paths = [_shown(path) for path, found in account.failed.items() if found == reason][:_MOST_PATHS]
-        more = f" and {count - len(paths)} more" if count > len(paths) else ""
-        say(f"    {reason}: {count}: {', '.join(paths)}{more}")
-        if told := account.told.get(reason):
-            say(f"        {told}")
-
-
-def _shown(path: str) -> str:
-    """Names may be anything: a line of them stays a line."""
-    path = path if path.isprintable() else ascii(path)
-    return path if len(path) <= _MOST_LETTERS else f"{path[:_MOST_LETTERS]}..."
-
-
-def _result_as_json(result: Result) -> dict[str, object]:
-    account = result.account
-    return {
-        "name": result.name,
-        "files": account.num_files,
-        "fetched": account.fetched,
-        "kept": account.kept,
-        "failed": account.failed,
-        "bytes": account.num_bytes,
-        "unpacked": account.unpacked,
-        "left_out": result.left_out,
-        "pictures": result.pictures,
-        "problem": result.problem,
-    }
 
 
 def _as_json(entry: Entry, state: State, root: Path | None) -> dict[str, object]:

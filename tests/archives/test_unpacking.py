@@ -243,11 +243,8 @@ def test_methods_of_compression_are_read_and_the_others_and_locked_members_named
     data[entries["locked"] + 8] |= 1
     (made,) = unpack(str(put(tmp_path / "x.zip", bytes(data))), tmp_path / "out")
     assert not made.is_good, "what is encrypted is not there, and was not left out on purpose"
-    read, left = (
-        dict.fromkeys(("bzip2", "lzma"), "written"),
-        {"deflate64": "unknown_compression", "locked": "encrypted"},
-    )
-    assert results(tmp_path / "out") == read | left
+    left = {"deflate64": "unknown_compression", "locked": "encrypted"}
+    assert results(tmp_path / "out") == {"bzip2": "written", "lzma": "written", **left}
     assert held(tmp_path / "out") == dict.fromkeys(("bzip2", "lzma"), text)
 
 
@@ -358,12 +355,9 @@ def test_a_fault_of_reading_is_no_damage(tmp_path: Path, monkeypatch: pytest.Mon
         return real(descriptor, size, offset)
 
     monkeypatch.setattr(parts, "read_at", read_at)
-    for number in range(4):
-        left[0] = number
+    for left[0] in range(2):
         with pytest.raises(OSError, match=r"Input/output error: .*x\.tar"):
             unpack(str(source), out)
-        if number == 1:
-            break
     monkeypatch.setattr(parts, "read_at", real)
     unpack(str(source), out)
     assert held(out) == MEMBERS
