@@ -160,6 +160,8 @@ CASES: dict[str, tuple[Make, str]] = {
     "urls": (_urls, "x.jsonl"),
 }
 """Name -> how its files are made, and which of them is named as the input (all: the folder)."""
+READY = [name for name in CASES if name != "urls"]
+"""Whose pictures need not be fetched before they are read."""
 _STAGES = {"parquet of talks": ("convert",), "urls": ("fetch",)}
 _TEXT_ONLY = ("lines", "lines.gz", "lines.zst", "parquet", "documents")
 

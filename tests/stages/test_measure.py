@@ -25,7 +25,7 @@ from hpcdata.samples import BadSample
 from hpcdata.work.prove import prove
 from hpcdata.work.retry import retry
 from hpcdata.work.task import TaskOutcome, run_task
-from tests.faulty_runs import CASES
+from tests.faulty_runs import CASES, READY
 from tests.media.pictures import encoded, exif, noisy
 from tests.poisoned import install
 from tests.smallruns import StopAfter, small_config, small_run
@@ -124,12 +124,7 @@ def test_nothing_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        name if name in ("tar", "pairs") else pytest.param(name, marks=pytest.mark.slow)
-        for name in CASES
-        if name != "urls"  # which are fetched before
-    ],
+    "name", [name if name in ("tar", "pairs") else pytest.param(name, marks=pytest.mark.slow) for name in READY]
 )
 def test_records_of_every_source_are_read_at_random_as_they_are_one_after_the_other(name: str, tmp_path: Path) -> None:
     make, named = CASES[name]

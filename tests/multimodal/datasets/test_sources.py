@@ -19,7 +19,7 @@ from hpcdata.multimodal import DataFormatter, PictureFile, SourceDataset, get_da
 from hpcdata.multimodal.values import Slot
 from hpcdata.runs.planning import prepare
 from hpcdata.samples import BadSample, Reason
-from tests.faulty_runs import CASES
+from tests.faulty_runs import CASES, READY
 from tests.smallruns import small_config, small_run
 from tests.sources.source_files import write, write_tar
 
@@ -145,7 +145,7 @@ def test_a_record_that_is_no_example_says_why_and_is_replaced_by_none(llava: Pat
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in READY]
 )
 def test_every_source_is_a_dataset_and_the_same_from_its_index(name: str, tmp_path: Path) -> None:
     make, named = CASES[name]
