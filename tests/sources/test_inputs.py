@@ -121,6 +121,17 @@ def test_what_is_not_there(tmp_path, pattern, message):
         list_inputs(pattern, "auto")
 
 
+def test_a_list_of_records_beside_its_pictures_is_no_sidecar(tmp_path):
+    """As LLaVA's folders have it: the pictures would be read without their conversations."""
+    write(tmp_path / "set/image/1.png", b"\x89PNG\r\n\x1a\n")
+    write(tmp_path / "set/1.json", b'{"text": "a record"}')
+    assert [item.format for item in list_inputs(str(tmp_path / "set"), "auto")] == ["folder"]
+    write(tmp_path / "set/all.json", b' [{"image": "image/1.png", "conversations": []}]')
+    with pytest.raises(UserError, match=r"list of records, all.json, beside pictures: name .*/set/all.json"):
+        list_inputs(str(tmp_path / "set"), "auto")
+    assert [item.format for item in list_inputs(str(tmp_path / "set"), "folder")] == ["folder"]
+
+
 def test_endless_brace_lists_end(tmp_path, monkeypatch):
     monkeypatch.setattr("hpcdata.sources.patterns._MOST_NAMES", 1000)
     with pytest.raises(UserError, match="expands to more than 1000 names"):

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from hpcdata.base.errors import UserError
-from hpcdata.base.reads import kind_of
+from hpcdata.base.reads import kind_of, read_beginning
 from hpcdata.media.kinds import IMAGE_EXTENSIONS, says_nothing
 from hpcdata.sources.account import describe_not_read, find_account
 from hpcdata.sources.base import OLDER_EXTENSIONS, RECORDS, refusing_faults
@@ -46,6 +46,7 @@ MIX = "llava_mix"
 """The source of a list of files; `auto` knows one as well."""
 _IMAGES = ("",)
 _MOST_OPENED = 100
+_HEAD_BYTES = 4096
 _OF_ANY_FIELDS = (*JSON_LINES, ".json", ".parquet", *tables.ENDINGS)
 _KNOWN = (*TARS, *JSON_LINES, *ENDINGS, ".json", ".parquet")
 
@@ -184,6 +185,7 @@ class Look:
         for endings in contents:
             if endings is _IMAGES:
                 if self._holds_pictures(folder):
+                    self._require_no_list(folder)
                     return [FoundFile(path=folder, format="folder")]
                 continue
             found = []
@@ -215,6 +217,21 @@ class Look:
         if self.as_older or self.listed is not None:
             return folder in (self.listed or ())
         return next(itertools.islice(self._with_endings(folder, ENDINGS), MANY - 1, None), None) is not None
+
+    def _require_no_list(self, folder: str) -> None:
+        """Raises UserError for an array of records beside pictures, whose texts would be lost: no picture's sidecar."""
+        _, names = next(iter(walk(folder, without=self.without)))
+        pictures = {stem for stem, end in map(os.path.splitext, names) if end[1:].lower() in IMAGE_EXTENSIONS}
+        of_none = [name for name in names if name.lower().endswith(".json") and name[:-5] not in pictures]
+        for name in [] if self.as_older or self.listed is not None else of_none[:_MOST_OPENED]:
+            path = os.path.join(folder, name)
+            with refusing_faults(path):
+                is_list = read_beginning(path, _HEAD_BYTES).lstrip()[:1] == b"["
+            if is_list:
+                raise UserError(
+                    f"{folder} holds a list of records, {name}, beside pictures: name {path} to read them, or set "
+                    "data.source=folder to read the pictures alone"
+                )
 
     def _holds_pictures(self, folder: str) -> bool:
         """By endings, and by the first bytes of some files whose ending says nothing."""
