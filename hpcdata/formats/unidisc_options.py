@@ -16,8 +16,10 @@ NAMES = (
 
 def add_options(parser: Parser) -> None:
     group, boolean = parser.add_argument_group("unidisc: datasets of tokens"), BooleanOptionalAction
-    group.add_argument("--block-size", type=int, help="text columns of pairs (the dataset's, else the longest text)")
-    group.add_argument("--max-length", type=int, help="columns of interleaved samples (the longest sample)")
+    width = "text columns of pairs (the dataset's, else the longest text); litdata: ids of a block, for TokensLoader"
+    group.add_argument("--block-size", type=int, help=width)
+    longest = "columns of interleaved samples (the longest sample); liquid: counts pairs that Liquid would cut"
+    group.add_argument("--max-length", type=int, help=longest)
     group.add_argument("--bos", action=boolean, help="begin texts with bos (if the tokenizer has it)")
     group.add_argument("--eos", action=boolean, help="end texts with eos (if the tokenizer has it)")
     group.add_argument(
