@@ -355,7 +355,8 @@ def test_a_fault_of_reading_is_no_damage(tmp_path: Path, monkeypatch: pytest.Mon
         return real(descriptor, size, offset)
 
     monkeypatch.setattr(parts, "read_at", read_at)
-    for left[0] in range(2):
+    for number in range(2):
+        left[0] = number
         with pytest.raises(OSError, match=r"Input/output error: .*x\.tar"):
             unpack(str(source), out)
     monkeypatch.setattr(parts, "read_at", real)
