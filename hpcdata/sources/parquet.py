@@ -153,7 +153,7 @@ class _Limits:
 
     def texts(self, values: pa.Array, first: int, end: int) -> Iterator[object]:
         """Values `first` to `end - 1` of a batch. All before the last are counted, whatever slice is asked for."""
-        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        if not is_text(values.type):
             yield from python_values(values.slice(first, end - first))
             return
         sizes = pc.binary_length(values).fill_null(0).to_numpy(zero_copy_only=False)
@@ -228,9 +228,20 @@ def group_rows(
         yield damaged
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """By their names, as views came with pyarrow 16."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or str(kind) == "string_view"
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or str(kind) == "binary_view"
+
+
 def plain(values: pa.Array) -> pa.Array:
-    """A batch of a column that is stored as a dictionary, as the texts that it stands for."""
-    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+    """A batch of a column that is stored as a dictionary or as views, as the texts that they stand for."""
+    if pa.types.is_dictionary(values.type):
+        return values.dictionary_decode()
+    return values.cast(pa.large_string()) if str(values.type) == "string_view" else values
 
 
 def python_values(values: pa.Array) -> list[object]:
@@ -356,7 +367,7 @@ def _column(parquet: pq.ParquetFile, file: InputFile, options: Options) -> str:
     for name in wanted:
         if name in schema.names:
             kind = schema.field(name).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)):
+            if not (is_text(kind) or pa.types.is_dictionary(kind)):
                 raise UserError(f"{file.path}: column {name} has type {kind}, expected strings: set data.text_field")
             return name
     raise UserError(

@@ -54,7 +54,12 @@ def test_parquet(tmp_path):
     assert keys(records)[999] == "x.parquet#999"
 
 
-@pytest.mark.parametrize("column", [pa.array(["a", "b"], pa.large_string()), pa.array(["a", "b"]).dictionary_encode()])
+VIEWS = [pa.array(["a", "b"], pa.string_view())] if hasattr(pa, "string_view") else []
+
+
+@pytest.mark.parametrize(
+    "column", [pa.array(["a", "b"], pa.large_string()), pa.array(["a", "b"]).dictionary_encode(), *VIEWS]
+)
 def test_parquet_string_types_and_content_column(tmp_path, column):
     assert summary(read_all(one_input(table(tmp_path / "x.parquet", {"content": column})))) == ["a", "b"]
 

@@ -251,7 +251,7 @@ def _has_bytes(kind: pa.DataType) -> bool:
         return any(_has_bytes(field.type) for field in kind)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _has_bytes(kind.value_type)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return parquet.is_bytes(kind)
 
 
 def _is_of_numbers(kind: pa.DataType) -> bool:
