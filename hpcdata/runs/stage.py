@@ -146,6 +146,10 @@ class PreparesAtOnce(Protocol):
         """Returns at once. `done` is called later, in any thread, with what returns or raises what came of it."""
         ...
 
+    def close(self) -> None:
+        """What is not prepared by now will not be."""
+        ...
+
 
 @runtime_checkable
 class Arranges(Protocol):

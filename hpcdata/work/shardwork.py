@@ -15,7 +15,7 @@ from hpcdata.runs import witnesses
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, ShardSpec
 from hpcdata.runs.replacing import PlanChanged, PlanGuard
-from hpcdata.runs.stage import find_stage, with_runtime
+from hpcdata.runs.stage import PreparesAtOnce, find_stage, with_runtime
 from hpcdata.runs.witnesses import MachineFault
 from hpcdata.samples import Batch, PreparedBatch, Reason
 from hpcdata.shards.counts import Counts
@@ -61,6 +61,8 @@ class ShardWork:
         self._guard = PlanGuard(paths, plan)
 
     def close(self) -> None:
+        if isinstance(self._prepare, PreparesAtOnce):
+            self._prepare.close()
         self._pictures.close()
         if self._gpu is not None:
             self._gpu.close()

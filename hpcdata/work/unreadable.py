@@ -102,7 +102,7 @@ class _Telling:
     """The same for what prepares many at once."""
 
     def __init__(self, prepare: PreparesAtOnce, unreadable: Unreadable) -> None:
-        self.most, self.over = prepare.most, prepare.over
+        self.most, self.over, self.close = prepare.most, prepare.over, prepare.close
         self._prepare, self._told = prepare, unreadable._told
 
     def __call__(self, record: Record) -> list[np.ndarray]:

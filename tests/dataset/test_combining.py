@@ -287,8 +287,8 @@ def test_copies_are_read_back_before_shards_are_removed(
 
     def copyfile(source: Path, target: Path) -> None:
         real(source, target)
-        if source.name == "ids.memmap":
-            _flip(target)
+        if Path(source).name == "ids.memmap":
+            _flip(Path(target))
 
     monkeypatch.setattr(shutil, "copyfile", copyfile)
     with pytest.raises(UserError, match="nothing was deleted"):

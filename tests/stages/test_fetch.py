@@ -351,6 +351,7 @@ def test_where_the_network_goes_in_the_middle_what_came_is_safe(tmp_path, monkey
         monkeypatch.setattr(there, "take", lambda path: take(path) if path in come else _gone(there))
         monkeypatch.setattr(network.Network, "_reaches", lambda self, url: False)
         assert work(run) is TaskOutcome.FAILED
+    assert "fetching" not in {thread.name for thread in threading.enumerate()}
     safe = read_status(run).samples_done
     assert safe == 28
     monkeypatch.undo()

@@ -46,7 +46,8 @@ class Fetcher:
         self._own = Limits(max_bytes=config.data.max_record_bytes, max_pixels=None)
         self._loop = Loop("fetching")
         self._urls = Urls(config, self._rules, plan, self._loop)
-        weakref.finalize(self, self._urls.close).atexit = False
+        self.close = weakref.finalize(self, self._urls.close)
+        self.close.atexit = False
         self._texts = (config.data.text_field,) if config.data.text_field else TEXT_FIELDS
         self._decoders = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
 
