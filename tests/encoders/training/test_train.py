@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from hpcdata import embedded
 from hpcdata.base.errors import UserError
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parent.parent.parent.parent
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
+    AcceleratorState._reset_state(reset_partial_state=True)  # other tests of this process may have chosen a precision
     torch.set_num_threads(1)
     monkeypatch.setattr(training, "NUM_INITIAL_STEPS", 12)
     monkeypatch.setattr(training, "NUM_ROUNDS", 2)
