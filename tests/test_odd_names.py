@@ -77,7 +77,7 @@ def test_a_run_of_such_files_in_such_a_folder_is_made_and_read(tmp_path: Path) -
 def test_what_is_printed_can_be_typed(tmp_path: Path) -> None:
     result = run("hpcdata.status", tmp_path / ODD)
     assert result.returncode != 0
-    assert os.fsencode(tmp_path / ODD) + b" has no plan.json" in result.stderr
+    assert os.fsencode(tmp_path / ODD) + b" does not exist: expected the output directory of a run" in result.stderr
     (tmp_path / f"{ODD}.tar").write_bytes(embedded.path("quickstart.tar").read_bytes())
     index = tmp_path / f"{ODD}.json"
     result = run("hpcdata.index", tmp_path / f"{ODD}.tar", "-o", index, "--workers=1")

@@ -139,7 +139,7 @@ def test_the_script_for_several_gpus_runs_and_says_what_it_lacks(tmp_path: Path,
     script = ["bash", str(JOBS / "extract_vqcodes.sh")]
     told = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert told.returncode != 0
-    assert "INPUT_PAIR: JSON lines with image_path and text_prompt" in told.stderr
+    assert "INPUT_PAIR: is not set: JSON lines with image_path and text_prompt" in told.stderr
     run([*script, "data.shard_size=1"], {**narrow, **places}, tmp_path)
     assert len(list((tmp_path / "temp/logs").glob("local_*"))) == 2
     assert len(read(str(tmp_path / "out"))) == 2

@@ -14,7 +14,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from PIL import Image, __version__
+from PIL import __version__
 
 from hpcdata.media.kinds import IMAGE_EXTENSIONS
 from tests import corpora
@@ -22,6 +22,8 @@ from tests.evidence import PICTURES, Evidence
 from tests.hostile.test_hostile_run import run
 
 pytestmark = pytest.mark.slow
+PILLOWS_MAX_PIXELS = 89_478_485
+"""What it sets by itself, and our limit by default; other tests of this process set another one."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def test_openclipart_with_its_bombs(tmp_path: Path, evidence: Evidence) -> None:
     if not os.environ.get("HPCDATA_ALL_PICTURES"):
         largest = sorted(pairs, key=lambda pair: -corpora.num_pixels(pair.image))[:12]
         pairs = sorted({*largest, *pairs[::40]}, key=lambda pair: pair.key)
-    bombs = [pair for pair in pairs if corpora.num_pixels(pair.image) > Image.MAX_IMAGE_PIXELS]  # type: ignore[operator]
+    bombs = [pair for pair in pairs if corpora.num_pixels(pair.image) > PILLOWS_MAX_PIXELS]
     assert bombs
     counts, _ = run(tmp_path, corpora.write_jsonl(pairs, tmp_path / "x.jsonl"), "data.outside_images=read")
     evidence(PICTURES, counts.inputs, tmp_path / "run")

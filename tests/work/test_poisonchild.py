@@ -23,6 +23,7 @@ RECORDS = [
         members=(Member(extension="0.jpg", blob=BLOB),),
         masks=(("cat", {"size": [2, 3], "counts": "06"}),),
         is_fixed=True,
+        leaves_out=True,
     ),
     Reject(**COMMON, id="4", reason=Reason.TRUNCATED, message="ends"),
     Duplicate(**COMMON),

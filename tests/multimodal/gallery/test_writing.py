@@ -116,7 +116,7 @@ def test_the_page_has_all_of_them_and_counts_rejects(preprocessor, tmp_path):
 def test_it_opens_in_a_browser_without_a_network_and_its_search_runs(preprocessor, tmp_path):
     written = write_page(Shapes(), preprocessor, tmp_path, name="shapes")
     page = open_page(written.path)
-    assert '<span id="found" role="status">5 of 5 examples</span>' in page.dom
+    assert '<span id="found" role="status">6 of 6 examples</span>' in page.dom
     assert not {url for url in page.requests if not url.startswith(("file:", "data:"))}
 
 
