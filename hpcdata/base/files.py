@@ -118,7 +118,7 @@ def removed_on_error(folder: Path) -> Iterator[None]:
         raise
 
 
-def write_all(descriptor: int, data: bytes | bytearray) -> None:
+def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
     """os.write, until all of it is written."""
     view = memoryview(data)
     while view:

@@ -131,7 +131,5 @@ class FilesBehind:
 
 def _write(path: Path | str, data: bytes | memoryview) -> None:
     with naming(path), open(path, "xb", buffering=0) as file:
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) :]
+        files.write_all(file.fileno(), data)
         files.start_writing(file.fileno(), 0, len(data))

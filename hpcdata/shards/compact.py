@@ -115,9 +115,7 @@ class HashedFile:
         if len(self._hashed) == _CHUNKS_TO_HASH:
             self._hashed.popleft().result()
         self._hashed.append(self._pool.submit(self._hasher.update, chunk))
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(self._file.fileno(), view) :]
+        files.write_all(self._file.fileno(), chunk)
         self._written += len(chunk)
         if self._written - self._begun >= _WRITE_BACK_BYTES:  # the disk begins now, the fsync finds little to do
             os.posix_fadvise(self._file.fileno(), self._begun, self._written - self._begun, os.POSIX_FADV_DONTNEED)
