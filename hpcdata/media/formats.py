@@ -64,11 +64,11 @@ PIXELS_A_BYTE, SMALL_PIXELS = 30_000, 1 << 20
 """A picture of more pixels than both is a bomb: a blank page has at most 25,000 for each byte of its file, and a
 file of 38 bytes may promise 89 million, so that an archive of them would cost hours."""
 _MANY = (
-    (b"\x89PNG", b"iCCP", 16, "color profiles"),
-    (b"\xff\xd8", b"Exif\0\0", 256, "segments of Exif"),
+    (b"\x89PNG", b"iCCP", 16, "{} color profiles"),
+    (b"\xff\xd8", b"Exif\0\0", 256, "{} segments of Exif"),
 )
 """Signature, mark, how many of it a picture may have, what they are: pictures have one."""
-_SCAN = b"\xff\xda"
+_SCANS = (b"\xff\xd8", b"\xff\xda", MAX_SCANS, "a JPEG of {} scans")
 
 
 @contextlib.contextmanager
@@ -108,7 +108,7 @@ def _silence_pillow() -> None:
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
-    _require_few_parts(data)
+    _require_few(data, *_MANY)
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     num_pixels = image.width * image.height
     require_pixels(num_pixels, max_pixels)
@@ -118,16 +118,16 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         )
     if not num_pixels:
         raise BadSample(Reason.UNREADABLE_IMAGE, f"{image.width} x {image.height} pixels")
-    if image.format in ("JPEG", "MPO") and (num_scans := _count(data, _SCAN)) > MAX_SCANS:
-        raise BadSample(Reason.OVERSIZED_IMAGE, f"a JPEG of {num_scans} scans, the limit is {MAX_SCANS}")
+    if image.format in ("JPEG", "MPO"):
+        _require_few(data, _SCANS)
     if len(image.tile) > MAX_PIECES:
         raise BadSample(Reason.OVERSIZED_IMAGE, f"{len(image.tile)} strips or tiles, the limit is {MAX_PIECES}")
     return image
 
 
 def has_few_parts(data: bytes) -> bool:
-    """Whether a JPEG has no more scans and other parts than may be, by what could be one."""
-    return data.count(_SCAN) <= MAX_SCANS and all(data.count(mark) <= most for _, mark, most, _ in _MANY)
+    """Whether a picture has no more scans and other parts than may be, by what could be one."""
+    return not any(_surplus(data, *part) for part in (*_MANY, _SCANS))
 
 
 def require_pixels(num_pixels: int, max_pixels: int) -> None:
@@ -136,16 +136,20 @@ def require_pixels(num_pixels: int, max_pixels: int) -> None:
         raise _oversized(num_pixels, max_pixels)
 
 
-def _require_few_parts(data: bytes) -> None:
-    """Raises BadSample for a header of very many parts, each of which Pillow unpacks or copies with all before it."""
-    for signature, mark, most, what in _MANY:
-        if data.startswith(signature) and (number := _count(data, mark)) > most:
-            raise BadSample(Reason.OVERSIZED_IMAGE, f"{number} {what}, the limit is {most}")
+def _require_few(data: bytes, *parts: tuple[bytes, bytes, int, str]) -> None:
+    """Raises BadSample for very many parts of a picture: Pillow unpacks or copies each with all before it."""
+    for part in parts:
+        if said := _surplus(data, *part):
+            raise BadSample(Reason.OVERSIZED_IMAGE, said)
 
 
-def _count(data: bytes, mark: bytes) -> int:
+def _surplus(data: bytes, signature: bytes, mark: bytes, most: int, what: str) -> str:
+    """What a picture has too many of, in words; empty where it has not."""
+    if not data.startswith(signature):
+        return ""
     loops = jpegs.loops()
-    return data.count(mark) if loops is None else loops.count(data, mark)
+    number = data.count(mark) if loops is None else loops.count(data, mark)
+    return f"{what.format(number)}, the limit is {most}" if number > most else ""
 
 
 def _oversized(num_pixels: int | str, max_pixels: int | None) -> BadSample:
