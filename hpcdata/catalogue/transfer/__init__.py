@@ -5,7 +5,7 @@ in_memory    a small file: held until it is whole
 ranges       which bytes are here, and which are missing
 notes        what is written beside a part: checkpoints, and blocks that came before their turn
 blocks       buffers, and how they get to the disk
-hashing      sha256 at the speed of the disk, of files that are there
+hashing      sums of files that are there, at the speed of the disk
 lanes        the blocks of one connection
 ordering     sha256 of blocks in the file's order
 settling     one thread writes blocks, one hashes them
