@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import glob
 import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from hpcdata import embedded
 from hpcdata.config.compose import compose
@@ -21,6 +23,7 @@ from hpcdata.runs.plan import Plan
 from hpcdata.runs.planning import prepare
 from hpcdata.runs.replacing import is_nothing_written
 from hpcdata.work.task import TaskOutcome, run_task
+from tests.stopping import start_stopping
 
 _PLAIN_PATH = re.compile(r"/[\w/.-]+")
 _VARIES = re.compile(r".*[~$]|\+*data\.(raw_data_dir|token_output_dir)=", re.DOTALL)
@@ -94,12 +97,11 @@ def begin(output_dir: Path) -> None:
     assert not is_nothing_written(RunPaths(output_dir))
 
 
-def start_task(output_dir: Path, **environment: str) -> subprocess.Popen[bytes]:
-    """One array task as a process, its output in `<output_dir>.log`."""
+def start_task(output_dir: Path, *, stops_at: str | None = None, **environment: str) -> subprocess.Popen[bytes]:
+    """One array task as a process, its output in `<output_dir>.log`; `stops_at` as `start_stopping` has it."""
+    arguments = ["-m", "hpcdata.cluster.task", str(output_dir)]
     with open(f"{output_dir}.log", "ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "hpcdata.cluster.task", str(output_dir)],
-            stdout=log,
-            stderr=log,
-            env={**os.environ, **environment},
-        )
+        options: dict[str, Any] = {"stdout": log, "stderr": log, "env": {**os.environ, **environment}}
+        if stops_at is not None:
+            return start_stopping(arguments, f"{glob.escape(str(output_dir))}/{stops_at}", **options)
+        return subprocess.Popen([sys.executable, *arguments], **options)

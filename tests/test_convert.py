@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import runpy
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from hpcdata import convert
 from hpcdata.base.command import DONE, REFUSED
 from hpcdata.shards.appending import SMALL_BYTES
 from tests.llava_tables import picture, row, talk, write
+from tests.stopping import kill_when_stopped, start_stopping
 from tests.trees import sha256_tree
 
 NAME = "ai2d(cauldron,llava_format)"
@@ -85,24 +83,12 @@ def test_a_line_that_was_killed_is_typed_again_and_makes_the_same(tmp_path: Path
     rows = [row(f"{number % 40}", data) for number, data in enumerate(pictures)]
     source = write(tmp_path / "in/x.parquet", rows, group=20)
     options = ("data.shard_size=30", "data.save_tmp_interval=0.000001")
-    command = [sys.executable, "-m", "hpcdata.convert", "llava-parquet", str(source), str(tmp_path / "out"), *options]
-    kills = 0
-    for delay_s in (0.1, 0.4, 0.8):
-        process = subprocess.Popen(
-            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        deadline = time.monotonic() + 30
-        while (
-            not list(tmp_path.glob("out.run/shards/tmp_*")) and process.poll() is None and time.monotonic() < deadline
-        ):
-            time.sleep(0.01)
-        time.sleep(delay_s)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
+    arguments = ["-m", "hpcdata.convert", "llava-parquet", str(source), str(tmp_path / "out"), *options]
+    pattern = f"{tmp_path}/out.run/shards/tmp_*"
+    for delay_s in (None, 0.8, 1.2):
+        kill_when_stopped(start_stopping(arguments, pattern, stdout=subprocess.DEVNULL), after_s=delay_s)
+    command = [sys.executable, *arguments]
     assert subprocess.run(command, capture_output=True, check=False).returncode == DONE
-    assert kills
     assert convert.main(["llava-parquet", str(source), f"{tmp_path}/other/out"]) == DONE
     for path in (tmp_path / "out", tmp_path / "other/out"):
         (path / "hpcdata.json").unlink()  # it says by which shards it was made

@@ -9,13 +9,11 @@ import io
 import json
 import lzma
 import os
-import signal
 import stat
 import struct
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -30,6 +28,7 @@ from hpcdata.archives.unpacking import unpack, unpack_found
 from hpcdata.base.command import DONE, FAILED, REFUSED
 from hpcdata.base.errors import Failed, UserError
 from tests.archives.ledgers import results_of
+from tests.stopping import kill_when_stopped, start_stopping
 from tests.trees import sha256_tree
 
 MEMBERS = {f"images/{number:03d}.jpg": bytes([number]) * (100 + number) for number in range(40)} | {"empty": b""}
@@ -386,18 +385,11 @@ def test_want_of_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_killed_at_any_moment_it_goes_on_and_makes_the_same(tmp_path: Path, name: str) -> None:
     members = {f"{number % 7}/{number:05d}": os.urandom(200) * 20 for number in range(900)}
     source = put(tmp_path / name, KINDS[name](members))
-    line = [sys.executable, "-m", "hpcdata.unpack", str(source), str(tmp_path / "out")]
-    kills = 0
-    for delay_s in (0.0, 0.1, 0.2):
-        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 30
-        while not (tmp_path / "out.members.csv").exists() and time.monotonic() < until:
-            time.sleep(0.005)
-        time.sleep(delay_s)
-        kills += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert kills
+    arguments = ["-m", "hpcdata.unpack", str(source), str(tmp_path / "out")]
+    for delay_s in (None, 0.3, 0.4):
+        process = start_stopping(arguments, str(tmp_path / "out.members.csv"), stdout=subprocess.DEVNULL)
+        kill_when_stopped(process, after_s=delay_s)
+    line = [sys.executable, *arguments]
     assert subprocess.run(line, capture_output=True, check=False).returncode == DONE
     unpack(str(source), tmp_path / "other/out")
     assert sha256_tree(tmp_path / "out") == sha256_tree(tmp_path / "other/out")

@@ -86,7 +86,7 @@ def test_any_kills_leave_the_same_files_and_ask_for_bytes_once(num_processes: in
         (result,) = json.loads(last.communicate()[0])
         assert (result["fetched"], result["kept"], last.returncode) == (0, len(files), 0)
         assert len(hub.requests) == asked
-    assert num_kills == 5
+    assert num_kills, "the download was over before the first kill"
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ from hpcdata.work.task import TaskOutcome, run_task
 from tests.crashes import Crash, crash_at
 from tests.evidence import CRASHES, KILLS, Evidence
 from tests.smallruns import StopAfter, begin, small_config, small_run, start_task
+from tests.stopping import wait_for_stop
 from tests.trees import sha256_tree
 
 
@@ -132,12 +133,9 @@ def test_finished_shards_are_skipped_when_the_line_is_submitted_again(tmp_path: 
 def test_a_shard_that_another_live_process_works_on_is_left_to_it(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     prepare(small_config(folder, "data.shard_size=24"))
-    other = start_task(folder)
+    other = start_task(folder, stops_at="claims/*")
     try:
-        claim = folder / "claims/00000-of-00001"
-        while not claim.exists():
-            time.sleep(0.01)
-        other.send_signal(signal.SIGSTOP)
+        wait_for_stop(other)
         assert run_task(folder, StopAfter()) is TaskOutcome.FINISHED  # type: ignore[arg-type]
         assert read_status(folder).done == 0
     finally:
@@ -153,11 +151,9 @@ def test_a_process_that_was_stopped_too_long_changes_nothing_when_it_continues(
     """SIGSTOP, takeover and commit by another, SIGCONT."""
     folder = tmp_path / "run"
     prepare(small_config(folder, "cluster.claim_timeout_s=1"))
-    zombie = start_task(folder)
+    zombie = start_task(folder, stops_at="shards/tmp_*")
     try:
-        while not list((folder / "shards").glob("tmp_*")):
-            time.sleep(0.01)
-        zombie.send_signal(signal.SIGSTOP)
+        wait_for_stop(zombie)
         time.sleep(1.5)
         run_task(folder, StopAfter())  # type: ignore[arg-type]
         assert sha256_tree(folder / "shards") == reference
