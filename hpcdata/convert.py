@@ -37,7 +37,7 @@ def parser() -> Parser:
     parser.add_argument("form", choices=FORMS, help="what is made, see above")
     parser.add_argument("src", help="file, folder, glob or brace list")
     parser.add_argument("out", help="folder to make")
-    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="cluster=NAME, keys of launch")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="cluster=NAME, keys of launch")
     parser.add_argument(
         "--name", metavar="NAME.json", help="of the JSON; NAME.jsonl: a record a line (OUT's name, .json)"
     )

@@ -43,9 +43,7 @@ def parser() -> Parser:
     parser = Parser("export", __doc__)
     parser.add_argument("dataset", help="a dataset, or the output folder of a combined run")
     parser.add_argument("out", help="folder to make; must not exist")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="where a run makes it: as of launch"
-    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="where a run makes it: as of launch")
     parser.add_argument("--format", required=True, choices=FORMATS, help="what the folder is to be")
     records.add_options(parser)
     tokens.add_options(parser)

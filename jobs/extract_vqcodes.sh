@@ -7,6 +7,10 @@
 #
 # With ARRAY it submits the array and returns. When `hpcdata status $TEMP_PATH` says that all is done, type it again.
 set -euo pipefail
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    sed -n '2,/^[^#]/ s/^# \{0,1\}//p' "$0"
+    exit 0
+fi
 INPUT_PAIR=${INPUT_PAIR:?is not set: JSON lines with image_path and text_prompt}
 TEMP_PATH=${TEMP_PATH:?is not set: the folder of the run}
 SAVE_PATH=${SAVE_PATH:?is not set: the folder to make}

@@ -115,14 +115,14 @@ def test_the_documents_line_makes_the_folders_that_it_names(
         monkeypatch.setenv("HPCDATA_DATA_ROOT", f"{tmp_path}/sets")
         monkeypatch.setenv("HPCDATA_TARGET_ROOT", f"{tmp_path}/llava")
     name = LINES[folder]
-    monkeypatch.setattr(sys, "argv", ["parquet2json-image.py", folder, name])
+    monkeypatch.setattr(sys, "argv", ["parquet2json-image.py", folder, name.removesuffix(".json" * is_elsewhere)])
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(Path(__file__).parents[1] / "jobs/parquet2json-image.py"), run_name="__main__")
     assert caught.value.code == DONE
     made = tmp_path / ("llava" if is_elsewhere else "sets/converted") / folder
     found = json.loads((made / name).read_text())
     assert [(record["id"], record.get("image")) for record in found] == [
-        *(("000000033471", "image/000000033471.jpg"), ("text", None))
+        *(("000000033471", f"{folder}/image/000000033471.jpg"), ("text", None))
     ]
     assert (made / "image/000000033471.jpg").read_bytes() == picture()
     header, rejected = (made / "rejects.csv").read_text().splitlines()

@@ -69,6 +69,11 @@ class Parser(argparse.ArgumentParser):
         self.epilog = "\n\n".join([*([self._more()] if self._more else []), EXIT_CODES])
         return super().format_help()
 
+    def add_argument(self, *names, **how):  # type: ignore[no-untyped-def]
+        if how.get("nargs") == "*":
+            how.setdefault("default", [])  # without it argparse calls it required where another argument is missing
+        return super().add_argument(*names, **how)
+
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         given = list(sys.argv[1:] if args is None else args)
         return super().parse_known_args([self._with_hyphens(argument) for argument in given], namespace)

@@ -48,6 +48,15 @@ def test_a_line_that_is_not_understood_ends_with_2(capsys: pytest.CaptureFixture
     assert "usage: hpcdata status" in capsys.readouterr().err
 
 
+def test_what_may_be_left_out_is_not_called_required(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = command.Parser("resume", "Resume.")
+    parser.add_run()
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    with pytest.raises(SystemExit):
+        parser.run([], lambda options: 0)
+    assert capsys.readouterr().err.endswith("the following arguments are required: run\n")
+
+
 NAMES = st.text(st.characters(exclude_characters="\0/"), min_size=1, max_size=8).filter(lambda name: set(name) != {"."})
 
 

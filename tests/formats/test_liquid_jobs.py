@@ -146,6 +146,13 @@ def test_the_script_for_several_gpus_runs_and_says_what_it_lacks(tmp_path: Path,
     run([*script, "data.shard_size=1"], {**narrow, **places}, tmp_path)  # all is there: nothing to do
 
 
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_the_script_for_several_gpus_says_how_it_is_used(word: str) -> None:
+    told = subprocess.run(["bash", JOBS / "extract_vqcodes.sh", word], capture_output=True, text=True, check=True)
+    assert "  INPUT_PAIR=pairs.jsonl TEMP_PATH=temp SAVE_PATH=out VQGAN_PATH=vqgan.ckpt bash" in told.stdout
+    assert "set -e" not in told.stdout
+
+
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of processes to which the narrow network is Chameleon's, and its weights."""

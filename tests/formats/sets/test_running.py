@@ -74,6 +74,26 @@ def test_the_documents_line_makes_all_sets_and_a_mix_of_them_trains(
     assert [len(images(dataset.record(item))) for item in range(3)] == [1, 1, 1]
 
 
+def test_a_mix_of_what_the_scripts_have_made_has_one_folder_of_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets_at(tmp_path / "OneVisionMidData")
+    write_table(tmp_path / "ReCap-118K/data/train-00000-of-00001.parquet", [row("a", picture())])
+    monkeypatch.setenv("HPCDATA_TARGET_ROOT", str(tmp_path / "out"))
+    monkeypatch.chdir(tmp_path / "ReCap-118K")
+    assert script("parquet2json-image.py", monkeypatch, ".", "coco118k.json") == DONE
+    monkeypatch.chdir(tmp_path)
+    assert script("ov_mid_data_imagenet2backbone.py", monkeypatch) == DONE
+    names = (
+        "ReCap-118K/coco118k.json",
+        f"OneVisionMidData/{TABLE}/ai2d_2434.json",
+        f"OneVisionMidData/{PLAIN}/kg.json",
+    )
+    mix = json.dumps({"datasets": [{"json_path": name} for name in names]}).encode()
+    dataset = SourceDataset(write(tmp_path / "out/mix.yaml", mix), image_root=str(tmp_path / "out"))
+    assert [len(images(dataset.record(item))) for item in range(len(dataset))] == [1, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [("ov_data_imagenet2backbone.py", []), ("parquet2json-image.py", ["OneVisionData", "a.json"])],
