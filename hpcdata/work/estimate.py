@@ -33,7 +33,7 @@ from hpcdata.shards.counts import Counts
 from hpcdata.shards.made import Made
 from hpcdata.shards.reject_ledger import REJECTS
 from hpcdata.shards.takeover import open_shard
-from hpcdata.work.preparing import decoding_threads
+from hpcdata.work.preparing import decoding_threads, end_preparing
 from hpcdata.work.reading import read_batches
 
 NUM_PLACES = 8
@@ -143,7 +143,9 @@ def _time_sample(plan: Plan, paths: RunPaths, config: RunConfig) -> _Sample:
             for batch in batches:
                 yield maker.start(batch, first_index=spec.source_index, source=spec.source)()
 
-    with decoding_threads(config.loader.num_workers) as threads:
+    with contextlib.ExitStack() as ends:
+        ends.callback(end_preparing, prepare)
+        threads = ends.enter_context(decoding_threads(config.loader.num_workers))
         with contextlib.closing(made(*places[0])) as batches:  # type: ignore[type-var]
             next(batches)
         start_s, kept, rates, seconds = time.monotonic() - started, [], [], 0.0

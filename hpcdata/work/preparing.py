@@ -72,6 +72,12 @@ def watched(prepare: Prepare | None, watch: PictureWatch) -> Prepare | None:
     return prepared
 
 
+def end_preparing(prepare: Prepare | None) -> None:
+    """Whoever has asked a stage for `prepare` ends what it still does: requests that nobody waits for."""
+    if isinstance(prepare, PreparesAtOnce):
+        prepare.close()
+
+
 def prepare_batches(
     records: Iterable[Record],
     *,

@@ -20,10 +20,10 @@ from hpcdata.base.errors import UserError
 from hpcdata.config.schema import RunConfig
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, Segment, ShardSpec
-from hpcdata.runs.stage import PreparesAtOnce, find_stage, with_runtime
+from hpcdata.runs.stage import find_stage, with_runtime
 from hpcdata.samples import Reason, Record, Reject
 from hpcdata.sources.base import RECORDS
-from hpcdata.work.preparing import decoding_threads, prepare_batches
+from hpcdata.work.preparing import decoding_threads, end_preparing, prepare_batches
 from hpcdata.work.reading import place
 from hpcdata.work.unreadable import Everything, Unreadable
 
@@ -70,8 +70,7 @@ class Remaker:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if isinstance(self._prepare, PreparesAtOnce):
-            self._prepare.close()
+        end_preparing(self._prepare)
         self._listings.cleanup()
 
     def batches(

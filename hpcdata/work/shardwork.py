@@ -15,7 +15,7 @@ from hpcdata.runs import witnesses
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.plan import Plan, ShardSpec
 from hpcdata.runs.replacing import PlanChanged, PlanGuard
-from hpcdata.runs.stage import PreparesAtOnce, find_stage, with_runtime
+from hpcdata.runs.stage import find_stage, with_runtime
 from hpcdata.runs.witnesses import MachineFault
 from hpcdata.samples import Batch, PreparedBatch, Reason
 from hpcdata.shards.counts import Counts
@@ -25,7 +25,7 @@ from hpcdata.shards.writing import ShardWriter
 from hpcdata.work import gpumeter, poison
 from hpcdata.work.clock import WorkClock
 from hpcdata.work.crashnotes import CrashNotes
-from hpcdata.work.preparing import DecodingThreads, decoding_threads, watched
+from hpcdata.work.preparing import DecodingThreads, decoding_threads, end_preparing, watched
 from hpcdata.work.reading import Changes, changes, longest_batch, read_batches, read_shard, require_unchanged
 from hpcdata.work.unreadable import MIN_ALL_UNREADABLE, Everything, Unreadable, UnreadableRecord, survey
 from hpcdata.work.watchdog import PictureWatch, Watchdog
@@ -61,8 +61,7 @@ class ShardWork:
         self._guard = PlanGuard(paths, plan)
 
     def close(self) -> None:
-        if isinstance(self._prepare, PreparesAtOnce):
-            self._prepare.close()
+        end_preparing(self._prepare)
         self._pictures.close()
         if self._gpu is not None:
             self._gpu.close()

@@ -26,6 +26,7 @@ from hpcdata.runs.planning import prepare
 from hpcdata.runs.rejects import rows_of
 from hpcdata.samples import BadSample
 from hpcdata.stages.fetch import hosts, network, urls
+from hpcdata.work.estimate import estimate
 from hpcdata.work.prove import prove
 from hpcdata.work.retry import retry
 from hpcdata.work.task import TaskOutcome, run_task
@@ -129,6 +130,19 @@ def test_nothing_of_a_task_is_left_behind_it(server, tmp_path) -> None:
         if thread.name.startswith(("fetching", "connect", "deadlines")):
             thread.join(20)
             assert not thread.is_alive(), thread.name
+
+
+def test_an_estimate_ends_its_requests_itself(server, tmp_path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", [row(server, number) for number in range(3)])
+    gc.disable()
+    try:
+        estimate(small_config(tmp_path / "run", *FETCH, "estimate_s=0.001", source=source))
+        for thread in threading.enumerate():
+            if thread.name == "fetching":
+                thread.join(20)
+                assert not thread.is_alive()
+    finally:
+        gc.enable()
 
 
 FAULTS = {
