@@ -26,6 +26,8 @@ Line = tuple[int, bytes, BadSample | None]
 
 _NEVER = 1 << 62
 _SCAN_LIMIT_BYTES = LARGE_TEXT_BYTES
+_LOOKED_AT = 100
+"""Of the first records it is said, when a run is planned, which fields with pictures are not read."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -42,7 +44,10 @@ def scan(file: InputFile, *, every: int, options: Options, each: Each | None = N
     num_samples = 0
     large = 0
     most = most_records(os.stat(file.path).st_size)
-    for offset, _, problem in lines(bounded(file, chunks(file)), 0, _SCAN_LIMIT_BYTES):
+    num_looked_at = _LOOKED_AT if records.are_looked_at(file, options) else 0
+    for offset, line, problem in lines(bounded(file, chunks(file)), 0, _SCAN_LIMIT_BYTES):
+        if num_samples < num_looked_at:
+            records.tell_unread(line.removeprefix(_BYTE_ORDER_MARK))
         if isinstance(problem, _LargeLine) and problem.size <= options.max_record_bytes:  # longer ones are not read
             large += problem.size
             require_few_large(file, large)

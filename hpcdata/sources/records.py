@@ -40,6 +40,7 @@ from hpcdata.sources.custom.mapping import parsed
 from hpcdata.sources.pictures import places
 from hpcdata.sources.pictures.fields import TALKS, Named, named_pictures, talk_in, unread
 from hpcdata.sources.pictures.placeholders import KEEP, placed
+from hpcdata.sources.pictures.telling import tell_others
 from hpcdata.sources.pictures.turns import Turn, old_turns, talk_parts, turns_of
 
 Parts = tuple[TextPart | ImagePart, ...]
@@ -135,7 +136,8 @@ def sample_parts(value: object, file: InputFile, options: Options) -> Parts:
     if talk is not None:
         return selected(talk_parts(talk, images, options), options)
     if len(images) > 1:
-        raise BadSample(Reason.BAD_RECORD, f"{len(images)} images in a record without conversations, expected one")
+        message = f"{len(images)} images in a record without conversations, expected one"
+        raise BadSample(Reason.BAD_RECORD, f"{message}: image of data.mapping names it" if file.roots else message)
     if not options.needs_text:
         return selected(images, options)
     try:
@@ -203,6 +205,20 @@ def numbered(extensions: list[str]) -> list[str]:
 def named_in(record: dict[str, Any], *, keeps_empty: bool = False) -> list[Named]:
     """The pictures of a record, whatever else it holds. keeps_empty: see `named_pictures`."""
     return _talk_and_named(record, is_lenient=True, keeps_empty=keeps_empty)[1]
+
+
+def are_looked_at(file: InputFile, options: Options) -> bool:
+    """Whether pictures of a file's lines are read by the names of their fields."""
+    is_read = file.format.startswith("jsonl") and bool(file.roots) and not (options.mapping or options.is_of_urls)
+    return is_read and (options.needs_image or options.keeps_members)
+
+
+def tell_unread(line: bytes) -> None:
+    """Says which fields of a line hold pictures, and are not read as others are."""
+    with contextlib.suppress(BadSample):
+        record = _record(load(line))
+        for named in named_in(record)[:1]:
+            tell_others(record, named.field)
 
 
 def keys_of(line: bytes) -> list[str]:
@@ -322,6 +338,8 @@ def _talk_and_images(
     _require_media_read(record, options, has_pictures=True)
     talk, named = _talk_and_named(record, is_lenient=is_kept_whole(options), keeps_empty=options.notes_ids)
     _require_media_read(record, options, has_pictures=bool(named))
+    if named and (options.needs_image or options.keeps_members):
+        tell_others(record, named[0].field)
     return talk, [places.image_part(item, file, options) for item in named]
 
 

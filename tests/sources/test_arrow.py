@@ -20,6 +20,7 @@ from hpcdata.multimodal import SourceDataset
 from hpcdata.runs.planning import prepare
 from hpcdata.samples import ImagePart, Record, Reject, Sample
 from hpcdata.sources import InputFile, Options, list_inputs, read_documents, scan
+from hpcdata.sources.pictures import telling
 from tests.smallruns import small_config, small_run
 from tests.sources.source_files import one_by_one, read_all, write
 from tests.work.test_task import png
@@ -198,8 +199,9 @@ def test_a_stream_is_never_read_as_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["arrow", "parquet"])
 def test_bytes_that_a_copy_has_no_place_for_are_said_and_leave_no_object_of_nulls(
-    ending: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ending: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(telling, "_told", set())
     held = [{"bytes": png(), "path": "m.png"}]
     table = pictures(1).append_column(f"depth_{ending}", pa.array(held)).append_column("id_2", pa.array([b"ab"]))
     path = arrow(tmp_path / "x.arrow", table) if ending == "arrow" else tmp_path / "x.parquet"
@@ -212,4 +214,4 @@ def test_bytes_that_a_copy_has_no_place_for_are_said_and_leave_no_object_of_null
     line, *others = found.members
     assert len(others) == 1
     assert json.loads(line.blob.data or b"").keys() == {"id", "conversations", "id_2"}
-    assert f"bytes in depth_{ending}, id_2 are left out" in caplog.text
+    assert f"what is in depth_{ending}, id_2 is left out" in caplog.text

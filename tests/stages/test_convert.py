@@ -29,6 +29,7 @@ from hpcdata.runs.rejects import rows_of
 from hpcdata.samples import BadSample, PreparedBatch
 from hpcdata.sources import InputFile, read, scan
 from hpcdata.sources.base import RECORDS
+from hpcdata.sources.pictures import telling
 from hpcdata.stages.convert import STAGE
 from hpcdata.stages.convert.making import ConvertedBatch, Converting
 from hpcdata.work.prove import prove
@@ -362,16 +363,19 @@ def test_ids_of_any_type_of_bytes_or_text_are_kept(values: list[Any], kind: pa.D
     assert [json.loads(sample.line)["id"] for sample in made.samples] == texts
 
 
-def test_bytes_that_have_no_place_are_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_bytes_that_have_no_place_are_counted_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A second column of pictures was lost in silence, with an object of nulls where it was."""
-    kinds = {"image_2": IMAGE, "masks": pa.list_(IMAGE), "sha": pa.binary(2)}
+    monkeypatch.setattr(telling, "_told", set())
+    kinds = {"depth": IMAGE, "masks": pa.list_(IMAGE), "sha": pa.binary(2)}
     schema = pa.schema([*SCHEMA, *(pa.field(name, kind) for name, kind in kinds.items())])
     held = {"bytes": JPEG, "path": None}
-    rows = [row("a", JPEG, image_2=held, masks=[held]), row("b", JPEG, masks=[]), row("c", JPEG, sha=b"ab")]
+    rows = [row("a", JPEG, depth=held, masks=[held]), row("b", JPEG, masks=[]), row("c", JPEG, sha=b"ab")]
     out = converted(write(tmp_path / "in/x.parquet", rows, schema), tmp_path / "run")
     assert read_target(out).facts["notes"] == {"other_bytes_left_out": 2}
-    assert not any({"image_2", "sha"} & record.keys() or record.get("masks") for record in records(out))
-    assert "bytes in image_2, masks, sha are left out" in caplog.text
+    assert not any({"depth", "sha"} & record.keys() or record.get("masks") for record in records(out))
+    assert "what is in depth, masks, sha is left out" in caplog.text
 
 
 def test_prompts_stand_where_a_question_is_empty_the_same_in_every_run(tmp_path: Path) -> None:

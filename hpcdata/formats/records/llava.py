@@ -13,6 +13,7 @@ from typing import Any
 from hpcdata.samples import BadSample, Reason, Role
 from hpcdata.sources.base import TEXT_FIELDS
 from hpcdata.sources.pictures.fields import IMAGE_FIELDS, TALKS, talk_in
+from hpcdata.sources.pictures.numbered import base_of
 from hpcdata.sources.pictures.placeholders import placed
 from hpcdata.sources.pictures.turns import IMAGE_MARKER, turns_of
 
@@ -42,7 +43,9 @@ def llava_record(
         raise BadSample(Reason.BAD_RECORD, "a text alone, and no conversation")
     shown = {"image": pictures[0] if len(pictures) == 1 else list(pictures)} if pictures else {}
     left_out = _OWN | ({caption} if talk is None else set())
-    others = {field: value for field, value in record.items() if field not in left_out}
+    others = {
+        field: value for field, value in record.items() if field not in left_out and base_of(field) not in IMAGE_FIELDS
+    }
     return {"id": _id(record.get("id"), key), **shown, "conversations": turns, **others}
 
 

@@ -3,6 +3,8 @@
 May use: base, samples, media; of the sources their base, streams, parquet and records.
 
     fields        fields of a record -> the pictures that it names; what media it holds that are not read
+    numbered      fields of one name that numbers tell apart, image_1 and image_2
+    telling       which pictures are not read, as another field is
     places        a picture that is named -> its bytes, inside of the folder where pictures may lie
     row_members   a row -> the row as JSON, and its pictures
     tables        Parquet whose columns hold or name pictures

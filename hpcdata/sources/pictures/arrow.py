@@ -79,9 +79,9 @@ def scan(file: InputFile, *, every: int, options: Options, each: Each | None = N
         found = groups(data, file)
         num_rows = found[-1].first + found[-1].rows if found else 0
         require_few_records(file.path, num_rows, most_records(data.size()))
-        if options.keeps_members and file.format != EXPORTED:
+        if file.format == PICTURES:
             with contextlib.suppress(BadSample):
-                tables.tell_left_out(_schema(data, file))
+                tables.tell_left_out(_schema(data, file), options)
     return parquet.scan_of_rows(num_rows, every, each)
 
 

@@ -1,10 +1,11 @@
 """Which pictures a record names, and what it holds beside pictures and texts: one list of fields for all formats.
 
     {"image": "a.jpg"}  {"images": ["a.jpg", "b.jpg"]}  {"image": {"bytes": ..., "path": "a.jpg"}}
-    {"file_name": "a.jpg"}  {"image_url": "data:image/png;base64,..."}
+    {"file_name": "a.jpg"}  {"image_url": "data:image/png;base64,..."}  {"image": "a.jpg", "image_2": "b.jpg"}
 
-The first field of `IMAGE_FIELDS` that is not empty counts. Media that are not read here (videos, audio, pictures on the
-web, pictures under other names) are named by `unread`, so that no record which holds them becomes a plain text.
+The first field of `IMAGE_FIELDS` that is not empty counts, with those of its name and a number (`numbered`); others of
+pictures are said (`telling`). Media that are not read here (videos, audio, pictures on the web, pictures under other
+names) are named by `unread`, so that no record which holds them becomes a plain text.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from urllib.parse import unquote, urlsplit
 from hpcdata.media.kinds import BEGINNING_BYTES, IMAGE_EXTENSIONS, find_kind
 from hpcdata.samples import BadSample, Reason
 from hpcdata.sources.base import clean_name, json_type
+from hpcdata.sources.pictures.numbered import base_of, numbered
 
-IMAGE_FIELDS = ("image_path", "image", "images", "img", "img_path", "image_url", "file_name")
+_OF_ANY_FILE = "file_name"
+IMAGE_FIELDS = ("image_path", "image", "images", "img", "img_path", "image_url", _OF_ANY_FILE)
 """Fields that name pictures, in order of preference; `file_name` only where its value has the ending of a picture."""
 BYTES_FIELDS = ("jpg", "jpeg", "png", "webp", "image_bytes", "img_bytes")
 """Columns of Parquet that hold the bytes of a picture."""
@@ -41,7 +44,7 @@ _ENDINGS = "|".join(sorted({*IMAGE_EXTENSIONS, *_OTHER_PICTURES, *_VIDEOS, *_SOU
 _MEDIA_ENDING = re.compile(rf"\.({_ENDINGS})(\?|\Z)", re.IGNORECASE)
 _PICTURE_NAME = re.compile(rf"\.({'|'.join(sorted(IMAGE_EXTENSIONS))})\Z", re.IGNORECASE)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_ELSEWHERE = re.compile(r"data:(image|video|audio)/|(?!file:)[A-Za-z][A-Za-z0-9+.-]*://", re.IGNORECASE)
+ELSEWHERE = re.compile(r"data:(image|video|audio)/|(?!file:)[A-Za-z][A-Za-z0-9+.-]*://", re.IGNORECASE)
 _LONGEST_NAME = 2000
 _MOST_OF_A_NAME = 64
 _DEPTH = 3
@@ -76,14 +79,19 @@ def named_pictures(record: Mapping[str, Any], *, keeps_empty: bool = False) -> l
 
     keeps_empty: one without bytes and path, `{"bytes": b"", "path": null}` or null in a list, has the data `b""`.
     """
+    others = numbered(record)
     for name in IMAGE_FIELDS:
-        value = record.get(name)
-        if name == "file_name" and not _is_picture_name(value):
-            continue
-        if pictures := pictures_in(value, name, keeps_empty=keeps_empty):
+        pictures = list[Named]()
+        for field in (name, *others.get(name, ())):
+            if name != _OF_ANY_FILE or _is_picture_name(record.get(field)):
+                pictures += pictures_in(record.get(field), field, keeps_empty=keeps_empty)
+        if pictures:
             return pictures
-    held = ((name, record.get(name)) for name in BYTES_FIELDS)
-    return next(([Named(field=name, data=value)] for name, value in held if isinstance(value, bytes) and value), [])
+    for name in BYTES_FIELDS:
+        held = ((field, record.get(field)) for field in (name, *others.get(name, ())))
+        if pictures := [Named(field=field, data=value) for field, value in held if isinstance(value, bytes) and value]:
+            return pictures
+    return []
 
 
 def pictures_in(value: object, name: str, *, keeps_empty: bool = False) -> list[Named]:
@@ -110,25 +118,32 @@ def unread(record: Mapping[str, Any], texts: Iterable[str], *, has_pictures: boo
     matter, for who keeps the record as it is.
     """
     for name, value in record.items():
-        if (other := _OTHERS.fullmatch(name)) and _is_something(value, only_files):
+        if (other := _OTHERS.fullmatch(base_of(name))) and _is_something(value, only_files):
             what = {"video": "a video", "audio": "sound"}[other[1].lower()]
-            return f"the record holds {what} ({_shown(name)}), which is not read"
+            return f"the record holds {what} ({shown_name(name)}), which is not read"
     left = {*texts, *TALKS}
     for name, value in {} if has_pictures else record.items():
-        is_like = _LIKE_A_PICTURE.fullmatch(name) and _is_something(value, only_files)
+        is_like = _LIKE_A_PICTURE.fullmatch(base_of(name)) and _is_something(value, only_files)
         if name not in left and (is_like or _names_media(value, only_files, _DEPTH)):
-            return f"{_shown(name)} names a picture, video or sound; pictures are read from {', '.join(IMAGE_FIELDS)}"
+            return (
+                f"{shown_name(name)} names a picture, video or sound; pictures are read from {', '.join(IMAGE_FIELDS)}"
+            )
     return ""
 
 
-def _shown(name: str) -> str:
+def shown_name(name: str) -> str:
     return clean_name(name.encode("utf-8", "backslashreplace"))[:_MOST_OF_A_NAME]
+
+
+def is_called_so(name: str) -> bool:
+    """Whether a field of this name, its number left out, holds pictures by its name, read here or not."""
+    base = base_of(name)
+    return (base in IMAGE_FIELDS and base != _OF_ANY_FILE) or _LIKE_A_PICTURE.fullmatch(base) is not None
 
 
 def holds_media(column: str) -> bool:
     """Whether a column of this name holds pictures, sound or videos; `file_name` may name any file."""
-    is_field = column in IMAGE_FIELDS and column != "file_name"
-    return is_field or any(pattern.fullmatch(column) for pattern in (_OTHERS, _LIKE_A_PICTURE))
+    return is_called_so(column) or _OTHERS.fullmatch(base_of(column)) is not None
 
 
 def listed(value: object, name: str) -> object:
@@ -242,7 +257,7 @@ def _is_media_name(value: str) -> bool:
 
 def _is_something(value: object, only_files: bool) -> bool:
     if isinstance(value, str):
-        return bool(value) and not (only_files and _ELSEWHERE.match(value))
+        return bool(value) and not (only_files and ELSEWHERE.match(value))
     if isinstance(value, list | dict):
         items = value if isinstance(value, list) else value.values()
         return any(_is_something(item, only_files) for item in items)
@@ -251,7 +266,7 @@ def _is_something(value: object, only_files: bool) -> bool:
 
 def _names_media(value: object, only_files: bool, depth: int) -> bool:
     if isinstance(value, str):
-        if _ELSEWHERE.match(value) and (only_files or value[:5].lower() == "data:"):
+        if ELSEWHERE.match(value) and (only_files or value[:5].lower() == "data:"):
             return not only_files
         return len(value) <= _LONGEST_NAME and _is_media_name(value)
     if isinstance(value, bytes):

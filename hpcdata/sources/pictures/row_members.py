@@ -12,6 +12,7 @@ from hpcdata.samples import BadSample, Blob, Member, Reason
 from hpcdata.sources import records
 from hpcdata.sources.base import InputFile, Options
 from hpcdata.sources.pictures.fields import BYTES_FIELDS, IMAGE_FIELDS
+from hpcdata.sources.pictures.numbered import base_of
 from hpcdata.sources.pictures.places import picture, shown
 
 ID, PICTURE = "id", "img"
@@ -26,7 +27,7 @@ def members_of(row: dict[str, Any], file: InputFile, options: Options) -> tuple[
     endings = records.numbered(
         [extension_of(item.data) if item.data else records.extension(item.path) for item in named]
     )
-    others = ((name, value) for name, value in row.items() if name not in (*IMAGE_FIELDS, *BYTES_FIELDS))
+    others = ((name, value) for name, value in row.items() if base_of(name) not in (*IMAGE_FIELDS, *BYTES_FIELDS))
     rest = {name: value for name, value in others if not _is_picture(value)}
     rest |= {ID: readable(rest[ID])} if ID in rest else {}
     line = Member(extension="json", blob=Blob(path="", data=json.dumps(rest, default=_plain).encode()))
@@ -71,7 +72,7 @@ def _num_bytes(value: object) -> int:
 def _is_kept(name: str, value: object) -> bool:
     if value is None or isinstance(value, bytes) or _is_picture(value):
         return False
-    return name not in IMAGE_FIELDS or (isinstance(value, str) and bool(value))
+    return base_of(name) not in IMAGE_FIELDS or (isinstance(value, str) and bool(value))
 
 
 def _is_picture(value: object) -> bool:

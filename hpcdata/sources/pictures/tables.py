@@ -9,9 +9,7 @@ Read row group by row group in small batches, as documents are: see `sources.par
 
 from __future__ import annotations
 
-import functools
 import json
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,9 +25,9 @@ from hpcdata.sources.custom.mapping import parsed
 from hpcdata.sources.limits import most_records, most_unpacked, require_few_records
 from hpcdata.sources.pictures import row_members
 from hpcdata.sources.pictures.fields import BYTES_FIELDS, IMAGE_FIELDS, TALKS, holds_media, readable_row
+from hpcdata.sources.pictures.numbered import base_of
 from hpcdata.sources.pictures.places import shown
-
-logger = logging.getLogger(__name__)
+from hpcdata.sources.pictures.telling import tell
 
 ID = row_members.ID
 _METADATA = "metadata.parquet"
@@ -79,8 +77,7 @@ def scan(file: InputFile, *, every: int, options: Options, each: Each | None = N
         try:
             found = parquet.opened(data)
             num_rows = found.metadata.num_rows
-            if options.keeps_members:
-                tell_left_out(found.schema_arrow)
+            tell_left_out(found.schema_arrow, options)
         except BadSample:
             num_rows = 1
         require_few_records(file.path, num_rows, most_records(data.size()))
@@ -124,22 +121,14 @@ def rows_without_bytes(file: InputFile) -> Iterator[object]:
             yield from _Group(data=data, table=found, group=group, columns=columns, notes_ids=False).rows(begin, stop)
 
 
-def _bytes_left_out(schema: pa.Schema) -> tuple[str, ...]:
-    """Columns whose bytes have no place in a record as JSON and files: all but the first with pictures, and the id."""
-    names = [field.name for field in schema if _has_bytes(field.type) or pa.types.is_fixed_size_binary(field.type)]
-    first = next((name for name in (*IMAGE_FIELDS, *BYTES_FIELDS) if name in names), None)
-    return tuple(name for name in names if name not in (first, ID))
-
-
-def tell_left_out(schema: pa.Schema) -> None:
-    """Once in a process for all files alike."""
-    _tell(_bytes_left_out(schema))
-
-
-@functools.cache
-def _tell(columns: tuple[str, ...]) -> None:
-    if columns:
-        logger.warning("bytes in %s are left out: records keep those of their pictures alone", ", ".join(columns))
+def tell_left_out(schema: pa.Schema, options: Options) -> None:
+    """Columns whose bytes have no place in a record: all but the id, and those of pictures that are read."""
+    if options.mapping or not (options.needs_image or options.keeps_members):
+        return
+    is_kept = pa.types.is_fixed_size_binary if options.keeps_members else lambda kind: False
+    names = [field.name for field in schema if _has_bytes(field.type) or is_kept(field.type)]
+    of_pictures = next((name for name in (*IMAGE_FIELDS, *BYTES_FIELDS) if name in map(base_of, names)), None)
+    tell((name for name in names if name != ID and base_of(name) != of_pictures), of_pictures or "")
 
 
 def is_read(field: pa.Field, options: Options) -> bool:

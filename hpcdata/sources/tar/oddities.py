@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import logging
 import posixpath
+import re
 from collections.abc import Iterable
 
 from hpcdata.media import kinds
@@ -22,7 +23,11 @@ logger = logging.getLogger(__name__)
 IMAGES = frozenset(extension.encode() for extension in OLDER_EXTENSIONS)
 PICTURES = frozenset(extension.encode() for extension in kinds.IMAGE_EXTENSIONS)
 _TEXTS = frozenset(extension.encode() for extension in (*TEXT_EXTENSIONS, "json"))
+NUMBER = re.compile(rb"(?:(?:image|img)s?[._-]?(?=[0-9]{1,2}\Z))?([0-9]{1,6})")
+"""What stands before the last dot of one of several pictures: `0`, `image_0`; `image_512` is a size."""
 _MOST_HOPS = 8
+_MOST_BESIDE = 8
+"""Names of pictures that are said to be left out."""
 
 
 def find_picture(source: TarSource, group: Group) -> Content | None:
@@ -59,6 +64,7 @@ class Oddities:
         self.has_several = False
         """Set by who knows the pictures of a sample."""
         self._has_dotted = self._has_extra = self._has_pictures = False
+        self._beside = set[bytes]()
 
     def add(self, group: Group, is_repeated: bool) -> None:
         extensions = group.contents.keys()
@@ -70,6 +76,10 @@ class Oddities:
             if is_repeated:
                 self._num_apart, self._apart = self._num_apart + 1, self._apart or name_of(group)
         dotted = _dotted_stems(extensions)
+        if has_image and self._options.image_field is None and len(self._beside) < _MOST_BESIDE:
+            self._beside.update(
+                stem for stem, roles in dotted.items() if "image" in roles and not NUMBER.fullmatch(stem)
+            )
         if has_image or has_text:
             self._has_extra |= bool(dotted)
         elif whole := [stem for stem, roles in dotted.items() if roles >= self._needed()]:
@@ -113,6 +123,12 @@ class Oddities:
             )
         if source.rules.last_dot:
             logger.info("%s: names have dots, so the last one ends a name", file.label)
+        if self._beside and self._options.needs_image:
+            logger.info(
+                "%s: pictures beside others are left out, those called %s: data.image_field chooses one",
+                file.label,
+                ", ".join(f".{clean_name(stem)[:32]}" for stem in sorted(self._beside)[:_MOST_BESIDE]),
+            )
         if lost := source.links.count - len(source.rules.links):
             logger.warning(
                 "%s: %d members are stored as links that cannot be followed in it: pack it again with tar "

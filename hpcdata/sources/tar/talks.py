@@ -1,7 +1,7 @@
 """Samples whose `json` member holds a conversation, as `stage=fetch`, `stage=copy` and exports of chats write them.
 
     000012.jpg  000012.json                     {"conversations": [...]} or {"messages": [...]}
-    000013.0.jpg  000013.1.jpg  000013.json     several pictures, in the order of their numbers
+    000013.0.jpg  000013.1.jpg  000013.json     several pictures, in the order of their numbers; also image_0.jpg
 
 Pictures are members of the sample, whatever the fields of the record say. A `txt`, `text` or `caption` member comes
 before a conversation, and so does `data.text_field`. It is a rule of an archive (`Rules.talks`), found when it is
@@ -20,11 +20,11 @@ from hpcdata.sources.base import TEXT_EXTENSIONS, Options
 from hpcdata.sources.pictures.fields import TALKS
 from hpcdata.sources.pictures.placeholders import KEEP
 from hpcdata.sources.tar.groups import Content, Group, TarSource
-from hpcdata.sources.tar.oddities import PICTURES, find_picture
+from hpcdata.sources.tar.oddities import NUMBER, PICTURES, find_picture
 
 JSON = b"json"
 _TALK = re.compile(rb'"(?:%s)"\s*:\s*[\[{]' % "|".join(TALKS).encode())
-_NUMBERED = re.compile(rb"([0-9]{1,6})\.([a-z0-9_]{1,16})")
+_ENDING = re.compile(rb"[a-z0-9_]{1,16}")
 _TEXTS = frozenset(name.encode() for name in TEXT_EXTENSIONS)
 
 
@@ -49,17 +49,17 @@ def holds(data: bytes) -> bool:
 
 
 def pictures(source: TarSource, group: Group) -> list[Content]:
-    """Those with numbers, else all with a usual ending, else the one that is a picture by its bytes."""
+    """All with a usual ending, and those with numbers, or else the one that is a picture by its bytes."""
     numbered = [
         (int(match[1]), content)
         for extension, content in group.contents.items()
-        if (match := _NUMBERED.fullmatch(extension)) and _is_picture(match[2], source, content)
+        for stem, _, kind in [extension.rpartition(b".")]
+        if (match := NUMBER.fullmatch(stem)) and _ENDING.fullmatch(kind) and _is_picture(kind, source, content)
     ]
-    if numbered:
-        return [content for _, content in sorted(numbered, key=lambda item: item[0])]
-    usual = [content for extension, content in group.contents.items() if extension in PICTURES]
-    found = None if usual else find_picture(source, group)
-    return usual if found is None else [found]
+    found = [content for extension, content in group.contents.items() if extension in PICTURES]
+    found += [content for _, content in sorted(numbered, key=lambda item: item[0])]
+    other = None if found else find_picture(source, group)
+    return found if other is None else [other]
 
 
 def parts_of(data: bytes, images: Sequence[ImagePart], options: Options) -> tuple[records.Parts, bytes | None]:

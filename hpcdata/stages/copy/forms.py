@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from hpcdata.samples import BadSample, Reason, Sample
 from hpcdata.shards.schema import FILES, RECORDS
 from hpcdata.sources.base import TEXT_EXTENSIONS, TEXT_FIELDS, decoded_text
 from hpcdata.sources.pictures.fields import IMAGE_FIELDS, TALKS
+from hpcdata.sources.pictures.numbered import numbered
 from hpcdata.sources.pictures.turns import without_names
 from hpcdata.sources.records import load_exact
 from hpcdata.stages.copy.members import is_picture
@@ -78,8 +80,11 @@ def as_json_line(sample: Sample, index: int, members: Mapping[str, bytes]) -> Wr
 
 def _fields_read(record: Mapping[str, Any]) -> list[str]:
     """Fields that name the pictures of a record, or would be read in place of `image`; others of these names stay."""
-    read = next((field for field in IMAGE_FIELDS if record.get(field)), "image")
-    return [*IMAGE_FIELDS[: IMAGE_FIELDS.index("image") + 1], read]
+    others = numbered(record)
+    families = [[field, *others.get(field, ())] for field in IMAGE_FIELDS]
+    last = IMAGE_FIELDS.index("image")
+    read = next((family for family in families if any(map(record.get, family))), [])
+    return [*itertools.chain(*families[: last + 1]), *read]
 
 
 def fields_of(members: Mapping[str, bytes]) -> dict[str, Any]:

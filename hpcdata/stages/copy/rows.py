@@ -22,6 +22,7 @@ from hpcdata.shards.shard import ShardSummary, read_summary
 from hpcdata.shards.stored import read_columns
 from hpcdata.sources.base import TEXT_EXTENSIONS, TEXT_FIELDS
 from hpcdata.sources.pictures.fields import BYTES_FIELDS, IMAGE_FIELDS, TALKS, talk_in
+from hpcdata.sources.pictures.numbered import base_of
 from hpcdata.sources.pictures.turns import turns_of
 from hpcdata.stages.copy.forms import Written, fields_of
 from hpcdata.stages.copy.members import is_picture
@@ -45,6 +46,7 @@ FEATURES: dict[str, dict[str, Any]] = {
 }
 """`copy.columns` -> the columns, as `datasets` spell them."""
 _IMAGE_FIELDS = ("bytes", "path")
+_OF_PICTURES = frozenset((*IMAGE_FIELDS, *BYTES_FIELDS))
 _LARGEST_ROW = 2**30
 
 
@@ -91,8 +93,8 @@ def _split(index: int, members: Mapping[str, bytes]) -> tuple[Row, list[Row], li
             others.append({"name": extension, "data": data})
     if (size := sum(map(len, members.values()))) > _LARGEST_ROW:
         raise BadSample(Reason.OVERSIZED_RECORD, f"{size} bytes, the limit of a row is {_LARGEST_ROW}")
-    for name in (*IMAGE_FIELDS, *BYTES_FIELDS) if pictures else ():
-        record.pop(name, None)
+    for name in [name for name in record if base_of(name) in _OF_PICTURES] if pictures else ():
+        del record[name]
     return record, pictures, others
 
 
