@@ -61,9 +61,10 @@ def test_a_shard_that_cannot_be_finished_between_two_kills_gets_ahead_by_a_batch
     folder = tmp_path / "run"
     prepare(small_config(folder, *TEXT, "data.save_tmp_interval=30"))
     samples = load_plan(folder).num_samples
+    site = install(tmp_path / "site", "pause", members("text"), where=READING)  # no task is over before it is looked at
     starts, done = 0, 0
     while not read_status(folder).is_finished:
-        task = start_task(folder)
+        task = start_task(folder, PYTHONPATH=f"{site}{os.pathsep}{ROOT}")
         starts += 1
         while task.poll() is None and safe_samples(folder) <= done:
             time.sleep(0.002)
