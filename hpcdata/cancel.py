@@ -3,6 +3,7 @@
     hpcdata cancel OUT
 
 Tasks make a checkpoint before they end. Nothing that is written is removed; `hpcdata resume OUT` goes on from there.
+Tasks that are no jobs (cluster=local) end with Ctrl-C where they were started.
 """
 
 from __future__ import annotations

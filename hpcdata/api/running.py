@@ -160,18 +160,14 @@ class Run:
     def cancel(self) -> list[str]:
         """Ends the work after a checkpoint; nothing that is written is removed. Returns the ids of SLURM jobs.
 
-        Raises UserError when the tasks are processes of this machine that another Python or terminal has started.
+        Raises UserError when the tasks are processes that another Python or terminal has started.
         """
         from hpcdata.cluster.cancelling import cancel
 
         if self._launch and self._launch.is_running:
             self._launch.stop()
             return []
-        if self._is_slurm:
-            return cancel(self.path)
-        if self.status().running:
-            raise UserError(f"the tasks of {self.path} were started elsewhere: end them there, with Ctrl-C")
-        return []
+        return cancel(self.path)
 
     def resume(self, overrides: Sequence[str] = (), *, wait: bool = True) -> Run:
         """Goes on from what the folder remembers. overrides: settings that do not change what is written.

@@ -1,28 +1,29 @@
-"""Cancel: ends every job of a run, the finishing job first, and says what is kept.
-
-    python -m hpcdata.cancel OUT
-
-Tasks make a checkpoint before they end. Nothing that is written is removed; `hpcdata.resume` goes on from there.
-"""
+"""Ends every job of a run, the finishing job first. Of a run that has had none no scheduler is asked: it needs none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcdata.base.errors import Failed
+from hpcdata.base.errors import Failed, UserError
 from hpcdata.history import queue, submissions
+from hpcdata.report.status import read_status
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import load_plan
+from hpcdata.runs.plan import load_plan, load_runtime
 
 MAX_LOOKS = 5
 """A finishing job may submit others while it is cancelled."""
 
 
 def cancel(output_dir: Path) -> list[str]:
-    """Returns the ids of the jobs. Raises UserError when this is not a run, without a scheduler, or when it refuses."""
+    """Returns the ids of the jobs. Raises UserError when this is not a run, when its scheduler does not answer or
+    refuses, and when tasks are at work that are no jobs of the run.
+    """
     load_plan(output_dir)
     paths = RunPaths(output_dir.absolute())
+    if not _has_jobs(paths):
+        _require_no_tasks(paths)
+        return []
     cancelled: list[str] = []
     for _ in range(MAX_LOOKS):
         jobs = queue.active_jobs(paths, submissions.read(paths))
@@ -32,6 +33,24 @@ def cancel(output_dir: Path) -> list[str]:
         _end(paths, new)
         cancelled += [job.job_id for job in new]
     return cancelled
+
+
+def _has_jobs(paths: RunPaths) -> bool:
+    """Whether it may have some: a launch that was killed has noted its settings before its jobs."""
+    if submissions.read(paths).submissions:
+        return True
+    try:
+        return load_runtime(paths.root).cluster.kind == "slurm"
+    except Failed:  # nobody knows
+        return True
+
+
+def _require_no_tasks(paths: RunPaths) -> None:
+    if read_status(paths.root, ask_scheduler=False).running:
+        raise UserError(
+            f"the tasks of {paths.root} are no jobs that a launch has submitted: end them where they were started, "
+            "with Ctrl-C, or scancel what you have submitted by hand"
+        )
 
 
 def _end(paths: RunPaths, jobs: Sequence[queue.Job]) -> None:

@@ -6,6 +6,7 @@ pytest tests/cluster/test_cancelling.py
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,12 @@ from hpcdata import resume as resume_command
 from hpcdata.cluster import resuming
 from hpcdata.cluster.supervise import supervise
 from hpcdata.history import queue, submissions
+from hpcdata.runs.claims import Claims, Owner
 from hpcdata.runs.paths import RunPaths
+from hpcdata.runs.planning import prepare
 from tests.cluster.test_supervise import fake, queue_of, report, run, submitted
 from tests.slurm.fakes import FakeSlurm
+from tests.smallruns import small_config
 
 __all__ = ["fake", "run"]  # fixtures
 
@@ -45,6 +49,29 @@ def test_the_queue_is_asked_for_the_jobs_of_all_who_work_on_the_run(run: Path, f
     queue.active_jobs(paths, submissions.History(users=frozenset({70001})))
     users = ",".join(map(str, sorted({os.getuid(), 70001})))
     assert fake.calls()[-1].startswith(f"squeue --all --user={users} ")
+
+
+NO_SCHEDULER = {
+    "there": lambda fake: None,
+    "missing": lambda fake: (fake.folder / "squeue").unlink(),
+    "unconfigured": lambda fake: fake.program("squeue", "echo squeue: fatal: no configuration source >&2; exit 1"),
+}
+
+
+@pytest.mark.parametrize("without", NO_SCHEDULER.values(), ids=NO_SCHEDULER)
+def test_a_local_run_needs_no_scheduler_to_be_cancelled(
+    tmp_path: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str], without: Callable[[FakeSlurm], object]
+) -> None:
+    without(fake)
+    folder = tmp_path / "run"
+    plan = prepare(small_config(folder, "cluster=local"))
+    assert cancel_command.main([str(folder)]) == 0
+    assert "no job of this run is in the queue" in capsys.readouterr().out
+    with Claims(RunPaths(folder).claims, Owner.of_this_process("at-work"), timeout_s=60.0) as claims:
+        assert claims.try_claim(plan.shard_names[0])
+        assert cancel_command.main([str(folder)]) == 2
+    assert "end them where they were started, with Ctrl-C" in capsys.readouterr().err
+    assert not any(call.startswith("squeue") for call in fake.calls())
 
 
 def test_cancel_says_whose_jobs_it_may_not_end(run: Path, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
