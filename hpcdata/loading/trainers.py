@@ -10,7 +10,8 @@ tests/examples/train.py has each of them as a whole. Make the loader without `nu
 epoch is `num_steps` batches, by default as many as the loader's first epoch has. With packing, epochs of the loader are
 a little longer or shorter than that: the batches go on in their order all the same, so that none is lost and none is
 there twice, wherever a run stops and goes on. Hand over the same arguments and the trainer's own checkpoint: nothing
-else is needed to go on.
+else is needed to go on. For shorter epochs say `num_steps`, not `limit_train_batches` of Lightning: behind a checkpoint
+of a whole epoch it gives no state back, and only the lengths of epochs tell the place.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Epochs:
     become int64 there.
     """
 
-    sampler = batch_sampler = None  # trainers look for these
+    batch_sampler = None  # trainers look for it
     num_workers = 0
 
     def __init__(
@@ -64,6 +65,11 @@ class Epochs:
     def batch_size(self) -> int:
         """Rows of a batch of this rank."""
         return _inner(self.loader).batch_size
+
+    @property
+    def sampler(self) -> _FirstEpoch:
+        """Where Lightning looks for `set_epoch`."""
+        return _FirstEpoch(self)
 
     @property
     def epoch(self) -> int:
@@ -109,6 +115,19 @@ class Epochs:
             )
         self.loader.load_state_dict(of_loader)
         self.num_delivered = delivered
+
+
+class _FirstEpoch:
+    """Lightning says which of its epochs comes next. Behind a checkpoint of a whole epoch it says nothing else: it
+    gives back no state. Whoever has delivered something, or has a state, knows the place better.
+    """
+
+    def __init__(self, batches: Epochs) -> None:
+        self._batches = batches
+
+    def set_epoch(self, epoch: int) -> None:
+        if not self._batches.num_delivered:
+            self._batches.set_epoch(epoch)
 
 
 def hf_dataloader(loader: Looping[Any] | BackgroundLoader, *, num_steps: int | None = None) -> DataLoader[Any]:
