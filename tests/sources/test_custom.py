@@ -238,3 +238,23 @@ def test_another_mapping_is_another_run(source: Path, tmp_path: Path) -> None:
 def test_fields_of_a_mapping_are_those_that_records_must_have() -> None:
     mapping = parsed('{"image": "a", "turns": [{"user": "{prompt} {b.c}"}], "prompts": ["{d}"]}')
     assert mapping.fields() == ["a", "b.c", "d"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_pictures_of_several_fields_are_read_in_their_order(kind: str, tmp_path: Path) -> None:
+    rows = [{"front": "0.png", "side": "1.png"}, {"front": "", "side": "2.png"}, {"front": "", "side": ""}]
+    if kind == "csv":
+        data = "front,side\n" + "".join(f"{row['front']},{row['side']}\n" for row in rows)
+        path = write(tmp_path / "x.csv", data.encode())
+    else:
+        path = write(tmp_path / "x.jsonl", json_lines(rows))
+    mapping = {"image": ["side", "front"], "turns": [{"user": "Which?"}, {"assistant": "Both."}]}
+    assert read_by(mapping, path) == [
+        "I|I|u:Which?|a:Both.",
+        "I|u:Which?|a:Both.",
+        "missing_image: image is read from side, front, which are empty",
+    ]
+    with pytest.raises(UserError, match="image is read from back, and the record has front, side"):
+        read_by({**mapping, "image": ["side", "back"]}, path)
+    with pytest.raises(UserError, match="image has a field twice"):
+        parsed(json.dumps({"image": ["side", "side"]}))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, Reject, Sample
 from hpcdata.sources import Options, find_account, list_inputs, prepare, read, scan
-from hpcdata.sources.url_lists.fields import field_of, urls_in
+from hpcdata.sources.url_lists.fields import field_of, urls_in, urls_of
 from hpcdata.sources.url_lists.rows import rows_of
 from tests.selection import examples
 from tests.sources.source_files import write
@@ -160,6 +160,23 @@ def test_a_table_without_urls_is_refused(tmp_path: Path, name: str, data: bytes,
 def test_the_usual_fields(record: dict, name: str, found: list[str]) -> None:
     assert field_of(record, None) == name
     assert urls_in(record, name) == found
+
+
+@pytest.mark.parametrize(
+    ("record", "wanted", "found"),
+    [
+        ({"image_url_2": "http://b", "image_url_1": " http://a ", "image_url_3": None}, None, ["http://a", "http://b"]),
+        ({"Image_URL": "http://a", "Image_URL_2": "http://b", "url": "http://page"}, None, ["http://a", "http://b"]),
+        ({"url": "http://a", "url_2": "http://page"}, None, ["http://a"]),
+        ({"image_url": "http://a", "image_url_2": "http://b"}, "image_url", ["http://a"]),
+        ({"image_url": "http://a", "image_url_2": "n/a", "image": "a.jpg"}, None, ["http://a"]),
+        ({"text": "t"}, None, None),
+    ],
+)
+def test_fields_of_pictures_with_numbers_are_all_asked_for(
+    record: dict, wanted: str | None, found: list[str] | None
+) -> None:
+    assert urls_of(record, wanted) == found
 
 
 def test_a_named_field_counts_whatever_it_holds() -> None:

@@ -295,6 +295,18 @@ def test_a_row_with_several_pictures_needs_them_all(server, tmp_path) -> None:
     assert (found["0.jpg"], found["1.jpg"]) == (jpeg(1), jpeg(2))
     assert json.loads(found["json"])["url"] == rows[0]["image_urls"]
     assert [item.reason for item in rows_of(run)] == ["url_gone"]
+    rows = [
+        {f"image_url_{place}": one["image_url"], f"image_sha256_{place}": one["image_sha256"]}
+        for place, one in ((1, first), (2, second))
+    ]
+    rows = [{**rows[0], **rows[1], "text_2": "kept"}, {**rows[0], **rows[1], "image_sha256_2": "0" * 64}]
+    run = tmp_path / "numbered"
+    small_run(run, *FETCH, source=write_rows(tmp_path / "in.jsonl", rows))
+    (found,) = tars(run)
+    assert (found["0.jpg"], found["1.jpg"]) == (jpeg(1), jpeg(2))
+    assert not [name for name in json.loads(found["json"]) if name.startswith("image_url")]
+    assert json.loads(found["json"])["text_2"] == "kept"
+    assert [item.reason for item in rows_of(run)] == ["sha256_differs"]
 
 
 def test_a_retry_asks_again_for_what_may_come_and_for_nothing_else(server, tmp_path, capsys) -> None:

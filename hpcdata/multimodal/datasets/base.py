@@ -25,6 +25,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from hpcdata.base.errors import UserError
+from hpcdata.multimodal.formatting.fields import picture_fields
 from hpcdata.multimodal.image_files import PictureFile
 from hpcdata.order.seeding import NUM_SEEDS
 from hpcdata.samples import BadSample
@@ -157,8 +158,8 @@ def _find_data_dir(name: str) -> str | None:
 
 def _files(example: Example) -> Iterator[PictureFile]:
     """Its pictures that are not decoded yet."""
-    images = example.get("image")
-    for image in images if isinstance(images, list | tuple) else [images]:
+    values = [example[field] for field in picture_fields(example)]
+    for image in [item for value in values for item in (value if isinstance(value, list | tuple) else [value])]:
         if isinstance(image, PictureFile):
             yield image
         elif isinstance(image, str | os.PathLike):

@@ -8,6 +8,7 @@ training over large groups is what `stage=convert` and `stage=copy` are for.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections import OrderedDict
@@ -20,6 +21,8 @@ from hpcdata.base.errors import UserError
 from hpcdata.multimodal.datasets.base import Dataset, Example, fingerprint_of
 from hpcdata.multimodal.datasets.hugging_face import with_pictures
 from hpcdata.samples import BadSample, Reason
+from hpcdata.sources.patterns import expand_braces
+from hpcdata.sources.pictures.fields import is_empty
 
 _KEPT_GROUPS = 4
 
@@ -37,17 +40,20 @@ class TableDataset(Dataset):
         constants: Mapping[str, int] | None = None,
         sample: int | None = None,
     ) -> None:
-        """fields: key of an example -> column. A null is left out. each: of several annotations of a picture, key of
-        one -> column of lists (`names`), or a field of what a column lists (`qa_pairs.question`): `message_list`.
-        style: of every example, or of its annotations; `{folder}` in it is the name of the file's folder. constants: of
-        every one of them, too. sample: only so many of the first rows.
+        """fields: key of an example -> column, or `image_{1..7}`: several, one after another. A null is left out. each:
+        of several annotations of a picture, key of one -> column of lists (`names`), or a field of what a column lists
+        (`qa_pairs.question`): `message_list`. style: of every example, or of its annotations; `{folder}` in it is the
+        name of the file's folder. constants: of every one of them, too. sample: only so many of the first rows.
 
         Raises UserError for a file that is no Parquet, or has none of such a column.
         """
         self._files = [os.fspath(file) for file in files]
         self._fields, self._style, self._constants = dict(fields), style, dict(constants or {})
         self._each = dict(each or {})
-        self._columns = sorted({*self._fields.values(), *(name.split(".")[0] for name in self._each.values())})
+        self._named = {ours: list(expand_braces(columns)) for ours, columns in self._fields.items()}
+        self._columns = sorted(
+            {*itertools.chain(*self._named.values()), *(name.split(".")[0] for name in self._each.values())}
+        )
         sizes, self._groups = [], list[tuple[int, int]]()
         for number, path in enumerate(self._files):
             for group, rows in enumerate(_group_sizes(path, self._columns)):
@@ -67,7 +73,7 @@ class TableDataset(Dataset):
         table = self._group(which)
         row = item - int(self._ends[which] - table.num_rows)
         (values,) = table.slice(row, 1).to_pylist()
-        example = with_pictures({ours: values[column] for ours, column in self._fields.items()})
+        example = with_pictures({ours: _of_columns(values, columns) for ours, columns in self._named.items()})
         found = {name: value for name, value in example.items() if value is not None}
         path = self._files[self._groups[which][0]]
         folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
@@ -117,6 +123,15 @@ class TableDataset(Dataset):
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock, self._kept = threading.Lock(), OrderedDict()
+
+
+def _of_columns(values: Mapping[str, Any], columns: Sequence[str]) -> Any:
+    """The value of a column; of several a list of what they hold, alone where it is one."""
+    if len(columns) == 1:
+        return values[columns[0]]
+    held = [values[column] for column in columns if not is_empty(values[column])]
+    found = [item for value in held for item in (value if isinstance(value, list) else [value])]
+    return found if len(found) > 1 else next(iter(found), None)
 
 
 def _list_of(values: Mapping[str, Any], column: str, path: str) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from hpcdata.catalogue.entry import Entry
 from hpcdata.catalogue.states import ABSENT, folder_of, read_state
 from hpcdata.multimodal.datasets.base import Dataset, Example
 from hpcdata.multimodal.datasets.named import NoReader, files_of, open_named
+from hpcdata.multimodal.formatting.fields import pictures_of
 from hpcdata.multimodal.image_files import PictureFile
 from hpcdata.samples import BadSample
 
@@ -111,8 +112,7 @@ def _one(dataset: Dataset, item: int) -> tuple[int, str, str]:
 
 
 def _pictures(example: Example) -> Iterator[PictureFile]:
-    images = example.get("image")
-    for image in images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]:
+    for image in pictures_of(example):
         if isinstance(image, PictureFile):
             yield image
         elif isinstance(image, str | bytes | os.PathLike):

@@ -27,6 +27,7 @@ import numpy as np
 
 from hpcdata.multimodal.values import Role
 from hpcdata.samples import BadSample, Reason
+from hpcdata.sources.pictures.numbered import base_of, numbered
 
 PICTURES = ("image", "images")
 ANNOTATION = (
@@ -97,17 +98,27 @@ def bad(message: str) -> NoReturn:
 
 
 def pictures_of(example: Mapping[str, Any]) -> list[Any]:
-    """The pictures of an example in their order, as they are. Raises BadSample BAD_EXAMPLE."""
-    given = [field for field in PICTURES if example.get(field) is not None]
-    if len(given) > 1:
+    """The pictures of an example in their order, as they are: also those of `image_1`, `image_2` and so on.
+    Raises BadSample BAD_EXAMPLE.
+    """
+    given = picture_fields(example)
+    if len({base_of(field) for field in given}) > 1:
         bad("an example has image and images: put all pictures into one of them")
-    if not given:
-        return []
-    value = example[given[0]]
+    return [picture for field in given for picture in _pictures(example[field], field)]
+
+
+def picture_fields(example: Mapping[str, Any]) -> list[str]:
+    """The fields of an example that hold pictures, those with numbers behind the one without."""
+    others = numbered(field for field in example if isinstance(field, str))
+    fields = (field for name in PICTURES for field in (name, *others.get(name, ())))
+    return [field for field in fields if example.get(field) is not None]
+
+
+def _pictures(value: Any, field: str) -> list[Any]:
     several = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim in (1, 4))
     pictures = [_picture(picture) for picture in (value if several else [value])]
     if any(picture is None for picture in pictures):
-        bad(f"{given[0]} holds None among {len(pictures)} pictures")
+        bad(f"{field} holds None among {len(pictures)} pictures")
     return pictures
 
 
@@ -122,7 +133,8 @@ def check_fields(example: Mapping[str, Any], more: Sequence[str] = ()) -> list[s
     """The names of fields that are not known, more: of a user's templates. Raises BadSample for a misspelling."""
     if not isinstance(example, Mapping):
         bad(f"an example is a dictionary, not of type {type(example).__name__}")
-    unknown = [str(field) for field in example if field not in FIELDS and field not in more]
+    pictures = picture_fields(example)
+    unknown = [str(field) for field in example if field not in FIELDS and field not in more and field not in pictures]
     _check_types(example)
     for field in unknown:
         if (near := _nearest(field)) is not None and example.get(near) is None:

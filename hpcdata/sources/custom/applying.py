@@ -13,7 +13,7 @@ from typing import Any
 from hpcdata.samples import BadSample, Reason
 from hpcdata.sources.base import clean_name, json_type
 from hpcdata.sources.custom.mapping import PROMPT, Mapping, Template
-from hpcdata.sources.pictures.fields import SPEAKER, SPOKEN, listed
+from hpcdata.sources.pictures.fields import SPEAKER, SPOKEN, is_empty, listed
 
 _SPOKEN = {"system": "system", "user": "human", "assistant": "gpt"}
 _MOST_KEYS, _LONGEST_NAME = 12, 32
@@ -28,8 +28,8 @@ def applied(value: object, mapping: Mapping, position: int) -> dict[str, Any]:
     found = dict[str, Any]()
     if mapping.id is not None:
         found["id"] = _field(value, mapping.id, "id", Reason.BAD_RECORD)
-    if mapping.image is not None:
-        found["image"] = _field(value, mapping.image, "image", Reason.MISSING_IMAGE)
+    if mapping.images:
+        found["image"] = _pictures(value, mapping.images)
     prompt = _drawn(mapping, position)
     if mapping.text is not None:
         found["text"] = _written(value, mapping.text, "text", prompt)
@@ -40,6 +40,19 @@ def applied(value: object, mapping: Mapping, position: int) -> dict[str, Any]:
         ]
     elif mapping.conversations is not None:
         found["conversations"] = _talk(value, mapping)
+    return found
+
+
+def _pictures(record: dict[str, Any], names: tuple[str, ...]) -> Any:
+    """The value of the one field, or those of several that are not empty, in order."""
+    if len(names) == 1:
+        return _field(record, names[0], "image", Reason.MISSING_IMAGE)
+    values = [_value(record, name, "image", Reason.MISSING_IMAGE) for name in names]
+    each = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    found = [item for item in each if not is_empty(item)]
+    if not found:
+        fields = ", ".join(map(_name, names))
+        raise BadSample(Reason.MISSING_IMAGE, f"image is read from {fields}, which are empty")
     return found
 
 
@@ -74,6 +87,14 @@ def _plain(value: object, name: str, key: str) -> str:
 
 
 def _field(record: dict[str, Any], name: str, key: str, reason: Reason) -> Any:
+    """The value of a field that is not empty."""
+    value = _value(record, name, key, reason)
+    if value is None or value == "":
+        raise BadSample(reason, f"{key} is read from {_name(name)}, which is {'null' if value is None else 'empty'}")
+    return value
+
+
+def _value(record: dict[str, Any], name: str, key: str, reason: Reason) -> Any:
     """The value of a field, or of `a.b` where no field has that name."""
     if name in record:
         value = record[name]
@@ -86,8 +107,6 @@ def _field(record: dict[str, Any], name: str, key: str, reason: Reason) -> Any:
                 value = value[int(part)]
             else:
                 raise BadSample(reason, f"{key} is read from {_name(name)}, and the record has {_keys(record)}")
-    if value is None or value == "":
-        raise BadSample(reason, f"{key} is read from {_name(name)}, which is {'null' if value is None else 'empty'}")
     return value
 
 

@@ -3,6 +3,8 @@
     image: photo.path                   a field; `a.b` is a field of an object, `a.0` an entry of a list
     text: caption                       a field
 
+    image: [front, side]                several fields, of which some may be empty: their pictures in this order
+
     image: img                          a question and its answer, written by templates: {field}, {{ is a brace
     prompts: ["What is it?", "Name it."]
     turns:
@@ -52,7 +54,7 @@ class Template:
 
 @dataclass(frozen=True, kw_only=True)
 class Mapping:
-    image: str | None = None
+    images: tuple[str, ...] = ()
     text: Template | None = None
     turns: tuple[tuple[str, Template], ...] = ()
     """(role, what is said)."""
@@ -72,7 +74,7 @@ class Mapping:
         """All that records must have for it, the prompt left out."""
         templates = [*([self.text] if self.text else []), *(said for _, said in self.turns), *self.prompts]
         named = [name for template in templates for name in template.fields if name != PROMPT or not self.prompts]
-        return list(dict.fromkeys([*filter(None, (self.image, self.conversations, self.id)), *named]))
+        return list(dict.fromkeys([*filter(None, (*self.images, self.conversations, self.id)), *named]))
 
 
 def read_mapping(path: str) -> str:
@@ -116,7 +118,7 @@ def parsed(line: str) -> Mapping:
         raise UserError(f"{others[0]} is of conversations, which it does not have")
     prompts = tuple(template_of(item, "prompts") for item in _list(values, "prompts"))
     mapping = Mapping(
-        image=_field(values, "image"),
+        images=tuple(_fields(values, "image")),
         text=_text(values),
         turns=tuple(_turns(values)),
         conversations=_field(values, "conversations"),
@@ -191,6 +193,17 @@ def _field(values: dict[str, Any], key: str) -> str | None:
     if not isinstance(value, str) or not value.strip() or "{" in value:
         raise UserError(f"{key} is {value!r}, expected the name of a field")
     return value.strip()
+
+
+def _fields(values: dict[str, Any], key: str) -> list[str]:
+    """One field, or a list of them."""
+    if not isinstance(values.get(key), list):
+        found = _field(values, key)
+        return [] if found is None else [found]
+    names = [_field({key: name}, key) or "" for name in _list(values, key)]
+    if len(set(names)) != len(names) or "" in names:
+        raise UserError(f"{key} has a field twice, or one without a name")
+    return names
 
 
 def _list(values: dict[str, Any], key: str) -> list[Any]:

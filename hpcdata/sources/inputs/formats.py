@@ -21,7 +21,8 @@ _MOST_OF_A_HEAD = 1 << 16
 TABLE, ARROW = "table", ".arrow"
 _SAMPLE_FIELDS = re.compile(
     rb'"(image|image_path|conversations|text_prompt|caption)"\s*:|'
-    rb'"(images|img|img_path|image_url|messages|videos?|audios?|(?:image|img)s?(?:_path)?_?\d{1,2})"\s*:\s*(?!null|""|\[\s*\]|\{\s*\})["\[{]|'
+    rb'"(images|img|img_path|image_url|messages|videos?|audios?|(?:image|img)s?(?:_path)?_?\d{1,2})"\s*:'
+    rb'\s*(?!null|""|\[\s*\]|\{\s*\})["\[{]|'
     rb'"file_name"\s*:\s*"[^"]*\.(%s)"' % b"|".join(extension.encode() for extension in sorted(IMAGE_EXTENSIONS)),
     re.IGNORECASE,
 )

@@ -105,7 +105,7 @@ def pictures_in(value: object, name: str, *, keeps_empty: bool = False) -> list[
     if len(value) > MOST_PICTURES:
         raise BadSample(Reason.BAD_RECORD, f"{name} has {len(value)} pictures, the limit is {MOST_PICTURES}")
     nothing = Named(field=name, data=b"")
-    pictures = [nothing if keeps_empty and _is_empty(item) else _picture(item, name) for item in value]
+    pictures = [nothing if keeps_empty and is_empty(item) else _picture(item, name) for item in value]
     if any(picture is None for picture in pictures):
         raise _unexpected(value, name)
     return [picture for picture in pictures if picture is not None]
@@ -184,7 +184,7 @@ def _with_pieces(turn: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: listed(value, name) if key in SPOKEN else value for key, value in turn.items()}
 
 
-def _is_empty(value: object) -> bool:
+def is_empty(value: object) -> bool:
     """Whether this stands in the place of a picture, and is none."""
     if isinstance(value, dict):
         return bool(value) and all(item is None or item == b"" or item == "" for item in value.values())
@@ -222,7 +222,7 @@ def _of_object(value: dict[str, Any], name: str) -> Named | None:
             return _picture(value[key], name)
     if value and all(item is None for item in value.values()):
         return None
-    if _is_empty(value):
+    if is_empty(value):
         raise BadSample(Reason.EMPTY_IMAGE, f"{name} is a picture of 0 bytes")
     raise _unexpected(value, name)
 

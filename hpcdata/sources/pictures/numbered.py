@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_NUMBERED = re.compile(r"(.*[^\W\d_])_?([0-9]{1,2})", re.DOTALL)
+_NUMBERED = re.compile(r"(.*(?:[^\W\d_]|[0-9](?=_)))_?([0-9]{1,2})", re.DOTALL)
 _DIGITS = frozenset("0123456789")
 
 

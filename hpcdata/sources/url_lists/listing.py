@@ -19,7 +19,7 @@ from hpcdata.samples import BadSample
 from hpcdata.sources.base import InputFile, refusing_faults
 from hpcdata.sources.folder import NOTES, walk
 from hpcdata.sources.limits import most_records, require_few_records
-from hpcdata.sources.url_lists.fields import field_of, urls_in
+from hpcdata.sources.url_lists.fields import urls_of
 from hpcdata.sources.url_lists.rows import is_table, rows_of
 
 _BUCKETS = 256
@@ -82,8 +82,7 @@ def _keyed(file: InputFile, url_field: str | None, folder: str) -> Iterator[tupl
 
 def _first_url(record: dict[str, object], url_field: str | None) -> str:
     try:
-        name = field_of(record, url_field)
-        return (urls_in(record, name) or [""])[0] if name is not None else ""
+        return (urls_of(record, url_field) or [""])[0]
     except BadSample:
         return ""
 

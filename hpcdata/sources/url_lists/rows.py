@@ -23,7 +23,7 @@ from hpcdata.sources.json.shapes import SNIFF_BYTES, find_shape
 from hpcdata.sources.limits import bounded
 from hpcdata.sources.records import load
 from hpcdata.sources.streams import PARQUET, chunks, codec_of
-from hpcdata.sources.url_lists.fields import NAMES, is_url
+from hpcdata.sources.url_lists.fields import NAMES, is_url, key_of
 
 _JSON = (".jsonl", ".ndjson", ".json")
 _CODECS = ("", ".gz", ".zst")
@@ -162,7 +162,7 @@ def _names(cells: list[str], file: InputFile, url_field: str | None) -> tuple[li
         raise UserError(f"{file.path} has {len(cells)} columns, the limit is {_MOST_COLUMNS}")
     place = next((index for index, cell in enumerate(cells) if is_url(cell)), None)
     if place is None:
-        has_field = url_field in cells if url_field else any(cell.lower() in NAMES for cell in cells)
+        has_field = url_field in cells if url_field else any(key_of(cell) in NAMES for cell in cells)
         if not has_field:
             wanted = f"{url_field}, the name in fetch.url_field" if url_field else f"one of {', '.join(NAMES)}"
             shown = ", ".join(map(ascii, cells[:8]))

@@ -20,13 +20,15 @@ from hpcdata.runs.plan import Plan
 from hpcdata.samples import BadSample, Reason, Record, Sample
 from hpcdata.sources.base import TEXT_FIELDS, is_plain
 from hpcdata.sources.pictures.fields import IMAGE_FIELDS
+from hpcdata.sources.pictures.numbered import base_of, numbered
 from hpcdata.sources.records import load
-from hpcdata.sources.url_lists.fields import field_of, urls_in
+from hpcdata.sources.url_lists.fields import urls_of
 from hpcdata.stages.copy.members import Limits, read_members
 from hpcdata.stages.fetch.outcomes import Rules, is_plain_jpeg, require_decodable, require_picture
 from hpcdata.stages.fetch.urls import Body, Got, Urls
 
-_REPLACED = {*IMAGE_FIELDS, "url", "sha256"} - {"file_name"}
+_PICTURES = {*IMAGE_FIELDS} - {"file_name"}
+_REPLACED = {*_PICTURES, "url", "sha256"}
 """Fields of a row that named its pictures, or said what those said that are here now."""
 SHA256_FIELDS = ("image_sha256", "sha256")
 Arrays = list[np.ndarray]
@@ -97,12 +99,16 @@ class Fetcher:
         await self._loop.in_thread(decode, self._decoders)
 
     def _written(self, fields: Mapping[str, Any], urls: list[str], got: list[Got]) -> Arrays:
-        kept = {name: value for name, value in fields.items() if name not in _REPLACED}
+        kept = {name: value for name, value in fields.items() if not self._is_replaced(name)}
         found = [item.sha256 for item in got]
         kept |= {"url": urls[0] if len(urls) == 1 else urls, "sha256": found[0] if len(found) == 1 else found}
         text = next((fields[name] for name in self._texts if is_plain(fields.get(name))), "")
         pieces = [_as_json(kept).encode(), text.encode(), *(item.data for item in got)]
         return [np.frombuffer(piece, np.uint8) for piece in pieces]
+
+    def _is_replaced(self, name: str) -> bool:
+        """Fields with numbers are, where they are fetched."""
+        return name in _REPLACED or (not self._config.url_field and base_of(name) in _PICTURES)
 
 
 def _found(found: Arrays | None, error: BaseException | None) -> Arrays:
@@ -118,15 +124,17 @@ def has_fields(record: Sample) -> bool:
 
 def wanted(fields: Mapping[str, Any], config: FetchConfig) -> tuple[list[str], list[str]]:
     """The URLs of a record, and the sha256 of each or nothing. Raises BadSample."""
-    name = field_of(fields, config.url_field)
-    if name is None:
-        raise BadSample(Reason.MISSING_IMAGE, f"no URL in {config.url_field or 'the record'}")
-    urls = urls_in(fields, name)
+    urls = urls_of(fields, config.url_field)
     if not urls:
-        raise BadSample(Reason.MISSING_IMAGE, f"{name} is empty")
+        raise BadSample(Reason.MISSING_IMAGE, f"no URL in {config.url_field or 'the record'}")
     names = (config.sha256_field,) if config.sha256_field else SHA256_FIELDS
-    value = next((fields[name] for name in names if fields.get(name)), None) if config.check_sha256 else None
-    sums = value if isinstance(value, list) else [value]
-    if value is None or len(sums) != len(urls):
+    sums = next(filter(None, (_sums(fields, name) for name in names)), []) if config.check_sha256 else []
+    if len(sums) != len(urls):
         return urls, [""] * len(urls)
     return urls, [item.strip().lower() if isinstance(item, str) else "" for item in sums]
+
+
+def _sums(fields: Mapping[str, Any], name: str) -> list[Any]:
+    """The values of a field and of those of its name with a number."""
+    found = [fields[field] for field in (name, *numbered(fields).get(name, ())) if fields.get(field)]
+    return [item for value in found for item in (value if isinstance(value, list) else [value])]

@@ -20,7 +20,7 @@ from hpcdata.net.addresses import parse
 from hpcdata.runs.plan import Plan
 from hpcdata.runs.witnesses import MachineFault
 from hpcdata.samples import BadSample
-from hpcdata.sources.url_lists.fields import field_of, urls_in
+from hpcdata.sources.url_lists.fields import urls_of
 
 MOST_HOSTS = 16
 _FIRST_ROWS = 256
@@ -79,8 +79,7 @@ def witnesses_of(plan: Plan, root: Path) -> list[str]:
         for line in lines:
             try:
                 record = json.loads(line)
-                name = field_of(record, plan.config.fetch.url_field)
-                for url in urls_in(record, name) if name is not None else ():
+                for url in urls_of(record, plan.config.fetch.url_field) or ():
                     address = parse(url)
                     hosts.setdefault(address.name, f"{address.scheme}://{address.name}/")
             except (ValueError, RecursionError, AttributeError, BadSample, NetError):

@@ -17,6 +17,7 @@ from hpcdata.catalogue import listing
 from hpcdata.multimodal import get_dataset
 from hpcdata.multimodal.datasets import named
 from hpcdata.multimodal.datasets.tables import TableDataset
+from hpcdata.multimodal.image_files import PictureFile
 from hpcdata.samples import BadSample
 from tests.catalogue.real_sets import picture
 
@@ -55,6 +56,21 @@ def test_questions_of_a_picture_are_its_annotations(
         {"question": "How many?", "answer": "3", "style": "cosyn_chart"},
         {"question": "Which?", "answer": "red", "style": "cosyn_chart"},
     ]
+
+
+def test_pictures_of_several_columns_are_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [{"bytes": picture(number), "path": None} for number in (1, 2)]
+    columns = dict.fromkeys((f"image_{number}" for number in range(1, 8)), None)
+    rows = [columns | {"image_1": pictures[0], "image_3": pictures[1]}, columns | {"image_2": pictures[1]}, columns]
+    path = placed("mmmu", "Art/validation-00000-of-00001.parquet", tmp_path, monkeypatch)
+    pq.write_table(
+        pa.Table.from_pylist([row | {"question": "Which?", "options": ["a", "b"], "answer": "A"} for row in rows]),
+        path,
+    )
+    two, one, none = get_dataset("mmmu", "validation")
+    assert [image.size() for image in two["image"]] == [PictureFile(picture(number)).size() for number in (1, 2)]
+    assert one["image"].size() == PictureFile(picture(2)).size()
+    assert "image" not in none
 
 
 def test_points_of_several_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -451,3 +451,9 @@ def test_settings_that_are_unknown_are_refused() -> None:
     ):
         with pytest.raises(UserError, match=f"{name}=x: expected one of"):
             DataFormatter(**{name: value})
+
+
+def test_pictures_in_fields_with_numbers_are_pictures_of_the_example() -> None:
+    example = {"image_2": "b.png", "image": "a.png", "image_10": ["c.png", "d.png"], "image_3": None, "image_512": "x"}
+    assert fields.pictures_of(example) == ["a.png", "b.png", "c.png", "d.png"]
+    assert fields.check_fields(example) == ["image_3", "image_512"]
