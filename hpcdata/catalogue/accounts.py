@@ -22,7 +22,7 @@ _MOST_PATHS, _MOST_LETTERS = 5, 200
 
 @dataclass
 class Account:
-    """files = kept + fetched + failed, by this process and as it has seen the others' work."""
+    """files = kept + fetched + failed + open, by this process and as it has seen the others' work."""
 
     num_files: int = 0
     kept: int = 0
@@ -44,6 +44,10 @@ class Account:
 
     def reasons(self) -> Counter[str]:
         return Counter(self.failed.values())
+
+    def num_open(self) -> int:
+        """Files that a stop or other processes have left."""
+        return max(0, self.num_files - self.kept - self.fetched - len(self.failed))
 
 
 class Tally:
@@ -155,6 +159,7 @@ def say_result(result: Result) -> None:
     say(
         f"{result.name}: {units.counted(account.num_files, 'file')} = {account.fetched} fetched + {account.kept} kept "
         f"+ {len(account.failed)} failed"
+        + (f" + {account.num_open()} not yet" if account.num_open() else "")
         + (f"; {units.counted(account.unpacked, 'archive')} unpacked" if account.unpacked else "")
         + (f"; {units.counted(account.removed, 'file')} of the revision before removed" if account.removed else "")
     )

@@ -206,6 +206,4 @@ def _json(url: str, web: Web, patience_s: float) -> tuple[Any, Answer]:
             tries += 1
             if fault.kind != "busy" or fault.reason == "stopped" or time.monotonic() - last > patience_s:
                 raise
-            seconds = fault.retry_after_s if fault.retry_after_s is not None else min(0.25 * 2**tries, 30.0)
-            if web.wait(min(seconds, max(0.0, last + patience_s - time.monotonic()))):
-                raise Fault("busy", "stopped", "the process is to stop") from None
+            web.wait_after(fault, tries, last + patience_s - time.monotonic(), web.wait)

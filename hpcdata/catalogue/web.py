@@ -7,6 +7,7 @@ to the hub's own origin alone. All threads keep the pauses that a host asks for.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import threading
 import time
@@ -24,9 +25,12 @@ from hpcdata.net import Client, Cut, Refused, Settings, Unreachable, retry_after
 from hpcdata.net.addresses import shown
 from hpcdata.net.loop import Loop, drive
 
+log = logging.getLogger(__name__)
+
 AGENT = f"hpcdata/{__version__} (downloads data sets)"
 _BLOCK = 1 << 18
 _FOREVER_S = 30 * 86400.0
+_LONG_S, _TOLD_EVERY_S = 4.0, 60.0
 _SUCCESSES = (200, 206, 416)
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _RESET = re.compile(r"\bt=(\d+)")
@@ -71,6 +75,7 @@ class Web:
         self._lock = threading.Lock()
         self._pauses: dict[str, float] = defaultdict(float)
         """Host -> when it may be asked again, by the monotonic clock."""
+        self._told: dict[str, float] = {}
         # The addresses are those of the catalogue and of the hub, which may be a mirror at this site.
         settings = Settings(agent=AGENT, connect_s=timeout_s, read_s=timeout_s, allows_private=True)
         self.loop = Loop("fetching")
@@ -83,6 +88,24 @@ class Web:
         self.loop.close()
         self._client_of_loop.close()
         self._client.close()
+
+    def wait_after(self, fault: Fault, tries: int, left_s: float, wait: Callable[[float], bool]) -> None:
+        """Before a busy server is asked again; says why where that is long. left_s: until it is given up. Raises Fault
+        when the process is to stop.
+        """
+        seconds = fault.retry_after_s if fault.retry_after_s is not None else min(0.25 * 2**tries, 30.0)
+        if seconds >= _LONG_S:
+            self._tell(fault, left_s)
+        if wait(min(seconds, max(0.0, left_s))):
+            raise Fault("busy", "stopped", "the process is to stop") from None
+
+    def _tell(self, fault: Fault, left_s: float) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if now - self._told.get(fault.reason, -_TOLD_EVERY_S) < _TOLD_EVERY_S:
+                return
+            self._told[fault.reason] = now
+        log.warning("%s: %s; asked again, and given up in %.0f s (--patience)", fault.reason, fault.detail, left_s)
 
     def read(self, url: str, most: int) -> tuple[bytes, Answer]:
         """A whole body. Raises Fault, also for one of more than `most` bytes."""

@@ -10,6 +10,7 @@ import pytest
 
 from hpcdata.base.errors import Failed
 from hpcdata.catalogue import checking
+from hpcdata.catalogue.accounts import Result, say_result
 from hpcdata.catalogue.entry import HubTree, WebFile
 from hpcdata.catalogue.faults import Fault
 from hpcdata.catalogue.record import FOLDER, Record
@@ -98,10 +99,15 @@ def test_a_cut_body_is_continued_where_it_was_cut(once: Once, files: dict[str, b
     assert len(begins) == 4
 
 
-def test_a_stop_leaves_a_part_that_the_next_process_continues(once: Once, files: dict[str, bytes], hub: Hub) -> None:
+def test_a_stop_leaves_a_part_that_the_next_process_continues(
+    once: Once, files: dict[str, bytes], hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
     hub.rate = 8 * MIB
     account = once(wait=lambda _: hub.bytes_of(".parquet") > 2 * MIB, num_threads=1)
     assert account.is_stopped
+    say_result(Result("pairs", account))
+    assert capsys.readouterr().out.splitlines()[0].endswith(f" + {account.num_open()} not yet")
+    assert account.num_open() > 0
     assert list((once.folder / FOLDER / "parts").glob("*.jsonl"))
     hub.rate = 0
     assert not once().failed
@@ -162,6 +168,17 @@ def test_a_busy_server_is_given_up_at_last_and_said(once: Once, hub: Hub) -> Non
     once.patience_s = 0.3
     hub.misbehave("status", times=10_000, value=503, part="README")
     assert once().failed == {"README.md": "http 503"}
+
+
+@pytest.mark.parametrize("part", ["/api/", "images.zip"])
+def test_what_is_waited_for_is_said_once(part: str, once: Once, hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    hub.misbehave("status", times=9, part=part, value=503)
+    account = once()
+    assert account.fetched == account.num_files
+    told = [record.getMessage() for record in caplog.records if "asked again" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("http 503: http://127.0.0.1:")
+    assert told[0].endswith("s (--patience)")
 
 
 def test_a_hub_that_is_busy_while_it_lists_is_asked_again(once: Once, files: dict[str, bytes], hub: Hub) -> None:

@@ -109,9 +109,7 @@ class Fetcher:
                 tries += 1
                 if time.monotonic() - last > self.patience_s:
                     raise
-                seconds = met.retry_after_s if met.retry_after_s is not None else min(0.25 * 2**tries, 30.0)
-                if self.wait(min(seconds, max(0.0, last + self.patience_s - time.monotonic()))):
-                    raise Fault("busy", "stopped", "the process is to stop") from None
+                self.web.wait_after(met, tries, last + self.patience_s - time.monotonic(), self.wait)
 
     def _bring(self, wanted: Wanted, part: InMemory | OnDisk) -> None:
         """All that is missing and not in work. Raises Fault."""
