@@ -11,11 +11,16 @@ without a network, and has a field to search in.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from hpcdata.base.command import Options, Parser, say
+from hpcdata.base.command import DONE, FAILED, Options, Parser, say
 from hpcdata.base.errors import UserError
+
+if TYPE_CHECKING:
+    from hpcdata.multimodal.datasets.base import Dataset
 
 _OF_PREPROCESSOR = (
     ("crop_mode", str, "resize, overlap-and-resize, overlap-and-resize-c2"),
@@ -35,6 +40,9 @@ def parser() -> Parser:
     parser.add_argument("dataset", help="a name, or a path of data")
     parser.add_argument("out", help="the folder for index.html")
     parser.add_argument("--split", default="train", help="of a named set or a folder (default: %(default)s)")
+    parser.add_argument(
+        "--image_root", "--image-root", metavar="DIR", help="where names of pictures start (the folder of each file)"
+    )
     parser.add_argument("--num_examples", "--num-examples", type=int, default=100)
     parser.add_argument("--shuffle", action="store_true", help="examples at random, and not the first ones")
     parser.add_argument("--seed", type=int, default=0)
@@ -60,7 +68,6 @@ def _visualize(options: Options) -> int:
     if of_videos := [name for name in _OF_VIDEOS if getattr(options, name) is not None]:
         raise UserError(f"--{of_videos[0]} is of videos, and hpcdata reads pictures and texts: leave it out")
     from hpcdata.multimodal.config import MolmoPreprocessorConfig
-    from hpcdata.multimodal.datasets.registry import get_dataset
     from hpcdata.multimodal.gallery.showing import Look
     from hpcdata.multimodal.gallery.writing import write_page
 
@@ -70,7 +77,7 @@ def _visualize(options: Options) -> int:
         for_inference=options.inference, is_training=not (options.eval or options.inference)
     )
     written = write_page(
-        get_dataset(options.dataset, split=options.split),
+        _dataset(options),
         preprocessor,
         options.out,
         name=f"{options.dataset}, {options.split}",
@@ -83,8 +90,24 @@ def _visualize(options: Options) -> int:
     say(f"mean tokens {written.mean_tokens:.1f}, mean crops {written.mean_crops:.1f}")
     for reason, count in written.rejects.items():
         say(f"rejected {count}: {reason}")
+    if "missing_image" in written.rejects:
+        where = options.image_root or "the folder of each file"
+        say(f"pictures were looked for in {where}: --image-root names the folder where their names start")
     say(f"{written.num_shown} examples in {written.path}: open it in a browser")
-    return 0
+    return FAILED if written.rejects.total() == written.num_shown else DONE
+
+
+def _dataset(options: Options) -> Dataset:
+    if options.image_root is None:
+        from hpcdata.multimodal.datasets.registry import get_dataset
+
+        return get_dataset(options.dataset, split=options.split)
+    from hpcdata.multimodal.datasets.sources import SourceDataset
+
+    path, root = (os.path.expanduser(name) for name in (options.dataset, options.image_root))
+    if not os.path.isdir(root):
+        raise UserError(f"--image-root={options.image_root} is no folder")
+    return SourceDataset(path, options.split, image_root=root)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Examples of a dataset as a page.   pytest tests/multimodal/gallery/test_writing.py"""
 
+import json
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hpcdata.multimodal import DatasetBase, MolmoPreprocessorConfig, register
 from hpcdata.multimodal.datasets import registry
@@ -129,6 +131,20 @@ def test_the_command_takes_the_words_of_the_document(tmp_path, capsys):
         registry._ENTRIES.pop("shapestolookat")
     assert "2 examples in" in capsys.readouterr().out
     assert (tmp_path / "viz" / "index.html").is_file()
+
+
+def test_pictures_are_looked_for_where_the_command_says(tmp_path, capsys):
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    turns = [{"from": "human", "value": "<image>\nWhich?"}, {"from": "gpt", "value": "this"}]
+    lines = tmp_path / "ai2d(cauldron,llava_format)/set.jsonl"
+    lines.parent.mkdir()
+    lines.write_text(json.dumps({"image": "a.png", "conversations": turns}))
+    assert main([str(lines), str(tmp_path / "viz")]) == 1
+    assert "rejected 1: missing_image\npictures were looked for in the folder of each file" in capsys.readouterr().out
+    assert main([str(lines), str(tmp_path / "viz"), "--image_root", str(tmp_path)]) == 0
+    assert "rejected" not in capsys.readouterr().out
+    assert main([str(lines), str(tmp_path / "viz"), "--image-root=/none"]) == 2
+    assert "--image-root=/none is no folder" in capsys.readouterr().err
 
 
 def test_an_unknown_name_and_no_examples_are_said_in_one_line(tmp_path, capsys):
