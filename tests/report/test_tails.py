@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.planning import prepare
 from tests import made
 from tests.smallruns import small_config
+from tests.stopping import kill_when_stopped, start_stopping
 
 SECRET = "a very private caption"
 
@@ -201,11 +200,8 @@ def test_a_real_local_task_that_was_killed(tmp_path: Path, monkeypatch: pytest.M
     prepare(small_config(folder))
     (folder / "logs").mkdir()
     with open(folder / "logs/local_1_0.log", "wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "hpcdata.cluster.task", str(folder)], stdout=log, stderr=log)
-    while b": fresh" not in (folder / "logs/local_1_0.log").read_bytes() and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+        task = ["-m", "hpcdata.cluster.task", str(folder)]
+        kill_when_stopped(start_stopping(task, f"{folder}/shards/tmp_*/work", stdout=log, stderr=log))
     monkeypatch.setattr("hpcdata.report.status.CLAIM_TIMEOUT_S", 0.0)
     (tail,) = tails.read_tails(folder, only_failed=True)
     assert (tail.state, tail.log) == ("vanished", folder / "logs/local_1_0.log")
