@@ -10,6 +10,7 @@ import ast
 import hashlib
 import itertools
 import json
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -47,6 +48,16 @@ def check_state(state: dict[str, Any], own: dict[str, Any], behind: Mapping[str,
                 f"{f' ({options})' if options else ''}: restore {differences[0][0] if differences else name}, "
                 "or start a new run without the state"
             )
+
+
+def whole(name: str, value: Any) -> int:
+    """The value as an int, also one of numpy or torch. Raises UserError for anything but a whole number."""
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise UserError(f"{name}={value!r}, expected a whole number")
 
 
 def digest(values: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from hpcdata.base.errors import UserError
+from hpcdata.order.checking import whole
 from hpcdata.order.mixing.weight_ledger import WeightLedger
 from hpcdata.order.packing.base import Packing
 from hpcdata.order.steps import Mark, RowSteps, Share, Steps
@@ -36,14 +37,15 @@ class Place(Generic[S]):
         """Called last by what inherits, as it makes the steps. `has_own_order`: an order was given beside the seed."""
         self._weights_ledger = None if weights_ledger is None else WeightLedger(weights_ledger)
         self.stream, self._share, self.rank, self.world_size = stream, share, share.rank, share.world_size
-        self.global_batch_size, self.packing = global_batch_size, packing
-        self.seed, self.shuffle, self._has_own_order = seed, shuffle, has_own_order
-        self.drop_last, self.num_epochs = drop_last, num_epochs
+        self.global_batch_size, self.packing = whole("global_batch_size", global_batch_size), packing
+        self.seed, self.shuffle, self._has_own_order = whole("seed", seed), shuffle, has_own_order
+        self.drop_last = drop_last
+        self.num_epochs = None if num_epochs is None else whole("num_epochs", num_epochs)
         self.epoch = self.step = 0
         self._noted: tuple[int, int, Mark] | None = None
-        if num_epochs is not None and num_epochs < 0:
+        if self.num_epochs is not None and self.num_epochs < 0:
             raise UserError(f"num_epochs={num_epochs}, expected 0 or more, or None for a loop without end")
-        if global_batch_size < 1 or global_batch_size % self.world_size:
+        if self.global_batch_size < 1 or self.global_batch_size % self.world_size:
             raise UserError(
                 f"global_batch_size={global_batch_size} cannot be divided evenly among {self.world_size} ranks"
             )
@@ -110,9 +112,15 @@ class Place(Generic[S]):
 
     def set_epoch(self, epoch: int) -> None:
         """Goes to the first step of an epoch; where it stands in that epoch, it stays."""
+        epoch = whole("epoch", epoch)
         if epoch < 0:
             raise UserError(f"epoch {epoch}, expected 0 or more")
         if epoch != self.epoch:
+            if self.num_epochs is not None and epoch >= self.num_epochs:
+                raise UserError(
+                    f"epoch {epoch} is behind the last of num_epochs={self.num_epochs}, there are no batches: give the "
+                    "loader more of them, or leave num_epochs out"
+                )
             self.stand_at(epoch, 0)
 
     def _following(self) -> tuple[int, int]:
@@ -123,15 +131,17 @@ class Place(Generic[S]):
     def _check_steps(self, steps: Steps, epoch: int) -> None:
         """Whether the epoch has a step. One epoch may pack into fewer rows than another."""
         if not steps.has_step(epoch, 0):
-            what = "rows" if self.packing else "samples"
-            if self.packing is not None and not self.drop_last:
-                raise UserError(
-                    f"epoch {epoch} of {self._where()} has {self.stream.num_samples(epoch)} samples, too few rows for "
-                    f"{self.world_size} ranks: use fewer ranks"
-                )
+            what, num_samples = "rows" if self.packing else "samples", self.stream.num_samples(epoch)
+            found = f"epoch {epoch} of {self._where()} has {num_samples} samples"
+            if not num_samples:
+                raise UserError(f"{found}: there is nothing to load")
+            if not self.drop_last and self.world_size == 1:
+                raise UserError(f"{found}, and none has a row: each is without ids, or left out as too long")
+            if not self.drop_last:
+                raise UserError(f"{found}, too few rows for {self.world_size} ranks: use fewer ranks")
             raise UserError(
-                f"epoch {epoch} of {self._where()} has {self.stream.num_samples(epoch)} samples, less than one "
-                f"global batch of {self.global_batch_size} {what}: use a smaller global_batch_size, or drop_last=False"
+                f"{found}, less than one global batch of {self.global_batch_size} {what}: use a smaller "
+                "global_batch_size, or drop_last=False"
             )
 
     def _check_rest(self, epoch: int) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from hpcdata.base.errors import UserError
+from hpcdata.order.checking import whole
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -40,6 +41,7 @@ def find_rank(rank: int | None = None, world_size: int | None = None, mesh: Mesh
         raise UserError("rank and world_size go together: pass both, or neither to have them detected")
     if rank is None or world_size is None:
         rank, world_size = _from_process_group() or _from_environment(os.environ) or (0, 1)
+    rank, world_size = whole("rank", rank), whole("world_size", world_size)
     if not 0 <= rank < world_size:
         raise UserError(f"rank {rank} of a world of {world_size}: expected 0 <= rank < world_size")
     return rank, world_size

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from hpcdata.base.errors import UserError
+from hpcdata.order.checking import whole
 from hpcdata.order.bins import Bins
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Packing(Protocol):
 def describe(packing: DataclassInstance) -> str:
     """Part of the state of a loader: what is None is left out, as it was before there was such an option."""
     values = {field.name: getattr(packing, field.name) for field in dataclasses.fields(packing)}
+    values = {name: int(value) if isinstance(value, np.integer) else value for name, value in values.items()}
     given = ", ".join(f"{name}={value!r}" for name, value in values.items() if value is not None)
     return f"{type(packing).__name__}({given})"
 
@@ -71,5 +73,5 @@ def check_multiple(length: int, multiple: int | None) -> None:
 
 def check(**options: int) -> None:
     for name, value in options.items():
-        if value < 1:
+        if whole(f"packing: {name}", value) < 1:
             raise UserError(f"packing: {name}={value}, expected at least 1")

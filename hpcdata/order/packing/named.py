@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import cast
 
 from hpcdata.base.errors import UserError
+from hpcdata.order.checking import whole
 from hpcdata.order.packing.base import Packing
 from hpcdata.order.packing.buckets import Buckets
 from hpcdata.order.packing.rows import BestFit, Concat
@@ -14,10 +16,10 @@ def find_packing(packing: int | str | Packing | None, length: int | None = None)
     """A number is the length of best-fit bins. A name has one behind it, or takes `length`: `bestfit:4096`, `concat`,
     `buckets:128` (the multiple).
     """
-    if isinstance(packing, int):
-        return BestFit(length=packing)
+    if packing is None or hasattr(packing, "place"):
+        return cast("Packing | None", packing)
     if not isinstance(packing, str):
-        return packing
+        return BestFit(length=whole("packing", packing))
     match = re.fullmatch(r"(bestfit|concat|buckets)(?::([1-9]\d*))?", packing)
     if not match:
         raise UserError(f"packing {packing!r}: expected bestfit:4096, concat:4096, buckets or buckets:128")
