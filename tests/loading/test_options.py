@@ -54,7 +54,8 @@ def test_numbers_of_numpy_are_as_good(dataset):
     """A state has plain values, the same as of Python's numbers."""
     two, four = np.int64(2), np.int32(4)
     length = np.int64(32)
-    options = {"global_batch_size": four, "seed": two, "num_epochs": two, "rank": np.int64(0), "world_size": np.int64(1)}
+    options = {"global_batch_size": four, "seed": two, "num_epochs": two}
+    options |= {"rank": np.int64(0), "world_size": np.int64(1)}
     for packing in (length, BestFit(length=length)):
         state = loader_of(dataset, packing=packing, **options).state_dict()
         assert json.loads(json.dumps(state)) == state
@@ -69,7 +70,7 @@ def test_an_epoch_behind_the_last_is_refused(dataset):
         loader.set_epoch(2)
     assert (loader.epoch, len(list(loader))) == (1, 5)
     loader.set_epoch(2)  # it stands there
-    with pytest.raises(UserError, match="epoch=0.5, expected a whole number"):
+    with pytest.raises(UserError, match=r"epoch=0\.5, expected a whole number"):
         loader.set_epoch(0.5)
 
 
@@ -77,7 +78,7 @@ def test_an_epoch_behind_the_last_is_refused(dataset):
 @pytest.mark.parametrize("packing", [None, 32])
 def test_a_dataset_without_samples_has_nothing_to_load(tmp_path, packing, drop_last):
     empty = made.make_dataset(tmp_path / "empty", [[]])
-    with pytest.raises(UserError, match="epoch 0 of .*empty has 0 samples: there is nothing to load"):
+    with pytest.raises(UserError, match=r"epoch 0 of .*empty has 0 samples: there is nothing to load"):
         loader_of(empty, packing=packing, drop_last=drop_last)
 
 

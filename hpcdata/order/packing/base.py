@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from hpcdata.base.errors import UserError
-from hpcdata.order.checking import whole
 from hpcdata.order.bins import Bins
+from hpcdata.order.checking import whole
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
