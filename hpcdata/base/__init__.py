@@ -4,6 +4,7 @@ May use: nothing of ours.
 
     errors      UserError: one clear line for a person
     files       durable writes, exclusive creation, the publishing rename
+    disk/       large files, written past the page cache
     reads       what is read of others' files: whole, or an error that names the file
     sealed      JSON files that show any change of their bytes
     digest      sha256 of files, content digest of examples

@@ -130,7 +130,9 @@ def measure_round(folder: Path, whole: Path, part: Path, table: Path) -> dict[st
         target, order = folder / f"megatron-{seed}", f"export.shuffle_seed={seed}"
         out[name] = rate(target, partial(run, whole, target, "megatron", order))
         if seed == "null":
-            out["cp"] = rate(folder / "copy", partial(copy, target / "tokens.bin", folder / "copy"))
+            copied = target / "tokens.bin"
+            copied.read_bytes()  # it was written past the page cache
+            out["cp"] = rate(folder / "copy", partial(copy, copied, folder / "copy"))
         shutil.rmtree(target)
     os.unlink(folder / "copy")
     out["hf"] = rate(folder / "hf", partial(run, part, folder / "hf", "hf", "export.eod=eos"))

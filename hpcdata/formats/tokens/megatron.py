@@ -13,15 +13,13 @@ written twice is the same. `--data-path OUT/tokens`.
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from hpcdata.base import files
-from hpcdata.base.reads import naming
+from hpcdata.base.disk.filled import FilledFile
 from hpcdata.config.schema import ExportConfig
 from hpcdata.dataset.manifest import Manifest
 from hpcdata.formats.arranging import Building
@@ -39,7 +37,7 @@ _LARGEST_VOCABULARY = 65500
 """Their rule: uint16 below it."""
 MOST_IDS = 2**31 - 1
 """Of a sequence: lengths are int32."""
-_ROWS_AT_ONCE, _BLOCK_BYTES = 2**20, 2**22
+_ROWS_AT_ONCE, _BLOCK_BYTES = 2**20, 2**20
 _PREFIX = "tokens"
 
 
@@ -96,7 +94,8 @@ class _Writer:
         self._context, self._rule = context, settling.rule_of(context.export)
         self._item = np.dtype(self._rule.dtype).itemsize
         self._begins = self._find_begins()
-        self._file = _opened(context, int(self._begins[-1]) * self._item)
+        context.whole.parent.mkdir(exist_ok=True)
+        self._file = FilledFile(context.whole, int(self._begins[-1]) * self._item)
 
     def write(self, rows: Rows) -> Written:
         """Writes the whole batch where it belongs, and says of the rows that are kept where they are."""
@@ -107,7 +106,7 @@ class _Writer:
         sequences = held.sequences(self._rule)
         begin = int(self._begins[self._batch(rows.start)]) * self._item
         kept = np.isin(held.position, rows.position)
-        piece = self._write(map(bytes_of, sequences.blocks(_BLOCK_BYTES)), begin, int(kept.sum()))
+        piece = self._write(sequences, begin, int(kept.sum()))
         too_long = [
             (number, Reason.TOO_LONG, f"{int(lengths[place])} ids, a sequence has at most {MOST_IDS}")
             for place in long
@@ -115,19 +114,18 @@ class _Writer:
         ]
         return Written(rejects=too_long, pieces=[piece], columns=self._columns(sequences, kept, begin))
 
-    def _write(self, blocks: Iterator[memoryview], begin: int, num_rows: int) -> Piece:
-        at, hasher, descriptor = begin, hashlib.sha256(), self._file.fileno()
-        for view in blocks:  # hashed and written while the processor has it near
-            hasher.update(view)
-            started = at
-            with naming(self._file.name):
-                while view:
-                    done = os.pwrite(descriptor, view, at)
-                    view, at = view[done:], at + done
-            files.start_writing(descriptor, started, at - started)
-        with naming(self._file.name):
-            os.fdatasync(descriptor)
-        return Piece(num_rows=num_rows, size=at - begin, sha256=hasher.digest())
+    def _write(self, sequences: Sequences, begin: int, num_rows: int) -> Piece:
+        size, hasher, stretch = 0, hashlib.sha256(), self._file.stretch(begin)
+
+        def room(num_ids: int) -> np.ndarray:
+            return np.ndarray((num_ids,), self._rule.dtype, stretch.room(num_ids * self._item))
+
+        for ids in sequences.blocks(_BLOCK_BYTES, room):  # hashed and written while the processor has it near
+            hasher.update(bytes_of(ids))
+            stretch.add(ids.nbytes)
+            size += ids.nbytes
+        stretch.sync()
+        return Piece(num_rows=num_rows, size=size, sha256=hasher.digest())
 
     def _columns(self, sequences: Sequences, kept: np.ndarray, begin: int) -> dict[str, np.ndarray]:
         """kept: [num_rows] bool, of the rows of the batch that is written."""
@@ -177,20 +175,6 @@ class _Writer:
             np.add.at(found, batch - low, lengths)
             totals[low : low + len(found)] += found
         return totals_before(totals)
-
-
-def _opened(context: Context, size: int) -> Any:
-    """The file that all shards fill: of its final size, and of this plan alone."""
-    path = context.whole
-    path.parent.mkdir(exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    file = os.fdopen(descriptor, "r+b", buffering=0)
-    with naming(path):
-        if os.fstat(descriptor).st_size < size:
-            os.ftruncate(descriptor, size)
-        os.fsync(descriptor)
-        files.sync_folder(path.parent)
-    return file
 
 
 def _pieces(parts: Sequence[ExportedPart]) -> Iterator[TargetPiece]:

@@ -7,7 +7,7 @@ in brackets where it was asked for. Nothing is done per row or span in Python.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,26 +154,30 @@ class Sequences:
     @Lazy
     def ids(self) -> np.ndarray:
         """[sum of lengths] of the rule's dtype."""
-        return self._ids(0, len(self.lengths))
+        return self._ids(0, len(self.lengths), empty((int(self.first[-1]),), self._rule.dtype))
 
-    def blocks(self, num_bytes: int) -> Iterator[np.ndarray]:
-        """The same in blocks of about as many bytes, whole rows in each: what is made at once stays in a cache."""
+    def blocks(self, num_bytes: int, room: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
+        """The same in blocks of about as many bytes, whole rows in each: what is made at once stays in a cache.
+
+        room: an array of the rule's dtype for so many ids, to put them in.
+        """
         start, num_ids = 0, max(1, num_bytes // np.dtype(self._rule.dtype).itemsize)
         while start < len(self.lengths):
             stop = max(start + 1, int(np.searchsorted(self.first, self.first[start] + num_ids, side="right")) - 1)
-            yield self._ids(start, stop)
+            yield self._ids(start, stop, room(int(self.first[stop] - self.first[start])))
             start = stop
 
-    def _ids(self, start: int, stop: int) -> np.ndarray:
-        """Of rows `start` to `stop` - 1."""
+    def _ids(self, start: int, stop: int, out: np.ndarray) -> np.ndarray:
+        """Of rows `start` to `stop` - 1, in `out`."""
         rule, first = self._rule, self.first[start : stop + 1] - self.first[start]
         spans = slice(*np.searchsorted(self._table.row, (start, stop)).tolist())
         table, dest, is_image = self._table.select(spans), self._dest[spans] - self.first[start], self._is_image[spans]
         stored = np.dtype(self._rows.dataset.manifest.id_dtype)
         is_narrower = np.dtype(rule.dtype).itemsize < stored.itemsize
-        out = empty((int(first[-1]),), stored if is_narrower else rule.dtype)
-        copy_ids(self._rows.dataset, table, is_image * np.int64(rule.image_shift), dest, out)
-        out = out.astype(rule.dtype, copy=False)
+        wide = empty(out.shape, stored) if is_narrower else out
+        copy_ids(self._rows.dataset, table, is_image * np.int64(rule.image_shift), dest, wide)
+        if is_narrower:
+            out[:] = wide
         if rule.bos is not None:
             out[first[:-1]] = rule.bos
         if rule.eod is not None:

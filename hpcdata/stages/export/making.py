@@ -22,17 +22,19 @@ from hpcdata.shards.reject_ledger import RejectRow, reject_row
 from hpcdata.shards.schema import Schema
 
 _THREADS = 2
-"""Batches that are made at a time: while one is written, the next one is gathered."""
+"""Batches that are made at a time: while one is written, the next one is gathered. One more where both is theirs."""
 
 
 class Exporting:
     """A dataset and a format in one process."""
 
-    device, num_ahead = "none", _THREADS
+    device = "none"
 
-    def __init__(self, plan: Plan, order: Order, writer: Writer, ending: str) -> None:
+    def __init__(self, plan: Plan, order: Order, writer: Writer, ending: str, *, writes_itself: bool) -> None:
+        """writes_itself: the writer puts what it makes on the disk."""
         self.plan, self._order, self._writer, self._ending = plan, order, writer, ending
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="export")
+        self.num_ahead = _THREADS + writes_itself
+        self._threads = ThreadPoolExecutor(self.num_ahead, thread_name_prefix="export")
 
     def start(self, batch: Batch, *, first_index: int, source: str) -> Callable[[], Exported]:
         rows, rejects = self._rows(batch, first_index, source)

@@ -134,7 +134,8 @@ class Export:
             whole=whole_of(paths.root, plan.fingerprint),
         )
         order = Order(dataset=dataset, seed=export.shuffle_seed)
-        return Exporting(plan, order, found.open(context), found.ending)
+        writes_itself = not (found.has_stream or found.has_files)
+        return Exporting(plan, order, found.open(context), found.ending, writes_itself=writes_itself)
 
     def check(self, folder: Path, summary: ShardSummary) -> Checked:
         from hpcdata.stages.export.making import content_of

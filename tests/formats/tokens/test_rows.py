@@ -57,7 +57,7 @@ def test_sequences_are_those_of_a_plain_loop(
             assert int(length[row == number].sum()) == len(ids)
             kinds = [int(span.kind == Kind.IMAGE) for span in example.spans] or ([0] if ids else [])
             assert mode[row == number].tolist() == [kind for kind, _ in itertools.groupby(kinds)]
-        blocks = list(found.blocks(num_bytes=16))
+        blocks = list(found.blocks(num_bytes=16, room=lambda num_ids: np.empty(num_ids, written)))
         assert np.concatenate(blocks).tolist() == found.ids.tolist()
         assert {block.dtype for block in blocks} == {found.ids.dtype} == {np.dtype(written)}
         assert max(block.nbytes for block in blocks) <= max(16, max(found.lengths) * found.ids.itemsize)
