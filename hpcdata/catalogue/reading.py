@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
 import typing
 from collections.abc import Iterator, Mapping
@@ -57,6 +58,7 @@ def read_entry(path: Path) -> Entry:
     return entry
 
 
+@functools.cache
 def _loader() -> Any:
     """Of safe tags. Refuses a field that stands twice, of which YAML would keep the last."""
     import yaml
@@ -138,6 +140,12 @@ def require_below(name: str, where: str) -> None:
         raise UserError(f"{where}: {name!r} is no path below the folder of the set")
 
 
+@functools.cache
+def _hints(cls: type) -> Mapping[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+@functools.cache
 def _names(cls: type) -> list[str]:
     return [item.name for item in dataclasses.fields(cls)]
 
@@ -145,7 +153,7 @@ def _names(cls: type) -> list[str]:
 def _made(cls: type[T], values: Any, where: _Place) -> T:
     if not isinstance(values, Mapping):
         raise UserError(f"{where}: expected fields with values, found {type(values).__name__}")
-    known = _names(cls)
+    known = _names(typing.cast(Any, cls))
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
@@ -159,7 +167,7 @@ def _made(cls: type[T], values: Any, where: _Place) -> T:
     ]
     if missing := [name for name in needed if name not in values]:
         raise UserError(f"{where}: the field {missing[0]} is missing")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(typing.cast(Any, cls))
     return cls(**{name: _value(value, hints[name], where.of(name, values)) for name, value in values.items()})
 
 

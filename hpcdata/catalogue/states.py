@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,9 +40,9 @@ def folder_of(entry: Entry, data_dir: Path) -> Path:
     return next((place for place in places if place.is_dir() and any(os.scandir(place))), places[0])
 
 
-def sets_of(made: Path, names: Sequence[str], catalogue: Catalogue) -> dict[str, Entry | None]:
+def sets_of(made: Path, names: Sequence[str], catalogue: Callable[[], Catalogue]) -> dict[str, Entry | None]:
     """The sets that inputs of a run (or of its dataset) are of, as far as its plan is there and is of this version, and
-    then those of `names`; None for a name that the catalogue does not have.
+    then those of `names`; None for a name that the catalogue does not have. catalogue: asked for if there is any.
     """
     from hpcdata.runs.plan import load_plan
 
@@ -51,22 +51,22 @@ def sets_of(made: Path, names: Sequence[str], catalogue: Catalogue) -> dict[str,
         with contextlib.suppress(UserError):
             origins = [Path(item.origin) for item in load_plan(run).inputs]
             places = dict.fromkeys(path if path.is_dir() else path.parent for path in origins)
-    entries = [entry_at(place, catalogue.entries) for place in places]
+    entries = [entry_at(place, lambda: catalogue().entries) for place in places]
     found: dict[str, Entry | None] = {entry.name: entry for entry in entries if entry is not None}
     for name in names:
-        entry = catalogue.find(name)
+        entry = catalogue().find(name)
         found.setdefault(name if entry is None else entry.name, entry)
     return found
 
 
-def entry_at(place: Path, entries: Iterable[Entry]) -> Entry | None:
+def entry_at(place: Path, entries: Callable[[], Iterable[Entry]]) -> Entry | None:
     """Of which set a folder is, by the listing in it or above it: the entry that it was made from. None for others."""
     for folder in (place, *place.parents):
         if not listing.path_of(folder).is_file():
             continue
         listed = listing.load(folder)
         sources = None if listed is None else listed.sources
-        fits = [entry for entry in entries if listing.sources_of(entry) == sources]
+        fits = [entry for entry in entries() if listing.sources_of(entry) == sources]
         its = [entry for entry in fits if any(_lies_so(folder, name) for name in (entry.folder, *entry.also_in))]
         return next(iter(its), fits[0] if len(fits) == 1 else None)
     return None

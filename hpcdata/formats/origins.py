@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,10 @@ def sets_named(made: Path, names: Sequence[str] = (), folders: Sequence[str] = (
     from hpcdata.catalogue.settings import find_folders
     from hpcdata.catalogue.states import sets_of
 
-    found = []
-    for name, entry in sets_of(made, names, Catalogue(find_folders(list(folders)))).items():
+    found, catalogue = [], functools.cache(lambda: Catalogue(find_folders(list(folders))))
+    if folders:
+        catalogue()
+    for name, entry in sets_of(made, names, catalogue).items():
         if entry is None:
             found.append({"name": name, "licence": "", "where": "", "note": "not in the catalogue"})
             continue
