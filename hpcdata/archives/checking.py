@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -62,9 +63,10 @@ def note_damage(journal: Path, damaged: Iterable[Checked]) -> None:
 def _sha256(path: Path) -> tuple[str, str]:
     """The sha256, or why there is none."""
     try:
-        if not os.path.islink(path):
+        kind = os.lstat(path).st_mode
+        if stat.S_ISREG(kind):
             return sha256_file(path), ""
-        return "", "a link is in its place"
+        return "", "a link is in its place" if stat.S_ISLNK(kind) else "what is in its place is no file"
     except FileNotFoundError:
         return "", "missing: it was unpacked, and is gone"
     except OSError as error:

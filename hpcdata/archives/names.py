@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 
+from hpcdata.sources.base import clean_name
+
 OWN = ".hpcdata"
 """What the names of our own folders begin with."""
-_MOST_BYTES, _MOST_IN_ALL = 255, 3000
+_MOST_BYTES, _MOST_IN_ALL, _MOST_FOLDERS = 255, 3000, 100
 _DRIVE = re.compile(rb"[A-Za-z]:")
 
 
@@ -22,6 +24,13 @@ def path_of(name: bytes) -> str:
         raise Unfit("outside")
     if not parts or b"\0" in name or any(part.startswith(os.fsencode(OWN)) for part in parts):
         raise Unfit("bad_name")
-    if len(name) > _MOST_IN_ALL or any(len(part) > _MOST_BYTES for part in parts):
+    if len(name) > _MOST_IN_ALL or any(len(part) > _MOST_BYTES for part in parts) or len(parts) > _MOST_FOLDERS:
         raise Unfit("long_name")
     return "/".join(map(os.fsdecode, parts))
+
+
+def label_of(name: bytes) -> str:
+    """A member's name as it is shown and noted: of one that is too long for any path, how it begins."""
+    if len(name) <= _MOST_IN_ALL:
+        return clean_name(name)
+    return f"{clean_name(name[:_MOST_BYTES])}... ({len(name)} bytes)"

@@ -20,13 +20,12 @@ from pathlib import Path
 from hpcdata.archives import tars, zips
 from hpcdata.archives.journal import BEGINS, COMPLETE, DAMAGED, DUPLICATE, WRITTEN, Journal, Line
 from hpcdata.archives.members import Damaged, Entry, Exceeded
-from hpcdata.archives.names import OWN, Unfit, path_of
+from hpcdata.archives.names import OWN, Unfit, label_of, path_of
 from hpcdata.archives.parts import Archive, Parts
 from hpcdata.base import files, units
 from hpcdata.base.digest import sha256_file
 from hpcdata.base.errors import Failed, UserError
 from hpcdata.base.reads import naming
-from hpcdata.sources.base import clean_name
 from hpcdata.sources.limits import most_records, most_unpacked
 from hpcdata.sources.streams import is_tar_header
 
@@ -41,7 +40,7 @@ _UNREADABLE = (DAMAGED, "encrypted", "unknown_compression")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Of one archive; by default 100 times its size and 256 MiB, and a member for 64 bytes."""
+    """Of one archive; by default 100 times its size and 256 MiB, a member for 64 bytes, a folder for 4 members."""
 
     bytes: int | None = None
     members: int | None = None
@@ -198,10 +197,12 @@ class _Unpacking:
             for entry in entries:
                 self._require("members", entry.number + 1, most_members)
                 yield entry
+                self._require("folders", len(self._folders), most_members // 4, "members")
 
-    def _require(self, what: str, number: int, most: int) -> None:
+    def _require(self, what: str, number: int, most: int, option: str = "") -> None:
         if number > most:
-            raise Exceeded(f"it has {number} {what}, the limit is {most}; hpcdata unpack --max-{what} allows more")
+            told = f"it has {number} {what}, the limit is {most}"
+            raise Exceeded(f"{told}; hpcdata unpack --max-{option or what} allows more")
 
     def _require_room(self, needed: int) -> None:
         free = shutil.disk_usage(self._out).free
@@ -212,7 +213,7 @@ class _Unpacking:
     def _take(self, entry: Entry) -> None:
         if entry.number in self._done.results:
             return
-        name = clean_name(entry.name)
+        name = label_of(entry.name)
         size, sha256 = entry.size, ""
         try:
             if entry.problem:
@@ -290,7 +291,8 @@ class _Unpacking:
     def _flush(self) -> None:
         """What the batch speaks of is durable, and then noted."""
         files.sync_files(self._fresh)
-        for folder in sorted({parent for path in self._fresh for parent in path.parents if parent in self._folders}):
+        holding = {path.parent for path in self._fresh}
+        for folder in sorted(holding.union(*(folder.parents for folder in holding)) & self._folders):
             files.sync_folder(folder)
         self._journal.append(self._batch)
         if self._batch and time.monotonic() - self._said > _SAY_S:

@@ -24,6 +24,9 @@ import zstandard
 
 from hpcdata import unpack as command
 from hpcdata.archives import parts, zips
+from hpcdata.archives.checking import check_members
+from hpcdata.archives.onearchive import Limits
+from hpcdata.archives.parts import find_archives
 from hpcdata.archives.unpacking import unpack, unpack_found
 from hpcdata.base.command import DONE, FAILED, REFUSED
 from hpcdata.base.errors import Failed, UserError
@@ -204,6 +207,36 @@ def test_a_bomb_has_a_limit_by_name(tmp_path: Path, name: str, capsys: pytest.Ca
     assert sum(map(len, held(tmp_path / "out").values())) <= 2 << 20
     assert command.main([str(source), f"{tmp_path}/out", "--max-members", "2"]) == FAILED
     assert "--max-members allows more" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz"])
+def test_names_that_no_path_holds_are_told_and_what_they_took_is_short(tmp_path: Path, name: str) -> None:
+    """Of 1,400 folders one in another, or 200,000 bytes: neither ends the others, or the next call."""
+    long = "n" * (60_000 if name == "x.zip" else 200_000)
+    source = put(tmp_path / name, KINDS[name]({"d/" * 1400 + "x": b"x", long: b"y", "good": b"g"}))
+    for _ in range(2):
+        (made,) = unpack(str(source), tmp_path / "out")
+        assert made.describe() == f"{name}: 3 members = 1 written + 2 long_name"
+    assert held(tmp_path / "out") == {"good": b"g"}
+    assert (tmp_path / "out.members.csv").stat().st_size < 8000
+    assert f"... ({len(long)} bytes)" in (tmp_path / "out.members.csv").read_text()
+
+
+def test_folders_have_a_limit_as_members_have_one(tmp_path: Path) -> None:
+    """A name of 3,000 bytes may make a hundred of them."""
+    source = put(tmp_path / "x.tar", tarred({f"{number}/" + "d/" * 90 + "x": b"" for number in range(9)}))
+    (made,) = unpack_found(find_archives(str(source)), tmp_path / "out", limits=Limits(members=1200))
+    assert "folders, the limit is 300; hpcdata unpack --max-members allows more" in made.damage
+    assert sum(path.is_dir() for path in (tmp_path / "out").rglob("*")) < 400
+
+
+def test_a_pipe_in_the_place_of_a_member_is_no_member_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    out, journal = tmp_path / "out", tmp_path / "out.members.csv"
+    unpack(str(put(tmp_path / "x.zip", zipped({"a": b"a", "b": b"b"}))), out)
+    (out / "a").unlink()
+    os.mkfifo(out / "a")
+    found = {item.line.member: item.fault for item in check_members("x.zip", out, journal, num_threads=1)}
+    assert found == {"a": "what is in its place is no file", "b": ""}
 
 
 def test_members_that_overlap_are_a_bomb(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mmap
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,16 +32,22 @@ def is_right(path: Path, wanted: Wanted, wait: Callable[[float], bool]) -> str |
 
 def _sums(path: Path, wait: Callable[[float], bool], *, with_git: bool) -> tuple[str, str]:
     """(sha256, sha1 as a blob of git or empty) of one reading."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        size = os.fstat(descriptor).st_size
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is no file", str(path))
+        size = left = found.st_size
         digests = [hashlib.sha256(), *([hashlib.sha1(b"blob %d\0" % size)] if with_git else [])]
         block = memoryview(bytearray(min(size, _BLOCK) or 1) if size < _BLOCK else mmap.mmap(-1, _BLOCK))
         while count := os.readv(descriptor, [block]):
             for digest in digests:
                 digest.update(block[:count])
+            left -= count
             if count == _BLOCK and wait(0):
                 raise Fault("busy", "stopped", "the process is to stop")
+        if left > 0:
+            raise OSError(errno.EIO, f"it has {left} bytes less than it should", str(path))
     finally:
         os.close(descriptor)
     sha256, *git_sha1 = (digest.hexdigest() for digest in digests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -69,3 +70,24 @@ def test_a_file_that_no_sum_can_tell_is_not_read(path: Path, opened: list[object
 def test_a_process_that_is_to_stop_reads_no_further(path: Path) -> None:
     with pytest.raises(Fault, match="stopped"):
         hashing.is_right(path, wanted(git_sha1=GIT_SHA1), lambda _: True)
+
+
+def test_bytes_that_do_not_come_are_a_fault_of_the_machine_and_no_other_sum(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, real = [1], os.readv
+
+    def readv(descriptor: int, buffers: list[memoryview]) -> int:
+        left[0] -= 1
+        return real(descriptor, buffers) if left[0] >= 0 else 0
+
+    monkeypatch.setattr(os, "readv", readv)
+    with pytest.raises(OSError, match="1048579 bytes less than it should") as raised:
+        hashing.hash_file(path)
+    assert (raised.value.errno, raised.value.filename) == (errno.EIO, str(path))
+
+
+def test_a_pipe_is_no_file_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(OSError, match="it is no file"):
+        hashing.hash_file(tmp_path / "a")
