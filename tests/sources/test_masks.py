@@ -15,6 +15,8 @@ from hypothesis.extra import numpy as arrays
 
 from hpcdata.base.errors import UserError
 from hpcdata.multimodal import SourceDataset
+from hpcdata.multimodal.datasets.examples import example_of
+from hpcdata.samples import BadSample, Role, Sample, TextPart
 from hpcdata.sources import list_inputs
 from hpcdata.sources import prepare as prepare_input
 from hpcdata.sources.sets import masks
@@ -103,3 +105,24 @@ def test_masks_need_another_task_and_pycocotools(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(UserError, match=r"pip install 'hpcdata\[coco\]'"):
         prepare_input(file, tmp_path / "made")
+
+
+def test_what_would_be_drawn_for_hours_is_no_mask_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A corner takes ten bytes of JSON, and its edge any number of pixels: all are drawn."""
+    pytest.importorskip("pycocotools")
+    size, scribble = (16384, 16384), [0.0, 0.0, *[0.0, 60000.0, 60000.0, 0.0] * 50]
+    assert masks.runs_of([scribble], size) is None
+    triangle = [[0.0, 0.0, 16000.0, 16000.0, 0.0, 16000.0]]
+    assert masks.Masks("x.json", size=0).of(triangle, size) == masks.runs_of(triangle, size)
+    monkeypatch.setattr(masks, "_OUTLINE_OF_ALL", 48_000)
+    with pytest.raises(UserError, match=r"x\.json has polygons whose outlines are more than 50 pixels for each of its"):
+        masks.Masks("x.json", size=0).of(triangle, size)
+
+
+def test_masks_of_a_record_have_a_limit_together() -> None:
+    """Ten letters are the mask of a whole picture."""
+    full = {"size": [16384, 16384], "counts": "0PPPPP8"}
+    talk = (TextPart(text="a", role=Role.USER), TextPart(text="b", role=Role.ASSISTANT))
+    record = Sample(key="7", position=0, parts=talk, masks=(("dog", full),) * 5)
+    with pytest.raises(BadSample, match=r"7: 5 masks of 1342177280 bytes together, the limit is 1073741824"):
+        example_of(record)

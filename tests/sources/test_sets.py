@@ -18,7 +18,7 @@ from hpcdata.runs.rejects import rows_of
 from hpcdata.samples import ImagePart, Record, Reject, Sample
 from hpcdata.sources import InputFile, list_inputs
 from hpcdata.sources import prepare as prepare_input
-from hpcdata.sources.sets.coordinates import boxes_text, points_text
+from hpcdata.sources.sets.coordinates import STYLES, boxes_text, points_text
 from hpcdata.sources.sets.elements import elements
 from hpcdata.sources.sets.settings import settings_line
 from hpcdata.sources.streams import open_input
@@ -140,6 +140,35 @@ PANOPTIC = {
         "odd",
     ],
 }
+
+
+def test_sizes_that_are_none_are_no_matter_of_captions(tmp_path: Path) -> None:
+    annotations = [{"image_id": 9, "id": 1, "caption": "A dog."}, box(2, 9)]
+    path = coco(tmp_path / "captions.json", [image(9, width="a", height=None)], annotations)
+    assert read(path, "captions") == ["A dog.|I"]
+
+
+def test_the_largest_number_of_a_picture_has_its_annotations(tmp_path: Path) -> None:
+    largest = (1 << 63) - 1
+    boxes = [box(1, largest, at=(1, 1, 2, 2)), box(2, largest - 1, at=(5, 5, 2, 2))]
+    path = coco(tmp_path / "instances.json", [image(largest, file_name="a"), image(largest - 1, file_name="b")], boxes)
+    assert read(path, "boxes") == ["I|Where is each person?|[1, 1, 3, 3]", "I|Where is each person?|[5, 5, 7, 7]"]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_names_of_keypoints_need_not_be_texts(style: str, tmp_path: Path) -> None:
+    annotation = box(1, 9, keypoints=[1, 1, 2], num_keypoints=1)
+    path = coco(tmp_path / "p.json", [image(9)], [annotation], [{"id": 1, "name": "dog", "keypoints": [5]}])
+    (found,) = read(path, "keypoints", coordinates=style)
+    assert "5" in found.rpartition("|")[2]
+
+
+def test_what_is_nested_deeper_than_json_is_written_is_no_box(tmp_path: Path) -> None:
+    deep: Any = []
+    for _ in range(300):
+        deep = [deep]
+    path = coco(tmp_path / "instances.json", [image(9)], [box(1, 9, at=deep), box(2, 9, at=(1, 1, 2, 2))])
+    assert read(path, "boxes") == ["I|Where is each person?|[1, 1, 3, 3]"]
 
 
 @pytest.mark.parametrize(
@@ -309,6 +338,20 @@ def test_no_question_gets_the_answers_of_another(tmp_path: Path) -> None:
         *[f"bad_record: question 1 {again}"] * 2,
         *(f"bad_record: question 2 {several}", "I|Q3?|d", f"bad_record: question 4 {several}"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("strange", "expected"),
+    [
+        ({"image_id": [9]}, "bad_record: question 1 has several answers, or those of another image"),
+        ({"answers": 5, "multiple_choice_answer": "a"}, "I|Q?|a"),
+        ({"answers": {"answer": "b"}}, "empty_text: question 1 has empty answers"),
+        ({"multiple_choice_answer": ["a"]}, "empty_text: question 1 has empty answers"),
+    ],
+)
+def test_answers_of_other_types_are_told(strange: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    questions = [{"question_id": 1, "image_id": 9, "question": "Q?"}]
+    assert read(vqa(tmp_path, questions, [{**answered(1), **strange}]), source="vqa") == [expected]
 
 
 def test_questions_get_the_answer_that_most_give_and_keep_all_of_them(tmp_path: Path) -> None:

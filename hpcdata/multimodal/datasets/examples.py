@@ -12,7 +12,8 @@ metadata says what they show.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpcdata.media.rules import MOLMO, Rule
@@ -23,6 +24,7 @@ from hpcdata.sources.base import Options
 from hpcdata.sources.pictures.turns import IMAGE_MARKER
 from hpcdata.sources.sets.masks import pixels_of
 
+_MOST_MASK_BYTES = 1 << 30
 _ROLES = {Role.SYSTEM: "system", Role.USER: "user", Role.ASSISTANT: "assistant"}
 
 
@@ -74,9 +76,18 @@ def example_of(
         example["text"] = "\n\n".join(part.text for part in texts)
     metadata: dict[str, Any] = {"key": record.key, "source": record.source or source}
     if record.masks:
+        _require_few_pixels([runs for _, runs in record.masks], record.key)
         example["masks"] = [pixels_of(runs) for _, runs in record.masks]
         metadata["mask_categories"] = [category for category, _ in record.masks]
     return {**example, "metadata": metadata}
+
+
+def _require_few_pixels(masks: Sequence[Mapping[str, Any]], key: str) -> None:
+    """A mask of a few letters may have a picture's pixels, and a record any number of them."""
+    pixels = sum(math.prod(runs["size"]) for runs in masks)
+    if pixels > _MOST_MASK_BYTES:
+        message = f"{key}: {len(masks)} masks of {pixels} bytes together, the limit is {_MOST_MASK_BYTES}"
+        raise BadSample(Reason.OVERSIZED_RECORD, message)
 
 
 def _messages(parts: Sequence[TextPart | ImagePart]) -> list[dict[str, Any]]:

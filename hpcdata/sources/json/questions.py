@@ -73,7 +73,10 @@ class QuestionFile:
         except ValueError as error:
             raise UserError(f"{self.path} is no JSON: {error}") from None
         self._held = list(values.items())[:most]
-        self.digest = hashlib.sha256(orjson.dumps(self._held)).hexdigest()
+        try:
+            self.digest = hashlib.sha256(orjson.dumps(self._held)).hexdigest()
+        except TypeError:
+            raise UserError(f"{self.path} has a question of more than 250 levels, one in another") from None
 
     def _scan(self, descriptor: int, most: int | None) -> None:
         digest, places = hashlib.sha256(), array("q")

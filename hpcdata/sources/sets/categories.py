@@ -31,7 +31,7 @@ class Categories:
         if not values.get("isthing", 1):
             self._stuff.add(number)
         points = values.get("keypoints")
-        self._keypoints.setdefault(self._first.setdefault(name, number), points if isinstance(points, list) else [])
+        self._keypoints.setdefault(self._first.setdefault(name, number), _texts(points))
 
     def number_of(self, value: object) -> int | None:
         """The category that a field names; None where there is no such."""
@@ -54,3 +54,7 @@ class Categories:
     def keypoints(self, number: int) -> list[str]:
         """Names of the keypoints of its objects, in order."""
         return self._keypoints[number]
+
+
+def _texts(values: object) -> list[str]:
+    return [str(value) for value in values] if isinstance(values, list) else []

@@ -86,6 +86,7 @@ class _Picture:
 class _Writer:
     def __init__(self, descriptor: int, path: str, settings: SetSettings) -> None:
         self._path, self._settings = path, settings
+        self._masks = masks.Masks(path, os.fstat(descriptor).st_size)
         if "masks" in settings.tasks:
             masks.require_library()
         self._categories = Categories(path)
@@ -128,7 +129,9 @@ class _Writer:
             lines.reject(Reason.MISSING_IMAGE, f"image {number} has no file_name and no coco_url")
             return
         needs_size = self._tasks != ("captions",)
-        if needs_size and not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
+        if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
+            width = height = 0
+        if needs_size and not width:
             lines.reject(Reason.BAD_RECORD, f"image {number} has no width and height, or 0")
             return
         picture = _Picture(image=image, name=name, size=(width or 1, height or 1))
@@ -145,12 +148,11 @@ class _Writer:
         """Without those that say the same twice."""
         seen: set[bytes] = set()
         for item in annotations:
-            box = item.get("bbox")
-            said = orjson.dumps([item.get("category_id"), box, item.get("iscrowd", 0)])
-            if isinstance(box, list) and said in seen:
+            said = _said(item)
+            if said in seen:
                 picture.left_out["annotations that come again"] += 1
                 continue
-            seen.add(said)
+            seen.update([said] if said else [])
             yield item
 
     def _take(self, annotation: dict[str, Any], picture: _Picture) -> None:
@@ -178,7 +180,7 @@ class _Writer:
             return
         picture.boxes.setdefault(category, []).append(box)
         if "masks" in self._tasks:
-            mask = masks.runs_of(annotation.get("segmentation"), picture.size)
+            mask = self._masks.of(annotation.get("segmentation"), picture.size)
             picture.masks.setdefault(category, []).append(mask)
             if mask is None:
                 picture.left_out["segmentations that are no mask of their picture"] += 1
@@ -260,12 +262,22 @@ class _Writer:
 
     def _absent(self, picture: _Picture) -> list[int]:
         """Categories that the set says are not in a picture."""
-        found = self._categories.numbers_of(picture.image.get("neg_category_ids"))
-        return [category for category in found if category not in {*picture.boxes, *picture.uncounted}]
+        found, there = picture.image.get("neg_category_ids"), {*picture.boxes, *picture.uncounted}
+        return [category for category in self._categories.numbers_of(found) if category not in there]
 
     def _shows_none(self, picture: _Picture) -> bool:
         is_empty = not (picture.boxes or picture.crowds or picture.stuff or picture.left_out)
         return is_empty and not self._categories.is_lvis
+
+
+def _said(annotation: dict[str, Any]) -> bytes:
+    """What it says of a box; nothing where it has none, or what nobody reads: lists of 254 levels."""
+    box = annotation.get("bbox")
+    try:
+        values = [annotation.get("category_id"), box, annotation.get("iscrowd", 0)]
+        return orjson.dumps(values) if isinstance(box, list) else b""
+    except TypeError:
+        return b""
 
 
 def name_of(image: dict[str, Any]) -> str:

@@ -44,6 +44,7 @@ def elements(descriptor: int, path: str, lists: set[str] | None = None) -> Itera
                     name = _opened(tail, piece.opens)
                     if lists is not None and name:
                         lists.add(name)
+                    tail = b""
             place += len(data)
         if not place:
             raise UserError("it is cut short: it is empty")

@@ -50,7 +50,7 @@ class Places:
 
     def of(self, number: int) -> Iterator[dict[str, Any]]:
         """The elements with a number, in the order of the file."""
-        begin, end = np.searchsorted(self._sorted, [number, number + 1])
+        begin, end = (np.searchsorted(self._sorted, np.int64(number), side) for side in ("left", "right"))
         for index in self._order[begin:end].tolist():
             yield self.get(index)
 

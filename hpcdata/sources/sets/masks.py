@@ -12,6 +12,7 @@ the text. To read it nothing is needed but numpy.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,10 @@ Runs = dict[str, Any]
 _MOST_PIXELS = 1 << 28
 _FAR = 4
 """Points of polygons lie within so many times the longer side, or nobody has drawn them on the picture."""
+_MOST_OUTLINE = 1 << 21
+"""Pixels that the outlines of one object may be long: to draw one takes 40 bytes."""
+_OUTLINE_OF_ALL, _OUTLINE_TIMES = 1 << 26, 50
+"""The same of all objects of a file, and for each of its bytes: 25 million take a second."""
 
 
 def require_library() -> None:
@@ -36,8 +41,32 @@ def require_library() -> None:
         ) from None
 
 
-def runs_of(segmentation: object, size: tuple[int, int]) -> Runs | None:
-    """The mask of an annotation; None for what is none. size: (width, height) of its picture."""
+class Masks:
+    """Those of a file of `size` bytes: a few bytes of polygons may take hours to draw."""
+
+    def __init__(self, path: str, size: int) -> None:
+        self._path, self._left = path, float(_OUTLINE_OF_ALL + _OUTLINE_TIMES * size)
+
+    def of(self, segmentation: object, size: tuple[int, int]) -> Runs | None:
+        """As `runs_of`. Raises UserError before all that are drawn are too long together."""
+        return runs_of(segmentation, size, self._spend)
+
+    def _spend(self, outline: float) -> None:
+        self._left -= outline
+        if self._left < 0:
+            raise UserError(
+                f"{self._path} has polygons whose outlines are more than {_OUTLINE_TIMES} pixels for each of its "
+                "bytes: leave masks out of data.tasks, or write them as run lengths"
+            )
+
+
+def runs_of(
+    segmentation: object, size: tuple[int, int], spend: Callable[[float], object] = lambda outline: None
+) -> Runs | None:
+    """The mask of an annotation; None for what is none. size: (width, height) of its picture.
+
+    spend: is told how long the outlines are that are drawn next, and may raise.
+    """
     from pycocotools import mask
 
     width, height = size
@@ -47,6 +76,9 @@ def runs_of(segmentation: object, size: tuple[int, int]) -> Runs | None:
         reach = _FAR * max(size)
         if not segmentation or not all(_is_polygon(item, reach) for item in segmentation):
             return None
+        if (outline := sum(map(_around, segmentation))) > _MOST_OUTLINE:
+            return None
+        spend(outline)
         found = mask.merge(mask.frPyObjects(segmentation, height, width))
         return {"size": [height, width], "counts": found["counts"].decode("ascii")}
     counts = _counts(segmentation, size)
@@ -78,6 +110,12 @@ def _is_polygon(points: object, reach: float) -> bool:
         and len(points) % 2 == 0
         and all(isinstance(item, int | float) and math.isfinite(item) and abs(item) <= reach for item in points)
     )
+
+
+def _around(points: list[float]) -> float:
+    """How many pixels a polygon is around, as pycocotools counts them."""
+    at = np.array(points, np.float64).reshape(-1, 2)
+    return float(np.abs(np.roll(at, -1, axis=0) - at).max(axis=1).sum()) + len(at)
 
 
 def _counts(runs: object, size: tuple[int, int]) -> list[int] | None:

@@ -82,8 +82,7 @@ def _write(question: dict[str, Any], answers: list[dict[str, Any]], number: int,
     if not answers:
         lines.reject(Reason.MISSING_TEXT, f"question {number} has no answers")
         return
-    images = {item.get("image_id", image) for item in answers}
-    if images != {image} or any(item != answers[0] for item in answers[1:]):
+    if any(item.get("image_id", image) != image or item != answers[0] for item in answers):
         lines.reject(Reason.BAD_RECORD, f"question {number} has several answers, or those of another image")
         return
     counted = _counted(answers[0])
@@ -106,7 +105,8 @@ def _write(question: dict[str, Any], answers: list[dict[str, Any]], number: int,
 
 def _counted(answer: dict[str, Any]) -> dict[str, int]:
     """Answer -> how many gave it, the most frequent first."""
-    given = [item.get("answer") for item in answer.get("answers") or () if isinstance(item, dict)]
+    answers = answer.get("answers")
+    given = [item.get("answer") for item in answers if isinstance(item, dict)] if isinstance(answers, list) else []
     return dict(Counter(text for text in given if isinstance(text, str) and text.strip()).most_common())
 
 
