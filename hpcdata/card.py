@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcdata.base.command import DONE, Options, Parser, say
+from hpcdata.base.command import DONE, Options, Parser, path, say
 
 if TYPE_CHECKING:
     from hpcdata.report.card.model import About, Card, SourceSet
@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 
 def parser() -> Parser:
     parser = Parser("card", __doc__)
-    parser.add_argument("path", help="output directory of a combined run, a dataset, or an export")
-    parser.add_argument("--out", metavar="PATH", help="PATH.md and PATH.html; by default `card` in the run's folder")
+    parser.add_argument("path", type=path, help="output directory of a combined run, a dataset, or an export")
+    parser.add_argument(
+        "--out", type=path, metavar="PATH", help="PATH.md and PATH.html; by default `card` in the run's folder"
+    )
     parser.add_argument("--title", help="by default the name of the folder")
     parser.add_argument("--license", metavar="ID", default="", help="of what was made, as a hub calls it: cc-by-4.0")
     parser.add_argument("--language", metavar="CODE", action="append", default=[], help="of its texts: en")
     parser.add_argument("--set", metavar="NAME", action="append", default=[], help="a data set that it came from")
-    parser.add_argument("--catalogue", metavar="FOLDER", action="append", default=[], help="of entries of your own")
+    parser.add_argument(
+        "--catalogue", type=path, metavar="FOLDER", action="append", default=[], help="of entries of your own"
+    )
     parser.add_argument("--note", default="", help="a paragraph of yours")
     return parser
 

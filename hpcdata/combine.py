@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hpcdata.base.command import DONE, FAILED, Options, Parser, complain, say
+from hpcdata.base.command import DONE, FAILED, Options, Parser, complain, path, say
 
 if TYPE_CHECKING:
     from hpcdata.shards.counts import Counts
@@ -38,7 +38,7 @@ def parser() -> Parser:
         metavar="LAYOUT",
         help="store the padded rows of a layout, such as t2i or text:max_length=1024; again for another; none: no rows",
     )
-    parser.add_argument("--output-dir", help="where the dataset goes; by default RUN/dataset")
+    parser.add_argument("--output-dir", type=path, help="where the dataset goes; by default RUN/dataset")
     parser.add_argument("--mem-efficient", action="store_true", help="no effect: memory is always constant")
     parser.add_json()
     return parser

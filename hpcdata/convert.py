@@ -23,7 +23,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcdata.base.command import DONE, FAILED, Options, Parser, say
+from hpcdata.base.command import DONE, FAILED, Options, Parser, path, say
 from hpcdata.formats.lines import require_options_of, require_sense
 from hpcdata.launch import keys_of_help, tell
 
@@ -35,14 +35,14 @@ FORMS = (LLAVA, RELINK, SETS, MIX)
 def parser() -> Parser:
     parser = Parser("convert", __doc__, more=keys_of_help)
     parser.add_argument("form", choices=FORMS, help="what is made, see above")
-    parser.add_argument("src", help="file, folder, glob or brace list")
-    parser.add_argument("out", help="folder to make")
+    parser.add_argument("src", type=path, help="file, folder, glob or brace list")
+    parser.add_argument("out", type=path, help="folder to make")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="cluster=NAME, keys of launch")
     parser.add_argument(
         "--name", metavar="NAME.json", help="of the JSON; NAME.jsonl: a record a line (OUT's name, .json)"
     )
-    parser.add_argument("--run-dir", metavar="DIR", help="folder of the run (OUT.run)")
-    parser.add_argument("--mapping", metavar="CSV", help="relink, sets: folder_name,json_file (SET.json)")
+    parser.add_argument("--run-dir", type=path, metavar="DIR", help="folder of the run (OUT.run)")
+    parser.add_argument("--mapping", type=path, metavar="CSV", help="relink, sets: folder_name,json_file (SET.json)")
     parser.add_argument("--root-name", metavar="NAME", help="relink, sets: what paths start with (OUT's name)")
     parser.add_argument("--set", metavar="SET", action="append", default=[], help="relink, sets: these alone")
     parser.add_argument(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import Options, Parser
+from hpcdata.base.command import Options, Parser, path
 
 
 def parser() -> Parser:
@@ -22,9 +22,9 @@ def parser() -> Parser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="data sets or groups of them; all")
     for_procs = ("--n-proc", "--n_proc", "--n_procs", "--n-procs")
     parser.add_argument(*for_procs, type=int, default=1, help="files in work at once (default: %(default)s)")
-    parser.add_argument("--data-dir", metavar="DIR", help="where sets lie (default: $MOLMO_DATA_DIR)")
+    parser.add_argument("--data-dir", type=path, metavar="DIR", help="where sets lie (default: $MOLMO_DATA_DIR)")
     parser.add_argument(
-        "--catalogue", metavar="DIR", action="append", default=[], help="entries of your own, NAME.yaml"
+        "--catalogue", type=path, metavar="DIR", action="append", default=[], help="entries of your own, NAME.yaml"
     )
     parser.add_argument("--list", action="store_true", help="the sets, and how each of them is")
     parser.add_argument("--check", action="store_true", help="read everything back in place of fetching")

@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpcdata.base.command import DONE, Options, Parser, say
+from hpcdata.base.command import DONE, Options, Parser, path, say
 from hpcdata.base.errors import UserError
 from hpcdata.formats import unidisc_options
 from hpcdata.formats.lines import require_sense
@@ -41,8 +41,8 @@ _COMMON = {"dataset", "out", "format", "json", "overrides", "run"}
 
 def parser() -> Parser:
     parser = Parser("export", __doc__)
-    parser.add_argument("dataset", help="a dataset, or the output folder of a combined run")
-    parser.add_argument("out", help="folder to make; must not exist")
+    parser.add_argument("dataset", type=path, help="a dataset, or the output folder of a combined run")
+    parser.add_argument("out", type=path, help="folder to make; must not exist")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="where a run makes it: as of launch")
     parser.add_argument("--format", required=True, choices=FORMATS, help="what the folder is to be")
     records.add_options(parser)

@@ -12,13 +12,15 @@ import os
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import Options, Parser, complain, say
+from hpcdata.base.command import Options, Parser, complain, path, say
 
 
 def parser() -> Parser:
     parser = Parser("index", __doc__)
-    parser.add_argument("tars", nargs="+", help="paths, globs or brace lists of tars")
-    parser.add_argument("--output", "-o", default="shardindex.json", help="the index file (default: %(default)s)")
+    parser.add_argument("tars", type=path, nargs="+", help="paths, globs or brace lists of tars")
+    parser.add_argument(
+        "--output", "-o", type=path, default="shardindex.json", help="the index file (default: %(default)s)"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     parser.add_argument("--checksums", action="store_true", help="add the md5sum of every tar")
     parser.add_json()

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcdata.base import files
-from hpcdata.base.command import Options, Parser, say
+from hpcdata.base.command import Options, Parser, path, say
 
 if TYPE_CHECKING:
     from hpcdata.cluster.launching import Estimated, Launched
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 def parser() -> Parser:
     parser = overrides_parser("launch", __doc__)
     parser.add_argument("--cfg", action="store_true", help="print the configuration as JSON and stop")
-    parser.add_argument("--config", metavar="FILE", help="a configuration as --cfg printed it, - for standard input")
+    parser.add_argument(
+        "--config", type=path, metavar="FILE", help="a configuration as --cfg printed it, - for standard input"
+    )
     parser.add_json("print what was planned, submitted or made as one JSON object")
     return parser
 

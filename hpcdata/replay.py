@@ -22,22 +22,26 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import Options, Parser, say
+from hpcdata.base.command import Options, Parser, path, say
 
 
 def parser() -> Parser:
     parser = Parser("replay", __doc__)
-    parser.add_argument("dataset", help="a dataset, a combined run, a mixture as a .json file, or a recipe")
+    parser.add_argument("dataset", type=path, help="a dataset, a combined run, a mixture as a .json file, or a recipe")
     parser.add_argument("--steps", help="A:B of the epoch; by default from the state's step to the end")
     parser.add_argument("--epoch", type=int, help="by default the state's, else 0")
     parser.add_argument("--world-size", type=int, default=1, help="also print the digests of this many shares")
-    parser.add_argument("--state", help="file with what TokenLoader.state_dict() returned, JSON or torch.save")
+    parser.add_argument(
+        "--state", type=path, help="file with what TokenLoader.state_dict() returned, JSON or torch.save"
+    )
     parser.add_argument("--global-batch-size", type=int, help="without a state")
     parser.add_argument("--seed", type=int, default=0, help="without a state")
     parser.add_argument("--no-shuffle", action="store_true", help="without a state")
     parser.add_argument("--layout", help="by default the state's, else t2i")
     parser.add_argument("--layout-options", default="{}", help='options that the run gave it: {"block_size": 128}')
-    parser.add_argument("--weights-ledger", metavar="FILE", help="with the changes of weights, where the run gave one")
+    parser.add_argument(
+        "--weights-ledger", type=path, metavar="FILE", help="with the changes of weights, where the run gave one"
+    )
     parser.add_argument("--account", action="store_true", help="print the account of all sources in place of digests")
     parser.add_json("print one JSON object a step, or of the account")
     return parser

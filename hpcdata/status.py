@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hpcdata.base.command import DONE, FAILED, UNFINISHED, Options, Parser, say
+from hpcdata.base.command import DONE, FAILED, UNFINISHED, Options, Parser, path, say
 
 _KEYS = """keys of --json: the fields of Status and Task in hpcdata/report/status.py and hpcdata/history/tasks.py;
 hpcdata/history/history.py defines useful, lost, overhead and queued seconds and goodput"""
@@ -30,7 +30,7 @@ def parser() -> Parser:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object")
     form.add_argument("--watch", action="store_true", help="a live view until the run is finished")
-    form.add_argument("--html", metavar="FILE", help="write a page with charts that opens without a network")
+    form.add_argument("--html", type=path, metavar="FILE", help="write a page with charts that opens without a network")
     parser.add_argument("--every", type=float, default=5.0, metavar="S", help="seconds between looks of --watch (5)")
     return parser
 

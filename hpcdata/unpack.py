@@ -18,13 +18,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcdata.base.command import DONE, FAILED, Options, Parser, say
+from hpcdata.base.command import DONE, FAILED, Options, Parser, path, say
 
 
 def parser() -> Parser:
     parser = Parser("unpack", __doc__)
-    parser.add_argument("src", help="archive, folder, glob or brace list")
-    parser.add_argument("out", help="folder to unpack into")
+    parser.add_argument("src", type=path, help="archive, folder, glob or brace list")
+    parser.add_argument("out", type=path, help="folder to unpack into")
     parser.add_argument("-d", action="store_true", help="no effect: OUT may stand behind it, as for unzip")
     parser.add_argument("--max-bytes", type=int, metavar="N", help="of an archive (100 times its size and 256 MiB)")
     parser.add_argument("--max-members", type=int, metavar="N", help="of an archive (262,144 and one for 64 bytes)")

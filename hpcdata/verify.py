@@ -14,12 +14,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcdata.base.command import DONE, FAILED, UNFINISHED, Options, Parser, say
+from hpcdata.base.command import DONE, FAILED, UNFINISHED, Options, Parser, path, say
 
 
 def parser() -> Parser:
     parser = Parser("verify", __doc__)
-    parser.add_argument("path", help="output directory of a run, a dataset, or an export")
+    parser.add_argument("path", type=path, help="output directory of a run, a dataset, or an export")
     parser.add_json("print the report as JSON")
     parser.add_argument("--prove", type=int, metavar="N", help="make N drawn samples again and compare everything")
     parser.add_argument("--seed", type=int, help="with --prove: draws the same samples again")

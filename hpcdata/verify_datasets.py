@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hpcdata.base.command import DONE, FAILED, UNFINISHED, Options, Parser, quoted, say
+from hpcdata.base.command import DONE, FAILED, UNFINISHED, Options, Parser, path, quoted, say
 
 if TYPE_CHECKING:
     from hpcdata.multimodal.datasets.verifying import SplitReport
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 def parser() -> Parser:
     parser = Parser("verify-datasets", __doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="data sets or groups (default: all that are here)")
-    parser.add_argument("--data-dir", metavar="DIR", help="where sets lie (default: $MOLMO_DATA_DIR)")
-    parser.add_argument("--catalogue", metavar="DIR", action="append", default=[], help="your own entries, NAME.yaml")
+    parser.add_argument("--data-dir", type=path, metavar="DIR", help="where sets lie (default: $MOLMO_DATA_DIR)")
+    parser.add_argument(
+        "--catalogue", type=path, metavar="DIR", action="append", default=[], help="your own entries, NAME.yaml"
+    )
     parser.add_argument("--sample", type=int, default=100, help="examples of each split (default: %(default)s)")
     parser.add_argument("--all", action="store_true", help="every example")
     for_procs = ("--n-proc", "--n_proc", "--n_procs", "--n-procs")

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hpcdata.base.command import DONE, FAILED, Options, Parser, say
+from hpcdata.base.command import DONE, FAILED, Options, Parser, path, say
 from hpcdata.base.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,11 +37,15 @@ _OF_VIDEOS = ("max_frames", "frame_sample_mode")
 
 def parser() -> Parser:
     parser = Parser("visualize", __doc__)
-    parser.add_argument("dataset", help="a name, or a path of data")
-    parser.add_argument("out", help="the folder for index.html")
+    parser.add_argument("dataset", type=path, help="a name, or a path of data")
+    parser.add_argument("out", type=path, help="the folder for index.html")
     parser.add_argument("--split", default="train", help="of a named set or a folder (default: %(default)s)")
     parser.add_argument(
-        "--image_root", "--image-root", metavar="DIR", help="where names of pictures start (the folder of each file)"
+        "--image_root",
+        "--image-root",
+        type=path,
+        metavar="DIR",
+        help="where names of pictures start (the folder of each file)",
     )
     parser.add_argument("--num_examples", "--num-examples", type=int, default=100)
     parser.add_argument("--shuffle", action="store_true", help="examples at random, and not the first ones")
@@ -50,7 +54,7 @@ def parser() -> Parser:
     parser.add_argument("--inference", action="store_true", help="as for inference: the last answer is left out")
     parser.add_argument("--show_crops", "--show-crops", action="store_true", help="what the model sees of pictures")
     parser.add_argument("--show_patches", "--show-patches", action="store_true", help="every token of a picture")
-    parser.add_argument("--tokenizer", default="embedded", help="a file, a folder, or embedded")
+    parser.add_argument("--tokenizer", type=path, default="embedded", help="a file, a folder, or embedded")
     parser.add_argument("--output_name", "--output-name", default="index.html", help="another name of the page")
     for name, kind, words in _OF_PREPROCESSOR:
         spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))

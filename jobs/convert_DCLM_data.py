@@ -10,15 +10,17 @@ import sys
 from collections.abc import Sequence
 
 from hpcdata import launch
-from hpcdata.base.command import DONE, Options, Parser
+from hpcdata.base.command import DONE, Options, Parser, path
 from hpcdata.jobs import packing_imagepairs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("convert_DCLM_data", __doc__, prog="jobs/{}.py")
-    parser.add_argument("--input-path", required=True, metavar="DIR", help="folder of JSON lines, compressed or not")
-    parser.add_argument("--temp-path", required=True, metavar="DIR", help="the folder of the run")
-    parser.add_argument("--save-path", required=True, metavar="DIR", help="the folder to make")
+    parser.add_argument(
+        "--input-path", type=path, required=True, metavar="DIR", help="folder of JSON lines, compressed or not"
+    )
+    parser.add_argument("--temp-path", type=path, required=True, metavar="DIR", help="the folder of the run")
+    parser.add_argument("--save-path", type=path, required=True, metavar="DIR", help="the folder to make")
     parser.add_argument("--num-shards", metavar="N", help="files to cut it into (up to 256, of 1000 rows or more)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the launch")
     return parser.run(arguments, _convert)

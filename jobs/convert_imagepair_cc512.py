@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpcdata import launch
-from hpcdata.base.command import Options, Parser
+from hpcdata.base.command import Options, Parser, path
 from hpcdata.jobs import precompute_tokens
 
 
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--input-pair", required=True, metavar="FILE", help="JSON lines, or any input of a launch")
     parser.add_argument("--temp-path", required=True, metavar="DIR", help="the folder of the run")
     parser.add_argument("--save-path", metavar="DIR", help="no effect: packing_imagepairs.py makes it")
-    parser.add_argument("--vqgan-path", required=True, metavar="FILE", help="vqgan.ckpt, or the folder that holds it")
+    parser.add_argument("--vqgan-path", type=path, required=True, metavar="FILE", help="vqgan.ckpt, or its folder")
     parser.add_argument("--num-processes", type=int, default=1, metavar="N", help="processes here, one a GPU (1)")
     parser.add_argument("--num-chunks", type=int, metavar="N", help="this process is one of N that you start yourself")
     parser.add_argument("--chunk-idx", metavar="I", help="no effect: processes divide the work among them")

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 
 from hpcdata import combine, export
-from hpcdata.base.command import DONE, Options, Parser
+from hpcdata.base.command import DONE, Options, Parser, path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("packing_imagepairs", __doc__, prog="jobs/{}.py")
-    parser.add_argument("--temp-path", required=True, metavar="DIR", help="the folder of the run")
-    parser.add_argument("--save-path", required=True, metavar="DIR", help="the folder to make")
+    parser.add_argument("--temp-path", type=path, required=True, metavar="DIR", help="the folder of the run")
+    parser.add_argument("--save-path", type=path, required=True, metavar="DIR", help="the folder to make")
     parser.add_argument("--num-shards", metavar="N", help="files to cut it into (up to 256, of 1000 rows or more)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the export")
     return parser.run(arguments, _pack)

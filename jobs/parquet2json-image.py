@@ -11,14 +11,14 @@ The same line again finishes what was interrupted; memory does not grow with the
 import os
 import sys
 
-from hpcdata.base.command import Parser
+from hpcdata.base.command import Parser, path
 from hpcdata.convert import LLAVA, main
 
 
 def arguments() -> list[str]:
     """As `hpcdata convert` has them."""
     parser = Parser("parquet2json-image", __doc__, prog="jobs/{}.py")
-    parser.add_argument("folder", help="name of the set's folder")
+    parser.add_argument("folder", type=path, help="name of the set's folder")
     parser.add_argument("json", metavar="NAME.json", help="of the JSON to make")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings of hpcdata convert, and its options"

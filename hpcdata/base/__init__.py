@@ -9,7 +9,7 @@ May use: nothing of ours.
     sealed      JSON files that show any change of their bytes
     digest      sha256 of files, content digest of examples
     typed       checks that values read from files have their types
-    units       numbers and foreign text as people read them, lists as they type them
+    units       numbers and foreign text as people read them, lists and paths as they type them
     logs        the form of log lines
     signals     the stop flag that SIGTERM, SIGUSR1 and SIGUSR2 set
     memory      what cgroups, SLURM and the machine leave a process, as its own limit

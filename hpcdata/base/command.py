@@ -25,7 +25,7 @@ from hpcdata.base.errors import Failed, Unfinished, UserError
 from hpcdata.base.files import NO_ROOM
 
 __all__ = ["DONE", "EXIT_CODES", "FAILED", "INTERRUPTED", "REFUSED", "UNFINISHED"]
-__all__ += ["Options", "Parser", "complain", "quoted", "run", "say", "to_type"]
+__all__ += ["Options", "Parser", "complain", "path", "quoted", "run", "say", "to_type"]
 
 _PLAIN = frozenset(string.ascii_letters + string.digits + "/._-=+:,@% ")
 
@@ -36,6 +36,19 @@ EXIT_CODES = """exit codes:
     2    refused: the line, a setting or an input is not as it must be; the message says what to change
     3    unfinished: shards are missing; what is written is kept, and hpcdata resume goes on
     130  stopped by Ctrl-C (128 + N: by signal N, after a checkpoint)"""
+
+
+def path(text: str) -> str:
+    """The type of arguments that are paths: typed in quotes, they have `~` and `$VAR` as if a shell had read them.
+
+    A name that is there with its dollar sign is meant as it is: so are the lines that commands print.
+    """
+    if not text.startswith("~") and os.path.lexists(text):
+        return text
+    try:
+        return units.local_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,11 +65,11 @@ class Parser(argparse.ArgumentParser):
         self._more = more
 
     def add_run(self) -> None:
-        self.add_argument("run", help="output directory of the run (data.token_output_dir)")
+        self.add_argument("run", type=path, help="output directory of the run (data.token_output_dir)")
 
     def add_config_dir(self) -> None:
         what = "folder of presets: cluster/NAME.yaml, experiments/NAME.yaml; also $HPCDATA_CONFIG_PATH"
-        self.add_argument("--config-dir", metavar="DIR", action="append", default=[], help=what)
+        self.add_argument("--config-dir", type=path, metavar="DIR", action="append", default=[], help=what)
 
     def add_json(self, what: str = "print one JSON object") -> None:
         self.add_argument("--json", action="store_true", help=what)

@@ -1,8 +1,13 @@
-"""Numbers and foreign text as people read them: durations, counts, bytes, one safe line; lists as they type them."""
+"""Numbers and foreign text as people read them: durations, counts, bytes, a safe line; lists and paths as they type."""
 
 from __future__ import annotations
 
+import os
 import re
+
+from hpcdata.base.errors import UserError
+
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
 def duration(seconds: float | None) -> str:
@@ -106,3 +111,27 @@ def _is_balanced(text: str) -> bool:
         if depth < 0:
             return False
     return depth == 0
+
+
+def local_path(text: str, typed: str | None = None) -> str:
+    """With `~` and `$VAR` as a shell has them. Raises UserError for a user or a variable that is not there.
+
+    typed: what is said to be wrong, such as `key=text`.
+    """
+    typed = typed or text
+    if text.startswith("~"):
+        found = os.path.expanduser(text)
+        if found.startswith("~"):
+            raise UserError(f"{typed}: there is no user {text[1:].partition('/')[0]!r}; write the whole path")
+        text = found
+    return _VARIABLE.sub(lambda match: _variable(typed, text, match), text)
+
+
+def _variable(typed: str, text: str, match: re.Match[str]) -> str:
+    """The value of a variable; a name that really holds a dollar sign stays as it is."""
+    name = match[1] or match[2]
+    if value := os.environ.get(name):
+        return value
+    if os.path.lexists(text):
+        return match[0]
+    raise UserError(f"{typed}: the variable {name} is not set; set it, or write the whole path")

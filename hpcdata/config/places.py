@@ -6,9 +6,9 @@ From then on the paths in plan.json and runtime.json mean the same to every task
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 
+from hpcdata.base import units
 from hpcdata.base.errors import UserError
 from hpcdata.config.schema import RunConfig
 
@@ -17,7 +17,6 @@ PATH_KEYS = (
     *("text.tokenizer", "image.checkpoint", "convert.out", "export.out"),
 )
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
 def expand_paths(config: RunConfig) -> RunConfig:
@@ -36,25 +35,10 @@ def local_path(key: str, text: str) -> str:
         raise UserError(
             f"{key}={text} is remote, and only local paths can be used: mount it, or copy it, and give the local path"
         )
-    if text.startswith("~"):
-        found = os.path.expanduser(text)
-        if found.startswith("~"):
-            raise UserError(f"{key}={text}: there is no user {text[1:].partition('/')[0]!r}; write the whole path")
-        text = found
-    return _VARIABLE.sub(lambda match: _variable(key, text, match), text)
+    return units.local_path(text, f"{key}={text}")
 
 
 def _expanded(key: str, value: str | list[str] | None) -> str | list[str] | None:
     if value is None:
         return None
     return local_path(key, value) if isinstance(value, str) else [local_path(key, item) for item in value]
-
-
-def _variable(key: str, text: str, match: re.Match[str]) -> str:
-    """The value of a variable; a name that really holds a dollar sign stays as it is."""
-    name = match[1] or match[2]
-    if value := os.environ.get(name):
-        return value
-    if os.path.lexists(text):
-        return match[0]
-    raise UserError(f"{key}={text}: the variable {name} is not set; set it, or write the whole path")

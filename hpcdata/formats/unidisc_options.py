@@ -6,7 +6,7 @@ from argparse import BooleanOptionalAction
 from collections.abc import Mapping
 from typing import Any
 
-from hpcdata.base.command import Parser
+from hpcdata.base.command import Parser, path
 
 NAMES = (
     *("block_size", "max_length", "bos", "eos", "pad_id", "image_token_id", "sample_ids", "template", "system"),
@@ -46,7 +46,7 @@ def add_options(parser: Parser) -> None:
     )
     group.add_argument("--system", metavar="TEXT", help="what the system says where a conversation has none of it")
     group.add_argument(
-        "--text-tokenizer", metavar="FILE", help="the tokenizer, where the dataset is not beside its run"
+        "--text-tokenizer", type=path, metavar="FILE", help="the tokenizer, where the dataset is not beside its run"
     )
     group.add_argument("--interleaved", action="store_true", help="write input_ids and modality even for pairs")
 

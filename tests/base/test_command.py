@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shlex
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpcdata import unpack
+from hpcdata.__main__ import commands
 from hpcdata.base import command
 from hpcdata.base.errors import Failed, Unfinished, UserError
 from tests.selection import examples
@@ -55,6 +58,33 @@ def test_what_may_be_left_out_is_not_called_required(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         parser.run([], lambda options: 0)
     assert capsys.readouterr().err.endswith("the following arguments are required: run\n")
+
+
+PATHS = {"run", "path", "src", "out", "dataset", "tars", "output", "output_dir", "state"}
+"""Names of arguments that are paths, beside those with such a metavar."""
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_paths_that_are_typed_in_quotes_are_expanded_by_every_command(name: str) -> None:
+    parser = importlib.import_module(f"hpcdata.{name.replace('-', '_')}").parser()
+    found = [item for item in parser._actions if item.dest in PATHS or item.metavar in ("DIR", "FILE", "FOLDER", "CSV")]
+    wrong = [item.dest for item in found if item.type is not command.path]
+    assert not wrong
+
+
+def test_a_path_in_quotes_is_what_a_shell_would_have_made_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert [command.path(typed) for typed in ("~/x", "$HOME/a (b,c) [d]", "./~", "/a~")] == [
+        *("/home/me/x", "/home/me/a (b,c) [d]", "./~", "/a~")
+    ]
+    (tmp_path / "$HOME").mkdir()
+    assert command.path(f"{tmp_path}/$HOME") == f"{tmp_path}/$HOME"  # as commands print it
+    with pytest.raises(SystemExit):
+        unpack.main(["$NOT_SET_HERE/x", "out"])
+    assert "$NOT_SET_HERE/x: the variable NOT_SET_HERE is not set" in capsys.readouterr().err
 
 
 NAMES = st.text(st.characters(exclude_characters="\0/"), min_size=1, max_size=8).filter(lambda name: set(name) != {"."})

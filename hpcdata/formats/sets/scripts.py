@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from hpcdata.base.command import Parser
+from hpcdata.base.command import Parser, path
 
 
 def words_of(script: str, name: str, doc: str | None) -> list[str]:
@@ -12,8 +12,8 @@ def words_of(script: str, name: str, doc: str | None) -> list[str]:
     source = os.path.join(os.environ.get("HPCDATA_DATA_ROOT", ""), name)
     target = os.path.join(os.environ.get("HPCDATA_TARGET_ROOT", "converted"), name)
     parser = Parser(script, doc, prog="jobs/{}.py")
-    parser.add_argument("--source-root", default=source, help="folder of the sets")
-    parser.add_argument("--target-root", default=target, help="folder to make them in")
+    parser.add_argument("--source-root", type=path, default=source, help="folder of the sets")
+    parser.add_argument("--target-root", type=path, default=target, help="folder to make them in")
     parser.add_argument("--cache-dir", help="not needed: Parquet is read where it is")
     known, others = parser.parse_known_args()
     if not os.path.isdir(known.source_root):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from hpcdata.base.command import Parser
+from hpcdata.base.command import Parser, path
 
 _OF_ALL = ("shuffle_seed", "file_bytes", "run")
 _OF_SEQUENCES = ("columns", "eod", "dtype", "image_shift", "image_begin", "image_end")
@@ -58,7 +58,7 @@ def add_options(parser: Parser) -> None:
     )
     group.add_argument("--num-shards", type=int, metavar="N", help="liquid: files to cut it into (up to 256)")
     group.add_argument("--file-bytes", type=int, metavar="BYTES", help="of files of mds and litdata (64 MiB)")
-    group.add_argument("--run", metavar="DIR", help="working folder, removed when all is done (OUT.run)")
+    group.add_argument("--run", type=path, metavar="DIR", help="working folder, removed when all is done (OUT.run)")
 
 
 def launch_line(values: Mapping[str, Any], *, run: str) -> list[str]:
