@@ -43,6 +43,7 @@ from hpcdata.sources.account import Found, NotRead, find_account
 from hpcdata.sources.base import MOST_AT_ONCE, RECORDS, Each, InputFile, Options, Scan, refusing_faults
 from hpcdata.sources.inputs.listing import list_inputs, warn_of_differences
 from hpcdata.sources.inputs.preparing import prepare
+from hpcdata.sources.mixes.parts import is_part
 
 __all__ = [
     "MOST_AT_ONCE",
@@ -141,4 +142,5 @@ def read_documents(
 
 
 def _module(file: InputFile) -> _Format:
-    return cast(_Format, importlib.import_module(f"hpcdata.sources.{_MODULES[file.format]}"))
+    name = "pictures.table_parts" if file.format == RECORDS and is_part(file) else _MODULES[file.format]
+    return cast(_Format, importlib.import_module(f"hpcdata.sources.{name}"))

@@ -31,7 +31,7 @@ from hpcdata.native.forks import ForkLock
 from hpcdata.samples import BadSample, Record
 from hpcdata.sources.base import RECORDS, InputFile, Options, Scan, changed_since_planned, refusing_faults
 from hpcdata.sources.limits import bounded
-from hpcdata.sources.mixes.parts import is_part
+from hpcdata.sources.mixes.parts import around, is_part
 from hpcdata.sources.streams import chunks, open_input
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class RecordReader:
         file = listed.file
         with naming(file.path):
             if file.format in _OF_ROWS:
-                return self._row(which, position)
+                return self._row(which, position, seek)
             if file.format != "tar" and file.format != "documents" and file.format not in _LINES:
                 return self._alone(listed, position)
             with self._opened(which) as descriptor:
@@ -183,8 +183,9 @@ class RecordReader:
         scan = listed.scan.at(position, seek)
         return next(sources.read(listed.file, scan, first=position, count=1, options=self._options))
 
-    def _row(self, which: int, position: int) -> Record:
-        group, begin, stop = self._group(which, position)
+    def _row(self, which: int, position: int, seek: int) -> Record:
+        row = seek if is_part(self._files[which].file) else position
+        group, begin, stop = self._group(which, row)
         with self._lock:
             rows = self._tables.get((which, group))
             if rows is None:
@@ -192,7 +193,7 @@ class RecordReader:
                 self._drop_rows()
             self._tables.move_to_end((which, group))
         listed = self._files[which]
-        return rows.record(listed, position, begin, stop, self._options)
+        return rows.record(listed, position, row, begin, stop, self._options)
 
     def _drop_rows(self) -> None:
         total = sum(rows.num_bytes for rows in self._tables.values())
@@ -200,14 +201,14 @@ class RecordReader:
             _, rows = self._tables.popitem(last=False)
             total -= rows.num_bytes
 
-    def _group(self, which: int, position: int) -> tuple[int, int, int]:
+    def _group(self, which: int, row: int) -> tuple[int, int, int]:
         """(row group, its first row, the one behind its last) of a row."""
         if which not in self._groups:
             self._groups[which] = self._groups_of(self._files[which])
         for group, (begin, stop, _) in enumerate(self._groups[which]):
-            if begin <= position < stop:
+            if begin <= row < stop:
                 return group, begin, stop
-        raise changed_since_planned(self._files[which].file, got=0, expected=position + 1)
+        raise changed_since_planned(self._files[which].file, got=0, expected=row + 1)
 
     def _row_bytes(self, which: int, group: int) -> int:
         return self._groups[which][group][2]
@@ -261,17 +262,22 @@ class _Rows:
         self.num_bytes = num_bytes
         self._lock = ForkLock()
         self._records: list[Record] | None = None
+        self._first = 0
 
-    def record(self, listed: Listed, position: int, begin: int, stop: int, options: Options) -> Record:
+    def record(self, listed: Listed, position: int, row: int, begin: int, stop: int, options: Options) -> Record:
+        """The record of a row, one of rows `begin` to `stop - 1`."""
         from hpcdata import sources
 
         if self.num_bytes > _MOST_ROWS_BYTES:
-            return next(sources.read(listed.file, listed.scan, first=position, count=1, options=options))
+            scan = listed.scan.at(position, row)
+            return next(sources.read(listed.file, scan, first=position, count=1, options=options))
         with self._lock:
             if self._records is None:
-                rows = sources.read(listed.file, listed.scan, first=begin, count=stop - begin, options=options)
-                self._records = list(rows)
-            return self._records[position - begin]
+                scan, self._first, number = listed.scan, begin, stop - begin
+                if is_part(listed.file):
+                    scan, self._first, number = around(listed.file, scan, position, row, begin, stop)
+                self._records = list(sources.read(listed.file, scan, first=self._first, count=number, options=options))
+            return self._records[position - self._first]
 
 
 def _require_same(listed: Listed, stat: os.stat_result) -> None:

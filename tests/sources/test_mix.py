@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,10 +17,12 @@ from hpcdata.dataset.combining import CombineOptions, combine
 from hpcdata.dataset.manifest import read_manifest
 from hpcdata.formats.records.laying_out import export_records
 from hpcdata.multimodal import MeasuredDataset, SourceDataset, make_loader
+from hpcdata.order.sampling import subset
 from hpcdata.report.status import Observer
 from hpcdata.report.summary import describe
 from hpcdata.runs.planning import prepare
-from hpcdata.sources import InputFile, Options, list_inputs, scan
+from hpcdata.samples import Reject
+from hpcdata.sources import InputFile, Options, at_random, list_inputs, read, scan
 from hpcdata.sources import prepare as prepare_input
 from tests.formats.records.made import TARS, copied, parts_of
 from tests.smallruns import StopAfter, begin, small_config, small_run
@@ -38,6 +41,10 @@ def talks(count: int, name: str = "t", *, padding: str = "") -> list[dict[str, A
 
 def data(path: Path, count: int, **others: Any) -> Path:
     rows = talks(count, **others)
+    if path.suffix == ".parquet":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=3)
+        return path
     return write(path, json.dumps(rows, indent=1).encode() if path.suffix == ".json" else json_lines(rows))
 
 
@@ -61,7 +68,7 @@ def taken(path: Path, **settings: Any) -> list[list[int]]:
     return [[int(text.split()[0][1:]) for text in summary(read_all(file))] for file in inputs(path, **settings)]
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", [*ODD, "GeoQA+(MathV360K).parquet"])
 @pytest.mark.parametrize(
     ("strategy", "expected"),
     [
@@ -141,10 +148,6 @@ def test_braces_without_a_yaml_split_at_no_comma_in_round_brackets(tmp_path: Pat
         ({"json_path": "s3://b/x.json"}, "entry 2: s3://b/x.json is remote"),
         ({"json_path": "mix.txt"}, "is none of .json, .jsonl, .parquet, .csv and .tsv, which mixes list"),
         ({"json_path": "x.csv"}, "data.mapping says which of them is what"),
-        (
-            {"json_path": "x.parquet", "sampling_strategy": "first:1"},
-            "Parquet, of which a mix takes all: first:1",
-        ),
         ({"sampling_strategy": "all"}, "entry 2 has no json_path"),
         ("x.jsonl", "entry 2 is no mapping"),
     ],
@@ -195,18 +198,60 @@ def test_what_is_no_mix_is_refused(text: str, tmp_path: Path) -> None:
         list_inputs(str(tmp_path), "llava_mix")
 
 
-def test_tables_are_listed_by_a_mapping_and_parquet_as_a_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["random:17", "random:0.5%", "end:150", "first:60%"])
+def test_rows_of_parquet_are_taken_by_the_rule_of_all_files(strategy: str, tmp_path: Path) -> None:
+    path = data(tmp_path / "x.parquet", 200)
+    (file,) = inputs(mix(tmp_path / "mix.yaml", (path, strategy)), seed=3)
+    part = subset(strategy, 200, seed=file.take_seed)
+    rows = np.flatnonzero(part.holds(np.arange(200))).tolist()
+    (found,) = taken(tmp_path / "mix.yaml", seed=3)
+    assert (found, len(found)) == (rows, part.num_samples)
+    options, places = Options(), list[int]()
+    whole = scan(file, every=7, options=options, each=places.append)
+    assert (places, whole.num_records) == (rows, 200)
+    records = list(read(file, whole, first=0, count=len(rows), options=options))
+    assert [(record.position, record.offset) for record in records] == list(enumerate(rows))
+    for first in range(len(rows)):
+        assert list(read(file, whole, first=first, count=1, options=options)) == [records[first]]
+        alone = whole.at(first, rows[first])
+        assert list(read(file, alone, first=first, count=1, options=options)) == [records[first]]
+    pq.write_table(pq.read_table(path).slice(0, rows[-1]), path)
+    with pytest.raises(UserError, match=r"the file changed since it was planned"):
+        list(read(file, whole, first=0, count=len(rows), options=options))
+
+
+def test_a_damaged_row_group_loses_what_is_taken_of_it(tmp_path: Path) -> None:
+    path = data(tmp_path / "x.parquet", 12)
+    (file,) = inputs(mix(tmp_path / "mix.yaml", (path, "random:7")))
+    before = read_all(file)
+    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    stored = bytearray(path.read_bytes())
+    stored[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
+    path.write_bytes(stored)
+    after = read_all(file)
+    lost = [record.position for record in after if isinstance(record, Reject)]
+    assert lost == [record.position for record in before if 3 <= record.offset < 6]
+    assert [record for record in after if record.position not in lost] == [
+        record for record in before if record.position not in lost
+    ]
+    path.write_bytes(stored[:-8] + b"damaged!")
+    with pytest.raises(UserError, match=r"x\.parquet: .* cannot be opened, so random:7 of it cannot be counted"):
+        scan(file, every=2, options=Options())
+
+
+def test_tables_are_listed_by_a_mapping(tmp_path: Path) -> None:
     write(tmp_path / "x.csv", b"q,a\n" + b"".join(f"t{n},a{n}\n".encode() for n in range(5)))
     rows = [{"q": f"t{n}", "a": f"a{n}"} for n in range(3)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "y.parquet")
     write(tmp_path / "z.jsonl", json_lines(rows))
     mapping = json.dumps({"turns": [{"user": "{q}"}, {"assistant": "{a}"}]})
-    made = mix(tmp_path / "mix.yaml", ("x.csv", "end:2"), ("y.parquet", None), ("z.jsonl", "first:1"))
+    made = mix(tmp_path / "mix.yaml", ("x.csv", "end:2"), ("y.parquet", "end:2"), ("z.jsonl", "first:1"))
     found = inputs(made, mapping=mapping)
     options = Options(mapping=mapping)
     assert [[text.split()[0] for text in summary(read_all(file, options))] for file in found] == [
         ["t3", "t4"],
-        ["t0", "t1", "t2"],
+        ["t1", "t2"],
         ["t0"],
     ]
     pq.write_table(pa.Table.from_pylist(talks(2)), tmp_path / "y.parquet")
@@ -233,14 +278,15 @@ def test_what_is_left_out_is_counted_and_seen(tmp_path: Path) -> None:
         tmp_path / "in/mix.yaml",
         (data(tmp_path / "in/x.jsonl", 30), "random:20%"),
         (data(tmp_path / "in/y.json", 9), "end:4"),
+        (data(tmp_path / "in/z.parquet", 20), "random:3"),
     )
     run = tmp_path / "run"
     plan = small_run(run, *TEXTS, source=made)
-    assert (plan.num_samples, plan.num_left_out) == (10, 29)
+    assert (plan.num_samples, plan.num_left_out) == (13, 46)
     manifest = combine(run, CombineOptions())
-    assert manifest.counts.written == 10
-    assert [item["left_out_by_sampling"] for item in manifest.extra["inputs"]] == [24, 5]
-    assert "left out 29 records by sampling" in describe(Observer(run).look(), run)
+    assert manifest.counts.written == 13
+    assert [item["left_out_by_sampling"] for item in manifest.extra["inputs"]] == [24, 5, 17]
+    assert "left out 46 records by sampling" in describe(Observer(run).look(), run)
 
 
 def test_another_strategy_or_seed_is_another_run(tmp_path: Path) -> None:
@@ -256,20 +302,23 @@ def test_another_strategy_or_seed_is_another_run(tmp_path: Path) -> None:
         prepare(small_config(run, *TEXTS, source=made))
 
 
-def test_a_loader_reads_the_same_records_at_random(tmp_path: Path) -> None:
+def test_a_loader_reads_the_same_records_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = data(tmp_path / "in/x.jsonl", 60, padding=" long" * 20000)
-    made = mix(tmp_path / "in/mix.yaml", (path, "random:10%"), (data(tmp_path / "in/y.json.gz", 9), "end:3"))
+    table, packed = data(tmp_path / "in/z.parquet", 30), data(tmp_path / "in/y.json.gz", 9)
+    made = mix(tmp_path / "in/mix.yaml", (table, "random:30%"), (path, "random:10%"), (packed, "end:3"))
     run = tmp_path / "run"
     small_run(
-        run, "stage=measure", "image.tokenizer=null", "data.n_train_samples=4", "text.tokenizer=embedded", source=made
+        run, "stage=measure", "image.tokenizer=null", "data.n_train_samples=13", "text.tokenizer=embedded", source=made
     )
     combine(run, CombineOptions())
     found, raw = MeasuredDataset(run), SourceDataset(made, index_dir=tmp_path / "index")
-    assert (len(found), len(raw)) == (4, 9)
+    assert (len(found), len(raw)) == (13, 18)
     streamed = [record for file in inputs(made) for record in read_all(file)]
-    for item in reversed(range(9)):
+    for item in reversed(range(18)):
         assert dataclasses.replace(raw.record(item), position=0) == dataclasses.replace(streamed[item], position=0)
-    assert [found.record(item) for item in range(4)] == [raw.record(item) for item in range(4)]
+    assert [found.record(item) for item in range(13)] == [raw.record(item) for item in range(13)]
+    monkeypatch.setattr(at_random, "_MOST_ROWS_BYTES", 0)
+    assert SourceDataset(made).record(5) == raw.record(5)
     assert SourceDataset(made, seed=1).fingerprint() != raw.fingerprint()
     mix(made, (path, "first:1"))
     with pytest.raises(UserError, match=r"index of something else .mixes differs"):
@@ -292,7 +341,8 @@ def test_a_stopped_run_of_a_mix_goes_on_with_the_same_bytes(tmp_path: Path) -> N
     from hpcdata.work.task import TaskOutcome, run_task
     from tests.trees import sha256_tree
 
-    made = mix(tmp_path / "in/mix.yaml", (data(tmp_path / "in/x.jsonl", 40), "random:50%"))
+    files = data(tmp_path / "in/x.jsonl", 40), data(tmp_path / "in/y.parquet", 30)
+    made = mix(tmp_path / "in/mix.yaml", *[(file, "random:50%") for file in files])
     small_run(tmp_path / "whole", *TEXTS, source=made)
     prepare(small_config(tmp_path / "run", *TEXTS, source=made))
     stops = 0

@@ -32,7 +32,7 @@ from hpcdata.sources.inputs.formats import (
     table_format,
     tar_format,
 )
-from hpcdata.sources.mixes import entries, parts
+from hpcdata.sources.mixes import entries
 from hpcdata.sources.pictures.metadata import NAME, is_metadata
 from hpcdata.sources.sets.settings import SOURCES as SETS
 from hpcdata.sources.streams import PARQUET, codec_of
@@ -142,11 +142,6 @@ class Look:
         if name.endswith((".json", *JSON_LINES)):
             return json_format(entry.path, "jsonl")
         if name.endswith(".parquet"):
-            if entry.take != parts.ALL:
-                raise UserError(
-                    f"{where} is Parquet, of which a mix takes all: {entry.take} is for .json, .jsonl, .csv and .tsv "
-                    "(hpcdata convert llava-parquet writes JSON)"
-                )
             return RECORDS
         if not name.endswith(tables.ENDINGS):
             raise UserError(f"{where} is none of .json, .jsonl, .parquet, .csv and .tsv, which mixes list")

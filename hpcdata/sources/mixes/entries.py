@@ -7,9 +7,9 @@
         sampling_strategy: random:0.5%
 
 Strategies are `all` (also where none is given), `first:N`, `end:N` and `random:N`, with a number or a percentage, see
-`order.sampling`. Files are of JSON or JSON lines, with `data.mapping` also CSV and TSV; of Parquet all is
-taken. Paths are taken as they are written: brackets, commas, plus, spaces and braces mean nothing. A relative one
-starts from the folder of the mix or, where nothing is there, from the working directory.
+`order.sampling`. Files are of JSON, JSON lines or Parquet, with `data.mapping` also CSV and TSV. Paths are taken as
+they are written: brackets, commas, plus, spaces and braces mean nothing. A relative one starts from the folder of the
+mix or, where nothing is there, from the working directory.
 """
 
 from __future__ import annotations

@@ -1,19 +1,24 @@
-"""A part of a file of JSON lines: the records that `first:N`, `end:N` or `random:N` take, in the order of the file.
+"""A part of a file: the records that `first:N`, `end:N` or `random:N` take, in the order of the file.
 
-The file is read twice when it is planned: to count its records, and to note where reading may start. Nothing of a
-record is kept, so 10^7 of them take no more memory than ten. What is left out is counted, and never parsed.
+A file of JSON lines is read twice when it is planned: to count its records, and to note where reading may start. Of
+Parquet the footer says how many rows there are. Nothing of a record is kept, so 10^7 of them take no more memory than
+ten. What is left out is counted, and never parsed.
 """
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import compress, count, islice
 from typing import TYPE_CHECKING
 
 from hpcdata.base.errors import UserError
 from hpcdata.sources.base import Each, InputFile, Scan
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from hpcdata.order.sampling import Subset
 
 ALL = "all"
@@ -49,6 +54,47 @@ def scan(file: InputFile, count_lines: Callable[[Each | None], int], *, every: i
 
     count_lines(one)
     return Scan(num_samples=part.num_samples, every=every, cuts=tuple(cuts), num_records=size, numbers=tuple(numbers))
+
+
+def scan_rows(file: InputFile, num_rows: int, *, every: int, each: Each | None) -> Scan:
+    """The same of a table: a record begins at its row. Raises UserError for more than there are."""
+    part = _part(file, num_rows)
+    cuts, found = list[int](), 0
+    for rows in _rows(part, 0, num_rows):
+        cuts += rows[-found % every :: every].tolist()
+        found += len(rows)
+        for row in rows.tolist() if each is not None else ():
+            each(row)  # type: ignore[misc]
+    numbers = tuple(cuts)
+    return Scan(num_samples=part.num_samples, every=every, cuts=numbers, num_records=num_rows, numbers=numbers)
+
+
+def rows_taken(file: InputFile, scan: Scan, first: int, count: int, num_rows: int) -> Iterator[int]:
+    """The rows of samples `first` to `first + count - 1` of a table that has so many."""
+    skipped, is_taken = start(file, scan, first)
+    rows = compress(range(scan.cut(first)[1], num_rows), is_taken)
+    return islice(rows, skipped, skipped + count)
+
+
+def around(file: InputFile, scan: Scan, position: int, row: int, begin: int, stop: int) -> tuple[Scan, int, int]:
+    """(a scan to read them by, position of the first, number) of the samples that lie in rows `begin` to `stop - 1`.
+
+    position: of the sample of one of them, `row`.
+    """
+    part = _part(file, scan.num_records)
+    rows = [int(taken) for some in _rows(part, begin, stop) for taken in some]
+    first = position - bisect.bisect_left(rows, row)
+    cuts = (0, rows[0]) if first else (rows[0],)
+    return dataclasses.replace(scan, every=max(first, 1), cuts=cuts, numbers=cuts), first, len(rows)
+
+
+def _rows(part: Subset, begin: int, stop: int) -> Iterator[np.ndarray]:
+    """[n] int64 each: those that are taken."""
+    import numpy as np
+
+    for start in range(begin, stop, _AT_ONCE):
+        rows = np.arange(start, min(start + _AT_ONCE, stop), dtype=np.int64)
+        yield rows[part.holds(rows)]
 
 
 def start(file: InputFile, scan: Scan, first: int) -> tuple[int, Iterator[bool]]:

@@ -8,6 +8,7 @@ May use: base, samples, media; of the sources their base, streams, parquet and r
     places        a picture that is named -> its bytes, inside of the folder where pictures may lie
     row_members   a row -> the row as JSON, and its pictures
     tables        Parquet whose columns hold or name pictures
+    table_parts   the part of such a file that a mix takes
     arrow         Arrow of Hugging Face's save_to_disk
     exported      rows of an export of ours as the records that they were
     metadata      the metadata.csv of an imagefolder as JSON lines

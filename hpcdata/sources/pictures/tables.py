@@ -102,7 +102,7 @@ def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Option
         media = other_media(found.schema_arrow)
         position = first
         for group, begin, stop in parquet.groups(found, first, end):
-            part = _Group(data=data, table=found, group=group, columns=columns, notes_ids=options.notes_ids)
+            part = Group(data=data, table=found, group=group, columns=columns, notes_ids=options.notes_ids)
             for row in part.rows(begin, stop):
                 yield record_of(file, position, row, options, media)
                 position += 1
@@ -118,7 +118,7 @@ def rows_without_bytes(file: InputFile) -> Iterator[object]:
             return
         columns = [field.name for field in found.schema_arrow if not _has_bytes(field.type)]
         for group, begin, stop in parquet.groups(found, 0, found.metadata.num_rows):
-            yield from _Group(data=data, table=found, group=group, columns=columns, notes_ids=False).rows(begin, stop)
+            yield from Group(data=data, table=found, group=group, columns=columns, notes_ids=False).rows(begin, stop)
 
 
 def tell_left_out(schema: pa.Schema, options: Options) -> None:
@@ -139,7 +139,7 @@ def is_read(field: pa.Field, options: Options) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Group:
+class Group:
     """The columns of a row group."""
 
     data: parquet.Bytes
@@ -152,13 +152,15 @@ class _Group:
         """Rows `first` to `end - 1` as records, or one BadSample for each that cannot be decoded."""
 
         def rows_between(batch: pa.RecordBatch, begin: int, stop: int) -> list[object]:
-            rows = batch.slice(begin, stop - begin)
-            return rows_of(rows, readable_ids=self.notes_ids)
+            return self.rows_of(batch.slice(begin, stop - begin))
 
         place = self.data, self.table, self.group, self.columns
-        return parquet.group_rows(*place, first, end, self._batch_rows, rows_between)
+        return parquet.group_rows(*place, first, end, self.batch_rows, rows_between)
 
-    def _batch_rows(self) -> int:
+    def rows_of(self, batch: pa.RecordBatch) -> list[object]:
+        return rows_of(batch, readable_ids=self.notes_ids)
+
+    def batch_rows(self) -> int:
         """Rows that fit in memory together. Raises BadSample for a group that unpacks to more than it may."""
         found = self.table.metadata.row_group(self.group)
         chunks = [found.column(number) for number in range(found.num_columns)]
@@ -200,10 +202,19 @@ def _readable_ids(column: pa.Array) -> list[object]:
 
 
 def record_of(
-    file: InputFile, position: int, row: object, options: Options, media: Mapping[str, str] | None = None
+    file: InputFile,
+    position: int,
+    row: object,
+    options: Options,
+    media: Mapping[str, str] | None = None,
+    *,
+    at: int | None = None,
 ) -> Record:
-    """media: columns that hold other media than pictures, which nobody who wants pictures loses in silence."""
+    """media: columns that hold other media than pictures, which nobody who wants pictures loses in silence. at: its
+    row, where that is another one than its position.
+    """
     key, found_id = f"{file.label}#{position}", ""
+    offset = position if at is None else at
     try:
         if options.notes_ids and isinstance(row, dict) and row.get(ID) is not None:
             found_id = str(row[ID])
@@ -218,14 +229,14 @@ def record_of(
             position=position,
             key=key,
             parts=parts,
-            offset=position,
+            offset=offset,
             members=members,
             is_fixed=is_fixed,
             leaves_out=options.notes_ids and row_members.leaves_out(value, members),
             id=found_id,
         )
     except BadSample as bad:
-        return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=position, id=found_id)
+        return Reject(position=position, key=key, reason=bad.reason, message=bad.message, offset=offset, id=found_id)
 
 
 def _require_no_other_media(row: dict[str, Any], media: Mapping[str, str]) -> None:
