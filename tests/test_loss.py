@@ -82,7 +82,7 @@ def test_a_kill_costs_at_most_the_interval_and_a_batch(tmp_path: Path, clock: Si
 
 @pytest.mark.slow
 def test_status_reports_what_kills_have_cost(tmp_path: Path) -> None:
-    """Real kills of a run whose batches take 0.2 s, with checkpoints every 0.6 s; 0.3 s for a busy machine."""
+    """Real kills of a run whose batches take 0.2 s, with checkpoints every 0.6 s; 1 s for a busy machine."""
     folder, rng = tmp_path / "run", random.Random(5)
     prepare(
         small_config(folder, *SETTINGS, "data.n_train_samples=96", "data.shard_size=96", "data.save_tmp_interval=0.6")
@@ -99,7 +99,7 @@ def test_status_reports_what_kills_have_cost(tmp_path: Path) -> None:
     events = [event for _, events in read_ledgers(folder / "ledger") for event in events]
     lost = [event["lost_s"] for event in events if event.get("lost_s")]
     assert lost
-    assert max(lost) <= 0.6 + 0.2 + 0.3
+    assert max(lost) <= 0.6 + 0.2 + 1
     status = read_status(folder)
     assert status.lost_s == pytest.approx(sum(lost), abs=0.06)
     assert status.useful_s > 1
