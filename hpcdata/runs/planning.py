@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcdata import sources
-from hpcdata.base import files, sealed
+from hpcdata.base import files, sealed, units
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import naming
@@ -256,7 +256,8 @@ def _create_together(
 
 def _require_samples(plan: Plan) -> None:
     if not plan.num_samples:
-        raise UserError(f"data.raw_data_dir={plan.config.data.raw_data_dir}: {len(plan.inputs)} files without a sample")
+        found = units.counted(len(plan.inputs), "file")
+        raise UserError(f"data.raw_data_dir={plan.config.data.raw_data_dir}: {found} without a sample")
 
 
 def _require_replaceable(

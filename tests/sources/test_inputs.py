@@ -103,7 +103,7 @@ def test_the_same_file_twice_is_read_once(tmp_path, caplog):
         ("pipe:curl x", "is remote"),
         ("", "data.raw_data_dir is empty"),
         ([], "data.raw_data_dir is empty"),
-        ("{tmp}/notes.pdf", "its name has no known ending"),
+        ("{tmp}/notes.pdf", "its name has no known ending, and there is not a byte in it"),
         ("{tmp}/empty", "holds no input of data.source=auto"),
         ("{tmp}", r"expected"),
     ],

@@ -163,6 +163,18 @@ def test_a_wrong_entry_is_named_with_its_file_and_line(entry: Any, message: str,
     assert "mix.yaml, line 1, entry 2" in str(caught.value)
 
 
+def test_all_files_that_are_not_there_are_named_at_once(tmp_path: Path) -> None:
+    data(tmp_path / "x.jsonl", 3)
+    names = ["a.json", "GeoQA+(MathV360K).json", *(f"{number}.json" for number in range(30))]
+    made = mix(tmp_path / "mix.yaml", ("x.jsonl", None), *({"json_path": name} for name in names))
+    with pytest.raises(UserError) as caught:
+        list_inputs(str(made), "llava_mix")
+    told = str(caught.value)
+    assert "entry 2: a.json does not exist beside" in told
+    assert "; nor 31 others: GeoQA+(MathV360K).json, 0.json, " in told
+    assert told.endswith("18.json and 11 more")
+
+
 def test_entries_may_share_what_an_anchor_has(tmp_path: Path) -> None:
     """A strategy that is not seen would take all records of a file."""
     data(tmp_path / "x.jsonl", 5)

@@ -57,7 +57,8 @@ def format_of_content(path: str, source: str) -> str:
         return tar_format(path)
     if beginning.lstrip()[:1] in (b"{", b"[") and source in ("auto", "jsonl", "text"):
         return json_format(path, source)
-    raise UserError(f"{path} is no input of data.source={source}: its name has no known ending, and its bytes no mark")
+    what = "its bytes no mark" if beginning else "there is not a byte in it"
+    raise UserError(f"{path} is no input of data.source={source}: its name has no known ending, and {what}")
 
 
 def json_format(path: str, source: str) -> str:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from hpcdata.base import units
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import kind_of
 from hpcdata.sources.base import refusing_faults
@@ -31,6 +32,7 @@ PATH, STRATEGY = "json_path", "sampling_strategy"
 _LIST = "datasets"
 _MERGE = "tag:yaml.org,2002:merge"
 _MOST_BYTES = 1 << 24
+_MOST_NAMED = 20
 _FORM = "expected datasets: [{json_path: FILE, sampling_strategy: all}, ...]"
 _Values = dict[str, yaml.Node]
 
@@ -62,13 +64,37 @@ def is_mix(path: str) -> bool:
 def read_mix(path: str, *, seed: int = 0) -> list[Entry]:
     """The entries in order. seed: what `random` draws by. Raises UserError, with file, line and entry."""
     times: Counter[str] = Counter()
-    found = [
-        _entry(item, path, f"{path}, line {item.start_mark.line + 1}, entry {number}", seed, times)
-        for number, item in enumerate(_items(path, _root(path)), 1)
-    ]
+    found: list[Entry] = []
+    missing: list[_NotThere] = []
+    for number, item in enumerate(_items(path, _root(path)), 1):
+        try:
+            found.append(_entry(item, path, f"{path}, line {item.start_mark.line + 1}, entry {number}", seed, times))
+        except _NotThere as error:
+            missing.append(error)
+    if missing:
+        raise _all_of(missing)
     if not found:
         raise UserError(f"{path} lists no file: {_FORM}")
     return found
+
+
+class _NotThere(UserError):
+    """name: of the file, as it is listed."""
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.name = name
+
+
+def _all_of(missing: list[_NotThere]) -> UserError:
+    """The first one, and the names of the others, so that all can be brought at once."""
+    others = [error.name for error in missing[1:]]
+    if not others:
+        return missing[0]
+    more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
+    return UserError(
+        f"{missing[0]}; nor {units.counted(len(others), 'other')}: {', '.join(others[:_MOST_NAMED])}{more}"
+    )
 
 
 def digest_of(path: str) -> str:
@@ -117,7 +143,8 @@ def _located(name: str, path: str, where: str) -> str:
             raise UserError(f"{where}: {place} is a folder, expected a file")
         if kind:
             return os.path.abspath(place)
-    raise UserError(f"{where}: {name} does not exist{'' if os.path.isabs(expanded) else f' beside {path}'}")
+    beside = "" if os.path.isabs(expanded) else f" beside {path}"
+    raise _NotThere(f"{where}: {name} does not exist{beside}", name)
 
 
 def _root(path: str) -> yaml.Node | None:
