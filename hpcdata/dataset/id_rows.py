@@ -9,10 +9,11 @@ import numpy as np
 
 from hpcdata.dataset.parts import PartMaps
 from hpcdata.native.arrays import Behind, as_signed, widen
-from hpcdata.native.compiled import PlaceRows, kernels
+from hpcdata.native.compiled import kernels
 from hpcdata.native.forks import Lazy
 from hpcdata.native.recycled import empty
 from hpcdata.native.threads import Later
+from hpcdata.native.writers import PlaceRows
 
 if TYPE_CHECKING:
     import torch

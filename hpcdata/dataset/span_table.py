@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcdata.dataset.parts import PartMaps
+from hpcdata.native.addresses import DAMAGED
 from hpcdata.native.arrays import ragged, totals_before
-from hpcdata.native.compiled import DAMAGED
 from hpcdata.native.forks import Lazy
 from hpcdata.samples import Kind
 

@@ -4,6 +4,9 @@ May use: nothing of ours. `pyproject.toml` builds the C files into libraries, wh
 equal in NumPy beside its caller; who changes an argument changes VERSION in `compiled` and in `kernels.c`.
 
     compiled     the loops of kernels.c and pictures.c as functions of arrays; None where they are not there
+    writers      what copies and writes ids: rows and runs looked up once, for many batches
+    structs      the structs of kernels.c: what a batch is assembled from, and into
+    addresses    arrays as C takes them, once their lengths and dtypes are checked
     jpegs        those of jpegs.c: JPEGs read to their end without pixels, and marks counted
     threads      how many threads share a copy; copies that go on behind the caller (parallel.c)
     arrays       ragged ids -> padded blocks

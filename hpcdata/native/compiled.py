@@ -19,8 +19,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from hpcdata.native.recycled import empty, empty_at
-from hpcdata.native.threads import Later, copy, num_threads
+from hpcdata.native.addresses import at, check
+from hpcdata.native.recycled import empty
+from hpcdata.native.structs import BINS, LINEUP, TILES, Values
+from hpcdata.native.threads import num_threads
+from hpcdata.native.writers import PlaceRows, WriteRows, WriteRuns
 
 VERSION = 9
 """Of the functions in kernels.c: a library that was built from an older one is not used."""
@@ -49,9 +52,6 @@ _LOOKED_UP = (
 )
 _TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
 NUM_COUNTS, NUM_RUN_COLUMNS = 7, 10
-_DERIVED = ("labels", "attention_mask", "modality", "loss_mask", "position_ids")
-"""What `write_rows` makes of ids and runs, in the order of its arguments."""
-DAMAGED = "a sample points outside of its part, or a batch is too small: the dataset is damaged"
 _log = logging.getLogger(__name__)
 
 
@@ -136,8 +136,8 @@ class Kernels:
         runs, edges = empty((NUM_RUN_COLUMNS * room,), np.int64), empty((3 * num_edges,), np.int64)
         firsts, counted = np.empty((2, num_bins + 1), np.int64), empty(((num_bins + 1) * NUM_COUNTS,), np.int64)
         first_span = np.empty(num_samples + 1, np.int64)  # theirs to fill in
-        lined_up = _LINEUP.fill({**lineup, "first_span": first_span}, num_edges=num_samples + 1)
-        of_bins = _BINS.fill({**bins, "num_bins": num_bins}, num_rows=num_rows, num_edges=num_bins + 1)
+        lined_up = LINEUP.fill({**lineup, "first_span": first_span}, num_edges=num_samples + 1)
+        of_bins = BINS.fill({**bins, "num_bins": num_bins}, num_rows=num_rows, num_edges=num_bins + 1)
         places: dict[str, int | np.ndarray | None] = {
             "room": room,
             "num_edges": num_edges,
@@ -147,8 +147,8 @@ class Kernels:
         }
         places |= {"first_kept": firsts[0], "first_edge": firsts[1]}
         sizes = {"all_runs": runs.size, "all_edges": edges.size, "all_counts": counted.size}
-        out = _TILES.fill(places, num_bin_edges=num_bins + 1, **sizes)
-        _check(self._library.tile(ctypes.byref(lined_up), ctypes.byref(of_bins), ctypes.byref(out)))
+        out = TILES.fill(places, num_bin_edges=num_bins + 1, **sizes)
+        check(self._library.tile(ctypes.byref(lined_up), ctypes.byref(of_bins), ctypes.byref(out)))
         first_run, first_edge = firsts.tolist()
         return Tiles(
             runs.reshape(NUM_RUN_COLUMNS, room)[:, : first_run[-1]],
@@ -167,25 +167,25 @@ class Kernels:
         addresses, num_parts, num_rows, threads = maps.addresses, len(maps.spans), len(sample), num_threads()
         num_samples, num_in_column = (len(maps.columns[name]) for name in ("samples/index", "spans/length"))
         index, num_spans, first_span, first_token, length, kind = (addresses[name] for name in _LOOKED_UP)
-        rows = (_at(sample, num_rows), _at(part, num_rows), num_rows)
-        spans_of_part, tokens_of_part = (_at(num, num_parts) for num in (maps.num_spans, maps.num_tokens))
+        rows = (at(sample, num_rows), at(part, num_rows), num_rows)
+        spans_of_part, tokens_of_part = (at(num, num_parts) for num in (maps.num_spans, maps.num_tokens))
         found, indices = np.empty(num_rows + 1, np.int64), np.empty(num_rows, np.int64)
         found_at = found.ctypes.data
         of_parts = (num_samples, num_spans, first_span, spans_of_part)
         total = self._library.num_spans_of(*rows, *of_parts, found_at, threads)
-        _check(total)
+        check(total)
         spans = empty((6, total), np.int64)
-        of_samples = (index, first_span, first_token, _at(maps.spans, num_parts), num_in_column, tokens_of_part)
+        of_samples = (index, first_span, first_token, at(maps.spans, num_parts), num_in_column, tokens_of_part)
         out = (found_at, indices.ctypes.data, spans.ctypes.data)
-        _check(self._library.find_spans(*rows, *of_samples, length, kind, *out, threads))
+        check(self._library.find_spans(*rows, *of_samples, length, kind, *out, threads))
         return indices, spans
 
     def permute(self, positions: np.ndarray, num_samples: int, num_bits: int, keys: np.ndarray) -> np.ndarray:
         """rows: [n] int64, of the positions ([n] int64), by the round keys ([num_rounds] uint64)."""
         rows = np.empty_like(positions)
         sizes = (len(positions), num_samples, num_bits)
-        network = (_at(keys, len(keys), np.uint64), len(keys))
-        _check(self._library.permute(_at(positions, len(rows)), *sizes, *network, rows.ctypes.data, num_threads()))
+        network = (at(keys, len(keys), np.uint64), len(keys))
+        check(self._library.permute(at(positions, len(rows)), *sizes, *network, rows.ctypes.data, num_threads()))
         return rows
 
     def permute_each(
@@ -193,9 +193,9 @@ class Kernels:
     ) -> np.ndarray:
         """The same by several permutations, `which` ([n]) of them: sizes and bits are [m], keys [m, rounds]."""
         rows, (number, num_rounds) = np.empty_like(positions), keys.shape
-        given = (_at(positions, len(rows)), _at(which, len(rows)), len(rows))
-        sizes = (_at(num_samples, number), _at(num_bits, number), _at(keys.reshape(-1), keys.size, np.uint64))
-        _check(self._library.permute_each(*given, *sizes, number, num_rounds, rows.ctypes.data, num_threads()))
+        given = (at(positions, len(rows)), at(which, len(rows)), len(rows))
+        sizes = (at(num_samples, number), at(num_bits, number), at(keys.reshape(-1), keys.size, np.uint64))
+        check(self._library.permute_each(*given, *sizes, number, num_rounds, rows.ctypes.data, num_threads()))
         return rows
 
     def interleave(
@@ -205,9 +205,9 @@ class Kernels:
         branches: [m, 2], nodes before it or -1 - source.
         """
         source, draw, number = np.empty_like(positions), np.empty_like(positions), len(left)
-        tree = (_at(left, number), _at(total, number), _at(branches.reshape(-1), 2 * number), number, number - 1)
+        tree = (at(left, number), at(total, number), at(branches.reshape(-1), 2 * number), number, number - 1)
         out = (source.ctypes.data, draw.ctypes.data, num_threads())
-        _check(self._library.interleave(_at(positions, len(source)), len(source), *tree, *out))
+        check(self._library.interleave(at(positions, len(source)), len(source), *tree, *out))
         return source, draw
 
     def best_fit(self, lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
@@ -217,8 +217,8 @@ class Kernels:
         longest = int(lengths.max(initial=0))
         scratch = empty((9 * num_samples + 3 * (longest + 2),), np.int64)
         out = (sample.ctypes.data, first_row.ctypes.data, scratch.ctypes.data)
-        num_bins = self._library.best_fit(_at(lengths, num_samples), num_samples, longest, capacity, *out)
-        _check(num_bins)
+        num_bins = self._library.best_fit(at(lengths, num_samples), num_samples, longest, capacity, *out)
+        check(num_bins)
         first_row = first_row[: num_bins + 1]
         return sample[: first_row[-1]], first_row
 
@@ -246,12 +246,12 @@ class Kernels:
         sizes = np.array([height, width, *out.shape[:2], *taps, out.strides[0] // item_bytes, rounded], np.int64)
         scratch = np.empty(channels * width + 1, np.float32)
         weights = [
-            (_at(start, number), _at(weight.reshape(-1), number * weight.shape[1], np.float32))
+            (at(start, number), at(weight.reshape(-1), number * weight.shape[1], np.float32))
             for (start, weight), number in zip((rows, columns), out.shape, strict=False)
         ]
-        scaled = (None, None) if affine is None else [_at(part, channels, np.float32) for part in affine]
-        given = (_at(image.reshape(-1), image.size, np.uint8), sizes.ctypes.data, *weights[0], *weights[1], *scaled)
-        _check(self._library.resample(*given, out.ctypes.data, scratch.ctypes.data))
+        scaled = (None, None) if affine is None else [at(part, channels, np.float32) for part in affine]
+        given = (at(image.reshape(-1), image.size, np.uint8), sizes.ctypes.data, *weights[0], *weights[1], *scaled)
+        check(self._library.resample(*given, out.ctypes.data, scratch.ctypes.data))
 
 
 class Tiles(NamedTuple):
@@ -273,145 +273,6 @@ class Tiles(NamedTuple):
     """[num_bins + 1, NUM_COUNTS]: what BatchCounts has, of the bins before each, skipped samples among the others."""
 
 
-class PlaceRows:
-    """Copies some of its rows at a time: their addresses are looked up once."""
-
-    def __init__(self, library: ctypes.CDLL, ids: np.ndarray, start: np.ndarray, length: np.ndarray) -> None:
-        self._place, self._finish = library.place_rows, library.finish
-        self._ids, self._arrays = _ids(ids), (ids, start, length)
-        self._start, self._length, self._num_rows = _at(start, len(start)), _at(length, len(start)), len(start)
-
-    def __call__(
-        self,
-        out: np.ndarray,
-        first: int,
-        num_rows: int,
-        rows: np.ndarray | None,
-        shift: int,
-        pad: int,
-        *,
-        later: Later | None = None,
-    ) -> None:
-        """out[rows[n]] (by default out[n]) = the ids of row `first` + n, plus `shift`, with `pad` behind them.
-
-        out: [at least num_rows, width] of uint16, int32 or int64; its columns stand next to each other. With a `later`,
-        it may be done then.
-        """
-        item_bytes, (row_bytes, column_bytes), (out_rows, width) = out.itemsize, out.strides, out.shape
-        if (column_bytes != item_bytes and width > 1) or not 0 <= first <= first + num_rows <= self._num_rows:
-            raise IndexError(
-                f"rows {first} to {first + num_rows} of {self._num_rows}, columns {column_bytes} bytes apart"
-            )
-        places = (self._start + 8 * first, self._length + 8 * first, None if rows is None else _at(rows, num_rows))
-        shape = (_address(out), item_bytes, out_rows, row_bytes // item_bytes, width)
-        arguments = (*self._ids, *places, num_rows, *shape, shift, pad)
-        _check(copy(self._place, arguments, (self._arrays, out, rows), self._finish, later))
-
-
-class WriteRows:
-    """Writes the arrays of some of its rows: their addresses are looked up once."""
-
-    def __init__(
-        self,
-        library: ctypes.CDLL,
-        width: int,
-        runs: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
-        source: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None,
-        pad: int,
-    ) -> None:
-        assert runs is not None or source is not None
-        self._write, self._finish, self._width, self._pad = library.write_rows, library.finish, width, pad
-        self._given, self._ids = (runs, source), (None, 0, 0) if source is None else _ids(source[0])
-        _, start, taken = source or (None, None, None)
-        first_run, length, kind = runs or (None, None, None)
-        of_rows = len(start) if first_run is None else len(first_run) - 1  # type: ignore[arg-type]
-        self._num_rows, self._num_runs = of_rows, 0 if length is None else len(length)
-        self._of_rows = [
-            None if column is None else _at(column, size)
-            for column, size in ((start, of_rows), (taken, of_rows), (first_run, of_rows + 1))
-        ]
-        self._runs = [None if column is None else _at(column, self._num_runs) for column in (length, kind)]
-
-    def make(
-        self, first: int, stop: int, dtypes: Mapping[str, np.dtype], *, later: Later | None = None
-    ) -> dict[str, np.ndarray]:
-        """The arrays of rows `first` to `stop` - 1 that `dtypes` names (see below), input_ids among them.
-
-        With a `later`, they may be there then.
-        """
-        self._check(first, stop)
-        shape, arrays, addresses = (stop - first, self._width), {}, {}
-        for key, dtype in dtypes.items():
-            arrays[key], addresses[key] = empty_at(shape, dtype)
-        self._write_at(first, stop - first, arrays, addresses, later)
-        return arrays
-
-    def __call__(self, first: int, arrays: Mapping[str, np.ndarray], *, later: Later | None = None) -> None:
-        """The rows from `first` on. arrays: `input_ids` and those wanted of `labels`, `attention_mask`, `modality`,
-        `loss_mask`, `position_ids`, each [num_rows, width]. Without a source, the ids are there.
-
-        With a `later`, it may be done then.
-        """
-        ids = arrays["input_ids"]
-        for array in arrays.values():
-            if array.shape != (len(ids), self._width) or not array.flags.c_contiguous:
-                raise IndexError(f"an array of {array.shape}, strides of {array.strides}, expected {ids.shape}")
-        self._check(first, first + len(ids))
-        self._write_at(first, len(ids), arrays, {key: _address(array) for key, array in arrays.items()}, later)
-
-    def _check(self, first: int, stop: int) -> None:
-        if not 0 <= first <= stop <= self._num_rows:
-            raise IndexError(f"rows {first} to {stop} of {self._num_rows}")
-
-    def _write_at(
-        self,
-        first: int,
-        num_rows: int,
-        arrays: Mapping[str, np.ndarray],
-        addresses: Mapping[str, int],
-        later: Later | None,
-    ) -> None:
-        columns = [None if column is None else column + 8 * first for column in self._of_rows]
-        positions = arrays.get("position_ids")
-        arguments = (
-            *(*self._ids, *columns, *self._runs, self._num_runs, num_rows, self._width),
-            *(addresses["input_ids"], arrays["input_ids"].itemsize, self._pad),
-            *map(addresses.get, _DERIVED),
-            0 if positions is None else positions.itemsize,
-        )
-        _check(copy(self._write, arguments, (self._given, arrays), self._finish, later))
-
-
-class WriteRuns:
-    """Writes some of its runs at a time: their addresses are looked up once. They stand at `dest`, in this order."""
-
-    def __init__(
-        self, library: ctypes.CDLL, name: str, source: tuple[np.ndarray, ...], columns: tuple[np.ndarray, ...]
-    ) -> None:
-        self._write, self._finish = getattr(library, name), library.finish
-        self._arrays, self._num_runs = (source, columns), len(columns[0])
-        self._source = [number for ids in source for number in _ids(ids)]
-        self._addresses = [_at(column, self._num_runs) for column in columns]
-
-    def __call__(
-        self, out: np.ndarray, first: int, stop: int, base: int, pad: int = 0, *, later: Later | None = None
-    ) -> None:
-        """Runs `first` to `stop` - 1, at `dest` - `base` of the flat `out`, and `pad` between them.
-
-        With a `later`, it may be done then.
-        """
-        if not (0 <= first <= stop <= self._num_runs and out.flags.c_contiguous):
-            raise IndexError(f"runs {first} to {stop} of {self._num_runs}, into strides of {out.strides}")
-        columns = [address + 8 * first for address in self._addresses]
-        place = (stop - first, base, _address(out), out.itemsize, out.size, pad)
-        arguments = (*self._source, *columns, *place)
-        _check(copy(self._write, arguments, (self._arrays, out), self._finish, later))
-
-
-Values = Mapping[str, int | np.ndarray | None]
-"""Fields of a struct of kernels.c by their names: numbers and arrays, None where an array is not wanted."""
-
-
 class PartColumns(Protocol):
     """The columns of all parts of a dataset, each over one address range."""
 
@@ -425,75 +286,3 @@ class PartColumns(Protocol):
 
     @property
     def addresses(self) -> Mapping[str, int]: ...
-
-
-class _Struct:
-    """A struct of kernels.c, numbers first: which arrays it points to, and how long each must be."""
-
-    def __init__(self, name: str, numbers: str, *arrays: tuple[str, str, type]) -> None:
-        """arrays: (names, what says their length, dtype), in the order of the struct."""
-        self._arrays = {field: (size, dtype) for names, size, dtype in arrays for field in names.split()}
-        fields: list[tuple[str, type]] = [(field, ctypes.c_int64) for field in numbers.split()]
-        fields += [(field, ctypes.c_void_p) for field in self._arrays]
-        self._type = type(name, (ctypes.Structure,), {"_fields_": fields})
-
-    def fill(self, values: Values, **sizes: int) -> ctypes.Structure:
-        """It points into arrays that it does not keep."""
-        known = {**values, **sizes}
-        filled = self._type()
-        for name, value in values.items():
-            if isinstance(value, np.ndarray):
-                size, dtype = self._arrays[name]
-                value = _at(value, int(known[size]), dtype)  # type: ignore[arg-type]
-            setattr(filled, name, value)
-        return filled
-
-
-_INT, _BOOL = np.int64, np.bool_
-_LINEUP = _Struct(
-    "_Lineup",
-    "num_samples num_spans num_parts has_bos has_end framed bos unconditional eos boi eoi img_token_shift "
-    "bos_trained text_trained boi_trained image_trained eoi_trained eos_trained",
-    ("row part token taken head tail", "num_spans", _INT),
-    ("first_token_of_part", "num_parts", _INT),
-    ("is_image has_loss", "num_spans", _BOOL),
-    ("lead end left_out_images", "num_samples", _INT),
-    ("is_unconditional too_long truncated", "num_samples", _BOOL),
-    ("first_span", "num_edges", _INT),
-)
-_BINS = _Struct(
-    "_Bins",
-    "num_bins",
-    ("sample skip take", "num_rows", _INT),
-    ("first_row", "num_edges", _INT),
-    ("width", "num_bins", _INT),
-)
-_TILES = _Struct(
-    "_Tiles",
-    "room num_edges",
-    ("runs", "all_runs", _INT),
-    ("first_kept", "num_bin_edges", _INT),
-    ("edges", "all_edges", _INT),
-    ("first_edge", "num_bin_edges", _INT),
-    ("counted", "all_counts", _INT),
-)
-
-
-def _at(array: np.ndarray, size: int, dtype: type = np.int64) -> int:
-    if array.dtype != dtype or array.shape != (size,) or not array.flags.c_contiguous:
-        raise TypeError(f"expected {size} contiguous {np.dtype(dtype)}, got {array.shape} {array.dtype}")
-    return array.ctypes.data
-
-
-def _address(array: np.ndarray) -> int:
-    """`array.ctypes.data`, which is several objects and functions of Python."""
-    return array.__array_interface__["data"][0]
-
-
-def _ids(ids: np.ndarray) -> tuple[int, int, int]:
-    return ids.ctypes.data, len(ids), ids.itemsize
-
-
-def _check(answer: int) -> None:
-    if answer < 0:
-        raise IndexError(DAMAGED)

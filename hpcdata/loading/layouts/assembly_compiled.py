@@ -11,10 +11,12 @@ from hpcdata.dataset.dataset import TokenDataset
 from hpcdata.dataset.id_rows import LITERAL, Places
 from hpcdata.loading.layouts.sequences import Lineup
 from hpcdata.native.arrays import IGNORED_LABEL, position_dtype, totals_before
-from hpcdata.native.compiled import Kernels, Tiles, Values, WriteRuns
+from hpcdata.native.compiled import Kernels, Tiles
 from hpcdata.native.forks import Lazy
 from hpcdata.native.recycled import empty
+from hpcdata.native.structs import Values
 from hpcdata.native.threads import Later
+from hpcdata.native.writers import WriteRuns
 from hpcdata.order.bins import Bins
 
 

@@ -13,10 +13,11 @@ from hpcdata.loading.layouts.assembly import Batch, RowCounts
 from hpcdata.loading.layouts.base import IGNORED_LABEL, Layout, MakeBatch
 from hpcdata.loading.layouts.fixed_batches import dtypes_of
 from hpcdata.native.arrays import as_signed, ragged, totals_before, widen
-from hpcdata.native.compiled import WriteRows, kernels
+from hpcdata.native.compiled import kernels
 from hpcdata.native.forks import ForkLock, Lazy
 from hpcdata.native.recycled import empty
 from hpcdata.native.threads import Later
+from hpcdata.native.writers import WriteRows
 from hpcdata.order.checking import digest
 
 

@@ -22,10 +22,11 @@ from hpcdata.native.arrays import (
     prefix_positions,
     widen,
 )
-from hpcdata.native.compiled import WriteRows, kernels
+from hpcdata.native.compiled import kernels
 from hpcdata.native.forks import Lazy
 from hpcdata.native.recycled import empty
 from hpcdata.native.threads import Later
+from hpcdata.native.writers import WriteRows
 from hpcdata.samples import Kind
 
 
