@@ -1,6 +1,6 @@
 /* The inner loops of the loader, compiled. Each does what the NumPy code beside its caller does, and nothing else: see
- * compiled.py, writers.py and structs.py for what they are given. All of them check what they index before they touch it, and return -1 when a
- * place is outside of its array; those that write batches have then touched nothing.
+ * compiled.py, writers.py and structs.py for what they are given. All of them check what they index before they touch
+ * it, and return -1 when a place is outside of its array; those that write batches have then touched nothing.
  *
  * Rows of a shuffled batch come from all over the memory. What makes copying them fast is to ask for the next row while
  * this one is copied: the processor does not see by itself where it begins. */

@@ -10,6 +10,7 @@ May use what its room uses.
     buffers       memory of batches, used again
     collation     preprocessed examples -> one batch of tensors: MMCollator
     masks         which token may attend to which
+    opening       what a loader is given -> sources in order, preprocessor, packing, collator
     loader        MultimodalLoader
     accounting    what each source has contributed, and what was rejected
 """

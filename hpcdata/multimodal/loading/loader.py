@@ -16,7 +16,6 @@ where they are. `rejects` counts them by reason; `account()` is about all ranks 
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import logging
 import os
@@ -31,8 +30,8 @@ from hpcdata.base.errors import UserError
 from hpcdata.multimodal.loading.accounting import RawAccount, make_account
 from hpcdata.multimodal.loading.collation import MMCollator
 from hpcdata.multimodal.loading.fetching import Crew, Failed, Fetching
-from hpcdata.multimodal.loading.lengths import Lengths, Preprocessor, Source, seeds_of
-from hpcdata.multimodal.loading.mixture import IterableDatasetMixture, unwrapped
+from hpcdata.multimodal.loading.lengths import Lengths, Preprocessor, seeds_of
+from hpcdata.multimodal.loading.opening import fingerprint, make_collator, open_packing, open_sources
 from hpcdata.multimodal.loading.steps import Batch, PackedSteps, PlainSteps
 from hpcdata.multimodal.timing import Times
 from hpcdata.multimodal.values import count_reasons
@@ -40,12 +39,11 @@ from hpcdata.native.forks import Lazy
 from hpcdata.order.account import Account
 from hpcdata.order.checking import digest
 from hpcdata.order.looping import Looping, Waits
-from hpcdata.order.order import Order, find_order
-from hpcdata.order.packing import BestFit, Concat, Packing, find_packing
+from hpcdata.order.order import Order
+from hpcdata.order.packing import Packing
 from hpcdata.order.ranks import check_rank, find_rank
-from hpcdata.order.sampling import derived_seed
 from hpcdata.order.steps import Share, Steps
-from hpcdata.order.streams import MixtureStream, SingleStream, Stream
+from hpcdata.order.streams import MixtureStream
 
 if TYPE_CHECKING:
     import torch
@@ -115,14 +113,10 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
         process has cores. `memory_mb`: of the examples that are made ahead; two batches are, however large.
         """
         place, size = find_rank(rank, world_size, mesh)
-        rows = _with_crops(find_packing(packing, sequence_length), max_crops)
-        if isinstance(rows, Concat) or (rows is not None and rows.cuts):
-            raise UserError(
-                f"packing={rows!r} cuts examples, and raw ones stay whole: use packing=COLUMNS, or a BestFit"
-            )
-        found = _open(dataset, preprocessor, seed, shuffle=shuffle, order=order)
+        rows = open_packing(packing, sequence_length, max_crops)
+        found = open_sources(dataset, preprocessor, seed, shuffle=shuffle, order=order)
         self.dataset, self.preprocessor, self._sources = dataset, found.preprocessor, found.sources
-        self.collator = collator or _make_collator(self.preprocessor, rows, sequence_length, pad_mode, consumer)
+        self.collator = collator or make_collator(self.preprocessor, rows, sequence_length, pad_mode, consumer)
         self._crew, self.times, self.waits = Crew(num_threads), Times(), Waits()
         most = self._most_columns
         most = None if most is None else most - self.collator.num_more
@@ -300,83 +294,3 @@ class MultimodalLoader(Looping[PlainSteps | PackedSteps]):
 
     def _let_go(self) -> None:
         self._begun, self._is_over = deque(), False
-
-
-def fingerprint(dataset: Any) -> str:
-    """What a dataset says that it is (`fingerprint`), else its class and its size: another one is another digest."""
-    said = getattr(dataset, "fingerprint", None)
-    said = said() if callable(said) else said
-    return str(said) if said else f"{type(dataset).__qualname__} of {len(dataset)}"
-
-
-class _Opened(NamedTuple):
-    sources: list[Source]
-    stream: Stream
-    preprocessor: Preprocessor
-    seed: int
-
-
-def _open(
-    dataset: Any, preprocessor: Preprocessor | None, seed: int | None, *, shuffle: bool, order: str | Order | None
-) -> _Opened:
-    if isinstance(dataset, IterableDatasetMixture):
-        if order is not None:
-            raise UserError("order is for one dataset: the sources of a mixture have orders of their own")
-        seed = dataset.seed if seed is None else seed
-        inner = [unwrapped(one) for one in dataset.datasets]
-        rows = dataset.first_row.tolist()
-        salts = [derived_seed(0, f"examples of {name}") for name in dataset.names]
-        sources = [Source(*each) for each in zip(dataset.names, inner, rows[:-1], salts, strict=True)]
-        own = [one for one in dataset.datasets if one is not unwrapped(one)]
-        if preprocessor is None and own:
-            preprocessor = _only_preprocessor(own)
-        stream: Stream = MixtureStream(dataset, seed=seed, shuffle=shuffle)
-    else:
-        if not hasattr(unwrapped(dataset), "get"):
-            opened = f": open it with get_dataset({dataset!r})" if isinstance(dataset, str) else ""
-            raise UserError(f"a dataset has len() and get(item, rng), {type(dataset).__name__} has not{opened}")
-        inner_one = unwrapped(dataset)
-        if inner_one is not dataset:
-            preprocessor = preprocessor or _only_preprocessor([dataset])
-            seed = dataset.seed if seed is None else seed
-        seed = seed or 0
-        name = str(getattr(inner_one, "name", None) or type(inner_one).__name__)
-        sources = [Source(name, inner_one, 0)]
-        chosen = order or ("shuffled" if shuffle else "sequential")
-        chosen = find_order(chosen, len(inner_one), seed) if isinstance(chosen, str) else chosen
-        stream = SingleStream(name, len(inner_one), chosen, seed)
-    if preprocessor is None:
-        raise UserError("a preprocessor is needed: MolmoPreprocessorConfig(...).build_preprocessor(...), or your own")
-    return _Opened(sources, stream, preprocessor, seed)
-
-
-def _only_preprocessor(datasets: Sequence[Any]) -> Any:
-    """That of DeterministicDatasets. Raises UserError where one batch would have to be made by several."""
-    for dataset in datasets:
-        if getattr(dataset, "preprocessor_kwargs", None):
-            raise UserError(
-                "MultimodalLoader does not know preprocessor_kwargs of a DeterministicDataset: pass preprocessor=..., "
-                "one that needs none"
-            )
-    first, *others = [dataset.preprocessor for dataset in datasets]
-    if any(other is not first and other.settings() != first.settings() for other in others):
-        raise UserError("the datasets of the mixture have different preprocessors: pass preprocessor=... for all")
-    return first
-
-
-def _with_crops(packing: Packing | None, max_crops: int | None) -> Packing | None:
-    if max_crops is None:
-        return packing
-    if not isinstance(packing, BestFit):
-        raise UserError("max_crops is the second budget of packed rows: use packing=COLUMNS")
-    return dataclasses.replace(packing, max_images=max_crops)
-
-
-def _make_collator(
-    preprocessor: Any, packing: Packing | None, sequence_length: int | None, pad_mode: str | None, consumer: str
-) -> MMCollator:
-    length = packing.length if packing is not None and packing.length is not None else sequence_length
-    mode = pad_mode or ("max_len" if packing is not None and packing.length is not None else "batch_max")
-    build = getattr(preprocessor, "build_collator", None)
-    options: dict[str, Any] = {"sequence_length": length, "pad_mode": mode, "consumer": consumer}
-    return MMCollator(**options) if build is None else build(**options)
