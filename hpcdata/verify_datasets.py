@@ -83,6 +83,8 @@ def _line(report: SplitReport) -> str:
         what += ", as its entry says" if not report.is_short() else f", its entry says {report.expected}"
     if report.num_missing:
         what += f" + {report.num_missing} whose picture did not come"
+    if report.num_left_out:
+        what += f" + {report.num_left_out} that its entry leaves out"
     what += f"; {report.num_looked} made, {report.num_pictures} pictures decoded"
     for reason, count in sorted(report.faults.items()):
         what += f", {count} {reason}"

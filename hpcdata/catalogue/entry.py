@@ -58,7 +58,10 @@ class Reader:
     """How its examples are read. fields: of `rows` and `questions`, key of an example -> column or key; of `records`,
     options of a `SourceDataset`. `image_root` (of one split: `image_root.train`) is below the folder of the set, of
     `records` and `questions`; `{folder}` is that of a file of `questions`. list_name: of the list of questions in the
-    object of a file; empty: the file is a list, or has questions by keys. words: of their answers that are numbers.
+    object of a file, `NAME.{key}` of an object of questions by keys; empty: the file is a list, or has questions by
+    keys. without: questions by keys in which this is true are left out. words: of their answers that are numbers. ids:
+    split -> list of the names, without endings, of those of its files that belong to the split; a split without a list
+    has the files that are in none.
     each: of `rows` with several annotations, key of one -> column of lists, or `COLUMN.FIELD` of what it lists.
     constants: of every example of `rows` and `questions`, such as `point_scale`. style: of `rows`, `{folder}` in it is
     the name of a file's folder.
@@ -71,6 +74,8 @@ class Reader:
     each: Mapping[str, str] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, int] = field(default_factory=dict)
+    without: str = ""
+    ids: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,6 +102,8 @@ def _problems(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "urls", "tables is empty: it says which files have the addresses"
     if unknown := [name for name in entry.rows if name not in entry.splits]:
         yield "rows", f"there is no split {unknown[0]}: splits has {', '.join(entry.splits) or 'none'}"
+    if entry.reader and (unknown := [name for name in entry.reader.ids if name not in entry.splits]):
+        yield "reader", f"ids: there is no split {unknown[0]}: splits has {', '.join(entry.splits) or 'none'}"
     if unknown := [name for name in entry.unchecked if name not in _names(Entry)]:
         yield "unchecked", f"there is no field {unknown[0]}"
     if entry.access == "manual" and not (entry.steps and entry.needs):

@@ -153,6 +153,11 @@ def test_an_entry_of_ones_own_stands_before_ours(tmp_path: Path) -> None:
             "splits: {}\nrows: {trian: 5}",
             "mine.yaml, line 8: rows: there is no split",
         ),
+        (
+            "groups: [tests]",
+            "groups: [tests]\nreader: {kind: questions, fields: {}, ids: {dev: a.csv}}",
+            "line 6: reader: ids: there is no split dev: splits has train",
+        ),
         ("groups: [tests]", "groups: [tests]\nfolder: b", "line 6: the field folder stands there twice"),
         ("hub: [{repo: lab/pairs}]", "access: gated", "access is gated, and nothing says where it comes from"),
         ("{repo: lab/pairs}", "{repo: ../pairs}", "repo is '../pairs', expected OWNER/NAME"),

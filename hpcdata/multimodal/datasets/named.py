@@ -45,9 +45,10 @@ def open_named(name: str, entry: Entry, split: str | None, *, data_dir: str | No
     if not any(names_below(folder)):
         raise UserError(f"{entry.name} is not in {folder}: {read_state(entry, root).remedy}")
     if entry.reader is None or key_of(name) in map(key_of, entry.variants):
+        more = f" ({entry.note})" if entry.note and entry.reader is None else ""
         raise NoReader(
             f"{name} lies in {folder}, and hpcdata has no reader for it: a class of your own reads it, see "
-            "hpcdata.multimodal.register"
+            f"hpcdata.multimodal.register{more}"
         )
     if entry.urls:
         return _of_urls(entry, folder, split, options)
@@ -105,6 +106,7 @@ def _of_files(entry: Entry, folder: Path, split: str, options: dict[str, Any]) -
         )
     reader = entry.reader
     assert reader is not None
+    files = _listed(entry, folder, split, files) if reader.ids else files
     if reader.kind == "rows":
         from hpcdata.multimodal.datasets.tables import TableDataset
 
@@ -119,12 +121,36 @@ def _of_files(entry: Entry, folder: Path, split: str, options: dict[str, Any]) -
         from hpcdata.multimodal.datasets.questions import QuestionsDataset
 
         root = fields.pop("image_root", os.fspath(folder))
-        layout = {"image_root": root, "list_name": reader.list_name, "words": reader.words}
+        layout = {"image_root": root, "list_name": reader.list_name, "words": reader.words, "without": reader.without}
         given = {**layout, "style": reader.style, "constants": reader.constants, **options}
         return QuestionsDataset(files, fields, **given)
     from hpcdata.multimodal.datasets.sources import SourceDataset
 
     return SourceDataset(files, None, **{"style": reader.style, **fields, **options})
+
+
+def _listed(entry: Entry, folder: Path, split: str, files: list[str]) -> list[str]:
+    """Those that a list of ids says are of the split. Raises UserError for one that is not here, or of other files."""
+    assert entry.reader is not None
+    ids = {name: _ids(entry, folder / path) for name, path in entry.reader.ids.items()}
+    stems = {os.path.basename(file).partition(".")[0]: file for file in files}
+    for name, known in ids.items():
+        if not known & stems.keys():
+            raise UserError(f"{entry.name}: no line of {folder / entry.reader.ids[name]} is the name of a file of it")
+    wanted = ids[split] if split in ids else stems.keys() - set[str]().union(*ids.values())
+    return [file for stem, file in stems.items() if stem in wanted]
+
+
+def _ids(entry: Entry, path: Path) -> set[str]:
+    """The names in a list, one a line, without endings."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError as error:
+        raise UserError(
+            f"{path}, which says what belongs to a split, cannot be read: {error.strerror}; "
+            f"hpcdata download {quoted(entry.name)}"
+        ) from None
+    return {line.strip().strip('"').partition(".")[0] for line in lines if line.strip()}
 
 
 def _of_urls(entry: Entry, folder: Path, split: str | None, options: dict[str, Any]) -> Dataset:

@@ -39,13 +39,16 @@ class QuestionsDataset(Dataset):
         words: Mapping[str, str] | None = None,
         style: str | None = None,
         constants: Mapping[str, int] | None = None,
+        without: str = "",
         sample: int | None = None,
     ) -> None:
         """fields: key of an example -> key of a question; what a question does not have is left out, as answers of a
         test split are. That of `image` may have gaps, `png/{image_index}.png` or `{image_id:012d}.jpg`. image_root:
         one that begins with `{folder}` is that of the file of questions. list_name: of the list in the file's object;
-        empty: the file is a list, or an object of questions by `{key}`. words: of answers that are numbers,
-        `{"0": "No"}`. style, constants: of every example. sample: only so many of the first.
+        empty: the file is a list, or an object of questions by `{key}`; `NAME.{key}`: such an object in the file's
+        object. words: of answers that are numbers, `{"0": "No"}`. style, constants: of every example. without: of
+        objects by keys, questions in which this is true are left out, `num_left_out`. sample: only so many of the
+        first.
 
         Raises UserError for another file.
         """
@@ -53,8 +56,9 @@ class QuestionsDataset(Dataset):
         self._constants, self._words, self._list_name = dict(constants or {}), dict(words or {}), list_name
         self._files, left = list[QuestionFile](), sample
         for file in files:
-            self._files.append(QuestionFile(os.fspath(file), list_name, left))
+            self._files.append(QuestionFile(os.fspath(file), list_name, left, without=without))
             left = None if left is None else left - len(self._files[-1])
+        self.num_left_out = sum(file.num_left_out for file in self._files)
         self._ends = np.cumsum([len(file) for file in self._files], dtype=np.int64)
         if missing := [name for name in ("image", "question") if name not in self._fields]:
             raise UserError(f"fields of questions have no {missing[0]}: it says which key of a question has it")

@@ -34,6 +34,8 @@ class SplitReport:
     expected: int | None = None
     num_missing: int = 0
     """Rows of a list of addresses whose pictures did not come: no fault of what is here."""
+    num_left_out: int = 0
+    """Questions that its reader leaves out, as its entry says."""
     faults: Counter[str] = field(default_factory=Counter)
     first: str = ""
     """The first example that is none, and why."""
@@ -74,6 +76,7 @@ def look_at(entry: Entry, root: Path, *, most: int | None, num_threads: int) -> 
         try:
             dataset = open_named(entry.name, entry, split, data_dir=os.fspath(root))
             report.num_examples, report.num_missing = len(dataset), getattr(dataset, "num_missing", 0)
+            report.num_left_out = getattr(dataset, "num_left_out", 0)
             if not (report.num_examples or report.num_missing or report.expected == 0):
                 report.problem = "its files are here, and have no example"
             _look(dataset, report, most, num_threads)

@@ -3,6 +3,8 @@
 {"data": [{...}, {...}]}      a list of the object, by its name
 [{...}, {...}]                the file is the list
 {"17": {...}, "18": {...}}    an object a question, by keys: `{key}`. Held in memory
+{"imageName": "0.png", "questions": {"What is A?": {...}}}
+                              the same in an object, `questions.{key}`, whose own values are those of each question
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from hpcdata.samples import BadSample, Reason
 from hpcdata.sources.json.pieces import NAME_OF_LIST, chunks_of, objects
 
 KEY = "key"
+BY_KEYS = ".{key}"
+"""Behind the name of an object of questions by keys."""
 _MOST_BETWEEN, _MOST_BYTES = 4096, 64 << 20
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 
@@ -28,18 +32,22 @@ _BLANK = b" \t\r\n\xef\xbb\xbf"
 class QuestionFile:
     """digest: of what the questions say. Safe in several threads and in workers."""
 
-    def __init__(self, path: str, list_name: str, most: int | None = None) -> None:
-        """list_name: of the list in the file's object; empty: the file is the list, or has questions by keys. most:
-        only so many of the first. Raises UserError for another file.
+    def __init__(self, path: str, list_name: str, most: int | None = None, *, without: str = "") -> None:
+        """list_name: of the list in the file's object, or of an object of questions, `NAME.{key}`; empty: the file is
+        the list, or has questions by keys. most: only so many of the first. without: questions in which this field is
+        true are left out, of objects by keys. Raises UserError for another file.
         """
+        self.num_left_out = 0
         self.path, self._list_name = path, list_name
         self._held: list[tuple[str, Any]] | None = None
         self._places = np.zeros((0, 2), np.int64)
         try:
             with open(path, "rb") as file:
-                if not list_name and file.read(_MOST_BETWEEN).strip(_BLANK)[:1] == b"{":
+                if list_name.endswith(BY_KEYS):
+                    self._hold(file.read(), most, list_name.removesuffix(BY_KEYS), without)
+                elif not list_name and file.read(_MOST_BETWEEN).strip(_BLANK)[:1] == b"{":
                     file.seek(0)
-                    self._hold(file.read(), most)
+                    self._hold(file.read(), most, "", without)
                 else:
                     self._scan(file.fileno(), most)
         except OSError as error:
@@ -67,12 +75,20 @@ class QuestionFile:
             )
         return found
 
-    def _hold(self, data: bytes, most: int | None) -> None:
+    def _hold(self, data: bytes, most: int | None, name: str, without: str) -> None:
         try:
             values = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
         except ValueError as error:
             raise UserError(f"{self.path} is no JSON: {error}") from None
-        self._held = list(values.items())[:most]
+        of_all = dict[str, Any]()
+        if name:
+            outer = values if isinstance(values, dict) else {}
+            of_all = {key: value for key, value in outer.items() if isinstance(value, str | int | float)}
+            if not isinstance(values := outer.get(name), dict):
+                raise UserError(f"{self.path} is no object with an object {name} of questions by keys")
+        rows = [(key, {**of_all, **row} if isinstance(row, dict) else row) for key, row in values.items()]
+        kept = [(key, row) for key, row in rows if not (without and isinstance(row, dict) and row.get(without))]
+        self._held, self.num_left_out = kept[:most], len(rows) - len(kept)
         try:
             self.digest = hashlib.sha256(orjson.dumps(self._held)).hexdigest()
         except TypeError:

@@ -13,7 +13,7 @@ from hpcdata import verify_datasets
 from hpcdata.base import sealed
 from hpcdata.base.errors import UserError
 from hpcdata.catalogue import listing
-from hpcdata.multimodal import get_dataset
+from hpcdata.multimodal import DataFormatter, get_dataset
 from hpcdata.multimodal.datasets import named
 from hpcdata.multimodal.datasets.questions import QuestionsDataset
 from hpcdata.samples import BadSample
@@ -180,6 +180,60 @@ def test_sets_that_were_placed_by_hand_are_opened_by_their_names(
     (tmp_path / "scene_text/coco/1.jpg").write_bytes(picture(2, "JPEG"))
     assert get_dataset("InfoQa", "val")[0]["image"].size() == (41, 61)
     assert get_dataset("scene_text")[0]["answers"] == ["stop"]
-    write(tmp_path / "torch_datasets/ai2d", {"a": 1}, "a.json")
-    for name, code in (("ai2d", 3), ("academic", 0)):
+    write(tmp_path / "OneVisionMidData", {"a": 1}, "a.json")
+    with pytest.raises(UserError, match=r"has no reader for it: a class .* \(folders of JSON .*hpcdata convert sets"):
+        get_dataset("OneVisionMidData")
+    for name, code in (("OneVisionMidData", 3), ("llava", 0), ("academic", 0)):
         assert verify_datasets.main([name]) == code, capsys.readouterr()
+
+
+def ai2d(root: Path, *, ids: str = "0\n2.png\n") -> Path:
+    """A file of questions a diagram, pictures beside them, and which diagrams are of the test."""
+    folder = root / "torch_datasets/ai2d"
+    for number in range(4):
+        row = {
+            "abcLabel": False,
+            "answerTexts": ["a leaf", "a root"],
+            "correctAnswer": 1,
+            "questionId": "0-0",
+        }
+        rows = {f"What is {number}?": row, "What is C?": {**row, "abcLabel": True, "answerTexts": ["C", "D"]}}
+        name = f"{number}.png"
+        write(folder / "ai2d/questions", {"imageName": name, "questions": {} if number == 3 else rows}, f"{name}.json")
+        (folder / "ai2d/images").mkdir(exist_ok=True)
+        (folder / "ai2d/images" / name).write_bytes(picture(number))
+    (folder / "ai2d_test_ids.csv").write_text(ids)
+    return folder
+
+
+def test_diagrams_have_a_file_of_questions_each_and_a_list_of_those_of_the_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path))
+    folder = ai2d(tmp_path)
+    test, train = get_dataset("ai2d", "test"), get_dataset("ai2_diagram_v2_mix_transparent", "train")
+    assert [example["question"] for example in test] == ["What is 0?", "What is 2?"]
+    (example,) = train
+    assert example["image"].size() == (41, 61)
+    assert {key: value for key, value in example.items() if key != "image"} == {
+        "question": "What is 1?",
+        "options": ["a leaf", "a root"],
+        "answer_idx": 1,
+        "style": "ai2_diagram",
+    }
+    ((asked, answer),), _ = DataFormatter(system_prompt="style")(example)
+    assert asked.parts[-1] == "ai2_diagram: What is 1?\nA: a leaf\nB: a root\n"
+    assert answer.parts == ("B",)
+    assert test.fingerprint() != train.fingerprint()
+    assert verify_datasets.main(["ai2d"]) == 0
+    out = capsys.readouterr().out
+    assert "ai2d, test: 2 examples + 2 that its entry leaves out; 2 made, 2 pictures decoded" in out
+    ai2d(tmp_path, ids="image,split\n")
+    with pytest.raises(UserError, match=r"no line of .*ai2d_test_ids\.csv is the name of a file of it"):
+        get_dataset("ai2d", "train")
+    (folder / "ai2d_test_ids.csv").unlink()
+    with pytest.raises(UserError, match=r"ai2d_test_ids\.csv, which says what belongs to a split, cannot be read"):
+        get_dataset("ai2d", "test")
+    write(folder / "ai2d/questions", {"imageName": "0.png", "questions": []}, "0.png.json")
+    with pytest.raises(UserError, match=r"0\.png\.json is no object with an object questions of questions by keys"):
+        QuestionsDataset([folder / "ai2d/questions/0.png.json"], FIELDS, image_root=folder, list_name="questions.{key}")
