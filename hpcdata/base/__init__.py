@@ -8,6 +8,7 @@ May use: nothing of ours.
     reads       what is read of others' files: whole, or an error that names the file
     sealed      JSON files that show any change of their bytes
     digest      sha256 of files, content digest of examples
+    foreign/    YAML that others wrote -> values, in bounded time and memory
     typed       checks that values read from files have their types
     units       numbers and foreign text as people read them, lists and paths as they type them
     logs        the form of log lines

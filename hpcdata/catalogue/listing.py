@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -200,7 +199,7 @@ def _json(url: str, web: Web, patience_s: float) -> tuple[Any, Answer]:
         try:
             data, answer = web.read(url, _MOST_BYTES)
             with contextlib.suppress(ValueError):
-                return json.loads(data), answer
+                return files.parse_json(data, "the answer"), answer
             raise Fault("busy", "no json", f"{url}: {data[:60]!r} is no JSON")
         except Fault as fault:
             tries += 1

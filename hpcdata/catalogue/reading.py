@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.foreign import yaml_text
+from hpcdata.base.units import one_line
 from hpcdata.catalogue.entry import Entry
 from hpcdata.net import Refused
 from hpcdata.net.addresses import parse
@@ -46,12 +48,10 @@ class _Place:
 
 def read_entry(path: Path) -> Entry:
     """Raises UserError."""
-    import yaml
-
     try:
-        values = yaml.load(path.read_bytes(), Loader=_loader())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+        values = yaml_text.load(path.read_bytes(), _loader())
+    except ValueError as error:
+        raise UserError(f"{path} is no YAML: {error}") from None
     entry = _made(Entry, values, _Place(path))
     for field, problem in _problems(entry):
         raise UserError(f"{_Place(path).of(field, values)}: {problem}")
@@ -177,20 +177,24 @@ def _value(value: Any, hint: Any, where: _Place) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         if value not in arguments:
-            raise UserError(f"{where} is {value!r}, expected one of {', '.join(map(str, arguments))}")
+            raise UserError(f"{where} is {_shown(value)}, expected one of {', '.join(map(str, arguments))}")
         return value
     if origin is tuple:
         if not isinstance(value, list):
-            raise UserError(f"{where} is {value!r}, expected a list")
+            raise UserError(f"{where} is {_shown(value)}, expected a list")
         return tuple(_value(item, arguments[0], where) for item in value)
     if origin is Mapping:
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-            raise UserError(f"{where} is {value!r}, expected names with values")
+            raise UserError(f"{where} is {_shown(value)}, expected names with values")
         return {key: _value(item, arguments[1], where.of(key, value, ".")) for key, item in value.items()}
     if type(None) in arguments:
         return None if value is None else _value(value, arguments[0], where)
     if dataclasses.is_dataclass(hint):
         return _made(typing.cast(type, hint), value, where)
     if not isinstance(value, hint) or isinstance(value, bool):
-        raise UserError(f"{where} is {value!r}, expected {hint.__name__}")
+        raise UserError(f"{where} is {_shown(value)}, expected {hint.__name__}")
     return value
+
+
+def _shown(value: object) -> str:
+    return one_line(repr(value))

@@ -95,7 +95,7 @@ class Record:
             return {path: Here(int(size), int(time), str(sha256)) for path, (size, time, sha256) in values.items()}
         except FileNotFoundError:
             return {}
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise Failed(f"{self._path}: {error}; remove it, and all files of the set are hashed again") from None
 
 
@@ -152,7 +152,7 @@ class Follower:
         self._offsets[name] = begin + len(whole)
         unsure = self._unsure.setdefault(name, [])
         for line in whole.splitlines():
-            with contextlib.suppress(ValueError, TypeError, KeyError):  # a line that is damaged says nothing
+            with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):  # damage says nothing
                 self._take(name, orjson.loads(line), unsure)
 
     def _take(self, name: str, values: dict[str, Any], unsure: list[tuple[str, Here]]) -> None:

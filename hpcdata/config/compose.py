@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.foreign import yaml_text
 from hpcdata.base.units import split_at_commas
 from hpcdata.config import values as configuration
 from hpcdata.config.places import PATH_KEYS, expand_paths, local_path
@@ -114,11 +115,9 @@ def _verbatim(argument: str) -> tuple[str, str | list[str] | None]:
 
 
 def _yaml(argument: str, text: str) -> Any:
-    import yaml
-
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return yaml_text.load(text)
+    except ValueError:
         raise UserError(f"{argument!r}: the value cannot be read") from None
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.foreign import yaml_text
 from hpcdata.multimodal.loading.loader import MultimodalLoader
 from hpcdata.multimodal.loading.mixture import IterableDatasetMixture
 from hpcdata.order.packing import BestFit
@@ -96,14 +97,12 @@ def _plain(values: Any) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    import yaml
-
     try:
-        values = yaml.safe_load(path.read_bytes())
+        values = yaml_text.load(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not YAML: {error}") from None
     if not isinstance(values, Mapping):
         raise UserError(f"{path}: expected a mapping with datasets, preprocessor and loader")
     return values

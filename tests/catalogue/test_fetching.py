@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from hpcdata.base import sealed
 from hpcdata.base.errors import Failed
 from hpcdata.catalogue import checking
 from hpcdata.catalogue.accounts import Result, say_result
 from hpcdata.catalogue.entry import HubTree, WebFile
 from hpcdata.catalogue.faults import Fault
 from hpcdata.catalogue.record import FOLDER, Record
+from hpcdata.catalogue.transfer.notes import Notes
 from tests.catalogue.hub import Hub
 from tests.catalogue.sets import MIB, REPO, Once, entry, fill, found
 
@@ -308,6 +310,23 @@ def test_a_damaged_record_is_said(once: Once) -> None:
     path.write_bytes(path.read_bytes().replace(b"README", b"readme"))
     with pytest.raises(Failed, match=r"record.json: its bytes are not those that were written.*; remove it"):
         once()
+
+
+@pytest.mark.parametrize("values", [[], {"a": 1}, {"a": [1, 2]}, {"a": [1, 2e999, "x"]}, 7])
+def test_a_record_of_other_types_that_was_sealed_again_is_said(once: Once, values: object) -> None:
+    once()
+    (once.folder / FOLDER / "record.json").write_bytes(sealed.to_json({"files": values}))
+    with pytest.raises(Failed, match=r"record.json: .*; remove it"):
+        once()
+
+
+def test_notes_of_a_part_that_are_none_say_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    good = b'{"identity": "i"}\n{"bytes": 3, "sha256": "s", "validator": "v"}\n'
+    path.write_bytes(good + b"[" * 100_000 + b'\n{"bytes": Infinity, "sha256": "s", "validator": "v"}\n7\n\xff\n')
+    read = Notes(path).read("i", 10)
+    assert read is not None
+    assert read.marks == [(3, "s")]
 
 
 def test_lines_that_were_not_durable_are_believed_after_a_look(once: Once, files: dict[str, bytes], hub: Hub) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from hpcdata.base.errors import UserError
 from hpcdata.catalogue.registry import OWN, Catalogue, key_of, matcher
+from tests.base.foreign.test_yaml_text import BOMB
 from tests.catalogue.sets import YAML
 
 GUIDE = """
@@ -183,6 +184,15 @@ def test_an_entry_of_ones_own_stands_before_ours(tmp_path: Path) -> None:
             "torch_datasets/chartqa is taken, by chart_qa",
         ),
         (YAML, "[", "is no YAML"),
+        (YAML, "[" * 200_000, "is no YAML"),
+        (YAML, "- " * 200_000, "is no YAML"),
+        ("name: pairs", f"name: {'9' * 5000}", "is no YAML: a value in it cannot be read"),
+        ("name: pairs", "name: 2001-99-99", "is no YAML: a value in it cannot be read"),
+        ("name: pairs", "name: !!bool x", "is no YAML: a value in it cannot be read"),
+        ("name: pairs", "name: !!int ''", "is no YAML: a value in it cannot be read"),
+        ("name: pairs", "name: !!timestamp x", "is no YAML: a value in it cannot be read"),
+        ("name: pairs", "name: &a [*a]", "an alias stands in what it is an alias of"),
+        (YAML, BOMB, "more than 1048576 values"),
         (YAML, "7", "expected fields with values, found int"),
         ("name: pairs", "name: '--'", "has no letter and no digit"),
     ],

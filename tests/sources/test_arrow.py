@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +137,39 @@ def test_a_saved_folder_is_read_without_its_caches(saved: Path, tmp_path: Path) 
     raw = SourceDataset(saved, "train")
     assert [raw[item]["metadata"]["key"] for item in (4, 0)] == [f"data-00000-of-00001.arrow#{n}" for n in (4, 0)]
     assert shown(raw.record(3)) == "<image>|I|q|a"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("EIO", "cannot read .*state.json: Input/output error; try again"),
+        ("damage", "state.json is damaged, which lists the files of its data set"),
+        ("depth", "state.json is nested too deeply"),
+        ("absence", "state.json lists data-.*.arrow, which is not there: the data set is not whole"),
+    ],
+)
+def test_a_list_of_files_that_cannot_be_trusted_is_not_taken_for_less_data(
+    fault: str, said: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a folder that is whole, all rows of the other one were left out and nobody was told."""
+    shutil.copytree(saved, tmp_path / "both/other")
+    shutil.copytree(saved, tmp_path / "both/saved")
+    state = tmp_path / "both/saved/train/state.json"
+    if fault == "EIO":
+        real = Path.read_bytes
+
+        def read_bytes(path: Path) -> bytes:
+            if path == state:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return real(path)
+
+        monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    elif fault == "absence":
+        next((tmp_path / "both/saved/train").glob("data-*.arrow")).unlink()
+    else:
+        state.write_bytes(state.read_bytes()[:-9] if fault == "damage" else b"[" * 100_000)
+    with pytest.raises(UserError, match=said):
+        files_of(tmp_path / "both")
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from hpcdata.sources import Options, list_inputs
 from hpcdata.sources import prepare as prepare_input
 from hpcdata.sources.custom.mapping import parsed, read_mapping
 from hpcdata.work.task import TaskOutcome, run_task
+from tests.base.foreign.test_yaml_text import BOMB
 from tests.smallruns import StopAfter, small_config, small_run
 from tests.sources.source_files import json_lines, read_all, write
 from tests.work.test_task import png
@@ -186,6 +187,12 @@ def test_a_mapping_that_cannot_be_meant_so_is_refused(mapping: Any, message: str
         read_mapping(str(path))
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_a_mapping_whose_aliases_stand_for_all_memory_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "map.yaml", f"{BOMB}text: *a11\n".encode())
+    with pytest.raises(UserError, match="is not YAML: line 6: its aliases count, and it has more than 1048576 values"):
+        read_mapping(str(path))
 
 
 def test_prompts_are_drawn_for_each_record_and_always_the_same(tmp_path: Path) -> None:

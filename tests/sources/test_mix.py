@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,10 @@ from hpcdata.runs.planning import prepare
 from hpcdata.samples import Reject
 from hpcdata.sources import InputFile, Options, at_random, list_inputs, read, scan
 from hpcdata.sources import prepare as prepare_input
+from hpcdata.sources.base import CannotRead, refusing_faults
+from hpcdata.sources.mixes import entries
+from hpcdata.sources.mixes.entries import is_mix
+from tests.base.foreign.test_yaml_text import BOMB
 from tests.formats.records.made import TARS, copied, parts_of
 from tests.smallruns import StopAfter, begin, small_config, small_run
 from tests.sources.source_files import json_lines, keys, read_all, summary, write
@@ -191,13 +197,35 @@ def test_entries_may_share_what_an_anchor_has(tmp_path: Path) -> None:
         ("datasets: [{json_path: x.jsonl, json_path: y.jsonl}]", "entry 1: json_path stands twice, in line 1 again"),
         ("datasets: [{json_path: x.jsonl}]\ndatasets: []", r"mix\.yaml: datasets stands twice, in line 2 again"),
         ("datasets: [{<<: 3, json_path: x.jsonl}]", "entry 1: << merges what is no mapping"),
-        ("datasets: [&a {<<: *a, path: x.jsonl}]", "entry 1 has no json_path"),
+        ("datasets: [&a {<<: *a, path: x.jsonl}]", "line 1: an alias stands in what it is an alias of"),
+        (
+            f"{BOMB}datasets:\n- {{<<: *a9, json_path: x.jsonl}}",
+            r"line 6: .* more than 1048576 values",
+        ),
+        (
+            "".join(f"a{n}: &a{n} {{<<: *a{n - 1}, k{n}: 1}}\n" if n else "a0: &a0 {}\n" for n in range(2000)),
+            "more than 100 levels",
+        ),
     ],
 )
 def test_what_yaml_would_drop_in_silence_is_refused(text: str, message: str, tmp_path: Path) -> None:
     data(tmp_path / "x.jsonl", 5)
     with pytest.raises(UserError, match=message):
         list_inputs(str(write(tmp_path / "mix.yaml", text.encode())), "auto")
+
+
+def test_a_fault_of_reading_makes_no_mix_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data(tmp_path / "x.jsonl", 5)
+    made = mix(tmp_path / "mix.yaml", ("x.jsonl", None))
+    assert is_mix(str(made))
+
+    def fail(path: str) -> bytes:
+        with refusing_faults(path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    monkeypatch.setattr(entries, "_bytes", fail)
+    with pytest.raises(CannotRead, match=r"mix\.yaml: Input/output error"):
+        is_mix(str(made))
 
 
 @pytest.mark.parametrize("text", ["", "a: 1", "datasets: 3", "datasets: []", "- x", "a: [", "\xff"])

@@ -54,7 +54,7 @@ class Notes:
                 continue
             if line["validator"] != found.validator:  # the bytes before were of another answer, and were dropped
                 found.validator = line["validator"]
-            with contextlib.suppress(KeyError, TypeError, ValueError):
+            with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
                 if "bytes" in line and 0 < int(line["bytes"]) <= size:
                     marks[int(line["bytes"])] = str(line["sha256"])
                 elif "from" in line and 0 <= int(line["from"]) < int(line["to"]) <= size:
@@ -86,6 +86,6 @@ def _parsed(data: bytes) -> list[dict[str, Any]]:
     values = []
     for line in data.splitlines():
         with contextlib.suppress(ValueError):
-            if isinstance(value := json.loads(line), dict):
+            if isinstance(value := files.parse_json(line, "a line"), dict):
                 values.append(value)
     return values

@@ -7,7 +7,6 @@ tensors stands for an object that takes everything and does nothing. Older files
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import struct
@@ -16,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+from hpcdata.base import files
 from hpcdata.base.errors import UserError
 from hpcdata.encoders.image.checkpoints import check_lookup
 from hpcdata.encoders.image.presets import BY_LAYOUT, PRESETS, VqganArchitecture
@@ -105,11 +105,19 @@ def _read_safetensors(path: str, beginning: bytes) -> Shapes:
             raise ValueError(f"its list of weights would have {length} bytes")
         with open(path, "rb") as file:
             file.seek(8)
-            listed = json.loads(file.read(length))
+            listed = files.parse_json(file.read(length), "its list of weights")
         entries = {name: entry for name, entry in listed.items() if name != "__metadata__"}
         end = 8 + length + max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
         shapes = {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (
+        struct.error,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        OverflowError,
+    ) as error:
         raise UserError(f"{path} is not a .safetensors file ({error}): download it again") from None
     if end > size:
         raise UserError(f"{path} is cut short: it has {size} of {end} bytes, download it again")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.foreign import yaml_text
 
 Templates = Mapping[str, tuple[str, ...]]
 
@@ -142,12 +143,10 @@ def filled(template: str, values: Mapping[str, str]) -> str:
 
 def read_templates(path: str | Path) -> Templates:
     """A user's file, with ours for other styles. Raises UserError that names the file and the style."""
-    import yaml
-
     try:
         data = Path(path).read_bytes()
-        content = yaml.safe_load(data.decode()) if len(data) <= _MAX_BYTES else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml_text.load(data.decode()) if len(data) <= _MAX_BYTES else None
+    except (OSError, ValueError) as error:
         raise UserError(f"templates {path}: not readable YAML ({' '.join(str(error).split())[:160]})") from None
     if not isinstance(content, dict) or not content:
         raise UserError(f"templates {path}: expected a mapping of styles to lists of templates")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from hpcdata.base import files
 from hpcdata.base.errors import UserError
 
 START = "0" * 32
@@ -97,10 +98,10 @@ class WeightLedger:
             return {}
         for line in data.splitlines():
             try:
-                values = json.loads(line)
+                values = files.parse_json(line, "a line")
                 drawn = values["drawn"] and tuple(map(int, values["drawn"]))
                 change = Change(values["epoch"], values["position"], tuple(map(int, values["weights"])), drawn)
                 found[str(values["digest"])] = change, str(values["before"])
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, OverflowError):
                 continue
         return found

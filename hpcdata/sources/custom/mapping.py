@@ -34,6 +34,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.foreign import yaml_text
+from hpcdata.base.units import one_line
 
 ROLES = ("system", "user", "assistant")
 PROMPT = "prompt"
@@ -79,8 +81,6 @@ class Mapping:
 
 def read_mapping(path: str) -> str:
     """A file as `parsed` takes it: one line of JSON, the same for the same mapping. Raises UserError."""
-    import yaml
-
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -88,10 +88,9 @@ def read_mapping(path: str) -> str:
     if len(data) > _MOST_BYTES:
         raise UserError(f"data.mapping={path} has more than {_MOST_BYTES} bytes, and is no mapping")
     try:
-        values = yaml.safe_load(data)
-        line = json.dumps(values, sort_keys=True)
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
-        raise UserError(f"data.mapping={path} is not YAML: {' '.join(str(error).split())}") from None
+        line = json.dumps(yaml_text.load(data), sort_keys=True)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"data.mapping={path} is not YAML: {error}") from None
     try:
         parsed(line)
     except UserError as error:
@@ -171,7 +170,7 @@ def _text(values: dict[str, Any]) -> Template | None:
 def _turns(values: dict[str, Any]) -> Iterator[tuple[str, Template]]:
     for number, turn in enumerate(_list(values, "turns")):
         if not isinstance(turn, dict) or len(turn) != 1 or next(iter(turn)) not in ROLES:
-            raise UserError(f"turn {number} is {turn!r}, expected one of {', '.join(ROLES)} and what it says")
+            raise UserError(f"turn {number} is {_shown(turn)}, expected one of {', '.join(ROLES)} and what it says")
         ((role, said),) = turn.items()
         yield role, template_of(said, f"turn {number}")
 
@@ -191,7 +190,7 @@ def _field(values: dict[str, Any], key: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value.strip() or "{" in value:
-        raise UserError(f"{key} is {value!r}, expected the name of a field")
+        raise UserError(f"{key} is {_shown(value)}, expected the name of a field")
     return value.strip()
 
 
@@ -225,14 +224,14 @@ def _names(values: dict[str, Any], key: str) -> list[str]:
 def _number(values: dict[str, Any], key: str) -> int:
     value = values.get(key, 0)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise UserError(f"{key} is {value!r}, expected a whole number")
+        raise UserError(f"{key} is {_shown(value)}, expected a whole number")
     return value
 
 
 def _boolean(values: dict[str, Any], key: str) -> bool:
     value = values.get(key, True)
     if not isinstance(value, bool):
-        raise UserError(f"{key} is {value!r}, expected true or false")
+        raise UserError(f"{key} is {_shown(value)}, expected true or false")
     return value
 
 
@@ -242,7 +241,7 @@ def _delimiter(values: dict[str, Any]) -> str | None:
         return None
     value = {"tab": "\t", "\\t": "\t"}.get(value, value) if isinstance(value, str) else value
     if not isinstance(value, str) or len(value) != 1 or value in '\r\n"' or not value.isascii():
-        raise UserError(f"delimiter is {value!r}, expected one character, such as ';' or tab")
+        raise UserError(f"delimiter is {_shown(value)}, expected one character, such as ';' or tab")
     csv.reader([], delimiter=value)
     return value
 
@@ -250,3 +249,7 @@ def _delimiter(values: dict[str, Any]) -> str | None:
 def _kind(value: object) -> str:
     names = {dict: "a mapping", list: "a list", str: "a text", bool: "true or false", type(None): "nothing"}
     return names.get(type(value), "a number")
+
+
+def _shown(value: object) -> str:
+    return one_line(repr(value))

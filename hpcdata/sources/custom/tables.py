@@ -13,10 +13,10 @@ from hpcdata.base.errors import UserError
 from hpcdata.sources.base import InputFile, refusing_faults
 from hpcdata.sources.custom.mapping import Mapping
 from hpcdata.sources.limits import most_records, most_unpacked, require_few_records
-from hpcdata.sources.pictures.metadata import lines_of
+from hpcdata.sources.pictures.metadata import MOST_OF_A_LINE, lines_of
 
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zst", ".tsv.zst")
-_MOST_COLUMNS, _MOST_FIELD_BYTES = 1000, 256 << 20
+_MOST_COLUMNS = 1000
 
 
 def flatten_table(file: InputFile, out_path: str, mapping: Mapping) -> None:
@@ -38,7 +38,7 @@ def flatten_table(file: InputFile, out_path: str, mapping: Mapping) -> None:
 @contextlib.contextmanager
 def _long_fields() -> Iterator[None]:
     """The csv module has one limit for all that a process reads."""
-    before = csv.field_size_limit(_MOST_FIELD_BYTES)
+    before = csv.field_size_limit(MOST_OF_A_LINE)
     try:
         yield
     finally:

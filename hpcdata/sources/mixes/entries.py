@@ -23,15 +23,16 @@ import yaml
 
 from hpcdata.base import units
 from hpcdata.base.errors import UserError
+from hpcdata.base.foreign import yaml_text
 from hpcdata.base.reads import kind_of
-from hpcdata.sources.base import refusing_faults
+from hpcdata.sources.base import CannotRead, refusing_faults
 from hpcdata.sources.patterns import is_remote
 
 ENDINGS = (".yaml", ".yml")
 PATH, STRATEGY = "json_path", "sampling_strategy"
 _LIST = "datasets"
 _MERGE = "tag:yaml.org,2002:merge"
-_MOST_BYTES = 1 << 24
+_MOST_BYTES = 1 << 20
 _MOST_NAMED = 20
 _FORM = "expected datasets: [{json_path: FILE, sampling_strategy: all}, ...]"
 _Values = dict[str, yaml.Node]
@@ -57,6 +58,8 @@ def is_mix(path: str) -> bool:
     try:
         items = _items(path, _root(path))
         return any(PATH in _values(item, path) for item in items if isinstance(item, yaml.MappingNode))
+    except CannotRead:
+        raise
     except UserError:
         return False
 
@@ -148,12 +151,13 @@ def _located(name: str, path: str, where: str) -> str:
 
 
 def _root(path: str) -> yaml.Node | None:
+    data = _bytes(path)
     try:
-        return yaml.compose(_bytes(path).decode("utf-8-sig"), Loader=yaml.SafeLoader)
+        return yaml_text.compose(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 at byte {error.start}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not YAML: {error}") from None
 
 
 def _bytes(path: str) -> bytes:

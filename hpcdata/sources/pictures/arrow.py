@@ -7,15 +7,17 @@ that cannot be decoded loses its own rows only; a file that is cut short ends in
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.files import parse_json
+from hpcdata.base.reads import kind_of
 from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample
 from hpcdata.sources import parquet, records
 from hpcdata.sources.base import (
@@ -51,13 +53,24 @@ class Group(NamedTuple):
 
 
 def data_files(folder: str) -> list[str]:
-    """Names of the files that `state.json` of a folder lists; none where it is not of save_to_disk."""
-    try:
-        with open(os.path.join(folder, STATE), "rb") as file:
-            state = json.load(file)
-        return [item["filename"] for item in state["_data_files"] if isinstance(item["filename"], str)]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    """Names of the files that `state.json` of a folder lists; none where it is not of save_to_disk.
+
+    Raises UserError where it cannot be read, is no JSON, or lists what is not there: none of that is less data.
+    """
+    path = os.path.join(folder, STATE)
+    with refusing_faults(path):
+        data = Path(path).read_bytes()
+        try:
+            state = parse_json(data, STATE)
+        except ValueError as error:
+            raise UserError(f"{path} is damaged, which lists the files of its data set: {error}") from None
+        try:
+            names = [item["filename"] for item in state["_data_files"] if isinstance(item["filename"], str)]
+        except (KeyError, TypeError):
+            return []
+        if missing := [name for name in names if not kind_of(os.path.join(folder, name))]:
+            raise UserError(f"{path} lists {missing[0]}, which is not there: the data set is not whole")
+    return names
 
 
 def format_of(path: str) -> str:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator
 
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import read_beginning
 from hpcdata.sources.base import InputFile, refusing_faults
-from hpcdata.sources.limits import most_records, most_unpacked, require_few_records
+from hpcdata.sources.limits import bounded, most_records, most_unpacked, require_few_records
 from hpcdata.sources.streams import chunks
 
 NAME = "metadata.csv"
 _NAMES = "file_name"
 _MOST_BYTES_OF_A_HEADER = 1 << 16
 _MOST_COLUMNS = 1000
+MOST_OF_A_LINE = 1 << 26
 
 
 def is_metadata(path: str) -> bool:
@@ -26,7 +27,7 @@ def is_metadata(path: str) -> bool:
         return False
     with refusing_faults(path):
         beginning = read_beginning(path, _MOST_BYTES_OF_A_HEADER).decode("utf-8-sig", "replace")
-    return _NAMES in next(csv.reader([beginning.partition("\n")[0]]), [])
+    return _NAMES in next(csv.reader([re.split(r"[\r\n]", beginning, maxsplit=1)[0]]), [])
 
 
 def flatten_csv(file: InputFile, out_path: str) -> None:
@@ -53,10 +54,23 @@ def flatten_csv(file: InputFile, out_path: str) -> None:
 
 def lines_of(file: InputFile) -> Iterator[str]:
     """With their line breaks; a break in a quoted field ends a line too, as the csv module wants it."""
-    decoder, rest = codecs.getincrementaldecoder("utf-8-sig")(), ""
-    for chunk in chunks(file):
-        *whole, rest = (rest + decoder.decode(chunk)).split("\n")
-        yield from (line + "\n" for line in whole)
-    rest += decoder.decode(b"", final=True)
-    if rest:
-        yield rest
+    encoding = "utf-8-sig"
+    for line in byte_lines(file):
+        yield line.decode(encoding)
+        encoding = "utf-8"
+
+
+def byte_lines(file: InputFile) -> Iterator[bytes]:
+    """The same as bytes. Raises UserError for lines of more than 64 MiB, of which the csv module makes 512."""
+    parts, size = list[bytes](), 0
+    for chunk in bounded(file, chunks(file)):
+        *whole, rest = chunk.split(b"\n")
+        for line in whole:
+            yield b"".join([*parts, line, b"\n"])
+            parts, size = [], 0
+        parts.append(rest)
+        size += len(rest)
+        if size > MOST_OF_A_LINE:
+            raise UserError(f"{file.path} has a line of more than {MOST_OF_A_LINE} bytes: is it a table?")
+    if size:
+        yield b"".join(parts)

@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from hpcdata.base.errors import UserError
+from hpcdata.base.units import one_line
 from hpcdata.samples import BadSample
 from hpcdata.sources import json_lines
 from hpcdata.sources.base import InputFile
 from hpcdata.sources.json.array import flatten_json
 from hpcdata.sources.json.shapes import SNIFF_BYTES, find_shape
 from hpcdata.sources.limits import bounded
+from hpcdata.sources.pictures.metadata import MOST_OF_A_LINE, byte_lines
 from hpcdata.sources.records import load
 from hpcdata.sources.streams import PARQUET, chunks, codec_of
 from hpcdata.sources.url_lists.fields import NAMES, is_url, key_of
@@ -29,7 +31,6 @@ _JSON = (".jsonl", ".ndjson", ".json")
 _CODECS = ("", ".gz", ".zst")
 ENDINGS = (".parquet", *(name + codec for name in (".csv", ".tsv", *_JSON) for codec in _CODECS))
 _MOST_COLUMNS = 1000
-_MOST_OF_A_CELL = 1 << 26
 Row = tuple[bytes, dict[str, object] | None]
 """(a line of JSON without its break, or of what is none; what it says, None where that is no object)"""
 
@@ -78,7 +79,7 @@ def _of_json(file: InputFile, folder: str) -> Iterator[Row]:
             path = os.path.join(copies, "lines")
             flatten_json(replace(file, format=f"array{file.format.removeprefix('text')}"), path)
             file = replace(file, path=path, format="text")
-        for offset, line, problem in json_lines.lines(bounded(file, chunks(file)), 0, _MOST_OF_A_CELL):
+        for offset, line, problem in json_lines.lines(bounded(file, chunks(file)), 0, MOST_OF_A_LINE):
             if problem is not None:
                 yield json.dumps([problem.message]).encode(), None
                 continue
@@ -96,7 +97,7 @@ Cells = tuple[list[str], bytes]
 
 def _tsv_cells(file: InputFile) -> Iterator[Cells]:
     """Tabs part cells and line breaks rows, whatever quotes stand between; a cell that is quoted whole is unquoted."""
-    for offset, line, problem in json_lines.lines(bounded(file, chunks(file)), 0, _MOST_OF_A_CELL):
+    for offset, line, problem in json_lines.lines(bounded(file, chunks(file)), 0, MOST_OF_A_LINE):
         line = (line.removeprefix(b"\xef\xbb\xbf") if offset == 0 else line).rstrip(b"\r")
         try:
             text = line.decode("utf-8")
@@ -113,7 +114,7 @@ def _unquoted(cell: str) -> str:
 
 
 def _csv_cells(file: InputFile) -> Iterator[Cells]:
-    before = csv.field_size_limit(_MOST_OF_A_CELL)
+    before = csv.field_size_limit(MOST_OF_A_LINE)
     try:
         reader = csv.reader(_text_lines(file))
         for cells in reader:
@@ -130,14 +131,10 @@ def _csv_cells(file: InputFile) -> Iterator[Cells]:
 
 def _text_lines(file: InputFile) -> Iterator[str]:
     """With their breaks; bytes that are no UTF-8 are surrogates."""
-    rest, is_first = b"", True
-    for chunk in bounded(file, chunks(file)):
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            yield (line + b"\n").decode("utf-8-sig" if is_first else "utf-8", "surrogateescape")
-            is_first = False
-    if rest:
-        yield rest.decode("utf-8-sig" if is_first else "utf-8", "surrogateescape")
+    encoding = "utf-8-sig"
+    for line in byte_lines(file):
+        yield line.decode(encoding, "surrogateescape")
+        encoding = "utf-8"
 
 
 def _with_names(rows: Iterator[Cells], file: InputFile, url_field: str | None) -> Iterator[Row]:
@@ -165,7 +162,7 @@ def _names(cells: list[str], file: InputFile, url_field: str | None) -> tuple[li
         has_field = url_field in cells if url_field else any(key_of(cell) in NAMES for cell in cells)
         if not has_field:
             wanted = f"{url_field}, the name in fetch.url_field" if url_field else f"one of {', '.join(NAMES)}"
-            shown = ", ".join(map(ascii, cells[:8]))
+            shown = ", ".join(one_line(ascii(cell), 60) for cell in cells[:8])
             raise UserError(f"{file.path} begins with {shown}: no URL, and no column {wanted}: set fetch.url_field")
         if len(set(cells)) != len(cells):
             raise UserError(f"{file.path} has two columns of one name: rename one of them")

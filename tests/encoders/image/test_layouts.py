@@ -128,6 +128,12 @@ def test_code_in_a_file_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("x.safetensors", b"<!DOCTYPE html>", r"is not a \.safetensors file"),
         ("x.safetensors", b"", r"is not a \.safetensors file"),
         ("x.safetensors", struct.pack("<Q", 2) + b"[]", r"is not a \.safetensors file"),
+        ("x.safetensors", struct.pack("<Q", 90_000) + b"[" * 90_000, r"is not a \.safetensors file"),
+        (
+            "x.safetensors",
+            struct.pack("<Q", 46) + b'{"a": {"data_offsets": [0, 1e999], "shape":[]}}'[:46],
+            r"is not a \.safetensors file",
+        ),
     ],
 )
 def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes, told: str) -> None:
