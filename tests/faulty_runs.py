@@ -29,7 +29,7 @@ from hpcdata import embedded
 from hpcdata.base.errors import UserError
 from hpcdata.config.compose import compose
 from hpcdata.config.schema import RunConfig
-from hpcdata.runs import scanning
+from hpcdata.runs.inputs import scanning
 from hpcdata.runs.plan import load_plan
 from hpcdata.runs.planning import prepare
 from hpcdata.runs.rejects import rows_of

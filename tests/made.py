@@ -8,8 +8,9 @@ import numpy as np
 
 from hpcdata.config.values import from_mapping
 from hpcdata.runs.identities import ImageIdentity, TextIdentity
+from hpcdata.runs.inputs.planned import PlannedInput
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import Plan, PlannedInput, load_plan
+from hpcdata.runs.plan import Plan, load_plan
 from hpcdata.samples import Example, Kind, Role, Span
 from hpcdata.shards.reject_ledger import RejectRow
 from hpcdata.shards.shard import ShardHeader

@@ -21,9 +21,10 @@ from pathlib import Path
 
 from hpcdata.history.ledger import Ledger
 from hpcdata.runs.claims import Claims, Owner
+from hpcdata.runs.inputs.planned import ShardSpec
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.picking import Picker
-from hpcdata.runs.plan import Plan, ShardSpec, load_plan
+from hpcdata.runs.plan import Plan, load_plan
 from hpcdata.shards.sealing import LostShard, ShardConflict
 from hpcdata.shards.takeover import open_shard
 from tests import made

@@ -16,8 +16,9 @@ from typing import Any
 from hpcdata.base import files
 from hpcdata.config import values as configuration
 from hpcdata.runs.claims import Owner
+from hpcdata.runs.inputs.planned import ShardSpec
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import Plan, ShardSpec
+from hpcdata.runs.plan import Plan
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.shard import SHARD, ShardSummary
 from tests import made

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hpcdata.history.ledger import read_ledgers
+from hpcdata.runs.inputs.planned import PlannedInput, ShardSpec
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import PlannedInput, ShardSpec
 
 
 def hopeless(missing: Sequence[ShardSpec]) -> Iterator[str]:

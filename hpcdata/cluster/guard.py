@@ -29,8 +29,9 @@ from hpcdata.cluster.task import PAUSES_S, requeue
 from hpcdata.config.schema import RunConfig
 from hpcdata.history import queue, submissions
 from hpcdata.history.outcome import Outcome, describe, read_outcome, write_notice, write_outcome
+from hpcdata.runs.inputs.planned import ShardSpec
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import ShardSpec, load_runtime
+from hpcdata.runs.plan import load_runtime
 
 log = logging.getLogger(__name__)
 

@@ -36,8 +36,9 @@ from hpcdata.history.submissions import Submission
 from hpcdata.report.status import read_status
 from hpcdata.runs import reject_limit
 from hpcdata.runs.claims import Claims, Owner
+from hpcdata.runs.inputs.planned import ShardSpec
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import ShardSpec, load_plan, load_runtime
+from hpcdata.runs.plan import load_plan, load_runtime
 from hpcdata.runs.rejects import may_come
 
 log = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ May use: base, embedded.
     schema    every key that exists: its type, default, meaning, and whether it changes what is written
     values    plain nested values <-> the typed configuration
     places    paths as people type them -> local paths
+    numbers   numbers against their limits and each other
     scheduler what of it gets into scripts of the scheduler, checked
     presets   folders of YAML of a site or a user
     array     SLURM array notation, and one array as several

@@ -33,8 +33,9 @@ from hpcdata.dataset.partlist import Parts
 from hpcdata.dataset.publishing import existing, publish, recover
 from hpcdata.history.ledger import read_ledgers
 from hpcdata.runs.claims import Claims, Owner
+from hpcdata.runs.inputs.planned import ShardSpec
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import Plan, ShardSpec, load_plan, load_runtime
+from hpcdata.runs.plan import Plan, load_plan, load_runtime
 from hpcdata.runs.rejects import not_rejected, retry_header
 from hpcdata.runs.stage import arrange
 from hpcdata.shards import shard

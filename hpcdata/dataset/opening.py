@@ -17,8 +17,9 @@ from hpcdata.base import digest
 from hpcdata.base.errors import Unfinished, UserError
 from hpcdata.dataset.manifest import FILE_NAME, LayoutDefaults, Manifest, read_manifest
 from hpcdata.dataset.partlist import Part, Parts
+from hpcdata.runs.inputs.planned import ShardSpec
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import Plan, ShardSpec, load_plan
+from hpcdata.runs.plan import Plan, load_plan
 from hpcdata.shards import shard
 from hpcdata.shards.counts import Counts
 from hpcdata.shards.schema import Sizes

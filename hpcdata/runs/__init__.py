@@ -6,9 +6,9 @@ May use: base, samples, config, shards, sources.
     identities    what a plan remembers of a tokenizer
     stage         what planning, work and proof ask of a stage
     registry      which stages there are
+    inputs/       inputs as they were planned, and what a shard takes of them
     plan          plan.json as a value: inputs, shard boundaries, settings, fingerprint
-    scanning      inputs -> how many samples, and where reading may start
-    pictures      whether a run that asks for pictures finds any
+    differences   what a plan and what is asked for now do not have in common
     replacing     a plan with nothing written gives way; tasks that hold it notice
     planning      configuration -> plan, after checking all that can be checked
     witnesses     files that were there when planned: a machine without them lacks a file system

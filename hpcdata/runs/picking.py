@@ -13,8 +13,9 @@ import random
 from collections.abc import Callable, Iterator
 
 from hpcdata.runs.claims import Claims
+from hpcdata.runs.inputs.planned import ShardSpec
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import Plan, ShardSpec
+from hpcdata.runs.plan import Plan
 
 MISSES = 4
 SAMPLE = 16

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from hpcdata import sources
 from hpcdata.base import files, sealed, units
@@ -25,19 +23,19 @@ from hpcdata.base.reads import naming
 from hpcdata.base.version import code_version
 from hpcdata.config import values as configuration
 from hpcdata.config.array import parse_array
+from hpcdata.config.numbers import check_numbers
 from hpcdata.config.scheduler import check_scheduler
 from hpcdata.config.schema import RunConfig
 from hpcdata.runs import replacing, witnesses
 from hpcdata.runs.claims import Claims, Owner
-from hpcdata.runs.identities import ImageIdentity, TextIdentity
+from hpcdata.runs.differences import differences_from, joined
+from hpcdata.runs.inputs.pictures import require_pictures
+from hpcdata.runs.inputs.scanning import plan_inputs
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.pictures import require_pictures
-from hpcdata.runs.plan import Plan, PlannedInput, load_plan
-from hpcdata.runs.scanning import plan_inputs
+from hpcdata.runs.plan import Plan, load_plan
 from hpcdata.runs.stage import Identities, find_stage
 from hpcdata.sources import InputFile
 from hpcdata.sources.account import describe, is_worth_a_warning
-from hpcdata.sources.base import refusing_faults
 from hpcdata.sources.custom.mapping import read_mapping
 from hpcdata.sources.sets.settings import settings_line
 
@@ -59,9 +57,9 @@ def prepare(config: RunConfig, *, in_use: Callable[[], str | None] = lambda: Non
     listed = _list_inputs(paths, config, earlier)
     stage.check_inputs(config, listed)
     _make_root(paths)
-    if earlier and (differences := _differences_from(earlier, config, identities, listed)):
+    if earlier and (differences := differences_from(earlier, config, identities, listed)):
         _require_replaceable(paths, config, differences, in_use)
-        log.warning("nothing is written yet: the plan of %s is replaced, as %s", paths.root, _joined(differences))
+        log.warning("nothing is written yet: the plan of %s is replaced, as %s", paths.root, joined(differences))
         listed = _list_inputs(paths, config, None)
         plan = _create_together(paths, config, identities, listed, instead_of=earlier)
     else:
@@ -103,7 +101,7 @@ def write_runtime(paths: RunPaths, config: RunConfig) -> None:
 
 def check(config: RunConfig) -> Identities:
     """Checks values against each other and against the files that they name. Raises UserError."""
-    _check_numbers(config)
+    check_numbers(config)
     if config.estimate:
         raise UserError("estimate=true: only python -m hpcdata.launch makes estimates")
     parse_array(config.cluster.array)
@@ -145,44 +143,6 @@ def _list_inputs(paths: RunPaths, config: RunConfig, plan: Plan | None) -> list[
         if plan.config.data.raw_data_dir != config.data.raw_data_dir:
             raise
         return [dataclasses.replace(item.file, path=item.origin) for item in plan.inputs]
-
-
-def _check_numbers(config: RunConfig) -> None:
-    positive = {
-        "data.resolution": config.data.resolution,
-        "data.shard_size": config.data.shard_size,
-        "data.block_size": config.data.block_size,
-        "data.n_train_samples": config.data.n_train_samples,
-        "data.save_tmp_interval": config.data.save_tmp_interval,
-        "data.max_batch_s": config.data.max_batch_s,
-        "data.max_image_s": config.data.max_image_s,
-        "data.max_image_pixels": config.data.max_image_pixels,
-        "data.max_record_bytes": config.data.max_record_bytes,
-        "loader.batch_size": None if config.loader.batch_size == "auto" else config.loader.batch_size,
-        "image.cpu_threads": config.image.cpu_threads,
-        "cluster.claim_timeout_s": config.cluster.claim_timeout_s,
-    }
-    for name, value in positive.items():
-        if value is not None and value <= 0:
-            raise UserError(f"{name}={value}: expected a number above 0")
-    ratio = config.data.max_aspect_ratio
-    if ratio is not None and not 1 <= ratio < math.inf:
-        raise UserError(f"data.max_aspect_ratio={ratio}: expected 1 or more, longer side by shorter side")
-    if ratio is not None and config.data.sizes is not None:
-        raise UserError("data.max_aspect_ratio and data.sizes both say which sizes there are: leave one of them out")
-    if config.data.keeps_shapes and config.image.compile:
-        found = "data.sizes" if ratio is None else "data.max_aspect_ratio"
-        raise UserError(f"image.compile=true needs pictures of one size: leave it, or {found}, out")
-    limit = config.data.max_aspect
-    if limit is not None and not 1 <= limit < math.inf:
-        raise UserError(f"data.max_aspect={limit}: expected 1 or more, longer side by shorter side")
-    share = config.data.max_rejected
-    if share is not None and not 0 <= share <= 1:
-        raise UserError(f"data.max_rejected={share}: expected a share of the inputs, 0 to 1")
-    if config.loader.batches_ahead < 1:
-        raise UserError(f"loader.batches_ahead={config.loader.batches_ahead}: expected 1 or more")
-    if config.loader.num_workers < 0:
-        raise UserError(f"loader.num_workers={config.loader.num_workers}: expected 0 or more")
 
 
 def _make_root(paths: RunPaths) -> None:
@@ -278,80 +238,10 @@ def _has_tasks(paths: RunPaths, config: RunConfig) -> bool:
 
 def _require_same(plan: Plan, config: RunConfig, identities: Identities, listed: Sequence[InputFile]) -> None:
     """Raises UserError naming every difference between the frozen plan and what is asked for now."""
-    if differences := _differences_from(plan, config, identities, listed):
+    if differences := differences_from(plan, config, identities, listed):
         raise _other_settings(config, differences, "restore them, or use a new data.token_output_dir")
 
 
 def _other_settings(config: RunConfig, differences: Sequence[str], remedy: str) -> UserError:
     where = config.data.token_output_dir
-    return UserError(f"{where} holds a run with other settings or inputs: {_joined(differences)}: {remedy}")
-
-
-def _joined(differences: Sequence[str]) -> str:
-    more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
-    return "; ".join(differences[:5]) + more
-
-
-def _differences_from(plan: Plan, config: RunConfig, identities: Identities, listed: Sequence[InputFile]) -> list[str]:
-    """What the frozen plan and what is asked for now do not have in common."""
-    planned, wanted = (
-        find_stage(item.stage).settings(item.semantic_fields(with_added=True)) for item in (plan.config, config)
-    )
-    return [
-        *_differences(planned, wanted, ""),
-        *_root_differences(plan, config),
-        *_differences(_fields(plan.text), _fields(identities.text), "text tokenizer "),
-        *_differences(_fields(plan.image), _fields(identities.image), "image tokenizer "),
-        *(_new_inputs if config.data.on_changed_input == "reject" else _input_differences)(plan, listed),
-    ]
-
-
-def _fields(identity: TextIdentity | ImageIdentity | None) -> dict[str, Any]:
-    return dataclasses.asdict(identity) if identity else {}
-
-
-def _differences(planned: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str) -> list[str]:
-    names = [*planned, *(name for name in wanted if name not in planned)]
-    return [
-        f"{prefix}{name} was {planned.get(name)}, now {wanted.get(name)}"
-        for name in names
-        if planned.get(name) != wanted.get(name)
-    ]
-
-
-def _root_differences(plan: Plan, config: RunConfig) -> list[str]:
-    """Where pictures are looked for is part of the plan and, as all paths, no part of the fingerprint."""
-    planned, wanted = ({"data.image_root": item.data.image_root} for item in (plan.config, config))
-    return _differences(planned, wanted, "")
-
-
-def _input_differences(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
-    planned = {_part(source.origin, source.file): source for source in plan.inputs}
-    limited = plan.config.data.n_train_samples is not None
-    found = {_part(item.path, item): item for item in (listed[: len(plan.inputs)] if limited else listed)}
-    differences = [f"input {source.file.label} is gone" for part, source in planned.items() if part not in found]
-    differences += [f"input {item.label} is new" for part, item in found.items() if part not in planned]
-    for part, source in planned.items():
-        if part in found and _changed(source):
-            differences.append(f"input {source.file.label} has changed since it was planned")
-    if not differences and list(planned) != list(found):
-        differences.append("the order of the inputs was another")
-    return differences
-
-
-def _part(path: str, file: InputFile) -> tuple[str, str, int]:
-    """What of which file an input is."""
-    return path, file.take, file.take_seed
-
-
-def _new_inputs(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
-    """What a run lacks that rejects the samples of inputs which were removed or changed."""
-    if plan.config.data.n_train_samples is not None:
-        return []
-    planned = {_part(source.origin, source.file) for source in plan.inputs}
-    return [f"input {item.label} is new" for item in listed if _part(item.path, item) not in planned]
-
-
-def _changed(source: PlannedInput) -> bool:
-    with refusing_faults(source.origin):
-        return source.changed_file(Path(source.origin).parent) is not None
+    return UserError(f"{where} holds a run with other settings or inputs: {joined(differences)}: {remedy}")

@@ -14,7 +14,8 @@ from pathlib import Path
 from hpcdata import sources
 from hpcdata.base import reads
 from hpcdata.base.errors import UserError
-from hpcdata.runs.plan import Plan, PlannedInput
+from hpcdata.runs.inputs.planned import PlannedInput
+from hpcdata.runs.plan import Plan
 from hpcdata.samples import ImagePart, Record, Sample
 from hpcdata.sources import Options
 from hpcdata.sources.base import refusing_faults

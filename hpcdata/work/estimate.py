@@ -25,8 +25,9 @@ from hpcdata.base import units
 from hpcdata.base.errors import UserError
 from hpcdata.config.array import parse_array, split
 from hpcdata.config.schema import RunConfig
+from hpcdata.runs.inputs.planned import ShardSpec
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import Plan, ShardSpec
+from hpcdata.runs.plan import Plan
 from hpcdata.runs.planning import prepare
 from hpcdata.runs.stage import find_stage
 from hpcdata.shards.counts import Counts

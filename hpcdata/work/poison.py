@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hpcdata.base.errors import UserError
+from hpcdata.runs.inputs.planned import ShardSpec
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import ShardSpec
 from hpcdata.samples import BadSample, PreparedBatch, Reason, Record, Reject
 from hpcdata.shards.shard import list_attempts, read_work_note, seconds_lost
 from hpcdata.work.crashnotes import CrashNotes

@@ -18,8 +18,9 @@ import numpy as np
 
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import UserError
+from hpcdata.runs.inputs.planned import ShardSpec
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import Plan, ShardSpec, load_plan, load_runtime
+from hpcdata.runs.plan import Plan, load_plan, load_runtime
 from hpcdata.runs.stage import find_stage
 from hpcdata.shards import shard
 from hpcdata.shards.made import Made

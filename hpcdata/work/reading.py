@@ -18,8 +18,9 @@ from typing import Literal
 
 from hpcdata import sources
 from hpcdata.base.errors import UserError
+from hpcdata.runs.inputs.planned import Segment, ShardSpec
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import Plan, Segment, ShardSpec
+from hpcdata.runs.plan import Plan
 from hpcdata.runs.stage import find_stage
 from hpcdata.samples import Batch, Documents, Duplicate, Reason, Record, Reject, RowRange
 from hpcdata.work.clock import WorkClock

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from hpcdata import sources
 from hpcdata.base.errors import UserError
 from hpcdata.config.schema import RunConfig
+from hpcdata.runs.inputs.planned import Segment, ShardSpec
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import Plan, Segment, ShardSpec
+from hpcdata.runs.plan import Plan
 from hpcdata.runs.stage import find_stage, with_runtime
 from hpcdata.samples import Reason, Record, Reject
 from hpcdata.sources.base import RECORDS

@@ -24,8 +24,9 @@ from hpcdata.base.errors import Unfinished, UserError
 from hpcdata.base.version import code_version, library_versions
 from hpcdata.history.ledger import Ledger
 from hpcdata.runs.claims import Claims, Owner
+from hpcdata.runs.inputs.planned import ShardSpec
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import Plan, ShardSpec, load_plan, load_runtime
+from hpcdata.runs.plan import Plan, load_plan, load_runtime
 from hpcdata.runs.rejects import retry_header
 from hpcdata.samples import Reason
 from hpcdata.shards.made import Made

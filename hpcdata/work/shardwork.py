@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from hpcdata.base.errors import UserError
 from hpcdata.history.ledger import Ledger
 from hpcdata.runs import witnesses
+from hpcdata.runs.inputs.planned import ShardSpec
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import Plan, ShardSpec
+from hpcdata.runs.plan import Plan
 from hpcdata.runs.replacing import PlanChanged, PlanGuard
 from hpcdata.runs.stage import find_stage, with_runtime
 from hpcdata.runs.witnesses import MachineFault

@@ -26,9 +26,10 @@ from hpcdata.history.history import History
 from hpcdata.history.ledger import Ledger, LedgerReader
 from hpcdata.runs import reject_limit
 from hpcdata.runs.claims import HEARTBEATS_PER_TIMEOUT, Claims, Owner
+from hpcdata.runs.inputs.planned import ShardSpec
 from hpcdata.runs.paths import RunPaths
 from hpcdata.runs.picking import Picker
-from hpcdata.runs.plan import Plan, ShardSpec, load_plan, load_runtime
+from hpcdata.runs.plan import Plan, load_plan, load_runtime
 from hpcdata.runs.replacing import PlanChanged
 from hpcdata.runs.witnesses import MachineFault
 from hpcdata.shards.shard import make_folders

@@ -24,7 +24,7 @@ from hpcdata.samples import BadSample, Blob, ImagePart, Reason, Record, Reject, 
 if TYPE_CHECKING:
     import numpy as np
 
-    from hpcdata.runs.plan import ShardSpec
+    from hpcdata.runs.inputs.planned import ShardSpec
     from hpcdata.work.preparing import Prepare
 
 MIN_ALL_UNREADABLE = 4

@@ -13,7 +13,7 @@ import pytest
 
 from hpcdata import embedded
 from hpcdata.base.errors import Failed, UserError
-from hpcdata.runs import scanning
+from hpcdata.runs.inputs import scanning
 from hpcdata.runs.planning import prepare
 from tests.smallruns import small_config, small_run
 

@@ -12,8 +12,9 @@ import numpy as np
 from hpcdata.base.errors import UserError
 from hpcdata.dataset.manifest import FILE_NAME, Manifest, read_manifest
 from hpcdata.multimodal.datasets.index import RecordIndex
+from hpcdata.runs.inputs.planned import PlannedInput
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import PlannedInput, load_plan
+from hpcdata.runs.plan import load_plan
 from hpcdata.shards.schema import RECORDS
 from hpcdata.shards.shard import read_summary
 from hpcdata.shards.stored import read_columns

@@ -23,8 +23,8 @@ from hpcdata import sources
 from hpcdata.base.digest import sha256_file
 from hpcdata.base.errors import Failed, UserError
 from hpcdata.config.schema import RunConfig
+from hpcdata.runs.inputs.planned import PlannedInput
 from hpcdata.runs.paths import RunPaths
-from hpcdata.runs.plan import PlannedInput
 from hpcdata.runs.stage import find_stage
 from hpcdata.sources import InputFile
 from hpcdata.sources.base import CannotRead, refusing_faults

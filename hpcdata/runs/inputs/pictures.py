@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hpcdata import sources
 from hpcdata.base.errors import UserError
-from hpcdata.runs.plan import PlannedInput
+from hpcdata.runs.inputs.planned import PlannedInput
 from hpcdata.samples import ImagePart, Record, Reject, Sample
 from hpcdata.sources import Options
 from hpcdata.sources.base import refusing_faults
