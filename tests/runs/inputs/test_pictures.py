@@ -1,4 +1,4 @@
-"""A run that asks for pictures makes no dataset of texts alone.   python -m pytest tests/runs/inputs/test_pictures.py"""
+"""A run that asks for pictures makes no dataset of texts alone.   pytest tests/runs/inputs/test_pictures.py"""
 
 from __future__ import annotations
 
