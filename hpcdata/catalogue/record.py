@@ -5,6 +5,7 @@
     SET/.hpcdata/record.json        all of them in one sealed file, once nothing is missing
     SET/.hpcdata/parts/             files that are not finished, see `parts`
     SET/.hpcdata/claims/            which process works on what
+    SET/.hpcdata/questions/         where the questions of its large files stand
 
 A file is as it was recorded when its size and its time are: nothing is read again for that. Lines stand before the file
 is durable; `synced` says how many of these are by then. What a process that was killed has noted after its last

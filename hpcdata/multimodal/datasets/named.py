@@ -11,7 +11,7 @@ from typing import Any
 
 from hpcdata.base.command import quoted
 from hpcdata.base.errors import UserError
-from hpcdata.catalogue import listing
+from hpcdata.catalogue import listing, record
 from hpcdata.catalogue.entry import Entry
 from hpcdata.catalogue.registry import Catalogue, key_of, matcher
 from hpcdata.catalogue.settings import FOLDERS, find_data_dir, find_folders
@@ -122,7 +122,8 @@ def _of_files(entry: Entry, folder: Path, split: str, options: dict[str, Any]) -
 
         root = fields.pop("image_root", os.fspath(folder))
         layout = {"image_root": root, "list_name": reader.list_name, "words": reader.words, "without": reader.without}
-        given = {**layout, "style": reader.style, "constants": reader.constants, **options}
+        places = {"index_dir": record.Record(folder).own / "questions"}
+        given = {**layout, **places, "style": reader.style, "constants": reader.constants, **options}
         return QuestionsDataset(files, fields, **given)
     from hpcdata.multimodal.datasets.sources import SourceDataset
 

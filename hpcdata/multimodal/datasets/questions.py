@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class QuestionsDataset(Dataset):
         style: str | None = None,
         constants: Mapping[str, int] | None = None,
         without: str = "",
+        index_dir: str | os.PathLike[str] | None = None,
         sample: int | None = None,
     ) -> None:
         """fields: key of an example -> key of a question; what a question does not have is left out, as answers of a
@@ -47,8 +48,8 @@ class QuestionsDataset(Dataset):
         one that begins with `{folder}` is that of the file of questions. list_name: of the list in the file's object;
         empty: the file is a list, or an object of questions by `{key}`; `NAME.{key}`: such an object in the file's
         object. words: of answers that are numbers, `{"0": "No"}`. style, constants: of every example. without: of
-        objects by keys, questions in which this is true are left out, `num_left_out`. sample: only so many of the
-        first.
+        objects by keys, questions in which this is true are left out, `num_left_out`. index_dir: where is kept what
+        was found in large files, so that they open at once the next time. sample: only so many of the first.
 
         Raises UserError for another file.
         """
@@ -56,7 +57,8 @@ class QuestionsDataset(Dataset):
         self._constants, self._words, self._list_name = dict(constants or {}), dict(words or {}), list_name
         self._files, left = list[QuestionFile](), sample
         for file in files:
-            self._files.append(QuestionFile(os.fspath(file), list_name, left, without=without))
+            kept = None if index_dir is None else Path(index_dir)
+            self._files.append(QuestionFile(os.fspath(file), list_name, left, without=without, index_dir=kept))
             left = None if left is None else left - len(self._files[-1])
         self.num_left_out = sum(file.num_left_out for file in self._files)
         self._ends = np.cumsum([len(file) for file in self._files], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Files of questions, of which only places are held: 16 bytes a question.
+"""Files of questions, of which only places are held: 16 bytes a question, mapped where they are kept on disk.
 
 {"data": [{...}, {...}]}      a list of the object, by its name
 [{...}, {...}]                the file is the list
@@ -10,8 +10,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 from array import array
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,10 @@ import orjson
 from hpcdata.base.errors import UserError
 from hpcdata.base.reads import read_at
 from hpcdata.samples import BadSample, Reason
+from hpcdata.sources.json import kept_places
 from hpcdata.sources.json.pieces import NAME_OF_LIST, chunks_of, objects
+
+logger = logging.getLogger(__name__)
 
 KEY = "key"
 BY_KEYS = ".{key}"
@@ -32,10 +38,13 @@ _BLANK = b" \t\r\n\xef\xbb\xbf"
 class QuestionFile:
     """digest: of what the questions say. Safe in several threads and in workers."""
 
-    def __init__(self, path: str, list_name: str, most: int | None = None, *, without: str = "") -> None:
+    def __init__(
+        self, path: str, list_name: str, most: int | None = None, *, without: str = "", index_dir: Path | None = None
+    ) -> None:
         """list_name: of the list in the file's object, or of an object of questions, `NAME.{key}`; empty: the file is
         the list, or has questions by keys. most: only so many of the first. without: questions in which this field is
-        true are left out, of objects by keys. Raises UserError for another file.
+        true are left out, of objects by keys. index_dir: where places of a large list are kept, see `kept_places`.
+        Raises UserError for another file.
         """
         self.num_left_out = 0
         self.path, self._list_name = path, list_name
@@ -49,7 +58,7 @@ class QuestionFile:
                     file.seek(0)
                     self._hold(file.read(), most, "", without)
                 else:
-                    self._scan(file.fileno(), most)
+                    self._find(file.fileno(), most, index_dir)
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
@@ -93,6 +102,31 @@ class QuestionFile:
             self.digest = hashlib.sha256(orjson.dumps(self._held)).hexdigest()
         except TypeError:
             raise UserError(f"{self.path} has a question of more than 250 levels, one in another") from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Places that are mapped are mapped again: there may be gigabytes of them."""
+        state = dict(self.__dict__)
+        if isinstance(self._places, np.memmap):
+            state["_places"] = (str(self._places.filename), len(self._places))
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self._places, tuple):
+            name, number = self._places
+            self._places = np.memmap(name, "<i8", "r", shape=(number, 2))
+
+    def _find(self, descriptor: int, most: int | None, index_dir: Path | None) -> None:
+        kept, stat = None, os.fstat(descriptor)
+        if index_dir is not None and most is None and stat.st_size >= kept_places.WORTH_BYTES:
+            kept = kept_places.KeptPlaces.of(index_dir, self.path, self._list_name, stat)
+            if (found := kept.load()) is not None:
+                self._places, self.digest = found.of_each, found.digest
+                return
+            logger.info("%s is read through once, to find its questions", self.path)
+        self._scan(descriptor, most)
+        if kept is not None:
+            kept.save(self._places, self.digest)
 
     def _scan(self, descriptor: int, most: int | None) -> None:
         digest, places = hashlib.sha256(), array("q")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hpcdata.multimodal import DataFormatter, get_dataset
 from hpcdata.multimodal.datasets import named
 from hpcdata.multimodal.datasets.questions import QuestionsDataset
 from hpcdata.samples import BadSample
+from hpcdata.sources.json import kept_places, questions
 from tests.catalogue.real_sets import picture
 
 FIELDS = {"image": "image_local_name", "question": "question", "answers": "answers"}
@@ -237,3 +239,39 @@ def test_diagrams_have_a_file_of_questions_each_and_a_list_of_those_of_the_test(
     write(folder / "ai2d/questions", {"imageName": "0.png", "questions": []}, "0.png.json")
     with pytest.raises(UserError, match=r"0\.png\.json is no object with an object questions of questions by keys"):
         QuestionsDataset([folder / "ai2d/questions/0.png.json"], FIELDS, image_root=folder, list_name="questions.{key}")
+
+
+def test_where_the_questions_of_a_large_file_stand_is_found_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(kept_places, "WORTH_BYTES", 1)
+    folder = tmp_path / "data/torch_datasets/plot_qa"
+    rows = [{"image_index": n, "question_string": f"How many {n}?", "answer": n} for n in range(50)]
+    path = write(folder / "val", {"qa_pairs": rows}, "qa_pairs_V2.json")
+    first = get_dataset("plot_qa", "validation")
+    with monkeypatch.context() as changed:
+        changed.setattr(questions, "_records", lambda *_: pytest.fail("it was read through again"))
+        again = get_dataset("plot_qa", "validation")
+        carried = pickle.loads(pickle.dumps(again))
+    assert again.fingerprint() == first.fingerprint() == carried.fingerprint()
+    assert len(pickle.dumps(again)) < 2000
+    for dataset in (again, carried):
+        assert [example["question"] for example in dataset] == [row["question_string"] for row in rows]
+    assert len(get_dataset("plot_qa", "validation", sample=3)) == 3
+
+    (folder.parent / "plot_qa").rename(folder.parent / "moved")
+    with monkeypatch.context() as changed:
+        changed.setattr(questions, "_records", lambda *_: pytest.fail("it was read through again"))
+        options = {"index_dir": folder.parent / "moved/.hpcdata/questions", "list_name": "qa_pairs"}
+        fields = {"image": "image_index", "question": "question_string"}
+        moved = folder.parent / "moved/val" / path.name
+        assert len(QuestionsDataset([moved], fields, image_root=tmp_path, **options)) == 50
+    moved.write_text(json.dumps({"qa_pairs": rows[:7]}))
+    assert len(QuestionsDataset([moved], fields, image_root=tmp_path, **options)) == 7
+    (kept,) = options["index_dir"].glob("*.memmap")
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert len(QuestionsDataset([moved], fields, image_root=tmp_path, **options)) == 7
+
+    blocked = write(tmp_path, {}, "no_folder")
+    assert len(QuestionsDataset([moved], fields, image_root=tmp_path, **{**options, "index_dir": blocked})) == 7
