@@ -131,6 +131,10 @@ class BackgroundLoader:
             finally:
                 workers.is_wanted = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The threads belong to this process, and what they have ready to its loop."""
+        return {**vars(self), "_workers": None, "_iteration": None}
+
     def state_dict(self) -> dict[str, Any]:
         """As the loader does: of the batches that were delivered."""
         return self.loader.state_dict()

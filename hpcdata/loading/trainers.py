@@ -90,6 +90,10 @@ class Epochs:
             self.num_delivered += 1
             yield batch if self._device is None else widen(batch, self._device)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy goes on with the next batch."""
+        return {**vars(self), "_batches": None}
+
     def set_epoch(self, epoch: int) -> None:
         """Goes to the first batch of an epoch of the trainer; within that epoch it stays where it is."""
         if epoch != self.epoch:

@@ -81,6 +81,7 @@ class Looping(Cursor[S]):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Raises UserError where an earlier loop has delivered the last of `num_epochs`: nothing would come."""
+        self._check_worker()
         while self.num_epochs is None or self.epoch < self.num_epochs:
             yield self._next()
         self.end()
@@ -96,6 +97,7 @@ class Looping(Cursor[S]):
 
     def iter_epoch(self) -> Iterator[dict[str, Any]]:
         """The rest of the current epoch, for `for epoch in range(...)` loops."""
+        self._check_worker()
         epoch = self.epoch
         while self.epoch == epoch:
             yield self._next()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -11,6 +12,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.order.checking import whole
 from hpcdata.order.mixing.weight_ledger import WeightLedger
 from hpcdata.order.packing.base import Packing
+from hpcdata.order.ranks import check_worker
 from hpcdata.order.steps import Mark, RowSteps, Share, Steps
 from hpcdata.order.streams import MixtureStream, Stream
 
@@ -19,6 +21,9 @@ S = TypeVar("S", bound=Steps)
 
 class Place(Generic[S]):
     """`epoch` and `step` of the next batch of a rank."""
+
+    _rank_is_found = False
+    """Whether nobody gave it, and it was not looked at once more."""
 
     def __init__(
         self,
@@ -42,6 +47,7 @@ class Place(Generic[S]):
         self.drop_last = drop_last
         self.num_epochs = None if num_epochs is None else whole("num_epochs", num_epochs)
         self.epoch = self.step = 0
+        self._made_in = os.getpid()
         self._noted: tuple[int, int, Mark] | None = None
         if self.num_epochs is not None and self.num_epochs < 0:
             raise UserError(f"num_epochs={num_epochs}, expected 0 or more, or None for a loop without end")
@@ -52,6 +58,10 @@ class Place(Generic[S]):
         self._steps = self._make_steps()
         self._check_steps(self._steps, 0)
         self._check_rest(0)
+
+    def _check_worker(self) -> None:
+        """Called before it moves on by itself. Whoever asks for a step by its number gets it in any worker."""
+        check_worker(is_its_own=self._made_in == os.getpid() and not self._rank_is_found)
 
     def _make_steps(self) -> S:
         """The steps of `stream`, which may be another one than before."""

@@ -61,6 +61,20 @@ def check_rank(rank: int, world_size: int) -> None:
         )
 
 
+def check_worker(*, is_its_own: bool) -> None:
+    """Raises UserError in one of several workers of torch's DataLoader, where each would deliver the same batches.
+
+    `is_its_own`: the worker has made its loader itself, by a rank that it was given.
+    """
+    data = sys.modules.get("torch.utils.data")
+    worker = data.get_worker_info() if data is not None else None
+    if worker is not None and worker.num_workers > 1 and not is_its_own:
+        raise UserError(
+            f"{worker.num_workers} workers of a DataLoader loop over this loader, each would deliver all of its "
+            "batches: pass StepDataset(loader) to the DataLoader (hpcdata.loading.step_dataset), or num_workers=0"
+        )
+
+
 def _from_process_group() -> tuple[int, int] | None:
     if "torch" not in sys.modules:  # never imported, so nothing is initialised
         return None

@@ -59,6 +59,7 @@ class Cursor(Place[S]):
 
     def fork(self) -> Self:
         """Another loader at the same place, which may be used in another thread: neither moves the other."""
+        self._check_worker()
         other = copy.copy(self)
         other._let_go()
         other._steps = other._make_steps()
