@@ -25,26 +25,20 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 
 from hpcdata.base.errors import UserError
 from hpcdata.encoders.text import panics
+from hpcdata.encoders.text.characters import is_recent, may_not_be_nfc, unassigned
+from hpcdata.encoders.text.probes import SURROUNDINGS, awkward_strings, probed, texts_in
 
 _REPAYING_CHARACTERS = 1 << 20
 _AUDITED_SHARE = 1024
 _LONGEST_AUDITED = 1 << 14
 _NORMALIZERS = {None, "NFC", "Prepend", "Replace"}
 """What may happen to a text before it is split, in a tokenizer.json, without another form of NFC text."""
-_SURROUNDINGS = ("a{0}b 1{0}2", " {0} .{0}'s", "\n{0}{0}\n")
-"""They begin and end in what composes with nothing, so that pieces in a row stay in NFC."""
-_CHARACTERS_A_TEXT = 32
-_PLANES_END = 0x40000  # what lies behind has no letters: tags, variation selectors and private use
-_CORRECTED = "\uf951\U0002f868\U0002f874\U0002f91f\U0002f95f\U0002f9bf"
-"""Of their normal forms Unicode's corrigenda 3 and 4 say that they had been wrong."""
-_UNASSIGNED = ("Cn", "Co", "Cs")
 
 _logger = logging.getLogger(__name__)
 
@@ -96,7 +90,7 @@ class FastText:
         self._firsts = "".join(sorted({literal[0] for literal in literals}))
         self._literal = re.compile("|".join(map(re.escape, literals)))
         self._has_nfc = "NFC" in _kinds(reference.normalizer())
-        self._is_unsafe = _unassigned().copy()
+        self._is_unsafe = unassigned().copy()
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """As `TextTokenizer.encode`. Raises UserError when the two engines differ."""
@@ -115,16 +109,16 @@ class FastText:
 
     def learn(self) -> bool:
         """Finds the characters that both engines treat differently; False if they differ in more than that."""
-        for surrounding in _SURROUNDINGS:
-            for texts in _batched(_in(surrounding, self._safe_characters(), only_nfc=self._has_nfc), 512):
+        for surrounding in SURROUNDINGS:
+            for texts in _batched(texts_in(surrounding, self._safe_characters(), only_nfc=self._has_nfc), 512):
                 self._mark_differing(texts, surrounding)
-        strings = _awkward_strings()
+        strings = awkward_strings()
         slow, composed = self._composed(strings, self._routed(strings))
         plain = [row for row in range(len(strings)) if row not in set(slow)]
         return not self._differing([strings[row] for row in plain], [composed[row] for row in plain])
 
     def _safe_characters(self) -> list[str]:
-        return [chr(code) for code in _probed() if not self._is_unsafe[code]]
+        return [chr(code) for code in probed() if not self._is_unsafe[code]]
 
     def _mark_differing(self, texts: Sequence[str], surrounding: str) -> None:
         for row in self._differing(texts):
@@ -154,12 +148,12 @@ class FastText:
         if not self._has_nfc:
             return list(slow), texts
         others, composed = set(slow), list(texts)
-        rows = [row for row in _rows_with(_may_not_be_nfc(), texts) if row not in others]
+        rows = [row for row in _rows_with(may_not_be_nfc(), texts) if row not in others]
         for row in rows:
             if unicodedata.is_normalized("NFC", texts[row]):
                 continue
             text = unicodedata.normalize("NFC", texts[row])
-            if _rows_with(_is_recent(), texts[row : row + 1]) or self._literal.search(text):
+            if _rows_with(is_recent(), texts[row : row + 1]) or self._literal.search(text):
                 others.add(row)
             else:
                 composed[row] = text
@@ -244,24 +238,6 @@ def _checked(reference: Reference) -> FastText:
     return fast
 
 
-@cache
-def _unassigned() -> np.ndarray:
-    """[0x110000] bool: no character, or one for private use, in this Python's Unicode."""
-    table = np.ones(0x110000, bool)
-    table[:_PLANES_END] = [unicodedata.category(chr(code)) in _UNASSIGNED for code in range(_PLANES_END)]
-    return table
-
-
-@cache
-def _is_recent() -> np.ndarray:
-    """[0x110000] bool: not in Unicode 3.2, or with a normal form that was corrected since."""
-    category, table = unicodedata.ucd_3_2_0.category, np.ones(0x110000, bool)
-    for code in range(_PLANES_END):
-        table[code] = category(chr(code)) in _UNASSIGNED
-    table[[ord(character) for character in _CORRECTED]] = True
-    return table
-
-
 def _rows_with(table: np.ndarray, texts: Sequence[str]) -> list[int]:
     """The rows of texts with a character behind ASCII that the table has."""
     rows = [row for row, text in enumerate(texts) if not text.isascii()]
@@ -274,93 +250,6 @@ def _rows_with(table: np.ndarray, texts: Sequence[str]) -> list[int]:
         return []
     ends = np.cumsum([len(texts[row]) for row in rows])
     return [rows[number] for number in np.unique(np.searchsorted(ends, places, side="right")).tolist()]
-
-
-@cache
-def _may_not_be_nfc() -> np.ndarray:
-    """[0x110000] bool: characters without which a text is in NFC: marks, and what composes or decomposes."""
-    table = np.zeros(0x110000, bool)
-    for code in range(_PLANES_END):
-        character = chr(code)
-        parts = unicodedata.decomposition(character).split()
-        table[code] |= bool(unicodedata.combining(character)) or not unicodedata.is_normalized("NFC", character)
-        if len(parts) == 2 and not parts[0].startswith("<"):
-            table[int(parts[1], 16)] = True
-    table[0x1161:0x1176] = table[0x11A8:0x11C3] = True  # Hangul vowels and finals
-    return table
-
-
-@cache
-def _probed() -> tuple[int, ...]:
-    """Assigned characters; of the ideographs and syllables that fill whole blocks, every 64th."""
-    codes = np.flatnonzero(~_unassigned())
-    is_uniform = ((codes >= 0x3400) & (codes < 0xD7A4)) | ((codes >= 0x17000) & (codes < 0x1B000)) | (codes >= 0x20000)
-    return tuple(codes[~is_uniform | (codes % 64 == 0)].tolist())
-
-
-def _in(surrounding: str, characters: Sequence[str], *, only_nfc: bool) -> Iterator[str]:
-    """Texts of some characters each, every one in the surrounding."""
-    pieces = (surrounding.format(character) for character in characters)
-    plain = [piece for piece in pieces if not only_nfc or unicodedata.is_normalized("NFC", piece)]
-    for start in range(0, len(plain), _CHARACTERS_A_TEXT):
-        yield "".join(plain[start : start + _CHARACTERS_A_TEXT])
-
-
-def _awkward_strings() -> list[str]:
-    """Runs of spaces, digits, quotes and signs, alone and between words, and mixtures of scripts."""
-    runs = [" ", "  ", "   ", "\t", "\n", "\n\n", "\r\n", " \n ", "\xa0", "\u3000", "\u200b", "\u200d", "\ufeff"]
-    runs += [
-        "1",
-        "12",
-        "1234567",
-        "3.14",
-        "1,000",
-        "½",
-        "١٢٣",
-        "１２",
-        "'s",
-        "'LL",
-        "’ve",
-        "don't",
-        "'",
-        '"',
-        "...",
-        "!!",
-    ]
-    runs += [
-        "-",
-        "—",
-        "/*",
-        "</a>",
-        "{}",
-        "a" * 300,
-        "é",
-        "ß",
-        "İ",
-        "ǅ",
-        "ﬁ",
-        "Å",
-        "日本語",
-        "한국어",
-        "हिन्दी",
-        "العربية",
-    ]
-    runs += [
-        "ไทย",
-        "Ελλ",
-        "Рус",
-        "👩‍👩‍👧",
-        "🇩🇪",
-        "👍🏽",
-        "e\u0323\u0302",
-        "\u0301",
-        "q\u0307\u0323",
-        "\x00",
-        "\x1b",
-        "\x7f",
-        "\ufffd",
-    ]
-    return [*runs, *(a + b for a, b in itertools.product(runs, runs)), *(f"word{a}word {a} word" for a in runs)]
 
 
 def _kinds(normalizer: dict[str, Any] | None) -> list[str | None]:
