@@ -60,6 +60,7 @@ _LIST: dict[str, dict[Ends, tuple[str, ...]]] = {
             "work/test_unreadable.py::test_status_names_the_file_that_a_shard_waits_for",
             "work/test_poison.py::test_a_machine_on_which_everything_dies_rejects_nothing",
             "base/test_file_systems.py::test_an_input_that_goes_while_its_run_is_at_work_is_named",
+            "hostile/test_unlisted_folders.py",
             "sources/test_mix.py::test_a_fault_of_reading_makes_no_mix_another_file",
             "sources/test_arrow.py::test_a_list_of_files_that_cannot_be_trusted_is_not_taken_for_less_data",
             "catalogue/transfer/test_hashing.py::test_bytes_that_do_not_come_are_a_fault_of_the_machine_and_no_other_sum",

@@ -22,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from hpcdata.base import reads
 from hpcdata.base.reads import naming
 
 TRASH = ".trash_"
@@ -210,12 +211,12 @@ def empty_trash(folder: Path, name: str) -> None:
 
 def link_folder(source: Path, target: Path) -> None:
     """Makes `target` hold the same files by hard links, or by durable copies where the file system has none."""
-    for folder, _, names in os.walk(source):
+    for folder, _, names in reads.walk(source):
         copy = target / Path(folder).relative_to(source)
         copy.mkdir()
         for name in names:
             link_file(f"{folder}/{name}", f"{copy}/{name}")
-    for folder, _, _ in os.walk(target, topdown=False):  # a folder when those below it have their names in it
+    for folder, _, _ in reads.walk(target, topdown=False):  # a folder when those below it have their names in it
         sync_folder(Path(folder))
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
@@ -29,6 +31,26 @@ def read_beginning(path: str, size: int) -> bytes:
     """The first bytes of a file: fewer than `size` only where it ends. Raises OSError."""
     with naming(path), open(path, "rb", buffering=0) as file:
         return read_at(file.fileno(), min(size, os.fstat(file.fileno()).st_size), 0)
+
+
+def walk(
+    folder: str | os.PathLike[str], *, topdown: bool = True, follow: bool = False
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk`, which is silent of what cannot be listed: here that is an OSError, but for what is gone."""
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
+    return os.walk(os.fspath(folder), topdown=topdown, onerror=fail, followlinks=follow)
+
+
+def paths_in(folder: Path, pattern: str) -> list[Path]:
+    """What lies in a folder, by name; nothing where none is. Raises OSError, as not every `Path.glob` does."""
+    try:
+        return [folder / name for name in sorted(fnmatch.filter(os.listdir(folder), pattern))]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)

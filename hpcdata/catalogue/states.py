@@ -12,6 +12,7 @@ from pathlib import Path
 from hpcdata.base import units
 from hpcdata.base.command import quoted
 from hpcdata.base.errors import Failed, UserError
+from hpcdata.base.reads import walk
 from hpcdata.catalogue import listing
 from hpcdata.catalogue.entry import ACCESS, Entry
 from hpcdata.catalogue.listing import Listed
@@ -164,7 +165,7 @@ def missing_needs(entry: Entry, folder: Path) -> list[str]:
 def names_below(folder: Path) -> Iterator[str]:
     """All files of a set, without ours. Links to folders are followed: pictures may lie on a larger disk."""
     seen = set[tuple[int, int]]()
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in walk(folder, follow=True):
         found = os.stat(root)
         if (found.st_dev, found.st_ino) in seen:  # a link that leads back
             folders.clear()

@@ -26,7 +26,7 @@ from typing import Any
 from hpcdata.base import files
 from hpcdata.base.digest import sha256_file
 from hpcdata.base.errors import Failed, Unfinished, UserError
-from hpcdata.base.reads import naming
+from hpcdata.base.reads import naming, walk
 from hpcdata.base.version import code_version
 from hpcdata.dataset.publishing import publish, recover
 from hpcdata.formats.target import FILE_NAME, LISTING, MOST_NAMED, FileEntry, Piece, Target, is_target, read_target
@@ -74,7 +74,7 @@ class Building:
 
     def adopt(self) -> None:
         """Adds what a library has written into the folder by itself, in the order of names."""
-        for place, folders, names in os.walk(self.folder):
+        for place, folders, names in walk(self.folder):
             folders.sort()
             for path in sorted(Path(place, name) for name in names if name not in (FILE_NAME, LISTING)):
                 files.sync_file(path)
@@ -92,7 +92,7 @@ class Building:
             entries = tuple(FileEntry.from_mapping(json.loads(line)) for line in lines)
         else:
             entries = (FileEntry(name=LISTING, size=self._listing.size, sha256=self._listing.sha256()),)
-        for place, _, _ in os.walk(self.folder, topdown=False):
+        for place, _, _ in walk(self.folder, topdown=False):
             files.sync_folder(Path(place))
         return entries
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import Any
 from hpcdata.base import files, sealed
 from hpcdata.base.digest import sha256_file
 from hpcdata.base.errors import Failed, UserError
+from hpcdata.base.reads import walk
 from hpcdata.base.version import code_version
 from hpcdata.dataset.manifest import Manifest
 from hpcdata.shards.counts import Counts
@@ -244,7 +244,10 @@ def problems_of(folder: Path) -> list[str]:
                 problems.append(problem)
     except Failed as error:
         problems.append(str(error))
-    added = sorted(name for name in _names(folder) if name not in names and not _is_cache(name, names))
+    try:
+        added = sorted(name for name in _names(folder) if name not in names and not _is_cache(name, names))
+    except OSError as error:
+        return [*problems, f"{error.filename} cannot be listed: {error.strerror}"]
     return [*problems, *_told(added)]
 
 
@@ -262,7 +265,7 @@ def _told(added: Sequence[str]) -> list[str]:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    for place, _, names in os.walk(folder):
+    for place, _, names in walk(folder):
         for name in names:
             yield Path(place, name).relative_to(folder).as_posix()
 

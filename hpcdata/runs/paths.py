@@ -12,6 +12,7 @@ from pathlib import Path
 from hpcdata.base import sealed
 from hpcdata.base.command import to_type
 from hpcdata.base.errors import Failed
+from hpcdata.base.reads import paths_in
 from hpcdata.shards.shard import SHARD
 
 _SHARD_NAME = re.compile(r"\d{5,}-of-\d{5,}")
@@ -94,7 +95,7 @@ class RunPaths:
         dataset = self.complete_dataset()
         found: dict[str, Path] = {}
         for folder in (self.shards, self.parts, *([dataset / "parts"] if dataset else [])):
-            for path in folder.glob("retry-*"):
+            for path in paths_in(folder, "retry-*"):
                 if _RETRY_NAME.fullmatch(path.name) and (path / SHARD).exists():
                     found.setdefault(path.name, path)
         return dict(sorted(found.items()))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcdata.base.errors import UserError
-from hpcdata.base.reads import kind_of
+from hpcdata.base.reads import kind_of, walk
 from hpcdata.formats.sets.mapping import read_mapping
 from hpcdata.sources.base import refusing_faults
 
@@ -56,8 +56,9 @@ def find_sets(source: Path, only: Sequence[str], mapping: Path | None, *, withou
 
 def _holds(folder: Path, *endings: str) -> bool:
     """Whether files with such an ending lie in a folder or below it."""
-    for _, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "."]
-        if any(name.endswith(endings) for name in files):
-            return True
+    with refusing_faults(str(folder)):
+        for _, folders, files in walk(folder):
+            folders[:] = [name for name in folders if name[0] != "."]
+            if any(name.endswith(endings) for name in files):
+                return True
     return False

@@ -20,7 +20,7 @@ import yaml
 
 from hpcdata.base import files
 from hpcdata.base.errors import UserError
-from hpcdata.base.reads import kind_of
+from hpcdata.base.reads import kind_of, walk
 from hpcdata.sources.base import refusing_faults
 
 NAMES = ("1", "1.5", "2-1", "2-2")
@@ -90,7 +90,7 @@ def _json_below(folder: Path) -> dict[str, list[str]]:
     with refusing_faults(str(folder)):
         if kind_of(str(folder)) != "folder":
             raise UserError(f"{folder} is no folder")
-        for directory, folders, names in os.walk(folder):
+        for directory, folders, names in walk(folder):
             folders[:] = sorted(name for name in folders if _is_looked_into(name))
             for name in names:
                 if name.endswith((".json", ".jsonl")):

@@ -17,6 +17,7 @@ from hpcdata.catalogue.registry import Catalogue, key_of, matcher
 from hpcdata.catalogue.settings import FOLDERS, find_data_dir, find_folders
 from hpcdata.catalogue.states import fetch_line, folder_of, names_below, read_state
 from hpcdata.multimodal.datasets.base import Dataset
+from hpcdata.sources.base import refusing_faults
 
 
 class NoReader(UserError):
@@ -70,7 +71,8 @@ def files_of(entry: Entry, folder: Path, split: str) -> tuple[list[str], list[st
     patterns, listed = entry.splits[split], listing.load(folder)
     fits = matcher(patterns).fullmatch
     of_listing = [] if listed is None else [item.path for item in listed.files if fits(item.path)]
-    names: Iterable[str] = of_listing or _with_others(filter(fits, names_below(folder)))
+    with refusing_faults(str(folder)):
+        names: Iterable[str] = of_listing or _with_others(filter(fits, names_below(folder)))
     if not any(mark in pattern for pattern in patterns for mark in "*?"):
         names = patterns
     paths = [os.path.join(folder, name) for name in sorted(names)]

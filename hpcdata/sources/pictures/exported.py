@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hpcdata.base import sealed
 from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, Blob, Member, Reason, Record, Reject, Sample
 from hpcdata.sources import records
-from hpcdata.sources.base import InputFile, Options, json_type
+from hpcdata.sources.base import InputFile, Options, json_type, refusing_faults
 from hpcdata.sources.pictures.fields import TALKS, readable_row
 from hpcdata.sources.pictures.turns import without_names
 
@@ -65,11 +66,10 @@ def record_of(file: InputFile, position: int, row: object, options: Options) -> 
 def _is_exported(path: str) -> bool:
     folder = os.path.dirname(os.path.abspath(path))
     for place in (folder, os.path.dirname(folder)):
-        try:
-            if sealed.read_json(Path(place, _EXPORT))["target"] == _TARGET:
+        note = Path(place, _EXPORT)
+        with refusing_faults(str(note)), suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            if sealed.read_json(note)["target"] == _TARGET:
                 return True
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
     return False
 
 
