@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hpcdata import embedded
 from hpcdata.base.errors import UserError
 from hpcdata.encoders.text import fast as fast_text
-from hpcdata.encoders.text.characters import may_not_be_nfc
 from hpcdata.encoders.text import tokenizer as text
+from hpcdata.encoders.text.characters import may_not_be_nfc
 from tests import corpora, smallruns, trees
 from tests.encoders.text.test_tokenizer import train_bpe, train_sentencepiece, train_unigram
 from tests.selection import examples
