@@ -15,7 +15,7 @@ INPUT_PAIR=${INPUT_PAIR:?is not set: JSON lines with image_path and text_prompt}
 TEMP_PATH=${TEMP_PATH:?is not set: the folder of the run}
 SAVE_PATH=${SAVE_PATH:?is not set: the folder to make}
 VQGAN_PATH=${VQGAN_PATH:?is not set: vqgan.ckpt, or the folder that holds it}
-NUM_GPUS=${NUM_GPUS:-$(nvidia-smi -L 2>/dev/null | wc -l)}
+NUM_GPUS=${NUM_GPUS:-$({ nvidia-smi -L 2>/dev/null || true; } | wc -l)}
 
 jobs=$(dirname "$(readlink -f "$0")")
 python=${HPCDATA_PYTHON:-$(command -v python3 || command -v python)}

@@ -153,6 +153,19 @@ def test_the_script_for_several_gpus_says_how_it_is_used(word: str) -> None:
     assert "set -e" not in told.stdout
 
 
+def test_the_script_runs_where_nothing_tells_of_gpus(tmp_path: Path) -> None:
+    line = "INPUT_PAIR=none TEMP_PATH=temp SAVE_PATH=out VQGAN_PATH=none"
+    places = dict(item.split("=") for item in line.split())
+    env = {**os.environ, **places, "HPCDATA_PYTHON": sys.executable, "PATH": "/usr/bin:/bin"}
+    env.pop("NUM_GPUS", None)
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 127\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    env["PATH"] = f"{tmp_path}:{env['PATH']}"
+    script = ["bash", JOBS / "extract_vqcodes.sh"]
+    told = subprocess.run(script, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert "none is not a file, check image.checkpoint" in told.stderr
+
+
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of processes to which the narrow network is Chameleon's, and its weights."""
