@@ -27,6 +27,7 @@ May use: base, samples, native, media, order.
     account       what the folders of inputs hold, and what of it is not read
     documents     text files, and folders of many as JSON lines
     parquet       text columns
+    parquet_files files of Parquet as pyarrow reads them, a page at a time; damage told from faults
     datasets/     rows of a dataset of ours, by their positions
     at_random     single records in any order
 """

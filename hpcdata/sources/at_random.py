@@ -214,9 +214,9 @@ class RecordReader:
         return self._groups[which][group][2]
 
     def _groups_of(self, listed: Listed) -> list[tuple[int, int, int]]:
-        from hpcdata.sources import parquet
+        from hpcdata.sources import parquet_files
 
-        with parquet.Bytes(listed.file) as data:
+        with parquet_files.Bytes(listed.file) as data:
             _require_same(listed, data.stat())
             if "arrow" in listed.file.format:
                 from hpcdata.sources.pictures import arrow
@@ -224,7 +224,7 @@ class RecordReader:
                 batches = arrow.groups(data, listed.file)
                 return [(batch.first, batch.first + batch.rows, batch.size) for batch in batches]
             try:
-                metadata = parquet.opened(data).metadata
+                metadata = parquet_files.opened(data).metadata
             except BadSample:
                 return [(0, 1, 0)]
             found, start = [], 0

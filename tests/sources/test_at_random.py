@@ -164,11 +164,11 @@ def test_row_groups_that_are_used_again_are_decoded_once(tmp_path: Path, monkeyp
     stat = os.stat(file.path)
     listed = Listed(file=file, scan=scan, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
     reader = pickle.loads(pickle.dumps(RecordReader([listed], OPTIONS[0])))
-    from hpcdata.sources import parquet
+    from hpcdata.sources import parquet_files
 
     opened = []
-    groups = parquet.group_rows
-    monkeypatch.setattr(parquet, "group_rows", lambda *args: opened.append(args[2]) or groups(*args))
+    groups = parquet_files.group_rows
+    monkeypatch.setattr(parquet_files, "group_rows", lambda *args: opened.append(args[2]) or groups(*args))
     for place in (0, 11, 3, 5, 2, 9, 4):
         assert reader.record(0, position=place, seek=place).position == place  # type: ignore[attr-defined]
     assert sorted(opened) == [0, 1, 2]

@@ -15,7 +15,7 @@ import pytest
 
 from hpcdata.base.errors import UserError
 from hpcdata.samples import Reason, Reject
-from hpcdata.sources import Options, limits, list_inputs, parquet, prepare, scan
+from hpcdata.sources import Options, limits, list_inputs, parquet, parquet_files, prepare, scan
 from hpcdata.sources.custom.mapping import read_mapping
 from hpcdata.sources.folder import walk
 from hpcdata.sources.pictures import metadata
@@ -72,8 +72,8 @@ def test_the_dictionary_of_a_column_tells_how_large_its_rows_may_be(tmp_path: Pa
     texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(300, np.int32)), pa.array(["x" * 100_000]))
     pq.write_table(pa.table({"text": texts}), tmp_path / "x.parquet", compression="zstd")
     chunk = pq.ParquetFile(tmp_path / "x.parquet").metadata.row_group(0).column(0)
-    with parquet.Bytes(one_input(tmp_path / "x.parquet")) as data:
-        assert parquet.dictionary_bytes(data, chunk) == 100_004
+    with parquet_files.Bytes(one_input(tmp_path / "x.parquet")) as data:
+        assert parquet_files.dictionary_bytes(data, chunk) == 100_004
 
 
 @pytest.mark.parametrize("tar_format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

@@ -10,7 +10,7 @@ import pytest
 
 from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, Reason, Sample
-from hpcdata.sources import Options, carries_images, gives_documents, list_inputs, parquet
+from hpcdata.sources import Options, carries_images, gives_documents, list_inputs, parquet_files
 from hpcdata.sources.pictures import tables
 from hpcdata.sources.pictures.fields import named_pictures
 from tests.sources.source_files import images, one_input, read_all, summary, texts, write
@@ -167,14 +167,14 @@ def test_a_column_of_a_row_group_is_never_read_whole(tmp_path, monkeypatch):
     columns = {"image": [{"bytes": PNG + drawn.bytes(4000), "path": None} for _ in range(1500)], "text": ["t"] * 1500}
     pages = {"data_page_size": 1 << 16, "write_batch_size": 16}
     file = one_input(table(tmp_path / "x.parquet", columns, row_group_size=1500, **pages))
-    sizes, real = [], parquet.Bytes.read
+    sizes, real = [], parquet_files.Bytes.read
 
     def read(data, size=-1):
         found = real(data, size)
         sizes.append(len(found))
         return found
 
-    monkeypatch.setattr(parquet.Bytes, "read", read)
+    monkeypatch.setattr(parquet_files.Bytes, "read", read)
     assert len(read_all(file)) == 1500
     assert sum(sizes) > 5 << 20
     assert max(sizes) <= 1 << 20

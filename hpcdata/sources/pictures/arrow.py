@@ -19,7 +19,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.base.files import parse_json
 from hpcdata.base.reads import kind_of
 from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample
-from hpcdata.sources import parquet, records
+from hpcdata.sources import parquet_files, records
 from hpcdata.sources.base import (
     Each,
     InputFile,
@@ -76,7 +76,7 @@ def data_files(folder: str) -> list[str]:
 def format_of(path: str) -> str:
     """Raises UserError for what is no Arrow."""
     file = InputFile(path=path, label="", format=PICTURES)
-    with refusing_faults(path), parquet.Bytes(file) as data:
+    with refusing_faults(path), parquet_files.Bytes(file) as data:
         try:
             schema = _schema(data, file)
         except BadSample as bad:
@@ -88,14 +88,14 @@ def format_of(path: str) -> str:
 
 def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
     """Counts rows from the messages."""
-    with parquet.Bytes(file) as data:
+    with parquet_files.Bytes(file) as data:
         found = groups(data, file)
         num_rows = found[-1].first + found[-1].rows if found else 0
         require_few_records(file.path, num_rows, most_records(data.size()))
         if file.format == PICTURES:
             with contextlib.suppress(BadSample):
                 tables.tell_left_out(_schema(data, file), options)
-    return parquet.scan_of_rows(num_rows, every, each)
+    return parquet_files.scan_of_rows(num_rows, every, each)
 
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
@@ -112,7 +112,7 @@ def read_documents(
     return gathered(file, rows, first=first, count=count, batch_size=batch_size)
 
 
-def groups(data: parquet.Bytes, file: InputFile) -> list[Group]:
+def groups(data: parquet_files.Bytes, file: InputFile) -> list[Group]:
     """The batches of a file, in order. Raises BadSample where there is no schema."""
     found, first = list[Group](), 0
     place = len(_FILE_MARK) if _has_mark(data) else 0
@@ -141,7 +141,7 @@ def groups(data: parquet.Bytes, file: InputFile) -> list[Group]:
 def _rows(file: InputFile, first: int, count: int, options: Options) -> Iterator[tuple[int, object, dict[str, str]]]:
     """(position, row or why there is none, columns that hold other media)."""
     end, position = first + count, first
-    with parquet.Bytes(file) as data:
+    with parquet_files.Bytes(file) as data:
         try:
             schema = _schema(data, file)
         except BadSample:
@@ -160,14 +160,14 @@ def _rows(file: InputFile, first: int, count: int, options: Options) -> Iterator
 
 
 def _of_group(
-    data: parquet.Bytes, group: Group, schema: pa.Schema, names: list[str], begin: int, stop: int
+    data: parquet_files.Bytes, group: Group, schema: pa.Schema, names: list[str], begin: int, stop: int
 ) -> Iterator[object]:
     message = f"the record batch at byte {group.place} is damaged"
     try:
         if not group.size:
             raise BadSample(Reason.DAMAGED_ARCHIVE, f"the file is cut short behind byte {group.place}")
         data.seek(group.place)
-        with parquet.telling(data, message):
+        with parquet_files.telling(data, message):
             batch = pa.ipc.read_record_batch(pa.ipc.read_message(pa.py_buffer(data.read(group.size))), schema)
             if batch.num_rows != group.rows:
                 raise ValueError
@@ -202,12 +202,12 @@ def _text(file: InputFile, position: int, row: object, options: Options) -> str 
     return found
 
 
-def _has_mark(data: parquet.Bytes) -> bool:
+def _has_mark(data: parquet_files.Bytes) -> bool:
     data.seek(0)
     return data.read(len(_FILE_MARK)) == _FILE_MARK
 
 
-def _schema(data: parquet.Bytes, file: InputFile) -> pa.Schema:
+def _schema(data: parquet_files.Bytes, file: InputFile) -> pa.Schema:
     """Raises BadSample."""
     place = len(_FILE_MARK) if _has_mark(data) else 0
     message = "is no Arrow, neither a stream nor a file of record batches"
@@ -218,13 +218,13 @@ def _schema(data: parquet.Bytes, file: InputFile) -> pa.Schema:
     if kind != _SCHEMA:
         raise BadSample(Reason.DAMAGED_ARCHIVE, message)
     data.seek(place)
-    with parquet.telling(data, message):
+    with parquet_files.telling(data, message):
         schema = pa.ipc.read_schema(pa.py_buffer(data.read(metadata + body)))
         _ = schema.names  # of UTF-8
     return schema
 
 
-def _message(data: parquet.Bytes, place: int) -> tuple[int, int, int, int]:
+def _message(data: parquet_files.Bytes, place: int) -> tuple[int, int, int, int]:
     """(kind, bytes of the metadata with what is before it, bytes of the body, rows of a batch); kind 0 is the end.
 
     Arrow's format of encapsulated messages, whose metadata are a table of FlatBuffers. Raises ValueError, struct.error.

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, Record
-from hpcdata.sources import parquet
+from hpcdata.sources import parquet_files
 from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned
 from hpcdata.sources.limits import most_records, require_few_records
 from hpcdata.sources.mixes import parts
@@ -24,9 +24,9 @@ from hpcdata.sources.pictures import tables
 
 def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
     """Counts rows from the footer. Raises UserError where it cannot be read: nobody knows then what the part is."""
-    with parquet.Bytes(file) as data:
+    with parquet_files.Bytes(file) as data:
         try:
-            found = parquet.opened(data)
+            found = parquet_files.opened(data)
         except BadSample as bad:
             raise UserError(f"{file.path}: {bad.message}, so {file.take} of it cannot be counted") from None
         tables.tell_left_out(found.schema_arrow, options)
@@ -37,9 +37,9 @@ def scan(file: InputFile, *, every: int, options: Options, each: Each | None = N
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
     position = first
-    with parquet.Bytes(file) as data:
+    with parquet_files.Bytes(file) as data:
         try:
-            found = parquet.opened(data)
+            found = parquet_files.opened(data)
         except BadSample:
             raise changed_since_planned(file, got=0, expected=first + count) from None
         columns = [field.name for field in found.schema_arrow if tables.is_read(field, options)]
@@ -69,5 +69,5 @@ def _rows_at(group: tables.Group, wanted: Sequence[int]) -> Iterator[tuple[int, 
         return [group.rows_of(batch.slice(row, 1))[0] if its[row - begin] else None for row in range(begin, stop)]
 
     place = group.data, group.table, group.group, group.columns
-    values = parquet.group_rows(*place, wanted[0], wanted[-1] + 1, group.batch_rows, rows_between)
+    values = parquet_files.group_rows(*place, wanted[0], wanted[-1] + 1, group.batch_rows, rows_between)
     return compress(zip(count(wanted[0]), values, strict=False), is_wanted[wanted[0] :].tolist())

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpcdata.samples import BadSample, Reason, Record, Reject, Sample
-from hpcdata.sources import parquet, records
+from hpcdata.sources import parquet_files, records
 from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned, refusing_faults
 from hpcdata.sources.custom.mapping import parsed
 from hpcdata.sources.limits import most_records, most_unpacked, require_few_records
@@ -39,9 +39,9 @@ _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.t
 
 def holds_pictures(path: str) -> bool:
     """Whether a Parquet file has columns of pictures, other media or conversations. Raises UserError for faults."""
-    with refusing_faults(path), parquet.Bytes(InputFile(path=path, label="", format="parquet")) as data:
+    with refusing_faults(path), parquet_files.Bytes(InputFile(path=path, label="", format="parquet")) as data:
         try:
-            schema = parquet.opened(data).schema_arrow
+            schema = parquet_files.opened(data).schema_arrow
         except BadSample:
             return False
     return names_pictures(schema, is_metadata=os.path.basename(path).lower() == _METADATA)
@@ -73,24 +73,24 @@ def _medium(feature: object) -> str:
 
 def scan(file: InputFile, *, every: int, options: Options, each: Each | None = None) -> Scan:
     """Counts rows from the footer."""
-    with parquet.Bytes(file) as data:
+    with parquet_files.Bytes(file) as data:
         try:
-            found = parquet.opened(data)
+            found = parquet_files.opened(data)
             num_rows = found.metadata.num_rows
             tell_left_out(found.schema_arrow, options)
         except BadSample:
             num_rows = 1
         require_few_records(file.path, num_rows, most_records(data.size()))
-    return parquet.scan_of_rows(num_rows, every, each)
+    return parquet_files.scan_of_rows(num_rows, every, each)
 
 
 def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Options) -> Iterator[Record]:
     del scan  # any row can be sought
 
     end = first + count
-    with parquet.Bytes(file) as data:
+    with parquet_files.Bytes(file) as data:
         try:
-            found = parquet.opened(data)
+            found = parquet_files.opened(data)
         except BadSample as bad:
             if end > 1:
                 raise changed_since_planned(file, got=1, expected=end) from None
@@ -101,7 +101,7 @@ def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Option
         columns = [field.name for field in found.schema_arrow if is_read(field, options)]
         media = other_media(found.schema_arrow)
         position = first
-        for group, begin, stop in parquet.groups(found, first, end):
+        for group, begin, stop in parquet_files.groups(found, first, end):
             part = Group(data=data, table=found, group=group, columns=columns, notes_ids=options.notes_ids)
             for row in part.rows(begin, stop):
                 yield record_of(file, position, row, options, media)
@@ -110,14 +110,14 @@ def read(file: InputFile, scan: Scan, *, first: int, count: int, options: Option
 
 def rows_without_bytes(file: InputFile) -> Iterator[object]:
     """All rows, without the columns that hold bytes: a dict each, or one BadSample for each that cannot be decoded."""
-    with parquet.Bytes(file) as data:
+    with parquet_files.Bytes(file) as data:
         try:
-            found = parquet.opened(data)
+            found = parquet_files.opened(data)
         except BadSample as bad:
             yield bad
             return
         columns = [field.name for field in found.schema_arrow if not _has_bytes(field.type)]
-        for group, begin, stop in parquet.groups(found, 0, found.metadata.num_rows):
+        for group, begin, stop in parquet_files.groups(found, 0, found.metadata.num_rows):
             yield from Group(data=data, table=found, group=group, columns=columns, notes_ids=False).rows(begin, stop)
 
 
@@ -142,7 +142,7 @@ def is_read(field: pa.Field, options: Options) -> bool:
 class Group:
     """The columns of a row group."""
 
-    data: parquet.Bytes
+    data: parquet_files.Bytes
     table: pq.ParquetFile
     group: int
     columns: list[str]
@@ -155,7 +155,7 @@ class Group:
             return self.rows_of(batch.slice(begin, stop - begin))
 
         place = self.data, self.table, self.group, self.columns
-        return parquet.group_rows(*place, first, end, self.batch_rows, rows_between)
+        return parquet_files.group_rows(*place, first, end, self.batch_rows, rows_between)
 
     def rows_of(self, batch: pa.RecordBatch) -> list[object]:
         return rows_of(batch, readable_ids=self.notes_ids)
@@ -175,7 +175,7 @@ class Group:
                 f"row group {self.group} has {number} values in {stored} bytes, the limit is {most_records(stored)}"
             )
             raise BadSample(Reason.OVERSIZED_RECORD, message)
-        repeated = [parquet.dictionary_bytes(self.data, chunk) for chunk in chunks]
+        repeated = [parquet_files.dictionary_bytes(self.data, chunk) for chunk in chunks]
         largest = max([unpacked // max(found.num_rows, 1), *repeated])
         return max(1, min(BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))
 
@@ -184,7 +184,7 @@ def rows_of(batch: pa.RecordBatch, *, readable_ids: bool = False) -> list[object
     """readable_ids: of ids that are no UTF-8 the bytes are escaped."""
     at = batch.schema.get_field_index(ID) if readable_ids else -1
     columns = [
-        _readable_ids(column) if number == at else parquet.python_values(column)
+        _readable_ids(column) if number == at else parquet_files.python_values(column)
         for number, column in enumerate(batch.columns)
     ]
     return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
@@ -194,9 +194,9 @@ def _readable_ids(column: pa.Array) -> list[object]:
     try:
         values = column.to_pylist()
     except UnicodeDecodeError:
-        column = parquet.plain(column)
+        column = parquet_files.plain(column)
         if pa.types.is_nested(column.type):
-            return parquet.python_values(column)
+            return parquet_files.python_values(column)
         values = column.cast(pa.large_binary()).to_pylist()
     return [row_members.readable(value) for value in values]
 
@@ -251,7 +251,7 @@ def _has_bytes(kind: pa.DataType) -> bool:
         return any(_has_bytes(field.type) for field in kind)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _has_bytes(kind.value_type)
-    return parquet.is_bytes(kind)
+    return parquet_files.is_bytes(kind)
 
 
 def _is_of_numbers(kind: pa.DataType) -> bool:
