@@ -170,3 +170,10 @@ def test_a_number_that_names_no_picture_is_refused() -> None:
 def test_lines_with_numbered_pictures_are_known_by_their_fields(tmp_path: Path) -> None:
     assert one_input(lines(tmp_path, {"image_1": "a.png", "text": "t"})).format == "jsonl"
     assert one_input(write(tmp_path / "y.jsonl", json_lines([{"image_512": 3, "text": "t"}]))).format == "text"
+
+
+@pytest.mark.parametrize("name", ["image", "photo_2", "img_path_12", "images", "png_1", "picture_url", "image_url_3"])
+def test_names_of_pictures_are_known_with_and_without_a_number(name: str) -> None:
+    assert holds_media(name)
+    assert not holds_media(f"{name}_text")
+    assert not holds_media("image_512")

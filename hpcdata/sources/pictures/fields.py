@@ -36,9 +36,11 @@ SPEAKER, SPOKEN = ("from", "role"), ("value", "content")
 _VIDEOS = ("mp4", "mkv", "avi", "mov", "webm", "mpg", "mpeg", "m4v", "flv", "wmv", "3gp")
 _SOUNDS = ("mp3", "wav", "flac", "ogg", "oga", "opus", "m4a", "aac", "wma")
 _OTHER_PICTURES = ("jxl", "svg")
-_OTHERS = re.compile(r"(video|audio)s?(_(path|file|url|name)s?)?", re.IGNORECASE)
+_NUMBER = r"(_?[0-9]{1,2})?"
+_OTHERS = re.compile(rf"(video|audio)s?(_(path|file|url|name)s?)?{_NUMBER}", re.IGNORECASE)
 _LIKE_A_PICTURE = re.compile(
-    r"(image|img|picture|photo)s?(_(path|file|url|data|bytes|base64)s?)?|jpe?g|png|webp|pixel_values", re.IGNORECASE
+    rf"((image|img|picture|photo)s?(_(path|file|url|data|bytes|base64)s?)?|jpe?g|png|webp|pixel_values){_NUMBER}",
+    re.IGNORECASE,
 )
 _ENDINGS = "|".join(sorted({*IMAGE_EXTENSIONS, *_OTHER_PICTURES, *_VIDEOS, *_SOUNDS}))
 _MEDIA_ENDING = re.compile(rf"\.({_ENDINGS})(\?|\Z)", re.IGNORECASE)
@@ -82,9 +84,10 @@ def named_pictures(record: Mapping[str, Any], *, keeps_empty: bool = False) -> l
     others = numbered(record)
     for name in IMAGE_FIELDS:
         pictures = list[Named]()
-        for field in (name, *others.get(name, ())):
-            if name != _OF_ANY_FILE or _is_picture_name(record.get(field)):
-                pictures += pictures_in(record.get(field), field, keeps_empty=keeps_empty)
+        for field in (name, *others[name]) if name in others else (name,):
+            value = record.get(field)
+            if value is not None and (name != _OF_ANY_FILE or _is_picture_name(value)):
+                pictures += pictures_in(value, field, keeps_empty=keeps_empty)
         if pictures:
             return pictures
     for name in BYTES_FIELDS:
@@ -118,12 +121,12 @@ def unread(record: Mapping[str, Any], texts: Iterable[str], *, has_pictures: boo
     matter, for who keeps the record as it is.
     """
     for name, value in record.items():
-        if (other := _OTHERS.fullmatch(base_of(name))) and _is_something(value, only_files):
+        if (other := _OTHERS.fullmatch(name)) and _is_something(value, only_files):
             what = {"video": "a video", "audio": "sound"}[other[1].lower()]
             return f"the record holds {what} ({shown_name(name)}), which is not read"
     left = {*texts, *TALKS}
     for name, value in {} if has_pictures else record.items():
-        is_like = _LIKE_A_PICTURE.fullmatch(base_of(name)) and _is_something(value, only_files)
+        is_like = _LIKE_A_PICTURE.fullmatch(name) and _is_something(value, only_files)
         if name not in left and (is_like or _names_media(value, only_files, _DEPTH)):
             return (
                 f"{shown_name(name)} names a picture, video or sound; pictures are read from {', '.join(IMAGE_FIELDS)}"
@@ -138,12 +141,12 @@ def shown_name(name: str) -> str:
 def is_called_so(name: str) -> bool:
     """Whether a field of this name, its number left out, holds pictures by its name, read here or not."""
     base = base_of(name)
-    return (base in IMAGE_FIELDS and base != _OF_ANY_FILE) or _LIKE_A_PICTURE.fullmatch(base) is not None
+    return (base in IMAGE_FIELDS and base != _OF_ANY_FILE) or _LIKE_A_PICTURE.fullmatch(name) is not None
 
 
 def holds_media(column: str) -> bool:
     """Whether a column of this name holds pictures, sound or videos; `file_name` may name any file."""
-    return is_called_so(column) or _OTHERS.fullmatch(base_of(column)) is not None
+    return is_called_so(column) or _OTHERS.fullmatch(column) is not None
 
 
 def listed(value: object, name: str) -> object:

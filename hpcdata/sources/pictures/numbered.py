@@ -24,7 +24,7 @@ def base_of(name: str) -> str:
 def numbered(names: Iterable[str]) -> dict[str, list[str]]:
     """Name -> the fields of that name with a number, in order."""
     found: dict[str, list[tuple[int, str]]] = {}
-    for name in names:
-        if name[-1:] in _DIGITS and (its := _NUMBERED.fullmatch(name)) is not None:
+    for name in [name for name in names if name[-1:] in _DIGITS]:
+        if (its := _NUMBERED.fullmatch(name)) is not None:
             found.setdefault(its[1], []).append((int(its[2]), name))
-    return {base: [name for _, name in sorted(its)] for base, its in found.items()}
+    return {base: [name for _, name in sorted(its)] for base, its in found.items()} if found else {}
