@@ -79,10 +79,16 @@ class Bins:
         )
 
     def split(self, most: int) -> Bins:
-        """The same rows in as many bins as there are rows, but at most `most`: some bins are cut between rows."""
+        """The same rows in as many bins as there are rows, but at most `most`: some bins are cut between rows, though
+        not beside a piece of one id, which teaches nothing alone.
+        """
+        may_be_edge = np.ones(self.num_rows + 1, bool)
+        if self.length is not None:
+            may_be_edge[:-1] = self.length > 1
+            may_be_edge[1:] &= self.length > 1
         is_edge = np.zeros(self.num_rows + 1, bool)
         is_edge[self.first_row] = True
-        inner = np.flatnonzero(~is_edge)
+        inner = np.flatnonzero(~is_edge & may_be_edge)
         num_more = max(0, min(len(inner), most - self.num_bins))
         is_edge[inner[np.arange(num_more) * len(inner) // max(1, num_more)]] = True
         edges = np.flatnonzero(is_edge)

@@ -149,5 +149,19 @@ def test_pieces_of_documents_leave_room_for_their_padding(lengths, multiple, col
         assert all(edge % multiple == 0 for edge in edges[:-1])
     padded = -(-bins.length // multiple) * multiple
     rows = np.add.reduceat(padded, bins.first_row[:-1]) if len(padded) else padded
-    assert (rows[:-1] == packing.length).all()
+    assert (rows[:-2] == packing.length).all()
     assert (rows <= packing.length).all()
+    if len(rows) > 1 and rows[-2] < packing.length:  # the last would have had one id
+        assert (rows[-2], bins.length[-1]) == (packing.length - multiple, multiple + 1)
+
+
+@given(st.lists(st.integers(2, 90), min_size=1, max_size=40), st.sampled_from([1, 2, 4]), st.integers(3, 12))
+def test_no_row_is_a_single_id_of_a_document(lengths, multiple, columns):
+    """Its label would be what follows it, and nothing does: a rank with that row alone would have no loss."""
+    packing = Concat(length=columns * multiple, multiple=multiple)
+    bins = packing.place(np.array(lengths, np.int64), np.zeros(len(lengths), np.int64), 2)
+    assert bins.length is not None
+    for some in (bins, bins.split(bins.num_bins + 5)):
+        longest = np.maximum.reduceat(bins.length, some.first_row[:-1])
+        assert len(longest) == some.num_bins
+        assert longest.min() > 1

@@ -65,7 +65,8 @@ class BestFit:
 @dataclass(frozen=True, kw_only=True)
 class Concat:
     """The samples of a window end to end, cut every `length` ids; only the last bin of a window has padding, and with a
-    `multiple` what follows a sample.
+    `multiple` what follows a sample. An id that would be left over for it takes the one before it along: alone in a row
+    it teaches nothing, and a rank with that row alone would have no loss.
     """
 
     length: int
@@ -94,7 +95,7 @@ class Concat:
         rooms = lengths if self.multiple is None else -(-lengths // self.multiple) * self.multiple
         ends = np.cumsum(rooms)
         total = int(ends[-1]) if len(ends) else 0
-        edges = np.arange(0, total, self.length)
+        edges = self._edges(total, ends, lengths)
         cuts = np.unique(np.concatenate([(ends - rooms)[lengths > 0], edges]))
         sample = np.searchsorted(ends, cuts, side="right")
         start = cuts - (ends - rooms)[sample]
@@ -106,6 +107,17 @@ class Concat:
             length=np.minimum(np.diff(cuts, append=total), lengths[sample] - start),
         )
         return bins.with_squares(lengths) if self.balance else bins
+
+    def _edges(self, total: int, ends: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Where bins begin. ends: of the rooms of samples."""
+        edges, unit = np.arange(0, total, self.length), self.multiple or 1
+        if len(edges) < 2 or self.length < 3 * unit:
+            return edges
+        last = int(np.flatnonzero(lengths)[-1])
+        start = int(ends[last]) - -(-int(lengths[last]) // unit) * unit
+        if start < edges[-1] and start + lengths[last] - edges[-1] == 1:
+            edges[-1] -= unit
+        return edges
 
 
 def _rows(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
