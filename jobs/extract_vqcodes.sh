@@ -20,12 +20,15 @@ NUM_GPUS=${NUM_GPUS:-$({ nvidia-smi -L 2>/dev/null || true; } | wc -l)}
 jobs=$(dirname "$(readlink -f "$0")")
 python=${HPCDATA_PYTHON:-$(command -v python3 || command -v python)}
 where=(--num_processes "$((NUM_GPUS > 1 ? NUM_GPUS : 1))")
-if [[ -n ${ARRAY:-} ]]; then
+is_last=true
+if "$python" -m hpcdata.status "$TEMP_PATH" >/dev/null 2>&1; then # 0: all shards are there
+    where=()                                                      # nothing is left to do but to compare the inputs
+elif [[ -n ${ARRAY:-} ]]; then
     where=(cluster=slurm "cluster.array=$ARRAY" cluster.gpus_per_node=1)
+    is_last=false
 fi
-if ! "$python" -m hpcdata.status "$TEMP_PATH" >/dev/null 2>&1; then # 0: all shards are there
-    "$python" "$jobs/convert_imagepair_cc512.py" --input_pair "$INPUT_PAIR" --temp_path "$TEMP_PATH" \
-        --save_path "$SAVE_PATH" --vqgan_path "$VQGAN_PATH" "${where[@]}" "$@"
-    [[ -z ${ARRAY:-} ]] || exit 0
+"$python" "$jobs/convert_imagepair_cc512.py" --input_pair "$INPUT_PAIR" --temp_path "$TEMP_PATH" \
+    --save_path "$SAVE_PATH" --vqgan_path "$VQGAN_PATH" ${where[@]+"${where[@]}"} "$@"
+if $is_last; then
+    "$python" "$jobs/packing_imagepairs.py" --temp_path "$TEMP_PATH" --save_path "$SAVE_PATH"
 fi
-"$python" "$jobs/packing_imagepairs.py" --temp_path "$TEMP_PATH" --save_path "$SAVE_PATH"

@@ -144,6 +144,13 @@ def test_the_script_for_several_gpus_runs_and_says_what_it_lacks(tmp_path: Path,
     assert len(list((tmp_path / "temp/logs").glob("local_*"))) == 2
     assert len(read(str(tmp_path / "out"))) == 2
     run([*script, "data.shard_size=1"], {**narrow, **places}, tmp_path)  # all is there: nothing to do
+    run([*script, "data.shard_size=1"], {**narrow, **places, "ARRAY": "0-3"}, tmp_path)  # as after an array's end
+    write_pairs(tmp_path / "others.jsonl", pairs[:1])
+    env = {**os.environ, **narrow, **places, "HPCDATA_PYTHON": sys.executable, "INPUT_PAIR": "others.jsonl"}
+    line = [*script, "data.shard_size=1"]
+    told = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert "input others.jsonl is new" in told.stderr
 
 
 @pytest.mark.parametrize("word", ["-h", "--help"])
