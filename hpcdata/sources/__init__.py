@@ -19,6 +19,7 @@ May use: base, samples, native, media, order.
     json_lines    JSON lines
     custom/       JSON, CSV, TSV and Parquet of any fields, by a mapping
     mixes/        LLaVA's lists of JSON files, with the part of each that is taken
+    parsing       bytes of JSON -> values, and back
     records       one parsed record -> the parts of a sample
     pictures/     which pictures a record names, and where they lie
     url_lists/    tables of URLs as JSON lines

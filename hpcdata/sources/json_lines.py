@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from itertools import compress, islice
 
 from hpcdata.samples import BadSample, Documents, Reason, Record, Reject, Sample
-from hpcdata.sources import records
+from hpcdata.sources import parsing, records
 from hpcdata.sources.base import Each, InputFile, Options, Scan, changed_since_planned, gathered
 from hpcdata.sources.limits import LARGE_TEXT_BYTES, bounded, most_records, require_few_large, require_few_records
 from hpcdata.sources.mixes import parts as parts_taken
+from hpcdata.sources.pictures import listed
 from hpcdata.sources.pictures.placeholders import KEEP
 from hpcdata.sources.sets.settings import keeps_masks
 from hpcdata.sources.sets.writing import NO_MASKS, masks_in, require_taken
@@ -174,22 +175,22 @@ def _record(file: InputFile, position: int, row: Line, options: Options) -> Reco
         if problem is not None:
             raise problem
         if file.format == "listing":
-            entry = records.load_listed(line)
+            entry = listed.load(line)
             key = f"{file.label}/{entry['key']}"
-            parts = records.listed_parts(entry, file, options)
-            members = records.listed_members(entry, file) if options.keeps_members else ()
+            parts = listed.parts(entry, file, options)
+            members = listed.members(entry, file) if options.keeps_members else ()
         elif options.is_of_urls:
             parts, members = (), records.whole(line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line)
         else:
             line = line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line
             is_new = bool(options.mapping) or (options.keeps_members and options.placeholders != KEEP)
-            value = records.load_exact(line) if is_new else records.load(line)
+            value = parsing.load_exact(line) if is_new else parsing.load(line)
             require_taken(value)
             if file.settings:
                 masks = masks_in(value) if keeps_masks(file.settings) else NO_MASKS
             value = records.mapped(value, position, options)
             value, is_fixed = records.with_markers(value, options)
-            line = records.dumped(value) if (is_fixed or options.mapping) and options.keeps_members else line
+            line = parsing.dumped(value) if (is_fixed or options.mapping) and options.keeps_members else line
             parts = (
                 records.sample_parts(value, file, options)
                 if file.format.startswith("jsonl")

@@ -14,7 +14,6 @@ that are not read make no text.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -22,8 +21,6 @@ from typing import Any
 
 import orjson
 
-from hpcdata.base.errors import Failed
-from hpcdata.base.reads import read_beginning
 from hpcdata.samples import BadSample, Blob, ImagePart, Member, Reason, TextPart
 from hpcdata.sources.base import (
     DOCUMENT_FIELDS,
@@ -31,12 +28,12 @@ from hpcdata.sources.base import (
     InputFile,
     Options,
     checked_text,
-    decoded_text,
     is_plain,
     json_type,
 )
 from hpcdata.sources.custom.applying import applied
 from hpcdata.sources.custom.mapping import parsed
+from hpcdata.sources.parsing import load
 from hpcdata.sources.pictures import places
 from hpcdata.sources.pictures.fields import TALKS, Named, named_pictures, talk_in, unread
 from hpcdata.sources.pictures.placeholders import KEEP, placed
@@ -45,86 +42,8 @@ from hpcdata.sources.pictures.turns import Turn, old_turns, talk_parts, turns_of
 
 Parts = tuple[TextPart | ImagePart, ...]
 
-_LENIENT = re.compile(rb"NaN|Infinity|\\u[dD][89a-fA-F]")
-"""What a line must hold for the slower parser to be worth its time."""
-_LONG_NUMBER = b"0" * 19
-"""Digits of the smallest number of more than 64 bits, and of no float that Python writes; see `_AS_ZEROS`."""
-_AS_ZEROS = bytes(ord("0") if chr(byte) in "123456789" else byte for byte in range(256))
-"""All digits as 0: looked for so, long numbers cost a third of parsing; by a regular expression four times as much."""
 _IMAGE_FIELDS = ("image_path", "image")
 _NO_DOCUMENT = frozenset((*_IMAGE_FIELDS, "conversations"))
-
-
-def load(data: bytes) -> object:
-    """JSON as Python writes it: NaN and Infinity too, but no lone surrogate and no nesting that overflows a stack."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        position = error.pos
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadSample(Reason.BAD_JSON, f"not UTF-8 at byte {error.start}") from None
-    if _LENIENT.search(data) is None:
-        raise BadSample(Reason.BAD_JSON, f"not JSON at character {position}")
-    return _lenient(text, position)
-
-
-def load_exact(data: bytes) -> object:
-    """As `load`, for what is written again: a whole number of more than 64 bits is not made a float."""
-    value = load(data)
-    return _lenient(data.decode(), 0) if _LONG_NUMBER in data.translate(_AS_ZEROS) else value
-
-
-def dumped(value: object) -> bytes:
-    """JSON of what `load_exact` has made."""
-    try:
-        return orjson.dumps(value)
-    except TypeError:  # of numbers beyond 64 bits
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _lenient(text: str, position: int) -> object:
-    """The value by the slower parser, for what the fast one refuses and other writers make."""
-    try:
-        value = json.loads(text)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        message = f"half a surrogate pair in {_half_pair(value)}: \\ud800 to \\udfff are no characters alone"
-        raise BadSample(Reason.UNREADABLE_TEXT, message) from None
-    except (ValueError, RecursionError):
-        raise BadSample(Reason.BAD_JSON, f"not JSON at character {position}") from None
-    return value
-
-
-_HALF = re.compile("[\ud800-\udfff]")
-
-
-def _half_pair(value: object) -> str:
-    """Where in parsed JSON the first text is that has one: `images[0]`, or a key."""
-    ahead: list[tuple[str, object]] = [("", value)]
-    while ahead:
-        where, value = ahead.pop()
-        if isinstance(value, str) and _HALF.search(value):
-            return repr(where) if where else "the text"
-        if isinstance(value, dict):
-            if key := next(filter(_HALF.search, value), ""):
-                return f"the key {key!a}"
-            ahead += [(f"{where}.{key}".lstrip("."), item) for key, item in reversed(value.items())]
-        elif isinstance(value, list):
-            ahead += [(f"{where}[{index}]", item) for index, item in reversed([*enumerate(value)])]
-    return "it"
-
-
-def load_listed(line: bytes) -> dict[str, Any]:
-    """A line that `list_folder` wrote: file names may hold surrogates where they are not UTF-8. Raises UserError."""
-    try:
-        entry = json.loads(line)
-        if isinstance(entry["key"], str) and all(isinstance(entry[name], str | None) for name in ("image", "text")):
-            return entry
-    except (ValueError, RecursionError, KeyError, TypeError):
-        pass
-    raise Failed("the listing of a folder in inputs/ is damaged: plan again into a new output directory")
 
 
 def sample_parts(value: object, file: InputFile, options: Options) -> Parts:
@@ -228,12 +147,6 @@ def keys_of(line: bytes) -> list[str]:
     return []
 
 
-def listed_members(entry: dict[str, Any], file: InputFile) -> tuple[Member, ...]:
-    """A picture and its sidecar, as far as they are there."""
-    names = [name for name in (entry["image"], entry["text"]) if name is not None]
-    return tuple(Member(extension=extension(name), blob=places.picture(name, file).blob) for name in names)
-
-
 def document_parts(value: object, file: InputFile, options: Options) -> Parts:
     record = _record(value)
     if record.get("conversations") or _image_names(record):
@@ -259,20 +172,6 @@ def plain_document(line: bytes, options: Options) -> str | None:
         if (text := record.get(name)) is not None:
             break
     return text if is_plain(text) else None
-
-
-def listed_parts(entry: dict[str, Any], file: InputFile, options: Options) -> Parts:
-    """The parts of a picture and its sidecar, which is read now."""
-    parts: list[TextPart | ImagePart] = []
-    if options.needs_text:
-        if entry["text"] is None:
-            raise BadSample(Reason.MISSING_TEXT, "no text file of the same name")
-        parts.append(TextPart(text=_sidecar_text(file.base, entry["text"], options)))
-    if options.needs_image:
-        if entry["image"] is None:
-            raise BadSample(Reason.MISSING_IMAGE, "no image of the same name")
-        parts.append(places.picture(entry["image"], file))
-    return selected(parts, options)
 
 
 def text_of(record: dict[str, Any], fields: tuple[str, ...], options: Options) -> str:
@@ -372,16 +271,3 @@ def extension(name: str) -> str:
     """Of a file's name, `img` where it has none that is one."""
     extension = os.path.splitext(name)[1][1:].lower()
     return extension if re.fullmatch("[a-z0-9]{1,8}", extension) else "img"
-
-
-def _sidecar_text(base: str, name: str, options: Options) -> str:
-    path, limit = os.path.join(base, name), options.max_record_bytes
-    try:
-        data = read_beginning(path, limit + 1)
-    except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError) as error:
-        raise BadSample(Reason.MISSING_TEXT, f"{places.shown(name)} cannot be read: {type(error).__name__}") from None
-    if len(data) > limit:
-        raise BadSample(Reason.OVERSIZED_TEXT, f"the text file has more than {limit} bytes")
-    if path.lower().endswith(".json"):
-        return text_of_json(data, options)
-    return decoded_text(data, what="the text file")

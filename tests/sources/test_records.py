@@ -5,7 +5,7 @@ import re
 import pytest
 
 from hpcdata.samples import BadSample, ImagePart, Reason, Role
-from hpcdata.sources import records
+from hpcdata.sources import parsing, records
 from hpcdata.sources.base import InputFile, Options
 
 OLD = InputFile(path="/base/a.jsonl", label="a.jsonl", format="jsonl", base="/base")
@@ -168,14 +168,14 @@ NO_JSON += [b"[" * 100_000 + b"NaN", b'{"a": "\\ud800}']
 @pytest.mark.parametrize("data", NO_JSON)
 def test_no_json(data):
     with pytest.raises(BadSample) as caught:
-        records.load(data)
+        parsing.load(data)
     assert caught.value.reason == Reason.BAD_JSON
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", '[1, {"b": NaN}]'])
 def test_numbers_that_python_writes_are_read(number):
     line = b'{"score": %s, "text": "caf\\u00e9 \\ud83d\\ude00"}' % number.encode()
-    assert records.document_parts(records.load(line), OLD, Options())[0].text == "caf\u00e9 \U0001f600"
+    assert records.document_parts(parsing.load(line), OLD, Options())[0].text == "caf\u00e9 \U0001f600"
 
 
 @pytest.mark.parametrize("text", ["\\ud800", "a\\uDFFF", "\\ude00\\ud83d", "\\ud83dx\\ude00"])
@@ -184,5 +184,5 @@ def test_half_a_surrogate_pair_is_named(text):
     places['{"messages": [{"content": "%s"}]}'] = "'messages[0].content'"
     for line, where in places.items():
         with pytest.raises(BadSample, match=f"half a surrogate pair in {re.escape(where)}") as caught:
-            records.load((line % text).encode())
+            parsing.load((line % text).encode())
         assert caught.value.reason == Reason.UNREADABLE_TEXT

@@ -15,7 +15,7 @@ from hpcdata.formats.records.llava import llava_record
 from hpcdata.formats.records.options import RecordOptions
 from hpcdata.samples import BadSample, Reason
 from hpcdata.shards.appending import AppendFile
-from hpcdata.sources import records
+from hpcdata.sources import parsing, records
 from hpcdata.sources.base import TEXT_FIELDS, Options
 from hpcdata.sources.pictures.fields import TALKS
 
@@ -58,7 +58,7 @@ def _liquid(building: Building, copies: Copied) -> Facts:
 
 def _liquid_record(line: bytes, folder: str, wanted: set[str]) -> dict[str, Any]:
     """wanted: gets the name of its picture. Raises BadSample for what is no pair and no text."""
-    record = records.load_exact(line)
+    record = parsing.load_exact(line)
     assert isinstance(record, dict)
     if talk := next((name for name in TALKS if record.get(name) is not None), None):
         raise BadSample(Reason.BAD_RECORD, f"it holds a conversation ({talk}), a line of Liquid has one text")
@@ -95,7 +95,7 @@ def llava(building: Building, copies: Copied, options: RecordOptions) -> Facts:
 
 def _llava_record(line: bytes, key: str, folder: str, wanted: set[str], options: RecordOptions) -> dict[str, Any]:
     """wanted: gets the names of its files. Raises BadSample."""
-    record = records.load_exact(line)
+    record = parsing.load_exact(line)
     assert isinstance(record, dict)
     names, others = _own_pictures(record), _own_files(record)
     pictures = [_moved(name, folder) for name in names]

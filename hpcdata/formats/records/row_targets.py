@@ -15,7 +15,7 @@ from hpcdata.formats.records.options import RecordOptions
 from hpcdata.formats.records.sample_types import Profile
 from hpcdata.formats.records.splits import parse_ratios, split_shards
 from hpcdata.formats.records.tar_members import open_tar
-from hpcdata.sources import records
+from hpcdata.sources import parsing
 from hpcdata.sources.pictures.fields import TALKS
 
 Facts = Mapping[str, Any]
@@ -39,7 +39,7 @@ def _has_pairs_in_tars(part: CopiedPart) -> bool:
 
 def _has_pairs_in_lines(part: CopiedPart) -> bool:
     for line in part.samples():
-        record = records.load(line)
+        record = parsing.load(line)
         if not isinstance(record, dict) or isinstance(record.get("image"), list) or record.get("files"):
             return False
         if any(record.get(name) is not None for name in TALKS):

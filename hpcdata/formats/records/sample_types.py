@@ -19,7 +19,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.formats.records.tar_members import OpenTar, TarSample
 from hpcdata.media.kinds import IMAGE_EXTENSIONS
 from hpcdata.samples import BadSample
-from hpcdata.sources import records
+from hpcdata.sources import parsing
 from hpcdata.sources.base import TEXT_EXTENSIONS, TEXT_FIELDS
 from hpcdata.sources.pictures.fields import talk_in
 
@@ -135,7 +135,7 @@ def _texts_of_json(tar: OpenTar, sample: TarSample, extensions: _Kind) -> _Kind:
     if line is None or not {*TEXT_EXTENSIONS}.isdisjoint(extensions):
         return ()
     try:
-        record = records.load(tar.read(line.offset, line.size))
+        record = parsing.load(tar.read(line.offset, line.size))
     except BadSample:
         return ()
     if not isinstance(record, dict):

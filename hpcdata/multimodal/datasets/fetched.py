@@ -23,7 +23,7 @@ from hpcdata.samples import BadSample, ImagePart, Reason, Sample, refusal
 from hpcdata.shards.shard import read_summary
 from hpcdata.shards.stored import read_columns
 from hpcdata.sources.at_random import RecordReader
-from hpcdata.sources.records import load
+from hpcdata.sources.parsing import load
 
 
 class FetchedDataset(Dataset):

@@ -21,7 +21,7 @@ import pyarrow as pa
 from hpcdata.base import sealed
 from hpcdata.base.errors import UserError
 from hpcdata.samples import BadSample, Blob, Member, Reason, Record, Reject, Sample
-from hpcdata.sources import records
+from hpcdata.sources import parsing, records
 from hpcdata.sources.base import InputFile, Options, json_type, refusing_faults
 from hpcdata.sources.pictures.fields import TALKS, readable_row
 from hpcdata.sources.pictures.turns import without_names
@@ -82,7 +82,7 @@ def _key(file: InputFile, key: object, other: str) -> str:
 def _record(row: dict[str, Any]) -> dict[str, Any]:
     """Its fields, without pictures. Raises BadSample."""
     text = row["metadata"] or "{}"
-    record = records.load_exact(text.encode()) if isinstance(text, str) else text
+    record = parsing.load_exact(text.encode()) if isinstance(text, str) else text
     if not isinstance(record, dict):
         raise BadSample(Reason.BAD_RECORD, f"metadata is {json_type(record)}, expected an object as JSON")
     if row["text"] is not None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from hpcdata.media import kinds
 from hpcdata.samples import BadSample, ImagePart
-from hpcdata.sources import records
+from hpcdata.sources import parsing, records
 from hpcdata.sources.base import TEXT_EXTENSIONS, Options
 from hpcdata.sources.pictures.fields import TALKS
 from hpcdata.sources.pictures.placeholders import KEEP
@@ -42,7 +42,7 @@ def holds(data: bytes) -> bool:
     if _TALK.search(data) is None:
         return False
     try:
-        record = records.load(data)
+        record = parsing.load(data)
     except BadSample:
         return False
     return isinstance(record, dict) and any(record.get(name) for name in TALKS)
@@ -67,9 +67,9 @@ def parts_of(data: bytes, images: Sequence[ImagePart], options: Options) -> tupl
 
     Raises BadSample.
     """
-    record, is_fixed = records.with_markers(records.load_exact(data), options, num_images=len(images))
+    record, is_fixed = records.with_markers(parsing.load_exact(data), options, num_images=len(images))
     parts = () if records.is_kept_whole(options) else records.talk_beside(record, images, options)
-    return parts, records.dumped(record) if is_fixed else None
+    return parts, parsing.dumped(record) if is_fixed else None
 
 
 def _is_picture(kind: bytes, source: TarSource, content: Content) -> bool:

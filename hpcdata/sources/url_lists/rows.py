@@ -22,8 +22,8 @@ from hpcdata.sources.base import InputFile
 from hpcdata.sources.json.array import flatten_json
 from hpcdata.sources.json.shapes import SNIFF_BYTES, find_shape
 from hpcdata.sources.limits import bounded
+from hpcdata.sources.parsing import load
 from hpcdata.sources.pictures.metadata import MOST_OF_A_LINE, byte_lines
-from hpcdata.sources.records import load
 from hpcdata.sources.streams import PARQUET, chunks, codec_of
 from hpcdata.sources.url_lists.fields import NAMES, is_url, key_of
 

@@ -13,10 +13,10 @@ from hpcdata.base import digest
 from hpcdata.samples import BadSample, Reason, Sample
 from hpcdata.shards.schema import FILES, RECORDS
 from hpcdata.sources.base import TEXT_EXTENSIONS, TEXT_FIELDS, decoded_text
+from hpcdata.sources.parsing import load_exact
 from hpcdata.sources.pictures.fields import IMAGE_FIELDS, TALKS
 from hpcdata.sources.pictures.numbered import numbered
 from hpcdata.sources.pictures.turns import without_names
-from hpcdata.sources.records import load_exact
 from hpcdata.stages.copy.members import is_picture
 
 _IMAGE_FIELDS = ("image_path", "image")

@@ -19,9 +19,9 @@ from hpcdata.net import Loop
 from hpcdata.runs.plan import Plan
 from hpcdata.samples import BadSample, Reason, Record, Sample
 from hpcdata.sources.base import TEXT_FIELDS, is_plain
+from hpcdata.sources.parsing import load
 from hpcdata.sources.pictures.fields import IMAGE_FIELDS
 from hpcdata.sources.pictures.numbered import base_of, numbered
-from hpcdata.sources.records import load
 from hpcdata.sources.url_lists.fields import urls_of
 from hpcdata.stages.copy.members import Limits, read_members
 from hpcdata.stages.fetch.outcomes import Rules, is_plain_jpeg, require_decodable, require_picture
