@@ -53,14 +53,29 @@ def _input_differences(plan: Plan, listed: Sequence[InputFile]) -> list[str]:
     planned = {_part(source.origin, source.file): source for source in plan.inputs}
     limited = plan.config.data.n_train_samples is not None
     found = {_part(item.path, item): item for item in (listed[: len(plan.inputs)] if limited else listed)}
-    differences = [f"input {source.file.label} is gone" for part, source in planned.items() if part not in found]
-    differences += [f"input {item.label} is new" for part, item in found.items() if part not in planned]
+    gone = [source for part, source in planned.items() if part not in found]
+    differences = _gone_and_new(gone, [item for part, item in found.items() if part not in planned])
     for part, source in planned.items():
         if part in found and _changed(source):
             differences.append(f"input {source.file.label} has changed since it was planned")
     if not differences and list(planned) != list(found):
         differences.append("the order of the inputs was another")
     return differences
+
+
+def _gone_and_new(gone: Sequence[PlannedInput], new: Sequence[InputFile]) -> list[str]:
+    """One of the same name in another folder was moved, or is meant in place of the other."""
+    places = {item.label: item.path for item in new}
+    moved = {
+        source.file.label: source.origin
+        for source in gone
+        if places.get(source.file.label) not in (None, source.origin)
+    }
+    return [
+        *(f"input {label} was {place}, now {places[label]}" for label, place in moved.items()),
+        *(f"input {source.file.label} is gone" for source in gone if source.file.label not in moved),
+        *(f"input {item.label} is new" for item in new if item.label not in moved),
+    ]
 
 
 def _part(path: str, file: InputFile) -> tuple[str, str, int]:

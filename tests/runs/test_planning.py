@@ -34,6 +34,18 @@ def test_an_output_folder_inside_the_input_folder_is_no_changed_input(tmp_path: 
     assert plan.num_samples == 96
 
 
+def test_an_input_of_the_same_name_in_another_folder_is_told_with_both(tmp_path: Path) -> None:
+    overrides = ("stage=copy", "text.tokenizer=null", "image.tokenizer=null", "data.n_train_samples=null")
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        shutil.copy(embedded.path("quickstart.tar"), tmp_path / name / "x.tar")
+    small_run(tmp_path / "out", *overrides, source=tmp_path / "a")
+    with pytest.raises(UserError) as caught:
+        prepare(small_config(tmp_path / "out", *overrides, source=tmp_path / "b"))
+    assert f"input x.tar was {tmp_path}/a/x.tar, now {tmp_path}/b/x.tar" in str(caught.value)
+    assert "is gone" not in str(caught.value)
+
+
 def test_a_file_that_takes_too_much_time_ends_planning_by_its_name(tmp_path, monkeypatch):
     source = tmp_path / "x.jsonl"
     source.write_text('{"text": "a"}\n')
