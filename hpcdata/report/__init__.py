@@ -13,5 +13,6 @@ May use: base, samples, config, shards, runs, history, dataset.
     codes        codebook use
     card/        what a dataset is, for those who get it
     tails        the ends of the logs that matter
+    log_lines    lines of logs that may be shown, and the one that says what went wrong
     preview      originals beside decoded pictures
 """

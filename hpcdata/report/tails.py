@@ -4,9 +4,8 @@
     python -m hpcdata.logs OUT --task 4242_7       one task, whatever became of it
     python -m hpcdata.logs OUT --tail 50           more lines; without --failed those of all tasks
 
-What a task died of comes from its ledger, the scheduler (where it answers) and the log. Only lines of known form are
-shown: those of hpcdata and of the scheduler, and tracebacks without the words of foreign exceptions, which may quote
-captions or prompts. `--raw` shows everything.
+What a task died of comes from its ledger, the scheduler (where it answers) and the log. `--raw` shows also what
+`log_lines` does not let through.
 """
 
 from __future__ import annotations
@@ -23,40 +22,15 @@ from hpcdata.history import submissions
 from hpcdata.history.process import VANISHED, Process
 from hpcdata.history.queue import JobStates, look
 from hpcdata.history.tasks import Task
+from hpcdata.report.log_lines import read, writers
 from hpcdata.report.status import Observer
 
-TAIL_BYTES = 256 * 2**10
 MAX_NAMES = 8
 BAD = ("failed", "error", VANISHED)
 NEVER_STARTED = "never started"
 NO_LOG = "0:53"
 """The exit code that SLURM gives to a job whose log it could not open."""
 
-_OURS = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (?P<level>[A-Z]+) \[(?P<who>.*?)\] (?P<message>.*)")
-_SYSTEM = re.compile(
-    r"(slurmstepd|srun|slurm_script|bash|hpcdata): |/\S+: line \d+: |Fatal Python error: |Current thread |"
-    r"(Killed|Terminated|Segmentation fault|Bus error|Aborted|Illegal instruction)( \(core dumped\))?$"
-)
-_FRAME = re.compile(r'  File ".*", line \d+|Traceback \(most recent call last\):|    [\^~ ]+$')
-_EXCEPTION = re.compile(
-    r"(?P<type>[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Shard|Conflict|Sample)\b)(: (?P<text>.*))?"
-)
-_PLAIN_TYPES = re.compile(
-    r"(\w+\.)*(UserError|OSError|FileNotFoundError|PermissionError|MemoryError|OutOfMemoryError|"
-    r"ImportError|ModuleNotFoundError|TimeoutError|BrokenPipeError)"
-)
-"""Exceptions whose words are about files, memory and modules."""
-_BROKEN = re.compile(
-    r"(ModuleNotFoundError|ImportError): .*|\S*python[\d.]*: (No module named|can't open file) .*"
-    r"|[\w.+-]+\.so[\w.]*: (cannot open shared object file|undefined symbol): .*|version `?[A-Z]+_[\w.]+'? not found.*"
-    r"|(CUDA|cuDNN|NCCL|HIP|CUBLAS) (driver|runtime|error|initialization|version)\b[^'\"]*"
-    r"|(Found no NVIDIA driver|The NVIDIA driver on your system is too old|No CUDA GPUs are available"
-    r"|Torch not compiled with CUDA|Unexpected error from cuda)[^'\"]*"
-    r"|The following module\(s\) are unknown: .*|Unable to locate a modulefile for .*"
-    r"|Could not find conda environment: .*"
-    r"|[\w./-]+: (command not found|Permission denied|cannot execute.*|bad interpreter.*)$"
-)
-"""What says that an environment is broken; of a line that holds it, only this part is shown."""
 _BAD_JOBS = ("FAILED", "NODE_FAIL", "BOOT_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "DEADLINE", "LAUNCH_FAILED")
 _ELEMENT_LOG = re.compile(r"(?P<job>\d+)(_(?P<element>\d+))?_(?P<process>\d+)_log\.out")
 
@@ -115,7 +89,7 @@ def _is_wanted(name: str, task: str | None) -> bool:
 
 
 def _tail(task: Task, process: Process, path: Path | None, jobs: JobStates | None, num_lines: int, raw: bool) -> Tail:
-    lines, num_hidden, last_error = _read(path, num_lines, raw)
+    lines, num_hidden, last_error = read(path, num_lines, raw)
     parts = []
     if task.shard:
         parts.append(f"in shard {task.shard} at sample {task.shard_done} of {task.shard_samples}")
@@ -146,7 +120,7 @@ def _silent(
     name: str, path: Path, jobs: JobStates | None, num_lines: int, raw: bool, *, only_failed: bool
 ) -> list[Tail]:
     """A log of a task that wrote no ledger: it died before its first event."""
-    lines, num_hidden, last_error = _read(path, num_lines, raw)
+    lines, num_hidden, last_error = read(path, num_lines, raw)
     if only_failed and not last_error:
         return []
     what = ", ".join(_scheduler(name, jobs))
@@ -221,70 +195,12 @@ class _Logs:
         if process.job_id:
             return self._by_task.get(process.task)
         if self._writers is None:  # `pid@host` in the lines of local tasks
-            self._writers = {who: path for path in self._local for who in _writers(path)}
+            self._writers = {who: path for path in self._local for who in writers(path)}
         host, _, pid = process.task.rpartition("-")
         return self._writers.get(f"{pid}@{host}")
 
     def without(self, tasks: dict[str, list[Process]]) -> Iterator[tuple[str, Path]]:
         yield from ((name, path) for name, path in self._by_task.items() if name not in tasks)
-
-
-def _writers(path: Path) -> set[str]:
-    return {match["who"] for line in _last_lines(path) if (match := _OURS.match(line))}
-
-
-def _read(path: Path | None, num_lines: int, raw: bool) -> tuple[tuple[str, ...], int, str]:
-    """(lines to show, number of lines left out among them, the last error)."""
-    lines = _last_lines(path) if path else []
-    if raw:
-        return tuple(units.one_line(line, 2000) for line in lines[-num_lines:]), 0, _last_error(lines)
-    shown = [(number, text) for number, line in enumerate(lines) if (text := _presentable(line)) is not None]
-    kept = shown[-num_lines:]
-    first = kept[0][0] if kept else 0
-    return tuple(units.one_line(text, 500) for _, text in kept), len(lines) - first - len(kept), _last_error(lines)
-
-
-def _last_lines(path: Path) -> list[str]:
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return []
-    return [line for line in (lines[1:] if size > TAIL_BYTES else lines) if line.strip()]
-
-
-def _presentable(line: str) -> str | None:
-    """The line as it may be shown; None for one that is of no known form."""
-    if _OURS.match(line) or _SYSTEM.match(line) or _FRAME.match(line):
-        return line
-    if broken := _broken(line):
-        return broken
-    if match := _EXCEPTION.match(line):
-        return line if _PLAIN_TYPES.fullmatch(match["type"]) else match["type"]
-    return None
-
-
-def _broken(line: str) -> str:
-    found = _BROKEN.search(line)
-    return found[0] if found else ""
-
-
-def _last_error(lines: Sequence[str]) -> str:
-    for line in reversed(lines):  # what the environment lacks decides, whatever the scheduler says after it
-        ours = _OURS.match(line)
-        if not ours and (broken := _broken(line)):
-            return units.one_line(broken)
-        if ours and ours["level"] in ("ERROR", "CRITICAL"):
-            break
-    for line in reversed(lines):
-        ours = _OURS.match(line)
-        if ours and ours["level"] in ("ERROR", "CRITICAL"):
-            return units.one_line(ours["message"])
-        if not ours and not _FRAME.match(line) and (text := _presentable(line)) is not None:
-            return units.one_line(text)
-    return ""
 
 
 def show(tails: Sequence[Tail]) -> Iterator[str]:
