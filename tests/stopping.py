@@ -19,7 +19,7 @@ from typing import Any
 
 
 def start_stopping(arguments: Sequence[str], pattern: str, **options: Any) -> subprocess.Popen[bytes]:
-    """`python -m MODULE ARGUMENT...` that stops itself at its first call once a path of `pattern` exists."""
+    """`python -m MODULE ARGUMENT...` that stops itself at its first call once `pattern` has a new path."""
     assert arguments[0] == "-m"
     return subprocess.Popen([sys.executable, __file__, pattern, *arguments[1:]], start_new_session=True, **options)
 
@@ -31,18 +31,27 @@ def wait_for_stop(process: subprocess.Popen[bytes]) -> None:
     assert state.si_code == os.CLD_STOPPED, f"it ended with {process.wait()} before there was such a file"
 
 
-def kill_when_stopped(process: subprocess.Popen[bytes], *, after_s: float | None = None) -> None:
-    """SIGKILL for it and its children, where it stops itself or some time after that."""
+def kill_when_stopped(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL for it and its children, where it stops itself."""
     wait_for_stop(process)
-    if after_s is not None:
-        process.send_signal(signal.SIGCONT)
-        time.sleep(after_s)
+    kill(process)
+
+
+def kill_after(seconds: float, arguments: Sequence[str]) -> None:
+    """`python ARGUMENT...`, killed with its children after so long: over by then or not."""
+    process = subprocess.Popen([sys.executable, *arguments], start_new_session=True, stdout=subprocess.DEVNULL)
+    time.sleep(seconds)
+    kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def main() -> None:
     pattern, module = sys.argv[1:3]
+    before = set(glob.glob(pattern))
     is_over = False
 
     def hook(event: str, _: tuple[object, ...]) -> None:
@@ -50,7 +59,7 @@ def main() -> None:
         if is_over or not (event == "open" or event.startswith("os.")):
             return
         is_over = True  # the search calls the system too
-        if glob.glob(pattern):
+        if not before.issuperset(glob.glob(pattern)):
             os.kill(os.getpid(), signal.SIGSTOP)
         else:
             is_over = False

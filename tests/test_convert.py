@@ -14,7 +14,7 @@ from hpcdata import convert
 from hpcdata.base.command import DONE, REFUSED
 from hpcdata.shards.appending import SMALL_BYTES
 from tests.llava_tables import picture, row, talk, write
-from tests.stopping import kill_when_stopped, start_stopping
+from tests.stopping import kill_after, kill_when_stopped, start_stopping
 from tests.trees import sha256_tree
 
 NAME = "ai2d(cauldron,llava_format)"
@@ -85,8 +85,9 @@ def test_a_line_that_was_killed_is_typed_again_and_makes_the_same(tmp_path: Path
     options = ("data.shard_size=30", "data.save_tmp_interval=0.000001")
     arguments = ["-m", "hpcdata.convert", "llava-parquet", str(source), str(tmp_path / "out"), *options]
     pattern = f"{tmp_path}/out.run/shards/tmp_*"
-    for delay_s in (None, 0.8, 1.2):
-        kill_when_stopped(start_stopping(arguments, pattern, stdout=subprocess.DEVNULL), after_s=delay_s)
+    kill_when_stopped(start_stopping(arguments, pattern, stdout=subprocess.DEVNULL))
+    for delay_s in (0.8, 1.2):
+        kill_after(delay_s, arguments)
     command = [sys.executable, *arguments]
     assert subprocess.run(command, capture_output=True, check=False).returncode == DONE
     assert convert.main(["llava-parquet", str(source), f"{tmp_path}/other/out"]) == DONE

@@ -31,7 +31,7 @@ from hpcdata.archives.unpacking import unpack, unpack_found
 from hpcdata.base.command import DONE, FAILED, REFUSED
 from hpcdata.base.errors import Failed, UserError
 from tests.archives.ledgers import results_of
-from tests.stopping import kill_when_stopped, start_stopping
+from tests.stopping import kill_after, kill_when_stopped, start_stopping
 from tests.trees import sha256_tree
 
 MEMBERS = {f"images/{number:03d}.jpg": bytes([number]) * (100 + number) for number in range(40)} | {"empty": b""}
@@ -419,9 +419,9 @@ def test_killed_at_any_moment_it_goes_on_and_makes_the_same(tmp_path: Path, name
     members = {f"{number % 7}/{number:05d}": os.urandom(200) * 20 for number in range(900)}
     source = put(tmp_path / name, KINDS[name](members))
     arguments = ["-m", "hpcdata.unpack", str(source), str(tmp_path / "out")]
-    for delay_s in (None, 0.3, 0.4):
-        process = start_stopping(arguments, str(tmp_path / "out.members.csv"), stdout=subprocess.DEVNULL)
-        kill_when_stopped(process, after_s=delay_s)
+    kill_when_stopped(start_stopping(arguments, str(tmp_path / "out.members.csv"), stdout=subprocess.DEVNULL))
+    for delay_s in (0.3, 0.4):
+        kill_after(delay_s, arguments)
     line = [sys.executable, *arguments]
     assert subprocess.run(line, capture_output=True, check=False).returncode == DONE
     unpack(str(source), tmp_path / "other/out")

@@ -16,6 +16,7 @@ from hpcdata.runs.planning import prepare
 from hpcdata.shards.shard import read_progress
 from tests.poisoned import READING, install
 from tests.smallruns import small_config, small_run, start_task
+from tests.stopping import kill_when_stopped
 from tests.trees import sha256_tree
 from tests.work.test_poison import ROOT, members
 
@@ -106,11 +107,8 @@ def test_tasks_that_die_before_their_first_batch_are_warned_of(tmp_path: Path) -
     prepare(small_config(folder, *TEXT))
     site = install(tmp_path / "site", "sleep", members("text")[:1], where=READING)
     for _ in range(3):
-        task = start_task(folder, PYTHONPATH=f"{site}{os.pathsep}{ROOT}")
-        while not list((folder / "shards").glob(f"tmp_*-{task.pid}-*/work")):
-            time.sleep(0.005)
-        task.kill()
-        task.wait()
+        python_path = f"{site}{os.pathsep}{ROOT}"
+        kill_when_stopped(start_task(folder, stops_at="shards/tmp_*/work", PYTHONPATH=python_path))
     status = read_status(folder)
     assert status.stuck == ["00000-of-00001"]
     assert "do not advance" in describe(status, folder)

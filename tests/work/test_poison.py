@@ -24,6 +24,7 @@ from hpcdata.work import poison
 from tests.evidence import POISON, Evidence
 from tests.poisoned import READING, install
 from tests.smallruns import small_config, small_run, start_task
+from tests.stopping import kill_when_stopped
 from tests.test_kills import several_inputs
 from tests.trees import sha256_tree
 
@@ -219,12 +220,8 @@ def test_kills_by_the_scheduler_are_never_counted_against_a_record(tmp_path: Pat
     prepare(small_config(folder, "data.max_crashes=1"))
     python_path = install(tmp_path / "site", "segfault", [])
     for _ in range(3):
-        task = start_task(folder, PYTHONPATH=f"{python_path}{os.pathsep}{ROOT}")
-        started = time.monotonic()
-        while not list((folder / "shards").glob(f"tmp_*-{task.pid}-*/work")) and time.monotonic() < started + 30:
-            time.sleep(0.005)
-        task.kill()
-        task.wait()
+        python_paths = f"{python_path}{os.pathsep}{ROOT}"
+        kill_when_stopped(start_task(folder, stops_at="shards/tmp_*/work", PYTHONPATH=python_paths))
     assert list((folder / "crashes").iterdir()), "the kills have left suspects"
     run_until_done(folder, python_path, 1)
     assert rejects(folder) == []
