@@ -250,23 +250,7 @@ class TokenDataset:
 
     def will_read(self, ranges: np.ndarray) -> None:
         """Asks the kernel for all of these samples ([n, 2]: first row, number of rows), which are wanted soon."""
-        part, first, stop = self._within_parts(ranges)
-        maps, num_samples = self.maps, np.diff(self._first_row)
-        with maps.opened(part, details=True):
-            base, asked = maps.samples[part], []
-            for name in ("index", "num_spans", "first_span", "first_token"):
-                asked.append(maps.range(f"samples/{name}").spans_of(base + first, stop - first))
-            will_need(np.concatenate(asked))
-            is_last, asked = stop == num_samples[part], []
-            for table, names, bases, num_rows in (
-                ("span", ("spans/length", "spans/kind", "spans/grid", "spans/flags"), maps.spans, maps.num_spans),
-                ("token", ("tokens/ids",), maps.tokens, maps.num_tokens),
-            ):
-                offsets = maps.column(f"samples/first_{table}")
-                start = offsets[base + first]
-                end = np.where(is_last, num_rows[part], offsets[base + np.where(is_last, first, stop)])
-                asked += [maps.range(name).spans_of(start + bases[part], end - start) for name in names]
-            will_need(np.concatenate(asked))
+        self.maps.will_read(*self._within_parts(ranges))
 
     def _within_parts(self, ranges: np.ndarray) -> np.ndarray:
         """[3, n]: part, first and stop row in it, of ranges that are cut where parts begin."""

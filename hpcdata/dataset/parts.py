@@ -25,7 +25,7 @@ from hpcdata.dataset.joined import FOLDER, groups_of, joined_columns
 from hpcdata.dataset.manifest import Group, Manifest
 from hpcdata.dataset.maps import ALIGN, ColumnRange, aligned_bases, map_file, page_rows, unmap
 from hpcdata.dataset.partlist import MAX_MAPS
-from hpcdata.dataset.readahead import MADV_NORMAL, MADV_RANDOM
+from hpcdata.dataset.readahead import MADV_NORMAL, MADV_RANDOM, will_need
 from hpcdata.native.forks import ForkLock, Lazy
 from hpcdata.shards.columns import columns
 from hpcdata.shards.schema import Column
@@ -148,6 +148,25 @@ class PartMaps:
             if details and not self._has_details[parts].all():
                 self._map(np.unique(parts[~self._has_details[parts]]), self._details, self._has_details)
             yield
+
+    def will_read(self, part: np.ndarray, first: np.ndarray, stop: np.ndarray) -> None:
+        """Asks the kernel for all of the samples `first` to `stop` - 1 of these parts, [n] each."""
+        num_samples = np.array(self._parts.samples, np.int64)
+        with self.opened(part, details=True):
+            base, asked = self.samples[part], []
+            for name in ("index", "num_spans", "first_span", "first_token"):
+                asked.append(self.range(f"samples/{name}").spans_of(base + first, stop - first))
+            will_need(np.concatenate(asked))
+            is_last, asked = stop == num_samples[part], []
+            for table, names, bases, num_rows in (
+                ("span", ("spans/length", "spans/kind", *DETAILS), self.spans, self.num_spans),
+                ("token", (_IDS,), self.tokens, self.num_tokens),
+            ):
+                offsets = self.column(f"samples/first_{table}")
+                start = offsets[base + first]
+                end = np.where(is_last, num_rows[part], offsets[base + np.where(is_last, first, stop)])
+                asked += [self.range(name).spans_of(start + bases[part], end - start) for name in names]
+            will_need(np.concatenate(asked))
 
     def _open(self, parts: np.ndarray) -> None:
         if self.max_open < len(self._parts):

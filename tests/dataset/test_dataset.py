@@ -187,7 +187,7 @@ def test_the_kernel_is_told_how_it_is_read(made_dataset, rows, is_random):
 def test_what_will_be_read_is_asked_for(made_dataset, monkeypatch):
     """All bytes of all columns of the rows, across parts, and few others."""
     asked = []
-    monkeypatch.setattr(dataset_module, "will_need", lambda ranges: asked.append(ranges) or True)
+    monkeypatch.setattr(parts_module, "will_need", lambda ranges: asked.append(ranges) or True)
     dataset = TokenDataset(made_dataset[0])
     dataset.will_read(np.array([[3, 9], [58, 2]]))
     asked_bytes = set()
