@@ -25,7 +25,7 @@ from hpcdata.base.errors import Failed, Unfinished, UserError
 from hpcdata.base.files import NO_ROOM
 
 __all__ = ["DONE", "EXIT_CODES", "FAILED", "INTERRUPTED", "REFUSED", "UNFINISHED"]
-__all__ += ["Options", "Parser", "complain", "path", "quoted", "run", "say", "to_type"]
+__all__ += ["Options", "Parser", "complain", "path", "quoted", "run", "say", "to_type", "told"]
 
 _PLAIN = frozenset(string.ascii_letters + string.digits + "/._-=+:,@% ")
 
@@ -119,15 +119,21 @@ def run(action: Callable[[], int]) -> int:
         complain("interrupted")
         return INTERRUPTED
     except (UserError, OSError) as error:
-        complain(_told(error))
+        complain(told(error))
         return exit_code(error)
 
 
-def _told(error: UserError | OSError) -> str:
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
-        where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "what is to be written"
+def told(error: UserError | OSError) -> str:
+    """What is said of an error that a person can mend."""
+    if not isinstance(error, OSError):
+        return str(error)
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    if error.errno in NO_ROOM:
         remedy = "make it writable" if error.errno == errno.EROFS else "make room"
-        return f"{where} cannot be written: {error.strerror}; {remedy}, then type the same line again"
+        what = where or "what is to be written"
+        return f"{what} cannot be written: {error.strerror}; {remedy}, then type the same line again"
+    if isinstance(error, PermissionError) and where:
+        return f"{where}: {error.strerror}; have its mode or owner changed, or name another place"
     return str(error)
 
 

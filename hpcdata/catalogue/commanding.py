@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcdata.base import forked, logs, units
-from hpcdata.base.command import DONE, FAILED, UNFINISHED, complain, quoted, say
+from hpcdata.base.command import DONE, FAILED, UNFINISHED, complain, quoted, say, told
 from hpcdata.base.errors import Failed, Unfinished, UserError
 from hpcdata.base.signals import StopFlag
 from hpcdata.catalogue import checking, fetching, placing
@@ -203,7 +203,7 @@ def _fetch(
         return Result(entry.name, problem=str(error), code=UNFINISHED)
     except (UserError, OSError) as error:
         code = FAILED if isinstance(error, Failed | OSError) else UNFINISHED
-        return Result(entry.name, problem=str(error), code=code)
+        return Result(entry.name, problem=told(error), code=code)
 
 
 def _line_for_pictures(entry: Entry, folder: Path, account: Account) -> str:

@@ -26,6 +26,11 @@ from tests.selection import examples
         (Failed("shard 3 is damaged"), 1, "hpcdata: shard 3 is damaged\n"),
         (Unfinished("3 shards are missing"), 3, "hpcdata: 3 shards are missing\n"),
         (OSError("full"), 1, "hpcdata: full\n"),
+        (
+            PermissionError(13, "Permission denied", "/shared/out"),
+            1,
+            "hpcdata: /shared/out: Permission denied; have its mode or owner changed, or name another place\n",
+        ),
         (KeyboardInterrupt(), 130, "hpcdata: interrupted\n"),
     ],
 )
