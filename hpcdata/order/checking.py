@@ -21,6 +21,10 @@ _WORDS = ("max_len", "batch_max", "raise", "skip", *(f"to_{1 << power}" for powe
 _POLICIES = ("repeat", "stop_first", "stop_all", "max_repeats")
 _NOT_SHOWN = {"Buckets": {"rest": "pad"}}
 """Arguments that old states have without a word."""
+_MEANINGS = {
+    "mixture_digest": "the mixture (its sources in their order, sampling, weights, policy and schedule)",
+    "layout_digest": "the options of the layout",
+}
 _SHARES = tuple(share / 100 for share in range(101))
 
 
@@ -45,7 +49,8 @@ def check_state(state: dict[str, Any], own: dict[str, Any], behind: Mapping[str,
             options = ", ".join(f"{option} was {old!r}, is {new!r}" for option, old, new in differences)
             raise UserError(
                 f"the loader state was saved with {name}={theirs.get(name)!r}, this loader has {value!r}"
-                f"{f' ({options})' if options else ''}: restore {differences[0][0] if differences else name}, "
+                f"{f' ({options})' if options else ''}: restore "
+                f"{differences[0][0] if differences else _MEANINGS.get(name, name)}, "
                 "or start a new run without the state"
             )
 

@@ -47,7 +47,7 @@ class Cursor(Place[S]):
         state |= {"epoch": self.epoch, "step": self.step}
         if self.packing is not None:
             mark = self._mark()
-            state["mark"] = [self.epoch, *mark[:2], *([mark.waiting] if mark.waiting else [])]
+            state["mark"] = [self.epoch, *mark[:2], *([[list(pair) for pair in mark.waiting]] if mark.waiting else [])]
         if isinstance(self.stream, MixtureStream) and self.stream.changes:
             changes = self.stream.changes
             state["changes"] = (
@@ -71,7 +71,7 @@ class Cursor(Place[S]):
         self._let_go()
         self.epoch, self.step = state["epoch"], state["step"]
         if self.packing is not None:
-            mark = Mark(*state["mark"][1:])
+            mark = _mark_of(state["mark"])
             self._steps.restore(self.epoch, mark)
             self._noted = self.epoch, self.step, mark
 
@@ -158,8 +158,7 @@ class Cursor(Place[S]):
         self._steps = self._make_steps()
         mark = state.get("mark")
         if self.packing is not None and mark is not None and mark[0] == epoch:
-            waiting = tuple((int(grid), int(number)) for grid, number in mark[3]) if len(mark) > 3 else ()
-            self._steps.restore(epoch, Mark(int(mark[1]), int(mark[2]), waiting))
+            self._steps.restore(epoch, _mark_of(mark))
         if not isinstance(epoch, int) or not isinstance(step, int) or min(epoch, step) < 0:
             raise ValueError
         if step and not self._steps.has_step(epoch, step):
@@ -197,3 +196,9 @@ class Cursor(Place[S]):
         if isinstance(self.stream, MixtureStream):
             settings["mixture_digest"] = digest(self.stream.settings())
         return settings
+
+
+def _mark_of(saved: list[Any]) -> Mark:
+    """The mark of a state, where it stands behind its epoch."""
+    waiting = tuple((int(grid), int(number)) for grid, number in saved[3]) if len(saved) > 3 else ()
+    return Mark(int(saved[1]), int(saved[2]), waiting)

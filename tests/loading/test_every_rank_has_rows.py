@@ -136,6 +136,7 @@ def test_a_rare_shape_waits_for_many_windows(dataset):
         resumed = TokenLoader(dataset, **options)
         state = json.loads(json.dumps(walking.state_dict()))
         assert len(json.dumps(state)) < 1024
+        assert state == walking.state_dict()
         resumed.load_state_dict(state)
         rest = list(resumed)
         assert len(rest) == len(expected) - at - 1

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,7 +58,25 @@ def test_integer_weights(weights, expected):
     assert integer_weights(weights) == expected
 
 
-@pytest.mark.parametrize("weights", [[0, 0], [-1, 2], [float("nan")], [float("inf"), 1]])
+def test_weights_are_numbers_of_any_library():
+    """A controller of an online mixing has tensors."""
+    assert integer_weights([torch.tensor(0.25), torch.tensor(3)]) == (1, 12)
+    assert integer_weights([np.float32(0.3), np.int64(1)]) == (3, 10)
+
+
+BAD = [
+    [0, 0],
+    [-1, 2],
+    [float("nan")],
+    [float("inf"), 1],
+    ["3", 1],
+    [None, 1],
+    [torch.ones(2), 1],
+    [torch.tensor(-1.0)],
+]
+
+
+@pytest.mark.parametrize("weights", BAD)
 def test_bad_weights(weights):
     with pytest.raises(UserError, match=r"weight"):
         integer_weights(weights)

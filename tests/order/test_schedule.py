@@ -87,6 +87,8 @@ def test_tokens_are_counted_by_the_mean_length_of_each_source(ramp: bool) -> Non
         ([WeightsFrom({"a": 1, "b": 1}, samples=-1)], {}, "goes forward"),
         ([WeightsFrom({"a": 1, "b": 1}, samples=9), WeightsFrom({"a": 1, "b": 1}, tokens=9)], {}, "goes forward"),
         ([WeightsFrom({"a": 0, "b": 0}, samples=3)], {}, "all zero"),
+        ([WeightsFrom({"a": 1, "b": 1}, samples=1e6)], {}, r"samples of a WeightsFrom=1000000\.0, expected a whole"),
+        ([WeightsFrom({"a": 1, "b": 1}, tokens=1e9)], {}, r"tokens of a WeightsFrom=.*, expected a whole"),
         ([WeightsFrom({"a": 1, "b": 1}, samples=3)], {"policy": "stop_all"}, "for the policy repeat"),
     ],
 )

@@ -11,13 +11,14 @@ What weights are relative to is a strategy. Where they change, and where an epoc
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,10 +32,7 @@ _SCALE = 2**30
 
 def integer_weights(weights: Sequence[float | Fraction]) -> tuple[int, ...]:
     """The smallest integers in the ratio of `weights` (0.3 means 3/10), rounded to 1 in 10^9 where they are large."""
-    for weight in weights:
-        if not math.isfinite(weight) or weight < 0:
-            raise UserError(f"weight {weight!r}: expected a number >= 0")
-    exact = [weight if isinstance(weight, Fraction) else Fraction(str(weight)) for weight in weights]
+    exact = [_exact(weight) for weight in weights]
     total = sum(exact, Fraction())
     if not total:
         raise UserError(f"weights {list(weights)} are all zero: at least one source must be drawn from")
@@ -71,6 +69,16 @@ def relative_weights(
         ]
     base = [_share(size, strategy) for size in sizes]
     return [share if weight is None else share * weight for share, weight in zip(base, given, strict=True)]
+
+
+def _exact(weight: Any) -> Fraction:
+    """A number of Python, or one of another library, such as a tensor. Raises UserError."""
+    if not isinstance(weight, Fraction | int | float | np.number):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):
+            weight = weight.item() if hasattr(weight, "item") else weight
+    if not isinstance(weight, Fraction | int | float | np.number) or not math.isfinite(weight) or weight < 0:
+        raise UserError(f"weight {weight!r}: expected a number >= 0")
+    return weight if isinstance(weight, Fraction) else Fraction(str(weight))
 
 
 class _Split(NamedTuple):

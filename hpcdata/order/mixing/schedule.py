@@ -27,6 +27,7 @@ from types import MappingProxyType
 import numpy as np
 
 from hpcdata.base.errors import UserError
+from hpcdata.order.checking import whole
 from hpcdata.order.mixing.interleave import Interleave, integer_weights
 
 POLICIES = ("repeat", "stop_first", "stop_all", "max_repeats")
@@ -154,9 +155,11 @@ def declared(
         after = integer_weights([item.weights[name] for name in names])
         meanwhile = _mixed(before, after, Fraction(1, 2)) if item.ramp else _mixed(before, before, Fraction(0))
         if item.samples is not None:
-            at = item.samples
+            at = whole("samples of a WeightsFrom", item.samples)
         else:
-            at = position - int((tokens - (item.tokens or 0)) // _mean(meanwhile, tokens_per_sample))
+            at = position - int(
+                (tokens - whole("tokens of a WeightsFrom", item.tokens)) // _mean(meanwhile, tokens_per_sample)
+            )
         if at < position or (at == position and found):
             raise UserError(f"a schedule of weights goes forward: {at} samples are not behind {position}")
         found += [*(_ramp(before, after, position, at) if item.ramp else []), (at, after)]
