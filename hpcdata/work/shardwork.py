@@ -194,7 +194,7 @@ class ShardWork:
         """What becomes of the batches. A GPU computes one while what it made of the last one is written."""
         batches = clock.timed(batches, "decode_s", without="read_s")
         pending: deque[Callable[[], Made]] = deque()
-        num_ahead = 0  # the first one is written before anything else
+        is_first = True  # it is written before anything else
         while True:
             try:
                 if (batch := next(batches, None)) is None:
@@ -206,9 +206,9 @@ class ShardWork:
                 while pending:
                     yield self._finish(pending.popleft(), clock)
                 raise
-            while len(pending) > num_ahead:
+            while len(pending) > (0 if is_first else self._maker.num_ahead):
                 yield self._finish(pending.popleft(), clock)
-                num_ahead = self._maker.num_ahead
+                is_first = False
         while pending:
             yield self._finish(pending.popleft(), clock)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,10 @@ from hpcdata.formats.target import problems_of
 from hpcdata.runs.plan import Plan
 from hpcdata.runs.planning import prepare
 from hpcdata.runs.rejects import rows_of
+from hpcdata.samples import Batch
+from hpcdata.shards.writing import ShardWriter
 from hpcdata.stages.copy import rows as rows_module
+from hpcdata.stages.copy.making import Copied, Copying
 from hpcdata.work.prove import prove
 from hpcdata.work.task import TaskOutcome, run_task
 from tests.formats.records.made import TARS, copied, read_with, write_lines
@@ -149,6 +154,34 @@ def test_a_stopped_and_continued_copy_as_rows_has_the_same_bytes(tmp_path: Path)
     assert sha256_tree(tmp_path / "stopped/shards") == sha256_tree(tmp_path / "whole/shards")
 
 
+@pytest.mark.slow
+def test_a_batch_is_laid_out_while_the_next_is_read_but_a_large_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same bytes. Two large ones are not in memory together."""
+    steps: list[str] = []
+    start, append = Copying.start, ShardWriter.append
+
+    def noted_start(maker: Copying, batch: Batch, **options: Any) -> Callable[[], Copied]:
+        steps.append("start")
+        return start(maker, batch, **options)
+
+    def noted_append(writer: ShardWriter, batch: Copied) -> None:
+        steps.append("write")
+        append(writer, batch)
+
+    monkeypatch.setattr(Copying, "start", noted_start)
+    monkeypatch.setattr(ShardWriter, "append", noted_append)
+    batches = ("data.n_train_samples=12", "data.shard_size=12", "loader.batch_size=4")
+    small_run(tmp_path / "small", *PAIRS, *batches)
+    assert steps == ["start", "write", "start", "start", "write", "write"], "the first one is made safe at once"
+    steps.clear()
+    monkeypatch.setattr("hpcdata.stages.copy.making._MOST_AHEAD", 0)
+    small_run(tmp_path / "large", *PAIRS, *batches)
+    assert steps == ["start", "write"] * 3
+    assert sha256_tree(tmp_path / "large/shards") == sha256_tree(tmp_path / "small/shards")
+
+
 def test_batches_of_rows_are_of_the_plan(tmp_path: Path) -> None:
     def planned(*overrides: str) -> Plan:
         return prepare(small_config(tmp_path / "run", *overrides))
@@ -165,8 +198,8 @@ def test_large_rows_are_cut_into_batches_that_readers_can_hold(monkeypatch: pyte
 
     monkeypatch.setattr("hpcdata.formats.arrow.MOST_IN_BATCH", 1000)
     rows = [written(number, b"x" * 400) for number in range(5)]
-    assert rows_module.stream_bytes("pairs", rows[:0], is_first=True) == []
-    with pa.ipc.open_stream(b"".join(rows_module.stream_bytes("pairs", rows, is_first=True))) as stream:
+    assert rows_module.bodies("pairs", rows[:0]) == []
+    with pa.ipc.open_stream(b"".join([rows_module.head("pairs"), *rows_module.bodies("pairs", rows)])) as stream:
         batches = list(stream)
     assert [batch.num_rows for batch in batches] == [2, 2, 1]
     assert pa.Table.from_batches(batches).column("key").to_pylist() == list("01234")
@@ -185,4 +218,4 @@ def test_the_bytes_of_a_batch_are_those_that_arrow_makes_of_rows(pictures: list[
     rows = [written(number, picture) for number, picture in enumerate(pictures)]
     schema = arrow.schema_of(rows_module.FEATURES["pairs"])
     expected = pa.RecordBatch.from_pylist([sample.row for sample in rows], schema=schema)
-    assert b"".join(rows_module.stream_bytes("pairs", rows, is_first=False)) == expected.serialize().to_pybytes()
+    assert b"".join(rows_module.bodies("pairs", rows)) == expected.serialize().to_pybytes()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Container, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,21 +20,27 @@ from hpcdata.shards.one_by_one import each
 from hpcdata.shards.reject_ledger import RejectRow
 from hpcdata.shards.schema import Schema
 from hpcdata.stages.copy.forms import Written, as_json_line, as_tar
-from hpcdata.stages.copy.rows import WrittenRow, as_pair, as_record, stream_bytes
+from hpcdata.stages.copy.rows import WrittenRow, as_pair, as_record, bodies, head
+
+_MOST_AHEAD = 1 << 26
+"""Bytes of a batch that is hashed while the next one is read; a larger one is not held beside another."""
 
 
 class Copying:
-    """Nothing is loaded: what is made is the record itself."""
+    """Nothing is loaded: what is made is the record itself. A thread takes digests, and lays out rows."""
 
-    device, num_ahead = "none", 0
+    device = "none"
 
     def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+        self.plan, self.num_ahead = plan, 1
         self._form, self._made = _FORMS[_form(plan.config.copy)]
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="copy")
 
     def start(self, batch: Batch, *, first_index: int, source: str) -> Callable[[], Copied]:
         samples, rejects = each(batch, self._copy, first_index=first_index, source=source)
-        return lambda: self._made(samples=samples, rejects=rejects)
+        made = self._made(samples=samples, rejects=rejects)
+        self.num_ahead = int(made.num_bytes() <= _MOST_AHEAD)
+        return self._thread.submit(made.prepared).result if self.num_ahead else lambda: made
 
     def _copy(self, record: Sample, prepared: list[np.ndarray], index: int) -> Written:
         names = [member.extension for member in record.members]
@@ -50,6 +58,15 @@ class Copied:
 
     samples: Sequence[Written]
     rejects: Sequence[RejectRow] = ()
+    content: int | None = None
+    """The content digest, once it was taken."""
+
+    def num_bytes(self) -> int:
+        return sum(len(sample.data) + sum(len(data) for _, data in sample.files) for sample in self.samples)
+
+    def prepared(self) -> Copied:
+        """The same, with what takes long."""
+        return dataclasses.replace(self, content=self._content())
 
     def counts(self) -> Counts:
         return count_batch(
@@ -90,23 +107,35 @@ class Copied:
         }
 
     def _content(self) -> int:
-        return digest.add(*(sample.content() for sample in self.samples))
+        return digest.add(*(sample.content() for sample in self.samples)) if self.content is None else self.content
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CopiedRows(Copied):
     """The same as rows of an Arrow stream."""
 
-    columns = "pairs"
+    columns: ClassVar[str] = "pairs"
+    bodies: Sequence[memoryview] | None = None
+    """The rows in the form of the stream, once they were laid out."""
+
+    def prepared(self) -> Copied:
+        return dataclasses.replace(self, content=self._content(), bodies=self._bodies())
 
     def lay_out(self, schema: Schema, before: Before) -> Laid:
         (stream,) = schema.streams
-        rows = [sample for sample in self.samples if isinstance(sample, WrittenRow)]
-        data = stream_bytes(self.columns, rows, is_first=not before.stream_bytes[stream.path])
+        data: list[bytes | memoryview] = [*self._bodies()]
+        if data and not before.stream_bytes[stream.path]:
+            data.insert(0, head(self.columns))
         return Laid(columns=self._common(before), content=self._content(), streams={stream.path: data})
+
+    def _bodies(self) -> Sequence[memoryview]:
+        if self.bodies is not None:
+            return self.bodies
+        return bodies(self.columns, [sample for sample in self.samples if isinstance(sample, WrittenRow)])
 
 
 class CopiedRecords(CopiedRows):
-    columns = "records"
+    columns: ClassVar[str] = "records"
 
 
 _FORMS: dict[str, tuple[Callable[[Sample, int, Mapping[str, bytes]], Written], type[Copied]]] = {

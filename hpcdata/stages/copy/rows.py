@@ -138,11 +138,15 @@ def _pictures(row: Row) -> list[Row]:
     return [row["image"]] if row["image"] else []
 
 
-def stream_bytes(columns: str, samples: Sequence[WrittenRow], *, is_first: bool) -> list[bytes | memoryview]:
-    """What rows add to a stream, in pieces: one record batch, or several where they are large."""
+def head(columns: str) -> bytes:
+    """How a stream of rows begins."""
+    return arrow.head(arrow.schema_of(FEATURES[columns]))
+
+
+def bodies(columns: str, samples: Sequence[WrittenRow]) -> list[memoryview]:
+    """What rows add to a stream: one record batch, or several where they are large."""
     schema = arrow.schema_of(FEATURES[columns])
-    batches = [arrow.body(_batch(some, schema)) for some in _cut(samples)]
-    return [arrow.head(schema), *batches] if is_first and batches else [*batches]
+    return [arrow.body(_batch(some, schema)) for some in _cut(samples)]
 
 
 def _batch(rows: Sequence[Row], schema: pa.Schema) -> pa.RecordBatch:
