@@ -19,7 +19,7 @@ CODECS: dict[bytes, Callable[[Iterator[bytes]], Iterator[bytes]]] = {
     b"\xfd7zXZ\0": partial(decoding.decoded, fresh=decoding.xz, what="the xz stream"),
 }
 """What a compressed tar begins with."""
-_LINKS, _SPARSE, _LINK, _DEVICE = b"12", "sparse", "link", "device"
+_SPARSE, _LINK, _DEVICE = "sparse", "link", "device"
 
 
 def entries(parts: Parts, most: int) -> Iterator[Entry]:

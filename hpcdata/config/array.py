@@ -24,10 +24,6 @@ class ArraySpec:
     max_running: int
     """How many tasks may run at a time, 1 to `num_tasks`."""
 
-    @property
-    def notation(self) -> str:
-        return f"0-{self.num_tasks - 1}%{self.max_running}"
-
 
 def parse_array(text: str) -> ArraySpec:
     """`0-100%25` is 101 tasks, 25 at a time; also `3,17`, `0-15:4`, `5`. Raises UserError."""

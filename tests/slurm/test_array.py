@@ -63,7 +63,7 @@ def test_refusals(text: str, complaint: str) -> None:
 def test_counts_any_list_of_indices(indices: set[int], limit: int) -> None:
     spec = parse_array(",".join(map(str, indices)) + f"%{limit}")
     assert (spec.num_tasks, spec.max_running) == (len(indices), min(limit, len(indices)))
-    assert parse_array(spec.notation) == spec
+    assert parse_array(f"0-{spec.num_tasks - 1}%{spec.max_running}") == spec
 
 
 @pytest.mark.parametrize(

@@ -19,14 +19,6 @@ OPTIONS = {
     "liquid": (*_OF_ALL, "conversations", "max_length", "num_shards"),
 }
 """Format -> its options."""
-WORDS = {
-    "megatron": "tokens: tokens.bin and tokens.idx of Megatron-LM",
-    "mds": "tokens: shards of MosaicML Streaming",
-    "litdata": "tokens: chunks of litData",
-    "hf": "tokens: a folder for datasets.load_from_disk",
-    "jsonl": "tokens: JSON lines",
-    "liquid": "tokens: texts and codes in the columns that Liquid reads, for datasets.load_from_disk",
-}
 
 
 def add_options(parser: Parser) -> None:

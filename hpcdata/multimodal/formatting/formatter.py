@@ -27,6 +27,7 @@ from hpcdata.multimodal.formatting.asking import PROMPT_TEMPLATES, Asking, is_ch
 from hpcdata.multimodal.formatting.fields import Message, bad
 from hpcdata.multimodal.formatting.options import choice
 from hpcdata.multimodal.formatting.points import Sizes
+from hpcdata.multimodal.picture_settings import check
 from hpcdata.multimodal.values import Branch
 
 _KEPT = (
@@ -75,12 +76,12 @@ class DataFormatter:
     _fields: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check("prompt_templates", self.prompt_templates, PROMPT_TEMPLATES)
-        _check("select_answer", self.select_answer, ("best", "first"))
-        _check("format_message_list", self.format_message_list, (None, "numbered_qa"))
-        _check("system_prompt", self.system_prompt, styles.SYSTEM_PROMPTS)
-        _check("pointing_format", self.pointing_format, points.FORMATS)
-        _check("lone_markers", self.lone_markers, markers.LONE_MARKERS)
+        check("prompt_templates", self.prompt_templates, PROMPT_TEMPLATES)
+        check("select_answer", self.select_answer, ("best", "first"))
+        check("format_message_list", self.format_message_list, (None, "numbered_qa"))
+        check("system_prompt", self.system_prompt, styles.SYSTEM_PROMPTS)
+        check("pointing_format", self.pointing_format, points.FORMATS)
+        check("lone_markers", self.lone_markers, markers.LONE_MARKERS)
         if not 0 <= self.p_one_message <= 1:
             raise UserError(f"p_one_message={self.p_one_message}: expected a share from 0 to 1")
         known = _read(self.templates)
@@ -243,11 +244,6 @@ def _read(given: Mapping[str, Any] | str | Path | None) -> prompts.Templates:
     if given is None:
         return prompts.OURS
     return prompts.merged(given, "of a mapping") if isinstance(given, Mapping) else prompts.read_templates(given)
-
-
-def _check(name: str, value: object, known: Sequence[object]) -> None:
-    if value not in known:
-        raise UserError(f"{name}={value}: expected one of {', '.join(map(str, known))}")
 
 
 def _said(image: object, question: str, answer: str) -> dict[str, Any]:

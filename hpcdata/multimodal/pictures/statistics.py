@@ -8,14 +8,12 @@ none       from 0 to 1
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
-
-Statistics: TypeAlias = Literal["openai", "siglip", "imagenet", "none"]
 
 
 class Affine(NamedTuple):

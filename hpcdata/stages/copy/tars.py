@@ -11,8 +11,8 @@ import io
 import tarfile
 from collections.abc import Mapping
 
-BLOCK_BYTES, RECORD_BYTES = 512, 10240
-"""A tar ends with two blocks of zeros, and is a whole number of records."""
+BLOCK_BYTES = 512
+"""A tar ends with two blocks of zeros."""
 _MOST_NAME, _MOST_BYTES = 100, 8**11
 """Of a member that one plain header has room for."""
 _NAME, _SIZE, _SUM = slice(0, 100), slice(124, 136), slice(148, 156)
