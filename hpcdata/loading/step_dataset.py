@@ -10,7 +10,8 @@ A TokenLoader needs no worker processes, and is faster without; this is for code
 is the loader's k-th batch of this rank from where the loader stood when it was passed. Items do not depend on each
 other, so that workers, prefetching and restarts cannot change them. Asking for items does not move the loader. Only
 `steps.dataloader()` moves it, so that `loader.state_dict()` is of the batches that were delivered. These are the
-batches of one rank already: `accelerator.prepare` would share them out once more, or fail, if it was not told so.
+batches of one rank already: `accelerator.prepare` and Lightning would share them out once more, or fail, if they were
+not told so.
 """
 
 from __future__ import annotations
@@ -54,18 +55,30 @@ class StepDataset:
         return self.loader.batch_at(*self._place(step))
 
     def dataloader(self, **options: Any) -> DataLoader[dict[str, torch.Tensor]]:
-        """torch's DataLoader of the batches of this rank, marked as prepared for accelerate.
+        """torch's DataLoader of the batches of this rank, marked as prepared for accelerate and for Lightning.
 
         Whatever its workers prepare, `loader` stands where the last batch that it delivered left off.
         """
-        from torch.utils.data import DataLoader
+        from torch.utils.data import DataLoader, DistributedSampler
 
         class Delivering(DataLoader):
             def __iter__(self) -> Any:
                 return steps._delivered(super().__iter__())
 
-        steps = self
-        loader = Delivering(cast("Dataset[dict[str, torch.Tensor]]", self), batch_size=None, **options)
+        class InOrder(DistributedSampler):
+            """To Lightning, a sampler of this kind says that nothing is to be shared out."""
+
+            def __init__(self) -> None:
+                """As it is no share."""
+
+            def __iter__(self) -> Iterator[Any]:
+                return iter(range(len(steps)))
+
+            def __len__(self) -> int:
+                return len(steps)
+
+        steps, dataset = self, cast("Dataset[dict[str, torch.Tensor]]", self)
+        loader = Delivering(dataset, batch_size=None, sampler=InOrder(), **options)
         vars(loader)["_is_accelerate_prepared"] = True
         return loader
 

@@ -162,12 +162,46 @@ with open(f"{out}/{accelerator.process_index}.json", "w") as file:
     json.dump(rows, file)
 """
 
+FITTED = """
+import json, sys
+import pytorch_lightning as lightning
+import torch
+from hpcdata.loading.step_dataset import StepDataset
+from tests.loading.test_torchrun import make_loader
+
+dataset, out, launcher = sys.argv[1:4]
+torch.set_num_threads(1)
+
+class Model(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.rows = torch.nn.Linear(1, 1), []
+
+    def train_dataloader(self):
+        return StepDataset(make_loader(dataset, launcher)).dataloader(num_workers=1)
+
+    def training_step(self, batch, at):
+        self.rows.append(batch["index"].tolist())
+        return self.layer(torch.ones(1)).sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", devices=2, strategy="ddp", **quiet)
+model = Model()
+trainer.fit(model)
+with open(f"{out}/{trainer.global_rank}.json", "w") as file:
+    json.dump(model.rows, file)
+"""
+
 
 @pytest.mark.slow
-def test_a_dataloader_of_steps_is_prepared_on_two_ranks(tmp_path):
+@pytest.mark.parametrize("prepared", [PREPARED, FITTED], ids=["accelerate", "lightning"])
+def test_a_dataloader_of_steps_is_not_shared_out_once_more_on_two_ranks(tmp_path, prepared):
     dataset = made.make_dataset(tmp_path / "data", made.split(made.pairs(100)))
     program = tmp_path / "prepared.py"
-    program.write_text(PREPARED)
+    program.write_text(prepared)
     job = start(program, "torchrun", 2, str(dataset), str(tmp_path))
     _, error = job.communicate(timeout=120)
     assert job.returncode == 0, error

@@ -62,7 +62,8 @@ class Layout:
     """Columns of a batch: `max_len`, `batch_max` (the longest of the global batch), `to_N` (its next multiple of N)."""
     too_long: str = "raise"
     """A sample that does not fit without cutting an image, or that its conversation template cannot write: `raise`, or
-    `skip`: it becomes padding, and is counted."""
+    `skip`: it becomes padding, and is counted. A rank whose rows are all such has no loss in that step; with packing,
+    such samples are in no row."""
     keys: tuple[str, ...] | None = None
     """Which arrays to make: by default those for the consumer."""
     consumer: str = "any"
