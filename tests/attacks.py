@@ -117,6 +117,7 @@ _LIST: dict[str, dict[Ends, tuple[str, ...]]] = {
             "hostile/test_hostile_run.py",
             "hostile/test_corpora.py",
             "hostile/test_annotations.py",
+            "sources/test_picture_tables.py::test_a_value_that_python_has_none_for_costs_its_row_alone",
             "base/foreign/test_yaml_text.py::test_what_takes_the_machine_or_is_no_value_is_an_error_of_one_line",
             "sources/test_custom.py::test_a_mapping_whose_aliases_stand_for_all_memory_is_refused",
             "sources/test_limits.py::test_a_line_of_a_table_has_a_limit_and_is_not_held_in_memory_before",

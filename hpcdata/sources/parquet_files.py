@@ -187,11 +187,15 @@ def plain(values: pa.Array) -> pa.Array:
     return values.cast(pa.large_string()) if str(values.type) == "string_view" else values
 
 
+_NO_VALUES = (ValueError, OverflowError, LookupError)
+"""Dates beyond the year 9999, times of unknown zones, bytes that are no UTF-8."""
+
+
 def python_values(values: pa.Array) -> list[object]:
-    """The values of a column, with a BadSample for each that is no UTF-8."""
+    """The values of a column, with a BadSample for each that is no UTF-8, or that Python has no value for."""
     try:
         return values.to_pylist()
-    except UnicodeDecodeError:
+    except _NO_VALUES:
         return [python_value(value) for value in values]
 
 
@@ -200,3 +204,5 @@ def python_value(scalar: pa.Scalar) -> object:
         return scalar.as_py()
     except UnicodeDecodeError as error:
         return BadSample(Reason.UNREADABLE_TEXT, f"not UTF-8 at byte {error.start}")
+    except _NO_VALUES as error:
+        return BadSample(Reason.BAD_RECORD, f"a value of type {scalar.type} cannot be read: {error}")

@@ -98,6 +98,25 @@ def test_a_damaged_row_group_loses_its_own_rows(tmp_path):
     assert set(found[2:4]) == {Reason.DAMAGED_ARCHIVE}
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (
+            pa.array([0, -(2**53), 0], pa.timestamp("ms")),
+            "a value of type timestamp[ms] cannot be read: date",
+        ),
+        (pa.array([[0], [2**53], []], pa.list_(pa.timestamp("ms"))), "a value of type list<"),
+        (pa.array([None, 1, None], pa.timestamp("ms", tz="Nowhere/Land")), "cannot be read: "),
+    ],
+)
+def test_a_value_that_python_has_none_for_costs_its_row_alone(tmp_path, values, told):
+    """The process that read it died, and with it all rows of the file."""
+    path = table(tmp_path / "a.parquet", {"image": [PNG] * 3, "text": ["a", "b", "c"], "at": values})
+    found = read_all(one_input(path), Options(keeps_members=True))
+    assert summary(found) == ["a", Reason.BAD_RECORD, "c"]
+    assert told in found[1].message
+
+
 def test_a_copy_has_the_row_and_its_pictures(tmp_path):
     columns = {"images": [[PNG, b"\xff\xd8\xff"]], "text": ["t"], "day": [datetime.date(2026, 1, 2)], "v": [[0.5]]}
     file = one_input(table(tmp_path / "a.parquet", columns))
