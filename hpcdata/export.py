@@ -30,6 +30,7 @@ from typing import Any
 from hpcdata.base.command import DONE, Options, Parser, path, say
 from hpcdata.base.errors import UserError
 from hpcdata.formats import unidisc_options
+from hpcdata.formats.lines import require_place as require_place  # for scripts
 from hpcdata.formats.lines import require_sense
 from hpcdata.formats.records import options as records
 from hpcdata.formats.tokens import options as tokens

@@ -9,7 +9,7 @@ settings are those of `hpcdata launch +experiments=liquid_text`, such as cluster
 import sys
 from collections.abc import Sequence
 
-from hpcdata import launch
+from hpcdata import export, launch
 from hpcdata.base.command import DONE, Options, Parser, path
 from hpcdata.jobs import packing_imagepairs
 
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _convert(options: Options) -> int:
+    export.require_place(options.temp_path, options.save_path, "liquid")
     places = [f"data.raw_data_dir={options.input_path}", f"data.token_output_dir={options.temp_path}"]
     code = launch.main(["+experiments=liquid_text", *places, *options.overrides])
     if code != DONE:

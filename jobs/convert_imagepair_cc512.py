@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcdata import launch
+from hpcdata import export, launch
 from hpcdata.base.command import Options, Parser, path
 from hpcdata.jobs import precompute_tokens
 
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("convert_imagepair_cc512", __doc__, prog="jobs/{}.py")
     parser.add_argument("--input-pair", required=True, metavar="FILE", help="JSON lines, or any input of a launch")
     parser.add_argument("--temp-path", required=True, metavar="DIR", help="the folder of the run")
-    parser.add_argument("--save-path", metavar="DIR", help="no effect: packing_imagepairs.py makes it")
+    parser.add_argument("--save-path", metavar="DIR", help="checked; packing_imagepairs.py makes it")
     parser.add_argument("--vqgan-path", type=path, required=True, metavar="FILE", help="vqgan.ckpt, or its folder")
     parser.add_argument("--num-processes", type=int, default=1, metavar="N", help="processes here, one a GPU (1)")
     parser.add_argument("--num-chunks", type=int, metavar="N", help="this process is one of N that you start yourself")
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _convert(given: Options) -> int:
+    export.require_place(given.temp_path, given.save_path, "liquid")
     weights = Path(given.vqgan_path, "vqgan.ckpt") if Path(given.vqgan_path).is_dir() else given.vqgan_path
     line = ["+experiments=liquid", f"data.raw_data_dir={given.input_pair}", f"data.token_output_dir={given.temp_path}"]
     line += [f"image.checkpoint={weights}", "data.outside_images=read"]

@@ -36,7 +36,17 @@ def require_sense(out: str | Path, overrides: Sequence[str], *, run: str | Path 
         if item.lstrip("+").partition("=")[0] in _SAID:
             raise UserError(f"{item}: the line says that by its own words, see --help")
     out = Path(out).absolute()
-    if dataset and Path(dataset).resolve() in out.parents:
-        raise UserError(f"{out} lies in {dataset}, which holds a dataset and nothing else: name another OUT")
+    if dataset and (place := Path(dataset).resolve()) in (out, *out.parents):
+        is_in = "is" if out == place else "lies in"
+        raise UserError(f"{out} {is_in} {dataset}, which holds a dataset and nothing else: name another OUT")
     if run is not None and out in (place := Path(run).absolute(), *place.parents):
         raise UserError(f"{run}, the folder of the run, lies in {out}, which is made at once when all is done")
+
+
+def require_place(dataset: str, out: str | None, format_name: str) -> None:
+    """For scripts that make the dataset first. Raises UserError where it could not be exported to `out` then."""
+    from hpcdata.formats.arranging import require_free
+
+    if out is not None:
+        require_sense(out, (), run=None, dataset=dataset)
+        require_free(Path(out).absolute(), format_name)

@@ -245,6 +245,21 @@ def test_the_result_does_not_depend_on_how_the_work_was_divided(tmp_path: Path) 
     assert len(files[0]) == 3
 
 
+@pytest.mark.parametrize("script", ["convert_DCLM_data", "convert_imagepair_cc512"])
+@pytest.mark.parametrize("place", ["temp", "temp/out", "full"])
+def test_a_place_where_nothing_can_be_made_is_told_before_the_work(
+    script: str, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dclm(tmp_path / "in")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").touch()
+    given = {"convert_DCLM_data": ("--input_path",), "convert_imagepair_cc512": ("--vqgan_path", "x", "--input_pair")}
+    line = (*given[script], tmp_path / "in", "--temp_path", tmp_path / "temp", "--save_path", tmp_path / place)
+    assert call(script, *line) == 2
+    assert f"{tmp_path / place} " in capsys.readouterr().err
+    assert not (tmp_path / "temp").exists()
+
+
 def test_what_lies_in_the_folder_of_the_run_by_accident_changes_nothing(tmp_path: Path) -> None:
     """An empty file, or one of somebody else, in Liquid's temp folder breaks its packing, or becomes rows."""
     write_dclm(tmp_path / "in")
