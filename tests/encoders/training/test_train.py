@@ -19,6 +19,7 @@ from hpcdata.base.errors import UserError
 from hpcdata.base.signals import StopFlag
 from hpcdata.config.values import build
 from hpcdata.encoders.image import exact_vq
+from hpcdata.encoders.training import start
 from hpcdata.encoders.training import train as training
 from hpcdata.encoders.training.crops import Crops
 from hpcdata.encoders.training.recipe import Recipe
@@ -30,8 +31,8 @@ ROOT = Path(__file__).parent.parent.parent.parent
 def _small(monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)  # other tests of this process may have chosen a precision
     torch.set_num_threads(1)
-    monkeypatch.setattr(training, "NUM_INITIAL_STEPS", 12)
-    monkeypatch.setattr(training, "NUM_ROUNDS", 2)
+    monkeypatch.setattr(start, "NUM_INITIAL_STEPS", 12)
+    monkeypatch.setattr(start, "NUM_ROUNDS", 2)
     monkeypatch.setattr(training, "RESTART_EVERY", 4)
     monkeypatch.setattr(training, "WARM_UP_STEPS", 2)
 
