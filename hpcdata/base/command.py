@@ -18,7 +18,7 @@ import sys
 from argparse import Namespace as Options
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from hpcdata.base import files, units
 from hpcdata.base.errors import Failed, Unfinished, UserError
@@ -63,6 +63,7 @@ class Parser(argparse.ArgumentParser):
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(prog=prog.format(name), description=doc, formatter_class=formatter)
         self._more = more
+        self._given: list[str] = []
 
     def add_run(self) -> None:
         self.add_argument("run", type=path, help="output directory of the run (data.token_output_dir)")
@@ -89,7 +90,21 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         given = list(sys.argv[1:] if args is None else args)
-        return super().parse_known_args([self._with_hyphens(argument) for argument in given], namespace)
+        self._given = [self._with_hyphens(argument) for argument in given]
+        return super().parse_known_args(self._given, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        super().error(message + "".join(map(self._meant, self._given)))
+
+    def _meant(self, argument: str) -> str:
+        """Of an option that there is not, the one that comes nearest."""
+        name = argument.partition("=")[0]
+        if not name.startswith("--") or any(option.startswith(name) for option in self._option_string_actions):
+            return ""
+        import difflib
+
+        near = difflib.get_close_matches(name.replace("_", "-"), self._option_string_actions, 1)
+        return f"; for {name}, did you mean {near[0]}?" if near else ""
 
     def _with_hyphens(self, argument: str) -> str:
         name, equals, value = argument.partition("=")

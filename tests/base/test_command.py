@@ -56,6 +56,26 @@ def test_a_line_that_is_not_understood_ends_with_2(capsys: pytest.CaptureFixture
     assert "usage: hpcdata status" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (["run", "--splt", "80"], "unrecognized arguments: --splt 80; for --splt, did you mean --split?\n"),
+        (["--input_pairs=a"], "are required: --input-pair; for --input_pairs, did you mean --input-pair?\n"),
+        (["run", "--input-pair=a", "--nothing-like-it"], "unrecognized arguments: --nothing-like-it\n"),
+    ],
+)
+def test_an_option_that_is_misspelled_is_told_with_the_one_that_is_near(
+    line: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = command.Parser("export", "Export.")
+    parser.add_run()
+    parser.add_argument("--split")
+    parser.add_argument("--input-pair", required="--splt" not in line)
+    with pytest.raises(SystemExit):
+        parser.run(line, lambda options: 0)
+    assert capsys.readouterr().err.endswith(told)
+
+
 def test_what_may_be_left_out_is_not_called_required(capsys: pytest.CaptureFixture[str]) -> None:
     parser = command.Parser("resume", "Resume.")
     parser.add_run()
