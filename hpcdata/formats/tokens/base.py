@@ -96,8 +96,6 @@ class Writer(Protocol):
 
 class Format(Protocol):
     name: str
-    words: str
-    """What it makes, in a few words for `--help`."""
     keys: tuple[str, ...]
     """Those of `export.` that count for it, besides format, shuffle_seed and file_bytes."""
     ending: str

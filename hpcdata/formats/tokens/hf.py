@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 class HuggingFace:
     name = "hf"
-    words = "a folder for datasets.load_from_disk"
     keys = ("columns", *settling.SEQUENCE_KEYS)
     ending, has_stream, has_files, piece_bytes, columns = ".arrow", True, False, None, ()
 

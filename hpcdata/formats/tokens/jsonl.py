@@ -29,7 +29,6 @@ _BYTES_AN_ID = 6
 
 class JsonLines:
     name = "jsonl"
-    words = "JSON lines: ids, spans, or Liquid's data_type, text and vq_code"
     keys = ("style", "columns", *settling.SEQUENCE_KEYS)
     ending, has_stream, has_files, piece_bytes, columns = ".jsonl", True, False, None, ()
 

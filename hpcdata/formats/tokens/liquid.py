@@ -74,7 +74,6 @@ _OTHER_BYTES_A_ROW = 200
 
 class Liquid:
     name = "liquid"
-    words = "a Hugging Face folder with the columns that Liquid reads"
     keys = ("conversations", "max_length", "num_shards")
     ending, has_stream, has_files, piece_bytes = ".arrow", True, False, None
     columns = (Column(table="long", name="row", dtype="int64"),)

@@ -37,7 +37,6 @@ _PROTOCOL = 1
 
 class LitData:
     name = "litdata"
-    words = "chunks of litData, for StreamingDataset, or with block_size for its TokensLoader"
     keys = ("columns", "block_size", *settling.SEQUENCE_KEYS)
     ending, has_stream, has_files, piece_bytes = ".bin", False, True, None
     columns = (

@@ -31,7 +31,6 @@ _SHAPES = ((2**8, "<u1"), (2**16, "<u2"), (2**32, "<u4"))
 
 class Mds:
     name = "mds"
-    words = "shards of MosaicML Streaming, for StreamingDataset"
     keys = ("columns", *settling.SEQUENCE_KEYS)
     ending, has_stream, has_files, piece_bytes, columns = ".mds", False, True, None, ()
 

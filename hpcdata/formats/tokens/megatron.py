@@ -43,7 +43,6 @@ _PREFIX = "tokens"
 
 class Megatron:
     name = "megatron"
-    words = "tokens.bin and tokens.idx of Megatron-LM"
     keys = ("modes", *settling.SEQUENCE_KEYS)
     ending, has_stream, has_files, piece_bytes = ".bin", False, False, 2**24
     columns = (
