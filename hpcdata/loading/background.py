@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hpcdata.base.errors import UserError
 from hpcdata.native.threads import copy_alone
+from hpcdata.order.checking import whole
 from hpcdata.order.looping import Waits
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ class BackgroundLoader:
         """`num_ahead`: batches that are ready or in work; a thread makes a few of them at a time, as handing them over
         costs time, too. `pin_memory`: copies them to page-locked memory, for `.to(device, non_blocking=True)`.
         """
+        if not hasattr(loader, "fork"):
+            raise UserError(f"a {type(loader).__name__} was given: expected a TokenLoader or a MultimodalLoader")
+        num_ahead, num_threads = whole("num_ahead", num_ahead), whole("num_threads", num_threads)
         if min(num_ahead, num_threads) < 1:
             raise UserError(f"num_ahead={num_ahead}, num_threads={num_threads}: expected at least 1 each")
         self.loader = loader

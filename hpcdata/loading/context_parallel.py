@@ -32,7 +32,7 @@ def split_context(
     """The part of `rank` of `size`: [rows, columns / size] each.
 
     `cu_seqlens` and `max_seqlen` stay those of the whole, padded batch. Raises UserError where the columns are no
-    multiple of 2 x size, or have no room for the padding of samples.
+    multiple of 2 x size, or have no room for the padding of samples, or the batch does not say where samples are.
     """
     import torch
 
@@ -44,6 +44,11 @@ def split_context(
         raise UserError(
             f"{columns} columns cannot be cut into 2 x {size} chunks: pack into a multiple of {num_chunks}, or pass "
             f'pad="to_{num_chunks}" to the layout'
+        )
+    if "cu_seq_lens_q" in batch:
+        raise UserError(
+            "the packed batch is for model(**batch), it does not say where samples are: make the loader with "
+            'consumer="torch"'
         )
     if "loss_mask" in batch:
         raise UserError("the batch has 16-bit ids: call widen(batch) before split_context")

@@ -36,6 +36,8 @@ class StepDataset:
     """Length and items of what is left of `loader.num_epochs`. With packing, making it packs all of these epochs."""
 
     def __init__(self, loader: Looping[Any]) -> None:
+        if not hasattr(loader, "batch_at"):
+            raise UserError(f"a {type(loader).__name__} was given: expected a TokenLoader or a MultimodalLoader")
         if loader.num_epochs is None:
             raise UserError("StepDataset needs an end: make the loader with num_epochs")
         self.loader = loader

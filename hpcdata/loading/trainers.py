@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from hpcdata.base.errors import UserError
 from hpcdata.loading.background import BackgroundLoader
 from hpcdata.loading.layouts.widening import widen
+from hpcdata.order.checking import whole
 from hpcdata.order.looping import Looping
 
 if TYPE_CHECKING:
@@ -200,9 +201,9 @@ class _Places:
                 raise UserError(
                     "an epoch of this mixture has no end: pass num_steps, the batches of an epoch"
                 ) from None
-        if num_steps < 1:
+        self.num_steps = whole("num_steps", num_steps)
+        if self.num_steps < 1:
             raise UserError(f"num_steps={num_steps}, expected at least 1")
-        self.num_steps = num_steps
 
     def find(self, number: int) -> tuple[int, int]:
         loader, edges = self._loader, self._edges

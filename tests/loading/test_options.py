@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from hpcdata import BestFit, Buckets, TokenDataset, TokenLoader
+from hpcdata import BackgroundLoader, BestFit, Buckets, TokenDataset, TokenLoader
 from hpcdata.base.errors import UserError
 from hpcdata.loading.layouts.named import Text
+from hpcdata.loading.step_dataset import StepDataset
+from hpcdata.loading.trainers import Epochs
 from tests.loading import made
 
 torch.set_num_threads(1)
@@ -72,6 +74,24 @@ def test_an_epoch_behind_the_last_is_refused(dataset):
     loader.set_epoch(2)  # it stands there
     with pytest.raises(UserError, match=r"epoch=0\.5, expected a whole number"):
         loader.set_epoch(0.5)
+
+
+NOT_BACKGROUND = "a BackgroundLoader was given: expected a TokenLoader"
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (lambda loader: BackgroundLoader(BackgroundLoader(loader)), NOT_BACKGROUND),
+        (lambda loader: BackgroundLoader(Epochs(loader)), "a Epochs was given: expected a TokenLoader"),
+        (lambda loader: BackgroundLoader(loader, num_ahead=2.5), r"num_ahead=2\.5, expected a whole number"),
+        (lambda loader: StepDataset(BackgroundLoader(loader)), NOT_BACKGROUND),
+        (lambda loader: Epochs(loader, num_steps=2.5), r"num_steps=2\.5, expected a whole number"),
+    ],
+)
+def test_wrappers_that_cannot_be(dataset, wrap, message):
+    with pytest.raises(UserError, match=message):
+        wrap(loader_of(dataset, num_epochs=1))
 
 
 @pytest.mark.parametrize("drop_last", [False, True])

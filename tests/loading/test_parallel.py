@@ -172,6 +172,9 @@ def test_what_cannot_be_shared_out(dataset):
         split_context(batch, 0, 4)
     with pytest.raises(UserError, match="rank 2 of 2 that share a sequence"):
         split_context(batch, 2, 2)
+    of_transformers = next(iter(TokenLoader(dataset, packing=40, consumer="hf", **OPTIONS)))
+    with pytest.raises(UserError, match=r"for model\(\*\*batch\), it does not say where samples are.*consumer=.torch"):
+        split_context(of_transformers, 0, 2)
     with pytest.raises(UserError, match="length=30 is no multiple of multiple=4"):
         BestFit(length=30, multiple=4)
     with pytest.raises(UserError, match="length=30 is no multiple of multiple=4"):
