@@ -131,7 +131,8 @@ class _FirstEpoch:
         self._batches = batches
 
     def set_epoch(self, epoch: int) -> None:
-        if not self._batches.num_delivered:
+        loader = _inner(self._batches.loader)
+        if not self._batches.num_delivered and not loader.epoch and not loader.step:
             self._batches.set_epoch(epoch)
 
 

@@ -79,6 +79,18 @@ def test_epochs_of_a_trainer_follow_each_other(dataset, packing, in_background):
     assert seen(next(iter(again))) == wanted[1]
 
 
+def test_what_lightning_says_of_epochs_is_heeded_at_the_beginning_alone(dataset):
+    batches = Epochs(loader_of(dataset))
+    batches.sampler.set_epoch(2)
+    assert (batches.epoch, batches.loader.epoch) == (2, 2)
+    batches.sampler.set_epoch(1)
+    assert (batches.epoch, batches.loader.epoch) == (2, 2)
+    placed = Epochs(loader_of(dataset))
+    placed.loader.set_epoch(3)
+    placed.sampler.set_epoch(1)
+    assert placed.loader.epoch == 3
+
+
 def test_epochs_of_a_mixture_without_end_need_a_length(dataset):
     mixture = Mixture([Source(dataset=dataset, name=name) for name in "ab"])
     with pytest.raises(UserError, match="has no end: pass num_steps"):
