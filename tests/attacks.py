@@ -168,6 +168,7 @@ _LIST: dict[str, dict[Ends, tuple[str, ...]]] = {
             "dataset/test_flips.py",
             "dataset/test_tampering.py::test_every_flip_breaks_the_seal",
             "dataset/test_tampering.py::test_verify_finds_an_edit_of_a_run",
+            "formats/test_target.py",
             "dataset/test_tampering.py::test_an_edited_account_of_a_part_is_found",
             "dataset/test_tampering.py::test_an_edited_account_of_a_shard_is_found_before_it_is_combined",
             "dataset/test_combining.py::test_verify_finds_damage_and_names_the_shard",

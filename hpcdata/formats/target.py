@@ -21,6 +21,7 @@ from hpcdata.base import files, sealed
 from hpcdata.base.digest import sha256_file
 from hpcdata.base.errors import Failed, UserError
 from hpcdata.base.reads import walk
+from hpcdata.base.typed import checked
 from hpcdata.base.version import code_version
 from hpcdata.dataset.manifest import Manifest
 from hpcdata.shards.counts import Counts
@@ -66,7 +67,12 @@ class FileEntry:
         name = str(values["name"])
         if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise ValueError(f"{name!r} is outside of its folder")
-        return cls(name=name, size=int(values["size"]), sha256=str(values.get("sha256", "")), pieces=pieces)
+        entry = checked(cls(name=name, size=values["size"], sha256=values.get("sha256", ""), pieces=pieces))
+        if entry.size < 0 or any(piece.size < 0 for piece in pieces):
+            raise ValueError(f"{name} has a size below 0")
+        if pieces and entry.size != sum(piece.size for piece in pieces):
+            raise ValueError(f"{name} has {entry.size} bytes, and not those of its pieces")
+        return entry
 
     def problem(self, folder: Path) -> str:
         """What is wrong with the file, by its bytes; empty when nothing is."""
@@ -204,17 +210,23 @@ def read_target(folder: Path, *, even_if_changed: bool = False) -> Target:
         values = files.parse_json(data, FILE_NAME)
         if values.get("format") != FORMAT:
             raise UserError(f"{path} has format {values.get('format')!r}, this version of hpcdata reads {FORMAT!r}")
-        return Target(
-            format=values["target"],
-            options=values["options"],
-            source=Source.from_mapping(values["source"]),
-            counts=Counts.from_mapping(values["counts"]),
-            facts=values["facts"],
-            origins=dict(values.get("origins", {})),
-            files=tuple(FileEntry.from_mapping(entry) for entry in values["files"]),
-            code_version=values["code_version"],
-            folder=folder,
+        target = checked(
+            Target(
+                format=values["target"],
+                options=values["options"],
+                source=Source.from_mapping(values["source"]),
+                counts=Counts.from_mapping(values["counts"]),
+                facts=values["facts"],
+                origins=dict(values.get("origins", {})),
+                files=tuple(FileEntry.from_mapping(entry) for entry in values["files"]),
+                code_version=values["code_version"],
+                folder=folder,
+            )
         )
+        for counts in (target.counts, target.source.counts):
+            if counts is not None and not counts.is_possible():
+                raise ValueError(f"its account does not add up: {counts.describe()}")
+        return target
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Failed(f"{path} is damaged ({error}): {advice}") from None
 

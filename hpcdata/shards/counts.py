@@ -42,6 +42,11 @@ class Counts:
     def is_balanced(self) -> bool:
         return self.inputs == self.written + self.rejected.total() + self.duplicate + self.missing
 
+    def is_possible(self) -> bool:
+        """Balanced, and nothing was counted less than no times."""
+        numbers = [*self.rejected.values(), *(number for name, number in vars(self).items() if name != "rejected")]
+        return min(numbers) >= 0 and self.is_balanced()
+
     def describe(self) -> str:
         """The account in one line."""
         text = (
