@@ -155,9 +155,12 @@ def test_pieces_of_documents_leave_room_for_their_padding(lengths, multiple, col
         assert (rows[-2], bins.length[-1]) == (packing.length - multiple, multiple + 1)
 
 
-@given(st.lists(st.integers(2, 90), min_size=1, max_size=40), st.sampled_from([1, 2, 4]), st.integers(3, 12))
+@given(st.lists(st.integers(2, 90), min_size=1, max_size=40), st.sampled_from([1, 2, 4]), st.integers(4, 12))
 def test_no_row_is_a_single_id_of_a_document(lengths, multiple, columns):
-    """Its label would be what follows it, and nothing does: a rank with that row alone would have no loss."""
+    """Its label would be what follows it, and nothing does: a rank with that row alone would have no loss.
+
+    Rows of three ids have no room for it: one may be two ends of documents.
+    """
     packing = Concat(length=columns * multiple, multiple=multiple)
     bins = packing.place(np.array(lengths, np.int64), np.zeros(len(lengths), np.int64), 2)
     assert bins.length is not None

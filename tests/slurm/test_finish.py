@@ -144,7 +144,7 @@ def test_a_cancelled_run_stays_so_until_it_is_resumed_elsewhere(
 ) -> None:
     """While it runs it moves to another partition, then it is cancelled, then resumed."""
     folder, paths = tmp_path / "run", RunPaths(tmp_path / "run")
-    start(folder, source, "cluster.array=0-1", "data.resolution=416")
+    start(folder, source, "cluster.array=0-1", "data.resolution=640")
     wait_for_status(login, folder, 20)
     first = submissions.read(paths)
     assert resume_command.main([str(folder), "cluster.array=0", "cluster.partition=high"]) == 0
@@ -170,7 +170,7 @@ def test_killed_tasks_and_finishing_jobs_that_are_doubled_and_requeued(
 ) -> None:
     folder, paths = tmp_path / "run", RunPaths(tmp_path / "run")
     monkeypatch.setenv("HPCDATA_RESTARTS", "10")  # the batch script starts them no more
-    start(folder, source, "cluster.array=0-1", "data.resolution=416")
+    start(folder, source, "cluster.array=0-1", "data.resolution=640")
     (tasks,) = submissions.read(paths).job_ids("tasks")
     submit_finish(folder, load_runtime(folder), after=(tasks,), samples_done=0, by="user")  # a second one
     wait_for_status(login, folder, 20)

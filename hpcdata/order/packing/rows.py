@@ -66,7 +66,7 @@ class BestFit:
 class Concat:
     """The samples of a window end to end, cut every `length` ids; only the last bin of a window has padding, and with a
     `multiple` what follows a sample. An id that would be left over for it takes the one before it along: alone in a row
-    it teaches nothing, and a rank with that row alone would have no loss.
+    it teaches nothing, and a rank with that row alone would have no loss. (Rows of three ids have no room for that.)
     """
 
     length: int
