@@ -126,6 +126,13 @@ def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def write_all_at(descriptor: int, data: memoryview, begin: int) -> None:
+    """os.pwrite, until all of it is written."""
+    while data:
+        count = os.pwrite(descriptor, data, begin)
+        data, begin = data[count:], begin + count
+
+
 def start_writing(descriptor: int, first_byte: int, num_bytes: int) -> None:
     """Has the kernel begin to write these bytes of a file to its disk, so that a later fsync waits for less.
 

@@ -100,13 +100,10 @@ class Stretch:
         self._written, self._base = end, base
 
     def _write_cached(self, data: memoryview, begin: int) -> None:
-        size, at = len(data), begin
         with naming(self._file.path):
-            while data:
-                count = os.pwrite(self._file.descriptor, data, at)
-                data, at = data[count:], at + count
-        if size >= ALIGNED:
-            files.start_writing(self._file.descriptor, begin, size)
+            files.write_all_at(self._file.descriptor, data, begin)
+        if len(data) >= ALIGNED:
+            files.start_writing(self._file.descriptor, begin, len(data))
 
 
 def _in_large_pages(num_bytes: int) -> memoryview:

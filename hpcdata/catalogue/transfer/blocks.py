@@ -41,12 +41,9 @@ class Disk:
 
     def write(self, block: Block) -> None:
         """Raises OSError."""
-        data, begin = block.bytes(), block.begin
-        count = self._direct.write(data, begin)
-        data, begin = data[count:], begin + count
-        while data:
-            count = os.pwrite(self.file, data, begin)
-            data, begin = data[count:], begin + count
+        data = block.bytes()
+        count = self._direct.write(data, block.begin)
+        files.write_all_at(self.file, data[count:], block.begin + count)
         if not self._direct.is_used:
             files.start_writing(self.file, block.begin, block.filled)
 
